@@ -1,0 +1,1 @@
+//! Benchmark suites: what is swept, and how a dated result row is written.

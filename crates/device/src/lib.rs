@@ -1,0 +1,68 @@
+//! Devices, element types, buffers and tensors.
+//!
+//! A [`Device`] owns memory; a [`Tensor`] is a typed, shaped piece of it. Operations are traits of
+//! the crates above (`trait RmsNorm: Device`), so a new device joins by implementing them and no
+//! model changes. The CPU is the embedded default.
+#![deny(missing_docs)]
+
+mod cpu;
+mod dtype;
+mod error;
+mod index;
+mod tensor;
+
+pub use cpu::Cpu;
+pub use dtype::{DType, Element};
+pub use error::DeviceError;
+pub use index::IndexWidth;
+pub use tensor::Tensor;
+
+use std::fmt;
+
+/// Memory and a place to compute. Cloning gives another handle of the same device.
+///
+/// Offsets and sizes are in bytes. Every method checks its ranges and returns
+/// [`DeviceError::OutOfRange`] instead of touching memory outside them.
+pub trait Device: Clone + fmt::Debug + Send + Sync + 'static {
+    /// Memory of this device, aligned to at least 64 bytes.
+    type Buffer: fmt::Debug + Send + Sync + 'static;
+
+    /// A name for people: "cpu (2 threads, avx2+fma)".
+    fn name(&self) -> String;
+    /// New memory, zeroed.
+    fn allocate(&self, bytes: usize) -> Result<Self::Buffer, DeviceError>;
+    /// Size of `buffer`.
+    fn bytes(buffer: &Self::Buffer) -> usize;
+    /// Copies `source` from the host into `buffer` at `offset`.
+    fn write(
+        &self,
+        buffer: &mut Self::Buffer,
+        offset: usize,
+        source: &[u8],
+    ) -> Result<(), DeviceError>;
+    /// Copies from `buffer` at `offset` to the host.
+    fn read(
+        &self,
+        buffer: &Self::Buffer,
+        offset: usize,
+        destination: &mut [u8],
+    ) -> Result<(), DeviceError>;
+    /// Copies `bytes` between two buffers of this device.
+    fn copy(
+        &self,
+        source: &Self::Buffer,
+        source_offset: usize,
+        destination: &mut Self::Buffer,
+        destination_offset: usize,
+        bytes: usize,
+    ) -> Result<(), DeviceError>;
+    /// Sets `bytes` bytes to zero.
+    fn zero(
+        &self,
+        buffer: &mut Self::Buffer,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<(), DeviceError>;
+    /// Waits until everything that was asked of the device has happened.
+    fn synchronize(&self) -> Result<(), DeviceError>;
+}

@@ -1,0 +1,135 @@
+//! What one forward pass reads.
+
+use crate::{IGNORED, Segment, SegmentError, Segments, Sequence};
+
+/// A contiguous part of a sequence (all of it, unless it was cut).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Index of the sequence in the data set.
+    pub sequence: u32,
+    /// First token of the part.
+    pub start: u32,
+    /// Number of tokens.
+    pub length: u32,
+}
+
+/// A row of tokens with targets, positions and segments.
+///
+/// Packing, padding and batching by length differ only in how this is put together.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Batch {
+    tokens: Vec<u32>,
+    targets: Vec<i32>,
+    segments: Segments,
+}
+
+impl Batch {
+    /// Pieces one after the other, nothing between them.
+    ///
+    /// `sequences[piece.sequence]` must exist and be long enough; a target that would lie outside
+    /// its piece is ignored.
+    ///
+    /// # Panics
+    /// If a piece names tokens that its sequence does not have.
+    pub fn packed(sequences: &[Sequence], pieces: &[Piece]) -> Result<Self, SegmentError> {
+        let mut builder = Builder::default();
+        for piece in pieces {
+            builder.push(sequences, piece);
+        }
+        builder.finish()
+    }
+
+    /// One piece a row, each padded to the longest with `padding_token`; padding is a segment of
+    /// its own with ignored targets.
+    ///
+    /// # Panics
+    /// If a piece names tokens that its sequence does not have.
+    pub fn padded(
+        sequences: &[Sequence],
+        pieces: &[Piece],
+        padding_token: u32,
+    ) -> Result<Self, SegmentError> {
+        let longest = pieces.iter().map(|p| p.length).max().unwrap_or(0);
+        let mut builder = Builder::default();
+        for piece in pieces {
+            builder.push(sequences, piece);
+            builder.pad((longest - piece.length) as usize, padding_token);
+        }
+        builder.finish()
+    }
+
+    /// Token ids.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+    /// The id to predict after each token, or [`IGNORED`].
+    pub fn targets(&self) -> &[i32] {
+        &self.targets
+    }
+    /// The boundaries.
+    pub fn segments(&self) -> &Segments {
+        &self.segments
+    }
+    /// Number of tokens, padding included.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+    /// Whether there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+    /// Positions that have a target.
+    pub fn trained_tokens(&self) -> usize {
+        self.targets.iter().filter(|&&t| t != IGNORED).count()
+    }
+    /// Tokens that belong to sequences.
+    pub fn real_tokens(&self) -> usize {
+        self.len() - self.segments.padding_tokens()
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    tokens: Vec<u32>,
+    targets: Vec<i32>,
+    segments: Vec<Segment>,
+}
+
+impl Builder {
+    fn push(&mut self, sequences: &[Sequence], piece: &Piece) {
+        let sequence = &sequences[piece.sequence as usize];
+        let range = piece.start as usize..piece.start as usize + piece.length as usize;
+        self.segment(piece.length as usize, Some(piece.sequence as usize));
+        self.tokens
+            .extend_from_slice(&sequence.tokens()[range.clone()]);
+        self.targets.extend_from_slice(&sequence.targets()[range]);
+        if let Some(last) = self.targets.last_mut() {
+            *last = IGNORED;
+        }
+    }
+
+    fn pad(&mut self, length: usize, token: u32) {
+        if length > 0 {
+            self.segment(length, None);
+            self.tokens.resize(self.tokens.len() + length, token);
+            self.targets.resize(self.targets.len() + length, IGNORED);
+        }
+    }
+
+    fn segment(&mut self, length: usize, sequence: Option<usize>) {
+        self.segments.push(Segment {
+            start: self.tokens.len(),
+            length,
+            first_position: 0,
+            sequence,
+        });
+    }
+
+    fn finish(self) -> Result<Batch, SegmentError> {
+        Ok(Batch {
+            tokens: self.tokens,
+            targets: self.targets,
+            segments: Segments::new(self.segments)?,
+        })
+    }
+}

@@ -1,0 +1,2 @@
+//! Project chores, one plain function each.
+fn main() {}
