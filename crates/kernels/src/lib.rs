@@ -1,1 +1,52 @@
-//! placeholder
+//! Fused operations with hand-written backward, one folder each.
+//!
+//! An operation is a trait over [`Device`](tightrope_device::Device) without default methods: forward and backward
+//! together, or it does not compile. Its arguments are a struct with named fields; [`Check::checked`]
+//! proves shapes and types once, and every implementation takes the proof ([`Checked`]).
+//!
+//! Activations live in buffers laid out for a capacity: an operation reads and writes the first
+//! `tokens` rows of each and requires only that the buffer is long enough. Parameters have exactly
+//! the shape that the documentation states. Everything is row-major and contiguous.
+//!
+//! On the CPU, results do not depend on the number of threads, and what is computed for a token
+//! does not depend on where in the row it stands.
+#![deny(missing_docs)]
+
+pub mod adamw;
+pub mod attention;
+mod check;
+pub mod embedding;
+mod error;
+pub mod glu;
+pub mod linear;
+pub mod linear_cross_entropy;
+pub mod rms_norm;
+pub mod sum_of_squares;
+
+pub use check::{Check, Checked};
+pub use error::KernelError;
+
+/// A device that has every operation.
+pub trait Kernels:
+    adamw::AdamW
+    + attention::Attention
+    + embedding::Embedding
+    + glu::Glu
+    + linear::Linear
+    + linear_cross_entropy::LinearCrossEntropy
+    + rms_norm::RmsNorm
+    + sum_of_squares::SumOfSquares
+{
+}
+
+impl<D> Kernels for D where
+    D: adamw::AdamW
+        + attention::Attention
+        + embedding::Embedding
+        + glu::Glu
+        + linear::Linear
+        + linear_cross_entropy::LinearCrossEntropy
+        + rms_norm::RmsNorm
+        + sum_of_squares::SumOfSquares
+{
+}

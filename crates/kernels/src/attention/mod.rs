@@ -1,0 +1,218 @@
+//! Variable-length causal attention: block-diagonal over ranges, grouped queries, sliding window.
+
+use crate::{Check, Checked, KernelError, check::at_least};
+use tightrope_device::{DType, Device, DeviceError, Tensor};
+
+/// One sequence: some of its queries and all keys that they may see.
+///
+/// The last query stands at the last key: query `i` of `query_len` sees keys
+/// `0..=i + key_len − query_len` of its range. In training both ranges are the same; in generation
+/// the keys are the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First row in `q`.
+    pub query_start: u32,
+    /// Rows in `q`.
+    pub query_len: u32,
+    /// First row in `k` and `v`.
+    pub key_start: u32,
+    /// Rows in `k` and `v`, at least `query_len`.
+    pub key_len: u32,
+}
+
+/// The ranges of a batch, on the host and on the device; made once per batch, read by every layer.
+#[derive(Debug)]
+pub struct Ranges<D: Device> {
+    ranges: Vec<Range>,
+    device: Tensor<D>,
+}
+
+impl<D: Device> Ranges<D> {
+    /// Copies the ranges to the device, u32 `[ranges, 4]`.
+    pub fn new(device: &D, ranges: Vec<Range>) -> Result<Self, DeviceError> {
+        let flat: Vec<u32> = ranges
+            .iter()
+            .flat_map(|r| [r.query_start, r.query_len, r.key_start, r.key_len])
+            .collect();
+        let device = Tensor::from_slice(device, &[ranges.len(), 4], &flat)?;
+        Ok(Self { ranges, device })
+    }
+    /// The ranges on the host.
+    pub fn as_slice(&self) -> &[Range] {
+        &self.ranges
+    }
+    /// The ranges on the device, u32 `[ranges, 4]`.
+    pub fn tensor(&self) -> &Tensor<D> {
+        &self.device
+    }
+}
+
+/// What both directions need to know.
+#[derive(Debug)]
+pub struct Config<'a, D: Device> {
+    /// Who sees whom.
+    pub ranges: &'a Ranges<D>,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; `heads` is a multiple of it.
+    pub kv_heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Factor of `q·k`, mostly `head_dim^-½`.
+    pub scale: f32,
+    /// Keys that a query sees at most, its own included.
+    pub window: Option<usize>,
+    /// `softcap · tanh(scores / softcap)` before the softmax (Gemma 2: 50).
+    pub softcap: Option<f32>,
+}
+
+impl<D: Device> Clone for Config<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<D: Device> Copy for Config<'_, D> {}
+
+/// `y[t,h,:] = Σ_s softmax_s(scale · q[t,h,:]·k[s,g(h),:]) · v[s,g(h),:]` over the keys that the
+/// range, causality and the window allow; `g(h) = h · kv_heads / heads`.
+#[derive(Debug)]
+pub struct Forward<'a, D: Device> {
+    /// f32 `[queries, heads, head_dim]`.
+    pub q: &'a Tensor<D>,
+    /// f32 `[keys, kv_heads, head_dim]`.
+    pub k: &'a Tensor<D>,
+    /// f32 `[keys, kv_heads, head_dim]`.
+    pub v: &'a Tensor<D>,
+    /// Overwritten in all ranges, f32 `[queries, heads, head_dim]`.
+    pub y: &'a mut Tensor<D>,
+    /// Overwritten with the log of the softmax's denominator, f32 `[queries, heads]`.
+    pub lse: &'a mut Tensor<D>,
+    /// Who sees whom.
+    pub config: Config<'a, D>,
+}
+
+/// Gradients with respect to `q`, `k` and `v`; probabilities are computed again from `lse`.
+#[derive(Debug)]
+pub struct Backward<'a, D: Device> {
+    /// f32 `[queries, heads, head_dim]`.
+    pub dy: &'a Tensor<D>,
+    /// From the forward pass, f32 `[queries, heads, head_dim]`.
+    pub y: &'a Tensor<D>,
+    /// From the forward pass, f32 `[queries, heads]`.
+    pub lse: &'a Tensor<D>,
+    /// f32 `[queries, heads, head_dim]`.
+    pub q: &'a Tensor<D>,
+    /// f32 `[keys, kv_heads, head_dim]`.
+    pub k: &'a Tensor<D>,
+    /// f32 `[keys, kv_heads, head_dim]`.
+    pub v: &'a Tensor<D>,
+    /// Scratch for `Σ_d dy · y`, f32 `[queries, heads]`.
+    pub delta: &'a mut Tensor<D>,
+    /// Overwritten in all ranges, f32 `[queries, heads, head_dim]`.
+    pub dq: &'a mut Tensor<D>,
+    /// Overwritten in all ranges, f32 `[keys, kv_heads, head_dim]`.
+    pub dk: &'a mut Tensor<D>,
+    /// Overwritten in all ranges, f32 `[keys, kv_heads, head_dim]`.
+    pub dv: &'a mut Tensor<D>,
+    /// Who sees whom.
+    pub config: Config<'a, D>,
+}
+
+/// Variable-length attention without tokens × tokens in memory (Dao et al., 2022). f32 accumulation.
+pub trait Attention: Device {
+    /// Writes `y` and `lse`.
+    fn attention_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
+    /// Writes `dq`, `dk`, `dv` and `delta`.
+    fn attention_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError>;
+}
+
+impl<D: Device> Config<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let value = |operand, value: f64, rule| KernelError::Value {
+            operand,
+            value,
+            rule,
+        };
+        if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+            let rule = "must be a multiple of the key and value heads";
+            return Err(value("heads", self.heads as f64, rule));
+        }
+        if self.window == Some(0) {
+            return Err(value("window", 0.0, "must be at least 1"));
+        }
+        if let Some(softcap) = self.softcap
+            && (softcap.is_nan() || softcap <= 0.0)
+        {
+            return Err(value("softcap", f64::from(softcap), "must be positive"));
+        }
+        let (mut query_end, mut key_end) = (0, 0);
+        for (index, range) in self.ranges.as_slice().iter().enumerate() {
+            // Ranges in order and apart, so that writers of different ranges never meet.
+            let apart = range.query_start >= query_end && range.key_start >= key_end;
+            let ends = (
+                range.query_start.checked_add(range.query_len),
+                range.key_start.checked_add(range.key_len),
+            );
+            let (Some(queries), Some(keys)) = ends else {
+                return Err(value("ranges", index as f64, "must end below 2^32"));
+            };
+            if !apart || range.key_len < range.query_len {
+                let rule = "must follow the range before it and have a key for each query";
+                return Err(value("ranges", index as f64, rule));
+            }
+            (query_end, key_end) = (queries, keys);
+        }
+        Ok(())
+    }
+
+    fn queries(&self) -> usize {
+        let last = self.ranges.as_slice().last();
+        last.map_or(0, |r| r.query_start as usize + r.query_len as usize)
+    }
+
+    fn keys(&self) -> usize {
+        let last = self.ranges.as_slice().last();
+        last.map_or(0, |r| r.key_start as usize + r.key_len as usize)
+    }
+}
+
+impl<D: Device> Check for Forward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let config = &self.config;
+        config.check()?;
+        let queries = [config.queries(), config.heads, config.head_dim];
+        let keys = [config.keys(), config.kv_heads, config.head_dim];
+        at_least("q", self.q, DType::F32, &queries)?;
+        at_least("k", self.k, DType::F32, &keys)?;
+        at_least("v", self.v, DType::F32, &keys)?;
+        at_least("y", self.y, DType::F32, &queries)?;
+        at_least("lse", self.lse, DType::F32, &queries[..2])
+    }
+}
+
+impl<D: Device> Check for Backward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let config = &self.config;
+        config.check()?;
+        let queries = [config.queries(), config.heads, config.head_dim];
+        let keys = [config.keys(), config.kv_heads, config.head_dim];
+        for (operand, tensor) in [
+            ("dy", self.dy),
+            ("y", self.y),
+            ("q", self.q),
+            ("dq", &*self.dq),
+        ] {
+            at_least(operand, tensor, DType::F32, &queries)?;
+        }
+        for (operand, tensor) in [
+            ("k", self.k),
+            ("v", self.v),
+            ("dk", &*self.dk),
+            ("dv", &*self.dv),
+        ] {
+            at_least(operand, tensor, DType::F32, &keys)?;
+        }
+        at_least("lse", self.lse, DType::F32, &queries[..2])?;
+        at_least("delta", self.delta, DType::F32, &queries[..2])
+    }
+}

@@ -1,0 +1,70 @@
+//! Gated linear units: SwiGLU and GeGLU.
+
+use crate::{Check, Checked, KernelError, check::at_least};
+use tightrope_device::{DType, Device, Tensor};
+
+/// The function of the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · σ(x)`: SwiGLU.
+    Silu,
+    /// `½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))`: GeGLU, tanh form.
+    GeluTanh,
+    /// `½ x (1 + erf(x/√2))`: GeGLU, exact.
+    GeluErf,
+}
+
+/// `y = activation(gate) · up`, elementwise.
+#[derive(Debug)]
+pub struct Forward<'a, D: Device> {
+    /// f32 `[elements]`.
+    pub gate: &'a Tensor<D>,
+    /// f32 `[elements]`.
+    pub up: &'a Tensor<D>,
+    /// Overwritten, f32 `[elements]`.
+    pub y: &'a mut Tensor<D>,
+    /// The function of the gate.
+    pub activation: Activation,
+    /// Elements to compute.
+    pub elements: usize,
+}
+
+/// `dgate = dy · up · activation'(gate)`, `dup = dy · activation(gate)`; the activation is computed
+/// again and every input is overwritten.
+#[derive(Debug)]
+pub struct Backward<'a, D: Device> {
+    /// In: gate. Out: dgate. f32 `[elements]`.
+    pub gate: &'a mut Tensor<D>,
+    /// In: up. Out: dup. f32 `[elements]`.
+    pub up: &'a mut Tensor<D>,
+    /// In: dy. Out: y, which the gradient of the next projection's weights needs. f32 `[elements]`.
+    pub dy: &'a mut Tensor<D>,
+    /// As in the forward pass.
+    pub activation: Activation,
+    /// Elements to compute.
+    pub elements: usize,
+}
+
+/// Gated linear units (Shazeer, 2020). Arithmetic in f32.
+pub trait Glu: Device {
+    /// Writes `y`.
+    fn glu_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
+    /// Overwrites all three buffers.
+    fn glu_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError>;
+}
+
+impl<D: Device> Check for Forward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        at_least("gate", self.gate, DType::F32, &[self.elements])?;
+        at_least("up", self.up, DType::F32, &[self.elements])?;
+        at_least("y", self.y, DType::F32, &[self.elements])
+    }
+}
+
+impl<D: Device> Check for Backward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        at_least("gate", self.gate, DType::F32, &[self.elements])?;
+        at_least("up", self.up, DType::F32, &[self.elements])?;
+        at_least("dy", self.dy, DType::F32, &[self.elements])
+    }
+}

@@ -1,0 +1,253 @@
+//! A linear layer with optional bias and LoRA adapter, as one node.
+
+use crate::{
+    Check, Checked, KernelError,
+    check::{at_least, exact, weight},
+};
+use tightrope_device::{DType, Device, Tensor};
+
+/// Dropout before `A`, without state: whether element `(t, i)` is kept is a hash of `salt`, the
+/// token's two keys and `i`, so the backward pass, recomputation and any packing see the same mask.
+/// Kept elements are scaled by `1 / (1 − probability)`.
+#[derive(Debug)]
+pub struct Dropout<'a, D: Device> {
+    /// Probability that an element is dropped, in `[0, 1)`.
+    pub probability: f32,
+    /// Differs for each step, layer and projection.
+    pub salt: u64,
+    /// u32 `[tokens, 2]`: the token's sequence and its position therein.
+    pub keys: &'a Tensor<D>,
+}
+
+impl<D: Device> Clone for Dropout<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<D: Device> Copy for Dropout<'_, D> {}
+
+/// The sizes of a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of `x` and `y`.
+    pub tokens: usize,
+    /// Features of `x`.
+    pub inputs: usize,
+    /// Features of `y`.
+    pub outputs: usize,
+}
+
+/// Adapter of the forward pass.
+#[derive(Debug)]
+pub struct LoraForward<'a, D: Device> {
+    /// f32 `[rank, inputs]`.
+    pub a: &'a Tensor<D>,
+    /// f32 `[outputs, rank]`.
+    pub b: &'a Tensor<D>,
+    /// α/r, or α/√r (rsLoRA).
+    pub scale: f32,
+    /// Before `A`.
+    pub dropout: Option<Dropout<'a, D>>,
+    /// Overwritten with `dropout(x)·Aᵀ`, f32 `[tokens, rank]`; saved for the backward pass.
+    pub xa: &'a mut Tensor<D>,
+}
+
+/// `y = x·Wᵀ + bias + scale · (dropout(x)·Aᵀ)·Bᵀ`.
+#[derive(Debug)]
+pub struct Forward<'a, D: Device> {
+    /// f32 `[tokens, inputs]`.
+    pub x: &'a Tensor<D>,
+    /// `[outputs, inputs]`; f32, bf16 or f16.
+    pub weight: &'a Tensor<D>,
+    /// f32 `[outputs]`.
+    pub bias: Option<&'a Tensor<D>>,
+    /// The adapter.
+    pub lora: Option<LoraForward<'a, D>>,
+    /// Overwritten, f32 `[tokens, outputs]`.
+    pub y: &'a mut Tensor<D>,
+    /// Sizes.
+    pub shape: Shape,
+}
+
+/// Adapter of the gradient with respect to the input.
+#[derive(Debug)]
+pub struct LoraBackwardInput<'a, D: Device> {
+    /// f32 `[rank, inputs]`.
+    pub a: &'a Tensor<D>,
+    /// f32 `[outputs, rank]`.
+    pub b: &'a Tensor<D>,
+    /// As in the forward pass.
+    pub scale: f32,
+    /// As in the forward pass.
+    pub dropout: Option<Dropout<'a, D>>,
+    /// Overwritten with `dy·B`, f32 `[tokens, rank]`; [`LoraBackwardWeights`] reads it.
+    pub dyb: &'a mut Tensor<D>,
+}
+
+/// `dx (+)= dy·W + scale · dropout'((dy·B)·A)`.
+///
+/// `dx: None` computes only `dyb` (nothing before this layer is trained).
+#[derive(Debug)]
+pub struct BackwardInput<'a, D: Device> {
+    /// f32 `[tokens, outputs]`.
+    pub dy: &'a Tensor<D>,
+    /// `[outputs, inputs]`; f32, bf16 or f16.
+    pub weight: &'a Tensor<D>,
+    /// The adapter.
+    pub lora: Option<LoraBackwardInput<'a, D>>,
+    /// f32 `[tokens, inputs]`.
+    pub dx: Option<&'a mut Tensor<D>>,
+    /// Whether `dx` is added into or overwritten.
+    pub accumulate: bool,
+    /// Sizes.
+    pub shape: Shape,
+}
+
+/// Adapter of the gradients of the parameters.
+#[derive(Debug)]
+pub struct LoraBackwardWeights<'a, D: Device> {
+    /// As in the forward pass.
+    pub scale: f32,
+    /// As in the forward pass.
+    pub dropout: Option<Dropout<'a, D>>,
+    /// From the forward pass, f32 `[tokens, rank]`.
+    pub xa: &'a Tensor<D>,
+    /// From [`BackwardInput`], f32 `[tokens, rank]`.
+    pub dyb: &'a Tensor<D>,
+    /// Added into, f32 `[rank, inputs]`: `scale · (dy·B)ᵀ·dropout(x)`.
+    pub da: &'a mut Tensor<D>,
+    /// Added into, f32 `[outputs, rank]`: `scale · dyᵀ·xa`.
+    pub db: &'a mut Tensor<D>,
+}
+
+/// `dW += dyᵀ·x`, `dbias += Σ_t dy`, and the adapter's gradients; whatever is `None` is frozen.
+#[derive(Debug)]
+pub struct BackwardWeights<'a, D: Device> {
+    /// f32 `[tokens, inputs]`.
+    pub x: &'a Tensor<D>,
+    /// f32 `[tokens, outputs]`.
+    pub dy: &'a Tensor<D>,
+    /// Added into, f32 `[outputs, inputs]`.
+    pub dweight: Option<&'a mut Tensor<D>>,
+    /// Added into, f32 `[outputs]`.
+    pub dbias: Option<&'a mut Tensor<D>>,
+    /// The adapter.
+    pub lora: Option<LoraBackwardWeights<'a, D>>,
+    /// Sizes.
+    pub shape: Shape,
+}
+
+/// Linear layers with LoRA (Hu et al., 2021; rsLoRA: Kalajdzievski, 2023). f32 accumulation.
+///
+/// The gradient is in two parts because an operation between them (a gated unit) computes `x` again
+/// only after its own gradient is known.
+pub trait Linear: Device {
+    /// Writes `y` and, with an adapter, `xa`.
+    fn linear_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
+    /// Writes or adds into `dx`; with an adapter writes `dyb`.
+    fn linear_backward_input(
+        &self,
+        args: Checked<BackwardInput<'_, Self>>,
+    ) -> Result<(), KernelError>;
+    /// Adds into the gradients of the parameters.
+    fn linear_backward_weights(
+        &self,
+        args: Checked<BackwardWeights<'_, Self>>,
+    ) -> Result<(), KernelError>;
+}
+
+fn check_dropout<D: Device>(
+    dropout: &Option<Dropout<'_, D>>,
+    tokens: usize,
+) -> Result<(), KernelError> {
+    let Some(dropout) = dropout else {
+        return Ok(());
+    };
+    if !(0.0..1.0).contains(&dropout.probability) {
+        return Err(KernelError::Value {
+            operand: "dropout.probability",
+            value: f64::from(dropout.probability),
+            rule: "must be at least 0 and less than 1",
+        });
+    }
+    at_least("dropout.keys", dropout.keys, DType::U32, &[tokens, 2])
+}
+
+/// Checks both factors of an adapter and returns the rank.
+fn check_factors<D: Device>(
+    a: &Tensor<D>,
+    b: &Tensor<D>,
+    shape: Shape,
+) -> Result<usize, KernelError> {
+    let rank = a.shape().first().copied().unwrap_or(0);
+    exact("a", a, &[rank, shape.inputs])?;
+    exact("b", b, &[shape.outputs, rank])?;
+    Ok(rank)
+}
+
+impl<D: Device> Check for Forward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let Shape {
+            tokens,
+            inputs,
+            outputs,
+        } = self.shape;
+        at_least("x", self.x, DType::F32, &[tokens, inputs])?;
+        weight("weight", self.weight, &[outputs, inputs])?;
+        if let Some(bias) = self.bias {
+            exact("bias", bias, &[outputs])?;
+        }
+        if let Some(lora) = &self.lora {
+            let rank = check_factors(lora.a, lora.b, self.shape)?;
+            check_dropout(&lora.dropout, tokens)?;
+            at_least("xa", lora.xa, DType::F32, &[tokens, rank])?;
+        }
+        at_least("y", self.y, DType::F32, &[tokens, outputs])
+    }
+}
+
+impl<D: Device> Check for BackwardInput<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let Shape {
+            tokens,
+            inputs,
+            outputs,
+        } = self.shape;
+        at_least("dy", self.dy, DType::F32, &[tokens, outputs])?;
+        weight("weight", self.weight, &[outputs, inputs])?;
+        if let Some(lora) = &self.lora {
+            let rank = check_factors(lora.a, lora.b, self.shape)?;
+            check_dropout(&lora.dropout, tokens)?;
+            at_least("dyb", lora.dyb, DType::F32, &[tokens, rank])?;
+        }
+        match &self.dx {
+            Some(dx) => at_least("dx", dx, DType::F32, &[tokens, inputs]),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<D: Device> Check for BackwardWeights<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let Shape {
+            tokens,
+            inputs,
+            outputs,
+        } = self.shape;
+        at_least("x", self.x, DType::F32, &[tokens, inputs])?;
+        at_least("dy", self.dy, DType::F32, &[tokens, outputs])?;
+        if let Some(dweight) = &self.dweight {
+            exact("dweight", dweight, &[outputs, inputs])?;
+        }
+        if let Some(dbias) = &self.dbias {
+            exact("dbias", dbias, &[outputs])?;
+        }
+        if let Some(lora) = &self.lora {
+            let rank = check_factors(lora.da, lora.db, self.shape)?;
+            check_dropout(&lora.dropout, tokens)?;
+            at_least("xa", lora.xa, DType::F32, &[tokens, rank])?;
+            at_least("dyb", lora.dyb, DType::F32, &[tokens, rank])?;
+        }
+        Ok(())
+    }
+}

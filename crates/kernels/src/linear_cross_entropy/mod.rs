@@ -1,0 +1,89 @@
+//! Output projection and cross-entropy in one, never holding tokens × vocabulary.
+
+use crate::{
+    Check, Checked, KernelError,
+    check::{at_least, exact, weight},
+};
+use tightrope_device::{DType, Device, Tensor};
+
+/// With `z = logit_scale · x·Wᵀ` and `l = softcap · tanh(z / softcap)` (`l = z` without softcap):
+/// `losses[t] = logsumexp(l[t,:]) − l[t, targets[t]]`, and 0 where the target is negative.
+#[derive(Debug)]
+pub struct Forward<'a, D: Device> {
+    /// f32 `[tokens, hidden]`.
+    pub x: &'a Tensor<D>,
+    /// `[vocabulary, hidden]`; f32, bf16 or f16.
+    pub weight: &'a Tensor<D>,
+    /// i32 `[tokens]`; negative = ignored, and the row is never computed.
+    pub targets: &'a Tensor<D>,
+    /// Before the softcap; 1 for most models.
+    pub logit_scale: f32,
+    /// Gemma 2: 30.
+    pub softcap: Option<f32>,
+    /// Overwritten, f32 `[tokens]`.
+    pub losses: &'a mut Tensor<D>,
+    /// Rows.
+    pub tokens: usize,
+    /// Features.
+    pub hidden: usize,
+    /// Classes.
+    pub vocabulary: usize,
+}
+
+/// The same, and the gradients of `scale · Σ_t losses[t]`, formed while the logits are at hand.
+#[derive(Debug)]
+pub struct ForwardBackward<'a, D: Device> {
+    /// What the loss alone needs.
+    pub forward: Forward<'a, D>,
+    /// 1 / (trained tokens of the whole optimizer step).
+    pub scale: f32,
+    /// Overwritten, f32 `[tokens, hidden]`; zero in rows without target.
+    pub dx: &'a mut Tensor<D>,
+    /// Added into, f32 `[vocabulary, hidden]`; `None` when the projection is frozen.
+    pub dweight: Option<&'a mut Tensor<D>>,
+}
+
+/// Output projection and cross-entropy. f32 accumulation; targets outside the vocabulary are
+/// [`KernelError::Index`].
+pub trait LinearCrossEntropy: Device {
+    /// Writes `losses`.
+    fn linear_cross_entropy_forward(
+        &self,
+        args: Checked<Forward<'_, Self>>,
+    ) -> Result<(), KernelError>;
+    /// Writes `losses` and `dx`; adds into `dweight`.
+    fn linear_cross_entropy_forward_backward(
+        &self,
+        args: Checked<ForwardBackward<'_, Self>>,
+    ) -> Result<(), KernelError>;
+}
+
+impl<D: Device> Check for Forward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        at_least("x", self.x, DType::F32, &[self.tokens, self.hidden])?;
+        weight("weight", self.weight, &[self.vocabulary, self.hidden])?;
+        at_least("targets", self.targets, DType::I32, &[self.tokens])?;
+        if let Some(softcap) = self.softcap
+            && (softcap.is_nan() || softcap <= 0.0)
+        {
+            return Err(KernelError::Value {
+                operand: "softcap",
+                value: f64::from(softcap),
+                rule: "must be positive",
+            });
+        }
+        at_least("losses", self.losses, DType::F32, &[self.tokens])
+    }
+}
+
+impl<D: Device> Check for ForwardBackward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let forward = &self.forward;
+        forward.check()?;
+        at_least("dx", self.dx, DType::F32, &[forward.tokens, forward.hidden])?;
+        match &self.dweight {
+            Some(dweight) => exact("dweight", dweight, &[forward.vocabulary, forward.hidden]),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Root-mean-square normalisation, with the residual addition fused.
+
+use crate::{
+    Check, Checked, KernelError,
+    check::{at_least, exact},
+};
+use tightrope_device::{DType, Device, Tensor};
+
+/// The addition before the norm: `sum = x + add`, and `sum` is what is normalised.
+#[derive(Debug)]
+pub struct Residual<'a, D: Device> {
+    /// f32 `[rows, dim]`.
+    pub add: &'a Tensor<D>,
+    /// Overwritten, f32 `[rows, dim]`.
+    pub sum: &'a mut Tensor<D>,
+}
+
+/// `y[t,h] = s[t,h] · rstd[t] · (w[h] + plus_one)`, `rstd[t] = (mean_h s[t,h]² + eps)^-½`,
+/// `s = x`, or `x + add` with a residual.
+#[derive(Debug)]
+pub struct Forward<'a, D: Device> {
+    /// f32 `[rows, dim]`.
+    pub x: &'a Tensor<D>,
+    /// The residual addition, if it is fused.
+    pub residual: Option<Residual<'a, D>>,
+    /// f32 `[dim]`.
+    pub weight: &'a Tensor<D>,
+    /// Gemma stores `w - 1`.
+    pub plus_one: bool,
+    /// Inside the root.
+    pub eps: f32,
+    /// Overwritten, f32 `[rows, dim]`.
+    pub y: &'a mut Tensor<D>,
+    /// Overwritten, f32 `[rows]`; saved for the backward pass.
+    pub rstd: &'a mut Tensor<D>,
+    /// Rows: tokens, or tokens × heads for the norm of each head.
+    pub rows: usize,
+    /// Features that are normalised together.
+    pub dim: usize,
+}
+
+/// With `g = dy · (w + plus_one)` and `n = s · rstd`:
+/// `dx = rstd · (g − n · mean_h(g · n))`, `dw[h] = Σ_t dy[t,h] · n[t,h]`.
+#[derive(Debug)]
+pub struct Backward<'a, D: Device> {
+    /// f32 `[rows, dim]`.
+    pub dy: &'a Tensor<D>,
+    /// What was normalised (`sum`, with a residual), f32 `[rows, dim]`.
+    pub x: &'a Tensor<D>,
+    /// From the forward pass, f32 `[rows]`.
+    pub rstd: &'a Tensor<D>,
+    /// f32 `[dim]`.
+    pub weight: &'a Tensor<D>,
+    /// As in the forward pass.
+    pub plus_one: bool,
+    /// f32 `[rows, dim]`.
+    pub dx: &'a mut Tensor<D>,
+    /// Whether `dx` is added into (a residual stream) or overwritten.
+    pub accumulate: bool,
+    /// Added into, f32 `[dim]`; `None` when the weight is frozen.
+    pub dweight: Option<&'a mut Tensor<D>>,
+    /// Rows.
+    pub rows: usize,
+    /// Features that are normalised together.
+    pub dim: usize,
+}
+
+/// Root-mean-square normalisation (Zhang and Sennrich, 2019). Statistics in f32.
+pub trait RmsNorm: Device {
+    /// Writes `y`, `rstd` and, with a residual, `sum`.
+    fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
+    /// Writes or adds into `dx`; adds into `dweight`.
+    fn rms_norm_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError>;
+}
+
+impl<D: Device> Check for Forward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let dims = [self.rows, self.dim];
+        at_least("x", self.x, DType::F32, &dims)?;
+        if let Some(residual) = &self.residual {
+            at_least("residual.add", residual.add, DType::F32, &dims)?;
+            at_least("residual.sum", residual.sum, DType::F32, &dims)?;
+        }
+        exact("weight", self.weight, &[self.dim])?;
+        at_least("y", self.y, DType::F32, &dims)?;
+        at_least("rstd", self.rstd, DType::F32, &[self.rows])
+    }
+}
+
+impl<D: Device> Check for Backward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let dims = [self.rows, self.dim];
+        at_least("dy", self.dy, DType::F32, &dims)?;
+        at_least("x", self.x, DType::F32, &dims)?;
+        at_least("rstd", self.rstd, DType::F32, &[self.rows])?;
+        exact("weight", self.weight, &[self.dim])?;
+        at_least("dx", self.dx, DType::F32, &dims)?;
+        match &self.dweight {
+            Some(dweight) => exact("dweight", dweight, &[self.dim]),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The fused rotation of Q and K, in place.
+
+use crate::RopeError;
+use tightrope_device::{DType, Device, IndexWidth, Tensor};
+
+/// Heads in a buffer of rows: head `h` of token `t` starts at `t · row_stride + h · head_dim`.
+#[derive(Debug)]
+pub struct Heads<'a, D: Device> {
+    /// Rotated in place, f32.
+    pub tensor: &'a mut Tensor<D>,
+    /// Heads of a row.
+    pub heads: usize,
+    /// Elements from one row to the next, at least `heads · head_dim`.
+    pub row_stride: usize,
+}
+
+/// Which elements of a head form a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// `(i, i + rotary_dim/2)`: Llama as Hugging Face stores it.
+    Halves,
+    /// `(2i, 2i + 1)`: GPT-J.
+    Interleaved,
+}
+
+/// Forward rotates by the angle, backward by its negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// `a' = a·cos − b·sin`, `b' = b·cos + a·sin`.
+    Forward,
+    /// The transpose: the same with −sin.
+    Backward,
+}
+
+/// Rotates the first `rotary_dim` elements of every head of `q` and `k`.
+#[derive(Debug)]
+pub struct Rotate<'a, D: Device> {
+    /// Queries.
+    pub q: Heads<'a, D>,
+    /// Keys.
+    pub k: Heads<'a, D>,
+    /// f32 `[tokens, rotary_dim / 2]`, the attention factor of the scaling included.
+    pub cos: &'a Tensor<D>,
+    /// f32 `[tokens, rotary_dim / 2]`.
+    pub sin: &'a Tensor<D>,
+    /// Rows to rotate.
+    pub tokens: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Elements of a head that rotate: even, at most `head_dim`.
+    pub rotary_dim: usize,
+    /// Which elements form a pair.
+    pub pairing: Pairing,
+    /// Forward or backward.
+    pub direction: Direction,
+}
+
+/// Rotary position embeddings (Su et al., 2021) of Q and K in one pass. Arithmetic in f32.
+pub trait Rope: Device {
+    /// Rotates `q` and `k` in place. Errors if they do not fit ([`Rotate::check`]).
+    fn rope(&self, args: Rotate<'_, Self>) -> Result<(), RopeError>;
+}
+
+impl<D: Device> Rotate<'_, D> {
+    /// Proves that every offset lies inside its buffer, and returns the width that offsets need.
+    pub fn check(&self) -> Result<IndexWidth, RopeError> {
+        let value = |name, value: usize, rule| RopeError::Value {
+            name,
+            value: value as f64,
+            rule,
+        };
+        if !self.rotary_dim.is_multiple_of(2) || self.rotary_dim > self.head_dim {
+            let rule = "must be even and at most head_dim";
+            return Err(value("rotary_dim", self.rotary_dim, rule));
+        }
+        let mut largest = 0;
+        for (operand, heads) in [("q", &self.q), ("k", &self.k)] {
+            let width = heads.heads.saturating_mul(self.head_dim);
+            if heads.row_stride < width {
+                let rule = "must be at least heads · head_dim";
+                return Err(value("row_stride", heads.row_stride, rule));
+            }
+            let needed = match self.tokens {
+                0 => 0,
+                tokens => (tokens - 1)
+                    .saturating_mul(heads.row_stride)
+                    .saturating_add(width),
+            };
+            long_enough(operand, heads.tensor, needed)?;
+            largest = largest.max(needed as u64);
+        }
+        let table = self.tokens.saturating_mul(self.rotary_dim / 2);
+        long_enough("cos", self.cos, table)?;
+        long_enough("sin", self.sin, table)?;
+        Ok(IndexWidth::for_largest_offset(largest.max(table as u64)))
+    }
+}
+
+fn long_enough<D: Device>(
+    operand: &'static str,
+    tensor: &Tensor<D>,
+    needed: usize,
+) -> Result<(), RopeError> {
+    if tensor.dtype() != DType::F32 {
+        return Err(RopeError::DType {
+            operand,
+            got: tensor.dtype(),
+        });
+    }
+    if tensor.len() < needed {
+        return Err(RopeError::TooShort {
+            operand,
+            needed,
+            got: tensor.len(),
+        });
+    }
+    Ok(())
+}
