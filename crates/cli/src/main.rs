@@ -1,3 +1,16 @@
-//! The `tightrope` command: parses arguments and calls the library crates.
+//! The `tightrope` command: parses arguments, calls the library crates, shows what they say.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod cli;
+mod commands;
+mod exit;
+mod terminal;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A usage error prints itself and leaves with 2, `--help` and `--version` with 0.
+    let cli = cli::Cli::parse();
+    exit::code(cli.run())
+}

@@ -1,0 +1,5 @@
+//! One file for each command: `Args` (what clap parses) and `run`.
+//!
+//! A new command is a file here, a variant of `Command` in `cli.rs`, and a line in the README.
+
+pub mod completions;

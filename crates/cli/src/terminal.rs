@@ -1,0 +1,74 @@
+//! Where results go: standard output for people or for programs, colored or not.
+
+use anyhow::Context;
+use serde::Serialize;
+use std::{
+    io::{self, Write},
+    num::NonZeroUsize,
+};
+
+/// When to color.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The global options, applied.
+#[allow(dead_code, reason = "the commands that compute join next")]
+pub struct Terminal {
+    json: bool,
+    threads: usize,
+}
+
+#[allow(dead_code, reason = "the commands that compute join next")]
+impl Terminal {
+    /// Applies the options to the whole process: colors, and the size of the shared thread pool.
+    pub fn new(json: bool, threads: Option<NonZeroUsize>, color: Color) -> anyhow::Result<Self> {
+        let enabled = match color {
+            Color::Auto => None,
+            Color::Always => Some(true),
+            Color::Never => Some(false),
+        };
+        if let Some(enabled) = enabled {
+            console::set_colors_enabled(enabled);
+            console::set_colors_enabled_stderr(enabled);
+        }
+        let threads = threads.map_or(0, NonZeroUsize::get);
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .context("cannot start the thread pool")?;
+        Ok(Self { json, threads })
+    }
+
+    /// Whether the reader is a program (`--json`).
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Threads asked for; 0 = one per core.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Writes bytes to standard output.
+    pub fn write(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(bytes)
+            .and_then(|()| stdout.flush())
+            .context("cannot write to standard output")
+    }
+
+    /// Writes one line to standard output.
+    pub fn line(&self, text: impl std::fmt::Display) -> anyhow::Result<()> {
+        self.write(format!("{text}\n").as_bytes())
+    }
+
+    /// Writes a value as one line of JSON.
+    pub fn json_line(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        self.line(serde_json::to_string(value)?)
+    }
+}
