@@ -1,2 +1,48 @@
-//! Project chores, one plain function each.
-fn main() {}
+//! Project chores: `cargo xtask CHORE`, one plain function each.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod fetch;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::{path::Path, process::ExitCode};
+
+/// Project chores
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Check what the compiler does not: crate edges, files' first lines, names in the documents
+    Tidy,
+    /// Run everything that has to pass: tidy, format, lints, tests, documentation, licences
+    Ci,
+    /// Download a real model or data set into an ignored folder, checksums pinned (needs pip)
+    Fetch {
+        #[arg(value_enum)]
+        item: fetch::Item,
+    },
+}
+
+fn main() -> ExitCode {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the root of the repository");
+    let result = match Cli::parse().chore {
+        Chore::Tidy => tidy::run(root),
+        Chore::Ci => ci::run(root),
+        Chore::Fetch { item } => fetch::run(root, item),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
