@@ -1,1 +1,30 @@
-//! placeholder
+//! Records to chat templates to tokens and targets.
+//!
+//! ```text
+//! file --source--> row --record--> record --template--> text --tokenizer--> Sequence{tokens, targets}
+//! ```
+//!
+//! [`load`] does all of it; [`Tokenizer`] and [`ChatTemplate`] serve alone as well.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod encode;
+mod error;
+mod inspect;
+mod load;
+mod options;
+mod preflight;
+mod progress;
+mod record;
+mod source;
+mod template;
+mod tokenizer;
+
+pub use error::{BadRow, DataError, Key, KeyPath, Place, RowProblem};
+pub use inspect::{InspectedToken, inspect};
+pub use load::{Dataset, Origin, load};
+pub use options::{DataOptions, Format, OnBadRow, Overlong, TrainOn};
+pub use preflight::{FileReport, Lengths, Preflight, SkippedRow};
+pub use progress::Progress;
+pub use template::{ChatTemplate, RenderError, Rendered, Turn, Variables};
+pub use tokenizer::{DecodeStream, GgufTokenizer, Token, Tokenizer};

@@ -1,0 +1,351 @@
+//! What can go wrong between a file and a sequence, with the place and the values that disagreed.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use tightrope_packing::SequenceError;
+
+use crate::Preflight;
+
+/// Data, a tokenizer or a chat template that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// No path was given.
+    #[error("no data files were given")]
+    NoFiles,
+    /// An option that makes no sense.
+    #[error("`{key}`: {message}")]
+    Option {
+        /// Its name.
+        key: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Opening, reading, decompressing or writing failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A file without a byte other than white space.
+    #[error("{}: the file is empty", path.display())]
+    EmptyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A well-formed file that holds no row.
+    #[error("{}: the file holds no rows", path.display())]
+    NoRows {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A damaged Parquet file, or one of a kind that cannot be read.
+    #[error("{}: {message}", path.display())]
+    Container {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A JSON object that does not hold exactly one array of rows.
+    #[error(
+        "{}: a JSON object must hold exactly one array of rows, this one has {}",
+        path.display(), list(arrays)
+    )]
+    Arrays {
+        /// The file.
+        path: PathBuf,
+        /// The keys whose values are arrays.
+        arrays: Vec<String>,
+    },
+    /// The keys of the first rows belong to no known format.
+    #[error(
+        "{}: cannot tell the format: the first rows have the keys {}; known are \
+         input_ids (tokens), messages or conversations (chat), instruction + output (alpaca), \
+         prompt + completion (completion), text (text)",
+        path.display(), list(saw)
+    )]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// The keys found.
+        saw: Vec<String>,
+    },
+    /// A row that cannot be used.
+    #[error(transparent)]
+    Row(#[from] Box<BadRow>),
+    /// A sequence longer than allowed, with `overlong = "error"`.
+    #[error("{place}: {tokens} tokens, but `max_length` is {max_length}")]
+    Overlong {
+        /// Where it stands.
+        place: Place,
+        /// Its length.
+        tokens: usize,
+        /// The limit.
+        max_length: usize,
+    },
+    /// Text was found but there is nothing to tokenize it with.
+    #[error("{}: format `{format}` needs a tokenizer", path.display())]
+    NeedsTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: &'static str,
+    },
+    /// Conversations were found but neither the tokenizer nor the options have a chat template.
+    #[error(
+        "{}: conversations need a chat template: the tokenizer has none and `chat_template` is not set",
+        path.display()
+    )]
+    NeedsTemplate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A chat template that does not compile.
+    #[error("chat template, line {line}: {message}")]
+    Template {
+        /// 1-based; 0 if unknown.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A tokenizer file that is missing, damaged or of an unknown kind.
+    #[error("{}: {message}", path.display())]
+    TokenizerFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A tokenizer that cannot be built from the metadata of a GGUF file.
+    #[error("GGUF tokenizer: {message}")]
+    Gguf {
+        /// What is wrong.
+        message: String,
+    },
+    /// The tokenizer failed.
+    #[error("tokenizer: {message}")]
+    Tokenize {
+        /// What it said.
+        message: String,
+    },
+    /// No token of any sequence would be trained.
+    #[error("nothing to train: no token of {} sequences has a target\n{report}", report.sequences)]
+    NothingToTrain {
+        /// What was read.
+        report: Box<Preflight>,
+    },
+}
+
+impl DataError {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| DataError::Io { path, source }
+    }
+}
+
+/// Where a row, or a value in it, stands. All numbers count from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// Which row.
+    pub row: u64,
+    /// Which line, in files of text.
+    pub line: Option<u64>,
+    /// Which column, in characters.
+    pub column: Option<u64>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        match (self.line, self.column) {
+            (Some(line), Some(column)) => write!(f, ":{line}:{column}"),
+            (Some(line), None) => write!(f, ":{line}"),
+            _ => write!(f, ": row {}", self.row),
+        }
+    }
+}
+
+/// A row that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct BadRow {
+    /// Where it stands, down to the value at fault where that is known.
+    pub place: Place,
+    /// What is wrong with it.
+    pub problem: RowProblem,
+}
+
+/// What is wrong with a row.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowProblem {
+    /// Bytes that are no text.
+    #[error("not valid UTF-8")]
+    Utf8,
+    /// Not JSON, or cut off.
+    #[error("invalid JSON: {0}")]
+    Json(String),
+    /// A CSV record with the wrong number of fields, or an unclosed quote.
+    #[error("invalid CSV: {0}")]
+    Csv(String),
+    /// A row that is not an object.
+    #[error("expected an object, got {0}")]
+    NotAnObject(&'static str),
+    /// A key that the format needs is absent.
+    #[error("`{key}` is missing; the keys are {}", list(saw))]
+    Missing {
+        /// The key.
+        key: KeyPath,
+        /// The keys that are there.
+        saw: Vec<String>,
+    },
+    /// A value of the wrong type.
+    #[error("`{key}`: expected {expected}, got {got}")]
+    WrongType {
+        /// The key.
+        key: KeyPath,
+        /// What the format needs.
+        expected: &'static str,
+        /// What stands there.
+        got: &'static str,
+    },
+    /// A ShareGPT speaker that has no role.
+    #[error(
+        "`{key}`: unknown speaker {speaker:?}; known are human, user, gpt, assistant, system, tool"
+    )]
+    Speaker {
+        /// The key.
+        key: KeyPath,
+        /// Its value.
+        speaker: String,
+    },
+    /// Lists that must be equally long are not.
+    #[error("`{key}` has {got} values, `input_ids` has {expected}")]
+    Lengths {
+        /// The key.
+        key: KeyPath,
+        /// How many there are.
+        got: usize,
+        /// How many tokens there are.
+        expected: usize,
+    },
+    /// A number that is no token id, label or mask value.
+    #[error("`{key}`: {value} is not {expected}")]
+    Value {
+        /// The key.
+        key: KeyPath,
+        /// What stands there.
+        value: String,
+        /// What may stand there.
+        expected: &'static str,
+    },
+    /// A token id that the tokenizer does not have.
+    #[error("`{key}`: token id {id} is outside the vocabulary of {vocab_size}")]
+    OutsideVocabulary {
+        /// The key.
+        key: KeyPath,
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// Labels that cannot be trained.
+    #[error("`labels`: {0}")]
+    Labels(#[from] SequenceError),
+    /// The chat template refused the conversation.
+    #[error("chat template: {0}")]
+    Template(String),
+    /// The assistant's turns cannot be found in the rendered conversation.
+    #[error(
+        "cannot find the tokens of assistant turn {turn}: the template renders the conversation up \
+         to it differently from the whole; mark assistant text in the template with \
+         {{% generation %}}, or set `train_on = \"all\"`"
+    )]
+    Turn {
+        /// Index of the message.
+        turn: usize,
+    },
+    /// The tokenizer failed.
+    #[error("tokenizer: {0}")]
+    Tokenize(String),
+}
+
+impl RowProblem {
+    /// The value at fault, if the problem lies in one.
+    pub fn key(&self) -> Option<&KeyPath> {
+        match self {
+            RowProblem::WrongType { key, .. }
+            | RowProblem::Speaker { key, .. }
+            | RowProblem::Lengths { key, .. }
+            | RowProblem::Value { key, .. }
+            | RowProblem::OutsideVocabulary { key, .. }
+            | RowProblem::Missing { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+}
+
+/// The way from a row to a value in it, as `messages[2].role`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPath(pub Vec<Key>);
+
+/// One step of a [`KeyPath`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Into an object.
+    Name(String),
+    /// Into an array.
+    Index(usize),
+}
+
+impl KeyPath {
+    /// A key of the row itself.
+    pub fn name(name: &str) -> Self {
+        Self(vec![Key::Name(name.to_owned())])
+    }
+    /// One step further.
+    pub fn then(&self, key: impl Into<Key>) -> Self {
+        let mut path = self.0.clone();
+        path.push(key.into());
+        Self(path)
+    }
+}
+
+impl From<&str> for Key {
+    fn from(name: &str) -> Self {
+        Key::Name(name.to_owned())
+    }
+}
+
+impl From<usize> for Key {
+    fn from(index: usize) -> Self {
+        Key::Index(index)
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (depth, key) in self.0.iter().enumerate() {
+            match key {
+                Key::Name(name) if depth == 0 => write!(f, "{name}")?,
+                Key::Name(name) => write!(f, ".{name}")?,
+                Key::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.join(", ")
+}

@@ -1,0 +1,282 @@
+//! Files to a data set: rows in bounded chunks, parsed, rendered and tokenized on all cores.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use tightrope_packing::Sequence;
+
+use crate::encode::{Encoded, Encoder};
+use crate::error::{BadRow, DataError};
+use crate::options::{DataOptions, Format, OnBadRow, Overlong};
+use crate::preflight::{FileReport, Preflight};
+use crate::progress::Progress;
+use crate::record;
+use crate::source::{RawRow, Source};
+use crate::template::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+
+/// How many rows decide the format of a file.
+const DETECTION_ROWS: usize = 16;
+
+/// Sequences with where they came from.
+#[derive(Clone, Debug, Default)]
+pub struct Dataset {
+    /// The sequences, in the order of files and rows.
+    pub sequences: Vec<Sequence>,
+    /// Where each came from.
+    pub origins: Vec<Origin>,
+    /// What to know before training.
+    pub report: Preflight,
+}
+
+/// Where a sequence came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Index into the paths that were loaded.
+    pub file: u32,
+    /// Row of the file, from 1.
+    pub row: u64,
+    /// Line of the file, from 1, in files of text.
+    pub line: Option<u64>,
+}
+
+/// Reads files of records.
+///
+/// JSON (an array, or an object that holds one), JSON lines, CSV (each plain, gzip or zstd) and
+/// Parquet, told apart by their bytes. Order and result do not depend on the number of threads.
+/// A `tokenizer` is needed for everything but `tokens`; with one, token ids are checked against
+/// its vocabulary. A data set without any target is an error.
+pub fn load(
+    paths: &[PathBuf],
+    options: &DataOptions,
+    tokenizer: Option<&Tokenizer>,
+    progress: &dyn Progress,
+) -> Result<Dataset, DataError> {
+    if paths.is_empty() {
+        return Err(DataError::NoFiles);
+    }
+    if options.max_length == 0 {
+        return Err(DataError::Option {
+            key: "max_length",
+            message: "must be at least 1".to_owned(),
+        });
+    }
+    let mut total = 0;
+    for path in paths {
+        total += std::fs::metadata(path).map_err(DataError::io(path))?.len();
+    }
+    let replaced = options.chat_template.as_deref();
+    let replaced = replaced.map(ChatTemplate::from_option).transpose()?;
+    let template = replaced
+        .as_ref()
+        .or_else(|| tokenizer.and_then(Tokenizer::chat_template));
+    let mut loader = Loader {
+        options,
+        encoder: Encoder {
+            tokenizer,
+            template,
+            train_on: options.train_on,
+            end_texts: tokenizer.map(Tokenizer::end_texts).unwrap_or_default(),
+        },
+        dataset: Dataset::default(),
+        uses_template: false,
+    };
+    progress.start("reading data", Some(total));
+    let result = paths
+        .iter()
+        .enumerate()
+        .try_for_each(|(index, path)| loader.file(index, path, progress));
+    progress.finish();
+    result?;
+    let reads_clock = template.is_some_and(ChatTemplate::reads_clock);
+    let mut dataset = loader.dataset;
+    dataset.report.template_reads_clock = loader.uses_template && reads_clock;
+    dataset.report.count(&dataset.sequences);
+    if dataset.report.trained_tokens == 0 {
+        return Err(DataError::NothingToTrain {
+            report: Box::new(dataset.report),
+        });
+    }
+    Ok(dataset)
+}
+
+struct Loader<'a> {
+    options: &'a DataOptions,
+    encoder: Encoder<'a>,
+    dataset: Dataset,
+    uses_template: bool,
+}
+
+type Outcome = Result<Encoded, Box<BadRow>>;
+
+impl Loader<'_> {
+    fn file(
+        &mut self,
+        index: usize,
+        path: &Path,
+        progress: &dyn Progress,
+    ) -> Result<(), DataError> {
+        let mut source = Source::open(path)?;
+        let mut chunk = source.next_chunk()?;
+        if chunk.is_empty() {
+            return Err(DataError::NoRows {
+                path: path.to_owned(),
+            });
+        }
+        let format = match self.options.format {
+            Format::Auto => self.detect(path, &chunk)?,
+            format => format,
+        };
+        self.check(path, format)?;
+        let (mut rows, mut done) = (0, 0);
+        while !chunk.is_empty() {
+            let encoder = &self.encoder;
+            // The next rows are read while these are worked on.
+            let (next, outcomes) = rayon::join(
+                || source.next_chunk(),
+                || {
+                    let outcomes = chunk
+                        .par_iter()
+                        .map(|row| process(row, path, format, encoder));
+                    outcomes.collect::<Vec<Outcome>>()
+                },
+            );
+            for (row, outcome) in chunk.iter().zip(outcomes) {
+                self.take(index, path, row, outcome)?;
+            }
+            rows += chunk.len() as u64;
+            let consumed = source.consumed();
+            progress.advance(consumed.saturating_sub(done));
+            done = done.max(consumed);
+            chunk = next?;
+        }
+        self.dataset.report.rows += rows;
+        self.dataset.report.files.push(FileReport {
+            path: path.display().to_string(),
+            format,
+            rows,
+        });
+        Ok(())
+    }
+
+    fn detect(&self, path: &Path, chunk: &[RawRow]) -> Result<Format, DataError> {
+        let mut saw: Vec<String> = Vec::new();
+        let mut good = 0;
+        for row in chunk {
+            match row.parse(path) {
+                Ok(fields) => {
+                    saw.extend(
+                        fields
+                            .keys()
+                            .filter(|k| !saw.contains(k))
+                            .cloned()
+                            .collect::<Vec<_>>(),
+                    );
+                    good += 1;
+                }
+                Err(bad) if self.options.on_bad_row == OnBadRow::Error => {
+                    return Err(bad.into());
+                }
+                Err(_) => {}
+            }
+            if good == DETECTION_ROWS {
+                break;
+            }
+        }
+        let keys: Vec<&str> = saw.iter().map(String::as_str).collect();
+        record::detect(&keys).ok_or_else(|| DataError::UnknownFormat {
+            path: path.to_owned(),
+            saw,
+        })
+    }
+
+    fn check(&mut self, path: &Path, format: Format) -> Result<(), DataError> {
+        if format != Format::Tokens && self.encoder.tokenizer.is_none() {
+            return Err(DataError::NeedsTokenizer {
+                path: path.to_owned(),
+                format: format.name(),
+            });
+        }
+        if format == Format::Chat && self.encoder.template.is_none() {
+            return Err(DataError::NeedsTemplate {
+                path: path.to_owned(),
+            });
+        }
+        self.uses_template |= matches!(format, Format::Chat | Format::Alpaca | Format::Completion);
+        Ok(())
+    }
+
+    /// Takes in what became of a row.
+    fn take(
+        &mut self,
+        file: usize,
+        path: &Path,
+        row: &RawRow,
+        outcome: Outcome,
+    ) -> Result<(), DataError> {
+        let encoded = match outcome {
+            Ok(encoded) => encoded,
+            Err(bad) => {
+                if self.options.on_bad_row == OnBadRow::Error {
+                    return Err(bad.into());
+                }
+                self.dataset.report.skip(&bad);
+                return Ok(());
+            }
+        };
+        let report = &mut self.dataset.report;
+        report.doubled_bos += u64::from(encoded.doubled_bos);
+        report.missing_eos += u64::from(encoded.missing_eos);
+        let place = row.place(path, None);
+        let origin = Origin {
+            file: file as u32,
+            row: row.row,
+            line: place.line,
+        };
+        let (tokens, labels) = (encoded.tokens, encoded.labels);
+        let (length, limit) = (tokens.len(), self.options.max_length);
+        if length == 0 {
+            report.empty_rows += 1;
+            return Ok(());
+        }
+        let mut pieces = limit;
+        if length > limit {
+            match self.options.overlong {
+                Overlong::Error => {
+                    return Err(DataError::Overlong {
+                        place,
+                        tokens: length,
+                        max_length: limit,
+                    });
+                }
+                Overlong::Drop => {
+                    report.dropped_rows += 1;
+                    report.dropped_tokens += length as u64;
+                    return Ok(());
+                }
+                Overlong::Truncate => {
+                    report.truncated_sequences += 1;
+                    report.truncated_tokens += (length - limit) as u64;
+                    pieces = length;
+                }
+                Overlong::Split => report.split_rows += 1,
+            }
+        }
+        for (tokens, labels) in tokens.chunks(pieces).zip(labels.chunks(pieces)) {
+            let sequence = Sequence::from_labels(tokens.to_vec(), labels);
+            let mut sequence = sequence.map_err(|e| row.bad(path, e.into()))?;
+            sequence.truncate(limit);
+            self.dataset.sequences.push(sequence);
+            self.dataset.origins.push(origin);
+        }
+        Ok(())
+    }
+}
+
+fn process(row: &RawRow, path: &Path, format: Format, encoder: &Encoder<'_>) -> Outcome {
+    let fields = row.parse(path)?;
+    let record = record::parse(fields, format);
+    record
+        .and_then(|record| encoder.encode(record))
+        .map_err(|problem| row.bad(path, problem))
+}

@@ -1,0 +1,230 @@
+//! What is known about the data before any training.
+
+use std::fmt;
+
+use serde::Serialize;
+use tightrope_packing::Sequence;
+
+use crate::error::{BadRow, Place};
+
+/// How many skipped rows are kept with their reasons.
+const REASONS: usize = 10;
+
+/// What was read, what was left out and why, and what looks wrong.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Preflight {
+    /// The files with the format each was read as.
+    pub files: Vec<FileReport>,
+    /// Rows found.
+    pub rows: u64,
+    /// Rows left out because they could not be read.
+    pub skipped_rows: u64,
+    /// The first of them.
+    pub skipped: Vec<SkippedRow>,
+    /// Sequences that training sees.
+    pub sequences: u64,
+    /// Their tokens.
+    pub tokens: u64,
+    /// Those of them that are targets.
+    pub trained_tokens: u64,
+    /// Rows without a token, left out.
+    pub empty_rows: u64,
+    /// Sequences cut to `max_length`.
+    pub truncated_sequences: u64,
+    /// Tokens lost that way.
+    pub truncated_tokens: u64,
+    /// Rows split into several sequences.
+    pub split_rows: u64,
+    /// Rows left out because they were too long.
+    pub dropped_rows: u64,
+    /// Their tokens.
+    pub dropped_tokens: u64,
+    /// Sequences of which no token is a target.
+    pub untrained_sequences: u64,
+    /// Rows that begin with two BOS tokens.
+    pub doubled_bos: u64,
+    /// Rows whose last trained token is no end token (before any cut).
+    pub missing_eos: u64,
+    /// The chat template reads the clock: the same data may give other tokens on another day.
+    pub template_reads_clock: bool,
+    /// Lengths of the sequences.
+    pub lengths: Lengths,
+}
+
+/// A file and how it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// Its path.
+    pub path: String,
+    /// Its format.
+    pub format: crate::Format,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// A row that was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SkippedRow {
+    /// The file.
+    pub path: String,
+    /// Which row, from 1.
+    pub row: u64,
+    /// Which line, from 1, in files of text.
+    pub line: Option<u64>,
+    /// Which column, from 1, in characters.
+    pub column: Option<u64>,
+    /// What was wrong.
+    pub reason: String,
+}
+
+/// Quantiles of sequence lengths (nearest rank).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Lengths {
+    /// Shortest.
+    pub min: usize,
+    /// A quarter is at most this long.
+    pub p25: usize,
+    /// Half.
+    pub p50: usize,
+    /// Three quarters.
+    pub p75: usize,
+    /// 95 %.
+    pub p95: usize,
+    /// 99 %.
+    pub p99: usize,
+    /// Longest.
+    pub max: usize,
+    /// Mean.
+    pub mean: f64,
+}
+
+impl Lengths {
+    fn of(sequences: &[Sequence]) -> Self {
+        let mut lengths: Vec<usize> = sequences.iter().map(Sequence::len).collect();
+        lengths.sort_unstable();
+        let n = lengths.len();
+        if n == 0 {
+            return Self::default();
+        }
+        let quantile = |percent: usize| lengths[(n * percent).div_ceil(100).max(1) - 1];
+        Self {
+            min: lengths[0],
+            p25: quantile(25),
+            p50: quantile(50),
+            p75: quantile(75),
+            p95: quantile(95),
+            p99: quantile(99),
+            max: lengths[n - 1],
+            mean: lengths.iter().sum::<usize>() as f64 / n as f64,
+        }
+    }
+}
+
+impl Preflight {
+    pub(crate) fn skip(&mut self, bad: &BadRow) {
+        let place = &bad.place;
+        self.skipped_rows += 1;
+        if self.skipped.len() < REASONS {
+            self.skipped.push(SkippedRow {
+                path: place.path.display().to_string(),
+                row: place.row,
+                line: place.line,
+                column: place.column,
+                reason: bad.problem.to_string(),
+            });
+        }
+    }
+
+    /// Fills in what follows from the sequences.
+    pub(crate) fn count(&mut self, sequences: &[Sequence]) {
+        self.sequences = sequences.len() as u64;
+        for sequence in sequences {
+            let trained = sequence.trained_tokens() as u64;
+            self.tokens += sequence.len() as u64;
+            self.trained_tokens += trained;
+            self.untrained_sequences += u64::from(trained == 0);
+        }
+        self.lengths = Lengths::of(sequences);
+    }
+}
+
+impl fmt::Display for Preflight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for file in &self.files {
+            let format = file.format.name();
+            writeln!(f, "{}: {} rows, read as {format}", file.path, file.rows)?;
+        }
+        let share = 100.0 * self.trained_tokens as f64 / (self.tokens.max(1)) as f64;
+        writeln!(
+            f,
+            "{} sequences, {} tokens, {} trained ({share:.1} %)",
+            self.sequences, self.tokens, self.trained_tokens
+        )?;
+        let l = &self.lengths;
+        write!(
+            f,
+            "lengths: min {}, 25 % {}, median {}, 75 % {}, 95 % {}, 99 % {}, max {}, mean {:.1}",
+            l.min, l.p25, l.p50, l.p75, l.p95, l.p99, l.max, l.mean
+        )?;
+        let mut note = |count: u64, what: String| match count {
+            0 => Ok(()),
+            _ => write!(f, "\n{what}"),
+        };
+        note(
+            self.skipped_rows,
+            format!("{} rows skipped:", self.skipped_rows),
+        )?;
+        for row in &self.skipped {
+            let place = Place {
+                path: row.path.clone().into(),
+                row: row.row,
+                line: row.line,
+                column: row.column,
+            };
+            note(1, format!("  {place}: {}", row.reason))?;
+        }
+        let more = self.skipped_rows - self.skipped.len() as u64;
+        note(more, format!("  and {more} more"))?;
+        note(
+            self.empty_rows,
+            format!("{} rows without a token left out", self.empty_rows),
+        )?;
+        note(
+            self.truncated_sequences,
+            format!(
+                "{} sequences truncated, {} tokens dropped",
+                self.truncated_sequences, self.truncated_tokens
+            ),
+        )?;
+        note(self.split_rows, format!("{} rows split", self.split_rows))?;
+        note(
+            self.dropped_rows,
+            format!(
+                "{} rows of {} tokens dropped as too long",
+                self.dropped_rows, self.dropped_tokens
+            ),
+        )?;
+        note(
+            self.untrained_sequences,
+            format!(
+                "{} sequences have nothing to train",
+                self.untrained_sequences
+            ),
+        )?;
+        note(
+            self.doubled_bos,
+            format!("{} rows begin with two BOS tokens", self.doubled_bos),
+        )?;
+        note(
+            self.missing_eos,
+            format!(
+                "{} rows do not end in an end token: the model will not learn to stop there",
+                self.missing_eos
+            ),
+        )?;
+        note(
+            u64::from(self.template_reads_clock),
+            "the chat template reads the clock: another day may give other tokens".to_owned(),
+        )
+    }
+}

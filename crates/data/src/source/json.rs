@@ -1,0 +1,354 @@
+//! JSON lines, and JSON documents (an array of rows, or an object that holds one) as a stream.
+
+use std::io::{BufRead, Cursor};
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+
+use super::{MAX_ROW_BYTES, Raw, RawRow, Rows, Text, read_line, row_too_large};
+use crate::error::{BadRow, DataError, Place, RowProblem};
+use crate::record;
+
+/// Whether a text that begins with the line `first` (which begins with `{`) is one object that
+/// holds the rows, and not the first of many rows.
+pub(super) fn is_document(first: &[u8], text: &mut Text) -> Result<bool, DataError> {
+    match serde_json::from_slice::<Value>(first) {
+        // A whole object on a line: a document only if it is alone and is itself no record.
+        Ok(Value::Object(fields)) => {
+            let alone = loop {
+                let buffer = text.reader.fill_buf().map_err(DataError::io(&text.path))?;
+                if buffer.is_empty() {
+                    break true;
+                }
+                let blank = buffer
+                    .iter()
+                    .take_while(|b| b.is_ascii_whitespace())
+                    .count();
+                if blank < buffer.len() {
+                    break false;
+                }
+                text.reader.consume(blank);
+            };
+            let keys: Vec<&str> = fields.keys().map(String::as_str).collect();
+            Ok(alone && record::detect(&keys).is_none() && fields.values().any(|v| v.is_array()))
+        }
+        // Cut off: a document that goes on, unless the next line begins a row of its own.
+        Err(e) if e.is_eof() => {
+            let buffer = text.reader.fill_buf().map_err(DataError::io(&text.path))?;
+            Ok(!buffer.is_empty() && buffer[0] != b'{')
+        }
+        _ => Ok(false),
+    }
+}
+
+/// One row a line.
+pub(super) struct Lines {
+    text: Text,
+    first: Option<Vec<u8>>,
+    line: u64,
+    row: u64,
+}
+
+impl Lines {
+    pub fn new(text: Text, first: Vec<u8>, skipped_lines: u64) -> Self {
+        Self {
+            text,
+            first: Some(first),
+            line: skipped_lines,
+            row: 0,
+        }
+    }
+}
+
+impl Rows for Lines {
+    fn next_row(&mut self) -> Result<Option<RawRow>, DataError> {
+        loop {
+            let mut line = match self.first.take() {
+                Some(line) => line,
+                None => {
+                    let mut line = Vec::new();
+                    if read_line(&mut self.text, &mut line)? == 0 {
+                        return Ok(None);
+                    }
+                    line
+                }
+            };
+            self.line += 1;
+            line.truncate(line.trim_ascii_end().len());
+            if line.trim_ascii_start().is_empty() {
+                continue;
+            }
+            self.row += 1;
+            return Ok(Some(RawRow {
+                row: self.row,
+                raw: Raw::Json {
+                    text: line,
+                    line: self.line,
+                    column: 1,
+                },
+            }));
+        }
+    }
+
+    fn consumed(&self) -> u64 {
+        self.text.consumed.load(Ordering::Relaxed)
+    }
+}
+
+/// The array of rows of a document, element by element.
+pub(super) struct Document {
+    scanner: Scanner,
+    state: State,
+    /// Keys of a surrounding object whose values are arrays.
+    arrays: Option<Vec<String>>,
+    row: u64,
+}
+
+#[derive(PartialEq)]
+enum State {
+    /// Before the first element.
+    First,
+    /// After an element.
+    Later,
+    Done,
+}
+
+impl Document {
+    pub fn new(text: Text, first: Vec<u8>, skipped_lines: u64) -> Result<Self, DataError> {
+        let mut document = Self {
+            scanner: Scanner {
+                head: Cursor::new(first),
+                text,
+                line: skipped_lines + 1,
+                column: 1,
+                row: 1,
+            },
+            state: State::First,
+            arrays: None,
+            row: 0,
+        };
+        document.scanner.space()?;
+        if document.scanner.expect("[{")? == b'{' {
+            document.arrays = Some(Vec::new());
+            if !document.next_array(true)? {
+                return Err(document.array_count());
+            }
+        }
+        Ok(document)
+    }
+
+    fn array_count(&self) -> DataError {
+        DataError::Arrays {
+            path: self.scanner.text.path.clone(),
+            arrays: self.arrays.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Goes on through the surrounding object, from its beginning or from behind a value, into
+    /// the next array.
+    fn next_array(&mut self, mut beginning: bool) -> Result<bool, DataError> {
+        loop {
+            self.scanner.space()?;
+            if self.scanner.expect(if beginning { "\"}" } else { ",}" })? == b'}' {
+                return Ok(false);
+            }
+            if !beginning {
+                self.scanner.space()?;
+                self.scanner.expect("\"")?;
+            }
+            beginning = false;
+            let mut key = vec![b'"'];
+            self.scanner.string(&mut key)?;
+            self.scanner.space()?;
+            self.scanner.expect(":")?;
+            self.scanner.space()?;
+            if self.scanner.peek()? == Some(b'[') {
+                self.scanner.next()?;
+                let key = String::from_utf8_lossy(&key[1..key.len() - 1]).into_owned();
+                self.arrays.get_or_insert_default().push(key);
+                return Ok(true);
+            }
+            self.scanner.value(&mut Vec::new())?;
+        }
+    }
+
+    /// What follows the array.
+    fn end(&mut self) -> Result<(), DataError> {
+        self.state = State::Done;
+        if self.arrays.is_some() && self.next_array(false)? {
+            return Err(self.array_count());
+        }
+        self.scanner.space()?;
+        match self.scanner.peek()? {
+            None => Ok(()),
+            Some(byte) => Err(self.scanner.unexpected(Some(byte), "the end of the file")),
+        }
+    }
+}
+
+impl Rows for Document {
+    fn next_row(&mut self) -> Result<Option<RawRow>, DataError> {
+        if self.state == State::Done {
+            return Ok(None);
+        }
+        self.scanner.row = self.row + 1;
+        self.scanner.space()?;
+        if self.state == State::First {
+            if self.scanner.peek()? == Some(b']') {
+                self.scanner.next()?;
+                self.end()?;
+                return Ok(None);
+            }
+        } else if self.scanner.expect(",]")? == b']' {
+            self.end()?;
+            return Ok(None);
+        }
+        self.state = State::Later;
+        self.scanner.space()?;
+        let (line, column) = (self.scanner.line, self.scanner.column);
+        let mut text = Vec::new();
+        self.scanner.value(&mut text)?;
+        self.row += 1;
+        Ok(Some(RawRow {
+            row: self.row,
+            raw: Raw::Json { text, line, column },
+        }))
+    }
+
+    fn consumed(&self) -> u64 {
+        self.scanner.text.consumed.load(Ordering::Relaxed)
+    }
+}
+
+/// Walks over JSON byte by byte and knows where it is.
+struct Scanner {
+    head: Cursor<Vec<u8>>,
+    text: Text,
+    line: u64,
+    column: u64,
+    /// The row being read, for error messages.
+    row: u64,
+}
+
+impl Scanner {
+    fn peek(&mut self) -> Result<Option<u8>, DataError> {
+        if let Some(&byte) = self.head.get_ref().get(self.head.position() as usize) {
+            return Ok(Some(byte));
+        }
+        let buffer = self.text.reader.fill_buf();
+        let buffer = buffer.map_err(DataError::io(&self.text.path))?;
+        Ok(buffer.first().copied())
+    }
+
+    fn next(&mut self) -> Result<Option<u8>, DataError> {
+        let byte = self.peek()?;
+        if let Some(byte) = byte {
+            if (self.head.position() as usize) < self.head.get_ref().len() {
+                self.head.set_position(self.head.position() + 1);
+            } else {
+                self.text.reader.consume(1);
+            }
+            if byte == b'\n' {
+                self.line += 1;
+                self.column = 1;
+            } else if byte & 0xc0 != 0x80 {
+                self.column += 1;
+            }
+        }
+        Ok(byte)
+    }
+
+    fn space(&mut self) -> Result<(), DataError> {
+        while self.peek()?.is_some_and(|b| b.is_ascii_whitespace()) {
+            self.next()?;
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, any_of: &'static str) -> Result<u8, DataError> {
+        match self.peek()? {
+            Some(byte) if any_of.as_bytes().contains(&byte) => {
+                self.next()?;
+                Ok(byte)
+            }
+            other => Err(self.unexpected(other, any_of)),
+        }
+    }
+
+    fn unexpected(&self, got: Option<u8>, expected: &str) -> DataError {
+        let expected = match expected.chars().collect::<Vec<_>>()[..] {
+            [one] => format!("`{one}`"),
+            [one, two] => format!("`{one}` or `{two}`"),
+            _ => expected.to_owned(),
+        };
+        let got = match got {
+            None => "the file ends".to_owned(),
+            Some(byte) => format!("found `{}`", char::from(byte).escape_default()),
+        };
+        DataError::Row(Box::new(BadRow {
+            place: Place {
+                path: self.text.path.clone(),
+                row: self.row,
+                line: Some(self.line),
+                column: Some(self.column),
+            },
+            problem: RowProblem::Json(format!("expected {expected}, {got}")),
+        }))
+    }
+
+    fn push(&self, out: &mut Vec<u8>, byte: u8) -> Result<(), DataError> {
+        if out.len() == MAX_ROW_BYTES {
+            return Err(row_too_large(&self.text.path));
+        }
+        out.push(byte);
+        Ok(())
+    }
+
+    /// Appends a string up to and with its closing quote; its opening one has been read.
+    fn string(&mut self, out: &mut Vec<u8>) -> Result<(), DataError> {
+        loop {
+            let byte = self.next()?;
+            let Some(byte) = byte else {
+                return Err(self.unexpected(None, "the end of a string"));
+            };
+            self.push(out, byte)?;
+            match byte {
+                b'"' => return Ok(()),
+                b'\\' => {
+                    if let Some(escaped) = self.next()? {
+                        self.push(out, escaped)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Appends the text of one value; only its brackets and strings are understood.
+    fn value(&mut self, out: &mut Vec<u8>) -> Result<(), DataError> {
+        let mut depth = 0usize;
+        loop {
+            match self.peek()? {
+                None => return Err(self.unexpected(None, "the end of a value")),
+                Some(b']' | b'}' | b',') if depth == 0 => return Ok(()),
+                Some(b'"') => {
+                    self.next()?;
+                    self.push(out, b'"')?;
+                    self.string(out)?;
+                }
+                Some(byte) => {
+                    self.next()?;
+                    self.push(out, byte)?;
+                    match byte {
+                        b'{' | b'[' => depth += 1,
+                        b'}' | b']' => depth -= 1,
+                        _ => continue,
+                    }
+                }
+            }
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+    }
+}

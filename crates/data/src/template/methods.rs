@@ -1,0 +1,120 @@
+//! Python's methods of strings, lists and dictionaries where templates use them.
+
+use minijinja::value::{ValueKind, from_args};
+use minijinja::{Error, ErrorKind, State, Value};
+
+use super::python::{is_space, str_of};
+
+/// Called for a method that the engine does not know.
+pub(super) fn call(
+    state: &mut State,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    let own = match value.kind() {
+        ValueKind::String => string(value.as_str().unwrap_or_default(), method, args)?,
+        _ => None,
+    };
+    match own {
+        Some(result) => Ok(result),
+        None => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
+    }
+}
+
+/// The methods whose stand-ins elsewhere differ from Python.
+fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    let strip = |left: bool, right: bool| -> Result<Value, Error> {
+        let (chars,): (Option<&str>,) = from_args(args)?;
+        let cut = |c: char| chars.map_or(is_space(c), |chars| chars.contains(c));
+        let mut rest = text;
+        if left {
+            rest = rest.trim_start_matches(cut);
+        }
+        if right {
+            rest = rest.trim_end_matches(cut);
+        }
+        Ok(Value::from(rest))
+    };
+    let affix = |cut: fn(&'_ str, &str) -> Option<usize>| -> Result<Value, Error> {
+        let (affix,): (&str,) = from_args(args)?;
+        Ok(match cut(text, affix) {
+            Some(at) if method == "removeprefix" => Value::from(&text[at..]),
+            Some(at) => Value::from(&text[..at]),
+            None => Value::from(text),
+        })
+    };
+    Ok(Some(match method {
+        "strip" => strip(true, true)?,
+        "lstrip" => strip(true, false)?,
+        "rstrip" => strip(false, true)?,
+        "removeprefix" => affix(|text, p| text.starts_with(p).then_some(p.len()))?,
+        "removesuffix" => affix(|text, s| text.ends_with(s).then(|| text.len() - s.len()))?,
+        "split" | "rsplit" => Value::from(split(text, method == "rsplit", args)?),
+        "join" => {
+            let (items,): (&Value,) = from_args(args)?;
+            let items: Vec<String> = items.try_iter()?.map(|item| str_of(&item)).collect();
+            Value::from(items.join(text))
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// `text.split(separator, limit)` and `rsplit`; without separator, by runs of white space.
+fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Vec<Value>, Error> {
+    let (separator, limit): (Option<&str>, Option<i64>) = from_args(args)?;
+    let limit = limit
+        .and_then(|n| usize::try_from(n).ok())
+        .unwrap_or(usize::MAX);
+    let mut parts = Vec::new();
+    let mut rest = text;
+    let Some(separator) = separator else {
+        let trim = |text| match from_right {
+            true => str::trim_end_matches(text, is_space),
+            false => str::trim_start_matches(text, is_space),
+        };
+        rest = trim(rest);
+        while !rest.is_empty() {
+            let cut = match from_right {
+                true => rest.char_indices().rfind(|(_, c)| is_space(*c)),
+                false => rest.char_indices().find(|(_, c)| is_space(*c)),
+            };
+            let Some((at, c)) = cut.filter(|_| parts.len() < limit) else {
+                parts.push(rest);
+                break;
+            };
+            let (left, right) = (&rest[..at], &rest[at + c.len_utf8()..]);
+            let (part, remaining) = if from_right {
+                (right, left)
+            } else {
+                (left, right)
+            };
+            parts.push(part);
+            rest = trim(remaining);
+        }
+        return Ok(in_order(parts, from_right));
+    };
+    if separator.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "empty separator"));
+    }
+    while parts.len() < limit {
+        let cut = match from_right {
+            true => rest
+                .rsplit_once(separator)
+                .map(|(left, right)| (right, left)),
+            false => rest.split_once(separator),
+        };
+        let Some((part, remaining)) = cut else { break };
+        parts.push(part);
+        rest = remaining;
+    }
+    parts.push(rest);
+    Ok(in_order(parts, from_right))
+}
+
+fn in_order(mut parts: Vec<&str>, reversed: bool) -> Vec<Value> {
+    if reversed {
+        parts.reverse();
+    }
+    parts.into_iter().map(Value::from).collect()
+}

@@ -1,0 +1,297 @@
+//! Text to token ids and back, with what surrounds them: special tokens and the chat template.
+
+mod folder;
+mod gguf;
+mod save;
+
+use std::ops::Range;
+
+use serde_json::{Map, Value};
+
+pub use gguf::GgufTokenizer;
+
+use crate::error::DataError;
+use crate::template::ChatTemplate;
+
+/// Tokens that end a turn or a text in the models of the field. Those that a tokenizer has as
+/// special tokens stop generation and count as ends, besides its configured `eos_token`.
+const END_TOKENS: [&str; 13] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|return|>",
+    "<|end_of_turn|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|eot|>",
+    "<|end_of_sentence|>",
+    "</s>",
+];
+
+/// A tokenizer with its special tokens and chat template.
+pub struct Tokenizer {
+    /// Without truncation, padding and post-processor: all three are applied here or not at all.
+    inner: tokenizers::Tokenizer,
+    post_processor: Option<tokenizers::PostProcessorWrapper>,
+    /// What goes around a text that is encoded with special tokens.
+    prefix: Vec<u32>,
+    suffix: Vec<u32>,
+    special: Special,
+    end_ids: Vec<u32>,
+    vocab_size: usize,
+    template: Option<ChatTemplate>,
+    /// `tokenizer_config.json` as it was read or made.
+    config: Map<String, Value>,
+}
+
+/// Special tokens by name, in the order that templates receive them.
+#[derive(Clone, Debug, Default)]
+struct Special {
+    bos: Option<u32>,
+    eos: Option<u32>,
+    pad: Option<u32>,
+    /// `bos_token` and the like, as text.
+    texts: Map<String, Value>,
+}
+
+/// A token and the bytes of the text that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Where it stands; a token that is part of a character has the whole character.
+    pub bytes: Range<usize>,
+}
+
+impl Tokenizer {
+    /// Token ids of a text. With `add_special`, BOS and EOS as the tokenizer's files say, except
+    /// that a BOS or EOS that the text itself begins or ends with is not doubled.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, DataError> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|e| DataError::Tokenize {
+                message: e.to_string(),
+            })?;
+        let ids = encoding.get_ids();
+        if !add_special {
+            return Ok(ids.to_vec());
+        }
+        let (prefix, suffix) = self.around(ids);
+        Ok([prefix, ids, suffix].concat())
+    }
+
+    /// Token ids with their bytes, without special tokens around them.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<Token>, DataError> {
+        let encoding = self
+            .inner
+            .encode(text, false)
+            .map_err(|e| DataError::Tokenize {
+                message: e.to_string(),
+            })?;
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+        Ok(tokens
+            .map(|(&id, &(start, end))| Token {
+                id,
+                bytes: start..end,
+            })
+            .collect())
+    }
+
+    /// What encoding with special tokens puts before and after `ids`.
+    pub(crate) fn around(&self, ids: &[u32]) -> (&[u32], &[u32]) {
+        let doubled_bos = !self.prefix.is_empty() && ids.starts_with(&self.prefix);
+        let doubled_eos = !self.suffix.is_empty() && ids.ends_with(&self.suffix);
+        (
+            if doubled_bos { &[] } else { &self.prefix },
+            if doubled_eos { &[] } else { &self.suffix },
+        )
+    }
+
+    /// Text of token ids, special tokens left out if asked.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, DataError> {
+        self.inner
+            .decode(ids, skip_special)
+            .map_err(|e| DataError::Tokenize {
+                message: e.to_string(),
+            })
+    }
+
+    /// Decodes token by token, as generation and inspection need it; special tokens are kept.
+    pub fn decode_stream(&self) -> DecodeStream<'_> {
+        DecodeStream {
+            inner: self.inner.decode_stream(false),
+        }
+    }
+
+    /// The token's own spelling (byte-level where the tokenizer is), if it has one.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of a token by its spelling.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// One more than the largest id.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+    /// Id of the beginning-of-text token.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.special.bos
+    }
+    /// Id of the configured end-of-text token.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.special.eos
+    }
+    /// Id of the padding token; may equal another's.
+    pub fn pad_id(&self) -> Option<u32> {
+        self.special.pad
+    }
+    /// Every id that ends a turn or a text, sorted: where generation stops.
+    pub fn end_ids(&self) -> &[u32] {
+        &self.end_ids
+    }
+    /// The chat template of the tokenizer's files.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+    /// Replaces the chat template, for rendering and for saving.
+    pub fn set_chat_template(&mut self, template: ChatTemplate) {
+        self.template = Some(template);
+    }
+    /// `bos_token`, `eos_token` and so on as text, as templates receive them.
+    pub fn special_texts(&self) -> &Map<String, Value> {
+        &self.special.texts
+    }
+
+    /// The spellings of [`end_ids`](Self::end_ids).
+    pub(crate) fn end_texts(&self) -> Vec<String> {
+        let texts = self.end_ids.iter().filter_map(|&id| self.id_to_token(id));
+        texts.collect()
+    }
+
+    /// Finishes a tokenizer whose parts have been read.
+    fn assemble(
+        mut inner: tokenizers::Tokenizer,
+        config: Map<String, Value>,
+        template: Option<ChatTemplate>,
+        more_end_ids: &[u32],
+    ) -> Result<Self, DataError> {
+        let failed = |e: tokenizers::Error| DataError::Tokenize {
+            message: e.to_string(),
+        };
+        // A file may ask for truncation or padding: neither may happen behind anyone's back.
+        inner.with_truncation(None).map_err(failed)?;
+        inner.with_padding(None);
+        let (prefix, suffix) = probe(&inner).map_err(failed)?;
+        let post_processor = inner.get_post_processor().cloned();
+        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+        let special = special(&inner, &config);
+        let mut end_ids: Vec<u32> = special.eos.into_iter().collect();
+        end_ids.extend(more_end_ids);
+        for (id, added) in inner.get_added_tokens_decoder() {
+            if added.special && END_TOKENS.contains(&added.content.as_str()) {
+                end_ids.push(id);
+            }
+        }
+        end_ids.sort_unstable();
+        end_ids.dedup();
+        let largest = inner.get_vocab(true).into_values().max();
+        let mut tokenizer = Self {
+            inner,
+            post_processor,
+            prefix,
+            suffix,
+            special,
+            end_ids,
+            vocab_size: largest.map_or(0, |id| id as usize + 1),
+            template,
+            config,
+        };
+        tokenizer.apply_flags();
+        Ok(tokenizer)
+    }
+
+    /// `add_bos_token` and `add_eos_token`, where they are set, win over the post-processor.
+    fn apply_flags(&mut self) {
+        let flag = |key: &str| self.config.get(key).and_then(Value::as_bool);
+        if let (Some(add), Some(bos)) = (flag("add_bos_token"), self.special.bos) {
+            self.prefix.retain(|&id| id != bos);
+            if add {
+                self.prefix.insert(0, bos);
+            }
+        }
+        if let (Some(add), Some(eos)) = (flag("add_eos_token"), self.special.eos) {
+            self.suffix.retain(|&id| id != eos);
+            if add {
+                self.suffix.push(eos);
+            }
+        }
+    }
+}
+
+/// What the post-processor puts around a text.
+fn probe(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
+    let bare = inner.encode_fast("a", false)?;
+    let full = inner.encode_fast("a", true)?;
+    let (bare, full) = (bare.get_ids(), full.get_ids());
+    let at = full
+        .windows(bare.len().max(1))
+        .position(|window| window == bare);
+    Ok(match at {
+        Some(at) => (full[..at].to_vec(), full[at + bare.len()..].to_vec()),
+        None => (Vec::new(), Vec::new()),
+    })
+}
+
+/// The token that a configuration names, as text or as an object with `content`.
+fn token_text(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+fn special(inner: &tokenizers::Tokenizer, config: &Map<String, Value>) -> Special {
+    let mut special = Special::default();
+    let names = ["bos", "eos", "unk", "sep", "pad", "cls", "mask"];
+    for name in names {
+        let key = format!("{name}_token");
+        let Some(text) = config.get(&key).and_then(token_text) else {
+            continue;
+        };
+        let id = inner.token_to_id(text);
+        match name {
+            "bos" => special.bos = id,
+            "eos" => special.eos = id,
+            "pad" => special.pad = id,
+            _ => {}
+        }
+        special.texts.insert(key, text.into());
+    }
+    special
+}
+
+/// Text as its tokens arrive.
+pub struct DecodeStream<'a> {
+    inner: tokenizers::DecodeStream<
+        'a,
+        tokenizers::ModelWrapper,
+        tokenizers::NormalizerWrapper,
+        tokenizers::PreTokenizerWrapper,
+        tokenizers::PostProcessorWrapper,
+        tokenizers::DecoderWrapper,
+    >,
+}
+
+impl DecodeStream<'_> {
+    /// The text that one more token adds; nothing while a character is unfinished.
+    pub fn step(&mut self, id: u32) -> Result<Option<String>, DataError> {
+        self.inner.step(id).map_err(|e| DataError::Tokenize {
+            message: e.to_string(),
+        })
+    }
+}

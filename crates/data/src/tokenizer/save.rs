@@ -1,0 +1,51 @@
+//! Tokenizers to a folder that Transformers loads.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Tokenizer;
+use crate::error::DataError;
+
+impl Tokenizer {
+    /// Writes `tokenizer.json`, `tokenizer_config.json` and, with a chat template,
+    /// `chat_template.jinja` into an existing folder; replaces what is there, each file whole or
+    /// not at all.
+    pub fn save_to_folder(&self, folder: &Path) -> Result<(), DataError> {
+        let mut inner = self.inner.clone();
+        inner.with_post_processor(self.post_processor.clone());
+        let tokenizer = inner.to_string(true).map_err(|e| DataError::Tokenize {
+            message: e.to_string(),
+        })?;
+        write(&folder.join("tokenizer.json"), tokenizer.as_bytes())?;
+        let mut config = self.config.clone();
+        config.remove("chat_template");
+        config
+            .entry("tokenizer_class")
+            .or_insert_with(|| "PreTrainedTokenizerFast".into());
+        let config = serde_json::to_string_pretty(&Value::Object(config))
+            .map_err(|e| DataError::io(folder)(e.into()))?;
+        write(&folder.join("tokenizer_config.json"), config.as_bytes())?;
+        if let Some(template) = &self.template {
+            write(
+                &folder.join("chat_template.jinja"),
+                template.source().as_bytes(),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Under a temporary name first, so that a crash never leaves half a file.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = Path::new(&temporary);
+    let mut file = fs::File::create(temporary).map_err(DataError::io(temporary))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(DataError::io(temporary))?;
+    fs::rename(temporary, path).map_err(DataError::io(path))
+}

@@ -1,0 +1,5 @@
+//! The tests of the crate as its users see it, in one binary: linking it is what takes time.
+
+mod common;
+mod formats;
+mod masks;
