@@ -1,9 +1,13 @@
 //! What one forward pass reads.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{IGNORED, Segment, SegmentError, Segments, Sequence};
 
-/// A contiguous part of a sequence (all of it, unless it was cut).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A contiguous part of a sequence (all of it, unless it was cut). Serialized as
+/// `[sequence, start, length]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[u32; 3]", into = "[u32; 3]")]
 pub struct Piece {
     /// Index of the sequence in the data set.
     pub sequence: u32,
@@ -11,6 +15,22 @@ pub struct Piece {
     pub start: u32,
     /// Number of tokens.
     pub length: u32,
+}
+
+impl From<[u32; 3]> for Piece {
+    fn from([sequence, start, length]: [u32; 3]) -> Self {
+        Self {
+            sequence,
+            start,
+            length,
+        }
+    }
+}
+
+impl From<Piece> for [u32; 3] {
+    fn from(piece: Piece) -> Self {
+        [piece.sequence, piece.start, piece.length]
+    }
 }
 
 /// A row of tokens with targets, positions and segments.

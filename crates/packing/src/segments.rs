@@ -39,6 +39,32 @@ pub enum SegmentError {
         /// Where the one before it ended.
         expected: usize,
     },
+    /// Cumulative lengths do not start with 0.
+    #[error("cumulative lengths start with {first:?}, expected 0")]
+    FirstOffset {
+        /// What stands there, if anything.
+        first: Option<u32>,
+    },
+    /// Cumulative lengths do not increase.
+    #[error("cumulative length {index} is {value}, not more than {previous} before it")]
+    Offset {
+        /// Which one.
+        index: usize,
+        /// Its value.
+        value: u32,
+        /// The value before it.
+        previous: u32,
+    },
+    /// A position neither follows the one before it nor starts a segment.
+    #[error("position {position} of token {index} is neither 0 nor {expected}")]
+    Position {
+        /// Which token.
+        index: usize,
+        /// Its position.
+        position: u32,
+        /// What would continue the segment.
+        expected: u64,
+    },
     /// The number of tokens overflows.
     #[error("segment {index} ends beyond the largest index")]
     TooLong {
@@ -68,6 +94,80 @@ impl Segments {
                 .ok_or(SegmentError::TooLong { index })?;
         }
         Ok(Self { segments })
+    }
+
+    /// From `[0, end of first, …, tokens]`; segment `i` holds sequence `i`, positions from 0.
+    pub fn from_cu_seqlens(cu_seqlens: &[u32]) -> Result<Self, SegmentError> {
+        let first = cu_seqlens.first().copied();
+        if first != Some(0) {
+            return Err(SegmentError::FirstOffset { first });
+        }
+        let mut segments = Vec::with_capacity(cu_seqlens.len() - 1);
+        for (index, pair) in cu_seqlens.windows(2).enumerate() {
+            let (previous, value) = (pair[0], pair[1]);
+            if value <= previous {
+                return Err(SegmentError::Offset {
+                    index: index + 1,
+                    value,
+                    previous,
+                });
+            }
+            segments.push(Segment {
+                start: previous as usize,
+                length: (value - previous) as usize,
+                first_position: 0,
+                sequence: Some(index),
+            });
+        }
+        Self::new(segments)
+    }
+
+    /// From the position of every token: each 0 starts a segment, every other position follows the
+    /// one before it. Segment `i` holds sequence `i`.
+    pub fn from_position_ids(positions: &[u32]) -> Result<Self, SegmentError> {
+        let mut segments: Vec<Segment> = Vec::new();
+        for (index, &position) in positions.iter().enumerate() {
+            let sequence = Some(segments.len());
+            match segments.last_mut() {
+                Some(last) if position != 0 => {
+                    if position as usize != last.length {
+                        return Err(SegmentError::Position {
+                            index,
+                            position,
+                            expected: last.length as u64,
+                        });
+                    }
+                    last.length += 1;
+                }
+                None if position != 0 => {
+                    return Err(SegmentError::Position {
+                        index,
+                        position,
+                        expected: 0,
+                    });
+                }
+                _ => segments.push(Segment {
+                    start: index,
+                    length: 1,
+                    first_position: 0,
+                    sequence,
+                }),
+            }
+        }
+        Self::new(segments)
+    }
+
+    /// The segments with `length` tokens of padding after them, a segment of its own.
+    pub fn with_padding(mut self, length: usize) -> Result<Self, SegmentError> {
+        if length > 0 {
+            self.segments.push(Segment {
+                start: self.tokens(),
+                length,
+                first_position: 0,
+                sequence: None,
+            });
+        }
+        Self::new(self.segments)
     }
 
     /// The segments in order.
@@ -108,5 +208,82 @@ impl Segments {
             .iter()
             .map(|s| (s.length as u128).pow(2))
             .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(start: usize, length: usize) -> Segment {
+        Segment {
+            start,
+            length,
+            first_position: 0,
+            sequence: None,
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_row_is_refused() {
+        use SegmentError::{Empty, NotContiguous, TooLong};
+        let new = |segments: &[Segment]| Segments::new(segments.to_vec()).unwrap_err();
+        assert_eq!(new(&[segment(0, 2), segment(2, 0)]), Empty { index: 1 });
+        let (index, expected) = (1, 2);
+        for start in [1, 3] {
+            let error = new(&[segment(0, 2), segment(start, 1)]);
+            assert_eq!(
+                error,
+                NotContiguous {
+                    index,
+                    start,
+                    expected
+                }
+            );
+        }
+        let most = u32::MAX as usize;
+        assert!(Segments::new(vec![segment(0, most)]).is_ok());
+        assert_eq!(
+            new(&[segment(0, most), segment(most, 1)]),
+            TooLong { index }
+        );
+        assert_eq!(new(&[segment(0, usize::MAX)]), TooLong { index: 0 });
+    }
+
+    #[test]
+    fn bad_offsets_and_positions_are_named() {
+        use SegmentError::{FirstOffset, Offset, Position};
+        let offsets = |o: &[u32]| Segments::from_cu_seqlens(o).unwrap_err();
+        assert_eq!(offsets(&[]), FirstOffset { first: None });
+        assert_eq!(offsets(&[1, 2]), FirstOffset { first: Some(1) });
+        for value in [3, 2] {
+            let expected = Offset {
+                index: 2,
+                value,
+                previous: 3,
+            };
+            assert_eq!(offsets(&[0, 3, value]), expected);
+        }
+        let positions = |p: &[u32]| Segments::from_position_ids(p).unwrap_err();
+        let at = |index, position, expected| Position {
+            index,
+            position,
+            expected,
+        };
+        assert_eq!(positions(&[1]), at(0, 1, 0));
+        assert_eq!(positions(&[0, 1, 3]), at(2, 3, 2));
+        assert_eq!(positions(&[0, 0, 2]), at(2, 2, 1));
+    }
+
+    #[test]
+    fn padding_is_a_segment_of_its_own() {
+        let segments = Segments::from_cu_seqlens(&[0, 3, 5]).unwrap();
+        let padded = segments.clone().with_padding(4).unwrap();
+        assert_eq!((padded.tokens(), padded.padding_tokens()), (9, 4));
+        assert_eq!(padded.as_slice()[..2], *segments.as_slice());
+        assert_eq!(padded.positions(), [0, 1, 2, 0, 1, 0, 1, 2, 3]);
+        assert_eq!(padded.attention_cost(), 9 + 4 + 16);
+        assert_eq!(padded.max_length(), 4);
+        assert_eq!(segments.clone().with_padding(0).unwrap(), segments);
     }
 }

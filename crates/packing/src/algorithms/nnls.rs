@@ -1,0 +1,329 @@
+//! Non-negative least squares with sparse columns: the active-set method of Lawson and Hanson.
+
+/// A sparse matrix by columns.
+#[derive(Default)]
+pub(super) struct Columns {
+    ends: Vec<usize>,
+    entries: Vec<(u32, f64)>,
+}
+
+impl Columns {
+    /// Appends a column of `(row, value)`, rows distinct.
+    pub(super) fn push(&mut self, column: impl IntoIterator<Item = (u32, f64)>) {
+        self.entries.extend(column);
+        self.ends.push(self.entries.len());
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn column(&self, index: usize) -> &[(u32, f64)] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.entries[start..self.ends[index]]
+    }
+
+    fn dot(&self, index: usize, dense: &[f64]) -> f64 {
+        let entries = self.column(index).iter();
+        entries
+            .map(|&(row, value)| value * dense[row as usize])
+            .sum()
+    }
+}
+
+/// `argmin_{x ≥ 0} ‖A·x − b‖₂` in f64; `b ≥ 0`.
+///
+/// The minimum of `A·x` is unique, `x` often is not: which one is found depends on the column that
+/// enters among those with equal gradients. To find the one that the classical program finds, ties
+/// are decided as there, by the gradients as computed from the columns after all orthogonal
+/// transformations so far, without fused multiply-add, the first in the permuted order winning.
+/// Everything else is lazy: gradients come from the sparse residual, and only columns within
+/// rounding of the largest are ever transformed.
+///
+/// Source: Lawson and Hanson, *Solving Least Squares Problems* (1974), chapter 23.
+pub(super) fn solve(a: &Columns, b: &[f64]) -> Vec<f64> {
+    let mut x = vec![0.0; a.len()];
+    let mut triangle = Triangle::new(a, b);
+    let scale = (0..a.len()).map(|j| a.dot(j, b)).fold(0.0, f64::max);
+    let rounding = scale * 1e-12;
+    while triangle.size < b.len().min(a.len()) {
+        let mut residual = b.to_vec();
+        for &j in triangle.passive() {
+            for &(row, value) in a.column(j) {
+                residual[row as usize] -= value * x[j];
+            }
+        }
+        let zero = triangle.order[triangle.size..].iter();
+        let mut gradients: Vec<(usize, f64)> = zero
+            .enumerate()
+            .map(|(at, &j)| (triangle.size + at, a.dot(j, &residual)))
+            .collect();
+        // The column with the largest gradient that rounding lets enter.
+        loop {
+            let most = gradients.iter().map(|g| g.1).fold(0.0, f64::max);
+            if most <= rounding {
+                return x;
+            }
+            let ties: Vec<usize> = gradients
+                .iter()
+                .filter(|g| g.1 >= most - rounding)
+                .map(|g| g.0)
+                .collect();
+            let at = triangle.steepest(&ties);
+            if triangle.enter(at) {
+                break;
+            }
+            gradients.retain(|g| g.0 != at);
+        }
+        let mut target = triangle.solution();
+        while let Some((blocking, step)) = blocking(triangle.passive(), &x, &target) {
+            for (&j, &to) in triangle.passive().iter().zip(&target) {
+                x[j] += step * (to - x[j]);
+            }
+            // It leaves, and with it whatever rounding left at or below zero.
+            let mut leaving = Some(blocking);
+            while let Some(at) = leaving {
+                x[triangle.order[at]] = 0.0;
+                triangle.leave(at);
+                leaving = triangle.passive().iter().position(|&j| x[j] <= 0.0);
+            }
+            target = triangle.solution();
+        }
+        for (&j, &to) in triangle.passive().iter().zip(&target) {
+            x[j] = to;
+        }
+    }
+    x
+}
+
+/// Where the way from `x` to `target` first meets a bound, and what part of the way that is.
+fn blocking(passive: &[usize], x: &[f64], target: &[f64]) -> Option<(usize, f64)> {
+    let ways = passive.iter().zip(target).enumerate();
+    let blocked = ways.filter(|&(_, (_, &to))| to <= 0.0);
+    let steps = blocked.map(|(at, (&j, &to))| (at, -x[j] / (to - x[j])));
+    steps.reduce(|first, next| if next.1 < first.1 { next } else { first })
+}
+
+/// An orthogonal transformation of rows.
+enum Transformation {
+    /// `c −= τ·v·(vᵀc)`, `v` sparse.
+    Reflection { v: Vec<(u32, f64)>, tau: f64 },
+    /// Of rows `row` and `row + 1`.
+    Rotation { row: usize, cosine: f64, sine: f64 },
+}
+
+impl Transformation {
+    fn apply(&self, column: &mut [f64]) {
+        match *self {
+            Self::Reflection { ref v, tau } => {
+                let mut dot = 0.0;
+                for &(row, value) in v {
+                    dot += column[row as usize] * value;
+                }
+                if dot != 0.0 {
+                    let factor = -tau * dot;
+                    for &(row, value) in v {
+                        column[row as usize] += value * factor;
+                    }
+                }
+            }
+            Self::Rotation { row, cosine, sine } => {
+                let (p, q) = (column[row], column[row + 1]);
+                column[row] = cosine * p + sine * q;
+                column[row + 1] = cosine * q - sine * p;
+            }
+        }
+    }
+}
+
+/// `b` and the columns, transformed so that the passive ones are upper triangular.
+struct Triangle<'a> {
+    a: &'a Columns,
+    b: Vec<f64>,
+    /// Columns; the first `size` are the passive ones.
+    order: Vec<usize>,
+    size: usize,
+    /// Transformed columns, as far as they were needed, and how many transformations they have.
+    columns: Vec<(Vec<f64>, usize)>,
+    transformations: Vec<Transformation>,
+}
+
+impl<'a> Triangle<'a> {
+    fn new(a: &'a Columns, b: &[f64]) -> Self {
+        Self {
+            a,
+            b: b.to_vec(),
+            order: (0..a.len()).collect(),
+            size: 0,
+            columns: vec![(Vec::new(), 0); a.len()],
+            transformations: Vec::new(),
+        }
+    }
+
+    fn passive(&self) -> &[usize] {
+        &self.order[..self.size]
+    }
+
+    /// Brings a column that is not passive up to date.
+    fn update(&mut self, j: usize) -> &mut [f64] {
+        let (column, applied) = &mut self.columns[j];
+        if column.is_empty() {
+            column.resize(self.b.len(), 0.0);
+            for &(row, value) in self.a.column(j) {
+                column[row as usize] = value;
+            }
+        }
+        for transformation in &self.transformations[*applied..] {
+            transformation.apply(column);
+        }
+        *applied = self.transformations.len();
+        column
+    }
+
+    /// The place with the largest gradient, the first of equal ones.
+    fn steepest(&mut self, places: &[usize]) -> usize {
+        if let &[only] = places {
+            return only;
+        }
+        let mut best = (places[0], f64::NEG_INFINITY);
+        for &at in places {
+            self.update(self.order[at]);
+            let column = &self.columns[self.order[at]].0[self.size..];
+            let products = column.iter().zip(&self.b[self.size..]);
+            let gradient = products.fold(0.0, |sum, (a, b)| sum + a * b);
+            if gradient > best.1 {
+                best = (at, gradient);
+            }
+        }
+        best.0
+    }
+
+    /// Makes the column at a place passive unless it depends on the others or would not grow.
+    fn enter(&mut self, at: usize) -> bool {
+        let (j, size) = (self.order[at], self.size);
+        let column = self.update(j);
+        let (diagonal, reflection) = reflection(column, size);
+        let above = norm(&column[..size]);
+        let independent = above + diagonal.abs() * 0.01 > above;
+        let mut b = self.b.clone();
+        reflection.apply(&mut b);
+        if !independent || b[size] / diagonal <= 0.0 {
+            return false;
+        }
+        let column = &mut self.columns[j].0;
+        column[size] = diagonal;
+        column[size + 1..].fill(0.0);
+        self.b = b;
+        self.transformations.push(reflection);
+        self.order.swap(at, size);
+        self.size += 1;
+        true
+    }
+
+    /// Takes a column out of the passive ones; rotations make the rest triangular again.
+    fn leave(&mut self, at: usize) {
+        let leaving = self.order[at];
+        for place in at + 1..self.size {
+            let row = place - 1;
+            let rotated = self.order[place];
+            let column = &mut self.columns[rotated].0;
+            let (p, q) = (column[row], column[row + 1]);
+            // Not 0: `q` is on the diagonal of the triangle.
+            let length = (p * p + q * q).sqrt();
+            let rotation = Transformation::Rotation {
+                row,
+                cosine: p / length,
+                sine: q / length,
+            };
+            for &j in &self.order[..self.size] {
+                rotation.apply(&mut self.columns[j].0);
+            }
+            let column = &mut self.columns[rotated].0;
+            (column[row], column[row + 1]) = (length, 0.0);
+            rotation.apply(&mut self.b);
+            self.transformations.push(rotation);
+        }
+        // Reflections passed it by while it was passive; the rotations it has.
+        self.columns[leaving].1 = self.transformations.len();
+        self.order[at..self.size].rotate_left(1);
+        self.size -= 1;
+    }
+
+    /// The unconstrained solution over the passive columns.
+    fn solution(&self) -> Vec<f64> {
+        let mut solution = self.b[..self.size].to_vec();
+        for at in (0..self.size).rev() {
+            let column = &self.columns[self.order[at]].0;
+            solution[at] /= column[at];
+            let (above, this) = solution.split_at_mut(at);
+            for (value, entry) in above.iter_mut().zip(column) {
+                *value -= entry * this[0];
+            }
+        }
+        solution
+    }
+}
+
+/// The reflection that clears `column[from + 1..]` and leaves `column[from]` non-negative, and what
+/// it leaves there.
+fn reflection(column: &[f64], from: usize) -> (f64, Transformation) {
+    let head = column[from];
+    let below = norm(&column[from + 1..]);
+    let mut v = vec![(from as u32, 1.0)];
+    if below <= f64::EPSILON / 2.0 * head.abs() {
+        let tau = if head < 0.0 { 2.0 } else { 0.0 };
+        return (head.abs(), Transformation::Reflection { v, tau });
+    }
+    let (large, small) = (head.abs().max(below), head.abs().min(below));
+    let ratio = small / large;
+    let length = large * (1.0 + ratio * ratio).sqrt();
+    // Written so that nothing cancels.
+    let (tau, divisor) = if head < 0.0 {
+        ((length - head) / length, head - length)
+    } else {
+        let rest = below * (below / (head + length));
+        (rest / length, -rest)
+    };
+    let scale = 1.0 / divisor;
+    let tail = column.iter().enumerate().skip(from + 1);
+    let tail = tail.filter(|(_, value)| **value != 0.0);
+    v.extend(tail.map(|(row, &value)| (row as u32, value * scale)));
+    (length, Transformation::Reflection { v, tau })
+}
+
+fn norm(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |sum, v| sum + v * v).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Karush–Kuhn–Tucker: no positive gradient outside, none at all inside the support.
+        #[test]
+        fn the_solution_is_optimal(
+            columns in prop::collection::vec(prop::collection::vec(0.0f64..3.0, 6), 1..12),
+            b in prop::collection::vec(0.0f64..50.0, 6),
+        ) {
+            let mut a = Columns::default();
+            for column in &columns {
+                a.push(column.iter().enumerate().map(|(row, &value)| (row as u32, value)));
+            }
+            let x = solve(&a, &b);
+            let mut residual = b.clone();
+            for (column, &value) in columns.iter().zip(&x) {
+                for (residual, entry) in residual.iter_mut().zip(column) {
+                    *residual -= entry * value;
+                }
+            }
+            for (j, &value) in x.iter().enumerate() {
+                let gradient = a.dot(j, &residual);
+                prop_assert!(value >= 0.0);
+                prop_assert!(gradient <= 1e-6, "{gradient}");
+                prop_assert!(value == 0.0 || gradient.abs() <= 1e-6, "{gradient}");
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! From lengths or a histogram to packs: the one entry point.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Algorithm, CutCounts, Histogram, Implementation, Layout, Limits, MAX_CAPACITY, Overlong,
+    PackError, Packing, Piece, Strategies, assign::assign, bound::lower_bound, overlong::Pieces,
+    packing::Storage, random::Random,
+};
+
+/// What to pack and how.
+///
+/// ```
+/// use tightrope_packing::{Algorithm, Packer};
+/// let packer = Packer { seed: Some(1), ..Packer::new(Algorithm::BestFit, 8) };
+/// let packing = packer.pack(&[5, 3, 6, 2, 8])?;
+/// assert_eq!((packing.len(), packing.efficiency()), (3, 1.0));
+/// # Ok::<(), tightrope_packing::PackError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Packer {
+    /// How sequences are put together.
+    pub algorithm: Algorithm,
+    /// Tokens in a pack, `1..=2³²`; in the batched modes the largest length of a sequence.
+    pub capacity: u64,
+    /// Largest number of sequences in a pack; `None` = the algorithm's default, mostly unlimited.
+    #[serde(default)]
+    pub depth: Option<u32>,
+    /// Sequences in a batch of `padding-free`, `padded` and `bucketed`.
+    #[serde(default = "default_batch_size")]
+    pub batch_size: u32,
+    /// Packs that `streaming` keeps open.
+    #[serde(default = "default_window")]
+    pub window: usize,
+    /// What to do with sequences longer than the capacity.
+    #[serde(default)]
+    pub overlong: Overlong,
+    /// Shuffles the packs, and which of equally long sequences goes where; `None` = neither.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+fn default_batch_size() -> u32 {
+    8
+}
+fn default_window() -> usize {
+    1024
+}
+
+/// What packing a histogram gives: numbers, and the packs where the histogram determines them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistogramPacking {
+    /// Number of packs (or batches).
+    pub packs: u64,
+    /// Tokens in them.
+    pub tokens: u64,
+    /// Tokens that the model would compute, padding included.
+    pub computed_tokens: u128,
+    /// No algorithm needs fewer packs.
+    pub lower_bound: u64,
+    /// What is not packed in full.
+    pub cuts: CutCounts,
+    /// The packs, where they do not depend on the order of the sequences.
+    pub strategies: Option<Strategies>,
+}
+
+impl HistogramPacking {
+    /// Real tokens as a share of computed ones; 1 if there are none.
+    pub fn efficiency(&self) -> f64 {
+        share(self.tokens.into(), self.computed_tokens)
+    }
+}
+
+pub(crate) fn share(part: u128, whole: u128) -> f64 {
+    if whole == 0 {
+        1.0
+    } else {
+        part as f64 / whole as f64
+    }
+}
+
+impl Limits {
+    /// Checks the values.
+    pub fn new(capacity: u64, depth: Option<u32>, window: usize) -> Result<Self, PackError> {
+        if capacity == 0 || capacity > MAX_CAPACITY {
+            return Err(PackError::Capacity { capacity });
+        }
+        if depth == Some(0) {
+            return Err(PackError::Zero { name: "depth" });
+        }
+        if window == 0 {
+            return Err(PackError::Zero { name: "window" });
+        }
+        Ok(Self {
+            capacity,
+            sequences: depth.map_or(u64::MAX, u64::from),
+            window,
+        })
+    }
+}
+
+impl Packer {
+    /// With the defaults: no limit on sequences, over-long ones truncated, nothing shuffled.
+    pub fn new(algorithm: Algorithm, capacity: u64) -> Self {
+        Self {
+            algorithm,
+            capacity,
+            depth: None,
+            batch_size: default_batch_size(),
+            window: default_window(),
+            overlong: Overlong::default(),
+            seed: None,
+        }
+    }
+
+    /// The limit on sequences per pack in force; `None` = unlimited.
+    pub fn effective_depth(&self) -> Option<u32> {
+        match self.algorithm.layout() {
+            Layout::Packed => self.depth.or(self.algorithm.default_depth()),
+            Layout::PaddingFree | Layout::Padded => Some(self.batch_size),
+        }
+    }
+
+    fn limits(&self) -> Result<Limits, PackError> {
+        if self.batch_size == 0 {
+            return Err(PackError::Zero { name: "batch_size" });
+        }
+        Limits::new(self.capacity, self.effective_depth(), self.window)
+    }
+
+    /// The longest piece that the algorithm is given.
+    fn longest(&self) -> u64 {
+        if self.algorithm.cuts_sequences() {
+            MAX_CAPACITY
+        } else {
+            self.capacity
+        }
+    }
+
+    /// Packs sequences by their lengths: each is in exactly one pack in full, or in
+    /// [`Packing::cuts`]. O(sequences + what the histogram costs).
+    pub fn pack(&self, lengths: &[u32]) -> Result<Packing, PackError> {
+        let limits = self.limits()?;
+        let mut pieces = Pieces::new(lengths, self.longest(), self.overlong)?;
+        let layout = self.algorithm.layout();
+        let (storage, cuts) = match self.algorithm.implementation() {
+            Implementation::Histogram(packer) => {
+                let strategies = packer.pack(&pieces.histogram, &limits)?;
+                (assign(&pieces, &strategies, self.seed)?, pieces.cuts)
+            }
+            Implementation::Ordered(packer) => {
+                let mut storage = Storage::default();
+                let mut cuts = std::mem::take(&mut pieces.cuts);
+                packer.pack(&mut pieces.in_order(), &limits, &mut |pack| {
+                    storage.push(pack)
+                });
+                if self.algorithm.cuts_sequences() {
+                    // Every cut makes a piece more: no overflow if the pieces fit.
+                    cuts.split = storage.cut_sequences(lengths);
+                }
+                storage.check()?;
+                if let Some(seed) = self.seed {
+                    storage.shuffle(&mut Random::new(seed, 0));
+                }
+                (storage, cuts)
+            }
+        };
+        Ok(Packing::from_parts(layout, self.capacity, storage, cuts))
+    }
+
+    /// Packs a histogram. Algorithms that depend on the order of the sequences see them in an order
+    /// shuffled by the seed, at a cost of O(sequences).
+    pub fn pack_histogram(&self, histogram: &Histogram) -> Result<HistogramPacking, PackError> {
+        let limits = self.limits()?;
+        let (histogram, cuts) = histogram.fit(self.longest(), self.overlong)?;
+        let mut cost = Cost::new(self.algorithm.layout(), limits.capacity);
+        let strategies = match self.algorithm.implementation() {
+            Implementation::Histogram(packer) => {
+                let strategies = packer.pack(&histogram, &limits)?;
+                for (count, runs) in strategies.iter() {
+                    let lengths = runs.iter().map(|run| (run.length, run.repeat));
+                    cost.add(count, lengths);
+                }
+                Some(strategies)
+            }
+            Implementation::Ordered(packer) => {
+                let order = shuffled(&histogram, self.algorithm, self.seed.unwrap_or(0))?;
+                let mut pieces = order.into_iter().map(|length| Piece {
+                    sequence: 0,
+                    start: 0,
+                    length,
+                });
+                packer.pack(&mut pieces, &limits, &mut |pack| {
+                    cost.add(1, pack.iter().map(|piece| (piece.length, 1)));
+                });
+                None
+            }
+        };
+        Ok(HistogramPacking {
+            packs: cost.packs,
+            tokens: histogram.tokens(),
+            computed_tokens: cost.computed,
+            lower_bound: self.lower_bound(&histogram),
+            cuts,
+            strategies,
+        })
+    }
+
+    /// The fewest packs that the algorithm's rules could allow, of lengths that fit.
+    pub(crate) fn lower_bound(&self, histogram: &Histogram) -> u64 {
+        let depth = self.effective_depth().map_or(u64::MAX, u64::from);
+        let by_depth = histogram.sequences().div_ceil(depth);
+        if self.algorithm.layout() != Layout::Packed {
+            by_depth
+        } else if self.algorithm.cuts_sequences() {
+            by_depth.max(histogram.tokens().div_ceil(self.capacity))
+        } else {
+            lower_bound(histogram, self.capacity, depth)
+        }
+    }
+}
+
+/// Adds up what packs cost.
+struct Cost {
+    layout: Layout,
+    capacity: u64,
+    packs: u64,
+    computed: u128,
+}
+
+impl Cost {
+    fn new(layout: Layout, capacity: u64) -> Self {
+        Self {
+            layout,
+            capacity,
+            packs: 0,
+            computed: 0,
+        }
+    }
+
+    fn add(&mut self, count: u64, lengths: impl Iterator<Item = (u32, u64)>) {
+        self.packs += count;
+        self.computed += u128::from(count) * computed_tokens(self.layout, self.capacity, lengths);
+    }
+}
+
+/// Tokens that the model computes for a pack of `(length, how often)`.
+pub(crate) fn computed_tokens(
+    layout: Layout,
+    capacity: u64,
+    lengths: impl Iterator<Item = (u32, u64)>,
+) -> u128 {
+    match layout {
+        Layout::Packed => capacity.into(),
+        Layout::PaddingFree => lengths.map(|(l, n)| u128::from(l) * u128::from(n)).sum(),
+        Layout::Padded => {
+            let (longest, rows) =
+                lengths.fold((0, 0), |(longest, rows), (l, n)| (longest.max(l), rows + n));
+            u128::from(longest) * u128::from(rows)
+        }
+    }
+}
+
+/// Largest histogram that is spelled out sequence by sequence: 1 GiB of lengths.
+const MAX_SPELLED: u64 = 1 << 28;
+
+fn shuffled(histogram: &Histogram, algorithm: Algorithm, seed: u64) -> Result<Vec<u32>, PackError> {
+    let sequences = histogram.sequences();
+    if sequences > MAX_SPELLED {
+        return Err(PackError::TooManySequences {
+            algorithm: algorithm.name(),
+            sequences,
+        });
+    }
+    let mut lengths = Vec::with_capacity(sequences as usize);
+    for &(length, count) in histogram.entries() {
+        lengths.extend(std::iter::repeat_n(length, count as usize));
+    }
+    Random::new(seed, 1).shuffle(&mut lengths);
+    Ok(lengths)
+}

@@ -1,0 +1,246 @@
+//! The result: which pieces of which sequences share a pack.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Batch, Cut, Cuts, Layout, MAX_CAPACITY, PackError, Piece, SegmentError, Sequence,
+    packer::{computed_tokens, share},
+    random::Random,
+};
+
+/// Pieces of all packs, one after the other, and where each pack ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Storage {
+    pieces: Vec<Piece>,
+    ends: Vec<u32>,
+}
+
+impl Storage {
+    pub(crate) fn with_capacity(pieces: usize, packs: usize) -> Self {
+        Self {
+            pieces: Vec::with_capacity(pieces),
+            ends: Vec::with_capacity(packs),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn extend(&mut self, pieces: impl Iterator<Item = Piece>) {
+        self.pieces.extend(pieces);
+    }
+
+    #[inline]
+    pub(crate) fn end_pack(&mut self) {
+        // `check` rejects more pieces than this can hold.
+        self.ends.push(self.pieces.len() as u32);
+    }
+
+    pub(crate) fn push(&mut self, pack: &[Piece]) {
+        self.pieces.extend_from_slice(pack);
+        self.end_pack();
+    }
+
+    /// Ends are `u32`.
+    pub(crate) fn check(&self) -> Result<(), PackError> {
+        let pieces = self.pieces.len() as u64;
+        match u32::try_from(pieces) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(PackError::TooManyPieces { pieces }),
+        }
+    }
+
+    fn pack(&self, index: usize) -> &[Piece] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.pieces[start as usize..self.ends[index] as usize]
+    }
+
+    pub(crate) fn shuffle(&mut self, random: &mut Random) {
+        let mut order: Vec<u32> = (0..self.ends.len() as u32).collect();
+        random.shuffle(&mut order);
+        let mut shuffled = Self::with_capacity(self.pieces.len(), self.ends.len());
+        for index in order {
+            shuffled.push(self.pack(index as usize));
+        }
+        *self = shuffled;
+    }
+
+    /// The sequences whose first piece is not all of them, ascending if the pieces are.
+    pub(crate) fn cut_sequences(&self, lengths: &[u32]) -> Vec<Cut> {
+        let first = self.pieces.iter().filter(|piece| piece.start == 0);
+        first
+            .map(|piece| (piece, lengths[piece.sequence as usize]))
+            .filter(|(piece, length)| piece.length < *length)
+            .map(|(piece, length)| Cut {
+                sequence: piece.sequence,
+                length,
+            })
+            .collect()
+    }
+}
+
+/// Packs of pieces of sequences, and the account of what is not packed in full.
+///
+/// 12 bytes a piece and 4 a pack. Serialized as `layout`, `capacity`, `ends` (where each pack ends
+/// among the pieces), `pieces` (`[sequence, start, length]`) and `cuts`; checked when read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored", into = "Stored")]
+pub struct Packing {
+    layout: Layout,
+    capacity: u64,
+    storage: Storage,
+    cuts: Cuts,
+}
+
+impl Packing {
+    pub(crate) fn from_parts(layout: Layout, capacity: u64, storage: Storage, cuts: Cuts) -> Self {
+        Self {
+            layout,
+            capacity,
+            storage,
+            cuts,
+        }
+    }
+
+    /// Number of packs.
+    pub fn len(&self) -> usize {
+        self.storage.ends.len()
+    }
+    /// Whether there are no packs.
+    pub fn is_empty(&self) -> bool {
+        self.storage.ends.is_empty()
+    }
+    /// What a pack holds.
+    ///
+    /// # Panics
+    /// If there is no such pack.
+    pub fn pack(&self, index: usize) -> &[Piece] {
+        self.storage.pack(index)
+    }
+    /// Every pack in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[Piece]> {
+        (0..self.len()).map(|index| self.pack(index))
+    }
+    /// What its packs look like to the model.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+    /// The capacity that was packed to.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+    /// What is not packed in full and in one piece.
+    pub fn cuts(&self) -> &Cuts {
+        &self.cuts
+    }
+    /// Pieces in all packs.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.storage.pieces
+    }
+    /// Tokens in all packs.
+    pub fn tokens(&self) -> u64 {
+        self.pieces().iter().map(|p| u64::from(p.length)).sum()
+    }
+    /// Tokens that the model computes for all packs, padding included.
+    pub fn computed_tokens(&self) -> u128 {
+        let packs = self.iter();
+        packs
+            .map(|pack| {
+                let lengths = pack.iter().map(|piece| (piece.length, 1));
+                computed_tokens(self.layout, self.capacity, lengths)
+            })
+            .sum()
+    }
+    /// Real tokens as a share of computed ones; 1 if there are none.
+    pub fn efficiency(&self) -> f64 {
+        share(self.tokens().into(), self.computed_tokens())
+    }
+
+    /// The packs in the order of an epoch: the same for the same seed and epoch, another for every
+    /// other. Nothing is packed again.
+    pub fn epoch_order(&self, seed: u64, epoch: u64) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.len() as u32).collect();
+        Random::new(seed, 1 << 32 | epoch).shuffle(&mut order);
+        order
+    }
+
+    /// One pack as the model reads it; `padding_token` fills the rows of the padded layout.
+    ///
+    /// # Panics
+    /// If there is no such pack, or `sequences` are not those whose lengths were packed.
+    pub fn batch(
+        &self,
+        index: usize,
+        sequences: &[Sequence],
+        padding_token: u32,
+    ) -> Result<Batch, SegmentError> {
+        match self.layout {
+            Layout::Packed | Layout::PaddingFree => Batch::packed(sequences, self.pack(index)),
+            Layout::Padded => Batch::padded(sequences, self.pack(index), padding_token),
+        }
+    }
+}
+
+/// A [`Packing`] as it is stored.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    layout: Layout,
+    capacity: u64,
+    ends: Vec<u32>,
+    pieces: Vec<Piece>,
+    cuts: Cuts,
+}
+
+impl From<Packing> for Stored {
+    fn from(packing: Packing) -> Self {
+        Self {
+            layout: packing.layout,
+            capacity: packing.capacity,
+            ends: packing.storage.ends,
+            pieces: packing.storage.pieces,
+            cuts: packing.cuts,
+        }
+    }
+}
+
+impl TryFrom<Stored> for Packing {
+    type Error = PackError;
+
+    fn try_from(stored: Stored) -> Result<Self, PackError> {
+        let capacity = stored.capacity;
+        if capacity == 0 || capacity > MAX_CAPACITY {
+            return Err(PackError::Capacity { capacity });
+        }
+        let (pieces, ends) = (stored.pieces, stored.ends);
+        let mut start = 0;
+        for (index, &value) in ends.iter().enumerate() {
+            let last = index + 1 == ends.len();
+            let end = value as usize;
+            if end <= start || end > pieces.len() || (last && end < pieces.len()) {
+                return Err(PackError::StoredOffsets { index, value });
+            }
+            start = end;
+        }
+        if ends.is_empty() && !pieces.is_empty() {
+            return Err(PackError::StoredOffsets { index: 0, value: 0 });
+        }
+        let storage = Storage { pieces, ends };
+        for pack in 0..storage.ends.len() {
+            let pieces = storage.pack(pack);
+            let tokens = pieces.iter().map(|p| u64::from(p.length)).sum();
+            let longest = pieces.iter().map(|p| u64::from(p.length)).max();
+            let fits = match stored.layout {
+                Layout::Packed => tokens <= capacity,
+                Layout::PaddingFree | Layout::Padded => longest.is_some_and(|l| l <= capacity),
+            };
+            if !fits || pieces.iter().any(|p| p.length == 0) {
+                return Err(PackError::StoredPack { pack, tokens });
+            }
+        }
+        Ok(Self::from_parts(
+            stored.layout,
+            capacity,
+            storage,
+            stored.cuts,
+        ))
+    }
+}
