@@ -1,0 +1,170 @@
+//! What can go wrong with models: files that do not fit, batches that do not fit.
+
+use std::path::PathBuf;
+use tightrope_device::{DType, DeviceError};
+use tightrope_kernels::KernelError;
+use tightrope_rope::RopeError;
+
+/// A setting of a configuration that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}`: {reason}")]
+pub struct ConfigError {
+    /// Where it stands, as in `rope_scaling.factor`.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl ConfigError {
+    /// An error about `key`.
+    pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Errors of models; each names the file and tensor, or carries the values that disagreed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder holds no model that can be read.
+    #[error("{path}: {reason}")]
+    NoModel {
+        /// The folder or file.
+        path: PathBuf,
+        /// What was looked for.
+        reason: String,
+    },
+    /// A file is not valid JSON.
+    #[error("{file}: {source}")]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A setting cannot be used.
+    #[error("{file}: {source}")]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// Which one, and why.
+        source: ConfigError,
+    },
+    /// A weight file is damaged as a whole.
+    #[error("{file}: {reason}")]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The description of a tensor is damaged.
+    #[error("{file}: tensor `{tensor}`: {reason}")]
+    DamagedTensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A name appears twice.
+    #[error("{file}: tensor `{tensor}` appears twice")]
+    Duplicate {
+        /// The file with the second.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor holds a type that cannot be loaded.
+    #[error("{file}: tensor `{tensor}` holds {dtype}, expected {expected}")]
+    TensorDType {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The type, as the file names it.
+        dtype: String,
+        /// What can be loaded.
+        expected: &'static str,
+    },
+    /// The model has a tensor that the file lacks.
+    #[error("{file}: tensor `{tensor}` is missing")]
+    Missing {
+        /// The file or folder.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// The file has a tensor that the model lacks.
+    #[error("{file}: tensor `{tensor}` does not belong to this model")]
+    Unexpected {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{file}: tensor `{tensor}`: expected {expected:?}, got {got:?}")]
+    Shape {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// From the configuration.
+        expected: Vec<usize>,
+        /// From the file.
+        got: Vec<usize>,
+    },
+    /// More tokens than the buffers were laid out for.
+    #[error("{tokens} tokens do not fit the capacity of {capacity}")]
+    Capacity {
+        /// Tokens of the batch, or of the cache after the call.
+        tokens: usize,
+        /// Rows that were laid out.
+        capacity: usize,
+    },
+    /// A token id lies outside the embedding.
+    #[error("token {index} has id {id}, but the embedding has {vocabulary} rows")]
+    Token {
+        /// Where it stands.
+        index: usize,
+        /// The id.
+        id: i64,
+        /// Rows of the embedding.
+        vocabulary: usize,
+    },
+    /// Something was asked of a model that was loaded for something else.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// A buffer was not planned, or planned in another shape.
+    #[error("buffer `{name}`: planned {planned:?}, asked for {asked:?}")]
+    Plan {
+        /// The buffer.
+        name: String,
+        /// Type and shape in the plan.
+        planned: Option<(DType, Vec<usize>)>,
+        /// Type and shape that were asked for.
+        asked: (DType, Vec<usize>),
+    },
+    /// An operation failed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A rotation failed.
+    #[error(transparent)]
+    Rope(#[from] RopeError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}

@@ -1,0 +1,66 @@
+//! What a caller chooses when a model is loaded.
+
+use std::path::PathBuf;
+
+/// Which linear layers get an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetModules {
+    /// Every linear layer but the output head, as PEFT has it.
+    AllLinear,
+    /// Those whose name is, or ends with `.` and, one of these: `q_proj`, `self_attn.o_proj`.
+    List(Vec<String>),
+}
+
+/// A new LoRA adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraConfig {
+    /// Rank.
+    pub r: usize,
+    /// α; the adapter's output is scaled by α/r, or α/√r with `rslora`.
+    pub alpha: f64,
+    /// Probability in `[0, 1)` that an input of `A` is dropped in training.
+    pub dropout: f32,
+    /// Which layers.
+    pub target_modules: TargetModules,
+    /// Scale by α/√r (rank-stabilised LoRA).
+    pub rslora: bool,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            r: 16,
+            alpha: 32.0,
+            dropout: 0.0,
+            target_modules: TargetModules::AllLinear,
+            rslora: false,
+        }
+    }
+}
+
+/// What is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Training {
+    /// Nothing: no gradients, one layer's activations.
+    None,
+    /// Every parameter, kept in f32.
+    Full,
+    /// A LoRA adapter on frozen weights. With [`LoadOptions::adapter`], rank, α, modules and
+    /// rsLoRA come from the adapter's own configuration, and only `dropout` is taken from here.
+    Lora(LoraConfig),
+}
+
+/// How a model is loaded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadOptions {
+    /// What is trained.
+    pub training: Training,
+    /// Folder of a PEFT adapter to start from.
+    pub adapter: Option<PathBuf>,
+    /// Tokens of the largest batch; all buffers are laid out for it.
+    pub capacity: usize,
+    /// Keep only the input of each layer and compute the rest again in the backward pass.
+    pub recompute: bool,
+    /// Of fresh parameters.
+    pub seed: u64,
+}
