@@ -15,6 +15,7 @@
 pub mod adamw;
 pub mod attention;
 mod check;
+mod cpu;
 pub mod embedding;
 mod error;
 pub mod glu;

@@ -1,9 +1,13 @@
-//! What tests of several crates share: awkward inputs, elementwise comparison, finite differences.
+//! What tests of several crates share: oracles, awkward inputs, elementwise comparison, finite
+//! differences.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod compare;
+mod finite_difference;
+pub mod oracle;
 mod random;
 
 pub use compare::{assert_close, relative_distance};
-pub use random::Random;
+pub use finite_difference::finite_difference;
+pub use random::{Random, widen};

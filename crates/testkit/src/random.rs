@@ -39,3 +39,8 @@ impl Random {
             .collect()
     }
 }
+
+/// The same numbers in f64.
+pub fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}

@@ -1,5 +1,9 @@
 //! Variable-length causal attention: block-diagonal over ranges, grouped queries, sliding window.
 
+mod cpu;
+#[cfg(test)]
+mod tests;
+
 use crate::{Check, Checked, KernelError, check::at_least};
 use tightrope_device::{DType, Device, DeviceError, Tensor};
 

@@ -1,5 +1,10 @@
 //! A linear layer with optional bias and LoRA adapter, as one node.
 
+mod cpu;
+mod dropout;
+#[cfg(test)]
+mod tests;
+
 use crate::{
     Check, Checked, KernelError,
     check::{at_least, exact, weight},

@@ -1,5 +1,9 @@
 //! Output projection and cross-entropy in one, never holding tokens × vocabulary.
 
+mod cpu;
+#[cfg(test)]
+mod tests;
+
 use crate::{
     Check, Checked, KernelError,
     check::{at_least, exact, weight},

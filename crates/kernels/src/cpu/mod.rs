@@ -1,0 +1,3 @@
+//! What the CPU implementations of several operations share.
+
+pub(crate) mod matmul;

@@ -1,0 +1,212 @@
+//! Linear layers on the CPU: everything is a matrix product; the adapter's second factor rides
+//! along as a further term of the base product.
+
+use super::dropout::{Dropped, Mask};
+use super::{BackwardInput, BackwardWeights, Forward, Linear, Shape};
+use crate::{
+    Checked, KernelError,
+    cpu::matmul::{Base, Gate, Matrix, Operand, Output, Rows, Term, Weight, product},
+};
+use tightrope_device::Cpu;
+
+impl Linear for Cpu {
+    fn linear_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
+        let Forward {
+            x,
+            weight,
+            bias,
+            lora,
+            y,
+            shape,
+        } = args.into_inner();
+        let Shape {
+            tokens,
+            inputs,
+            outputs,
+        } = shape;
+        let x = Matrix::new(x.as_slice::<f32>()?, inputs);
+        let weight = Weight::new("weight", weight, inputs)?;
+        let base = Term {
+            a: Operand::Rows(&x),
+            b: Operand::Rows(weight.rows()),
+            k: inputs,
+            alpha: 1.0,
+            gate: None,
+        };
+        let bias = match bias {
+            Some(bias) => Base::Bias(bias.as_slice::<f32>()?),
+            None => Base::Zero,
+        };
+        let output = Output::rows(y.as_mut_slice::<f32>()?, outputs);
+        let Some(lora) = lora else {
+            product(self, (tokens, outputs), &[base], bias, output);
+            return Ok(());
+        };
+        let rank = lora.a.shape()[0];
+        let mask = Mask::new(&lora.dropout)?;
+        let dropped = mask.as_ref().map(|mask| Dropped { x, mask });
+        let down = Term {
+            a: Operand::Rows(match &dropped {
+                Some(dropped) => dropped,
+                None => &x,
+            }),
+            b: Operand::Rows(&Matrix::new(lora.a.as_slice::<f32>()?, inputs)),
+            ..base
+        };
+        let xa = lora.xa.as_mut_slice::<f32>()?;
+        product(
+            self,
+            (tokens, rank),
+            &[down],
+            Base::Zero,
+            Output::rows(xa, rank),
+        );
+        let up = Term {
+            a: Operand::Rows(&Matrix::new(xa, rank)),
+            b: Operand::Rows(&Matrix::new(lora.b.as_slice::<f32>()?, rank)),
+            k: rank,
+            alpha: lora.scale,
+            gate: None,
+        };
+        product(self, (tokens, outputs), &[base, up], bias, output);
+        Ok(())
+    }
+
+    fn linear_backward_input(
+        &self,
+        args: Checked<BackwardInput<'_, Self>>,
+    ) -> Result<(), KernelError> {
+        let BackwardInput {
+            dy,
+            weight,
+            lora,
+            dx,
+            accumulate,
+            shape,
+        } = args.into_inner();
+        let Shape {
+            tokens,
+            inputs,
+            outputs,
+        } = shape;
+        let dy = Matrix::new(dy.as_slice::<f32>()?, outputs);
+        let weight = Weight::new("weight", weight, inputs)?;
+        let base = Term {
+            a: Operand::Rows(&dy),
+            b: Operand::Columns(weight.rows()),
+            k: outputs,
+            alpha: 1.0,
+            gate: None,
+        };
+        let start = if accumulate { Base::Output } else { Base::Zero };
+        let Some(lora) = lora else {
+            if let Some(dx) = dx {
+                let output = Output::rows(dx.as_mut_slice::<f32>()?, inputs);
+                product(self, (tokens, inputs), &[base], start, output);
+            }
+            return Ok(());
+        };
+        let rank = lora.a.shape()[0];
+        let up = Term {
+            b: Operand::Columns(&Matrix::new(lora.b.as_slice::<f32>()?, rank)),
+            ..base
+        };
+        let dyb = lora.dyb.as_mut_slice::<f32>()?;
+        product(
+            self,
+            (tokens, rank),
+            &[up],
+            Base::Zero,
+            Output::rows(dyb, rank),
+        );
+        let Some(dx) = dx else {
+            return Ok(());
+        };
+        let mask = Mask::new(&lora.dropout)?;
+        let down = Term {
+            a: Operand::Rows(&Matrix::new(dyb, rank)),
+            b: Operand::Columns(&Matrix::new(lora.a.as_slice::<f32>()?, inputs)),
+            k: rank,
+            alpha: lora.scale,
+            gate: mask.as_ref().map(|mask| mask as &dyn Gate),
+        };
+        let output = Output::rows(dx.as_mut_slice::<f32>()?, inputs);
+        product(self, (tokens, inputs), &[base, down], start, output);
+        Ok(())
+    }
+
+    fn linear_backward_weights(
+        &self,
+        args: Checked<BackwardWeights<'_, Self>>,
+    ) -> Result<(), KernelError> {
+        let BackwardWeights {
+            x,
+            dy,
+            dweight,
+            dbias,
+            lora,
+            shape,
+        } = args.into_inner();
+        let Shape {
+            tokens,
+            inputs,
+            outputs,
+        } = shape;
+        let x = Matrix::new(x.as_slice::<f32>()?, inputs);
+        let dy_matrix = Matrix::new(dy.as_slice::<f32>()?, outputs);
+        let over_tokens = |a, b, alpha| Term {
+            a: Operand::Columns(a),
+            b: Operand::Columns(b),
+            k: tokens,
+            alpha,
+            gate: None,
+        };
+        if let Some(dweight) = dweight {
+            let output = Output::rows(dweight.as_mut_slice::<f32>()?, inputs);
+            let term = over_tokens(&dy_matrix, &x, 1.0);
+            product(self, (outputs, inputs), &[term], Base::Output, output);
+        }
+        if let Some(dbias) = dbias {
+            add_rows(dbias.as_mut_slice::<f32>()?, dy_matrix.data, tokens);
+        }
+        let Some(lora) = lora else {
+            return Ok(());
+        };
+        let rank = lora.da.shape()[0];
+        let mask = Mask::new(&lora.dropout)?;
+        let dropped = mask.as_ref().map(|mask| Dropped { x, mask });
+        let x: &dyn Rows = match &dropped {
+            Some(dropped) => dropped,
+            None => &x,
+        };
+        let dyb = Matrix::new(lora.dyb.as_slice::<f32>()?, rank);
+        let term = over_tokens(&dyb, x, lora.scale);
+        let da = Output::rows(lora.da.as_mut_slice::<f32>()?, inputs);
+        product(self, (rank, inputs), &[term], Base::Output, da);
+        // Transposed, so that the narrow side is the one whose packing costs more.
+        let xa = Matrix::new(lora.xa.as_slice::<f32>()?, rank);
+        let term = over_tokens(&xa, &dy_matrix, lora.scale);
+        let db = Output::columns(lora.db.as_mut_slice::<f32>()?, rank);
+        product(self, (rank, outputs), &[term], Base::Output, db);
+        Ok(())
+    }
+}
+
+/// `sum[j] += Σ_t rows[t, j]`, the sum in f64 and in the order of the rows.
+fn add_rows(sum: &mut [f32], rows: &[f32], tokens: usize) {
+    let width = sum.len();
+    let mut total = [0f64; 64];
+    for (block, sum) in sum.chunks_mut(total.len()).enumerate() {
+        let total = &mut total[..sum.len()];
+        total.fill(0.0);
+        for t in 0..tokens {
+            let row = &rows[t * width + block * 64..][..sum.len()];
+            for (total, &value) in total.iter_mut().zip(row) {
+                *total += f64::from(value);
+            }
+        }
+        for (sum, &total) in sum.iter_mut().zip(total.iter()) {
+            *sum = (f64::from(*sum) + total) as f32;
+        }
+    }
+}

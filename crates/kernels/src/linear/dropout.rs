@@ -1,0 +1,90 @@
+//! The dropout mask: a hash of salt, token and feature.
+
+use super::Dropout;
+use crate::{
+    KernelError,
+    cpu::matmul::{Gate, Matrix, Rows},
+};
+use std::ops::Range;
+use tightrope_device::Cpu;
+
+/// The mask of one operation; `None` drops nothing.
+///
+/// With `s = splitmix(splitmix(salt) ^ (sequence | position << 32))`, element `i` of the token is
+/// dropped when `mix(i, s) < threshold`, `threshold` being `probability · 2³²` rounded.
+/// `splitmix` is the output function of SplitMix64 (Steele et al., 2014), `mix` the finaliser
+/// `lowbias32` (Wellons, 2018) with the upper half of `s` added between its rounds.
+pub(crate) struct Mask<'a> {
+    keys: &'a [u32],
+    salt: u64,
+    threshold: u32,
+    factor: f32,
+}
+
+fn splitmix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[inline(always)]
+fn mix(index: u32, low: u32, high: u32) -> u32 {
+    let mut x = index.wrapping_mul(0x9e37_79b9).wrapping_add(low);
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    x ^= high;
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+impl<'a> Mask<'a> {
+    pub(crate) fn new(dropout: &Option<Dropout<'a, Cpu>>) -> Result<Option<Self>, KernelError> {
+        let Some(dropout) = dropout else {
+            return Ok(None);
+        };
+        if dropout.probability == 0.0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            keys: dropout.keys.as_slice::<u32>()?,
+            salt: splitmix(dropout.salt),
+            // Below 2³², because the probability is at most 1 − 2⁻²⁴.
+            threshold: (f64::from(dropout.probability) * 2f64.powi(32)).round() as u32,
+            factor: (1.0 / (1.0 - f64::from(dropout.probability))) as f32,
+        }))
+    }
+}
+
+impl Gate for Mask<'_> {
+    fn apply(&self, row: usize, columns: Range<usize>, values: &mut [f32]) {
+        let key = u64::from(self.keys[2 * row]) | u64::from(self.keys[2 * row + 1]) << 32;
+        let state = splitmix(self.salt ^ key);
+        let (low, high) = (state as u32, (state >> 32) as u32);
+        let first = columns.start as u32;
+        for (offset, value) in values.iter_mut().enumerate() {
+            let hash = mix(first.wrapping_add(offset as u32), low, high);
+            // A factor instead of a choice, so that NaN passes through dropped elements too.
+            let factor = if hash < self.threshold {
+                0.0
+            } else {
+                self.factor
+            };
+            *value *= factor;
+        }
+    }
+}
+
+/// `dropout(x)`, formed while it is read.
+pub(crate) struct Dropped<'a> {
+    pub(crate) x: Matrix<'a, f32>,
+    pub(crate) mask: &'a Mask<'a>,
+}
+
+impl Rows for Dropped<'_> {
+    fn row<'s>(&'s self, row: usize, columns: Range<usize>, scratch: &'s mut [f32]) -> &'s [f32] {
+        let kept = &mut scratch[..columns.len()];
+        kept.copy_from_slice(self.x.row(row, columns.clone(), &mut []));
+        self.mask.apply(row, columns, kept);
+        kept
+    }
+}

@@ -1,0 +1,220 @@
+//! Output projection and cross-entropy on the CPU: a chunk of rows at a time.
+
+use super::{Forward, ForwardBackward, LinearCrossEntropy};
+use crate::{
+    Checked, KernelError,
+    cpu::matmul::{Base, Matrix, Operand, Output, Term, Weight, product},
+};
+use rayon::prelude::*;
+use tightrope_device::{Cpu, Tensor};
+
+/// Logits of a chunk take at most this many bytes, unless [`MIN_ROWS`] rows need more.
+const CHUNK_BYTES: usize = 64 << 20;
+/// Fewer rows would read the weight too often for the arithmetic that is done with it.
+const MIN_ROWS: usize = 128;
+/// More rows would gain nothing.
+const MAX_ROWS: usize = 1024;
+
+impl LinearCrossEntropy for Cpu {
+    fn linear_cross_entropy_forward(
+        &self,
+        args: Checked<Forward<'_, Self>>,
+    ) -> Result<(), KernelError> {
+        run(self, args.into_inner(), None)
+    }
+
+    fn linear_cross_entropy_forward_backward(
+        &self,
+        args: Checked<ForwardBackward<'_, Self>>,
+    ) -> Result<(), KernelError> {
+        let ForwardBackward {
+            forward,
+            scale,
+            dx,
+            dweight,
+        } = args.into_inner();
+        let dweight = match dweight {
+            Some(dweight) => Some(dweight.as_mut_slice::<f32>()?),
+            None => None,
+        };
+        let gradient = Gradient {
+            scale,
+            dx: dx.as_mut_slice::<f32>()?,
+            dweight,
+        };
+        run(self, forward, Some(gradient))
+    }
+}
+
+/// What the backward half writes.
+struct Gradient<'a> {
+    scale: f32,
+    dx: &'a mut [f32],
+    dweight: Option<&'a mut [f32]>,
+}
+
+/// Rows of a chunk: a function of the vocabulary alone, so that the order in which `dweight` is
+/// summed depends on nothing else.
+fn chunk_rows(vocabulary: usize) -> usize {
+    (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, MAX_ROWS)
+}
+
+fn run(
+    cpu: &Cpu,
+    forward: Forward<'_, Cpu>,
+    mut gradient: Option<Gradient<'_>>,
+) -> Result<(), KernelError> {
+    let Forward {
+        x,
+        weight,
+        targets,
+        logit_scale,
+        softcap,
+        losses,
+        tokens,
+        hidden,
+        vocabulary,
+    } = forward;
+    let rows = rows_with_target(targets, tokens, vocabulary)?;
+    let x = x.as_slice::<f32>()?;
+    let weight = Weight::new("weight", weight, hidden)?;
+    let losses = losses.as_mut_slice::<f32>()?;
+    losses[..tokens].fill(0.0);
+    if let Some(gradient) = &mut gradient {
+        gradient.dx[..tokens * hidden].fill(0.0);
+    }
+
+    let capacity = chunk_rows(vocabulary).min(rows.len());
+    let mut logits = vec![0f32; capacity * vocabulary];
+    let mut gathered = vec![0f32; capacity * hidden];
+    let mut row_losses = vec![0f32; capacity];
+    for chunk in rows.chunks(capacity.max(1)) {
+        let logits = &mut logits[..chunk.len() * vocabulary];
+        let gathered = &mut gathered[..chunk.len() * hidden];
+        for (row, &(t, _)) in gathered.chunks_exact_mut(hidden.max(1)).zip(chunk) {
+            row.copy_from_slice(&x[t * hidden..][..hidden]);
+        }
+        let term = Term {
+            a: Operand::Rows(&Matrix::new(gathered, hidden)),
+            b: Operand::Rows(weight.rows()),
+            k: hidden,
+            alpha: logit_scale,
+            gate: None,
+        };
+        let output = Output::rows(logits, vocabulary);
+        product(cpu, (chunk.len(), vocabulary), &[term], Base::Zero, output);
+
+        let factor = gradient.as_ref().map(|g| g.scale * logit_scale);
+        cpu.install(|| {
+            logits
+                .par_chunks_exact_mut(vocabulary)
+                .zip(row_losses.par_iter_mut())
+                .zip(chunk.par_iter())
+                .for_each(|((logits, loss), &(_, target))| {
+                    *loss = cross_entropy(logits, target, softcap, factor);
+                });
+        });
+        for (&(t, _), &loss) in chunk.iter().zip(&row_losses) {
+            losses[t] = loss;
+        }
+        let Some(gradient) = &mut gradient else {
+            continue;
+        };
+        let dlogits = Matrix::new(&*logits, vocabulary);
+        if let Some(dweight) = &mut gradient.dweight {
+            let term = Term {
+                a: Operand::Columns(&dlogits),
+                b: Operand::Columns(&Matrix::new(gathered, hidden)),
+                k: chunk.len(),
+                alpha: 1.0,
+                gate: None,
+            };
+            let output = Output::rows(dweight, hidden);
+            product(cpu, (vocabulary, hidden), &[term], Base::Output, output);
+        }
+        let term = Term {
+            a: Operand::Rows(&dlogits),
+            b: Operand::Columns(weight.rows()),
+            k: vocabulary,
+            alpha: 1.0,
+            gate: None,
+        };
+        let output = Output::rows(gathered, hidden);
+        product(cpu, (chunk.len(), hidden), &[term], Base::Zero, output);
+        for (row, &(t, _)) in gathered.chunks_exact(hidden.max(1)).zip(chunk) {
+            gradient.dx[t * hidden..][..hidden].copy_from_slice(row);
+        }
+    }
+    Ok(())
+}
+
+/// The rows that have a target, with it.
+fn rows_with_target(
+    targets: &Tensor<Cpu>,
+    tokens: usize,
+    vocabulary: usize,
+) -> Result<Vec<(usize, usize)>, KernelError> {
+    let mut rows = Vec::new();
+    for (t, &target) in targets.as_slice::<i32>()?[..tokens].iter().enumerate() {
+        let Ok(class) = usize::try_from(target) else {
+            continue;
+        };
+        if class >= vocabulary {
+            return Err(KernelError::Index {
+                operand: "targets",
+                index: t,
+                value: i64::from(target),
+                bound: vocabulary,
+            });
+        }
+        rows.push((t, class));
+    }
+    Ok(rows)
+}
+
+/// Returns the loss of one row; with `factor`, turns its scaled products `z` into
+/// `factor · dloss/dz`.
+///
+/// With `m` the largest logit, `e = exp(l[target] − m)` and `s` the sum of `exp(l − m)` over the
+/// other classes: `loss = m − l[target] + ln(e + s)`, and the derivative for the target is
+/// `−s / (e + s)`, which stays accurate where `p − 1` would cancel.
+fn cross_entropy(
+    logits: &mut [f32],
+    target: usize,
+    softcap: Option<f32>,
+    factor: Option<f32>,
+) -> f32 {
+    if let Some(cap) = softcap {
+        for l in logits.iter_mut() {
+            *l = cap * (*l / cap).tanh();
+        }
+    }
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let at_target = logits[target];
+    // So that the sum over the others needs no branch.
+    logits[target] = f32::NEG_INFINITY;
+    let mut others = 0f64;
+    for block in logits.chunks(256) {
+        others += f64::from(block.iter().map(|&l| (l - largest).exp()).sum::<f32>());
+    }
+    logits[target] = at_target;
+    let distance = f64::from(largest) - f64::from(at_target);
+    let own = (-distance).exp();
+    let total = own + others;
+    // With the target on top `own` is 1, and a small loss keeps all its digits.
+    let loss = if distance == 0.0 {
+        others.ln_1p()
+    } else {
+        distance + total.ln()
+    };
+    if let Some(factor) = factor {
+        let scale = (f64::from(factor) / total) as f32;
+        for l in logits.iter_mut() {
+            let slope = softcap.map_or(1.0, |cap| 1.0 - (*l / cap).powi(2));
+            *l = (*l - largest).exp() * scale * slope;
+        }
+        let slope = softcap.map_or(1.0, |cap| 1.0 - (at_target / cap).powi(2));
+        logits[target] = (-f64::from(factor) * others / total) as f32 * slope;
+    }
+    loss as f32
+}

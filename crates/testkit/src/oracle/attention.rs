@@ -1,0 +1,163 @@
+//! Causal attention of one sequence with the whole matrix of scores in memory.
+
+/// Sizes and rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Rows of `q`; the last query stands at the last key.
+    pub queries: usize,
+    /// Rows of `k` and `v`.
+    pub keys: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Of `q·k`.
+    pub scale: f64,
+    /// Keys that a query sees at most.
+    pub window: Option<usize>,
+    /// `softcap · tanh(s / softcap)`.
+    pub softcap: Option<f64>,
+}
+
+/// The results of the forward pass.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// `[queries, heads, head_dim]`.
+    pub y: Vec<f64>,
+    /// `[queries, heads]`.
+    pub lse: Vec<f64>,
+}
+
+/// Gradients with respect to the inputs, in their shapes.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    /// `[queries, heads, head_dim]`.
+    pub dq: Vec<f64>,
+    /// `[keys, kv_heads, head_dim]`.
+    pub dk: Vec<f64>,
+    /// `[keys, kv_heads, head_dim]`.
+    pub dv: Vec<f64>,
+}
+
+impl Options {
+    /// `(key, score, d score / d (q·k))` of every key that the query sees.
+    fn scores(&self, q: &[f64], k: &[f64], query: usize, head: usize) -> Vec<(usize, f64, f64)> {
+        let position = query + self.keys - self.queries;
+        let first = self.window.map_or(0, |w| (position + 1).saturating_sub(w));
+        (first..=position)
+            .map(|key| {
+                let (q, k) = (&q[self.q_at(query, head)..], &k[self.k_at(key, head)..]);
+                let dot: f64 = (0..self.head_dim).map(|d| q[d] * k[d]).sum();
+                let z = self.scale * dot;
+                match self.softcap {
+                    None => (key, z, self.scale),
+                    Some(cap) => {
+                        let t = (z / cap).tanh();
+                        (key, cap * t, self.scale * (1.0 - t * t))
+                    }
+                }
+            })
+            .collect()
+    }
+
+    fn q_at(&self, query: usize, head: usize) -> usize {
+        (query * self.heads + head) * self.head_dim
+    }
+
+    fn k_at(&self, key: usize, head: usize) -> usize {
+        (key * self.kv_heads + head * self.kv_heads / self.heads) * self.head_dim
+    }
+}
+
+/// `y = softmax(scores)·v`.
+pub fn forward(q: &[f64], k: &[f64], v: &[f64], o: Options) -> Output {
+    let mut y = vec![0.0; o.queries * o.heads * o.head_dim];
+    let mut lse = vec![0.0; o.queries * o.heads];
+    for query in 0..o.queries {
+        for head in 0..o.heads {
+            let scores = o.scores(q, k, query, head);
+            let largest = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(s.1));
+            let sum: f64 = scores.iter().map(|s| (s.1 - largest).exp()).sum();
+            lse[query * o.heads + head] = largest + sum.ln();
+            for (key, score, _) in scores {
+                for d in 0..o.head_dim {
+                    y[o.q_at(query, head) + d] +=
+                        (score - largest).exp() / sum * v[o.k_at(key, head) + d];
+                }
+            }
+        }
+    }
+    Output { y, lse }
+}
+
+/// Gradients of `Σ dy · y`.
+pub fn backward(dy: &[f64], q: &[f64], k: &[f64], v: &[f64], o: Options) -> Gradients {
+    let Output { y, lse } = forward(q, k, v, o);
+    let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+    for query in 0..o.queries {
+        for head in 0..o.heads {
+            let at = o.q_at(query, head);
+            let delta: f64 = (at..at + o.head_dim).map(|i| dy[i] * y[i]).sum();
+            for (key, score, slope) in o.scores(q, k, query, head) {
+                let key = o.k_at(key, head);
+                let p = (score - lse[query * o.heads + head]).exp();
+                let dp: f64 = (0..o.head_dim).map(|d| dy[at + d] * v[key + d]).sum();
+                let dz = p * (dp - delta) * slope;
+                for d in 0..o.head_dim {
+                    dq[at + d] += dz * k[key + d];
+                    dk[key + d] += dz * q[at + d];
+                    dv[key + d] += p * dy[at + d];
+                }
+            }
+        }
+    }
+    Gradients { dq, dk, dv }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Random, finite_difference};
+
+    #[test]
+    fn gradients_are_derivatives() {
+        let mut random = Random::new(2);
+        let mut normal =
+            |n| -> Vec<f64> { random.normal(n, 1.0).iter().map(|&v| v.into()).collect() };
+        for (window, softcap) in [(None, None), (Some(2), Some(1.5))] {
+            let o = Options {
+                queries: 3,
+                keys: 5,
+                heads: 4,
+                kv_heads: 2,
+                head_dim: 3,
+                scale: 0.6,
+                window,
+                softcap,
+            };
+            let (q, k, v, dy) = (normal(36), normal(30), normal(30), normal(36));
+            let f = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
+                forward(q, k, v, o)
+                    .y
+                    .iter()
+                    .zip(&dy)
+                    .map(|(y, d)| y * d)
+                    .sum()
+            };
+            let got = backward(&dy, &q, &k, &v, o);
+            let expected = [
+                finite_difference(&q, |q| f(q, &k, &v)),
+                finite_difference(&k, |k| f(&q, k, &v)),
+                finite_difference(&v, |v| f(&q, &k, v)),
+            ];
+            for (got, expected) in [got.dq, got.dk, got.dv].iter().zip(&expected) {
+                for (a, b) in got.iter().zip(expected) {
+                    let close = (a - b).abs() <= 1e-8;
+                    assert!(close, "{a} {b}");
+                }
+            }
+        }
+    }
+}
