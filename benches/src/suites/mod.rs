@@ -1,0 +1,3 @@
+//! What is swept: one file for each suite.
+
+pub mod packing;
