@@ -5,17 +5,22 @@
 //! model changes. The CPU is the embedded default.
 #![deny(missing_docs)]
 
+mod blocks;
 mod cpu;
 mod dtype;
 mod error;
 mod index;
 mod tensor;
+mod vectorize;
 
+pub use blocks::{Rows, Split, rows};
 pub use cpu::Cpu;
 pub use dtype::{DType, Element};
 pub use error::DeviceError;
 pub use index::IndexWidth;
 pub use tensor::Tensor;
+#[cfg(target_arch = "x86_64")]
+pub use vectorize::has_avx2_fma;
 
 use std::fmt;
 

@@ -1,5 +1,7 @@
 //! AdamW: Adam with decoupled weight decay.
 
+mod cpu;
+
 use crate::{Check, Checked, KernelError, check::at_least};
 use tightrope_device::{DType, Device, Tensor};
 

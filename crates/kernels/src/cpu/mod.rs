@@ -1,3 +1,13 @@
 //! What the CPU implementations of several operations share.
 
+pub(crate) mod math;
 pub(crate) mod matmul;
+
+/// Elements of a block: some ten microseconds of work, and small enough for the second-level cache.
+const BLOCK_ELEMENTS: usize = 16 * 1024;
+
+/// Rows of `width` elements that make up a block. Up to four blocks, 65,536 elements, stay on the
+/// calling thread ([`tightrope_device::Cpu::for_each_block`]).
+pub(crate) fn block_rows(width: usize) -> usize {
+    (BLOCK_ELEMENTS / width.max(1)).max(1)
+}

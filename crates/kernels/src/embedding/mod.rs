@@ -1,5 +1,7 @@
 //! Embedding gather, and its scatter in the backward pass.
 
+mod cpu;
+
 use crate::{
     Check, Checked, KernelError,
     check::{at_least, exact, weight},

@@ -1,5 +1,7 @@
 //! Gated linear units: SwiGLU and GeGLU.
 
+mod cpu;
+
 use crate::{Check, Checked, KernelError, check::at_least};
 use tightrope_device::{DType, Device, Tensor};
 

@@ -1,5 +1,7 @@
 //! Root-mean-square normalisation, with the residual addition fused.
 
+mod cpu;
+
 use crate::{
     Check, Checked, KernelError,
     check::{at_least, exact},

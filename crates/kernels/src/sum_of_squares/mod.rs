@@ -1,5 +1,7 @@
 //! The sum of squares of a tensor, for gradient norms.
 
+mod cpu;
+
 use crate::{Check, Checked, KernelError, check::at_least};
 use tightrope_device::{DType, Device, Tensor};
 

@@ -1,0 +1,134 @@
+//! Gated linear units on the CPU.
+
+use super::{Activation, Backward, Forward, Glu};
+use crate::{
+    Checked, KernelError,
+    cpu::{
+        block_rows,
+        math::{erf, exp, sigmoid},
+    },
+};
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+use tightrope_device::{Cpu, rows, vectorize};
+
+impl Glu for Cpu {
+    fn glu_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let gate = &args.gate.as_slice::<f32>()?[..args.elements];
+        let up = &args.up.as_slice::<f32>()?[..args.elements];
+        let y = &mut args.y.as_mut_slice::<f32>()?[..args.elements];
+        let block = match args.activation {
+            Activation::Silu => forward::<Silu>,
+            Activation::GeluTanh => forward::<GeluTanh>,
+            Activation::GeluErf => forward::<GeluErf>,
+        };
+        let parts = (rows(gate, 1), rows(up, 1), rows(y, 1));
+        self.for_each_block(
+            args.elements,
+            block_rows(1),
+            parts,
+            |_, _, (gate, up, y)| {
+                block(gate.slice, up.slice, y.slice);
+            },
+        );
+        Ok(())
+    }
+
+    fn glu_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let gate = &mut args.gate.as_mut_slice::<f32>()?[..args.elements];
+        let up = &mut args.up.as_mut_slice::<f32>()?[..args.elements];
+        let dy = &mut args.dy.as_mut_slice::<f32>()?[..args.elements];
+        let block = match args.activation {
+            Activation::Silu => backward::<Silu>,
+            Activation::GeluTanh => backward::<GeluTanh>,
+            Activation::GeluErf => backward::<GeluErf>,
+        };
+        let parts = (rows(gate, 1), rows(up, 1), rows(dy, 1));
+        self.for_each_block(
+            args.elements,
+            block_rows(1),
+            parts,
+            |_, _, (gate, up, dy)| {
+                block(gate.slice, up.slice, dy.slice);
+            },
+        );
+        Ok(())
+    }
+}
+
+/// An activation and its derivative.
+trait Gate {
+    fn value(x: f32) -> f32;
+    fn value_and_slope(x: f32) -> (f32, f32);
+}
+
+struct Silu;
+impl Gate for Silu {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        x * sigmoid(x)
+    }
+    #[inline(always)]
+    fn value_and_slope(x: f32) -> (f32, f32) {
+        let s = sigmoid(x);
+        let value = x * s;
+        (value, value.mul_add(1.0 - s, s))
+    }
+}
+
+/// `½ (1 + tanh(u)) = σ(2u)`, which keeps the digits of the negative side.
+struct GeluTanh;
+impl GeluTanh {
+    /// 2·√(2/π).
+    const SCALE: f32 = 1.595_769;
+    const CUBIC: f32 = 0.044_715;
+}
+impl Gate for GeluTanh {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        let inner = (Self::SCALE * x) * (Self::CUBIC * x).mul_add(x, 1.0);
+        x * sigmoid(inner)
+    }
+    #[inline(always)]
+    fn value_and_slope(x: f32) -> (f32, f32) {
+        let inner = (Self::SCALE * x) * (Self::CUBIC * x).mul_add(x, 1.0);
+        let slope = Self::SCALE * (3.0 * Self::CUBIC * x).mul_add(x, 1.0);
+        let s = sigmoid(inner);
+        let value = x * s;
+        (value, (value * slope).mul_add(1.0 - s, s))
+    }
+}
+
+struct GeluErf;
+impl Gate for GeluErf {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        0.5 * x * (1.0 + erf(x * FRAC_1_SQRT_2))
+    }
+    #[inline(always)]
+    fn value_and_slope(x: f32) -> (f32, f32) {
+        // The density 1/√(2π) · exp(−x²/2); 1/√(2π) = (2/√π) · (1/√2) / 2.
+        let density = 0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2 * exp(-0.5 * x * x);
+        let below = 0.5 * (1.0 + erf(x * FRAC_1_SQRT_2));
+        (x * below, x.mul_add(density, below))
+    }
+}
+
+vectorize! {
+    fn forward<G: Gate>(gate: &[f32], up: &[f32], y: &mut [f32]) {
+        for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
+            *y = G::value(gate) * up;
+        }
+    }
+
+    fn backward<G: Gate>(gate: &mut [f32], up: &mut [f32], dy: &mut [f32]) {
+        for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
+            let (value, slope) = G::value_and_slope(*gate);
+            *gate = *dy * *up * slope;
+            let dup = *dy * value;
+            *dy = value * *up;
+            *up = dup;
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! RMSNorm on the CPU: each row comes from memory once; the second pass over it meets the cache.
+
+use super::{Backward, Forward, RmsNorm};
+use crate::{
+    Checked, KernelError,
+    cpu::{
+        block_rows,
+        math::{LANES, sum_lanes},
+    },
+};
+use tightrope_device::{Cpu, rows, vectorize};
+
+/// Most partial sums of `dweight`. Each covers consecutive rows, and they are added up in order.
+/// Their `[64, dim]` elements are all that the backward pass allocates.
+const PARTIALS: usize = 64;
+
+impl RmsNorm for Cpu {
+    fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let (count, dim) = (args.rows, args.dim);
+        let x = &args.x.as_slice::<f32>()?[..count * dim];
+        let y = &mut args.y.as_mut_slice::<f32>()?[..count * dim];
+        let rstd = &mut args.rstd.as_mut_slice::<f32>()?[..count];
+        let residual = match args.residual {
+            None => None,
+            Some(residual) => {
+                let add = &residual.add.as_slice::<f32>()?[..count * dim];
+                let sum = &mut residual.sum.as_mut_slice::<f32>()?[..count * dim];
+                Some((rows(add, dim), rows(sum, dim)))
+            }
+        };
+        let scale = Scale {
+            weight: args.weight.as_slice()?,
+            offset: f32::from(u8::from(args.plus_one)),
+        };
+        let eps = args.eps;
+        let parts = (rows(x, dim), residual, rows(y, dim), rows(rstd, 1));
+        self.for_each_block(count, block_rows(dim), parts, |_, _, (x, add, y, rstd)| {
+            let (rstd, y) = (rstd.slice, y.slice);
+            match add {
+                None => normalise(rstd, y, x.slice, scale, eps),
+                Some((add, sum)) => {
+                    add_and_normalise(rstd, y, sum.slice, x.slice, add.slice, scale, eps);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn rms_norm_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let (count, dim) = (args.rows, args.dim);
+        let dx = &mut args.dx.as_mut_slice::<f32>()?[..count * dim];
+        let saved = Saved {
+            dy: &args.dy.as_slice::<f32>()?[..count * dim],
+            x: &args.x.as_slice::<f32>()?[..count * dim],
+            rstd: &args.rstd.as_slice::<f32>()?[..count],
+            scale: Scale {
+                weight: args.weight.as_slice()?,
+                offset: f32::from(u8::from(args.plus_one)),
+            },
+        };
+        let accumulate = args.accumulate;
+        let Some(dweight) = args.dweight else {
+            self.for_each_block(count, block_rows(dim), rows(dx, dim), |first, _, dx| {
+                differentiate(dx.slice, &mut [], saved, first, accumulate);
+            });
+            return Ok(());
+        };
+        let block = block_rows(dim).max(count.div_ceil(PARTIALS));
+        let blocks = count.div_ceil(block);
+        let mut partials = vec![0f32; blocks * dim];
+        let parts = (rows(dx, block * dim), rows(&mut partials[..], dim));
+        self.for_each_block(blocks, 1, parts, |index, _, (dx, partial)| {
+            differentiate(dx.slice, partial.slice, saved, index * block, accumulate);
+        });
+        let dweight = dweight.as_mut_slice::<f32>()?;
+        for partial in partials.chunks_exact(dim.max(1)) {
+            for (total, partial) in dweight.iter_mut().zip(partial) {
+                *total += partial;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The factor of each feature: `weight + offset`.
+#[derive(Clone, Copy)]
+struct Scale<'a> {
+    weight: &'a [f32],
+    offset: f32,
+}
+
+/// What the backward pass reads, all rows of it.
+#[derive(Clone, Copy)]
+struct Saved<'a> {
+    dy: &'a [f32],
+    x: &'a [f32],
+    rstd: &'a [f32],
+    scale: Scale<'a>,
+}
+
+/// `Σ_i a[i] · b[i]` over lanes.
+#[inline(always)]
+fn dot(a: &[f32], b: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let whole = a.len() / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        let chunk = &a[start..start + LANES];
+        for lane in 0..LANES {
+            lanes[lane] = chunk[lane].mul_add(b(start + lane), lanes[lane]);
+        }
+    }
+    for index in whole..a.len() {
+        lanes[index - whole] = a[index].mul_add(b(index), lanes[index - whole]);
+    }
+    sum_lanes(lanes)
+}
+
+/// Normalises one row and returns its `rstd`.
+#[inline(always)]
+fn normalise_row(y: &mut [f32], x: &[f32], scale: Scale<'_>, eps: f32) -> f32 {
+    let x = &x[..y.len()];
+    let weight = &scale.weight[..y.len()];
+    let rstd = 1.0 / (dot(x, |i| x[i]) / y.len() as f32 + eps).sqrt();
+    for i in 0..y.len() {
+        y[i] = x[i] * rstd * (weight[i] + scale.offset);
+    }
+    rstd
+}
+
+vectorize! {
+    fn normalise(rstd: &mut [f32], y: &mut [f32], x: &[f32], scale: Scale<'_>, eps: f32) {
+        let dim = scale.weight.len();
+        for (row, rstd) in rstd.iter_mut().enumerate() {
+            let range = row * dim..(row + 1) * dim;
+            *rstd = normalise_row(&mut y[range.clone()], &x[range], scale, eps);
+        }
+    }
+
+    fn add_and_normalise(
+        rstd: &mut [f32],
+        y: &mut [f32],
+        sum: &mut [f32],
+        x: &[f32],
+        add: &[f32],
+        scale: Scale<'_>,
+        eps: f32,
+    ) {
+        let dim = scale.weight.len();
+        for (row, rstd) in rstd.iter_mut().enumerate() {
+            let range = row * dim..(row + 1) * dim;
+            let (x, add) = (&x[range.clone()], &add[range.clone()]);
+            let sum = &mut sum[range.clone()];
+            for i in 0..dim {
+                sum[i] = x[i] + add[i];
+            }
+            *rstd = normalise_row(&mut y[range], sum, scale, eps);
+        }
+    }
+
+    /// `dx` and `dweight` of the rows of `dx`, the first of which is row `first` of `saved`;
+    /// an empty `dweight` is not wanted.
+    fn differentiate(
+        dx: &mut [f32],
+        dweight: &mut [f32],
+        saved: Saved<'_>,
+        first: usize,
+        accumulate: bool,
+    ) {
+        let Scale { weight, offset } = saved.scale;
+        let dim = weight.len();
+        for (row, dx) in dx.chunks_exact_mut(dim.max(1)).enumerate() {
+            let row = first + row;
+            let rstd = saved.rstd[row];
+            let dy = &saved.dy[row * dim..(row + 1) * dim];
+            let x = &saved.x[row * dim..(row + 1) * dim];
+            let mean = dot(x, |i| dy[i] * (weight[i] + offset)) * rstd / dim as f32;
+            let pull = mean * rstd;
+            for i in 0..dim {
+                // `x · pull` is `n · mean_h(g · n)`.
+                let gradient = rstd * x[i].mul_add(-pull, dy[i] * (weight[i] + offset));
+                dx[i] = if accumulate { dx[i] + gradient } else { gradient };
+            }
+            if !dweight.is_empty() {
+                for i in 0..dim {
+                    dweight[i] = (dy[i] * rstd).mul_add(x[i], dweight[i]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Sum of squares on the CPU: a fixed tree of blocks.
+
+use super::{Sum, SumOfSquares};
+use crate::{Checked, KernelError};
+use tightrope_device::{Cpu, vectorize};
+
+/// Elements of a leaf of the tree.
+const LEAF: usize = 16 * 1024;
+/// Up to this number of elements the tree is added up by the calling thread.
+const SEQUENTIAL: usize = 4 * LEAF;
+
+impl SumOfSquares for Cpu {
+    fn sum_of_squares(&self, args: Checked<Sum<'_, Self>>) -> Result<f64, KernelError> {
+        let x = args.x.as_slice::<f32>()?;
+        if x.len() <= SEQUENTIAL || self.threads() == 1 {
+            return Ok(tree(x, false));
+        }
+        Ok(self.install(|| tree(x, true)))
+    }
+}
+
+/// Both forms cut at the same places and add in the same order.
+fn tree(x: &[f32], parallel: bool) -> f64 {
+    if x.len() <= LEAF {
+        return leaf(x);
+    }
+    let (left, right) = x.split_at(x.len().div_ceil(LEAF) / 2 * LEAF);
+    let (left, right) = if parallel && x.len() > SEQUENTIAL {
+        rayon::join(|| tree(left, true), || tree(right, true))
+    } else {
+        (tree(left, false), tree(right, false))
+    };
+    left + right
+}
+
+vectorize! {
+    fn leaf(x: &[f32]) -> f64 {
+        const LANES: usize = 16;
+        let mut lanes = [0f64; LANES];
+        let chunks = x.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for lane in 0..LANES {
+                let value = f64::from(chunk[lane]);
+                lanes[lane] = value.mul_add(value, lanes[lane]);
+            }
+        }
+        for (lane, &value) in lanes.iter_mut().zip(rest) {
+            let value = f64::from(value);
+            *lane = value.mul_add(value, *lane);
+        }
+        lanes.iter().sum()
+    }
+}
