@@ -7,29 +7,35 @@
 mod algorithm;
 mod algorithms;
 mod assign;
+mod baseline;
 mod batch;
 mod bound;
 mod error;
 mod histogram;
+mod improve;
 mod overlong;
 mod packer;
 mod packing;
 mod random;
 mod segments;
 mod sequence;
+mod shard;
 mod strategies;
 
 pub use algorithm::{
     Algorithm, HistogramPacker, Implementation, Layout, Limits, MAX_CAPACITY, OrderedPacker,
 };
 pub use algorithms::{OpenPack, Stream, StreamError};
+pub use baseline::Padding;
 pub use batch::{Batch, Piece};
 pub use bound::lower_bound;
 pub use error::PackError;
 pub use histogram::Histogram;
+pub use improve::{Improved, improve};
 pub use overlong::{Cut, CutCounts, Cuts, Overlong};
 pub use packer::{HistogramPacking, Packer};
 pub use packing::Packing;
 pub use segments::{Segment, SegmentError, Segments};
 pub use sequence::{IGNORED, Sequence, SequenceError};
+pub use shard::{Balance, Shards};
 pub use strategies::{Run, Strategies};

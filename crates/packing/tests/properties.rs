@@ -25,7 +25,7 @@ prop_compose! {
         overlong in prop::sample::select(&[Overlong::Truncate, Overlong::Split, Overlong::Drop]),
         seed in prop::option::of(any::<u64>()),
     ) -> Packer {
-        Packer { algorithm, capacity, depth, batch_size, window, overlong, seed }
+        Packer { algorithm, capacity, depth, batch_size, window, overlong, seed, improve_ms: 0 }
     }
 }
 
