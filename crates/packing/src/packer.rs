@@ -152,11 +152,11 @@ impl Packer {
         let limits = self.limits()?;
         let mut pieces = Pieces::new(lengths, self.longest(), self.overlong)?;
         let layout = self.algorithm.layout();
-        let (storage, cuts) = match self.algorithm.implementation() {
+        let (storage, cuts, improved) = match self.algorithm.implementation() {
             Implementation::Histogram(packer) => {
                 let improved = self.pack_and_improve(packer, &pieces.histogram, &limits)?;
-                let strategies = improved.strategies;
-                (assign(&pieces, &strategies, self.seed)?, pieces.cuts)
+                let storage = assign(&pieces, &improved.strategies, self.seed)?;
+                (storage, pieces.cuts, improved.lower_bound)
             }
             Implementation::Ordered(packer) => {
                 let mut storage = Storage::default();
@@ -172,10 +172,17 @@ impl Packer {
                 if let Some(seed) = self.seed {
                     storage.shuffle(&mut Random::new(seed, 0));
                 }
-                (storage, cuts)
+                (storage, cuts, 0)
             }
         };
-        Ok(Packing::from_parts(layout, self.capacity, storage, cuts))
+        let bound = self.lower_bound(&pieces.histogram).max(improved);
+        Ok(Packing::from_parts(
+            layout,
+            self.capacity,
+            bound,
+            storage,
+            cuts,
+        ))
     }
 
     /// Packs a histogram. Algorithms that depend on the order of the sequences see them in an order

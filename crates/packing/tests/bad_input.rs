@@ -111,7 +111,7 @@ fn a_damaged_packing_is_refused() {
     let load = |ends: &str, pieces: &str| {
         let cuts = r#"{"empty":[],"dropped":[],"truncated":[],"split":[]}"#;
         let json = format!(
-            r#"{{"layout":"packed","capacity":10,"ends":{ends},"pieces":{pieces},"cuts":{cuts}}}"#
+            r#"{{"layout":"packed","capacity":10,"lower_bound":1,"ends":{ends},"pieces":{pieces},"cuts":{cuts}}}"#
         );
         serde_json::from_str::<Packing>(&json).map_err(|e| e.to_string())
     };
@@ -126,4 +126,5 @@ fn a_damaged_packing_is_refused() {
             .contains("pack 0 with 12 tokens")
     );
     assert!(load("[1]", "[[0,0,0]]").unwrap_err().contains("limits"));
+    assert!(load("[]", "[]").unwrap_err().contains("lower bound of 1"));
 }
