@@ -8,14 +8,16 @@ use rayon::prelude::*;
 use std::ops::Range;
 use tightrope_device::Cpu;
 
-/// Longest block of the sum: a panel of `b` (16 KiB) and of `a` (6 KiB) share the first-level cache.
-const K_BLOCK: usize = 256;
+/// Longest block of the sum: a panel of `b` (20 KiB) and of `a` (8 KiB) share the first-level cache.
+const K_BLOCK: usize = 320;
 /// Longest part of the sum that is packed at a time.
-const K_PART: usize = 8 * K_BLOCK;
+const K_PART: usize = 6 * K_BLOCK;
 /// Elements that a packed operand has at most (8 MiB), unless [`K_PART`] × one tile needs more.
 const PACKED: usize = 2 << 20;
-/// Most rows of a tile of the result: its block of `a` (96 KiB) stays in the second-level cache.
-const TILE_ROWS: usize = 16 * ROWS;
+/// Results with at most so many columns read `a` where it stands: too few uses to pack it for.
+const THIN: usize = 4 * COLUMNS;
+/// Most rows of a tile of the result: its block of `a` (240 KiB) stays in the second-level cache.
+const TILE_ROWS: usize = 32 * ROWS;
 /// Most columns of a tile of the result.
 const TILE_COLUMNS: usize = 16 * COLUMNS;
 
@@ -155,6 +157,10 @@ impl Packed {
     }
 }
 
+/// Memory whose vectors do not straddle cache lines.
+#[repr(align(64))]
+struct Aligned<T>(T);
+
 /// Where tiles find an operand.
 #[derive(Clone, Copy)]
 enum Place<'a> {
@@ -195,10 +201,10 @@ impl Part<'_> {
                 .max(unit)
                 .next_multiple_of(unit)
         };
-        // `a` is read where it stands if its steps are next to each other.
+        // `a` is read where it stands if packing it would cost more than it saves.
         let a_direct = match self.term.a {
-            Operand::Rows(rows) => rows.plain(),
-            Operand::Columns(_) => None,
+            Operand::Rows(rows) if n <= THIN => rows.plain(),
+            _ => None,
         };
         // So is `b` if it has the form of a panel and is read only once or twice.
         let b_direct = match self.term.b {
@@ -234,52 +240,58 @@ impl Part<'_> {
 
     /// All blocks of one tile of the result.
     fn tile(&self, rows: Range<usize>, columns: Range<usize>, a: Place<'_>, b: Place<'_>) {
-        let mut local = [0f32; K_BLOCK * COLUMNS];
-        for (index, block) in self.blocks.iter().enumerate() {
+        let mut local = Aligned([0f32; K_BLOCK * COLUMNS]);
+        let mut strip = |block: &Range<usize>, j: usize| {
             let (offset, k) = (block.start - self.blocks[0].start, block.len());
-            let base = if index == 0 { self.base } else { Base::Output };
-            for j in columns.clone().step_by(COLUMNS) {
-                let count = COLUMNS.min(columns.end - j);
-                let (b, b_stride) = match b {
-                    Place::Packed(b) => (b.panel::<COLUMNS>(j, offset, k), COLUMNS),
-                    Place::Direct(data, stride) if count == COLUMNS && k > 0 => (
-                        &data[block.start * stride + j..][..(k - 1) * stride + COLUMNS],
-                        stride,
-                    ),
-                    _ => {
-                        let panel = &mut local[..k * COLUMNS];
-                        pack::<COLUMNS>(self.term.b, j, count, block.clone(), panel);
-                        (&*panel, COLUMNS)
-                    }
-                };
-                for i in rows.clone().step_by(ROWS) {
-                    let height = ROWS.min(rows.end - i);
-                    let (tiles, a, a_stride) = match a {
-                        Place::Direct(data, stride) if k > 0 => {
-                            let a = &data[i * stride + block.start..][..(height - 1) * stride + k];
-                            (&KERNEL.by_rows, a, stride)
-                        }
-                        Place::Packed(a) => {
-                            (&KERNEL.by_columns, a.panel::<ROWS>(i, offset, k), ROWS)
-                        }
-                        // A sum of no steps reads nothing.
-                        _ => (&KERNEL.by_columns, &[][..], ROWS),
-                    };
-                    let call = Call {
-                        k,
-                        a: a.as_ptr(),
-                        a_stride,
-                        b: b.as_ptr(),
-                        b_stride,
-                        alpha: self.term.alpha,
-                        base: std::ptr::null(),
-                        base_stride: 0,
-                        c: std::ptr::null_mut(),
-                        c_stride: 0,
-                    };
-                    self.write(call, tiles[height - 1], (i, height), (j, count), base);
+            let base = if offset == 0 { self.base } else { Base::Output };
+            let count = COLUMNS.min(columns.end - j);
+            let (b, b_stride) = match b {
+                Place::Packed(b) => (b.panel::<COLUMNS>(j, offset, k), COLUMNS),
+                Place::Direct(data, stride) if count == COLUMNS && k > 0 => (
+                    &data[block.start * stride + j..][..(k - 1) * stride + COLUMNS],
+                    stride,
+                ),
+                _ => {
+                    let panel = &mut local.0[..k * COLUMNS];
+                    pack::<COLUMNS>(self.term.b, j, count, block.clone(), panel);
+                    (&*panel, COLUMNS)
                 }
+            };
+            for i in rows.clone().step_by(ROWS) {
+                let height = ROWS.min(rows.end - i);
+                let (tiles, a, a_stride) = match a {
+                    Place::Direct(data, stride) if k > 0 => {
+                        let a = &data[i * stride + block.start..][..(height - 1) * stride + k];
+                        (&KERNEL.by_rows, a, stride)
+                    }
+                    Place::Packed(a) => (&KERNEL.by_columns, a.panel::<ROWS>(i, offset, k), ROWS),
+                    // A sum of no steps reads nothing.
+                    _ => (&KERNEL.by_columns, &[][..], ROWS),
+                };
+                let call = Call {
+                    k,
+                    a: a.as_ptr(),
+                    a_stride,
+                    b: b.as_ptr(),
+                    b_stride,
+                    alpha: self.term.alpha,
+                    base: std::ptr::null(),
+                    base_stride: 0,
+                    c: std::ptr::null_mut(),
+                    c_stride: 0,
+                };
+                self.write(call, tiles[height - 1], (i, height), (j, count), base);
             }
+        };
+        let strips = columns.clone().step_by(COLUMNS);
+        if matches!(b, Place::Packed(_)) {
+            // A block of `a` stays in the cache for all strips.
+            self.blocks
+                .iter()
+                .for_each(|block| strips.clone().for_each(|j| strip(block, j)));
+        } else {
+            // `b` is read from memory: along its rows.
+            strips.for_each(|j| self.blocks.iter().for_each(|block| strip(block, j)));
         }
     }
 

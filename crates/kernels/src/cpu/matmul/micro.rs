@@ -85,19 +85,31 @@ mod avx2 {
     unsafe fn tile<const R: usize, const BY_ROWS: bool>(call: &Call) {
         let mut sum = [[_mm256_setzero_ps(); 2]; R];
         let (mut a, mut b) = (call.a, call.b);
-        for _ in 0..call.k {
-            // SAFETY: the caller promises rows `0..R` and columns `0..16` at every step of `k`.
-            unsafe {
-                let (left, right) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
-                for (r, sum) in sum.iter_mut().enumerate() {
-                    let x =
-                        _mm256_broadcast_ss(&*a.add(if BY_ROWS { r * call.a_stride } else { r }));
-                    sum[0] = _mm256_fmadd_ps(x, left, sum[0]);
-                    sum[1] = _mm256_fmadd_ps(x, right, sum[1]);
-                }
-                a = a.wrapping_add(if BY_ROWS { 1 } else { call.a_stride });
+        let (row, step) = if BY_ROWS {
+            (call.a_stride, 1)
+        } else {
+            (1, call.a_stride)
+        };
+        for r in 0..R {
+            // The result is needed only after the sum: time enough to fetch it from afar.
+            let c = call.c.wrapping_add(r * call.c_stride).cast_const().cast();
+            // SAFETY: a prefetch reads nothing that a program can see.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(c) };
+        }
+        // Four steps at a time, so that the addresses of the rows are computed once for them.
+        for _ in 0..call.k / 4 {
+            for p in 0..4 {
+                // SAFETY: the caller promises rows `0..R` and columns `0..16` at every step of `k`.
+                unsafe { accumulate(&mut sum, a.add(p * step), row, b) };
                 b = b.wrapping_add(call.b_stride);
             }
+            a = a.wrapping_add(4 * step);
+        }
+        for _ in 0..call.k % 4 {
+            // SAFETY: as above.
+            unsafe { accumulate(&mut sum, a, row, b) };
+            a = a.wrapping_add(step);
+            b = b.wrapping_add(call.b_stride);
         }
         let alpha = _mm256_set1_ps(call.alpha);
         for (r, sum) in sum.iter().enumerate() {
@@ -112,6 +124,29 @@ mod avx2 {
                     let c = call.c.add(r * call.c_stride + 8 * half);
                     _mm256_storeu_ps(c, _mm256_fmadd_ps(alpha, sum, base));
                 }
+            }
+        }
+    }
+
+    /// One step of the sum: `sum[r] += a[r · row] · b[0..16]`.
+    ///
+    /// # Safety
+    /// These elements are valid.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn accumulate<const R: usize>(
+        sum: &mut [[__m256; 2]; R],
+        a: *const f32,
+        row: usize,
+        b: *const f32,
+    ) {
+        // SAFETY: the caller promises 16 elements of `b` and one of each row of `a`.
+        unsafe {
+            let (left, right) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+            for (r, sum) in sum.iter_mut().enumerate() {
+                let x = _mm256_broadcast_ss(&*a.add(r * row));
+                sum[0] = _mm256_fmadd_ps(x, left, sum[0]);
+                sum[1] = _mm256_fmadd_ps(x, right, sum[1]);
             }
         }
     }

@@ -43,26 +43,27 @@ fn transpose<const W: usize>(
     panel: &mut [f32],
 ) {
     let mut scratch = [[0f32; CHUNK]; 16];
-    for (chunk, panel) in panel.chunks_mut(CHUNK * W).enumerate() {
-        let start = steps.start + chunk * CHUNK;
-        let len = panel.len() / W;
+    for done in (0..steps.len()).step_by(CHUNK) {
+        let (start, len) = (steps.start + done, CHUNK.min(steps.len() - done));
         let mut sources = [&[0f32; CHUNK][..len]; 16];
         for (i, (source, scratch)) in sources.iter_mut().zip(&mut scratch).enumerate().take(count) {
             *source = rows.row(first + i, start..start + len, scratch);
         }
-        interleave::<W>(&sources, panel);
+        interleave::<W>(&sources, &mut panel[done * W..]);
     }
 }
 
-/// `panel[p · W + i] = sources[i][p]`.
+/// `panel[p · W + i] = sources[i][p]` for every `p` that the sources have; elements of the panel
+/// behind these may be overwritten.
 fn interleave<const W: usize>(sources: &[&[f32]; 16], panel: &mut [f32]) {
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
-    if W == 16 && is_x86_feature_detected!("avx") {
+    if is_x86_feature_detected!("avx") {
         // SAFETY: the processor has AVX.
-        done = unsafe { avx::interleave(sources, panel) };
+        done = unsafe { avx::interleave::<W>(sources, panel) };
     }
-    for (p, step) in panel.chunks_exact_mut(W).enumerate().skip(done) {
+    let steps = panel.chunks_exact_mut(W).take(sources[0].len());
+    for (p, step) in steps.enumerate().skip(done) {
         for (value, source) in step.iter_mut().zip(sources) {
             *value = source[p];
         }
@@ -86,15 +87,21 @@ fn copy<const W: usize>(
         let count = (group * W).min(count.saturating_sub(g * group * W));
         for (step, p) in steps.clone().enumerate() {
             let row = rows.row(p, first..first + count, &mut scratch);
-            let (whole, rest) = row.as_chunks::<W>();
-            let mut panels = panels.chunks_exact_mut(panel_len);
-            for (values, panel) in whole.iter().zip(&mut panels) {
-                panel[step * W..][..W].copy_from_slice(values);
-            }
-            if let Some(panel) = panels.next() {
-                let last = &mut panel[step * W..][..W];
-                last[..rest.len()].copy_from_slice(rest);
-                last[rest.len()..].fill(0.0);
+            for (g, panel) in panels.chunks_exact_mut(panel_len).enumerate() {
+                let (from, to) = (&row[g * W..], &mut panel[step * W..]);
+                if W == 6
+                    && let (Some(from), Some(to)) = (from.first_chunk::<8>(), to.first_chunk_mut())
+                {
+                    // Two elements too many, which the next step overwrites: fewer instructions.
+                    *to = *from;
+                } else if let (Some(from), Some(to)) =
+                    (from.first_chunk::<W>(), to.first_chunk_mut())
+                {
+                    *to = *from;
+                } else {
+                    to[..from.len()].copy_from_slice(from);
+                    to[from.len()..W].fill(0.0);
+                }
             }
         }
     }
@@ -104,23 +111,28 @@ fn copy<const W: usize>(
 mod avx {
     use std::arch::x86_64::*;
 
-    /// `panel[16 · p + i] = sources[i][p]` for as many whole groups of eight `p` as there are;
-    /// returns how many `p` that is.
+    /// As the function of the same name, for as many whole groups of eight `p` as there is room
+    /// for; returns how many `p` that is.
     #[target_feature(enable = "avx")]
-    pub(super) fn interleave(sources: &[&[f32]; 16], panel: &mut [f32]) -> usize {
-        let steps = panel.len() / 16 / 8 * 8;
+    pub(super) fn interleave<const W: usize>(sources: &[&[f32]; 16], panel: &mut [f32]) -> usize {
+        // Eight elements are written at a time, the next step begins after `W` of them.
+        let width = W.next_multiple_of(8);
+        let room = (panel.len() + W).saturating_sub(width) / W;
+        let steps = room.min(sources[0].len()) / 8 * 8;
         assert!(sources.iter().all(|source| source.len() >= steps));
-        for (half, sources) in sources.as_chunks::<8>().0.iter().enumerate() {
+        let groups = &sources.as_chunks::<8>().0[..width / 8];
+        for (half, sources) in groups.iter().enumerate() {
             for p in (0..steps).step_by(8) {
-                // SAFETY: `p + 8 ≤ steps`, which the assertion compared with every source.
-                let fours = |q: usize| unsafe {
-                    [0, 1, 2, 3].map(|i| {
-                        let low = _mm_loadu_ps(sources[i].as_ptr().add(p + q));
-                        let high = _mm_loadu_ps(sources[i + 4].as_ptr().add(p + q));
-                        _mm256_set_m128(high, low)
-                    })
-                };
-                for (q, r) in [(0, fours(0)), (4, fours(4))] {
+                for q in [0, 4] {
+                    let mut r = [_mm256_setzero_ps(); 4];
+                    for (i, r) in r.iter_mut().enumerate() {
+                        // SAFETY: `p + 8 ≤ steps`, which the assertion compared with every source.
+                        *r = unsafe {
+                            let low = _mm_loadu_ps(sources[i].as_ptr().add(p + q));
+                            let high = _mm_loadu_ps(sources[i + 4].as_ptr().add(p + q));
+                            _mm256_set_m128(high, low)
+                        };
+                    }
                     // Steps q, q + 1 and q + 2, q + 3 of rows 0, 1 and of rows 2, 3 (and 4 to 7).
                     let (a, b) = (
                         _mm256_unpacklo_ps(r[0], r[1]),
@@ -137,8 +149,8 @@ mod avx {
                         _mm256_shuffle_ps::<0xee>(b, d),
                     ];
                     for (step, column) in columns.into_iter().enumerate() {
-                        let at = (p + q + step) * 16 + 8 * half;
-                        // SAFETY: `p + q + step < steps`, and the panel has 16 elements a step.
+                        let at = (p + q + step) * W + 8 * half;
+                        // SAFETY: `p + q + step < steps ≤ room`, so `at + 8 ≤ panel.len()`.
                         unsafe { _mm256_storeu_ps(panel.as_mut_ptr().add(at), column) };
                     }
                 }
