@@ -43,7 +43,7 @@ pub(crate) struct Kernel {
 /// The best kernel for this processor.
 pub(crate) static KERNEL: LazyLock<&'static Kernel> = LazyLock::new(|| {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+    if tightrope_device::has_avx2_fma() {
         return &avx2::KERNEL;
     }
     &portable::KERNEL
@@ -93,8 +93,7 @@ mod avx2 {
         for r in 0..R {
             // The result is needed only after the sum: time enough to fetch it from afar.
             let c = call.c.wrapping_add(r * call.c_stride).cast_const().cast();
-            // SAFETY: a prefetch reads nothing that a program can see.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(c) };
+            _mm_prefetch::<_MM_HINT_T0>(c);
         }
         // Four steps at a time, so that the addresses of the rows are computed once for them.
         for _ in 0..call.k / 4 {

@@ -8,11 +8,13 @@
 mod drive;
 mod micro;
 mod pack;
+mod small;
 mod source;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use drive::product;
+pub(crate) use small::{Left, small_product};
 pub(crate) use source::{Matrix, Rows, Weight};
 
 use std::ops::Range;
