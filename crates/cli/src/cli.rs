@@ -54,7 +54,6 @@ struct Global {
 #[derive(Subcommand)]
 enum Command {
     Completions(commands::completions::Args),
-    Pack(commands::pack::Args),
 }
 
 impl Cli {
@@ -63,7 +62,6 @@ impl Cli {
         let terminal = Terminal::new(self.global.json, self.global.threads, self.global.color)?;
         match self.command {
             Command::Completions(args) => commands::completions::run(args, &terminal),
-            Command::Pack(args) => commands::pack::run(args, &terminal),
         }
     }
 }

@@ -6,7 +6,10 @@ use toml::Table;
 /// Folder of a crate, and the folders of the crates that it may use.
 pub const EDGES: &[(&str, &[&str])] = &[
     ("crates/cli", &["train", "data"]),
-    ("crates/train", &["model", "data", "packing", "device"]),
+    (
+        "crates/train",
+        &["model", "kernels", "data", "packing", "device"],
+    ),
     ("crates/model", &["kernels", "rope", "packing", "device"]),
     ("crates/kernels", &["device"]),
     ("crates/rope", &["device"]),

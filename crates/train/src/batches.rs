@@ -1,0 +1,207 @@
+//! Which sequences go into which optimizer step: a pure function of data, seed and step.
+
+use crate::{Config, config::counts_sequences, report::Padding};
+use tightrope_data::Dataset;
+use tightrope_packing::{
+    Algorithm, Batch, Layout, Overlong, PackError, Packer, Packing, Piece, SegmentError, Sequence,
+};
+
+/// The batches of a run.
+///
+/// A step has `accumulation` passes of `packs_per_pass` packs. Each epoch takes every pack once in
+/// an order of its own; its last step may have fewer. In the modes that count sequences a pack is
+/// one whole batch.
+#[derive(Debug)]
+pub struct Batches<'a> {
+    sequences: &'a [Sequence],
+    packing: Packing,
+    packs_per_pass: usize,
+    accumulation: usize,
+    seed: u64,
+    padding_token: u32,
+    /// The order of the epoch that was asked for last.
+    order: (u64, Vec<u32>),
+}
+
+impl<'a> Batches<'a> {
+    /// Packs the sequences as the configuration says.
+    pub fn new(
+        config: &Config,
+        sequences: &'a [Sequence],
+        padding_token: u32,
+    ) -> Result<Self, PackError> {
+        let packing = packer(config).pack(&lengths(sequences))?;
+        let order = (0, packing.epoch_order(config.seed, 0));
+        Ok(Self {
+            sequences,
+            packing,
+            packs_per_pass: config.batch.packs_per_step.unwrap_or(1),
+            accumulation: config.batch.accumulation,
+            seed: config.seed,
+            padding_token,
+            order,
+        })
+    }
+
+    /// The packing behind it.
+    pub fn packing(&self) -> &Packing {
+        &self.packing
+    }
+
+    /// Optimizer steps in which every pack is seen once.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.packing
+            .len()
+            .div_ceil(self.packs_per_pass * self.accumulation) as u64
+    }
+
+    /// Optimizer steps of the whole run.
+    pub fn total_steps(&self, config: &Config) -> u64 {
+        let by_epochs = |epochs: f64| (epochs * self.steps_per_epoch() as f64).ceil() as u64;
+        let epochs = || by_epochs(config.run.epochs.unwrap_or(1.0));
+        config.run.max_steps.unwrap_or_else(epochs).max(1)
+    }
+
+    /// An upper bound of the tokens in one pass, padding included.
+    pub fn max_tokens(&self) -> usize {
+        let tokens = |pack| row_tokens(self.packing.layout(), pack);
+        self.packing.iter().map(tokens).max().unwrap_or(0) * self.packs_per_pass
+    }
+
+    /// Passes of an epoch.
+    pub fn passes_per_epoch(&self) -> usize {
+        self.packing.len().div_ceil(self.packs_per_pass)
+    }
+
+    /// The passes of a step, counted from 1.
+    pub fn step(&mut self, step: u64) -> Result<Vec<Batch>, SegmentError> {
+        let (steps, index) = (self.steps_per_epoch(), step.saturating_sub(1));
+        let (epoch, index) = (index / steps, (index % steps) as usize);
+        if self.order.0 != epoch {
+            self.order = (epoch, self.packing.epoch_order(self.seed, epoch));
+        }
+        let packs = self
+            .order
+            .1
+            .chunks(self.packs_per_pass * self.accumulation)
+            .nth(index);
+        let passes = packs.unwrap_or(&[]).chunks(self.packs_per_pass);
+        passes.map(|packs| self.batch(packs)).collect()
+    }
+
+    fn batch(&self, packs: &[u32]) -> Result<Batch, SegmentError> {
+        match packs {
+            [pack] => self
+                .packing
+                .batch(*pack as usize, self.sequences, self.padding_token),
+            packs => {
+                let packs = packs.iter().map(|&pack| self.packing.pack(pack as usize));
+                Batch::packed(
+                    self.sequences,
+                    &packs.flatten().copied().collect::<Vec<_>>(),
+                )
+            }
+        }
+    }
+}
+
+/// The packer of a configuration.
+pub fn packer(config: &Config) -> Packer {
+    let size = config.batch.sequences_per_step.unwrap_or(1);
+    // A batch of sequences has no capacity of its own; lengths are limited by the data section.
+    let capacity = match counts_sequences(config.packing.mode) {
+        true => config.packing.capacity.max(config.data.max_length as u64),
+        false => config.packing.capacity,
+    };
+    Packer {
+        depth: config.packing.max_sequences,
+        batch_size: u32::try_from(size).unwrap_or(u32::MAX),
+        window: config.packing.window,
+        seed: Some(config.seed),
+        ..Packer::new(config.packing.mode, capacity)
+    }
+}
+
+/// Lengths for the packer. A sequence without a target changes neither loss nor gradient of the
+/// others: it counts as empty, which the packer leaves out and counts.
+fn lengths(sequences: &[Sequence]) -> Vec<u32> {
+    let length = |sequence: &Sequence| match sequence.trained_tokens() {
+        0 => 0,
+        _ => u32::try_from(sequence.len()).unwrap_or(u32::MAX),
+    };
+    sequences.iter().map(length).collect()
+}
+
+/// Every sequence with a target once, in rows of at most `capacity` tokens.
+pub(crate) fn evaluation_packing(
+    sequences: &[Sequence],
+    capacity: usize,
+) -> Result<Packing, PackError> {
+    let packer = Packer {
+        overlong: Overlong::Error,
+        ..Packer::new(Algorithm::BestFit, capacity as u64)
+    };
+    packer.pack(&lengths(sequences))
+}
+
+/// What an epoch costs as packed, and what padding would cost at the same number of sequences.
+pub(crate) fn padding(packing: &Packing, passes: usize, sequences: &[Sequence]) -> Padding {
+    let lengths = lengths(sequences);
+    let count = lengths.iter().filter(|&&length| length > 0).count();
+    let batch_size = (count as f64 / passes.max(1) as f64).round().max(1.0) as u32;
+    let cost = |mode| {
+        let longest = lengths.iter().copied().max().unwrap_or(1).max(1);
+        let packer = Packer {
+            batch_size,
+            ..Packer::new(mode, longest.into())
+        };
+        let packing = packer.pack(&lengths);
+        packing.map_or(0, |packing| packing.computed_tokens() as u64)
+    };
+    Padding {
+        tokens: packing.tokens(),
+        computed_tokens: computed_tokens(packing),
+        batch_size,
+        padded_tokens: cost(Algorithm::Padded),
+        bucketed_tokens: cost(Algorithm::Bucketed),
+    }
+}
+
+/// Tokens that the model computes in an epoch: rows are not filled up to the capacity.
+fn computed_tokens(packing: &Packing) -> u64 {
+    packing
+        .iter()
+        .map(|pack| row_tokens(packing.layout(), pack) as u64)
+        .sum()
+}
+
+fn row_tokens(layout: Layout, pack: &[Piece]) -> usize {
+    let lengths = || pack.iter().map(|piece| piece.length as usize);
+    match layout {
+        Layout::Padded => lengths().max().unwrap_or(0) * pack.len(),
+        Layout::Packed | Layout::PaddingFree => lengths().sum(),
+    }
+}
+
+/// Takes a share of the sequences out for evaluation: the same ones for the same seed.
+pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) {
+    let mut held = Dataset::default();
+    let total = data.sequences.len();
+    let count = ((total as f64 * ratio).round() as usize).clamp(1, total.saturating_sub(1).max(1));
+    // The positions with the smallest hashes.
+    let mut order: Vec<usize> = (0..total).collect();
+    order.sort_by_key(|&index| crate::random::hash(seed, index as u64));
+    let mut chosen = vec![false; total];
+    order
+        .iter()
+        .take(count)
+        .for_each(|&index| chosen[index] = true);
+    let split = data.sequences.into_iter().zip(data.origins).zip(chosen);
+    (data.sequences, data.origins) = (Vec::new(), Vec::new());
+    for ((sequence, origin), chosen) in split {
+        let side = if chosen { &mut held } else { &mut data };
+        side.sequences.push(sequence);
+        side.origins.push(origin);
+    }
+    (data, held)
+}

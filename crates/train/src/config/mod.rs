@@ -1,0 +1,445 @@
+//! The configuration file: its sections as types, how it is read, and what must hold between keys.
+
+mod keys;
+mod read;
+mod template;
+
+pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS};
+pub use read::Place;
+pub(crate) use read::looks_local;
+pub use template::{default_toml, reference_markdown};
+
+use read::{Text, Values};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+use tightrope_data::{DataOptions, Format, OnBadRow, Overlong, TrainOn};
+use tightrope_packing::{Algorithm, Layout};
+use toml::{Table, Value};
+
+/// Everything that a run is told.
+///
+/// What a key means, its default and whether it may change on resuming stand in [`KEYS`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // The table of keys documents each field.
+pub struct Config {
+    pub model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
+    pub output: PathBuf,
+    pub device: DeviceChoice,
+    pub seed: u64,
+    pub data: DataSection,
+    pub packing: PackingSection,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSection>,
+    pub batch: BatchSection,
+    pub optimizer: OptimizerSection,
+    pub schedule: ScheduleSection,
+    pub run: RunSection,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum DeviceChoice {
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct DataSection {
+    pub train: Vec<PathBuf>,
+    pub eval: Vec<PathBuf>,
+    pub eval_ratio: f64,
+    pub format: Format,
+    pub max_length: usize,
+    pub overlong: Overlong,
+    pub train_on: TrainOn,
+    pub on_bad_row: OnBadRow,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
+}
+
+/// `[packing]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct PackingSection {
+    pub mode: Algorithm,
+    pub capacity: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_sequences: Option<u32>,
+    pub window: usize,
+}
+
+/// `[lora]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct LoraSection {
+    pub r: usize,
+    pub alpha: f64,
+    pub dropout: f64,
+    pub target_modules: TargetModules,
+    pub rslora: bool,
+    pub lora_plus_ratio: f64,
+}
+
+/// Which linear layers get an adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetModules {
+    /// `"all-linear"`: every one but the head.
+    AllLinear(AllLinear),
+    /// By the last part of their names.
+    Names(Vec<String>),
+}
+
+/// The word `all-linear`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AllLinear {
+    /// The word.
+    #[serde(rename = "all-linear")]
+    AllLinear,
+}
+
+/// `[batch]`; of the first two exactly the one that the mode reads is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct BatchSection {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packs_per_step: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequences_per_step: Option<usize>,
+    pub accumulation: usize,
+}
+
+/// `[optimizer]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct OptimizerSection {
+    pub learning_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    pub max_grad_norm: f64,
+}
+
+/// `[schedule]`; one of `warmup_steps` and `warmup_ratio` is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ScheduleSection {
+    pub kind: ScheduleKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_ratio: Option<f64>,
+    pub min_ratio: f64,
+}
+
+/// How the learning rate goes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum ScheduleKind {
+    Cosine,
+    Linear,
+    Constant,
+}
+
+/// `[run]`; one of `max_steps` and `epochs` is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct RunSection {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_every: Option<u64>,
+    pub save_every: u64,
+    pub keep: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
+    pub recompute: bool,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not TOML.
+    #[error("{place}: {message}")]
+    Syntax {
+        /// Where.
+        place: Place,
+        /// What is wrong.
+        message: String,
+    },
+    /// A key that does not exist.
+    #[error("{place}: unknown key `{key}`; {hint}")]
+    UnknownKey {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: String,
+        /// What may have been meant.
+        hint: String,
+    },
+    /// A value of the wrong type or out of range.
+    #[error("{place}: `{key}` must be {expected}, got {got}")]
+    WrongType {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: String,
+        /// What is expected.
+        expected: String,
+        /// What stands there.
+        got: String,
+    },
+    /// A key without which nothing can be done.
+    #[error("`{key}` is missing: {help}")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// What it is for.
+        help: &'static str,
+    },
+    /// Values that contradict each other.
+    #[error("{place}: {message}")]
+    Conflict {
+        /// Where one of them stands.
+        place: Place,
+        /// What to do.
+        message: String,
+    },
+    /// `--set` without `=`.
+    #[error("--set {text}: write it as key=value, such as optimizer.learning_rate=1e-4")]
+    Set {
+        /// What was written.
+        text: String,
+    },
+}
+
+impl Config {
+    /// Reads the file, then `sets` over it: `key=value` with the value in TOML, where text may
+    /// stand without quotes. Paths in the file are relative to its folder, paths in `sets` to the
+    /// current folder.
+    pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path, sets)
+    }
+
+    /// The same for text that is (or would be) the contents of the file `path`.
+    pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
+        let mut values = Values::default();
+        values.read(&Text {
+            text,
+            path: Some(path),
+            base: path.parent().unwrap_or(Path::new("")),
+        })?;
+        for set in sets {
+            values.read(&Text {
+                text: &assignment(set)?,
+                path: None,
+                base: Path::new(""),
+            })?;
+        }
+        finish(values, path)
+    }
+
+    /// What decides how records become sequences.
+    pub fn data_options(&self) -> DataOptions {
+        DataOptions {
+            format: self.data.format,
+            max_length: self.data.max_length,
+            overlong: self.data.overlong,
+            train_on: self.data.train_on,
+            on_bad_row: self.data.on_bad_row,
+            chat_template: self.data.chat_template.clone(),
+        }
+    }
+
+    /// Every key that has a value, by its path, in the order of [`KEYS`].
+    pub fn entries(&self) -> Vec<(&'static Key, serde_json::Value)> {
+        let all = serde_json::to_value(self).unwrap_or_default();
+        let value = |key: &Key| match key.section {
+            "" => all.get(key.name).cloned(),
+            section => all.get(section)?.get(key.name).cloned(),
+        };
+        KEYS.iter()
+            .filter_map(|key| Some((key, value(key)?)))
+            .collect()
+    }
+}
+
+/// `key=value` as TOML, with quotes around text that has none.
+fn assignment(set: &str) -> Result<String, ConfigError> {
+    let (name, value) = set.split_once('=').ok_or_else(|| ConfigError::Set {
+        text: set.to_owned(),
+    })?;
+    let (name, value) = (name.trim(), value.trim());
+    let takes_text = Key::find(name).is_some_and(|key| {
+        !matches!(
+            key.kind,
+            Kind::Integer(_) | Kind::Number(..) | Kind::Boolean
+        )
+    });
+    let is_toml = toml::de::DeValue::parse(value).is_ok();
+    Ok(if takes_text && !is_toml {
+        format!("{name} = {}", Value::String(value.to_owned()))
+    } else {
+        format!("{name} = {value}")
+    })
+}
+
+/// Whether a batch of this mode is counted in sequences and not in packs.
+pub(crate) fn counts_sequences(mode: Algorithm) -> bool {
+    mode.layout() != Layout::Packed
+}
+
+/// Fills in the defaults that depend on other keys, and checks what must hold between keys.
+fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
+    let conflict = |key: &str, message: String| {
+        let place = values.place(key).cloned();
+        ConfigError::Conflict {
+            place: place.unwrap_or(Place::File {
+                path: path.to_owned(),
+                line: 1,
+            }),
+            message,
+        }
+    };
+    for (one, other) in [
+        ("run.max_steps", "run.epochs"),
+        ("schedule.warmup_steps", "schedule.warmup_ratio"),
+    ] {
+        if values.get(one).is_some() && values.get(other).is_some() {
+            let message = format!("`{one}` and `{other}` say the same thing twice; remove one");
+            return Err(conflict(other, message));
+        }
+    }
+    if values.get("model").is_none() {
+        return Err(ConfigError::Missing {
+            key: "model",
+            help: "write model = \"path or hub id\" at the top of the configuration",
+        });
+    }
+
+    let mode = values.get("packing.mode").and_then(Value::as_str);
+    let mode: Algorithm = mode.and_then(|mode| mode.parse().ok()).unwrap_or_default();
+    let integer = |key: &str| values.get(key).and_then(Value::as_integer);
+    let max_length = integer("data.max_length");
+    let capacity = integer("packing.capacity")
+        .unwrap_or_else(|| max_length.unwrap_or(DEFAULT_CAPACITY).max(DEFAULT_CAPACITY));
+    let max_length = max_length.unwrap_or(capacity);
+    if mode.layout() == Layout::Packed && !mode.cuts_sequences() && max_length > capacity {
+        let message = format!(
+            "sequences of up to `data.max_length` = {max_length} tokens do not fit into packs of \
+             `packing.capacity` = {capacity}; raise the capacity or lower the length"
+        );
+        return Err(conflict("packing.capacity", message));
+    }
+
+    let (read, unread, default) = match counts_sequences(mode) {
+        true => ("batch.sequences_per_step", "batch.packs_per_step", 8),
+        false => ("batch.packs_per_step", "batch.sequences_per_step", 1),
+    };
+    if values.get(unread).is_some() {
+        let message = format!("`{unread}` has no meaning with mode \"{mode}\"; use `{read}`");
+        return Err(conflict(unread, message));
+    }
+    let files = values.get("data.eval").and_then(Value::as_array);
+    let files = files.is_some_and(|files| !files.is_empty());
+    let ratio = values.get("data.eval_ratio").and_then(Value::as_float);
+    let ratio = ratio.is_some_and(|ratio| ratio > 0.0);
+    if files && ratio {
+        let message =
+            "evaluate on `data.eval` or on the share `data.eval_ratio`; remove one".into();
+        return Err(conflict("data.eval_ratio", message));
+    }
+    let evaluates = files || ratio;
+    for key in ["run.eval_every", "run.patience"] {
+        if values.get(key).is_some() && !evaluates {
+            let message = format!(
+                "`{key}` needs something to evaluate on; set `data.eval` or `data.eval_ratio`"
+            );
+            return Err(conflict(key, message));
+        }
+    }
+    if values.get("run.patience").is_some() && values.get("run.eval_every").is_none() {
+        let message = "`run.patience` counts evaluations; set `run.eval_every` too".into();
+        return Err(conflict("run.patience", message));
+    }
+
+    // An adapter to go on from is trained as one.
+    let lora = values.has_section("lora") || values.get("adapter").is_some();
+    let learning_rate = if lora { 2e-4 } else { 2e-5 };
+    let stem = path.file_stem().unwrap_or("run".as_ref());
+    let output = path.with_file_name("runs").join(stem);
+    let derived = [
+        ("output", Value::String(output.to_string_lossy().into())),
+        ("data.max_length", Value::Integer(max_length)),
+        ("packing.capacity", Value::Integer(capacity)),
+        (read, Value::Integer(default)),
+        ("optimizer.learning_rate", Value::Float(learning_rate)),
+        ("schedule.warmup_ratio", Value::Float(0.03)),
+        ("run.epochs", Value::Float(1.0)),
+    ];
+    let given = |key: &str| values.get(key).is_some();
+    let (warm_up, length) = (given("schedule.warmup_steps"), given("run.max_steps"));
+    let derived = derived.into_iter().filter(|(key, _)| {
+        !(*key == "schedule.warmup_ratio" && warm_up || *key == "run.epochs" && length)
+    });
+    let derived: Vec<_> = derived.filter(|(key, _)| !given(key)).collect();
+
+    let mut table = values.into_table(if lora { &[] } else { &["lora"] });
+    for (key, value) in derived {
+        match key.split_once('.') {
+            None => table.insert(key.to_owned(), value),
+            Some((section, name)) => table
+                .get_mut(section)
+                .and_then(Value::as_table_mut)
+                .and_then(|section| section.insert(name.to_owned(), value)),
+        };
+    }
+    // Every value was checked above, so an error here is one of the program; still no panic.
+    Table::try_into(table).map_err(|error| ConfigError::Syntax {
+        place: Place::File {
+            path: path.to_owned(),
+            line: 1,
+        },
+        message: error.to_string(),
+    })
+}
+
+const DEFAULT_CAPACITY: i64 = 2048;
+
+#[cfg(test)]
+mod tests;

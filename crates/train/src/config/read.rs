@@ -1,0 +1,336 @@
+//! From TOML text to checked values: unknown keys, wrong types and relative paths are dealt with
+//! here, by the table of keys, while the place in the text is still known.
+
+use super::{
+    ConfigError,
+    keys::{KEYS, Key, Kind, SECTIONS},
+};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+use toml::{
+    Spanned, Table, Value,
+    de::{DeTable, DeValue},
+};
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file, counted from 1.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+    },
+    /// On the command line.
+    Set(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Place::Set(text) => write!(f, "--set {text}"),
+        }
+    }
+}
+
+/// Values by the path of their key, and where each was written.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    values: BTreeMap<String, (Value, Place)>,
+    sections: Vec<String>,
+}
+
+/// One text to read, and what its paths are relative to.
+pub(super) struct Text<'a> {
+    pub text: &'a str,
+    /// The file, or `None` for `--set`.
+    pub path: Option<&'a Path>,
+    pub base: &'a Path,
+}
+
+impl Text<'_> {
+    fn place(&self, span: Range<usize>) -> Place {
+        match self.path {
+            None => Place::Set(self.text.to_owned()),
+            Some(path) => Place::File {
+                path: path.to_owned(),
+                line: 1 + self.text.as_bytes()[..span.start.min(self.text.len())]
+                    .iter()
+                    .filter(|&&byte| byte == b'\n')
+                    .count(),
+            },
+        }
+    }
+
+    fn syntax(&self, error: &toml::de::Error) -> ConfigError {
+        ConfigError::Syntax {
+            place: self.place(error.span().unwrap_or(0..0)),
+            message: error.message().trim().replace('\n', "; "),
+        }
+    }
+}
+
+impl Values {
+    /// Reads `text` over what is there; later texts win.
+    pub fn read(&mut self, text: &Text<'_>) -> Result<(), ConfigError> {
+        let document = DeTable::parse(text.text).map_err(|error| text.syntax(&error))?;
+        for (name, value) in document.get_ref() {
+            let place = text.place(name.span());
+            let section = name.get_ref().as_ref();
+            let is_section = !section.is_empty() && SECTIONS.iter().any(|(s, _)| *s == section);
+            match (is_section, value.get_ref()) {
+                (true, DeValue::Table(table)) => {
+                    self.sections.push(section.to_owned());
+                    for (name, value) in table {
+                        let path = format!("{section}.{}", name.get_ref());
+                        self.insert(text, &path, name.span(), value)?;
+                    }
+                }
+                (true, other) => {
+                    return Err(ConfigError::WrongType {
+                        place,
+                        key: section.to_owned(),
+                        expected: format!("a section: write [{section}] on a line of its own"),
+                        got: other.type_str().to_owned(),
+                    });
+                }
+                (false, _) => self.insert(text, section, name.span(), value)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        text: &Text<'_>,
+        path: &str,
+        span: Range<usize>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<(), ConfigError> {
+        let place = text.place(span);
+        let Some(key) = Key::find(path) else {
+            return Err(ConfigError::UnknownKey {
+                place,
+                key: path.to_owned(),
+                hint: hint(path),
+            });
+        };
+        let wrong = |got: String| ConfigError::WrongType {
+            place: place.clone(),
+            key: path.to_owned(),
+            expected: key.kind.expected(),
+            got,
+        };
+        let value = plain(value.get_ref()).ok_or_else(|| wrong(shown(value.get_ref())))?;
+        let got = value.to_string();
+        let value = checked(&key.kind, value, text.base).ok_or_else(|| match &key.kind {
+            Kind::Choice(words) => match nearest(got.trim_matches('"'), words.iter().copied()) {
+                Some(word) => wrong(format!("{got}; did you mean \"{word}\"?")),
+                None => wrong(got),
+            },
+            _ => wrong(got),
+        })?;
+        self.values.insert(path.to_owned(), (value, place));
+        Ok(())
+    }
+
+    /// Where a key was written, if it was.
+    pub fn place(&self, path: &str) -> Option<&Place> {
+        self.values.get(path).map(|(_, place)| place)
+    }
+
+    /// The value of a key, if it was written.
+    pub fn get(&self, path: &str) -> Option<&Value> {
+        self.values.get(path).map(|(value, _)| value)
+    }
+
+    /// Whether the section was written.
+    pub fn has_section(&self, section: &str) -> bool {
+        self.sections.iter().any(|s| s == section)
+    }
+
+    /// Everything as one table, with the defaults of what was not written, without the sections
+    /// `absent`.
+    pub fn into_table(self, absent: &[&str]) -> Table {
+        let mut table = Table::new();
+        for (section, _) in SECTIONS.iter().filter(|(section, _)| !section.is_empty()) {
+            if !absent.contains(section) {
+                table.insert((*section).to_owned(), Value::Table(Table::new()));
+            }
+        }
+        for key in KEYS {
+            let value = match self.get(&key.path()) {
+                Some(value) => value.clone(),
+                None => match key.default {
+                    Some(default) => default_value(default),
+                    None => continue,
+                },
+            };
+            let section = match key.section {
+                "" => Some(&mut table),
+                section => table.get_mut(section).and_then(Value::as_table_mut),
+            };
+            if let Some(section) = section {
+                section.insert(key.name.to_owned(), value);
+            }
+        }
+        table
+    }
+}
+
+/// A default of the table of keys as a value.
+fn default_value(text: &str) -> Value {
+    let value = DeValue::parse(text).ok();
+    value
+        .and_then(|value| plain(value.get_ref()))
+        .expect("the defaults in the table of keys are TOML; a test reads them all")
+}
+
+/// A parsed value without its spans; `None` for numbers out of range.
+fn plain(value: &DeValue<'_>) -> Option<Value> {
+    Some(match value {
+        DeValue::String(text) => Value::String(text.clone().into_owned()),
+        DeValue::Integer(n) => Value::Integer(i64::from_str_radix(n.as_str(), n.radix()).ok()?),
+        DeValue::Float(x) => Value::Float(x.as_str().parse().ok()?),
+        DeValue::Boolean(b) => Value::Boolean(*b),
+        DeValue::Datetime(date) => Value::Datetime(*date),
+        DeValue::Array(items) => {
+            let items: Option<Vec<_>> = items.iter().map(|item| plain(item.get_ref())).collect();
+            Value::Array(items?)
+        }
+        DeValue::Table(table) => {
+            let entries: Option<_> = table
+                .iter()
+                .map(|(name, value)| Some((name.get_ref().to_string(), plain(value.get_ref())?)))
+                .collect();
+            Value::Table(entries?)
+        }
+    })
+}
+
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::Integer(n) => n.to_string(),
+        DeValue::Float(x) => x.to_string(),
+        other => other.type_str().to_owned(),
+    }
+}
+
+/// The value as its key wants it, or `None` if it is of another kind.
+fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
+    let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+    match (kind, value) {
+        (Kind::Text | Kind::Template | Kind::Model | Kind::Path, value) if !is_text(&value) => None,
+        (Kind::Text, value) => Some(value),
+        (Kind::Template, Value::String(text)) => {
+            let inline = text.contains("{{") || text.contains("{%");
+            Some(Value::String(if inline { text } else { join(base, &text) }))
+        }
+        (Kind::Model, Value::String(text)) => {
+            let path = join(base, &text);
+            let local = looks_local(&text) || Path::new(&path).exists();
+            Some(Value::String(if local { path } else { text }))
+        }
+        (Kind::Path, Value::String(text)) => Some(Value::String(join(base, &text))),
+        (Kind::Paths, value) => {
+            let paths = strings(value)?;
+            let joined = paths.iter().map(|path| Value::String(join(base, path)));
+            Some(Value::Array(joined.collect()))
+        }
+        (Kind::Modules, Value::String(text)) if text == "all-linear" => Some(Value::String(text)),
+        (Kind::Modules, value @ Value::Array(_)) => {
+            let modules = strings(value)?;
+            let some = !modules.is_empty();
+            some.then(|| Value::Array(modules.into_iter().map(Value::String).collect()))
+        }
+        (Kind::Integer(least), Value::Integer(n)) if n >= *least => Some(Value::Integer(n)),
+        (Kind::Number(rule, _), Value::Float(x)) if rule(x) => Some(Value::Float(x)),
+        (Kind::Number(rule, _), Value::Integer(n)) if rule(n as f64) => {
+            Some(Value::Float(n as f64))
+        }
+        (Kind::Boolean, Value::Boolean(b)) => Some(Value::Boolean(b)),
+        (Kind::Choice(words), Value::String(word)) if words.contains(&word.as_str()) => {
+            Some(Value::String(word))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a `model` can only be meant as a path.
+pub(crate) fn looks_local(text: &str) -> bool {
+    let path = Path::new(text);
+    path.is_absolute()
+        || ["./", "../", "~"]
+            .iter()
+            .any(|start| text.starts_with(start))
+        || path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        || path.components().count() > 2
+}
+
+fn strings(value: Value) -> Option<Vec<String>> {
+    let items = match value {
+        Value::String(text) => vec![Value::String(text)],
+        Value::Array(items) => items,
+        _ => return None,
+    };
+    items
+        .into_iter()
+        .map(|item| match item {
+            Value::String(text) if !text.is_empty() => Some(text),
+            _ => None,
+        })
+        .collect()
+}
+
+fn join(base: &Path, path: &str) -> String {
+    // A TOML string is UTF-8; a base that is not is shown as well as it can be when it fails to open.
+    base.join(path).to_string_lossy().into_owned()
+}
+
+/// What to write instead of an unknown key.
+fn hint(path: &str) -> String {
+    let name = path.rsplit('.').next().unwrap_or(path);
+    // The right name in the wrong section is the likeliest mistake.
+    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+        return match key.section {
+            "" => format!("`{name}` belongs at the top, before any [section]"),
+            section => format!("`{name}` belongs in [{section}]"),
+        };
+    }
+    let section = path.rsplit_once('.').map_or("", |(section, _)| section);
+    let here = KEYS.iter().filter(|key| key.section == section);
+    // A key at the top level may also be a misspelt section.
+    let sections = SECTIONS
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| !name.is_empty());
+    let sections = sections.filter(|_| section.is_empty());
+    match nearest(name, here.map(|key| key.name).chain(sections)) {
+        Some(known) if section.is_empty() => format!("did you mean `{known}`?"),
+        Some(known) => format!("did you mean `{section}.{known}`?"),
+        None if section.is_empty() => format!("the top level has {}", names(section)),
+        None => format!("[{section}] has {}", names(section)),
+    }
+}
+
+fn names(section: &str) -> String {
+    let keys = KEYS.iter().filter(|key| key.section == section);
+    keys.map(|key| key.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The most similar candidate, if any is similar at all.
+fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(similarity, _)| *similarity > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,176 @@
+//! `metrics.jsonl`: one object per optimizer step, and one per evaluation.
+
+use crate::{
+    TrainError,
+    files::{self, at},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// One optimizer step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRow {
+    /// Counted from 1.
+    pub step: u64,
+    /// Mean over the trained tokens of the step, before the update.
+    pub loss: f64,
+    /// Global norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// The learning rate of this update.
+    pub learning_rate: f64,
+    /// Real tokens of this step.
+    pub tokens: u64,
+    /// Of these, tokens with a target.
+    pub trained_tokens: u64,
+    /// Padding computed besides.
+    pub padding_tokens: u64,
+    /// Real tokens over the time of this step.
+    pub tokens_per_second: f64,
+    /// Seconds of training so far, all parts of the run together.
+    pub elapsed_s: f64,
+    /// Most memory that the process ever had; null where the system does not say.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// One evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalRow {
+    /// After this optimizer step.
+    pub step: u64,
+    /// Mean over the trained tokens of the evaluation data.
+    pub eval_loss: f64,
+    /// Its exponential.
+    pub eval_perplexity: f64,
+    /// Real tokens evaluated.
+    pub eval_tokens: u64,
+    /// Of these, tokens with a target.
+    pub eval_trained_tokens: u64,
+    /// Seconds of training so far.
+    pub elapsed_s: f64,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Metrics {
+    path: PathBuf,
+    file: File,
+}
+
+impl Metrics {
+    /// The file in an output folder.
+    pub fn path(output: &Path) -> PathBuf {
+        output.join("metrics.jsonl")
+    }
+
+    /// Opens the file to go on after `step`: rows that the checkpoint does not know (steps after it,
+    /// evaluations after `evaluated_step`, a last line that was cut off) are removed, all at once.
+    pub fn open(output: &Path, step: u64, evaluated_step: u64) -> Result<Self, TrainError> {
+        let path = Self::path(output);
+        if path.exists() {
+            let text = fs::read_to_string(&path).map_err(at(&path))?;
+            let known = |line: &&str| {
+                serde_json::from_str::<Known>(line).is_ok_and(|row| match row.eval_loss {
+                    None => row.step <= step,
+                    Some(_) => row.step <= evaluated_step,
+                })
+            };
+            let kept: String = text
+                .lines()
+                .filter(known)
+                .flat_map(|line| [line, "\n"])
+                .collect();
+            if kept != text {
+                files::write(&path, kept.as_bytes()).map_err(at(&path))?;
+            }
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        Ok(Self {
+            file: file.map_err(at(&path))?,
+            path,
+        })
+    }
+
+    /// Appends a row, in one write.
+    pub fn write(&mut self, row: &impl Serialize) -> Result<(), TrainError> {
+        let mut line = serde_json::to_vec(row).map_err(|error| TrainError::Io {
+            path: self.path.clone(),
+            source: error.into(),
+        })?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(at(&self.path))
+    }
+
+    /// Makes the rows durable, before a checkpoint that counts on them.
+    pub fn sync(&self) -> Result<(), TrainError> {
+        self.file.sync_all().map_err(at(&self.path))
+    }
+}
+
+/// What tells rows apart.
+#[derive(Deserialize)]
+struct Known {
+    step: u64,
+    eval_loss: Option<f64>,
+}
+
+/// Most memory that this process ever had (`VmHWM`), where the system says so.
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_after_the_checkpoint_and_half_lines_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut metrics = Metrics::open(folder.path(), 0, 0).unwrap();
+        for step in 1..=4 {
+            metrics
+                .write(&serde_json::json!({"step": step, "loss": 1.5}))
+                .unwrap();
+            if step % 2 == 0 {
+                metrics
+                    .write(&serde_json::json!({"step": step, "eval_loss": 2.0}))
+                    .unwrap();
+            }
+        }
+        metrics.file.write_all(b"{\"step\":3,\"lo").unwrap();
+        drop(metrics);
+        let read = || fs::read_to_string(Metrics::path(folder.path())).unwrap();
+
+        let mut metrics = Metrics::open(folder.path(), 4, 2).unwrap();
+        assert_eq!(
+            read().lines().count(),
+            5,
+            "the evaluation of step 4 is not known: {}",
+            read()
+        );
+        metrics
+            .write(&serde_json::json!({"step": 5, "loss": 1.0}))
+            .unwrap();
+        assert_eq!(read().lines().count(), 6);
+        Metrics::open(folder.path(), 2, 2).unwrap();
+        let expected = "{\"step\":1,\"loss\":1.5}\n{\"step\":2,\"loss\":1.5}\n{\"step\":2,\"eval_loss\":2.0}\n";
+        assert_eq!(read(), expected);
+        Metrics::open(folder.path(), 0, 0).unwrap();
+        assert_eq!(read(), "");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_peak_of_memory_is_known() {
+        let megabyte = peak_memory_bytes().unwrap();
+        assert!(megabyte > 1 << 20, "{megabyte}");
+    }
+}

@@ -1,0 +1,43 @@
+//! Who is told what happens while a run goes on.
+
+use crate::{EvalRow, StepRow};
+use std::path::Path;
+use tightrope_data::Progress;
+
+/// What a run will do, known before its first step.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Plan {
+    /// Where computing happens.
+    pub device: String,
+    /// Trained numbers.
+    pub trained_parameters: u64,
+    /// Sequences to train on.
+    pub sequences: u64,
+    /// Packs (or batches) of an epoch.
+    pub packs: u64,
+    /// Real tokens of an epoch.
+    pub tokens_per_epoch: u64,
+    /// Steps done before, in an earlier part of the run.
+    pub first_step: u64,
+    /// Steps at the end.
+    pub total_steps: u64,
+    /// Optimizer steps of an epoch.
+    pub steps_per_epoch: u64,
+}
+
+/// Told of everything; draws bars, prints JSON, or does nothing. Progress of loading comes through
+/// [`Progress`].
+pub trait Observer: Progress {
+    /// All is read; the first step comes next.
+    fn planned(&self, _plan: &Plan) {}
+    /// An optimizer step is done.
+    fn stepped(&self, _row: &StepRow) {}
+    /// An evaluation is done.
+    fn evaluated(&self, _row: &EvalRow) {}
+    /// A checkpoint is whole.
+    fn saved(&self, _step: u64, _checkpoint: &Path) {}
+    /// Something that a person should know.
+    fn notice(&self, _text: &str) {}
+}
+
+impl Observer for () {}

@@ -1,0 +1,100 @@
+//! Data that is ready to be trained on: packed, counted and identified.
+
+use crate::{
+    Config, TrainError,
+    batches::{Batches, evaluation_packing},
+    files::hexadecimal,
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tightrope_data::Dataset;
+use tightrope_packing::{Packing, Sequence};
+
+/// Training data in batches, and evaluation data in packs.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    pub(crate) train: &'a Dataset,
+    pub(crate) batches: Batches<'a>,
+    pub(crate) eval: Option<(&'a Dataset, Packing)>,
+    capacity: usize,
+}
+
+impl<'a> Prepared<'a> {
+    /// Packs both. `padding_token` fills the rows of padded batches; any id of the vocabulary does.
+    pub fn new(
+        config: &Config,
+        train: &'a Dataset,
+        eval: Option<&'a Dataset>,
+        padding_token: u32,
+    ) -> Result<Self, TrainError> {
+        let batches = Batches::new(config, &train.sequences, padding_token)?;
+        if batches.packing().is_empty() {
+            return Err(TrainError::NothingToTrain);
+        }
+        let longest = |data: &Dataset| data.sequences.iter().map(Sequence::len).max().unwrap_or(0);
+        let capacity = batches.max_tokens().max(eval.map_or(0, longest));
+        let eval = match eval {
+            Some(data) => Some((data, evaluation_packing(&data.sequences, capacity)?)),
+            None => None,
+        };
+        if eval.as_ref().is_some_and(|(_, packing)| packing.is_empty()) {
+            return Err(TrainError::NothingToEvaluate);
+        }
+        Ok(Self {
+            train,
+            batches,
+            eval,
+            capacity,
+        })
+    }
+
+    /// Tokens of the largest batch: what the model's buffers must hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The batches of the run.
+    pub fn batches(&self) -> &Batches<'a> {
+        &self.batches
+    }
+
+    /// What the data is, for comparing it with that of a checkpoint.
+    pub(crate) fn facts(&self) -> Vec<(&'static str, Value)> {
+        let mut facts = vec![("training data", fact(self.train))];
+        if let Some((data, _)) = &self.eval {
+            facts.push(("evaluation data", fact(data)));
+        }
+        facts
+    }
+
+    /// Where a training sequence came from, as a person finds it.
+    pub(crate) fn origin(&self, index: usize) -> String {
+        let origin = self.train.origins.get(index);
+        let file = origin.and_then(|o| self.train.report.files.get(o.file as usize));
+        match (origin, file) {
+            (Some(origin), Some(file)) => match origin.line {
+                Some(line) => format!("{}:{line}", file.path),
+                None => format!("{}: row {}", file.path, origin.row),
+            },
+            _ => format!("sequence {index}"),
+        }
+    }
+}
+
+/// Sizes, and the SHA-256 of all tokens and targets in order.
+fn fact(data: &Dataset) -> Value {
+    let mut hash = Sha256::new();
+    let mut tokens = 0;
+    for sequence in &data.sequences {
+        tokens += sequence.len();
+        hash.update((sequence.len() as u64).to_le_bytes());
+        let words = sequence.tokens().iter().map(|token| token.to_le_bytes());
+        let words = words.chain(sequence.targets().iter().map(|target| target.to_le_bytes()));
+        hash.update(words.flatten().collect::<Vec<u8>>());
+    }
+    json!({
+        "sequences": data.sequences.len(),
+        "tokens": tokens,
+        "sha256": hexadecimal(&hash.finalize()),
+    })
+}

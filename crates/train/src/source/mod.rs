@@ -1,0 +1,180 @@
+//! Where a model comes from: a folder, a `.gguf` file, or the hub through its standard cache.
+
+mod hub;
+
+pub use hub::Hub;
+
+use crate::config::looks_local;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tightrope_data::Progress;
+
+/// A model on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `config.json`, safetensors and tokenizer files.
+    Folder(PathBuf),
+    /// One file with everything.
+    Gguf(PathBuf),
+}
+
+impl Source {
+    /// The folder or file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Source::Folder(path) | Source::Gguf(path) => path,
+        }
+    }
+}
+
+/// A model that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// A path that does not exist.
+    #[error("{}: no such model folder or file", path.display())]
+    NotFound {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file that is no model.
+    #[error("{}: a model file must be a .gguf; for safetensors give the folder", path.display())]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A folder without a model in it.
+    #[error(
+        "{}: no config.json and not exactly one .gguf file in this folder ({found} .gguf files); \
+         give the folder that holds config.json, or the .gguf file itself", path.display()
+    )]
+    EmptyFolder {
+        /// The folder.
+        path: PathBuf,
+        /// How many `.gguf` files it holds.
+        found: usize,
+    },
+    /// Neither a path that exists nor a hub id.
+    #[error(
+        "`{model}` is neither a file or folder that exists nor a hub id such as \
+         HuggingFaceTB/SmolLM2-135M-Instruct"
+    )]
+    NotAnId {
+        /// What was given.
+        model: String,
+    },
+    /// Not in the cache, and the network may not be used.
+    #[error(
+        "`{model}` is not (wholly) in the cache {} and {reason}; {remedy}", cache.display()
+    )]
+    NotCached {
+        /// The hub id.
+        model: String,
+        /// The cache.
+        cache: PathBuf,
+        /// Why the network is not used.
+        reason: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The hub did not deliver.
+    #[error("`{model}` from {endpoint}: {reason}; {remedy}")]
+    Hub {
+        /// The hub id.
+        model: String,
+        /// The server.
+        endpoint: String,
+        /// What happened.
+        reason: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A hub repository without weights that can be read.
+    #[error(
+        "`{model}` has no safetensors weights and not exactly one .gguf file (it has: {found}); \
+         download the file you want and give its path"
+    )]
+    NoWeights {
+        /// The hub id.
+        model: String,
+        /// Files that may be meant.
+        found: String,
+    },
+}
+
+/// Finds `model`; downloads it only if it is a hub id that the cache does not hold. A path that
+/// exists never touches the network.
+pub fn resolve(model: &str, hub: &Hub, progress: &dyn Progress) -> Result<Source, SourceError> {
+    let path = Path::new(model);
+    if path.exists() {
+        return local(path);
+    }
+    if looks_local(model) {
+        return Err(SourceError::NotFound {
+            path: path.to_owned(),
+        });
+    }
+    let (id, revision) = model.split_once('@').unwrap_or((model, "main"));
+    if !is_hub_id(id) || !is_revision(revision) {
+        return Err(SourceError::NotAnId {
+            model: model.to_owned(),
+        });
+    }
+    local(&hub.folder(id, revision, progress)?)
+}
+
+fn local(path: &Path) -> Result<Source, SourceError> {
+    let is_gguf = |path: &Path| {
+        path.extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+    };
+    if !path.is_dir() {
+        return if is_gguf(path) {
+            Ok(Source::Gguf(path.to_owned()))
+        } else {
+            Err(SourceError::NotAModel {
+                path: path.to_owned(),
+            })
+        };
+    }
+    if path.join("config.json").exists() {
+        return Ok(Source::Folder(path.to_owned()));
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|p| is_gguf(p))
+        .collect();
+    match (files.pop(), files.len()) {
+        (Some(file), 0) => Ok(Source::Gguf(file)),
+        (last, others) => Err(SourceError::EmptyFolder {
+            path: path.to_owned(),
+            found: others + usize::from(last.is_some()),
+        }),
+    }
+}
+
+/// `owner/name` of the characters that the hub allows.
+fn is_hub_id(id: &str) -> bool {
+    let part = |part: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        !part.is_empty() && part.chars().all(allowed) && !part.starts_with('.')
+    };
+    id.split_once('/')
+        .is_some_and(|(owner, name)| part(owner) && part(name))
+}
+
+/// A branch, tag or commit that stays inside the cache folder.
+fn is_revision(revision: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    !revision.is_empty()
+        && revision.chars().all(allowed)
+        && revision
+            .split('/')
+            .all(|part| !part.is_empty() && !part.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests;
