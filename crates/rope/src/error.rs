@@ -24,6 +24,9 @@ pub enum RopeError {
         /// Its type.
         got: DType,
     },
+    /// The offsets need 64 bits, and 32 were asked for.
+    #[error("offsets of this rotation do not fit 32 bits")]
+    TooNarrow,
     /// A number has a value for which the rotation has no meaning.
     #[error("`{name}` is {value}: {rule}")]
     Value {
@@ -34,7 +37,48 @@ pub enum RopeError {
         /// What it must be.
         rule: &'static str,
     },
+    /// A configuration lacks a key that its scaling needs.
+    #[error("`{key}` is missing")]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// A value of a configuration is of another kind.
+    #[error("`{key}`: expected {expected}, got {got}")]
+    Json {
+        /// The key.
+        key: String,
+        /// What is meant to stand there.
+        expected: &'static str,
+        /// What stands there, shortened.
+        got: String,
+    },
+    /// A configuration names a scaling that does not exist here.
+    #[error("`rope_type` is `{name}`: known are default, linear, dynamic, yarn, llama3, longrope")]
+    UnknownScaling {
+        /// The name.
+        name: String,
+    },
+    /// A scaling has another number of factors than there are frequencies.
+    #[error("`{name}` has {got} numbers, needs {needed}: one for each frequency")]
+    Factors {
+        /// Name of the list.
+        name: &'static str,
+        /// Frequencies.
+        needed: usize,
+        /// Numbers that it has.
+        got: usize,
+    },
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+}
+
+impl RopeError {
+    pub(crate) fn json(key: &str, expected: &'static str, got: &serde_json::Value) -> Self {
+        // Hostile files may hold anything of any size.
+        let got = got.to_string().chars().take(60).collect();
+        let key = key.chars().take(60).collect();
+        Self::Json { key, expected, got }
+    }
 }

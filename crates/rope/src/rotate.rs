@@ -57,8 +57,16 @@ pub struct Rotate<'a, D: Device> {
 
 /// Rotary position embeddings (Su et al., 2021) of Q and K in one pass. Arithmetic in f32.
 pub trait Rope: Device {
-    /// Rotates `q` and `k` in place. Errors if they do not fit ([`Rotate::check`]).
-    fn rope(&self, args: Rotate<'_, Self>) -> Result<(), RopeError>;
+    /// Rotates `q` and `k` in place, with offsets of the narrowest width. Errors if they do not fit
+    /// ([`Rotate::check`]).
+    fn rope(&self, args: Rotate<'_, Self>) -> Result<(), RopeError> {
+        let width = args.check()?;
+        self.rope_with_width(args, width)
+    }
+
+    /// The same with offsets of `width`; both widths give the same bits. Errors if the offsets do
+    /// not fit it.
+    fn rope_with_width(&self, args: Rotate<'_, Self>, width: IndexWidth) -> Result<(), RopeError>;
 }
 
 impl<D: Device> Rotate<'_, D> {
@@ -93,6 +101,16 @@ impl<D: Device> Rotate<'_, D> {
         long_enough("cos", self.cos, table)?;
         long_enough("sin", self.sin, table)?;
         Ok(IndexWidth::for_largest_offset(largest.max(table as u64)))
+    }
+}
+
+impl<D: Device> Rotate<'_, D> {
+    /// [`Rotate::check`], and that `width` is wide enough.
+    pub fn check_width(&self, width: IndexWidth) -> Result<(), RopeError> {
+        match (self.check()?, width) {
+            (IndexWidth::Wide, IndexWidth::Narrow) => Err(RopeError::TooNarrow),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -3,3 +3,4 @@
 pub mod attention;
 pub mod linear;
 pub mod linear_cross_entropy;
+pub mod rope;

@@ -1,0 +1,139 @@
+//! The rotation on the CPU: Q and K of a token while its cosines and sines are in the cache.
+
+use crate::{Direction, Heads, Pairing, Rope, RopeError, Rotate};
+use tightrope_device::{Cpu, IndexWidth, rows, vectorize};
+
+/// Elements of a block; up to four blocks stay on the calling thread.
+const BLOCK_ELEMENTS: usize = 16 * 1024;
+
+impl Rope for Cpu {
+    fn rope_with_width(&self, args: Rotate<'_, Self>, width: IndexWidth) -> Result<(), RopeError> {
+        args.check_width(width)?;
+        let pairs = args.rotary_dim / 2;
+        let layout = |heads: &Heads<'_, Self>| Layout {
+            heads: heads.heads,
+            row_stride: heads.row_stride,
+            head_dim: args.head_dim,
+        };
+        let layouts = [layout(&args.q), layout(&args.k)];
+        let row = args.head_dim * (args.q.heads + args.k.heads);
+        let block = (BLOCK_ELEMENTS / row.max(1)).max(1);
+        let table = args.tokens * pairs;
+        let parts = (
+            rows(args.q.tensor.as_mut_slice::<f32>()?, args.q.row_stride),
+            rows(args.k.tensor.as_mut_slice::<f32>()?, args.k.row_stride),
+            rows(&args.cos.as_slice::<f32>()?[..table], pairs),
+            rows(&args.sin.as_slice::<f32>()?[..table], pairs),
+        );
+        let rotate = match (width, args.pairing) {
+            (IndexWidth::Narrow, Pairing::Halves) => rotate_block::<u32, Halves>,
+            (IndexWidth::Narrow, Pairing::Interleaved) => rotate_block::<u32, Interleaved>,
+            (IndexWidth::Wide, Pairing::Halves) => rotate_block::<u64, Halves>,
+            (IndexWidth::Wide, Pairing::Interleaved) => rotate_block::<u64, Interleaved>,
+        };
+        let sign = match args.direction {
+            Direction::Forward => 1.0,
+            Direction::Backward => -1.0,
+        };
+        self.for_each_block(args.tokens, block, parts, |_, tokens, (q, k, cos, sin)| {
+            let angles = Angles {
+                cos: cos.slice,
+                sin: sin.slice,
+                pairs,
+                sign,
+            };
+            rotate(q.slice, k.slice, layouts, angles, tokens);
+        });
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Layout {
+    heads: usize,
+    row_stride: usize,
+    head_dim: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Angles<'a> {
+    cos: &'a [f32],
+    sin: &'a [f32],
+    pairs: usize,
+    sign: f32,
+}
+
+/// The integer type that offsets are computed in.
+trait Offset: Copy {
+    /// `a · x + b · y`, all of which the check has proved to fit.
+    fn offset(a: usize, x: usize, b: usize, y: usize) -> usize;
+}
+macro_rules! offset {
+    ($($integer:ty)*) => {$(
+        impl Offset for $integer {
+            #[inline(always)]
+            fn offset(a: usize, x: usize, b: usize, y: usize) -> usize {
+                let [a, x, b, y] = [a, x, b, y].map(|value| value as $integer);
+                (a * x + b * y) as usize
+            }
+        }
+    )*};
+}
+offset!(u32 u64);
+
+/// Which elements of a head form a pair.
+trait Pairs {
+    fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32);
+}
+
+/// The rotation of one pair.
+#[inline(always)]
+fn turn(a: &mut f32, b: &mut f32, cos: f32, sin: f32) {
+    let (x, y) = (*a, *b);
+    *a = x.mul_add(cos, -(y * sin));
+    *b = y.mul_add(cos, x * sin);
+}
+
+struct Halves;
+impl Pairs for Halves {
+    #[inline(always)]
+    fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+        let (a, b) = head.split_at_mut(cos.len());
+        for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+            turn(a, b, *cos, sign * sin);
+        }
+    }
+}
+
+struct Interleaved;
+impl Pairs for Interleaved {
+    #[inline(always)]
+    fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+        let (pairs, _) = head.as_chunks_mut::<2>();
+        for (([a, b], cos), sin) in pairs.iter_mut().zip(cos).zip(sin) {
+            turn(a, b, *cos, sign * sin);
+        }
+    }
+}
+
+vectorize! {
+    fn rotate_block<I: Offset, P: Pairs>(
+        q: &mut [f32],
+        k: &mut [f32],
+        layouts: [Layout; 2],
+        angles: Angles<'_>,
+        tokens: usize,
+    ) {
+        let pairs = angles.pairs;
+        for token in 0..tokens {
+            let cos = &angles.cos[token * pairs..(token + 1) * pairs];
+            let sin = &angles.sin[token * pairs..(token + 1) * pairs];
+            for (rows, layout) in [&mut *q, &mut *k].into_iter().zip(layouts) {
+                for head in 0..layout.heads {
+                    let start = I::offset(token, layout.row_stride, head, layout.head_dim);
+                    P::rotate(&mut rows[start..start + 2 * pairs], cos, sin, angles.sign);
+                }
+            }
+        }
+    }
+}
