@@ -54,6 +54,7 @@ struct Global {
 #[derive(Subcommand)]
 enum Command {
     Completions(commands::completions::Args),
+    Pack(commands::pack::Args),
 }
 
 impl Cli {
@@ -62,6 +63,7 @@ impl Cli {
         let terminal = Terminal::new(self.global.json, self.global.threads, self.global.color)?;
         match self.command {
             Command::Completions(args) => commands::completions::run(args, &terminal),
+            Command::Pack(args) => commands::pack::run(args, &terminal),
         }
     }
 }

@@ -20,6 +20,9 @@ mod source;
 mod template;
 mod tokenizer;
 
+/// What this crate's sequences are packed with, for callers that depend on this crate alone.
+pub use tightrope_packing as packing;
+
 pub use error::{BadRow, DataError, Key, KeyPath, Place, RowProblem};
 pub use inspect::{InspectedToken, inspect};
 pub use load::{Dataset, Origin, load};

@@ -88,4 +88,12 @@ pub enum PackError {
         /// Tokens in it.
         tokens: u64,
     },
+    /// A stored packing has fewer packs than it says are possible.
+    #[error("stored packing has {packs} packs, fewer than its lower bound of {lower_bound}")]
+    StoredBound {
+        /// What it says.
+        lower_bound: u64,
+        /// What it has.
+        packs: usize,
+    },
 }

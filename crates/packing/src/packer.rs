@@ -1,11 +1,13 @@
 //! From lengths or a histogram to packs: the one entry point.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Algorithm, CutCounts, Histogram, Implementation, Layout, Limits, MAX_CAPACITY, Overlong,
-    PackError, Packing, Piece, Strategies, assign::assign, bound::lower_bound, overlong::Pieces,
-    packing::Storage, random::Random,
+    Algorithm, CutCounts, Histogram, HistogramPacker, Implementation, Improved, Layout, Limits,
+    MAX_CAPACITY, Overlong, PackError, Packing, Piece, Strategies, assign::assign,
+    bound::lower_bound, improve, overlong::Pieces, packing::Storage, random::Random,
 };
 
 /// What to pack and how.
@@ -33,6 +35,11 @@ pub struct Packer {
     /// Packs that `streaming` keeps open.
     #[serde(default = "default_window")]
     pub window: usize,
+    /// Milliseconds to spend on fewer packs than the algorithm finds ([`improve`](crate::improve));
+    /// the packs then depend on the machine's speed. Has no effect on algorithms that take the
+    /// sequences as they come, nor on batches.
+    #[serde(default)]
+    pub improve_ms: u64,
     /// What to do with sequences longer than the capacity.
     #[serde(default)]
     pub overlong: Overlong,
@@ -109,6 +116,7 @@ impl Packer {
             depth: None,
             batch_size: default_batch_size(),
             window: default_window(),
+            improve_ms: 0,
             overlong: Overlong::default(),
             seed: None,
         }
@@ -144,10 +152,11 @@ impl Packer {
         let limits = self.limits()?;
         let mut pieces = Pieces::new(lengths, self.longest(), self.overlong)?;
         let layout = self.algorithm.layout();
-        let (storage, cuts) = match self.algorithm.implementation() {
+        let (storage, cuts, improved) = match self.algorithm.implementation() {
             Implementation::Histogram(packer) => {
-                let strategies = packer.pack(&pieces.histogram, &limits)?;
-                (assign(&pieces, &strategies, self.seed)?, pieces.cuts)
+                let improved = self.pack_and_improve(packer, &pieces.histogram, &limits)?;
+                let storage = assign(&pieces, &improved.strategies, self.seed)?;
+                (storage, pieces.cuts, improved.lower_bound)
             }
             Implementation::Ordered(packer) => {
                 let mut storage = Storage::default();
@@ -163,10 +172,17 @@ impl Packer {
                 if let Some(seed) = self.seed {
                     storage.shuffle(&mut Random::new(seed, 0));
                 }
-                (storage, cuts)
+                (storage, cuts, 0)
             }
         };
-        Ok(Packing::from_parts(layout, self.capacity, storage, cuts))
+        let bound = self.lower_bound(&pieces.histogram).max(improved);
+        Ok(Packing::from_parts(
+            layout,
+            self.capacity,
+            bound,
+            storage,
+            cuts,
+        ))
     }
 
     /// Packs a histogram. Algorithms that depend on the order of the sequences see them in an order
@@ -175,9 +191,12 @@ impl Packer {
         let limits = self.limits()?;
         let (histogram, cuts) = histogram.fit(self.longest(), self.overlong)?;
         let mut cost = Cost::new(self.algorithm.layout(), limits.capacity);
+        let mut bound = 0;
         let strategies = match self.algorithm.implementation() {
             Implementation::Histogram(packer) => {
-                let strategies = packer.pack(&histogram, &limits)?;
+                let improved = self.pack_and_improve(packer, &histogram, &limits)?;
+                let strategies = improved.strategies;
+                bound = improved.lower_bound;
                 for (count, runs) in strategies.iter() {
                     let lengths = runs.iter().map(|run| (run.length, run.repeat));
                     cost.add(count, lengths);
@@ -201,10 +220,28 @@ impl Packer {
             packs: cost.packs,
             tokens: histogram.tokens(),
             computed_tokens: cost.computed,
-            lower_bound: self.lower_bound(&histogram),
+            lower_bound: self.lower_bound(&histogram).max(bound),
             cuts,
             strategies,
         })
+    }
+
+    fn pack_and_improve(
+        &self,
+        packer: &dyn HistogramPacker,
+        histogram: &Histogram,
+        limits: &Limits,
+    ) -> Result<Improved, PackError> {
+        let strategies = packer.pack(histogram, limits)?;
+        if self.improve_ms == 0 || self.algorithm.layout() != Layout::Packed {
+            let lower_bound = 0;
+            return Ok(Improved {
+                strategies,
+                lower_bound,
+            });
+        }
+        let budget = Duration::from_millis(self.improve_ms);
+        improve(histogram, limits, &strategies, budget)
     }
 
     /// The fewest packs that the algorithm's rules could allow, of lengths that fit.

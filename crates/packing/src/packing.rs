@@ -79,22 +79,31 @@ impl Storage {
 
 /// Packs of pieces of sequences, and the account of what is not packed in full.
 ///
-/// 12 bytes a piece and 4 a pack. Serialized as `layout`, `capacity`, `ends` (where each pack ends
+/// 12 bytes a piece and 4 a pack. Serialized as `layout`, `capacity`,
+/// `lower_bound`, `ends` (where each pack ends
 /// among the pieces), `pieces` (`[sequence, start, length]`) and `cuts`; checked when read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct Packing {
     layout: Layout,
     capacity: u64,
+    lower_bound: u64,
     storage: Storage,
     cuts: Cuts,
 }
 
 impl Packing {
-    pub(crate) fn from_parts(layout: Layout, capacity: u64, storage: Storage, cuts: Cuts) -> Self {
+    pub(crate) fn from_parts(
+        layout: Layout,
+        capacity: u64,
+        lower_bound: u64,
+        storage: Storage,
+        cuts: Cuts,
+    ) -> Self {
         Self {
             layout,
             capacity,
+            lower_bound,
             storage,
             cuts,
         }
@@ -126,6 +135,10 @@ impl Packing {
     /// The capacity that was packed to.
     pub fn capacity(&self) -> u64 {
         self.capacity
+    }
+    /// No packing by the same rules has fewer packs: as many as there are = optimal.
+    pub fn lower_bound(&self) -> u64 {
+        self.lower_bound
     }
     /// What is not packed in full and in one piece.
     pub fn cuts(&self) -> &Cuts {
@@ -185,6 +198,7 @@ impl Packing {
 struct Stored {
     layout: Layout,
     capacity: u64,
+    lower_bound: u64,
     ends: Vec<u32>,
     pieces: Vec<Piece>,
     cuts: Cuts,
@@ -195,6 +209,7 @@ impl From<Packing> for Stored {
         Self {
             layout: packing.layout,
             capacity: packing.capacity,
+            lower_bound: packing.lower_bound,
             ends: packing.storage.ends,
             pieces: packing.storage.pieces,
             cuts: packing.cuts,
@@ -236,9 +251,16 @@ impl TryFrom<Stored> for Packing {
                 return Err(PackError::StoredPack { pack, tokens });
             }
         }
+        if stored.lower_bound > storage.ends.len() as u64 {
+            return Err(PackError::StoredBound {
+                lower_bound: stored.lower_bound,
+                packs: storage.ends.len(),
+            });
+        }
         Ok(Self::from_parts(
             stored.layout,
             capacity,
+            stored.lower_bound,
             storage,
             stored.cuts,
         ))

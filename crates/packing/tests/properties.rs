@@ -25,7 +25,7 @@ prop_compose! {
         overlong in prop::sample::select(&[Overlong::Truncate, Overlong::Split, Overlong::Drop]),
         seed in prop::option::of(any::<u64>()),
     ) -> Packer {
-        Packer { algorithm, capacity, depth, batch_size, window, overlong, seed }
+        Packer { algorithm, capacity, depth, batch_size, window, overlong, seed, improve_ms: 0 }
     }
 }
 
@@ -110,6 +110,9 @@ proptest! {
             prop_assert_eq!(counted.cuts, packing.cuts().counts(capacity));
         }
         prop_assert!(counted.lower_bound <= packing.len() as u64);
+        if packer.algorithm != Algorithm::Wrapped {
+            prop_assert_eq!(counted.lower_bound, packing.lower_bound());
+        }
         if let Some(strategies) = counted.strategies {
             prop_assert_eq!(counted.packs, packing.len() as u64);
             prop_assert_eq!(counted.computed_tokens, packing.computed_tokens());

@@ -3,3 +3,4 @@
 //! A new command is a file here, a variant of `Command` in `cli.rs`, and a line in the README.
 
 pub mod completions;
+pub mod pack;

@@ -2,6 +2,7 @@
 
 pub(crate) mod math;
 pub(crate) mod matmul;
+pub(crate) mod scratch;
 
 /// Elements of a block: some ten microseconds of work, and small enough for the second-level cache.
 const BLOCK_ELEMENTS: usize = 16 * 1024;

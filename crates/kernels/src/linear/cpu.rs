@@ -39,7 +39,7 @@ impl Linear for Cpu {
         };
         let output = Output::rows(y.as_mut_slice::<f32>()?, outputs);
         let Some(lora) = lora else {
-            product(self, (tokens, outputs), &[base], bias, output);
+            product(self, (tokens, outputs), &[base], bias, output)?;
             return Ok(());
         };
         let rank = lora.a.shape()[0];
@@ -60,7 +60,7 @@ impl Linear for Cpu {
             &[down],
             Base::Zero,
             Output::rows(xa, rank),
-        );
+        )?;
         let up = Term {
             a: Operand::Rows(&Matrix::new(xa, rank)),
             b: Operand::Rows(&Matrix::new(lora.b.as_slice::<f32>()?, rank)),
@@ -68,7 +68,7 @@ impl Linear for Cpu {
             alpha: lora.scale,
             gate: None,
         };
-        product(self, (tokens, outputs), &[base, up], bias, output);
+        product(self, (tokens, outputs), &[base, up], bias, output)?;
         Ok(())
     }
 
@@ -102,7 +102,7 @@ impl Linear for Cpu {
         let Some(lora) = lora else {
             if let Some(dx) = dx {
                 let output = Output::rows(dx.as_mut_slice::<f32>()?, inputs);
-                product(self, (tokens, inputs), &[base], start, output);
+                product(self, (tokens, inputs), &[base], start, output)?;
             }
             return Ok(());
         };
@@ -118,7 +118,7 @@ impl Linear for Cpu {
             &[up],
             Base::Zero,
             Output::rows(dyb, rank),
-        );
+        )?;
         let Some(dx) = dx else {
             return Ok(());
         };
@@ -131,7 +131,7 @@ impl Linear for Cpu {
             gate: mask.as_ref().map(|mask| mask as &dyn Gate),
         };
         let output = Output::rows(dx.as_mut_slice::<f32>()?, inputs);
-        product(self, (tokens, inputs), &[base, down], start, output);
+        product(self, (tokens, inputs), &[base, down], start, output)?;
         Ok(())
     }
 
@@ -164,7 +164,7 @@ impl Linear for Cpu {
         if let Some(dweight) = dweight {
             let output = Output::rows(dweight.as_mut_slice::<f32>()?, inputs);
             let term = over_tokens(&dy_matrix, &x, 1.0);
-            product(self, (outputs, inputs), &[term], Base::Output, output);
+            product(self, (outputs, inputs), &[term], Base::Output, output)?;
         }
         if let Some(dbias) = dbias {
             add_rows(dbias.as_mut_slice::<f32>()?, dy_matrix.data, tokens);
@@ -182,12 +182,12 @@ impl Linear for Cpu {
         let dyb = Matrix::new(lora.dyb.as_slice::<f32>()?, rank);
         let term = over_tokens(&dyb, x, lora.scale);
         let da = Output::rows(lora.da.as_mut_slice::<f32>()?, inputs);
-        product(self, (rank, inputs), &[term], Base::Output, da);
+        product(self, (rank, inputs), &[term], Base::Output, da)?;
         // Transposed, so that the narrow side is the one whose packing costs more.
         let xa = Matrix::new(lora.xa.as_slice::<f32>()?, rank);
         let term = over_tokens(&xa, &dy_matrix, lora.scale);
         let db = Output::columns(lora.db.as_mut_slice::<f32>()?, rank);
-        product(self, (rank, outputs), &[term], Base::Output, db);
+        product(self, (rank, outputs), &[term], Base::Output, db)?;
         Ok(())
     }
 }

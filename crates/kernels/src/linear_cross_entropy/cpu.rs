@@ -102,7 +102,7 @@ fn run(
             gate: None,
         };
         let output = Output::rows(logits, vocabulary);
-        product(cpu, (chunk.len(), vocabulary), &[term], Base::Zero, output);
+        product(cpu, (chunk.len(), vocabulary), &[term], Base::Zero, output)?;
 
         let factor = gradient.as_ref().map(|g| g.scale * logit_scale);
         cpu.install(|| {
@@ -130,7 +130,7 @@ fn run(
                 gate: None,
             };
             let output = Output::rows(dweight, hidden);
-            product(cpu, (vocabulary, hidden), &[term], Base::Output, output);
+            product(cpu, (vocabulary, hidden), &[term], Base::Output, output)?;
         }
         let term = Term {
             a: Operand::Rows(&dlogits),
@@ -140,7 +140,7 @@ fn run(
             gate: None,
         };
         let output = Output::rows(gathered, hidden);
-        product(cpu, (chunk.len(), hidden), &[term], Base::Zero, output);
+        product(cpu, (chunk.len(), hidden), &[term], Base::Zero, output)?;
         for (row, &(t, _)) in gathered.chunks_exact(hidden.max(1)).zip(chunk) {
             gradient.dx[t * hidden..][..hidden].copy_from_slice(row);
         }

@@ -1,12 +1,23 @@
 //! The matrix product of the CPU: `C = base + Σ_terms alpha · gate(A·B)`.
+//!
+//! After Goto and van de Geijn (2008): panels packed into contiguous memory, a tile of the result
+//! held in registers (`micro`). Each element of the result is a sum over blocks of its `k`, and the
+//! blocks depend on the length of the sum alone; so its bits depend neither on the number of threads,
+//! nor on the other rows and columns of the product.
 
+mod drive;
+mod micro;
+mod pack;
+mod small;
 mod source;
+#[cfg(test)]
+mod tests;
 
+pub(crate) use drive::product;
+pub(crate) use small::{Left, small_product};
 pub(crate) use source::{Matrix, Rows, Weight};
 
-use rayon::prelude::*;
 use std::ops::Range;
-use tightrope_device::Cpu;
 
 /// One side of a product: element `(i, p)`, `p` being the index that is summed over.
 #[derive(Clone, Copy)]
@@ -46,74 +57,9 @@ pub(crate) enum Base<'a> {
 
 /// Where the result goes: element `(i, j)` to `data[i · row_stride + j · column_stride]`.
 pub(crate) struct Output<'a> {
-    pub(crate) data: &'a mut [f32],
-    pub(crate) row_stride: usize,
-    pub(crate) column_stride: usize,
-}
-
-/// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])`.
-pub(crate) fn product(
-    cpu: &Cpu,
-    (m, n): (usize, usize),
-    terms: &[Term<'_>],
-    base: Base<'_>,
-    output: Output<'_>,
-) {
-    let mut result = vec![0f32; m * n];
-    for i in 0..m {
-        for j in 0..n {
-            result[i * n + j] = match base {
-                Base::Zero => 0.0,
-                Base::Bias(bias) => bias[j],
-                Base::Output => output.data[i * output.row_stride + j * output.column_stride],
-            };
-        }
-    }
-    for term in terms {
-        let dense = |operand: Operand<'_>, count: usize| -> Vec<f32> {
-            let mut out = vec![0f32; count * term.k];
-            match operand {
-                Operand::Rows(rows) => {
-                    let mut scratch = vec![0f32; term.k];
-                    for (i, out) in out.chunks_exact_mut(term.k.max(1)).enumerate() {
-                        out.copy_from_slice(rows.row(i, 0..term.k, &mut scratch));
-                    }
-                }
-                Operand::Columns(rows) => {
-                    let mut scratch = vec![0f32; count];
-                    for p in 0..term.k {
-                        for (i, &v) in rows.row(p, 0..count, &mut scratch).iter().enumerate() {
-                            out[i * term.k + p] = v;
-                        }
-                    }
-                }
-            }
-            out
-        };
-        let (a, b) = (dense(term.a, m), dense(term.b, n));
-        cpu.install(|| {
-            result
-                .par_chunks_mut(n.max(1))
-                .enumerate()
-                .for_each(|(i, row)| {
-                    let mut values = vec![0f32; n];
-                    let a = &a[i * term.k..][..term.k];
-                    for (j, value) in values.iter_mut().enumerate() {
-                        let b = &b[j * term.k..][..term.k];
-                        *value = a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>() * term.alpha;
-                    }
-                    if let Some(gate) = term.gate {
-                        gate.apply(i, 0..n, &mut values);
-                    }
-                    row.iter_mut().zip(&values).for_each(|(r, v)| *r += v);
-                });
-        });
-    }
-    for i in 0..m {
-        for j in 0..n {
-            output.data[i * output.row_stride + j * output.column_stride] = result[i * n + j];
-        }
-    }
+    data: &'a mut [f32],
+    row_stride: usize,
+    column_stride: usize,
 }
 
 impl<'a> Output<'a> {

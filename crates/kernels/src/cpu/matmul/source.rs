@@ -13,6 +13,11 @@ pub(crate) trait Rows: Sync {
     /// The elements `columns` of `row`, decoded into `scratch` (at least as long) unless they are
     /// stored as f32.
     fn row<'s>(&'s self, row: usize, columns: Range<usize>, scratch: &'s mut [f32]) -> &'s [f32];
+
+    /// The elements and the distance between rows, if they are stored as f32.
+    fn plain(&self) -> Option<(&[f32], usize)> {
+        None
+    }
 }
 
 /// Rows of `stride` elements, one after the other.
@@ -36,6 +41,10 @@ impl<'a, T> Matrix<'a, T> {
 impl Rows for Matrix<'_, f32> {
     fn row<'s>(&'s self, row: usize, columns: Range<usize>, _: &'s mut [f32]) -> &'s [f32] {
         self.slice(row, columns)
+    }
+
+    fn plain(&self) -> Option<(&[f32], usize)> {
+        Some((self.data, self.stride))
     }
 }
 

@@ -1,0 +1,94 @@
+//! Reads lengths and histograms; a bad value is named with its file and place.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use tightrope_data::packing::Histogram;
+
+/// What there is to pack.
+pub struct Input {
+    /// Where it is from.
+    pub name: PathBuf,
+    /// Every length in order, unless only the histogram is known.
+    pub lengths: Option<Vec<u32>>,
+    /// How often each length occurs.
+    pub histogram: Histogram,
+}
+
+/// One length a line, streamed; ends of lines may be `\n` or `\r\n`.
+pub fn lengths(file: &Path) -> anyhow::Result<Input> {
+    let reading = || format!("cannot read {}", file.display());
+    let opened = File::open(file).with_context(reading)?;
+    let bar = ProgressBar::new(opened.metadata().with_context(reading)?.len());
+    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {eta}";
+    bar.set_style(ProgressStyle::with_template(style)?);
+    bar.set_message("reading lengths");
+    let mut reader = BufReader::with_capacity(1 << 20, bar.wrap_read(opened));
+    let mut lengths = Vec::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // One byte more than the longest length with its end tells a line that is too long.
+        let read = std::io::Read::take(&mut reader, MAX_LINE).read_until(b'\n', &mut line);
+        if read.with_context(reading)? == 0 {
+            break;
+        }
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let length = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
+        let Some(length) = length.filter(|_| !text.starts_with(b"+")) else {
+            bar.abandon();
+            bail!(
+                "{}:{}: `{}` is not a length from 0 to {}",
+                file.display(),
+                lengths.len() + 1,
+                String::from_utf8_lossy(text).escape_debug(),
+                u32::MAX
+            );
+        };
+        lengths.push(length);
+    }
+    bar.finish_and_clear();
+    let histogram = Histogram::from_lengths(lengths.iter().copied());
+    Ok(Input {
+        name: file.to_owned(),
+        histogram: histogram.with_context(|| file.display().to_string())?,
+        lengths: Some(lengths),
+    })
+}
+
+const MAX_LINE: u64 = 64;
+
+/// A JSON array, or an object with an array `counts`.
+pub fn histogram(file: &Path) -> anyhow::Result<Input> {
+    let reading = || format!("cannot read {}", file.display());
+    let text = std::fs::read(file).with_context(reading)?;
+    let json: serde_json::Value = serde_json::from_slice(&text).with_context(reading)?;
+    let array = json.as_array().or_else(|| json.get("counts")?.as_array());
+    let Some(array) = array else {
+        bail!(
+            "{}: neither an array nor an object with an array `counts`",
+            file.display()
+        );
+    };
+    let counts = array.iter().enumerate().map(|(index, value)| {
+        let count = value.as_u64();
+        count.with_context(|| {
+            format!(
+                "{}: count {index} is {value}, not a number of sequences",
+                file.display()
+            )
+        })
+    });
+    let counts = counts.collect::<anyhow::Result<Vec<u64>>>()?;
+    Ok(Input {
+        name: file.to_owned(),
+        lengths: None,
+        histogram: Histogram::from_counts(&counts).with_context(|| file.display().to_string())?,
+    })
+}

@@ -1,0 +1,173 @@
+//! `tightrope pack`: the stable JSON, what it writes, and what it says about bad files.
+
+use std::{path::Path, process::Command};
+
+use serde_json::Value;
+
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn pack(folder: &Path, arguments: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tightrope"));
+    let output = command
+        .current_dir(folder)
+        .arg("pack")
+        .args(arguments)
+        .output()
+        .unwrap();
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn all_algorithms_as_json() {
+    let counts = "[0, 0, 4, 0, 0, 0, 4]";
+    let object = format!("{{\"counts\": {counts}}}");
+    let folder = folder(&[("a.json", counts), ("b.json", &object)]);
+    for file in ["a.json", "b.json"] {
+        let ran = pack(
+            folder.path(),
+            &["--histogram", file, "--capacity", "10", "--json"],
+        );
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let rows: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
+        let names: Vec<&str> = rows
+            .iter()
+            .map(|r| r["algorithm"].as_str().unwrap())
+            .collect();
+        let expected = [
+            "best-fit",
+            "first-fit",
+            "spfhp",
+            "lpfhp",
+            "nnlshp",
+            "streaming",
+            "wrapped",
+        ];
+        assert_eq!(names, expected);
+        for row in &rows {
+            assert!(row["packs"].as_u64().unwrap() >= row["lower_bound"].as_u64().unwrap());
+            assert!(row["seconds"].as_f64().unwrap() >= 0.0);
+        }
+        assert_eq!(rows[0]["packs"], 4);
+        assert_eq!(rows[0]["efficiency"], 1.0);
+        assert_eq!(rows[0]["depth"], Value::Null);
+        assert_eq!(rows[4]["depth"], 3);
+    }
+}
+
+#[test]
+fn one_algorithm_with_a_depth() {
+    let folder = folder(&[("lengths", "3\n3\r\n3\n3")]);
+    let arguments = [
+        "--lengths",
+        "lengths",
+        "--capacity",
+        "12",
+        "--depth",
+        "2",
+        "--json",
+    ];
+    let ran = pack(
+        folder.path(),
+        &[&arguments[..], &["--algorithm", "lpfhp"]].concat(),
+    );
+    let rows: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(
+        (&rows[0]["packs"], &rows[0]["depth"]),
+        (&2.into(), &2.into())
+    );
+}
+
+#[test]
+fn the_table_the_drawing_and_the_packing() {
+    let folder = folder(&[("lengths", "7\n3\n12\n0\n5\n")]);
+    let arguments = ["--lengths", "lengths", "--capacity", "10"];
+    let files = ["--svg", "packs.svg", "--write", "packing.json"];
+    let ran = pack(folder.path(), &[&arguments[..], &files].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    for said in [
+        "5 sequences",
+        "1 truncated",
+        "2 tokens lost",
+        "optimal",
+        "Batches of 8",
+    ] {
+        assert!(ran.stdout.contains(said), "{said}:\n{}", ran.stdout);
+    }
+    let svg = std::fs::read_to_string(folder.path().join("packs.svg")).unwrap();
+    assert!(svg.contains("Sequences by length") && svg.contains("how full"));
+    let stored = std::fs::read(folder.path().join("packing.json")).unwrap();
+    let packing: tightrope_data::packing::Packing = serde_json::from_slice(&stored).unwrap();
+    assert_eq!((packing.len(), packing.tokens()), (3, 25));
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        3,
+        "nothing temporary is left"
+    );
+}
+
+#[test]
+fn bad_files_are_named_with_the_place() {
+    let long = "9".repeat(1000);
+    let files = [
+        ("letter", "5\n1a\n", "letter:2: `1a`"),
+        ("blank", "5\n\n6\n", "blank:2: ``"),
+        ("negative", "-5\n", "negative:1: `-5`"),
+        ("large", "4294967296\n", "large:1: `4294967296`"),
+        ("endless", &long, "endless:1: `999"),
+    ];
+    for (name, text, expected) in files {
+        let folder = folder(&[(name, text)]);
+        let ran = pack(folder.path(), &["--lengths", name, "--capacity", "10"]);
+        assert_eq!(ran.code, Some(1));
+        assert!(ran.stderr.contains(expected), "{}", ran.stderr);
+    }
+    let files = [
+        ("[1, -2]", "count 1 is -2"),
+        ("[1, 2.5]", "count 1 is 2.5"),
+        ("{\"count\": []}", "neither an array"),
+        ("[1,", "cannot read h.json"),
+        ("[18446744073709551615, 1]", "overflows 64 bits at length 2"),
+    ];
+    for (text, expected) in files {
+        let folder = folder(&[("h.json", text)]);
+        let ran = pack(
+            folder.path(),
+            &["--histogram", "h.json", "--capacity", "10"],
+        );
+        assert_eq!(ran.code, Some(1));
+        assert!(ran.stderr.contains(expected), "{expected}: {}", ran.stderr);
+    }
+    let folder = folder(&[("lengths", "5\n20\n"), ("h.json", "[1]")]);
+    let fails = |arguments: &[&str], expected: &str| {
+        let ran = pack(folder.path(), arguments);
+        assert_eq!(ran.code, Some(1));
+        assert!(ran.stderr.contains(expected), "{expected}: {}", ran.stderr);
+    };
+    let lengths = ["--lengths", "lengths", "--capacity"];
+    fails(&[&lengths[..], &["0"]].concat(), "capacity 0");
+    let strict = [&lengths[..], &["10", "--overlong", "error"]].concat();
+    fails(&strict, "sequence 1 has 20 tokens");
+    let write = ["--histogram", "h.json", "--capacity", "10", "--write", "x"];
+    fails(&write, "--write needs");
+    fails(
+        &["--lengths", "none", "--capacity", "10"],
+        "cannot read none",
+    );
+}

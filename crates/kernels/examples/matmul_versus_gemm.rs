@@ -1,0 +1,295 @@
+//! Matrix products of linear layers beside the `gemm` crate and the processor's measured peak.
+//!
+//! `cargo run --release -p tightrope-kernels --example matmul_versus_gemm [THREADS]`
+
+use std::{hint::black_box, time::Instant};
+use tightrope_device::{Cpu, DType, Tensor};
+use tightrope_kernels::{
+    Check,
+    linear::{BackwardInput, BackwardWeights, Forward, Linear, Shape},
+};
+use tightrope_testkit::Random;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    let threads = std::env::args().nth(1).map_or(Ok(2), |text| text.parse())?;
+    let cpu = Cpu::new(threads)?;
+    println!(
+        "{threads} threads; GFLOP/s of us, of gemm, ratio; share of the peak beside each shape"
+    );
+    let mut ratios = Vec::new();
+    for tokens in [1, 8, 64, 512, 2048] {
+        for (inputs, outputs) in [(576, 576), (576, 1536), (1536, 576)] {
+            let shape = Shape {
+                tokens,
+                inputs,
+                outputs,
+            };
+            let row = measure(&cpu, shape)?;
+            if tokens >= 512 {
+                ratios.extend(row);
+            }
+        }
+    }
+    let mean = ratios.iter().map(|r: &(f64, f64)| r.0.ln()).sum::<f64>() / ratios.len() as f64;
+    let peak = ratios.iter().map(|r| r.1.ln()).sum::<f64>() / ratios.len() as f64;
+    println!(
+        "from 512 tokens on, geometric means: {:.3} of gemm, {:.1} % of peak",
+        mean.exp(),
+        100.0 * peak.exp()
+    );
+    Ok(())
+}
+
+fn cpu_time() -> f64 {
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `t` is a valid place for the answer.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut t) };
+    t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
+}
+
+/// Best of several repetitions, ours and theirs alternating, in seconds.
+fn best_of(mut ours: impl FnMut(), mut theirs: impl FnMut()) -> (f64, f64) {
+    let mut best = (f64::INFINITY, f64::INFINITY);
+    let time = |f: &mut dyn FnMut()| {
+        let start = cpu_time();
+        f();
+        cpu_time() - start
+    };
+    let start = Instant::now();
+    let mut repetitions = 0;
+    while repetitions < 5 || start.elapsed().as_millis() < 150 {
+        best.0 = time(&mut ours).min(best.0);
+        best.1 = time(&mut theirs).min(best.1);
+        repetitions += 1;
+    }
+    best
+}
+
+/// Prints one shape; returns (ratio to gemm, share of peak) of NT, NN and TN.
+fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
+    let Shape {
+        tokens,
+        inputs,
+        outputs,
+    } = shape;
+    let mut random = Random::new(1);
+    let x = Tensor::from_slice(cpu, &[tokens, inputs], &random.normal(tokens * inputs, 1.0))?;
+    let dy = Tensor::from_slice(
+        cpu,
+        &[tokens, outputs],
+        &random.normal(tokens * outputs, 1.0),
+    )?;
+    let w = Tensor::from_slice(
+        cpu,
+        &[outputs, inputs],
+        &random.normal(outputs * inputs, 1.0),
+    )?;
+    let mut y = Tensor::zeros(cpu, DType::F32, &[tokens, outputs])?;
+    let mut dx = Tensor::zeros(cpu, DType::F32, &[tokens, inputs])?;
+    let mut dw = Tensor::zeros(cpu, DType::F32, &[outputs, inputs])?;
+    let theirs = |c: &mut [f32], m, k, n, a: (&[f32], bool), b: (&[f32], bool), add: bool| {
+        // Strides (column, row) of the operands as they are stored.
+        let (acs, ars) = if a.1 {
+            (m as isize, 1)
+        } else {
+            (1, k as isize)
+        };
+        let (bcs, brs) = if b.1 {
+            (k as isize, 1)
+        } else {
+            (1, n as isize)
+        };
+        let parallelism = match cpu.threads() {
+            1 => gemm::Parallelism::None,
+            threads => gemm::Parallelism::Rayon(threads),
+        };
+        // SAFETY: every slice has the length that its sizes and strides name.
+        cpu.install(|| unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                c.as_mut_ptr(),
+                1,
+                n as isize,
+                add,
+                a.0.as_ptr(),
+                acs,
+                ars,
+                b.0.as_ptr(),
+                bcs,
+                brs,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        });
+    };
+    let (xs, dys, ws) = (
+        x.as_slice::<f32>()?,
+        dy.as_slice::<f32>()?,
+        w.as_slice::<f32>()?,
+    );
+    let mut c = vec![0f32; (tokens * inputs.max(outputs)).max(inputs * outputs)];
+    let peak = peak_flops(cpu);
+    let nt = best_of(
+        || {
+            let args = Forward {
+                x: &x,
+                weight: &w,
+                bias: None,
+                lora: None,
+                y: &mut y,
+                shape,
+            };
+            cpu.linear_forward(args.checked().expect("shapes fit"))
+                .expect("memory suffices");
+        },
+        || {
+            theirs(
+                &mut c,
+                tokens,
+                inputs,
+                outputs,
+                (xs, false),
+                (ws, true),
+                false,
+            )
+        },
+    );
+    check("NT", y.as_slice::<f32>()?, &c);
+    let nn = best_of(
+        || {
+            let args = BackwardInput {
+                dy: &dy,
+                weight: &w,
+                lora: None,
+                dx: Some(&mut dx),
+                accumulate: false,
+                shape,
+            };
+            let args = args.checked().expect("shapes fit");
+            cpu.linear_backward_input(args).expect("memory suffices");
+        },
+        || {
+            theirs(
+                &mut c,
+                tokens,
+                outputs,
+                inputs,
+                (dys, false),
+                (ws, false),
+                false,
+            )
+        },
+    );
+    check("NN", dx.as_slice::<f32>()?, &c);
+    c.fill(0.0);
+    let tn = best_of(
+        || {
+            let args = BackwardWeights {
+                x: &x,
+                dy: &dy,
+                dweight: Some(&mut dw),
+                dbias: None,
+                lora: None,
+                shape,
+            };
+            let args = args.checked().expect("shapes fit");
+            cpu.linear_backward_weights(args).expect("memory suffices");
+        },
+        || {
+            theirs(
+                &mut c,
+                outputs,
+                tokens,
+                inputs,
+                (dys, true),
+                (xs, false),
+                true,
+            )
+        },
+    );
+    check("TN", dw.as_slice::<f32>()?, &c);
+    // The machine may have slowed down in between.
+    let peak = peak.max(peak_flops(cpu));
+    let flops = 2.0 * tokens as f64 * inputs as f64 * outputs as f64;
+    print!("{tokens:>5} x {inputs:>4} -> {outputs:>4}:");
+    let rows = [("NT", nt), ("NN", nn), ("TN", tn)].map(|(name, (ours, theirs))| {
+        let share = flops / ours / peak;
+        print!(
+            "  {name} {:6.1} {:6.1} {:5.2} {:3.0} %",
+            flops / ours / 1e9,
+            flops / theirs / 1e9,
+            theirs / ours,
+            100.0 * share
+        );
+        (theirs / ours, share)
+    });
+    println!("   peak {:.1}", peak / 1e9);
+    Ok(rows)
+}
+
+fn check(name: &str, ours: &[f32], theirs: &[f32]) {
+    for (index, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        let close = (a - b).abs() <= 1e-3 + 1e-3 * b.abs();
+        assert!(close, "{name}[{index}]: {a} and {b}");
+    }
+}
+
+/// Fused multiply-adds a second on all threads, from registers alone, times two.
+fn peak_flops(cpu: &Cpu) -> f64 {
+    const STEPS: usize = 400_000;
+    let once = || {
+        let start = Instant::now();
+        cpu.install(|| {
+            rayon::broadcast(|_| {
+                let mut sums = [[0.5f32; 8]; 12];
+                chains(&mut sums, black_box(0.999), black_box(1e-3), STEPS);
+                black_box(sums);
+            });
+        });
+        let flops = 2 * STEPS * 12 * 8 * cpu.threads();
+        flops as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..5).map(|_| once()).fold(0.0, f64::max)
+}
+
+fn chains(sums: &mut [[f32; 8]; 12], a: f32, b: f32, steps: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the processor has AVX2 and FMA.
+        return unsafe { fused_chains(sums, a, b, steps) };
+    }
+    for _ in 0..steps {
+        sums.iter_mut()
+            .flatten()
+            .for_each(|sum| *sum = *sum * a + b);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn fused_chains(sums: &mut [[f32; 8]; 12], a: f32, b: f32, steps: usize) {
+    use std::arch::x86_64::*;
+    let (a, b) = (_mm256_set1_ps(a), _mm256_set1_ps(b));
+    // SAFETY: each sum has eight elements.
+    let mut registers = sums.map(|sum| unsafe { _mm256_loadu_ps(sum.as_ptr()) });
+    for _ in 0..steps {
+        for register in &mut registers {
+            *register = _mm256_fmadd_ps(*register, a, b);
+        }
+    }
+    for (sum, register) in sums.iter_mut().zip(registers) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(sum.as_mut_ptr(), register) };
+    }
+}

@@ -1,0 +1,365 @@
+//! The backward pass: probabilities are computed again, block by block.
+//!
+//! A unit of work is a key head of a range: five products for each pair of blocks. Where such units
+//! would leave threads idle, `dk` and `dv` are computed for each block of keys and `dq` for each
+//! block of queries on their own: seven products, with the same bits.
+
+use super::super::Backward;
+use super::Shared;
+use super::block::{BLOCK, Lanes, Layout, copy_rows, differentiate, dot, transpose};
+use crate::{
+    KernelError,
+    cpu::{
+        matmul::{Left, small_product},
+        scratch::Scratch,
+    },
+};
+use rayon::prelude::*;
+use std::{cmp::Reverse, ops::Range};
+use tightrope_device::Cpu;
+
+/// What one task computes.
+#[derive(Clone)]
+enum Task {
+    /// Everything of a key head and the query heads that share it.
+    KeyHead(usize),
+    /// `dk` and `dv` of some keys of a key head.
+    Keys(usize, Range<usize>),
+    /// `dq` of some queries of a query head.
+    Queries(usize, Range<usize>),
+}
+
+pub(super) fn run(cpu: &Cpu, args: Backward<'_, Cpu>) -> Result<(), KernelError> {
+    let config = &args.config;
+    let layouts = config
+        .ranges
+        .as_slice()
+        .iter()
+        .map(|&range| Layout::new(config, range));
+    let (dy, y) = (args.dy.as_slice::<f32>()?, args.y.as_slice::<f32>()?);
+    let dim = config.head_dim;
+    let delta = args.delta.as_mut_slice::<f32>()?;
+    for layout in layouts.clone() {
+        let rows = layout.query_row(0, 0)..layout.query_row(layout.queries(), 0);
+        cpu.install(|| {
+            let first = rows.start;
+            let delta = delta[rows].par_iter_mut().with_min_len(256);
+            delta.enumerate().for_each(|(row, delta)| {
+                let at = (first + row) * dim;
+                *delta = dot(&dy[at..at + dim], &y[at..at + dim]);
+            });
+        });
+    }
+    let pass = Pass {
+        cpu,
+        q: args.q.as_slice()?,
+        k: args.k.as_slice()?,
+        v: args.v.as_slice()?,
+        dy,
+        lse: args.lse.as_slice()?,
+        delta,
+        dq: Shared::new(args.dq.as_mut_slice()?),
+        dk: Shared::new(args.dk.as_mut_slice()?),
+        dv: Shared::new(args.dv.as_mut_slice()?),
+    };
+    let mut tasks = tasks(layouts, cpu.threads());
+    // The longest first, so that no thread starts one when the others are done.
+    tasks.sort_by_key(|task| Reverse(task.0));
+    cpu.install(|| {
+        tasks
+            .into_par_iter()
+            .with_max_len(1)
+            .try_for_each(|(_, layout, task)| match task {
+                Task::KeyHead(kv_head) => {
+                    let keys = 0..layout.keys();
+                    pass.keys(&layout, kv_head, keys, true)
+                }
+                Task::Keys(kv_head, keys) => pass.keys(&layout, kv_head, keys, false),
+                Task::Queries(head, queries) => pass.queries(&layout, head, queries),
+            })
+    })
+}
+
+/// The tasks with their cost in pairs of blocks.
+fn tasks(
+    layouts: impl Iterator<Item = Layout> + Clone,
+    threads: usize,
+) -> Vec<(usize, Layout, Task)> {
+    let pairs = |layout: &Layout| -> usize {
+        let blocks = layout.query_blocks();
+        blocks
+            .map(|start| {
+                layout
+                    .key_blocks(&Layout::block(start, layout.queries()))
+                    .count()
+            })
+            .sum()
+    };
+    let mut whole = Vec::new();
+    for layout in layouts.clone().filter(|layout| layout.keys() > 0) {
+        let cost = pairs(&layout) * (layout.heads / layout.kv_heads);
+        whole.extend((0..layout.kv_heads).map(|kv_head| (cost, layout, Task::KeyHead(kv_head))));
+    }
+    let total: usize = whole.iter().map(|task| task.0).sum();
+    // Loads of the threads when each takes the longest task that is left.
+    let mut loads = vec![0; threads.max(1)];
+    let mut costs: Vec<usize> = whole.iter().map(|task| task.0).collect();
+    costs.sort_by_key(|&cost| Reverse(cost));
+    for cost in costs {
+        if let Some(least) = loads.iter_mut().min() {
+            *least += cost;
+        }
+    }
+    let longest = loads.into_iter().max().unwrap_or(0);
+    // Seven products instead of five pay if they are divided evenly and these are not.
+    if 5 * longest * threads <= 7 * total {
+        return whole;
+    }
+    let mut split = Vec::new();
+    for layout in layouts {
+        let blocks = (0..layout.keys())
+            .step_by(BLOCK)
+            .map(|start| Layout::block(start, layout.keys()));
+        for keys in blocks {
+            let cost = layout.query_blocks_of(&keys).count() * layout.heads / layout.kv_heads;
+            let task = |kv_head| (4 * cost, layout, Task::Keys(kv_head, keys.clone()));
+            split.extend((0..layout.kv_heads).map(task));
+        }
+        for start in layout.query_blocks() {
+            let queries = Layout::block(start, layout.queries());
+            let cost = layout.key_blocks(&queries).count();
+            let task = |head| (3 * cost, layout, Task::Queries(head, queries.clone()));
+            split.extend((0..layout.heads).map(task));
+        }
+    }
+    split
+}
+
+struct Pass<'a> {
+    cpu: &'a Cpu,
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    dy: &'a [f32],
+    lse: &'a [f32],
+    delta: &'a [f32],
+    dq: Shared<'a>,
+    dk: Shared<'a>,
+    dv: Shared<'a>,
+}
+
+/// A block of queries of one head, ready for the kernel.
+struct QueryBlock<'a> {
+    queries: Range<usize>,
+    /// `[BLOCK, width]`.
+    q: &'a mut [f32],
+    dy: &'a mut [f32],
+    /// `[width, BLOCK]`.
+    qt: &'a mut [f32],
+    dyt: &'a mut [f32],
+    lse: Lanes,
+    delta: Lanes,
+}
+
+impl<'a> QueryBlock<'a> {
+    /// Elements of memory.
+    fn len(width: usize) -> usize {
+        4 * BLOCK * width
+    }
+
+    fn new(memory: &'a mut [f32], width: usize) -> Self {
+        let (q, rest) = memory.split_at_mut(BLOCK * width);
+        let (dy, rest) = rest.split_at_mut(BLOCK * width);
+        let (qt, dyt) = rest.split_at_mut(BLOCK * width);
+        Self {
+            queries: 0..0,
+            q,
+            dy,
+            qt,
+            dyt,
+            lse: [0.0; BLOCK],
+            delta: [0.0; BLOCK],
+        }
+    }
+
+    fn load(&mut self, pass: &Pass<'_>, layout: &Layout, head: usize, queries: Range<usize>) {
+        let (dim, width) = (layout.head_dim, layout.width());
+        let row = |query| layout.query_row(query, head);
+        for (to, t, from) in [
+            (&mut self.q, &mut self.qt, pass.q),
+            (&mut self.dy, &mut self.dyt, pass.dy),
+        ] {
+            copy_rows(to, width, from, dim, queries.clone(), |query| {
+                row(query) * dim
+            });
+            transpose(t, to, width, queries.len());
+        }
+        // Lanes without a query get the probability exp(−∞).
+        (self.lse, self.delta) = ([f32::INFINITY; BLOCK], [0.0; BLOCK]);
+        for (lane, query) in queries.clone().enumerate() {
+            self.lse[lane] = pass.lse[row(query)];
+            self.delta[lane] = pass.delta[row(query)];
+        }
+        self.queries = queries;
+    }
+}
+
+impl Pass<'_> {
+    /// Probabilities and the gradient of `q·k` of one pair of blocks, both `[keys, BLOCK]`.
+    fn pair(
+        &self,
+        layout: &Layout,
+        block: &QueryBlock<'_>,
+        kv_head: usize,
+        keys: &Range<usize>,
+        (p, ds): (&mut [f32], &mut [f32]),
+    ) {
+        let (dim, at) = (layout.head_dim, layout.key_at(keys.start, kv_head));
+        let stride = layout.kv_heads * dim;
+        let sizes = (keys.len(), block.queries.len().next_multiple_of(16), dim);
+        let left = |x| Left::Rows(x, stride);
+        small_product(
+            sizes,
+            left(&self.k[at..]),
+            (block.qt, BLOCK),
+            layout.scale,
+            false,
+            (p, BLOCK),
+        );
+        small_product(
+            sizes,
+            left(&self.v[at..]),
+            (block.dyt, BLOCK),
+            1.0,
+            false,
+            (ds, BLOCK),
+        );
+        layout.cap(p);
+        layout.mask(p, &block.queries, keys);
+        let inverse = layout.softcap.map_or(0.0, |softcap| 1.0 / softcap);
+        differentiate(p, ds, &block.lse, &block.delta, layout.scale, inverse);
+    }
+
+    /// `dk` and `dv` of `keys`; with `dq`, for which `keys` must be all, that of the queries too.
+    fn keys(
+        &self,
+        layout: &Layout,
+        kv_head: usize,
+        keys: Range<usize>,
+        with_dq: bool,
+    ) -> Result<(), KernelError> {
+        let (dim, width) = (layout.head_dim, layout.width());
+        let sums = keys.len() * width;
+        let len = QueryBlock::len(width) + 2 * BLOCK * (BLOCK + width) + 2 * sums;
+        let mut scratch = Scratch::take(self.cpu, len)?;
+        let (memory, rest) = scratch.split_at_mut(QueryBlock::len(width));
+        let (p, rest) = rest.split_at_mut(BLOCK * BLOCK);
+        let (ds, rest) = rest.split_at_mut(BLOCK * BLOCK);
+        let (k, rest) = rest.split_at_mut(BLOCK * width);
+        let (dq, rest) = rest.split_at_mut(BLOCK * width);
+        rest.fill(0.0);
+        let (dk, dv) = rest.split_at_mut(sums);
+        let mut block = QueryBlock::new(memory, width);
+        for head in layout.group(kv_head) {
+            for start in layout.query_blocks_of(&keys) {
+                block.load(self, layout, head, Layout::block(start, layout.queries()));
+                let count = block.queries.len();
+                dq.fill(0.0);
+                for start in layout
+                    .key_blocks(&block.queries)
+                    .filter(|start| keys.contains(start))
+                {
+                    let keys_here = Layout::block(start, layout.keys());
+                    let size = keys_here.len();
+                    let (p, ds) = (&mut p[..size * BLOCK], &mut ds[..size * BLOCK]);
+                    self.pair(layout, &block, kv_head, &keys_here, (p, ds));
+                    let at = (start - keys.start) * width;
+                    let sizes = (size, width, count);
+                    let to = (&mut dv[at..], width);
+                    small_product(
+                        sizes,
+                        Left::Rows(p, BLOCK),
+                        (block.dy, width),
+                        1.0,
+                        true,
+                        to,
+                    );
+                    let to = (&mut dk[at..], width);
+                    small_product(
+                        sizes,
+                        Left::Rows(ds, BLOCK),
+                        (block.q, width),
+                        1.0,
+                        true,
+                        to,
+                    );
+                    if with_dq {
+                        copy_rows(k, width, self.k, dim, keys_here, |key| {
+                            layout.key_at(key, kv_head)
+                        });
+                        let (sizes, to) = ((count, width, size), (&mut *dq, width));
+                        small_product(sizes, Left::Columns(ds, BLOCK), (k, width), 1.0, true, to);
+                    }
+                }
+                if with_dq {
+                    self.write_dq(layout, head, &block.queries, dq);
+                }
+            }
+        }
+        for (row, key) in keys.enumerate() {
+            let at = layout.key_at(key, kv_head);
+            // SAFETY: this task alone writes this key and head; ranges do not overlap.
+            let to = unsafe { (self.dk.part(at, dim), self.dv.part(at, dim)) };
+            to.0.copy_from_slice(&dk[row * width..][..dim]);
+            to.1.copy_from_slice(&dv[row * width..][..dim]);
+        }
+        Ok(())
+    }
+
+    /// `dq` of `queries`.
+    fn queries(
+        &self,
+        layout: &Layout,
+        head: usize,
+        queries: Range<usize>,
+    ) -> Result<(), KernelError> {
+        let (dim, width, kv_head) = (layout.head_dim, layout.width(), layout.kv_head(head));
+        let len = QueryBlock::len(width) + 2 * BLOCK * (BLOCK + width);
+        let mut scratch = Scratch::take(self.cpu, len)?;
+        let (memory, rest) = scratch.split_at_mut(QueryBlock::len(width));
+        let (p, rest) = rest.split_at_mut(BLOCK * BLOCK);
+        let (ds, rest) = rest.split_at_mut(BLOCK * BLOCK);
+        let (k, dq) = rest.split_at_mut(BLOCK * width);
+        let mut block = QueryBlock::new(memory, width);
+        block.load(self, layout, head, queries);
+        dq.fill(0.0);
+        for start in layout.key_blocks(&block.queries) {
+            let keys = Layout::block(start, layout.keys());
+            let (p, ds) = (&mut p[..keys.len() * BLOCK], &mut ds[..keys.len() * BLOCK]);
+            self.pair(layout, &block, kv_head, &keys, (p, ds));
+            let sizes = (block.queries.len(), width, keys.len());
+            copy_rows(k, width, self.k, dim, keys, |key| {
+                layout.key_at(key, kv_head)
+            });
+            small_product(
+                sizes,
+                Left::Columns(ds, BLOCK),
+                (k, width),
+                1.0,
+                true,
+                (dq, width),
+            );
+        }
+        self.write_dq(layout, head, &block.queries, dq);
+        Ok(())
+    }
+
+    fn write_dq(&self, layout: &Layout, head: usize, queries: &Range<usize>, dq: &[f32]) {
+        let (dim, width) = (layout.head_dim, layout.width());
+        for (dq, query) in dq.chunks_exact(width).zip(queries.clone()) {
+            // SAFETY: one task writes this query and head; ranges do not overlap.
+            let to = unsafe { self.dq.part(layout.query_row(query, head) * dim, dim) };
+            to.copy_from_slice(&dq[..dim]);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Blocks of queries and keys: which there are, who sees whom, and what is computed in them.
+
+use super::super::{Config, Range};
+use crate::cpu::math::{self, exp};
+use std::ops::Range as Span;
+use tightrope_device::{Cpu, vectorize};
+
+/// Queries, and keys, of a block.
+pub(super) const BLOCK: usize = 64;
+
+/// One value per query of a block.
+pub(super) type Lanes = [f32; BLOCK];
+
+/// What a range and the rules of the batch say about its blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) range: Range,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) scale: f32,
+    pub(super) window: usize,
+    pub(super) softcap: Option<f32>,
+}
+
+impl Layout {
+    pub(super) fn new(config: &Config<'_, Cpu>, range: Range) -> Self {
+        Self {
+            range,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            scale: config.scale,
+            window: config.window.unwrap_or(usize::MAX),
+            softcap: config.softcap,
+        }
+    }
+
+    /// `head_dim`, rounded up to what the kernel computes at a time.
+    pub(super) fn width(&self) -> usize {
+        self.head_dim.next_multiple_of(16)
+    }
+
+    pub(super) fn queries(&self) -> usize {
+        self.range.query_len as usize
+    }
+
+    pub(super) fn keys(&self) -> usize {
+        self.range.key_len as usize
+    }
+
+    /// Key at which query 0 stands.
+    pub(super) fn offset(&self) -> usize {
+        self.keys() - self.queries()
+    }
+
+    /// Query heads that share key head `kv_head`.
+    pub(super) fn group(&self, kv_head: usize) -> Span<usize> {
+        let size = self.heads / self.kv_heads;
+        kv_head * size..(kv_head + 1) * size
+    }
+
+    pub(super) fn kv_head(&self, head: usize) -> usize {
+        head * self.kv_heads / self.heads
+    }
+
+    /// Index of query `query` of `head` in `lse`; times `head_dim`, in `q`.
+    pub(super) fn query_row(&self, query: usize, head: usize) -> usize {
+        (self.range.query_start as usize + query) * self.heads + head
+    }
+
+    /// First element of key `key` of `kv_head` in `k`.
+    pub(super) fn key_at(&self, key: usize, kv_head: usize) -> usize {
+        ((self.range.key_start as usize + key) * self.kv_heads + kv_head) * self.head_dim
+    }
+
+    /// The block of queries, or of keys, that starts at `start`.
+    pub(super) fn block(start: usize, len: usize) -> Span<usize> {
+        start..len.min(start + BLOCK)
+    }
+
+    /// Starts of all blocks of queries.
+    pub(super) fn query_blocks(&self) -> impl Iterator<Item = usize> + Clone {
+        (0..self.queries()).step_by(BLOCK)
+    }
+
+    /// Starts of the blocks of keys of which `queries` see something.
+    pub(super) fn key_blocks(&self, queries: &Span<usize>) -> impl Iterator<Item = usize> + Clone {
+        let first = (queries.start + self.offset() + 1).saturating_sub(self.window);
+        (first / BLOCK * BLOCK..queries.end + self.offset()).step_by(BLOCK)
+    }
+
+    /// Starts of the blocks of queries of which one sees some of `keys`.
+    pub(super) fn query_blocks_of(
+        &self,
+        keys: &Span<usize>,
+    ) -> impl Iterator<Item = usize> + Clone {
+        let (layout, keys) = (*self, keys.clone());
+        self.query_blocks().filter(move |&start| {
+            let queries = Self::block(start, layout.queries());
+            layout
+                .key_blocks(&queries)
+                .any(|start| keys.contains(&start))
+        })
+    }
+
+    /// Makes the scores of keys that a query does not see −∞. `scores`: `[keys, BLOCK]`.
+    pub(super) fn mask(&self, scores: &mut [f32], queries: &Span<usize>, keys: &Span<usize>) {
+        let (first, last) = (
+            queries.start + self.offset(),
+            queries.end - 1 + self.offset(),
+        );
+        if keys.end - 1 <= first && last < keys.start.saturating_add(self.window) {
+            return;
+        }
+        for (row, key) in scores.chunks_exact_mut(BLOCK).zip(keys.clone()) {
+            // Query `first + lane` sees `key` if `key ≤ first + lane < key + window`.
+            let from = key.saturating_sub(first).min(BLOCK);
+            let to = key
+                .saturating_add(self.window)
+                .saturating_sub(first)
+                .min(BLOCK);
+            row[..from].fill(f32::NEG_INFINITY);
+            row[to.max(from)..].fill(f32::NEG_INFINITY);
+        }
+    }
+
+    pub(super) fn cap(&self, scores: &mut [f32]) {
+        if let Some(softcap) = self.softcap {
+            math::softcap(scores, softcap);
+        }
+    }
+}
+
+/// Copies `rows.len()` rows into rows of `width`, zero behind `head_dim`; `at` is where each starts.
+pub(super) fn copy_rows(
+    to: &mut [f32],
+    width: usize,
+    from: &[f32],
+    head_dim: usize,
+    rows: Span<usize>,
+    at: impl Fn(usize) -> usize,
+) {
+    for (to, row) in to.chunks_exact_mut(width).zip(rows) {
+        to[..head_dim].copy_from_slice(&from[at(row)..][..head_dim]);
+        to[head_dim..].fill(0.0);
+    }
+}
+
+/// `to[d · BLOCK + i] = from[i · width + d]` for `count` rows; zero for the other `i`.
+pub(super) fn transpose(to: &mut [f32], from: &[f32], width: usize, count: usize) {
+    for (d, to) in to.chunks_exact_mut(BLOCK).enumerate() {
+        for (i, to) in to.iter_mut().enumerate() {
+            *to = if i < count { from[i * width + d] } else { 0.0 };
+        }
+    }
+}
+
+vectorize! {
+    /// One step of the online softmax: turns `scores` `[keys, BLOCK]` into `exp(scores − max)`,
+    /// where `max` is the largest score so far, updates `max` and `sum`, and sets `factor` to what
+    /// earlier sums have to be multiplied by.
+    pub(super) fn online_softmax(scores: &mut [f32], max: &mut Lanes, sum: &mut Lanes, factor: &mut Lanes) {
+        let before = *max;
+        for row in scores.as_chunks::<BLOCK>().0 {
+            for lane in 0..BLOCK {
+                // The second choice keeps a NaN of `max`, the comparison a NaN of `row`.
+                let larger = row[lane] > max[lane] || row[lane].is_nan();
+                max[lane] = if larger { row[lane] } else { max[lane] };
+            }
+        }
+        // Where nothing has been seen yet: 0, because −∞ − −∞ is NaN.
+        let mut from = [0f32; BLOCK];
+        for lane in 0..BLOCK {
+            from[lane] = if max[lane] == f32::NEG_INFINITY { 0.0 } else { max[lane] };
+            factor[lane] = exp(before[lane] - from[lane]);
+            sum[lane] *= factor[lane];
+        }
+        for row in scores.as_chunks_mut::<BLOCK>().0 {
+            for lane in 0..BLOCK {
+                row[lane] = exp(row[lane] - from[lane]);
+                sum[lane] += row[lane];
+            }
+        }
+    }
+
+    /// Turns `scores` into probabilities `p` and `dp` into `scale · slope · p · (dp − delta)`, the
+    /// gradient of `q·k`; both `[keys, BLOCK]`. `slope` is the derivative of the softcap, whose
+    /// inverse is 0 where there is none.
+    pub(super) fn differentiate(scores: &mut [f32], dp: &mut [f32], lse: &Lanes, delta: &Lanes, scale: f32, inverse_softcap: f32) {
+        let rows = scores.as_chunks_mut::<BLOCK>().0.iter_mut();
+        for (row, dp) in rows.zip(dp.as_chunks_mut::<BLOCK>().0) {
+            for lane in 0..BLOCK {
+                let p = exp(row[lane] - lse[lane]);
+                let t = row[lane] * inverse_softcap;
+                let ds = scale * (1.0 - t * t) * p * (dp[lane] - delta[lane]);
+                // A masked score is −∞, and its slope is not a number.
+                dp[lane] = if p == 0.0 { 0.0 } else { ds };
+                row[lane] = p;
+            }
+        }
+    }
+
+    /// `Σ a·b`, in 16 lanes and a fixed order.
+    pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let mut lanes = [0f32; 16];
+        let (a, a_rest) = a.as_chunks::<16>();
+        let (b, b_rest) = b.as_chunks::<16>();
+        for (a, b) in a.iter().zip(b) {
+            for lane in 0..16 {
+                lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
+            }
+        }
+        for ((a, b), lane) in a_rest.iter().zip(b_rest).zip(&mut lanes) {
+            *lane = a.mul_add(*b, *lane);
+        }
+        lanes.iter().sum()
+    }
+
+    /// `row[d] *= factor`.
+    pub(super) fn scale_row(row: &mut [f32], factor: f32) {
+        for value in row {
+            *value *= factor;
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The forward pass: one task for each range, query head and block of queries.
+
+use super::super::Forward;
+use super::Shared;
+use super::block::{BLOCK, Lanes, Layout, copy_rows, online_softmax, scale_row, transpose};
+use crate::{
+    KernelError,
+    cpu::{
+        matmul::{Left, small_product},
+        scratch::Scratch,
+    },
+};
+use rayon::prelude::*;
+use std::{cmp::Reverse, ops::Range};
+use tightrope_device::Cpu;
+
+pub(super) fn run(cpu: &Cpu, args: Forward<'_, Cpu>) -> Result<(), KernelError> {
+    let pass = Pass {
+        cpu,
+        q: args.q.as_slice()?,
+        k: args.k.as_slice()?,
+        v: args.v.as_slice()?,
+        y: Shared::new(args.y.as_mut_slice()?),
+        lse: Shared::new(args.lse.as_mut_slice()?),
+    };
+    let mut tasks = Vec::new();
+    for &range in args.config.ranges.as_slice() {
+        let layout = Layout::new(&args.config, range);
+        for start in layout.query_blocks() {
+            let queries = Layout::block(start, layout.queries());
+            let cost = queries.len() * layout.key_blocks(&queries).count();
+            tasks.extend((0..layout.heads).map(|head| (cost, layout, queries.clone(), head)));
+        }
+    }
+    // The longest first, so that no thread starts one when the others are done.
+    tasks.sort_by_key(|task| Reverse(task.0));
+    cpu.install(|| {
+        tasks
+            .into_par_iter()
+            .with_max_len(1)
+            .try_for_each(|(_, layout, queries, head)| pass.block(&layout, queries, head))
+    })
+}
+
+struct Pass<'a> {
+    cpu: &'a Cpu,
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    y: Shared<'a>,
+    lse: Shared<'a>,
+}
+
+impl Pass<'_> {
+    fn block(
+        &self,
+        layout: &Layout,
+        queries: Range<usize>,
+        head: usize,
+    ) -> Result<(), KernelError> {
+        let (dim, width, kv_head) = (layout.head_dim, layout.width(), layout.kv_head(head));
+        let lanes = queries.len().next_multiple_of(16);
+        let mut scratch = Scratch::take(self.cpu, BLOCK * (3 * width + BLOCK))?;
+        let (qt, rest) = scratch.split_at_mut(BLOCK * width);
+        let (values, rest) = rest.split_at_mut(BLOCK * width);
+        let (sums, scores) = rest.split_at_mut(BLOCK * width);
+        // `sums` holds `q` until it is transposed.
+        copy_rows(sums, width, self.q, dim, queries.clone(), |query| {
+            layout.query_row(query, head) * dim
+        });
+        transpose(qt, sums, width, queries.len());
+        sums.fill(0.0);
+        let (mut max, mut sum): (Lanes, Lanes) = ([f32::NEG_INFINITY; BLOCK], [0.0; BLOCK]);
+        let mut factor = [0f32; BLOCK];
+        for start in layout.key_blocks(&queries) {
+            let keys = Layout::block(start, layout.keys());
+            let k = Left::Rows(
+                &self.k[layout.key_at(start, kv_head)..],
+                layout.kv_heads * dim,
+            );
+            let scores = &mut scores[..keys.len() * BLOCK];
+            let sizes = (keys.len(), lanes, dim);
+            small_product(sizes, k, (qt, BLOCK), layout.scale, false, (scores, BLOCK));
+            layout.cap(scores);
+            layout.mask(scores, &queries, &keys);
+            online_softmax(scores, &mut max, &mut sum, &mut factor);
+            for (row, &factor) in sums
+                .chunks_exact_mut(width)
+                .zip(&factor)
+                .take(queries.len())
+            {
+                scale_row(row, factor);
+            }
+            copy_rows(values, width, self.v, dim, keys.clone(), |key| {
+                layout.key_at(key, kv_head)
+            });
+            let p = Left::Columns(scores, BLOCK);
+            let sizes = (queries.len(), width, keys.len());
+            small_product(sizes, p, (values, width), 1.0, true, (sums, width));
+        }
+        for (lane, query) in queries.enumerate() {
+            let row = layout.query_row(query, head);
+            // SAFETY: this task alone writes this query and head; ranges do not overlap.
+            let (y, lse) = unsafe { (self.y.part(row * dim, dim), self.lse.part(row, 1)) };
+            lse[0] = max[lane] + sum[lane].ln();
+            y.copy_from_slice(&sums[lane * width..][..dim]);
+            scale_row(y, 1.0 / sum[lane]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,401 @@
+//! Divides a product into packed panels and tiles of the result, and those among the threads.
+
+use super::micro::{COLUMNS, Call, KERNEL, ROWS};
+use super::pack::pack;
+use super::{Base, Operand, Output, Term};
+use crate::{KernelError, cpu::scratch::Scratch};
+use rayon::prelude::*;
+use std::ops::Range;
+use tightrope_device::Cpu;
+
+/// Longest block of the sum: a panel of `b` (20 KiB) and of `a` (8 KiB) share the first-level cache.
+const K_BLOCK: usize = 320;
+/// Longest part of the sum that is packed at a time.
+const K_PART: usize = 6 * K_BLOCK;
+/// Elements that a packed operand has at most (8 MiB), unless [`K_PART`] × one tile needs more.
+const PACKED: usize = 2 << 20;
+/// Results with at most so many columns read `a` where it stands: too few uses to pack it for.
+const THIN: usize = 4 * COLUMNS;
+/// Most rows of a tile of the result: its block of `a` (240 KiB) stays in the second-level cache.
+const TILE_ROWS: usize = 32 * ROWS;
+/// Most columns of a tile of the result.
+const TILE_COLUMNS: usize = 16 * COLUMNS;
+
+/// The memory of the result; tiles of it are written from several threads.
+#[derive(Clone, Copy)]
+struct Memory {
+    data: *mut f32,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+// SAFETY: threads write disjoint tiles only (`Part::tile` is called once for each).
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+/// Blocks of a sum of `k` steps: as few as possible, nearly equal, a function of `k` alone.
+fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = k.div_ceil(k.div_ceil(K_BLOCK).max(1)).next_multiple_of(8);
+    (0..k)
+        .step_by(size.max(1))
+        .map(move |start| start..k.min(start + size))
+}
+
+/// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])`.
+///
+/// Each element is `((base + alpha · s₁) + alpha · s₂) + …` with one fused multiply-add per block
+/// of the sum; `s` is the block's own chain of fused multiply-adds from zero.
+pub(crate) fn product(
+    cpu: &Cpu,
+    (m, n): (usize, usize),
+    terms: &[Term<'_>],
+    base: Base<'_>,
+    output: Output<'_>,
+) -> Result<(), KernelError> {
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let last = (m - 1) * output.row_stride + (n - 1) * output.column_stride;
+    assert!(
+        last < output.data.len(),
+        "the result does not fit its memory"
+    );
+    let c = Memory {
+        data: output.data.as_mut_ptr(),
+        row_stride: output.row_stride,
+        column_stride: output.column_stride,
+    };
+    // Sums of no terms still have a base: a block of no steps writes it.
+    let empty = Term { k: 0, ..terms[0] };
+    let nothing = terms.iter().all(|term| term.k == 0);
+    let terms = if nothing {
+        std::slice::from_ref(&empty)
+    } else {
+        terms
+    };
+    cpu.install(|| {
+        let mut base = base;
+        for term in terms.iter().filter(|term| nothing || term.k > 0) {
+            let all: Vec<Range<usize>> = if nothing {
+                std::iter::once(0..0).collect()
+            } else {
+                blocks(term.k).collect()
+            };
+            for blocks in all.chunks(K_PART / K_BLOCK) {
+                let part = Part {
+                    cpu,
+                    term,
+                    blocks,
+                    base,
+                    c,
+                };
+                part.compute(m, n)?;
+                base = Base::Output;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A packed operand: for each block of the sum its panels, `W` elements a step.
+struct Packed {
+    scratch: Scratch,
+    /// First element of the operand.
+    first: usize,
+    /// Elements of a step over all panels.
+    width: usize,
+}
+
+impl Packed {
+    fn new<const W: usize>(
+        part: &Part<'_>,
+        operand: Operand<'_>,
+        range: Range<usize>,
+    ) -> Result<Self, KernelError> {
+        let (first, count) = (range.start, range.len());
+        let width = count.next_multiple_of(W);
+        let mut scratch = Scratch::take(part.cpu, width * part.steps())?;
+        // Tasks of a block and a few panels each.
+        let group = 8 * W;
+        let mut tasks = Vec::new();
+        let mut rest = &mut scratch[..];
+        for block in part.blocks {
+            let (mut panels, after) = rest.split_at_mut(width * block.len());
+            rest = after;
+            for start in (0..count).step_by(group) {
+                let take = group.min(width - start) * block.len();
+                let (now, later) = panels.split_at_mut(take);
+                panels = later;
+                tasks.push((block.clone(), start, now));
+            }
+        }
+        tasks
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|(block, start, panels)| {
+                pack::<W>(
+                    operand,
+                    first + start,
+                    group.min(count - start),
+                    block,
+                    panels,
+                );
+            });
+        Ok(Self {
+            scratch,
+            first,
+            width,
+        })
+    }
+
+    /// The panel of `W` elements from `index` on, for a block that starts `offset` steps into the
+    /// part and has `len` steps.
+    fn panel<const W: usize>(&self, index: usize, offset: usize, len: usize) -> &[f32] {
+        let start = self.width * offset + (index - self.first) * len;
+        &self.scratch[start..start + W * len]
+    }
+}
+
+/// Memory whose vectors do not straddle cache lines.
+#[repr(align(64))]
+struct Aligned<T>(T);
+
+/// Where tiles find an operand.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Packed(&'a Packed),
+    /// As it is stored: elements and the distance between rows.
+    Direct(&'a [f32], usize),
+    /// Packed by each tile for itself, a panel at a time.
+    Local,
+}
+
+impl<'a> Place<'a> {
+    fn new(packed: &'a Option<Packed>, direct: Option<(&'a [f32], usize)>) -> Self {
+        match (packed, direct) {
+            (Some(packed), _) => Self::Packed(packed),
+            (None, Some((data, stride))) => Self::Direct(data, stride),
+            (None, None) => Self::Local,
+        }
+    }
+}
+
+/// Some blocks of the sum of one term.
+struct Part<'a> {
+    cpu: &'a Cpu,
+    term: &'a Term<'a>,
+    blocks: &'a [Range<usize>],
+    base: Base<'a>,
+    c: Memory,
+}
+
+impl Part<'_> {
+    fn steps(&self) -> usize {
+        self.blocks.last().map_or(0, |b| b.end) - self.blocks[0].start
+    }
+
+    fn compute(&self, m: usize, n: usize) -> Result<(), KernelError> {
+        let limit = |unit: usize| {
+            (PACKED / self.steps().max(1))
+                .max(unit)
+                .next_multiple_of(unit)
+        };
+        // `a` is read where it stands if packing it would cost more than it saves.
+        let a_direct = match self.term.a {
+            Operand::Rows(rows) if n <= THIN => rows.plain(),
+            _ => None,
+        };
+        // So is `b` if it has the form of a panel and is read only once or twice.
+        let b_direct = match self.term.b {
+            Operand::Columns(rows) if m <= 2 * ROWS => rows.plain(),
+            _ => None,
+        };
+        let m_limit = if a_direct.is_some() {
+            m
+        } else {
+            limit(TILE_ROWS)
+        };
+        for columns in parts(n, limit(TILE_COLUMNS)) {
+            // Rows that fit one tile share `b` with nobody: its panels are packed where they are used.
+            let b = if m <= TILE_ROWS {
+                None
+            } else {
+                Some(Packed::new::<COLUMNS>(self, self.term.b, columns.clone())?)
+            };
+            for rows in parts(m, m_limit) {
+                let a = match a_direct {
+                    Some(_) => None,
+                    None => Some(Packed::new::<ROWS>(self, self.term.a, rows.clone())?),
+                };
+                let (a, b) = (Place::new(&a, a_direct), Place::new(&b, b_direct));
+                tiles(rows, columns.clone(), self.cpu.threads())
+                    .into_par_iter()
+                    .with_max_len(1)
+                    .for_each(|(rows, columns)| self.tile(rows, columns, a, b));
+            }
+        }
+        Ok(())
+    }
+
+    /// All blocks of one tile of the result.
+    fn tile(&self, rows: Range<usize>, columns: Range<usize>, a: Place<'_>, b: Place<'_>) {
+        let mut local = Aligned([0f32; K_BLOCK * COLUMNS]);
+        let mut strip = |block: &Range<usize>, j: usize| {
+            let (offset, k) = (block.start - self.blocks[0].start, block.len());
+            let base = if offset == 0 { self.base } else { Base::Output };
+            let count = COLUMNS.min(columns.end - j);
+            let (b, b_stride) = match b {
+                Place::Packed(b) => (b.panel::<COLUMNS>(j, offset, k), COLUMNS),
+                Place::Direct(data, stride) if count == COLUMNS && k > 0 => (
+                    &data[block.start * stride + j..][..(k - 1) * stride + COLUMNS],
+                    stride,
+                ),
+                _ => {
+                    let panel = &mut local.0[..k * COLUMNS];
+                    pack::<COLUMNS>(self.term.b, j, count, block.clone(), panel);
+                    (&*panel, COLUMNS)
+                }
+            };
+            for i in rows.clone().step_by(ROWS) {
+                let height = ROWS.min(rows.end - i);
+                let (tiles, a, a_stride) = match a {
+                    Place::Direct(data, stride) if k > 0 => {
+                        let a = &data[i * stride + block.start..][..(height - 1) * stride + k];
+                        (&KERNEL.by_rows, a, stride)
+                    }
+                    Place::Packed(a) => (&KERNEL.by_columns, a.panel::<ROWS>(i, offset, k), ROWS),
+                    // A sum of no steps reads nothing.
+                    _ => (&KERNEL.by_columns, &[][..], ROWS),
+                };
+                let call = Call {
+                    k,
+                    a: a.as_ptr(),
+                    a_stride,
+                    b: b.as_ptr(),
+                    b_stride,
+                    alpha: self.term.alpha,
+                    base: std::ptr::null(),
+                    base_stride: 0,
+                    c: std::ptr::null_mut(),
+                    c_stride: 0,
+                };
+                self.write(call, tiles[height - 1], (i, height), (j, count), base);
+            }
+        };
+        let strips = columns.clone().step_by(COLUMNS);
+        if matches!(b, Place::Packed(_)) {
+            // A block of `a` stays in the cache for all strips.
+            self.blocks
+                .iter()
+                .for_each(|block| strips.clone().for_each(|j| strip(block, j)));
+        } else {
+            // `b` is read from memory: along its rows.
+            strips.for_each(|j| self.blocks.iter().for_each(|block| strip(block, j)));
+        }
+    }
+
+    /// Computes rows `i..i + height` and columns `j..j + count` of the result into its memory.
+    fn write(
+        &self,
+        mut call: Call,
+        tile: super::micro::Tile,
+        (i, height): (usize, usize),
+        (j, count): (usize, usize),
+        base: Base<'_>,
+    ) {
+        let at = |row: usize, column: usize| {
+            (i + row) * self.c.row_stride + (j + column) * self.c.column_stride
+        };
+        if count == COLUMNS && self.c.column_stride == 1 && self.term.gate.is_none() {
+            call.c = self.c.data.wrapping_add(at(0, 0));
+            call.c_stride = self.c.row_stride;
+            (call.base, call.base_stride) = match base {
+                Base::Zero => (std::ptr::null(), 0),
+                Base::Bias(bias) => (bias[j..j + COLUMNS].as_ptr(), 0),
+                Base::Output => (call.c.cast_const(), call.c_stride),
+            };
+            // SAFETY: `product` checked that the result's elements lie inside its memory, this
+            // thread alone works on this tile; `a` and `b` are slices of the length that `k` and
+            // `height` need.
+            unsafe { tile(&call) };
+            return;
+        }
+        // Edges, transposed and gated results go through a tile of their own.
+        let mut from = [[0f32; COLUMNS]; ROWS];
+        for (row, from) in from.iter_mut().enumerate().take(height) {
+            for (column, from) in from.iter_mut().enumerate().take(count) {
+                *from = match base {
+                    Base::Zero => 0.0,
+                    Base::Bias(bias) => bias[j + column],
+                    // SAFETY: as for the write below.
+                    Base::Output => unsafe { *self.c.data.add(at(row, column)) },
+                };
+            }
+        }
+        let mut into = [[0f32; COLUMNS]; ROWS];
+        call.c = into.as_mut_ptr().cast();
+        call.c_stride = COLUMNS;
+        if let Some(gate) = self.term.gate {
+            // SAFETY: `into` has room for all rows; `a` and `b` as above.
+            unsafe { tile(&call) };
+            for (row, into) in into.iter_mut().enumerate().take(height) {
+                gate.apply(i + row, j..j + count, &mut into[..count]);
+            }
+            for (into, from) in into.iter_mut().flatten().zip(from.iter().flatten()) {
+                *into += from;
+            }
+        } else {
+            call.base = from.as_ptr().cast();
+            call.base_stride = COLUMNS;
+            // SAFETY: `from` and `into` have room for all rows; `a` and `b` as above.
+            unsafe { tile(&call) };
+        }
+        for (row, into) in into.iter().enumerate().take(height) {
+            for (column, &into) in into.iter().enumerate().take(count) {
+                // SAFETY: `(i + row, j + column)` lies inside the result, whose memory `product`
+                // checked, and this thread alone works on this tile.
+                unsafe { *self.c.data.add(at(row, column)) = into };
+            }
+        }
+    }
+}
+
+/// `0..len` in parts of at most `limit`.
+fn parts(len: usize, limit: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len)
+        .step_by(limit)
+        .map(move |start| start..len.min(start + limit))
+}
+
+/// Divides a part of the result into tiles: small enough for the caches, and enough of them for all
+/// threads, by columns first where that suffices.
+fn tiles(
+    rows: Range<usize>,
+    columns: Range<usize>,
+    threads: usize,
+) -> Vec<(Range<usize>, Range<usize>)> {
+    let split = |range: &Range<usize>, unit: usize, count: usize| -> Vec<Range<usize>> {
+        let size = range.len().div_ceil(count).next_multiple_of(unit);
+        let starts = range.clone().step_by(size);
+        starts
+            .map(|start| start..range.end.min(start + size))
+            .collect()
+    };
+    let row_panels = rows.len().div_ceil(ROWS);
+    let column_panels = columns.len().div_ceil(COLUMNS);
+    let mut down = rows.len().div_ceil(TILE_ROWS);
+    let mut across = columns.len().div_ceil(TILE_COLUMNS);
+    // Four tiles a thread even out what other work on the machine takes from one of them.
+    let wanted = if threads == 1 { 1 } else { 4 * threads };
+    if down * across < wanted {
+        down = down.max(wanted.div_ceil(across)).min(row_panels);
+        across = across.max(wanted.div_ceil(down)).min(column_panels);
+    }
+    let across = split(&columns, COLUMNS, across);
+    let mut tiles = Vec::new();
+    for rows in split(&rows, ROWS, down) {
+        tiles.extend(across.iter().map(|columns| (rows.clone(), columns.clone())));
+    }
+    tiles
+}

@@ -1,0 +1,77 @@
+//! Products of blocks that already lie in the cache, on one thread: what attention is made of.
+
+use super::micro::{COLUMNS, Call, KERNEL, ROWS};
+
+/// The left side of a small product.
+#[derive(Clone, Copy)]
+pub(crate) enum Left<'a> {
+    /// Element `(i, p)` at `i · stride + p`.
+    Rows(&'a [f32], usize),
+    /// Element `(i, p)` at `p · stride + i`.
+    Columns(&'a [f32], usize),
+}
+
+/// `C[m, n] += alpha · A[m, k] · B[k, n]`, or `=` without `accumulate`; `n` a multiple of 16.
+///
+/// `B` and `C` are stored by rows of the given strides. Each element is one chain of fused
+/// multiply-adds over `k`, then added: its bits do not depend on `m` and `n`.
+pub(crate) fn small_product(
+    (m, n, k): (usize, usize, usize),
+    a: Left<'_>,
+    (b, b_stride): (&[f32], usize),
+    alpha: f32,
+    accumulate: bool,
+    (c, c_stride): (&mut [f32], usize),
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(n.is_multiple_of(COLUMNS) && n <= c_stride);
+    assert!(
+        (m - 1) * c_stride + n <= c.len(),
+        "the result does not fit its memory"
+    );
+    assert!(
+        k == 0 || (k - 1) * b_stride + n <= b.len(),
+        "`b` is too short"
+    );
+    let (data, a_stride, a_row, tiles) = match a {
+        Left::Rows(data, stride) => {
+            assert!(
+                k == 0 || (m - 1) * stride + k <= data.len(),
+                "`a` is too short"
+            );
+            (data, stride, stride, &KERNEL.by_rows)
+        }
+        Left::Columns(data, stride) => {
+            assert!(
+                k == 0 || (k - 1) * stride + m <= data.len(),
+                "`a` is too short"
+            );
+            (data, stride, 1, &KERNEL.by_columns)
+        }
+    };
+    for j in (0..n).step_by(COLUMNS) {
+        for i in (0..m).step_by(ROWS) {
+            let to = c.as_mut_ptr().wrapping_add(i * c_stride + j);
+            let call = Call {
+                k,
+                a: data.as_ptr().wrapping_add(i * a_row),
+                a_stride,
+                b: b.as_ptr().wrapping_add(j),
+                b_stride,
+                alpha,
+                base: if accumulate {
+                    to.cast_const()
+                } else {
+                    std::ptr::null()
+                },
+                base_stride: c_stride,
+                c: to,
+                c_stride,
+            };
+            // SAFETY: the assertions above hold for the last row, column and step of all tiles.
+            unsafe { tiles[ROWS.min(m - i) - 1](&call) };
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The product against f64, over layouts, strides, bases, gates, thread counts and edges.
+
+use super::*;
+use tightrope_device::Cpu;
+use tightrope_testkit::{Random, assert_close, oracle::linear::product as oracle};
+
+struct Tens;
+
+impl Gate for Tens {
+    fn apply(&self, row: usize, columns: Range<usize>, values: &mut [f32]) {
+        for (column, value) in columns.zip(values) {
+            *value *= ((row + 2 * column) % 10) as f32;
+        }
+    }
+}
+
+/// The result, `C` by rows or `Cᵀ` by rows, of one term with the given layouts.
+#[allow(clippy::too_many_arguments)]
+fn run(
+    threads: usize,
+    (m, k, n): (usize, usize, usize),
+    layouts: (bool, bool),
+    base: &str,
+    gated: bool,
+    transposed: bool,
+) -> (Vec<f32>, Vec<f64>) {
+    let cpu = Cpu::new(threads).unwrap();
+    let mut random = Random::new((m * 1000 + n * 10 + k) as u64);
+    let (a, b) = (random.normal(m * k, 1.0), random.normal(k * n, 1.0));
+    let bias = random.normal(n, 1.0);
+    let start = random.normal(m * n, 1.0);
+    let (a_rows, b_rows) = layouts;
+    let (a_stride, b_stride) = (if a_rows { k } else { m }, if b_rows { k } else { n });
+    let (a_matrix, b_matrix) = (Matrix::new(&a[..], a_stride), Matrix::new(&b[..], b_stride));
+    let term = Term {
+        a: if a_rows {
+            Operand::Rows(&a_matrix)
+        } else {
+            Operand::Columns(&a_matrix)
+        },
+        b: if b_rows {
+            Operand::Rows(&b_matrix)
+        } else {
+            Operand::Columns(&b_matrix)
+        },
+        k,
+        alpha: 0.5,
+        gate: gated.then_some(&Tens as &dyn Gate),
+    };
+    let mut c = if base == "output" {
+        start.clone()
+    } else {
+        vec![f32::NAN; m * n]
+    };
+    let output = if transposed {
+        Output::columns(&mut c, m)
+    } else {
+        Output::rows(&mut c, n)
+    };
+    let base_value = match base {
+        "zero" => Base::Zero,
+        "bias" => Base::Bias(&bias),
+        _ => Base::Output,
+    };
+    product(&cpu, (m, n), &[term], base_value, output).unwrap();
+    let sums = oracle(
+        (m, k, n),
+        |i, p| if a_rows { a[i * k + p] } else { a[p * m + i] }.into(),
+        |p, j| if b_rows { b[j * k + p] } else { b[p * n + j] }.into(),
+    );
+    let mut expected = vec![0.0; m * n];
+    for i in 0..m {
+        for j in 0..n {
+            let at = if transposed { j * m + i } else { i * n + j };
+            let factor = if gated {
+                ((i + 2 * j) % 10) as f64
+            } else {
+                1.0
+            };
+            let from = match base {
+                "zero" => 0.0,
+                "bias" => bias[j].into(),
+                _ => start[at].into(),
+            };
+            expected[at] = from + 0.5 * factor * sums[i * n + j];
+        }
+    }
+    (c, expected)
+}
+
+const SHAPES: [(usize, usize, usize); 12] = [
+    (1, 1, 1),
+    (1, 300, 40),
+    (5, 0, 17),
+    (6, 8, 16),
+    (7, 9, 17),
+    (12, 255, 15),
+    (13, 257, 33),
+    (95, 31, 16),
+    (97, 520, 31),
+    (200, 64, 300),
+    (101, 2100, 18),
+    (3, 2, 1000),
+];
+
+#[test]
+fn every_layout_matches() {
+    for shape in SHAPES {
+        for layouts in [(true, true), (true, false), (false, false), (false, true)] {
+            for base in ["zero", "bias", "output"] {
+                let (got, expected) = run(2, shape, layouts, base, false, false);
+                let tolerance = 2e-6 * (shape.1 as f64).sqrt().max(1.0);
+                assert_close(base, &got, &expected, tolerance, 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn gates_and_transposed_results_match() {
+    for shape in SHAPES {
+        for (gated, transposed) in [(true, false), (false, true), (true, true)] {
+            for base in ["zero", "bias", "output"] {
+                let (got, expected) = run(2, shape, (true, false), base, gated, transposed);
+                let tolerance = 2e-5 * (shape.1 as f64).sqrt().max(1.0);
+                assert_close(base, &got, &expected, tolerance, 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn bits_depend_on_neither_threads_nor_layout_nor_transposition() {
+    for shape in SHAPES {
+        let one = run(1, shape, (true, true), "output", false, false).0;
+        for threads in [2, 3, 5] {
+            let other = run(threads, shape, (true, true), "output", false, false).0;
+            assert_eq!(one, other, "{shape:?}");
+        }
+        // The same operands in the other layouts.
+        let (m, k, n) = shape;
+        let cpu = Cpu::new(2).unwrap();
+        let mut random = Random::new(9);
+        let (a, b) = (random.normal(m * k, 1.0), random.normal(k * n, 1.0));
+        let flip = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+            (0..rows * columns)
+                .map(|at| x[at % rows * columns + at / rows])
+                .collect()
+        };
+        let (at, bt) = (flip(&a, m, k), flip(&b, k, n));
+        let (a, b) = (Matrix::new(&a[..], k), Matrix::new(&b[..], n));
+        let (at, bt) = (Matrix::new(&at[..], m), Matrix::new(&bt[..], k));
+        let compute = |a: Operand<'_>, b: Operand<'_>, transposed: bool| {
+            let mut c = vec![0f32; m * n];
+            let output = if transposed {
+                Output::columns(&mut c, m)
+            } else {
+                Output::rows(&mut c, n)
+            };
+            let term = Term {
+                a,
+                b,
+                k,
+                alpha: 1.5,
+                gate: None,
+            };
+            product(&cpu, (m, n), &[term], Base::Zero, output).unwrap();
+            if transposed { flip(&c, n, m) } else { c }
+        };
+        let first = compute(Operand::Rows(&a), Operand::Columns(&b), false);
+        assert_eq!(
+            first,
+            compute(Operand::Columns(&at), Operand::Rows(&bt), false)
+        );
+        assert_eq!(first, compute(Operand::Rows(&a), Operand::Rows(&bt), true));
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_among_others() {
+    let (m, k, n) = (200, 700, 50);
+    let cpu = Cpu::new(2).unwrap();
+    let mut random = Random::new(4);
+    let (a, b) = (random.normal(m * k, 1.0), random.normal(n * k, 1.0));
+    let compute = |first: usize, rows: usize| {
+        let mut c = vec![0f32; rows * n];
+        let term = Term {
+            a: Operand::Rows(&Matrix::new(&a[first * k..], k)),
+            b: Operand::Rows(&Matrix::new(&b[..], k)),
+            k,
+            alpha: 1.0,
+            gate: None,
+        };
+        product(
+            &cpu,
+            (rows, n),
+            &[term],
+            Base::Zero,
+            Output::rows(&mut c, n),
+        )
+        .unwrap();
+        c
+    };
+    let whole = compute(0, m);
+    for (first, rows) in [(0, 1), (199, 1), (17, 5), (50, 120)] {
+        assert_eq!(compute(first, rows), whole[first * n..][..rows * n]);
+    }
+}

@@ -1,0 +1,163 @@
+//! What padding would cost: the alternatives that packing is compared with.
+
+use crate::Histogram;
+
+/// Batches of `batch_size` sequences, each padded to its longest.
+///
+/// The predicted speed-up of packing is `Σ_batch rows·max / Σ length`. With many sequences a batch
+/// and half of them of length L, half of length S, that is 2L/(L+S), up to 2; with 20 % long ones
+/// L/(0.2·L + 0.8·S), up to 5.
+///
+/// ```
+/// use tightrope_packing::{Histogram, Padding};
+/// let (long, short) = (1000, 10);
+/// let half = Histogram::from_pairs([(long, 50_000), (short, 50_000)])?;
+/// let speed_up = Padding::expected(&half, 64).speed_up();
+/// assert!((speed_up - 2.0 * 1000.0 / (1000.0 + 10.0)).abs() < 1e-9);
+/// let fifth = Histogram::from_pairs([(long, 20_000), (short, 80_000)])?;
+/// let speed_up = Padding::expected(&fifth, 64).speed_up();
+/// assert!((speed_up - 1000.0 / (0.2 * 1000.0 + 0.8 * 10.0)).abs() < 1e-5);
+/// # Ok::<(), tightrope_packing::PackError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Padding {
+    /// Tokens of sequences.
+    pub tokens: u64,
+    /// Tokens of sequences and padding.
+    pub computed_tokens: f64,
+}
+
+impl Padding {
+    /// Batches in the order of `lengths`.
+    pub fn in_order(lengths: impl IntoIterator<Item = u32>, batch_size: u32) -> Self {
+        let (mut tokens, mut computed, mut rows, mut longest) = (0u64, 0u128, 0u32, 0u32);
+        for length in lengths {
+            tokens += u64::from(length);
+            longest = longest.max(length);
+            rows += 1;
+            if rows == batch_size {
+                computed += u128::from(rows) * u128::from(longest);
+                (rows, longest) = (0, 0);
+            }
+        }
+        computed += u128::from(rows) * u128::from(longest);
+        Self {
+            tokens,
+            computed_tokens: computed as f64,
+        }
+    }
+
+    /// The mean over all orders of the sequences.
+    ///
+    /// `P(max ≤ l) = Π_{i<n} (N(l) − i)/(N − i)` for a batch of `n` of `N` sequences, of which
+    /// `N(l)` are no longer than `l`. O(distinct lengths · batch size).
+    pub fn expected(histogram: &Histogram, batch_size: u32) -> Self {
+        let total = histogram.sequences();
+        let rows = u64::from(batch_size.max(1));
+        let whole = (total / rows) as f64 * rows as f64 * expected_longest(histogram, rows);
+        let rest = total % rows;
+        Self {
+            tokens: histogram.tokens(),
+            computed_tokens: whole + rest as f64 * expected_longest(histogram, rest),
+        }
+    }
+
+    /// Batches of neighbours after sorting by length: what the `bucketed` algorithm makes.
+    pub fn bucketed(histogram: &Histogram, batch_size: u32) -> Self {
+        let rows = u64::from(batch_size.max(1));
+        let mut computed = 0u128;
+        // Places left in the batch that the length before this one began.
+        let mut open = 0u64;
+        let mut longest = 0u32;
+        for &(length, count) in histogram.entries().iter().rev() {
+            let joins = open.min(count);
+            computed += u128::from(joins) * u128::from(longest);
+            let begins = count - joins;
+            computed += u128::from(begins) * u128::from(length);
+            open -= joins;
+            if begins > 0 {
+                longest = length;
+                open = (rows - begins % rows) % rows;
+            }
+        }
+        Self {
+            tokens: histogram.tokens(),
+            computed_tokens: computed as f64,
+        }
+    }
+
+    /// Padding as a share of computed tokens; 0 if there are none.
+    pub fn share(&self) -> f64 {
+        if self.computed_tokens == 0.0 {
+            0.0
+        } else {
+            1.0 - self.tokens as f64 / self.computed_tokens
+        }
+    }
+
+    /// `computed tokens / tokens`: what computing no padding gains; 1 if there are no tokens.
+    pub fn speed_up(&self) -> f64 {
+        if self.tokens == 0 {
+            1.0
+        } else {
+            self.computed_tokens / self.tokens as f64
+        }
+    }
+}
+
+fn expected_longest(histogram: &Histogram, rows: u64) -> f64 {
+    let total = histogram.sequences();
+    let (mut up_to, mut below, mut mean) = (0u64, 0.0, 0.0);
+    for &(length, count) in histogram.entries() {
+        up_to += count;
+        let factors = (0..rows).map(|i| up_to.saturating_sub(i) as f64 / (total - i) as f64);
+        let at_most: f64 = factors.product();
+        mean += f64::from(length) * (at_most - below);
+        below = at_most;
+    }
+    mean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Algorithm, Packer};
+
+    #[test]
+    fn every_order_of_four_in_pairs() {
+        let lengths = [1u32, 2, 4, 7];
+        let mut sum = 0.0;
+        let mut orders = 0.0;
+        for a in 0..4 {
+            for b in (0..4).filter(|&b| b != a) {
+                for c in (0..4).filter(|&c| c != a && c != b) {
+                    let order = [a, b, c, 6 - a - b - c].map(|i: usize| lengths[i]);
+                    sum += Padding::in_order(order, 3).computed_tokens;
+                    orders += 1.0;
+                }
+            }
+        }
+        let histogram = Histogram::from_lengths(lengths).unwrap();
+        let expected = Padding::expected(&histogram, 3).computed_tokens;
+        assert!((sum / orders - expected).abs() < 1e-12, "{sum} {expected}");
+    }
+
+    #[test]
+    fn the_algorithms_agree() {
+        let lengths: Vec<u32> = (1..200).map(|i| i * i % 97 + 1).collect();
+        let histogram = Histogram::from_lengths(lengths.iter().copied()).unwrap();
+        for batch_size in [1, 3, 7, 200, 300] {
+            let computed = |algorithm| {
+                let packer = Packer {
+                    batch_size,
+                    ..Packer::new(algorithm, 1000)
+                };
+                packer.pack(&lengths).unwrap().computed_tokens() as f64
+            };
+            let padded = Padding::in_order(lengths.iter().copied(), batch_size);
+            assert_eq!(padded.computed_tokens, computed(Algorithm::Padded));
+            let bucketed = Padding::bucketed(&histogram, batch_size);
+            assert_eq!(bucketed.computed_tokens, computed(Algorithm::Bucketed));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Each error names the value and where it stood.
+
+use tightrope_packing::{Algorithm, Histogram, Overlong, PackError, Packer, Packing};
+
+fn error(packer: &Packer, lengths: &[u32]) -> PackError {
+    packer.pack(lengths).unwrap_err()
+}
+
+#[test]
+fn limits_are_checked() {
+    let best_fit = Packer::new(Algorithm::BestFit, 10);
+    for capacity in [0, (1 << 32) + 1] {
+        let packer = Packer {
+            capacity,
+            ..best_fit.clone()
+        };
+        assert_eq!(error(&packer, &[1]), PackError::Capacity { capacity });
+        let histogram = Histogram::from_counts(&[1]).unwrap();
+        let counted = packer.pack_histogram(&histogram);
+        assert_eq!(counted.unwrap_err(), PackError::Capacity { capacity });
+    }
+    let zero = |name, packer| assert_eq!(error(&packer, &[1]), PackError::Zero { name });
+    let depth = Some(0);
+    zero(
+        "depth",
+        Packer {
+            depth,
+            ..best_fit.clone()
+        },
+    );
+    zero(
+        "window",
+        Packer {
+            window: 0,
+            ..best_fit.clone()
+        },
+    );
+    zero(
+        "batch_size",
+        Packer {
+            batch_size: 0,
+            ..best_fit.clone()
+        },
+    );
+}
+
+#[test]
+fn an_overlong_sequence_is_named() {
+    let packer = Packer {
+        overlong: Overlong::Error,
+        ..Packer::new(Algorithm::BestFit, 10)
+    };
+    let (index, length, capacity) = (2, 11, 10);
+    let expected = PackError::Overlong {
+        index,
+        length,
+        capacity,
+    };
+    assert_eq!(error(&packer, &[10, 0, 11, 12]), expected);
+    assert_eq!(
+        expected.to_string(),
+        "sequence 2 has 11 tokens, more than the capacity of 10"
+    );
+    // Wrapped cuts them anyway.
+    let algorithm = Algorithm::Wrapped;
+    assert!(
+        Packer {
+            algorithm,
+            ..packer
+        }
+        .pack(&[11])
+        .is_ok()
+    );
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let nnlshp = |capacity, depth| Packer {
+        depth: Some(depth),
+        ..Packer::new(Algorithm::Nnlshp, capacity)
+    };
+    let (capacity, depth) = (512, 8);
+    let expected = PackError::TooManyStrategies { capacity, depth };
+    assert_eq!(error(&nnlshp(512, 8), &[1]), expected);
+    let (capacity, depth) = (5000, 2);
+    let expected = PackError::TooManyStrategies { capacity, depth };
+    assert_eq!(error(&nnlshp(5000, 2), &[1]), expected);
+
+    let sequences = 1 << 40;
+    let histogram = Histogram::from_pairs([(3, sequences)]).unwrap();
+    let streaming = Packer::new(Algorithm::Streaming, 10).pack_histogram(&histogram);
+    let algorithm = "streaming";
+    let expected = PackError::TooManySequences {
+        algorithm,
+        sequences,
+    };
+    assert_eq!(streaming.unwrap_err(), expected);
+    let best_fit = Packer::new(Algorithm::BestFit, 10).pack_histogram(&histogram);
+    assert_eq!(best_fit.unwrap().packs, sequences.div_ceil(3));
+
+    let split = Packer {
+        overlong: Overlong::Split,
+        ..Packer::new(Algorithm::BestFit, 1)
+    };
+    let histogram = Histogram::from_pairs([(u32::MAX, 1 << 31)]).unwrap();
+    assert!(split.pack_histogram(&histogram).is_ok());
+}
+
+#[test]
+fn a_damaged_packing_is_refused() {
+    let load = |ends: &str, pieces: &str| {
+        let cuts = r#"{"empty":[],"dropped":[],"truncated":[],"split":[]}"#;
+        let json = format!(
+            r#"{{"layout":"packed","capacity":10,"lower_bound":1,"ends":{ends},"pieces":{pieces},"cuts":{cuts}}}"#
+        );
+        serde_json::from_str::<Packing>(&json).map_err(|e| e.to_string())
+    };
+    let two = "[[0,0,6],[1,0,6]]";
+    assert_eq!(load("[1,2]", two).unwrap().len(), 2);
+    for ends in ["[1]", "[0,2]", "[2,1]", "[1,2,3]", "[]"] {
+        assert!(load(ends, two).unwrap_err().contains("offset"), "{ends}");
+    }
+    assert!(
+        load("[2]", two)
+            .unwrap_err()
+            .contains("pack 0 with 12 tokens")
+    );
+    assert!(load("[1]", "[[0,0,0]]").unwrap_err().contains("limits"));
+    assert!(load("[]", "[]").unwrap_err().contains("lower bound of 1"));
+}
