@@ -3,10 +3,14 @@
 use super::{Forward, ForwardBackward, LinearCrossEntropy};
 use crate::{
     Checked, KernelError,
-    cpu::matmul::{Base, Matrix, Operand, Output, Term, Weight, product},
+    cpu::{
+        math::{self, LANES, exp, sum_lanes},
+        matmul::{Base, Matrix, Operand, Output, Term, Weight, product},
+        scratch::Scratch,
+    },
 };
 use rayon::prelude::*;
-use tightrope_device::{Cpu, Tensor};
+use tightrope_device::{Cpu, Tensor, vectorize};
 
 /// Logits of a chunk take at most this many bytes, unless [`MIN_ROWS`] rows need more.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -14,6 +18,8 @@ const CHUNK_BYTES: usize = 64 << 20;
 const MIN_ROWS: usize = 128;
 /// More rows would gain nothing.
 const MAX_ROWS: usize = 1024;
+/// Classes whose exponentials are summed in f32.
+const BLOCK: usize = 4096;
 
 impl LinearCrossEntropy for Cpu {
     fn linear_cross_entropy_forward(
@@ -85,9 +91,9 @@ fn run(
     }
 
     let capacity = chunk_rows(vocabulary).min(rows.len());
-    let mut logits = vec![0f32; capacity * vocabulary];
-    let mut gathered = vec![0f32; capacity * hidden];
-    let mut row_losses = vec![0f32; capacity];
+    let mut logits = Scratch::take(cpu, capacity * vocabulary)?;
+    let mut gathered = Scratch::take(cpu, capacity * hidden)?;
+    let mut row_losses = Scratch::take(cpu, capacity)?;
     for chunk in rows.chunks(capacity.max(1)) {
         let logits = &mut logits[..chunk.len() * vocabulary];
         let gathered = &mut gathered[..chunk.len() * hidden];
@@ -114,7 +120,7 @@ fn run(
                     *loss = cross_entropy(logits, target, softcap, factor);
                 });
         });
-        for (&(t, _), &loss) in chunk.iter().zip(&row_losses) {
+        for (&(t, _), &loss) in chunk.iter().zip(row_losses.iter()) {
             losses[t] = loss;
         }
         let Some(gradient) = &mut gradient else {
@@ -185,19 +191,24 @@ fn cross_entropy(
     factor: Option<f32>,
 ) -> f32 {
     if let Some(cap) = softcap {
-        for l in logits.iter_mut() {
-            *l = cap * (*l / cap).tanh();
-        }
+        math::softcap(logits, cap);
     }
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let largest = math::row_max(logits);
     let at_target = logits[target];
     // So that the sum over the others needs no branch.
     logits[target] = f32::NEG_INFINITY;
-    let mut others = 0f64;
-    for block in logits.chunks(256) {
-        others += f64::from(block.iter().map(|&l| (l - largest).exp()).sum::<f32>());
-    }
-    logits[target] = at_target;
+    // In f32 within a block, in f64 over the blocks.
+    let others: f64 = match softcap {
+        None => logits
+            .chunks_mut(BLOCK)
+            .map(|block| f64::from(math::exp_sum(block, largest)))
+            .sum(),
+        // The slope of the softcap needs the logits again.
+        Some(_) => logits
+            .chunks(BLOCK)
+            .map(|block| f64::from(exp_total(block, largest)))
+            .sum(),
+    };
     let distance = f64::from(largest) - f64::from(at_target);
     let own = (-distance).exp();
     let total = own + others;
@@ -209,12 +220,49 @@ fn cross_entropy(
     };
     if let Some(factor) = factor {
         let scale = (f64::from(factor) / total) as f32;
-        for l in logits.iter_mut() {
-            let slope = softcap.map_or(1.0, |cap| 1.0 - (*l / cap).powi(2));
-            *l = (*l - largest).exp() * scale * slope;
-        }
-        let slope = softcap.map_or(1.0, |cap| 1.0 - (at_target / cap).powi(2));
-        logits[target] = (-f64::from(factor) * others / total) as f32 * slope;
+        let at_target_slope = match softcap {
+            None => {
+                scale_row(logits, scale);
+                1.0
+            }
+            Some(cap) => {
+                capped_gradient(logits, largest, scale, 1.0 / cap);
+                1.0 - (at_target / cap).powi(2)
+            }
+        };
+        logits[target] = (-f64::from(factor) * others / total) as f32 * at_target_slope;
     }
     loss as f32
+}
+
+vectorize! {
+    /// `Σ exp(row − max)`.
+    fn exp_total(row: &[f32], max: f32) -> f32 {
+        let mut lanes = [0f32; LANES];
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for lane in 0..LANES {
+                lanes[lane] += exp(chunk[lane] - max);
+            }
+        }
+        for (lane, value) in lanes.iter_mut().zip(rest) {
+            *lane += exp(value - max);
+        }
+        sum_lanes(lanes)
+    }
+
+    /// `row *= scale`.
+    fn scale_row(row: &mut [f32], scale: f32) {
+        for value in row {
+            *value *= scale;
+        }
+    }
+
+    /// `row = exp(row − max) · scale · (1 − (row / softcap)²)`.
+    fn capped_gradient(row: &mut [f32], max: f32, scale: f32, inverse_softcap: f32) {
+        for value in row {
+            let t = *value * inverse_softcap;
+            *value = exp(*value - max) * scale * (1.0 - t * t);
+        }
+    }
 }

@@ -1,0 +1,233 @@
+//! Linear layers with and without adapter, the fused loss and attention, at SmolLM2-135M's sizes.
+//!
+//! `cargo bench -p tightrope-kernels --bench dense`; elements are floating-point operations.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::{hint::black_box, time::Duration};
+use tightrope_device::{Cpu, DType, Tensor};
+use tightrope_kernels::{
+    Check,
+    attention::{self, Attention, Config, Range, Ranges},
+    linear::{self, BackwardInput, BackwardWeights, Linear, LoraForward, Shape},
+    linear_cross_entropy::{self as loss, LinearCrossEntropy},
+};
+use tightrope_testkit::Random;
+
+fn random(cpu: &Cpu, shape: &[usize]) -> Tensor<Cpu> {
+    let values = Random::new(1).normal(shape.iter().product(), 0.05);
+    Tensor::from_slice(cpu, shape, &values).unwrap()
+}
+
+fn zeros(cpu: &Cpu, shape: &[usize]) -> Tensor<Cpu> {
+    Tensor::zeros(cpu, DType::F32, shape).unwrap()
+}
+
+fn linear(criterion: &mut Criterion) {
+    let cpu = &Cpu::new(0).unwrap();
+    let mut group = criterion.benchmark_group("linear");
+    for (tokens, inputs, outputs) in [(1, 576, 1536), (512, 576, 1536), (2048, 1536, 576)] {
+        let shape = Shape {
+            tokens,
+            inputs,
+            outputs,
+        };
+        let (x, dy) = (
+            random(cpu, &[tokens, inputs]),
+            random(cpu, &[tokens, outputs]),
+        );
+        let w = random(cpu, &[outputs, inputs]);
+        let (mut y, mut dx) = (
+            zeros(cpu, &[tokens, outputs]),
+            zeros(cpu, &[tokens, inputs]),
+        );
+        let mut dw = zeros(cpu, &[outputs, inputs]);
+        group.throughput(Throughput::Elements((2 * tokens * inputs * outputs) as u64));
+        for rank in [0, 8, 16, 64] {
+            let (a, b) = (random(cpu, &[rank, inputs]), random(cpu, &[outputs, rank]));
+            let mut xa = zeros(cpu, &[tokens, rank]);
+            group.bench_function(
+                format!("forward {tokens}x{inputs}->{outputs} r{rank}"),
+                |bencher| {
+                    bencher.iter(|| {
+                        let lora = (rank > 0).then_some(LoraForward {
+                            a: &a,
+                            b: &b,
+                            scale: 2.0,
+                            dropout: None,
+                            xa: &mut xa,
+                        });
+                        let args = linear::Forward {
+                            x: &x,
+                            weight: &w,
+                            bias: None,
+                            lora,
+                            y: &mut y,
+                            shape,
+                        };
+                        cpu.linear_forward(args.checked().unwrap()).unwrap();
+                    });
+                },
+            );
+        }
+        group.bench_function(
+            format!("backward input {tokens}x{inputs}->{outputs}"),
+            |bencher| {
+                bencher.iter(|| {
+                    let args = BackwardInput {
+                        dy: &dy,
+                        weight: &w,
+                        lora: None,
+                        dx: Some(&mut dx),
+                        accumulate: false,
+                        shape,
+                    };
+                    cpu.linear_backward_input(args.checked().unwrap()).unwrap();
+                });
+            },
+        );
+        group.bench_function(
+            format!("backward weights {tokens}x{inputs}->{outputs}"),
+            |bencher| {
+                bencher.iter(|| {
+                    let args = BackwardWeights {
+                        x: &x,
+                        dy: &dy,
+                        dweight: Some(&mut dw),
+                        dbias: None,
+                        lora: None,
+                        shape,
+                    };
+                    cpu.linear_backward_weights(args.checked().unwrap())
+                        .unwrap();
+                });
+            },
+        );
+    }
+}
+
+fn linear_cross_entropy(criterion: &mut Criterion) {
+    let cpu = &Cpu::new(0).unwrap();
+    let mut group = criterion.benchmark_group("linear_cross_entropy");
+    let (tokens, hidden, vocabulary) = (256, 576, 49_152);
+    let (x, weight) = (
+        random(cpu, &[tokens, hidden]),
+        random(cpu, &[vocabulary, hidden]),
+    );
+    let targets: Vec<i32> = (0..tokens as i32).map(|t| t * 191).collect();
+    let targets = Tensor::from_slice(cpu, &[tokens], &targets).unwrap();
+    let (mut losses, mut dx) = (zeros(cpu, &[tokens]), zeros(cpu, &[tokens, hidden]));
+    for softcap in [None, Some(30.0)] {
+        group.throughput(Throughput::Elements(
+            (4 * tokens * hidden * vocabulary) as u64,
+        ));
+        let name = format!("frozen {tokens}x{hidden}x{vocabulary} softcap {softcap:?}");
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let args = loss::ForwardBackward {
+                    forward: loss::Forward {
+                        x: &x,
+                        weight: &weight,
+                        targets: &targets,
+                        logit_scale: 1.0,
+                        softcap,
+                        losses: &mut losses,
+                        tokens,
+                        hidden,
+                        vocabulary,
+                    },
+                    scale: 1.0,
+                    dx: &mut dx,
+                    dweight: None,
+                };
+                let args = args.checked().unwrap();
+                cpu.linear_cross_entropy_forward_backward(args).unwrap();
+            });
+        });
+    }
+}
+
+fn attention(criterion: &mut Criterion) {
+    let cpu = &Cpu::new(0).unwrap();
+    let mut group = criterion.benchmark_group("attention");
+    let (heads, kv_heads, head_dim) = (9, 3, 64);
+    for (count, length) in [(8, 128), (1, 1024), (1, 4096)] {
+        let tokens = count * length;
+        let range = |index: usize| Range {
+            query_start: (index * length) as u32,
+            query_len: length as u32,
+            key_start: (index * length) as u32,
+            key_len: length as u32,
+        };
+        let ranges = Ranges::new(cpu, (0..count).map(range).collect()).unwrap();
+        let config = Config {
+            ranges: &ranges,
+            heads,
+            kv_heads,
+            head_dim,
+            scale: 0.125,
+            window: None,
+            softcap: None,
+        };
+        let query = [tokens, heads, head_dim];
+        let key = [tokens, kv_heads, head_dim];
+        let (q, dy, k, v) = (
+            random(cpu, &query),
+            random(cpu, &query),
+            random(cpu, &key),
+            random(cpu, &key),
+        );
+        let (mut y, mut dq, mut dk, mut dv) = (
+            zeros(cpu, &query),
+            zeros(cpu, &query),
+            zeros(cpu, &key),
+            zeros(cpu, &key),
+        );
+        let (mut lse, mut delta) = (zeros(cpu, &query[..2]), zeros(cpu, &query[..2]));
+        // Two products of the pairs that causality leaves, and five backward.
+        let product = (heads * head_dim * count * length * (length + 1)) as u64;
+        group.throughput(Throughput::Elements(2 * product));
+        group.bench_function(format!("forward {count}x{length}"), |bencher| {
+            bencher.iter(|| {
+                let args = attention::Forward {
+                    q: &q,
+                    k: &k,
+                    v: &v,
+                    y: &mut y,
+                    lse: &mut lse,
+                    config,
+                };
+                cpu.attention_forward(args.checked().unwrap()).unwrap();
+            });
+        });
+        group.throughput(Throughput::Elements(5 * product));
+        group.bench_function(format!("backward {count}x{length}"), |bencher| {
+            bencher.iter(|| {
+                let args = attention::Backward {
+                    dy: &dy,
+                    y: &y,
+                    lse: &lse,
+                    q: &q,
+                    k: &k,
+                    v: &v,
+                    delta: &mut delta,
+                    dq: &mut dq,
+                    dk: &mut dk,
+                    dv: &mut dv,
+                    config,
+                };
+                cpu.attention_backward(args.checked().unwrap()).unwrap();
+            });
+        });
+        black_box(&y);
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400));
+    targets = linear, linear_cross_entropy, attention
+}
+criterion_main!(benches);
