@@ -6,7 +6,7 @@ use crate::{
     cpu::matmul::{Gate, Matrix, Rows},
 };
 use std::ops::Range;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, vectorize};
 
 /// The mask of one operation; `None` drops nothing.
 ///
@@ -60,16 +60,23 @@ impl Gate for Mask<'_> {
         let key = u64::from(self.keys[2 * row]) | u64::from(self.keys[2 * row + 1]) << 32;
         let state = splitmix(self.salt ^ key);
         let (low, high) = (state as u32, (state >> 32) as u32);
-        let first = columns.start as u32;
+        multiply(
+            values,
+            columns.start as u32,
+            (low, high),
+            self.threshold,
+            self.factor,
+        );
+    }
+}
+
+vectorize! {
+    /// Multiplies kept elements by `factor` and the others by 0.
+    fn multiply(values: &mut [f32], first: u32, state: (u32, u32), threshold: u32, factor: f32) {
         for (offset, value) in values.iter_mut().enumerate() {
-            let hash = mix(first.wrapping_add(offset as u32), low, high);
+            let hash = mix(first.wrapping_add(offset as u32), state.0, state.1);
             // A factor instead of a choice, so that NaN passes through dropped elements too.
-            let factor = if hash < self.threshold {
-                0.0
-            } else {
-                self.factor
-            };
-            *value *= factor;
+            *value *= if hash < threshold { 0.0 } else { factor };
         }
     }
 }

@@ -6,11 +6,11 @@
 
 use super::super::Backward;
 use super::Shared;
-use super::block::{BLOCK, Lanes, Layout, copy_rows, differentiate, dot, transpose};
+use super::block::{BLOCK, Lanes, Layout, copy_rows, differentiate, dot, pack_queries};
 use crate::{
     KernelError,
     cpu::{
-        matmul::{Left, small_product},
+        matmul::{Left, Right, small_product},
         scratch::Scratch,
     },
 };
@@ -154,9 +154,9 @@ struct QueryBlock<'a> {
     /// `[BLOCK, width]`.
     q: &'a mut [f32],
     dy: &'a mut [f32],
-    /// `[width, BLOCK]`.
-    qt: &'a mut [f32],
-    dyt: &'a mut [f32],
+    /// The same, packed.
+    q_packed: &'a mut [f32],
+    dy_packed: &'a mut [f32],
     lse: Lanes,
     delta: Lanes,
 }
@@ -170,13 +170,13 @@ impl<'a> QueryBlock<'a> {
     fn new(memory: &'a mut [f32], width: usize) -> Self {
         let (q, rest) = memory.split_at_mut(BLOCK * width);
         let (dy, rest) = rest.split_at_mut(BLOCK * width);
-        let (qt, dyt) = rest.split_at_mut(BLOCK * width);
+        let (q_packed, dy_packed) = rest.split_at_mut(BLOCK * width);
         Self {
             queries: 0..0,
             q,
             dy,
-            qt,
-            dyt,
+            q_packed,
+            dy_packed,
             lse: [0.0; BLOCK],
             delta: [0.0; BLOCK],
         }
@@ -185,14 +185,14 @@ impl<'a> QueryBlock<'a> {
     fn load(&mut self, pass: &Pass<'_>, layout: &Layout, head: usize, queries: Range<usize>) {
         let (dim, width) = (layout.head_dim, layout.width());
         let row = |query| layout.query_row(query, head);
-        for (to, t, from) in [
-            (&mut self.q, &mut self.qt, pass.q),
-            (&mut self.dy, &mut self.dyt, pass.dy),
+        for (to, packed, from) in [
+            (&mut self.q, &mut self.q_packed, pass.q),
+            (&mut self.dy, &mut self.dy_packed, pass.dy),
         ] {
             copy_rows(to, width, from, dim, queries.clone(), |query| {
                 row(query) * dim
             });
-            transpose(t, to, width, queries.len());
+            pack_queries(packed, from, layout, head, &queries);
         }
         // Lanes without a query get the probability exp(−∞).
         (self.lse, self.delta) = ([f32::INFINITY; BLOCK], [0.0; BLOCK]);
@@ -221,7 +221,7 @@ impl Pass<'_> {
         small_product(
             sizes,
             left(&self.k[at..]),
-            (block.qt, BLOCK),
+            Right::Panels(block.q_packed),
             layout.scale,
             false,
             (p, BLOCK),
@@ -229,7 +229,7 @@ impl Pass<'_> {
         small_product(
             sizes,
             left(&self.v[at..]),
-            (block.dyt, BLOCK),
+            Right::Panels(block.dy_packed),
             1.0,
             false,
             (ds, BLOCK),
@@ -279,7 +279,7 @@ impl Pass<'_> {
                     small_product(
                         sizes,
                         Left::Rows(p, BLOCK),
-                        (block.dy, width),
+                        Right::Rows(block.dy, width),
                         1.0,
                         true,
                         to,
@@ -288,7 +288,7 @@ impl Pass<'_> {
                     small_product(
                         sizes,
                         Left::Rows(ds, BLOCK),
-                        (block.q, width),
+                        Right::Rows(block.q, width),
                         1.0,
                         true,
                         to,
@@ -298,7 +298,14 @@ impl Pass<'_> {
                             layout.key_at(key, kv_head)
                         });
                         let (sizes, to) = ((count, width, size), (&mut *dq, width));
-                        small_product(sizes, Left::Columns(ds, BLOCK), (k, width), 1.0, true, to);
+                        small_product(
+                            sizes,
+                            Left::Columns(ds, BLOCK),
+                            Right::Rows(k, width),
+                            1.0,
+                            true,
+                            to,
+                        );
                     }
                 }
                 if with_dq {
@@ -344,7 +351,7 @@ impl Pass<'_> {
             small_product(
                 sizes,
                 Left::Columns(ds, BLOCK),
-                (k, width),
+                Right::Rows(k, width),
                 1.0,
                 true,
                 (dq, width),

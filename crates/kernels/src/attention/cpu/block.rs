@@ -1,7 +1,10 @@
 //! Blocks of queries and keys: which there are, who sees whom, and what is computed in them.
 
 use super::super::{Config, Range};
-use crate::cpu::math::{self, exp};
+use crate::cpu::{
+    math::{self, exp},
+    matmul::{Matrix, Operand, Right, pack},
+};
 use std::ops::Range as Span;
 use tightrope_device::{Cpu, vectorize};
 
@@ -147,13 +150,20 @@ pub(super) fn copy_rows(
     }
 }
 
-/// `to[d · BLOCK + i] = from[i · width + d]` for `count` rows; zero for the other `i`.
-pub(super) fn transpose(to: &mut [f32], from: &[f32], width: usize, count: usize) {
-    for (d, to) in to.chunks_exact_mut(BLOCK).enumerate() {
-        for (i, to) in to.iter_mut().enumerate() {
-            *to = if i < count { from[i * width + d] } else { 0.0 };
-        }
-    }
+/// Packs `queries` of `head` from `from`, which has the shape of `q`, as the right side of a product.
+pub(super) fn pack_queries<'a>(
+    to: &'a mut [f32],
+    from: &[f32],
+    layout: &Layout,
+    head: usize,
+    queries: &Span<usize>,
+) -> Right<'a> {
+    let (dim, count) = (layout.head_dim, queries.len());
+    let rows = &from[layout.query_row(queries.start, head) * dim..];
+    let matrix = Matrix::new(rows, layout.heads * dim);
+    let to = &mut to[..count.next_multiple_of(16) * dim];
+    pack::<16>(Operand::Rows(&matrix), 0, count, 0..dim, to);
+    Right::Panels(to)
 }
 
 vectorize! {

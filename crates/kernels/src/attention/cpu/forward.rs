@@ -2,11 +2,11 @@
 
 use super::super::Forward;
 use super::Shared;
-use super::block::{BLOCK, Lanes, Layout, copy_rows, online_softmax, scale_row, transpose};
+use super::block::{BLOCK, Lanes, Layout, copy_rows, online_softmax, pack_queries, scale_row};
 use crate::{
     KernelError,
     cpu::{
-        matmul::{Left, small_product},
+        matmul::{Left, Right, small_product},
         scratch::Scratch,
     },
 };
@@ -60,15 +60,11 @@ impl Pass<'_> {
     ) -> Result<(), KernelError> {
         let (dim, width, kv_head) = (layout.head_dim, layout.width(), layout.kv_head(head));
         let lanes = queries.len().next_multiple_of(16);
-        let mut scratch = Scratch::take(self.cpu, BLOCK * (3 * width + BLOCK))?;
-        let (qt, rest) = scratch.split_at_mut(BLOCK * width);
+        let mut scratch = Scratch::take(self.cpu, BLOCK * (dim + 2 * width + BLOCK))?;
+        let (q, rest) = scratch.split_at_mut(BLOCK * dim);
         let (values, rest) = rest.split_at_mut(BLOCK * width);
         let (sums, scores) = rest.split_at_mut(BLOCK * width);
-        // `sums` holds `q` until it is transposed.
-        copy_rows(sums, width, self.q, dim, queries.clone(), |query| {
-            layout.query_row(query, head) * dim
-        });
-        transpose(qt, sums, width, queries.len());
+        let q = pack_queries(q, self.q, layout, head, &queries);
         sums.fill(0.0);
         let (mut max, mut sum): (Lanes, Lanes) = ([f32::NEG_INFINITY; BLOCK], [0.0; BLOCK]);
         let mut factor = [0f32; BLOCK];
@@ -80,7 +76,7 @@ impl Pass<'_> {
             );
             let scores = &mut scores[..keys.len() * BLOCK];
             let sizes = (keys.len(), lanes, dim);
-            small_product(sizes, k, (qt, BLOCK), layout.scale, false, (scores, BLOCK));
+            small_product(sizes, k, q, layout.scale, false, (scores, BLOCK));
             layout.cap(scores);
             layout.mask(scores, &queries, &keys);
             online_softmax(scores, &mut max, &mut sum, &mut factor);
@@ -96,7 +92,14 @@ impl Pass<'_> {
             });
             let p = Left::Columns(scores, BLOCK);
             let sizes = (queries.len(), width, keys.len());
-            small_product(sizes, p, (values, width), 1.0, true, (sums, width));
+            small_product(
+                sizes,
+                p,
+                Right::Rows(values, width),
+                1.0,
+                true,
+                (sums, width),
+            );
         }
         for (lane, query) in queries.enumerate() {
             let row = layout.query_row(query, head);

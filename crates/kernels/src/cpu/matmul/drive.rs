@@ -2,7 +2,7 @@
 
 use super::micro::{COLUMNS, Call, KERNEL, ROWS};
 use super::pack::pack;
-use super::{Base, Operand, Output, Term};
+use super::{Base, Gate, Operand, Output, Term};
 use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -66,36 +66,83 @@ pub(crate) fn product(
         row_stride: output.row_stride,
         column_stride: output.column_stride,
     };
-    // Sums of no terms still have a base: a block of no steps writes it.
-    let empty = Term { k: 0, ..terms[0] };
+    // Sums of no steps still have a base: a block of no steps writes it.
     let nothing = terms.iter().all(|term| term.k == 0);
-    let terms = if nothing {
-        std::slice::from_ref(&empty)
-    } else {
-        terms
-    };
+    let mut pieces = Vec::new();
+    for term in terms {
+        let empty = nothing.then_some(0..0);
+        pieces.extend(
+            blocks(term.k)
+                .chain(empty)
+                .map(|steps| Piece::new(term, steps, m, n)),
+        );
+    }
     cpu.install(|| {
-        let mut base = base;
-        for term in terms.iter().filter(|term| nothing || term.k > 0) {
-            let all: Vec<Range<usize>> = if nothing {
-                std::iter::once(0..0).collect()
-            } else {
-                blocks(term.k).collect()
-            };
-            for blocks in all.chunks(K_PART / K_BLOCK) {
-                let part = Part {
-                    cpu,
-                    term,
-                    blocks,
-                    base,
-                    c,
-                };
-                part.compute(m, n)?;
-                base = Base::Output;
+        let (mut rest, mut base) = (&mut pieces[..], base);
+        while !rest.is_empty() {
+            let mut steps = 0;
+            let mut count = 0;
+            while let Some(piece) = rest.get_mut(count)
+                && (count == 0 || steps + piece.steps.len() <= K_PART)
+            {
+                piece.offset = steps;
+                steps += piece.steps.len();
+                count += 1;
             }
+            let (pieces, after) = rest.split_at_mut(count);
+            let part = Part {
+                cpu,
+                pieces,
+                steps,
+                base,
+                c,
+            };
+            part.compute(m, n)?;
+            (rest, base) = (after, Base::Output);
         }
         Ok(())
     })
+}
+
+/// One block of the sum of one term.
+struct Piece<'a> {
+    term: &'a Term<'a>,
+    steps: Range<usize>,
+    /// Steps of the part before it.
+    offset: usize,
+    /// `a` and `b` if tiles read them where they stand: elements and the distance between rows.
+    a_direct: Option<(&'a [f32], usize)>,
+    b_direct: Option<(&'a [f32], usize)>,
+}
+
+impl<'a> Piece<'a> {
+    fn new(term: &'a Term<'a>, steps: Range<usize>, m: usize, n: usize) -> Self {
+        // A block of no steps reads nothing.
+        let some = !steps.is_empty();
+        Self {
+            term,
+            steps,
+            offset: 0,
+            // Too few uses to pay for packing.
+            a_direct: match term.a {
+                Operand::Rows(rows) if some && n <= THIN => rows.plain(),
+                _ => None,
+            },
+            // The same; `b` has the form of a panel already.
+            b_direct: match term.b {
+                Operand::Columns(rows) if some && m <= 4 * ROWS => rows.plain(),
+                _ => None,
+            },
+        }
+    }
+
+    fn packed_a(&self) -> Option<Operand<'a>> {
+        self.a_direct.is_none().then_some(self.term.a)
+    }
+
+    fn packed_b(&self) -> Option<Operand<'a>> {
+        self.b_direct.is_none().then_some(self.term.b)
+    }
 }
 
 /// A packed operand: for each block of the sum its panels, `W` elements a step.
@@ -110,37 +157,34 @@ struct Packed {
 impl Packed {
     fn new<const W: usize>(
         part: &Part<'_>,
-        operand: Operand<'_>,
         range: Range<usize>,
+        operand: for<'p> fn(&Piece<'p>) -> Option<Operand<'p>>,
     ) -> Result<Self, KernelError> {
         let (first, count) = (range.start, range.len());
         let width = count.next_multiple_of(W);
-        let mut scratch = Scratch::take(part.cpu, width * part.steps())?;
+        let mut scratch = Scratch::take(part.cpu, width * part.steps)?;
         // Tasks of a block and a few panels each.
         let group = 8 * W;
         let mut tasks = Vec::new();
         let mut rest = &mut scratch[..];
-        for block in part.blocks {
-            let (mut panels, after) = rest.split_at_mut(width * block.len());
+        for piece in part.pieces {
+            let (mut panels, after) = rest.split_at_mut(width * piece.steps.len());
             rest = after;
             for start in (0..count).step_by(group) {
-                let take = group.min(width - start) * block.len();
+                let take = group.min(width - start) * piece.steps.len();
                 let (now, later) = panels.split_at_mut(take);
                 panels = later;
-                tasks.push((block.clone(), start, now));
+                tasks.push((piece, start, now));
             }
         }
         tasks
             .into_par_iter()
             .with_max_len(1)
-            .for_each(|(block, start, panels)| {
-                pack::<W>(
-                    operand,
-                    first + start,
-                    group.min(count - start),
-                    block,
-                    panels,
-                );
+            .for_each(|(piece, start, panels)| {
+                if let Some(operand) = operand(piece) {
+                    let count = group.min(count - start);
+                    pack::<W>(operand, first + start, count, piece.steps.clone(), panels);
+                }
             });
         Ok(Self {
             scratch,
@@ -161,112 +205,93 @@ impl Packed {
 #[repr(align(64))]
 struct Aligned<T>(T);
 
-/// Where tiles find an operand.
-#[derive(Clone, Copy)]
-enum Place<'a> {
-    Packed(&'a Packed),
-    /// As it is stored: elements and the distance between rows.
-    Direct(&'a [f32], usize),
-    /// Packed by each tile for itself, a panel at a time.
-    Local,
-}
-
-impl<'a> Place<'a> {
-    fn new(packed: &'a Option<Packed>, direct: Option<(&'a [f32], usize)>) -> Self {
-        match (packed, direct) {
-            (Some(packed), _) => Self::Packed(packed),
-            (None, Some((data, stride))) => Self::Direct(data, stride),
-            (None, None) => Self::Local,
-        }
-    }
-}
-
-/// Some blocks of the sum of one term.
+/// Some consecutive blocks, of one term or several.
 struct Part<'a> {
     cpu: &'a Cpu,
-    term: &'a Term<'a>,
-    blocks: &'a [Range<usize>],
+    pieces: &'a [Piece<'a>],
+    steps: usize,
     base: Base<'a>,
     c: Memory,
 }
 
 impl Part<'_> {
-    fn steps(&self) -> usize {
-        self.blocks.last().map_or(0, |b| b.end) - self.blocks[0].start
-    }
-
     fn compute(&self, m: usize, n: usize) -> Result<(), KernelError> {
         let limit = |unit: usize| {
-            (PACKED / self.steps().max(1))
+            (PACKED / self.steps.max(1))
                 .max(unit)
                 .next_multiple_of(unit)
         };
-        // `a` is read where it stands if packing it would cost more than it saves.
-        let a_direct = match self.term.a {
-            Operand::Rows(rows) if n <= THIN => rows.plain(),
-            _ => None,
-        };
-        // So is `b` if it has the form of a panel and is read only once or twice.
-        let b_direct = match self.term.b {
-            Operand::Columns(rows) if m <= 2 * ROWS => rows.plain(),
-            _ => None,
-        };
-        let m_limit = if a_direct.is_some() {
-            m
-        } else {
-            limit(TILE_ROWS)
-        };
+        let pack_a = self.pieces.iter().any(|piece| piece.a_direct.is_none());
+        let m_limit = if pack_a { limit(TILE_ROWS) } else { m };
         for columns in parts(n, limit(TILE_COLUMNS)) {
             // Rows that fit one tile share `b` with nobody: its panels are packed where they are used.
             let b = if m <= TILE_ROWS {
                 None
             } else {
-                Some(Packed::new::<COLUMNS>(self, self.term.b, columns.clone())?)
+                Some(Packed::new::<COLUMNS>(self, columns.clone(), |piece| {
+                    piece.packed_b()
+                })?)
             };
             for rows in parts(m, m_limit) {
-                let a = match a_direct {
-                    Some(_) => None,
-                    None => Some(Packed::new::<ROWS>(self, self.term.a, rows.clone())?),
+                let a = if pack_a {
+                    Some(Packed::new::<ROWS>(self, rows.clone(), |piece| {
+                        piece.packed_a()
+                    })?)
+                } else {
+                    None
                 };
-                let (a, b) = (Place::new(&a, a_direct), Place::new(&b, b_direct));
                 tiles(rows, columns.clone(), self.cpu.threads())
                     .into_par_iter()
                     .with_max_len(1)
-                    .for_each(|(rows, columns)| self.tile(rows, columns, a, b));
+                    .for_each(|(rows, columns)| self.tile(rows, columns, a.as_ref(), b.as_ref()));
             }
         }
         Ok(())
     }
 
     /// All blocks of one tile of the result.
-    fn tile(&self, rows: Range<usize>, columns: Range<usize>, a: Place<'_>, b: Place<'_>) {
+    fn tile(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        a: Option<&Packed>,
+        b: Option<&Packed>,
+    ) {
         let mut local = Aligned([0f32; K_BLOCK * COLUMNS]);
-        let mut strip = |block: &Range<usize>, j: usize| {
-            let (offset, k) = (block.start - self.blocks[0].start, block.len());
-            let base = if offset == 0 { self.base } else { Base::Output };
+        let mut strip = |piece: &Piece<'_>, j: usize| {
+            let (term, k, start) = (piece.term, piece.steps.len(), piece.steps.start);
+            // The first block alone has the base of the part below it.
+            let base = if piece.offset == 0 {
+                self.base
+            } else {
+                Base::Output
+            };
             let count = COLUMNS.min(columns.end - j);
-            let (b, b_stride) = match b {
-                Place::Packed(b) => (b.panel::<COLUMNS>(j, offset, k), COLUMNS),
-                Place::Direct(data, stride) if count == COLUMNS && k > 0 => (
-                    &data[block.start * stride + j..][..(k - 1) * stride + COLUMNS],
+            let (b, b_stride) = match (b, piece.b_direct) {
+                (Some(b), _) => (b.panel::<COLUMNS>(j, piece.offset, k), COLUMNS),
+                (None, Some((data, stride))) if count == COLUMNS => (
+                    &data[start * stride + j..][..(k - 1) * stride + COLUMNS],
                     stride,
                 ),
                 _ => {
                     let panel = &mut local.0[..k * COLUMNS];
-                    pack::<COLUMNS>(self.term.b, j, count, block.clone(), panel);
+                    pack::<COLUMNS>(term.b, j, count, piece.steps.clone(), panel);
                     (&*panel, COLUMNS)
                 }
             };
             for i in rows.clone().step_by(ROWS) {
                 let height = ROWS.min(rows.end - i);
-                let (tiles, a, a_stride) = match a {
-                    Place::Direct(data, stride) if k > 0 => {
-                        let a = &data[i * stride + block.start..][..(height - 1) * stride + k];
+                let (tiles, a, a_stride) = match (piece.a_direct, a) {
+                    (Some((data, stride)), _) => {
+                        let a = &data[i * stride + start..][..(height - 1) * stride + k];
                         (&KERNEL.by_rows, a, stride)
                     }
-                    Place::Packed(a) => (&KERNEL.by_columns, a.panel::<ROWS>(i, offset, k), ROWS),
-                    // A sum of no steps reads nothing.
-                    _ => (&KERNEL.by_columns, &[][..], ROWS),
+                    (None, Some(a)) => (
+                        &KERNEL.by_columns,
+                        a.panel::<ROWS>(i, piece.offset, k),
+                        ROWS,
+                    ),
+                    (None, None) => unreachable!("`a` is packed unless it is read where it stands"),
                 };
                 let call = Call {
                     k,
@@ -274,24 +299,27 @@ impl Part<'_> {
                     a_stride,
                     b: b.as_ptr(),
                     b_stride,
-                    alpha: self.term.alpha,
+                    alpha: term.alpha,
                     base: std::ptr::null(),
                     base_stride: 0,
                     c: std::ptr::null_mut(),
                     c_stride: 0,
                 };
-                self.write(call, tiles[height - 1], (i, height), (j, count), base);
+                let tile = tiles[height - 1];
+                self.write(call, tile, (i, height), (j, count), base, term.gate);
             }
         };
         let strips = columns.clone().step_by(COLUMNS);
-        if matches!(b, Place::Packed(_)) {
+        if b.is_some() {
             // A block of `a` stays in the cache for all strips.
-            self.blocks
-                .iter()
-                .for_each(|block| strips.clone().for_each(|j| strip(block, j)));
+            for piece in self.pieces {
+                strips.clone().for_each(|j| strip(piece, j));
+            }
         } else {
             // `b` is read from memory: along its rows.
-            strips.for_each(|j| self.blocks.iter().for_each(|block| strip(block, j)));
+            for j in strips {
+                self.pieces.iter().for_each(|piece| strip(piece, j));
+            }
         }
     }
 
@@ -303,11 +331,12 @@ impl Part<'_> {
         (i, height): (usize, usize),
         (j, count): (usize, usize),
         base: Base<'_>,
+        gate: Option<&dyn Gate>,
     ) {
         let at = |row: usize, column: usize| {
             (i + row) * self.c.row_stride + (j + column) * self.c.column_stride
         };
-        if count == COLUMNS && self.c.column_stride == 1 && self.term.gate.is_none() {
+        if count == COLUMNS && self.c.column_stride == 1 && gate.is_none() {
             call.c = self.c.data.wrapping_add(at(0, 0));
             call.c_stride = self.c.row_stride;
             (call.base, call.base_stride) = match base {
@@ -336,7 +365,7 @@ impl Part<'_> {
         let mut into = [[0f32; COLUMNS]; ROWS];
         call.c = into.as_mut_ptr().cast();
         call.c_stride = COLUMNS;
-        if let Some(gate) = self.term.gate {
+        if let Some(gate) = gate {
             // SAFETY: `into` has room for all rows; `a` and `b` as above.
             unsafe { tile(&call) };
             for (row, into) in into.iter_mut().enumerate().take(height) {

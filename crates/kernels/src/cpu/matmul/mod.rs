@@ -14,7 +14,8 @@ mod source;
 mod tests;
 
 pub(crate) use drive::product;
-pub(crate) use small::{Left, small_product};
+pub(crate) use pack::pack;
+pub(crate) use small::{Left, Right, small_product};
 pub(crate) use source::{Matrix, Rows, Weight};
 
 use std::ops::Range;

@@ -11,7 +11,7 @@ const CHUNK: usize = 128;
 ///
 /// Several panels may be written at once: panel `g` starts at `g · W · steps.len()` and holds the
 /// elements from `first + g · W` on.
-pub(super) fn pack<const W: usize>(
+pub(crate) fn pack<const W: usize>(
     operand: Operand<'_>,
     first: usize,
     count: usize,
@@ -80,13 +80,18 @@ fn copy<const W: usize>(
 ) {
     let mut scratch = [0f32; 128];
     let panel_len = W * steps.len();
+    // Asked for once, because a call for each step would cost more than the copy.
+    let plain = rows.plain();
     // As many panels at a time as the scratch holds.
     let group = 128 / W;
     for (g, panels) in panels.chunks_mut(group * panel_len).enumerate() {
         let first = first + g * group * W;
         let count = (group * W).min(count.saturating_sub(g * group * W));
         for (step, p) in steps.clone().enumerate() {
-            let row = rows.row(p, first..first + count, &mut scratch);
+            let row = match plain {
+                Some((data, stride)) => &data[p * stride + first..][..count],
+                None => rows.row(p, first..first + count, &mut scratch),
+            };
             for (g, panel) in panels.chunks_exact_mut(panel_len).enumerate() {
                 let (from, to) = (&row[g * W..], &mut panel[step * W..]);
                 if W == 6

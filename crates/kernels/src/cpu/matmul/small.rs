@@ -11,14 +11,23 @@ pub(crate) enum Left<'a> {
     Columns(&'a [f32], usize),
 }
 
+/// The right side of a small product.
+#[derive(Clone, Copy)]
+pub(crate) enum Right<'a> {
+    /// Element `(p, j)` at `p · stride + j`.
+    Rows(&'a [f32], usize),
+    /// Panels of 16 columns, as [`super::pack`] writes them.
+    Panels(&'a [f32]),
+}
+
 /// `C[m, n] += alpha · A[m, k] · B[k, n]`, or `=` without `accumulate`; `n` a multiple of 16.
 ///
-/// `B` and `C` are stored by rows of the given strides. Each element is one chain of fused
+/// `C` is stored by rows of the given stride. Each element is one chain of fused
 /// multiply-adds over `k`, then added: its bits do not depend on `m` and `n`.
 pub(crate) fn small_product(
     (m, n, k): (usize, usize, usize),
     a: Left<'_>,
-    (b, b_stride): (&[f32], usize),
+    b: Right<'_>,
     alpha: f32,
     accumulate: bool,
     (c, c_stride): (&mut [f32], usize),
@@ -31,10 +40,13 @@ pub(crate) fn small_product(
         (m - 1) * c_stride + n <= c.len(),
         "the result does not fit its memory"
     );
-    assert!(
-        k == 0 || (k - 1) * b_stride + n <= b.len(),
-        "`b` is too short"
-    );
+    // Elements from one step to the next, and from one panel to the next.
+    let (b, b_stride, b_panel) = match b {
+        Right::Rows(data, stride) => (data, stride, COLUMNS),
+        Right::Panels(data) => (data, COLUMNS, COLUMNS * k),
+    };
+    let b_len = (n / COLUMNS - 1) * b_panel + k.saturating_sub(1) * b_stride + COLUMNS;
+    assert!(k == 0 || b_len <= b.len(), "`b` is too short");
     let (data, a_stride, a_row, tiles) = match a {
         Left::Rows(data, stride) => {
             assert!(
@@ -58,7 +70,7 @@ pub(crate) fn small_product(
                 k,
                 a: data.as_ptr().wrapping_add(i * a_row),
                 a_stride,
-                b: b.as_ptr().wrapping_add(j),
+                b: b.as_ptr().wrapping_add(j / COLUMNS * b_panel),
                 b_stride,
                 alpha,
                 base: if accumulate {
