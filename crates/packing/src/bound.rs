@@ -30,7 +30,7 @@ pub fn lower_bound(histogram: &Histogram, capacity: u64, depth: u64) -> u64 {
 /// Largest `k` of `u(k)`.
 const STEPS: u64 = 24;
 /// Evaluations of `f₁` in total.
-const EFFORT: u64 = 1 << 20;
+const EFFORT: u64 = 1 << 18;
 
 /// The best bound of `u(k) ∘ f₀(ε)` over all ε; `k` = 0 stands for `f₀(ε)` alone.
 ///

@@ -29,18 +29,16 @@ proptest! {
         all.sort_unstable();
         prop_assert_eq!(all, (0..packing.len() as u32).collect::<Vec<_>>());
 
-        // The rank that had least gets most: totals differ by at most the widest step, and the
-        // steps, slices of the sorted packs, differ together by at most the largest pack.
+        // The steps, slices of the sorted packs, differ together by at most the largest pack; the
+        // most work going to the rank that had least, totals differ by at most the widest step.
         let of = |&pack: &u32| work(balance, packing.pack(pack as usize));
+        let spread = |works: Vec<u64>| works.iter().max().unwrap() - works.iter().min().unwrap();
+        let step = |step: usize| spread(shards.ranks.iter().map(|r| of(&r[step])).collect());
+        let largest = shards.ranks.iter().flatten().map(of).max().unwrap_or(0);
+        prop_assert!((0..steps).map(step).sum::<u64>() <= largest);
+        let widest = (0..steps).map(step).max().unwrap_or(0);
         let totals: Vec<u64> = shards.ranks.iter().map(|r| r.iter().map(of).sum()).collect();
-        let most = shards.ranks.iter().flatten().map(of).max().unwrap_or(0);
-        let spread = totals.iter().max().unwrap() - totals.iter().min().unwrap();
-        prop_assert!(spread <= most, "{totals:?}");
-        let step_spread = |step: usize| {
-            let works = shards.ranks.iter().map(|r| of(&r[step]));
-            works.clone().max().unwrap() - works.min().unwrap()
-        };
-        prop_assert!((0..steps).map(step_spread).sum::<u64>() <= most);
+        prop_assert!(spread(totals.clone()) <= widest, "{totals:?}");
     }
 }
 
