@@ -48,6 +48,16 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Err
         "strip" => strip(true, true)?,
         "lstrip" => strip(true, false)?,
         "rstrip" => strip(false, true)?,
+        "title" => {
+            let () = from_args(args)?;
+            Value::from(title(text))
+        }
+        "capitalize" => {
+            let () = from_args(args)?;
+            let mut chars = text.chars();
+            let first: String = chars.next().map(upper_first).unwrap_or_default();
+            Value::from(first + &chars.as_str().to_lowercase())
+        }
         "removeprefix" => affix(|text, p| text.starts_with(p).then_some(p.len()))?,
         "removesuffix" => affix(|text, s| text.ends_with(s).then(|| text.len() - s.len()))?,
         "split" | "rsplit" => Value::from(split(text, method == "rsplit", args)?),
@@ -58,6 +68,27 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Err
         }
         _ => return Ok(None),
     }))
+}
+
+/// The title case of a character, near enough: `ß` becomes `Ss`.
+fn upper_first(c: char) -> String {
+    let mut upper = c.to_uppercase();
+    let first: String = upper.next().into_iter().collect();
+    first + &upper.collect::<String>().to_lowercase()
+}
+
+/// `text.title()`: every run of letters begins with a capital.
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut inside = false;
+    for c in text.chars() {
+        match inside {
+            true => out.extend(c.to_lowercase()),
+            false => out.push_str(&upper_first(c)),
+        }
+        inside = c.is_lowercase() || c.is_uppercase();
+    }
+    out
 }
 
 /// `text.split(separator, limit)` and `rsplit`; without separator, by runs of white space.

@@ -1,5 +1,6 @@
 //! Chat templates: Jinja as Transformers configures it, byte for byte.
 
+mod filters;
 mod methods;
 mod python;
 mod turns;

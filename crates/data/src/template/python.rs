@@ -5,7 +5,7 @@ use std::fmt::Write;
 use chrono::NaiveDateTime;
 use chrono::format::{Item, StrftimeItems};
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State, Value};
+use minijinja::{Environment, Error, ErrorKind, Value};
 
 /// Marks a detail as the words of a template's `raise_exception`.
 const RAISED: &str = "\u{1}raised: ";
@@ -18,11 +18,11 @@ pub(super) fn raised(detail: &str) -> &str {
     detail.strip_prefix(RAISED).unwrap_or(detail)
 }
 
-fn invalid(message: impl Into<String>) -> Error {
+pub(super) fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
-/// Gives an environment the functions and filters of Transformers, and Python's way of printing.
+/// Gives an environment the functions of Transformers, `tojson`, and Python's way of printing.
 pub(super) fn install(environment: &mut Environment<'static>) {
     environment
         .set_formatter(|out, _state, value| write!(out, "{}", str_of(value)).map_err(Error::from));
@@ -33,18 +33,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
         },
     );
     environment.add_filter("tojson", tojson);
-    environment.add_filter("string", |value: &Value| match value.as_str() {
-        Some(_) => value.clone(),
-        None => Value::from(str_of(value)),
-    });
-    environment.add_filter("join", join);
-    environment.add_filter("trim", |_: &State, value: &Value, chars: Option<&str>| {
-        let text = str_of(value);
-        match chars {
-            None => strip(&text).to_owned(),
-            Some(chars) => text.trim_matches(|c| chars.contains(c)).to_owned(),
-        }
-    });
+    super::filters::install(environment);
 }
 
 /// JSON as template values; the order of keys stays.
@@ -72,20 +61,6 @@ pub(super) fn is_space(c: char) -> bool {
 /// `text.strip()`.
 pub(super) fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
-}
-
-fn join(value: &Value, separator: Option<&str>, attribute: Option<&str>) -> Result<String, Error> {
-    let mut out = String::new();
-    for (index, item) in value.try_iter()?.enumerate() {
-        if index > 0 {
-            out.push_str(separator.unwrap_or_default());
-        }
-        match attribute {
-            Some(name) => out.push_str(&str_of(&item.get_attr(name)?)),
-            None => out.push_str(&str_of(&item)),
-        }
-    }
-    Ok(out)
 }
 
 /// `str(value)`.

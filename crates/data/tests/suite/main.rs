@@ -3,3 +3,4 @@
 mod common;
 mod formats;
 mod masks;
+mod templates;

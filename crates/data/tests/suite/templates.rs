@@ -1,0 +1,104 @@
+//! Renders equal those of Transformers, byte for byte (`tests/data/renders.py` made them).
+
+use chrono::NaiveDate;
+use serde_json::{Map, Value};
+use tightrope_data::ChatTemplate;
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("../data/renders.json")).unwrap()
+}
+
+fn compile(source: &str) -> ChatTemplate {
+    let day = NaiveDate::from_ymd_opt(2026, 3, 9).unwrap();
+    ChatTemplate::compile_at(source, day.and_hms_opt(8, 5, 7)).unwrap()
+}
+
+/// What differs from the expected render, if anything.
+fn difference(
+    template: &ChatTemplate,
+    messages: &[Value],
+    tools: Option<&Value>,
+    prompt: bool,
+    variables: &Map<String, Value>,
+    expected: &Value,
+) -> Option<String> {
+    match (
+        template.render(messages, tools, prompt, variables),
+        &expected["error"],
+    ) {
+        (Ok(rendered), Value::Null) => {
+            let spans: Vec<Vec<usize>> = rendered
+                .spans
+                .iter()
+                .map(|s| vec![s.start, s.end])
+                .collect();
+            let spans = serde_json::to_value(spans).unwrap();
+            (expected["text"] != *rendered.text || expected["spans"] != spans)
+                .then(|| format!("{:?} {spans}", rendered.text))
+        }
+        (Err(error), Value::String(message)) => (error.0 != *message).then_some(error.0),
+        (Err(_), Value::Bool(true)) => None,
+        (other, _) => Some(format!("{other:?}")),
+    }
+}
+
+fn report(differences: Vec<String>) {
+    assert!(
+        differences.is_empty(),
+        "{} renders differ:\n{}",
+        differences.len(),
+        differences.join("\n\n")
+    );
+}
+
+#[test]
+fn conversations_render_as_in_transformers() {
+    let golden = golden();
+    let renders = golden["renders"].as_array().unwrap();
+    assert!(renders.len() > 300);
+    let mut differences = Vec::new();
+    for case in renders {
+        let name = case["template"].as_str().unwrap();
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/templates");
+        let source = std::fs::read_to_string(format!("{folder}/{name}.jinja")).unwrap();
+        let conversation = &golden["conversations"][case["conversation"].as_str().unwrap()];
+        let tools = (case["tools"] == true).then_some(&golden["tools"]);
+        if let Some(got) = difference(
+            &compile(&source),
+            conversation.as_array().unwrap(),
+            tools,
+            case["prompt"] == true,
+            case["variables"].as_object().unwrap(),
+            case,
+        ) {
+            differences.push(format!("{case}\n  {got}"));
+        }
+    }
+    report(differences);
+}
+
+#[test]
+fn expressions_evaluate_as_in_python() {
+    let golden = golden();
+    let snippets = golden["snippets"].as_array().unwrap();
+    assert!(snippets.len() > 70);
+    let mut differences = Vec::new();
+    for case in snippets {
+        let source = case["source"].as_str().unwrap();
+        let day = NaiveDate::from_ymd_opt(2026, 3, 9).unwrap();
+        let got = match ChatTemplate::compile_at(source, day.and_hms_opt(8, 5, 7)) {
+            Ok(template) => {
+                let data = golden["data"].as_object().unwrap();
+                difference(&template, &[], None, false, data, case)
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(got) = got {
+            differences.push(format!(
+                "{source}\n  expected {}{} {}\n  got      {got}",
+                case["text"], case["error"], case["spans"]
+            ));
+        }
+    }
+    report(differences);
+}
