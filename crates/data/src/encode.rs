@@ -25,7 +25,7 @@ pub(crate) struct Encoded {
     pub tokens: Vec<u32>,
     pub labels: Vec<i64>,
     pub doubled_bos: bool,
-    /// The last trained token is no end token.
+    /// The last trained token other than white space is no end token.
     pub missing_eos: bool,
 }
 
@@ -72,14 +72,21 @@ impl Encoder<'_> {
         };
         let bos = self.tokenizer.and_then(Tokenizer::bos_id);
         let ends = self.tokenizer.map_or(&[][..], Tokenizer::end_ids);
-        let last = labels.iter().rfind(|&&label| label != i64::from(IGNORED));
-        let ended = |&label: &i64| u32::try_from(label).is_ok_and(|id| ends.contains(&id));
+        let trained = labels.iter().rev().filter_map(|&l| u32::try_from(l).ok());
+        // A template's line break after the end token is trained with `all`.
+        let last = trained.clone().find(|&id| !self.is_blank(id));
+        let last = last.or_else(|| trained.clone().next());
         Ok(Encoded {
             doubled_bos: bos.is_some_and(|bos| tokens.starts_with(&[bos, bos])),
-            missing_eos: !ends.is_empty() && last.is_some_and(|label| !ended(label)),
+            missing_eos: !ends.is_empty() && last.is_some_and(|id| !ends.contains(&id)),
             tokens,
             labels,
         })
+    }
+
+    fn is_blank(&self, id: u32) -> bool {
+        let text = self.tokenizer.and_then(|t| t.decode(&[id], false).ok());
+        text.is_some_and(|text| text.trim().is_empty())
     }
 
     fn tokenizer(&self) -> Result<&Tokenizer, RowProblem> {

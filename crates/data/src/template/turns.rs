@@ -12,8 +12,10 @@ impl ChatTemplate {
     /// turn `i` begins where the conversation before it, with the generation prompt, ends, and
     /// ends where the conversation up to and with it ends; white space after the last of
     /// `end_tokens` in it is the template's own and stays out. A template that renders the last
-    /// turn otherwise than earlier ones (without its reasoning, say) has no such end: the turn
-    /// then ends with the first of `end_tokens` in it. Only turns from message `from` on are
+    /// turn otherwise than earlier ones (with its reasoning, say) has no such end: the turn then
+    /// ends with the first of `end_tokens` in it. Nor is there such a beginning if the generation
+    /// prompt says more than the turn (that there is no reasoning, say): the turn then begins
+    /// where the two part, or where its content begins. Only turns from message `from` on are
     /// looked for.
     pub fn render_turns(
         &self,
@@ -57,10 +59,17 @@ impl ChatTemplate {
                 Err(_) if message == 0 => String::new(),
                 Err(problem) => return Err(problem),
             };
-            if !whole.text.starts_with(&before) {
-                return Err(lost());
-            }
-            let start = before.len();
+            let start = if whole.text.starts_with(&before) {
+                before.len()
+            } else {
+                let plain = render(&messages[..message], false)?.text;
+                let blank = render(&blanked(messages, message), false)?.text;
+                let start = common(&whole.text, &before).min(common(&whole.text, &blank));
+                if !whole.text.starts_with(&plain) || start <= plain.len() {
+                    return Err(lost());
+                }
+                start
+            };
             let last = message + 1 == messages.len();
             let until = if last {
                 Some(whole.text.len())
@@ -122,6 +131,22 @@ pub(crate) fn assistant_turns(messages: &[serde_json::Value]) -> Vec<usize> {
     let role = |m: &serde_json::Value| m.get("role").and_then(|r| r.as_str()) == Some("assistant");
     let indices = messages.iter().enumerate();
     indices.filter(|(_, m)| role(m)).map(|(i, _)| i).collect()
+}
+
+/// The conversation with other content in one message.
+fn blanked(messages: &[serde_json::Value], message: usize) -> Vec<serde_json::Value> {
+    let mut messages = messages.to_vec();
+    messages[message]["content"] = "\u{fdd0}".into();
+    messages
+}
+
+/// How many bytes two texts have in common at their beginning, in whole characters.
+fn common(a: &str, b: &str) -> usize {
+    let pairs = a.chars().zip(b.chars());
+    pairs
+        .take_while(|(a, b)| a == b)
+        .map(|(a, _)| a.len_utf8())
+        .sum()
 }
 
 fn trim_after_end(text: &str, range: Range<usize>, end_tokens: &[String]) -> usize {

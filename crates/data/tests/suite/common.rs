@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use tightrope_data::{DataError, DataOptions, Dataset, GgufTokenizer, Tokenizer, inspect, load};
 
-pub const SPECIAL: [&str; 6] = [
+pub const SPECIAL: [&str; 7] = [
     "<s>",
     "</s>",
     "<|im_start|>",
     "<|im_end|>",
     "<start_of_turn>",
     "<end_of_turn>",
+    "<|eot_id|>",
 ];
 
 pub const CHATML: &str = "{%- for message in messages %}<|im_start|>{{ message.role }}\n\

@@ -1,6 +1,8 @@
 //! The tests of the crate as its users see it, in one binary: linking it is what takes time.
 
 mod common;
+mod errors;
 mod formats;
 mod masks;
 mod templates;
+mod tokenizers;
