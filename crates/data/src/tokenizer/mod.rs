@@ -177,7 +177,7 @@ impl Tokenizer {
     }
 
     /// Finishes a tokenizer whose parts have been read.
-    fn assemble(
+    pub(crate) fn assemble(
         mut inner: tokenizers::Tokenizer,
         config: Map<String, Value>,
         template: Option<ChatTemplate>,

@@ -1,6 +1,7 @@
 //! The tests of the crate as its users see it, in one binary: linking it is what takes time.
 
 mod common;
+mod demo;
 mod errors;
 mod formats;
 mod masks;

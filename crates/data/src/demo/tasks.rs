@@ -1,0 +1,362 @@
+//! How each task is asked and answered.
+
+use super::random::Random;
+use super::words::{CITIES, FILLER, MONTHS, NAMES, WEEKDAYS, WORDS, english, korean};
+use super::{Language, Record, Task};
+
+/// Question and answer.
+type Pair = (String, String);
+
+/// One record, of a length drawn from a log-normal distribution.
+pub(super) fn record(random: &mut Random) -> Record {
+    let language = match random.below(2) {
+        0 => Language::English,
+        _ => Language::Korean,
+    };
+    // Median 48 tokens, about, with the template; the few beyond 620 are cut there.
+    let length = (48.0 * random.normal().exp()).min(620.0) as usize;
+    let task = match length {
+        0..48 => SHORT[random.below(SHORT.len())],
+        48..70 => MIDDLE[random.below(MIDDLE.len())],
+        _ => LONG[random.below(LONG.len())],
+    };
+    let say = Say { language };
+    let (question, answer) = match task {
+        Task::Add => add(say, random),
+        Task::Compare => compare(say, random),
+        Task::ReadNumber => number(say, random, true),
+        Task::WriteNumber => number(say, random, false),
+        Task::Weekday => weekday(say, random),
+        Task::Month => month(say, random),
+        Task::Translate => translate(say, random),
+        Task::Letters => letters(say, random),
+        Task::Sort => words(say, random, true),
+        Task::Reverse => words(say, random, false),
+        Task::Count => count(say, random, length),
+        Task::Table => table(say, random, length),
+        Task::Recite => recite(say, random, length),
+        Task::Lookup => lookup(say, random, length),
+        Task::Story => story(say, random, length),
+    };
+    Record {
+        task,
+        language,
+        question,
+        answer,
+    }
+}
+
+const SHORT: [Task; 8] = [
+    Task::Add,
+    Task::Compare,
+    Task::ReadNumber,
+    Task::WriteNumber,
+    Task::Weekday,
+    Task::Month,
+    Task::Translate,
+    Task::Letters,
+];
+const MIDDLE: [Task; 5] = [
+    Task::Sort,
+    Task::Reverse,
+    Task::Count,
+    Task::Recite,
+    Task::Table,
+];
+const LONG: [Task; 5] = [
+    Task::Count,
+    Task::Table,
+    Task::Recite,
+    Task::Lookup,
+    Task::Story,
+];
+
+/// Chooses between the languages.
+#[derive(Clone, Copy)]
+struct Say {
+    language: Language,
+}
+
+impl Say {
+    fn of(self, pair: (&'static str, &'static str)) -> &'static str {
+        match self.language {
+            Language::English => pair.0,
+            Language::Korean => pair.1,
+        }
+    }
+
+    fn all(self, pairs: &[(&'static str, &'static str)]) -> Vec<&'static str> {
+        pairs.iter().map(|&pair| self.of(pair)).collect()
+    }
+
+    /// One of the ways to ask, `{a}` and `{b}` filled in.
+    fn ask(
+        self,
+        random: &mut Random,
+        ways: &[(&'static str, &'static str)],
+        a: &str,
+        b: &str,
+    ) -> String {
+        let way = self.of(ways[random.below(ways.len())]);
+        way.replace("{a}", a).replace("{b}", b)
+    }
+}
+
+fn add(say: Say, random: &mut Random) -> Pair {
+    let (a, b) = (random.below(10), random.below(10));
+    let ways = [
+        ("What is {a} + {b}?", "{a} + {b}의 답은?"),
+        ("Add {a} and {b}.", "{a} 더하기 {b}의 답은?"),
+        ("{a} plus {b} makes what?", "{a}, {b} 두 수의 합은?"),
+        (
+            "Give the sum of {a} and {b}.",
+            "두 수 {a}, {b}의 합을 구하세요.",
+        ),
+    ];
+    let question = say.ask(random, &ways, &a.to_string(), &b.to_string());
+    (question, (a + b).to_string())
+}
+
+fn compare(say: Say, random: &mut Random) -> Pair {
+    let a = random.below(100);
+    let b = (a + 1 + random.below(99)) % 100;
+    let ways = [
+        ("Which is larger, {a} or {b}?", "{a}, {b} 중 큰 수는?"),
+        (
+            "Give the greater of {a} and {b}.",
+            "{a}, {b} 가운데 더 큰 수를 말하세요.",
+        ),
+    ];
+    let question = say.ask(random, &ways, &a.to_string(), &b.to_string());
+    (question, a.max(b).to_string())
+}
+
+fn number(say: Say, random: &mut Random, read: bool) -> Pair {
+    let n = random.below(100);
+    let words = match say.language {
+        Language::English => english(n),
+        Language::Korean => korean(n),
+    };
+    let (given, answer) = match read {
+        true => (words, n.to_string()),
+        false => (n.to_string(), words),
+    };
+    let ways = match read {
+        true => [
+            ("Write {a} in digits.", "{a}, 숫자로 쓰면?"),
+            ("Which number is {a}?", "다음 수를 숫자로 쓰세요: {a}"),
+        ],
+        false => [
+            ("Write {a} in words.", "{a}, 한글로 쓰면?"),
+            ("How do you say {a}?", "다음 수를 한글로 쓰세요: {a}"),
+        ],
+    };
+    (say.ask(random, &ways, &given, ""), answer)
+}
+
+fn weekday(say: Say, random: &mut Random) -> Pair {
+    let days = say.all(&WEEKDAYS);
+    let (today, later) = (random.below(7), random.between(2, 9));
+    let ways = [
+        (
+            "Today is {a}. Which day is it in {b} days?",
+            "오늘은 {a}입니다. {b}일 뒤는 무슨 요일입니까?",
+        ),
+        (
+            "It is {a}. What day will it be {b} days later?",
+            "{a}에서 {b}일이 지나면 무슨 요일입니까?",
+        ),
+    ];
+    let question = say.ask(random, &ways, days[today], &later.to_string());
+    (question, days[(today + later) % 7].to_owned())
+}
+
+fn month(say: Say, random: &mut Random) -> Pair {
+    let (now, later) = (random.below(12), random.between(2, 11));
+    let name = |month: usize| match say.language {
+        Language::English => MONTHS[month % 12].to_owned(),
+        Language::Korean => format!("{}월", month % 12 + 1),
+    };
+    let ways = [
+        (
+            "It is {a}. Which month is it in {b} months?",
+            "지금은 {a}입니다. {b}달 뒤는 몇 월입니까?",
+        ),
+        (
+            "Which month comes {b} months after {a}?",
+            "{a}에서 {b}달이 지나면 몇 월입니까?",
+        ),
+    ];
+    let question = say.ask(random, &ways, &name(now), &later.to_string());
+    (question, name(now + later))
+}
+
+fn translate(say: Say, random: &mut Random) -> Pair {
+    let (en, ko) = WORDS[random.below(WORDS.len())];
+    let to_korean = [
+        ("What is \"{a}\" in Korean?", "\"{a}\"의 한국어는?"),
+        ("Translate into Korean: {a}", "한국어로 옮기세요: {a}"),
+        ("Say {a} in Korean.", "영어 {a}, 한국어로는?"),
+    ];
+    let to_english = [
+        ("What is \"{a}\" in English?", "\"{a}\"의 영어는?"),
+        ("Translate into English: {a}", "영어로 옮기세요: {a}"),
+        ("Say {a} in English.", "한국어 {a}, 영어로는?"),
+    ];
+    match random.below(2) {
+        0 => (say.ask(random, &to_korean, en, ""), ko.to_owned()),
+        _ => (say.ask(random, &to_english, ko, ""), en.to_owned()),
+    }
+}
+
+fn letters(say: Say, random: &mut Random) -> Pair {
+    let (word, _) = WORDS[random.below(WORDS.len())];
+    let ways = [
+        (
+            "How many letters has \"{a}\"?",
+            "영어 단어 \"{a}\"의 글자 수는?",
+        ),
+        ("Count the letters of {a}.", "{a}의 글자는 몇 개입니까?"),
+        (
+            "The word {a} has how many letters?",
+            "단어 {a}, 글자 수를 세세요.",
+        ),
+    ];
+    (say.ask(random, &ways, word, ""), word.len().to_string())
+}
+
+fn words(say: Say, random: &mut Random, sort: bool) -> Pair {
+    let english: Vec<&str> = WORDS.iter().map(|w| w.0).collect();
+    let n = random.between(2, 4);
+    let mut words = random.sample(&english, n);
+    let given = words.join(", ");
+    let ways = match sort {
+        true => [
+            ("Sort these words: {a}", "알파벳 순서로 쓰세요: {a}"),
+            (
+                "Put in alphabetical order: {a}",
+                "다음 단어를 정렬하세요: {a}",
+            ),
+        ],
+        false => [
+            ("Reverse this list: {a}", "거꾸로 쓰세요: {a}"),
+            ("Write from last to first: {a}", "뒤에서부터 쓰세요: {a}"),
+        ],
+    };
+    match sort {
+        true => words.sort_unstable(),
+        false => words.reverse(),
+    }
+    (say.ask(random, &ways, &given, ""), words.join(", "))
+}
+
+/// Items for about `length` tokens, `each` for one.
+fn fitting(length: usize, each: usize, low: usize, high: usize) -> usize {
+    (length.saturating_sub(30) / each).clamp(low, high)
+}
+
+fn count(say: Say, random: &mut Random, length: usize) -> Pair {
+    let n = fitting(length, 3, 4, 180);
+    let from = random.below(200 - n);
+    let numbers: Vec<String> = (from..from + n).map(|x| x.to_string()).collect();
+    let ways = [
+        ("Count from {a} to {b}.", "{a}에서 {b}까지 세세요."),
+        (
+            "Write all numbers from {a} to {b}.",
+            "{a}부터 {b}까지 모두 쓰세요.",
+        ),
+    ];
+    let question = say.ask(
+        random,
+        &ways,
+        &from.to_string(),
+        &(from + n - 1).to_string(),
+    );
+    (question, numbers.join(" "))
+}
+
+fn table(say: Say, random: &mut Random, length: usize) -> Pair {
+    let (k, n) = (random.between(2, 12), fitting(length, 9, 2, 60));
+    let lines: Vec<String> = (1..=n).map(|i| format!("{k} x {i} = {}", k * i)).collect();
+    let ways = [
+        (
+            "Write the table of {a} up to {b}.",
+            "{a}단을 {b}까지 쓰세요.",
+        ),
+        ("Multiply {a} by 1 to {b}.", "{a}에 1부터 {b}까지 곱하세요."),
+    ];
+    let question = say.ask(random, &ways, &k.to_string(), &n.to_string());
+    (question, lines.join("\n"))
+}
+
+fn recite(say: Say, random: &mut Random, length: usize) -> Pair {
+    let days = say.all(&WEEKDAYS);
+    let (first, n) = (random.below(7), fitting(length, 1, 3, 500));
+    let list: Vec<&str> = (first..first + n).map(|i| days[i % 7]).collect();
+    let ways = [
+        (
+            "List {b} weekdays in order from {a}.",
+            "{a}부터 요일 {b}개를 차례로 쓰세요.",
+        ),
+        (
+            "Starting with {a}, name {b} days.",
+            "{a}에서 시작해 요일 이름 {b}개를 말하세요.",
+        ),
+    ];
+    let question = say.ask(random, &ways, days[first], &n.to_string());
+    (question, list.join(" "))
+}
+
+fn lookup(say: Say, random: &mut Random, length: usize) -> Pair {
+    let names = say.all(&NAMES);
+    let rows = random.sample(&names, fitting(length, 11, 2, names.len()));
+    let cities = say.all(&CITIES);
+    let mut question = say
+        .of(("| name | city | age |\n", "| 이름 | 도시 | 나이 |\n"))
+        .to_owned();
+    let asked = random.below(rows.len());
+    let by_city = random.below(2) == 0;
+    let mut answer = String::new();
+    for (index, name) in rows.iter().enumerate() {
+        let (city, age) = (random.pick(&cities), random.between(10, 79).to_string());
+        question += &format!("| {name} | {city} | {age} |\n");
+        if index == asked {
+            answer = if by_city { city.to_owned() } else { age };
+        }
+    }
+    let ways = match by_city {
+        true => [("Where does {a} live?", "{a}, 어느 도시에 삽니까?")],
+        false => [("How old is {a}?", "{a}, 몇 살입니까?")],
+    };
+    question += &say.ask(random, &ways, rows[asked], "");
+    (question, answer)
+}
+
+fn story(say: Say, random: &mut Random, length: usize) -> Pair {
+    let names = say.all(&NAMES);
+    let people = random.sample(&names, fitting(length, 26, 1, names.len()));
+    let (words, filler) = (say.all(&WORDS), say.all(&FILLER));
+    let asked = random.below(people.len());
+    let (mut question, mut answer) = (String::new(), "");
+    for (index, name) in people.iter().enumerate() {
+        let word = random.pick(&words);
+        let facts = [
+            ("{a} drew a picture: {b}. ", "{a}의 그림: {b}. "),
+            ("{a} chose a word: {b}. ", "{a}의 단어: {b}. "),
+        ];
+        question += &say.ask(random, &facts, name, word);
+        for _ in 0..random.below(4) {
+            question += random.pick(&filler);
+            question.push(' ');
+        }
+        if index == asked {
+            answer = word;
+        }
+    }
+    let ways = [
+        ("What belongs to {a}?", "{a}의 것은 무엇입니까?"),
+        ("Which word goes with {a}?", "{a}에게 맞는 단어는?"),
+    ];
+    question += &say.ask(random, &ways, people[asked], "");
+    (question, answer.to_owned())
+}
