@@ -141,7 +141,7 @@ pub fn split(seed: u64, train: usize, held_out: usize) -> Demo {
     // One question in eight is kept apart; there are many more of them than anyone asks for.
     while demo.train.len() < train || demo.held_out.len() < held_out {
         let record = tasks::record(&mut random);
-        if random::hash(record.question.as_bytes()) % 8 != 0 {
+        if !random::hash(record.question.as_bytes()).is_multiple_of(8) {
             if demo.train.len() < train {
                 demo.train.push(record);
             }
