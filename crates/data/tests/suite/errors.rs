@@ -95,13 +95,11 @@ fn damaged_parquet_never_panics() {
         assert!(load_bytes("a", &whole[..cut], &options, None).is_err());
     }
     // Whatever a flipped byte does, it does it without a panic and without a hang.
-    std::panic::set_hook(Box::new(|_| {}));
     for at in 4..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x41;
         let _ = load_bytes("a", &damaged, &options, None);
     }
-    let _ = std::panic::take_hook();
 }
 
 #[test]
