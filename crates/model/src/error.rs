@@ -1,6 +1,6 @@
 //! What can go wrong with models: files that do not fit, batches that do not fit.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tightrope_device::{DType, DeviceError};
 use tightrope_kernels::KernelError;
 use tightrope_rope::RopeError;
@@ -167,4 +167,18 @@ pub enum ModelError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+}
+
+impl ModelError {
+    /// For `map_err` at every access of `path`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    /// For `map_err` where a configuration comes from `file`.
+    pub(crate) fn config(file: &Path) -> impl FnOnce(ConfigError) -> Self {
+        let file = file.to_path_buf();
+        move |source| Self::Config { file, source }
+    }
 }

@@ -1,6 +1,10 @@
 //! Parameters: a value and, if it is trained, its gradient.
 
-use tightrope_device::{Device, Tensor};
+use crate::{
+    ModelError,
+    plan::{Allocate, PlannedBuffer, Purpose},
+};
+use tightrope_device::{DType, Device, Tensor};
 
 /// What a parameter is; optimizers treat kinds differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,4 +43,72 @@ pub struct ParameterMut<'a, D: Device> {
     pub decay: bool,
     /// What it is.
     pub kind: ParameterKind,
+}
+
+/// A named value with its gradient, if it is trained.
+#[derive(Debug)]
+pub(crate) struct Parameter<T> {
+    pub name: String,
+    pub kind: ParameterKind,
+    pub shape: Vec<usize>,
+    pub value: T,
+    pub gradient: Option<T>,
+    /// The type that exports go back to.
+    pub stored: DType,
+}
+
+impl<T> Parameter<T> {
+    /// Lays out a parameter whose value has type `dtype` (and `stored` in files); gradients are
+    /// always f32.
+    pub fn allocate<A: Allocate<Buffer = T>>(
+        allocate: &mut A,
+        name: String,
+        kind: ParameterKind,
+        (dtype, stored): (DType, DType),
+        shape: &[usize],
+        trained: bool,
+    ) -> Result<Self, ModelError> {
+        let purpose = match kind {
+            ParameterKind::LoraA | ParameterKind::LoraB => Purpose::Adapter,
+            _ => Purpose::Weights,
+        };
+        let value = allocate.allocate(PlannedBuffer {
+            name: name.clone(),
+            purpose,
+            dtype,
+            shape: shape.to_vec(),
+        })?;
+        let gradient = if trained {
+            Some(allocate.allocate(PlannedBuffer {
+                name: format!("gradient of {name}"),
+                purpose: Purpose::Gradients,
+                dtype: DType::F32,
+                shape: shape.to_vec(),
+            })?)
+        } else {
+            None
+        };
+        Ok(Self {
+            name,
+            kind,
+            shape: shape.to_vec(),
+            value,
+            gradient,
+            stored,
+        })
+    }
+}
+
+impl<D: Device> Parameter<Tensor<D>> {
+    /// The view for an optimizer, if it is trained.
+    pub fn trained(&mut self) -> Option<ParameterMut<'_, D>> {
+        let gradient = self.gradient.as_mut()?;
+        Some(ParameterMut {
+            name: &self.name,
+            weight: &mut self.value,
+            gradient,
+            decay: self.kind.decays(),
+            kind: self.kind,
+        })
+    }
 }

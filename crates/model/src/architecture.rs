@@ -1,0 +1,198 @@
+//! What a model computes, whatever family it comes from: the one description that the forward and
+//! backward passes interpret.
+
+use crate::{ConfigError, settings::Settings};
+use serde_json::Value;
+use tightrope_kernels::glu::Activation;
+use tightrope_rope::{RopeConfig, RotaryEmbedding};
+
+/// A decoder of the Llama family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// Rows of the embedding and of the head.
+    pub vocabulary: usize,
+    /// Features of the residual stream.
+    pub hidden: usize,
+    /// Features inside the gated unit.
+    pub intermediate: usize,
+    /// For each layer the keys that a query sees at most, its own included; `None` = all.
+    pub windows: Vec<Option<usize>>,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Features of a head; free of `hidden / heads`.
+    pub head_dim: usize,
+    /// Inside the root of every norm.
+    pub norm_eps: f32,
+    /// Gemma's norms store `w - 1`.
+    pub norm_plus_one: bool,
+    /// Qwen3 normalises the queries and keys of each head before the rotation.
+    pub head_norms: bool,
+    /// Gemma 2 also normalises what attention and MLP return.
+    pub branch_norms: bool,
+    /// Biases of the projections to queries, keys and values.
+    pub qkv_bias: bool,
+    /// Bias of the projection after attention.
+    pub output_bias: bool,
+    /// Biases of the MLP's projections.
+    pub mlp_bias: bool,
+    /// Of the MLP's gate.
+    pub activation: Activation,
+    /// Factor of the embeddings: √hidden in f32 for Gemma.
+    pub embedding_scale: f32,
+    /// Factor of `q·k`.
+    pub attention_scale: f32,
+    /// Of attention scores (Gemma 2).
+    pub attention_softcap: Option<f32>,
+    /// Of the output logits (Gemma 2).
+    pub logit_softcap: Option<f32>,
+    /// Whether the head is the embedding.
+    pub tied_head: bool,
+    /// Frequencies of the rotation.
+    pub rope: RopeConfig,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+}
+
+/// Where families differ when a key is absent.
+pub(crate) struct Defaults {
+    pub kv_heads: Option<usize>,
+    pub head_dim: Option<usize>,
+    pub tied_head: bool,
+    pub max_positions: usize,
+}
+
+impl Architecture {
+    /// What all families have in common; a family changes what it has differently.
+    pub(crate) fn common(
+        settings: &Settings<'_>,
+        defaults: &Defaults,
+    ) -> Result<Self, ConfigError> {
+        let hidden = settings.required_dimension("hidden_size")?;
+        let heads = settings.required_dimension("num_attention_heads")?;
+        let layers = settings.required_dimension("num_hidden_layers")?;
+        if layers > 10_000 {
+            let reason = format!("{layers} layers are more than any model has");
+            return Err(ConfigError::new("num_hidden_layers", reason));
+        }
+        let kv_heads = match settings.dimension("num_key_value_heads")? {
+            Some(kv_heads) => kv_heads,
+            // An absent key and an explicit null differ in Transformers.
+            None if settings.0.contains_key("num_key_value_heads") => heads,
+            None => defaults.kv_heads.unwrap_or(heads),
+        };
+        if !heads.is_multiple_of(kv_heads) {
+            let reason = format!("{heads} query heads are not a multiple of {kv_heads}");
+            return Err(ConfigError::new("num_key_value_heads", reason));
+        }
+        let head_dim = match settings.dimension("head_dim")?.or(defaults.head_dim) {
+            Some(head_dim) => head_dim,
+            None if hidden.is_multiple_of(heads) => hidden / heads,
+            None => {
+                let reason = format!("{hidden} is not a multiple of {heads} heads");
+                return Err(ConfigError::new("hidden_size", reason));
+            }
+        };
+        let max_positions = settings
+            .count("max_position_embeddings")?
+            .unwrap_or(defaults.max_positions);
+        let rope = RopeConfig::from_json(settings.0, head_dim, max_positions)
+            .and_then(|rope| RotaryEmbedding::new(&rope).map(|_| rope))
+            .map_err(|error| ConfigError::new("rope_parameters", error.to_string()))?;
+        if rope.partial_rotary_factor != 1.0 {
+            let reason = "rotations of a part of the head are not supported";
+            return Err(ConfigError::new("partial_rotary_factor", reason));
+        }
+        Ok(Self {
+            vocabulary: settings.required_dimension("vocab_size")?,
+            hidden,
+            intermediate: settings.required_dimension("intermediate_size")?,
+            windows: vec![None; layers],
+            heads,
+            kv_heads,
+            head_dim,
+            norm_eps: settings.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+            norm_plus_one: false,
+            head_norms: false,
+            branch_norms: false,
+            qkv_bias: false,
+            output_bias: false,
+            mlp_bias: false,
+            activation: settings
+                .activation("hidden_act")?
+                .unwrap_or(Activation::Silu),
+            embedding_scale: 1.0,
+            attention_scale: (head_dim as f64).powf(-0.5) as f32,
+            attention_softcap: None,
+            logit_softcap: None,
+            tied_head: settings.flag("tie_word_embeddings", defaults.tied_head)?,
+            rope,
+            initializer_range: settings.positive("initializer_range")?.unwrap_or(0.02),
+        })
+    }
+
+    /// Layers.
+    pub fn layers(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// Features of all query heads.
+    pub fn q_features(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Features of all key heads.
+    pub fn kv_features(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Windows from `layer_types`, or from `slides` (given the layer) where the key is absent.
+    pub(crate) fn set_windows(
+        &mut self,
+        settings: &Settings<'_>,
+        window: Option<usize>,
+        slides: impl Fn(usize) -> bool,
+    ) -> Result<(), ConfigError> {
+        if window == Some(0) {
+            return Err(ConfigError::new("sliding_window", "must be at least 1"));
+        }
+        let layers = self.layers();
+        let sliding = match settings.value("layer_types") {
+            None => (0..layers).map(slides).collect(),
+            Some(value) => layer_types(value, layers)?,
+        };
+        for (place, sliding) in self.windows.iter_mut().zip(sliding) {
+            *place = match (sliding, window) {
+                (false, _) => None,
+                (true, Some(window)) => Some(window),
+                (true, None) => {
+                    let reason = "is missing, but some layers have sliding attention";
+                    return Err(ConfigError::new("sliding_window", reason));
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Which layers slide.
+fn layer_types(value: &Value, layers: usize) -> Result<Vec<bool>, ConfigError> {
+    let error = |reason: String| ConfigError::new("layer_types", reason);
+    let types = value
+        .as_array()
+        .ok_or_else(|| error(format!("expected a list, got {value}")))?;
+    if types.len() != layers {
+        return Err(error(format!("{} types for {layers} layers", types.len())));
+    }
+    types
+        .iter()
+        .map(|kind| match kind.as_str() {
+            Some("full_attention") => Ok(false),
+            Some("sliding_attention") => Ok(true),
+            _ => Err(error(format!(
+                "{kind} is not supported: full_attention and sliding_attention are"
+            ))),
+        })
+        .collect()
+}

@@ -1,0 +1,255 @@
+//! The backward pass of a decoder layer.
+
+use crate::{
+    Backend, ModelError,
+    activations::{BackwardWorkspace, Saved, Stream, Workspace},
+    forward::{norm, norm_heads, rotate},
+    parameter::Parameter,
+    pass::Pass,
+    weights::LayerWeights,
+};
+use tightrope_device::Tensor;
+use tightrope_kernels::{
+    Check, Kernels, attention, glu,
+    rms_norm::{self, RmsNorm},
+};
+use tightrope_rope::Direction;
+
+/// Adds the gradient of a norm into `dx` (or overwrites it), and into that of its weight.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn norm_backward<D: RmsNorm>(
+    pass: &Pass<'_, D>,
+    weight: &mut Parameter<Tensor<D>>,
+    dy: &Tensor<D>,
+    (x, rstd): (&Tensor<D>, &Tensor<D>),
+    dx: &mut Tensor<D>,
+    accumulate: bool,
+    (rows, dim): (usize, usize),
+) -> Result<(), ModelError> {
+    let backward = rms_norm::Backward {
+        dy,
+        x,
+        rstd,
+        weight: &weight.value,
+        plus_one: pass.architecture.norm_plus_one,
+        dx,
+        accumulate,
+        dweight: weight.gradient.as_mut(),
+        rows,
+        dim,
+    };
+    Ok(pass.device.rms_norm_backward(backward.checked()?)?)
+}
+
+/// A whole layer: `backward.dhidden` is the gradient of the residual stream after the layer, and
+/// becomes that before it. Consumes `saved` (gate, up and queries are overwritten).
+///
+/// With `lowest`, nothing before this layer is trained, and `dhidden` is left without the part
+/// that comes through the queries, keys and values.
+pub(crate) fn layer<D: Backend>(
+    pass: &Pass<'_, D>,
+    layer: usize,
+    weights: &mut LayerWeights<Tensor<D>>,
+    stream: &mut Stream<Tensor<D>>,
+    saved: &mut Saved<Tensor<D>>,
+    workspace: &mut Workspace<Tensor<D>>,
+    backward: &mut BackwardWorkspace<Tensor<D>>,
+    lowest: bool,
+) -> Result<(), ModelError> {
+    mlp(pass, weights, saved, workspace, backward)?;
+    attention(
+        pass, layer, weights, stream, saved, workspace, backward, lowest,
+    )
+}
+
+fn mlp<D: Kernels>(
+    pass: &Pass<'_, D>,
+    weights: &mut LayerWeights<Tensor<D>>,
+    saved: &mut Saved<Tensor<D>>,
+    workspace: &mut Workspace<Tensor<D>>,
+    backward: &mut BackwardWorkspace<Tensor<D>>,
+) -> Result<(), ModelError> {
+    let rows = (pass.tokens, pass.architecture.hidden);
+    let dyb = &mut backward.dyb;
+    let dbranch = match (
+        &mut weights.mlp_branch_norm,
+        &saved.mlp_branch,
+        &mut backward.dbranch,
+    ) {
+        (Some(weight), Some(branch), Some(dbranch)) => {
+            let x = (&branch.hidden, &branch.rstd);
+            norm_backward(pass, weight, &backward.dhidden, x, dbranch, false, rows)?;
+            &*dbranch
+        }
+        _ => &backward.dhidden,
+    };
+    let (linears, xa) = (&mut weights.linears, &saved.xa);
+    let activated = &mut workspace.activated;
+    linears
+        .down
+        .backward_input(pass, dbranch, Some(activated), false, dyb)?;
+    let gated = glu::Backward {
+        gate: &mut saved.gate,
+        up: &mut saved.up,
+        dy: activated,
+        activation: pass.architecture.activation,
+        elements: pass.tokens * pass.architecture.intermediate,
+    };
+    pass.device.glu_backward(gated.checked()?)?;
+    linears
+        .down
+        .backward_weights(pass, activated, dbranch, &xa.down, dyb)?;
+
+    // The norm's output is computed again rather than kept.
+    let (middle, normed) = (&mut saved.middle, &mut workspace.normed);
+    norm(
+        pass,
+        &weights.mlp_norm,
+        &middle.hidden,
+        normed,
+        &mut middle.rstd,
+        rows,
+    )?;
+    let dnormed = &mut workspace.branch;
+    for (linear, dy, xa, accumulate) in [
+        (&mut linears.gate, &saved.gate, &xa.gate, false),
+        (&mut linears.up, &saved.up, &xa.up, true),
+    ] {
+        linear.backward_input(pass, dy, Some(dnormed), accumulate, dyb)?;
+        linear.backward_weights(pass, normed, dy, xa, dyb)?;
+    }
+    let x = (&middle.hidden, &middle.rstd);
+    let dhidden = &mut backward.dhidden;
+    norm_backward(pass, &mut weights.mlp_norm, dnormed, x, dhidden, true, rows)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn attention<D: Backend>(
+    pass: &Pass<'_, D>,
+    layer: usize,
+    weights: &mut LayerWeights<Tensor<D>>,
+    stream: &mut Stream<Tensor<D>>,
+    saved: &mut Saved<Tensor<D>>,
+    workspace: &mut Workspace<Tensor<D>>,
+    backward: &mut BackwardWorkspace<Tensor<D>>,
+    lowest: bool,
+) -> Result<(), ModelError> {
+    let architecture = pass.architecture;
+    let rows = (pass.tokens, architecture.hidden);
+    // Where heads are normalised, what attention saw is computed again.
+    norm_heads(pass, weights, saved, workspace)?;
+    let dyb = &mut backward.dyb;
+    let branch = (
+        &mut weights.attention_branch_norm,
+        &saved.attention_branch,
+        &mut backward.dbranch,
+    );
+    let dbranch = match branch {
+        (Some(weight), Some(branch), Some(dbranch)) => {
+            let x = (&branch.hidden, &branch.rstd);
+            norm_backward(pass, weight, &backward.dhidden, x, dbranch, false, rows)?;
+            &*dbranch
+        }
+        _ => &backward.dhidden,
+    };
+    let (linears, xa) = (&mut weights.linears, &saved.xa);
+    let dattended = &mut backward.dattended;
+    linears
+        .o
+        .backward_input(pass, dbranch, Some(dattended), false, dyb)?;
+    linears
+        .o
+        .backward_weights(pass, &saved.attended, dbranch, &xa.o, dyb)?;
+
+    let (q, k) = match &workspace.rotated {
+        Some((q, k)) => (q, k),
+        None => (&saved.q, &saved.k),
+    };
+    let attended = attention::Backward {
+        dy: dattended,
+        y: &saved.attended,
+        lse: &saved.lse,
+        q,
+        k,
+        v: &saved.v,
+        delta: &mut backward.delta,
+        dq: &mut backward.dq,
+        dk: &mut backward.dk,
+        dv: &mut backward.dv,
+        config: pass.attention(layer),
+    };
+    pass.device.attention_backward(attended.checked()?)?;
+    rotate(
+        pass,
+        &mut backward.dq,
+        &mut backward.dk,
+        Direction::Backward,
+    )?;
+    // The gradients before the heads' norms go where the rotated queries and keys were.
+    if let (Some(q_norm), Some(k_norm), Some((q_rstd, k_rstd)), Some((q, k))) = (
+        &mut weights.q_norm,
+        &mut weights.k_norm,
+        &saved.head_rstd,
+        &mut workspace.rotated,
+    ) {
+        let head_dim = architecture.head_dim;
+        let queries = (pass.tokens * architecture.heads, head_dim);
+        let keys = (pass.tokens * architecture.kv_heads, head_dim);
+        norm_backward(
+            pass,
+            q_norm,
+            &backward.dq,
+            (&saved.q, q_rstd),
+            q,
+            false,
+            queries,
+        )?;
+        norm_backward(
+            pass,
+            k_norm,
+            &backward.dk,
+            (&saved.k, k_rstd),
+            k,
+            false,
+            keys,
+        )?;
+    }
+    let (dq, dk) = match &workspace.rotated {
+        Some((dq, dk)) => (dq, dk),
+        None => (&backward.dq, &backward.dk),
+    };
+
+    let normed = &mut workspace.normed;
+    norm(
+        pass,
+        &weights.attention_norm,
+        &stream.hidden,
+        normed,
+        &mut stream.rstd,
+        rows,
+    )?;
+    let dnormed = &mut workspace.branch;
+    for (linear, dy, xa, accumulate) in [
+        (&mut linears.q, dq, &xa.q, false),
+        (&mut linears.k, dk, &xa.k, true),
+        (&mut linears.v, &backward.dv, &xa.v, true),
+    ] {
+        let dx = (!lowest).then_some(&mut *dnormed);
+        linear.backward_input(pass, dy, dx, accumulate, dyb)?;
+        linear.backward_weights(pass, normed, dy, xa, dyb)?;
+    }
+    if lowest {
+        return Ok(());
+    }
+    let x = (&stream.hidden, &stream.rstd);
+    let dhidden = &mut backward.dhidden;
+    norm_backward(
+        pass,
+        &mut weights.attention_norm,
+        dnormed,
+        x,
+        dhidden,
+        true,
+        rows,
+    )
+}

@@ -1,0 +1,100 @@
+//! Keys and values of what was read, for generation.
+
+use crate::{Architecture, ModelError, forward::copy_rows, pass::Pass};
+use tightrope_device::{DType, Device, Tensor};
+
+/// The keys and values of one text, for every layer.
+#[derive(Debug)]
+pub struct KvCache<D: Device> {
+    layers: Vec<(Tensor<D>, Tensor<D>)>,
+    pub(crate) last: Tensor<D>,
+    pub(crate) logits: Tensor<D>,
+    pub(crate) len: usize,
+    capacity: usize,
+}
+
+impl<D: Device> KvCache<D> {
+    /// Room for `capacity` tokens.
+    pub fn new(
+        device: &D,
+        architecture: &Architecture,
+        capacity: usize,
+    ) -> Result<Self, ModelError> {
+        let zeros = |rows, features| Tensor::zeros(device, DType::F32, &[rows, features]);
+        let keys = architecture.kv_features();
+        let layers = (0..architecture.layers())
+            .map(|_| Ok((zeros(capacity, keys)?, zeros(capacity, keys)?)))
+            .collect::<Result<_, ModelError>>()?;
+        Ok(Self {
+            layers,
+            last: zeros(1, architecture.hidden)?,
+            logits: zeros(1, architecture.vocabulary)?,
+            len: 0,
+            capacity,
+        })
+    }
+
+    /// Tokens read so far.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was read yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tokens that it has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets everything, to begin another text.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub(crate) fn layer(&mut self, layer: usize) -> LayerCache<'_, D> {
+        let (k, v) = &mut self.layers[layer];
+        LayerCache {
+            k,
+            v,
+            len: self.len,
+        }
+    }
+}
+
+/// One layer of a cache.
+#[derive(Debug)]
+pub(crate) struct LayerCache<'a, D: Device> {
+    k: &'a mut Tensor<D>,
+    v: &'a mut Tensor<D>,
+    len: usize,
+}
+
+impl<'a, D: Device> LayerCache<'a, D> {
+    /// Adds the rows of a pass, and returns all keys and values.
+    pub fn append(
+        self,
+        pass: &Pass<'_, D>,
+        k: &Tensor<D>,
+        v: &Tensor<D>,
+    ) -> Result<(&'a Tensor<D>, &'a Tensor<D>), ModelError> {
+        let features = pass.architecture.kv_features();
+        copy_rows(
+            pass.device,
+            (k, 0),
+            (&mut *self.k, self.len),
+            pass.tokens,
+            features,
+        )?;
+        copy_rows(
+            pass.device,
+            (v, 0),
+            (&mut *self.v, self.len),
+            pass.tokens,
+            features,
+        )?;
+        Ok((self.k, self.v))
+    }
+}

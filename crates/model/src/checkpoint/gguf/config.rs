@@ -1,0 +1,263 @@
+//! From GGUF metadata to the `config.json` that Transformers would have: one reader of settings is
+//! enough.
+
+use super::{GgufValue, names::Conversion, reader::Header};
+use crate::ConfigError;
+use serde_json::{Map, Value, json};
+
+/// Metadata of one architecture, read by key.
+struct Metadata<'a> {
+    header: &'a Header,
+    architecture: &'a str,
+}
+
+impl<'a> Metadata<'a> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    fn value(&self, name: &str) -> Option<&'a GgufValue> {
+        self.header.metadata.get(&self.key(name))
+    }
+
+    /// A whole number; a list (one a layer) must repeat one number.
+    fn count(&self, name: &str) -> Result<Option<u64>, ConfigError> {
+        let error = |reason: String| ConfigError::new(self.key(name), reason);
+        let one = |value: &GgufValue| match value {
+            GgufValue::Integer(n) => u64::try_from(*n).ok(),
+            _ => None,
+        };
+        let Some(value) = self.value(name) else {
+            return Ok(None);
+        };
+        let found = match value {
+            GgufValue::Array(list) => match list.first().and_then(one) {
+                Some(first) if list.iter().all(|value| one(value) == Some(first)) => Some(first),
+                _ => return Err(error("layers that differ are not supported".into())),
+            },
+            value => one(value),
+        };
+        let found =
+            found.ok_or_else(|| error(format!("expected a whole number, got {value:?}")))?;
+        Ok(Some(found))
+    }
+
+    fn required(&self, name: &str) -> Result<u64, ConfigError> {
+        let missing = || ConfigError::new(self.key(name), "is missing");
+        self.count(name)?.ok_or_else(missing)
+    }
+
+    fn number(&self, name: &str) -> Result<Option<f64>, ConfigError> {
+        match self.value(name) {
+            None => Ok(None),
+            // Written from f32: the shortest decimal that means it is what was meant.
+            Some(GgufValue::Float(number)) => {
+                let shortest = (*number as f32).to_string().parse();
+                Ok(Some(shortest.unwrap_or(*number)))
+            }
+            Some(GgufValue::Integer(number)) => Ok(Some(*number as f64)),
+            Some(other) => {
+                let reason = format!("expected a number, got {other:?}");
+                Err(ConfigError::new(self.key(name), reason))
+            }
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<&'a str> {
+        match self.value(name) {
+            Some(GgufValue::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn has_tensor(&self, name: &str) -> bool {
+        self.header.tensors.iter().any(|tensor| tensor.name == name)
+    }
+}
+
+/// The settings; `frequencies` are the factors of `rope_freqs.weight`.
+pub(super) fn settings(
+    header: &Header,
+    architecture: &str,
+    conversion: &Conversion,
+    frequencies: Option<Vec<f32>>,
+) -> Result<Value, ConfigError> {
+    let metadata = Metadata {
+        header,
+        architecture,
+    };
+    let missing = |key: &str| ConfigError::new(key, "is missing");
+    let embedding = header
+        .tensors
+        .iter()
+        .find(|t| t.name == "token_embd.weight");
+    let vocabulary = embedding.and_then(|tensor| tensor.shape.first());
+    let hidden = metadata.required("embedding_length")?;
+    let heads = metadata.required("attention.head_count")?;
+    let positions = metadata.required("context_length")?;
+    let head_dim = match metadata.count("attention.key_length")? {
+        Some(head_dim) => head_dim,
+        None => hidden / heads.max(1),
+    };
+    for (name, reason) in [
+        (
+            "attention.value_length",
+            "values with another head dimension are not supported",
+        ),
+        (
+            "rope.dimension_count",
+            "rotations of a part of the head are not supported",
+        ),
+    ] {
+        if metadata.count(name)?.is_some_and(|other| other != head_dim) {
+            return Err(ConfigError::new(metadata.key(name), reason));
+        }
+    }
+    if metadata
+        .count("expert_count")?
+        .is_some_and(|experts| experts > 0)
+    {
+        let reason = "mixtures of experts are not supported";
+        return Err(ConfigError::new(metadata.key("expert_count"), reason));
+    }
+    let window = metadata
+        .count("attention.sliding_window")?
+        .filter(|&window| window > 0);
+    // Converted Mistral models call themselves llama; only the window tells.
+    let model_type = match (conversion.model_type, window) {
+        ("llama", Some(_)) => "mistral",
+        (model_type, _) => model_type,
+    };
+    let mut settings = Map::new();
+    let mut set = |key: &str, value: Value| settings.insert(key.to_string(), value);
+    set("model_type", json!(model_type));
+    set(
+        "vocab_size",
+        json!(vocabulary.ok_or_else(|| missing("token_embd.weight"))?),
+    );
+    set("hidden_size", json!(hidden));
+    set(
+        "intermediate_size",
+        json!(metadata.required("feed_forward_length")?),
+    );
+    set(
+        "num_hidden_layers",
+        json!(metadata.required("block_count")?),
+    );
+    set("num_attention_heads", json!(heads));
+    set(
+        "num_key_value_heads",
+        json!(metadata.count("attention.head_count_kv")?.unwrap_or(heads)),
+    );
+    set("head_dim", json!(head_dim));
+    set("max_position_embeddings", json!(positions));
+    let eps = metadata.number("attention.layer_norm_rms_epsilon")?;
+    let eps = eps.ok_or_else(|| missing(&metadata.key("attention.layer_norm_rms_epsilon")))?;
+    set("rms_norm_eps", json!(eps));
+    set(
+        "tie_word_embeddings",
+        json!(!metadata.has_tensor("output.weight")),
+    );
+    set(
+        "rope_theta",
+        json!(metadata.number("rope.freq_base")?.unwrap_or(10_000.0)),
+    );
+    if let Some(scaling) = scaling(&metadata, positions, frequencies)? {
+        set("rope_scaling", scaling);
+    }
+    set(
+        "attention_bias",
+        json!(metadata.has_tensor("blk.0.attn_q.bias")),
+    );
+    match model_type {
+        "llama" => {
+            set(
+                "mlp_bias",
+                json!(metadata.has_tensor("blk.0.ffn_gate.bias")),
+            );
+        }
+        "mistral" => {
+            set("sliding_window", json!(window));
+        }
+        "gemma2" => {
+            set("sliding_window", json!(window));
+            // The file does not say: llama.cpp knows that only the 27B differs.
+            let scalar = match metadata.required("block_count")? {
+                46 => hidden / heads.max(1),
+                _ => head_dim,
+            };
+            set("query_pre_attn_scalar", json!(scalar));
+            for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+                if let Some(cap) = metadata.number(key)? {
+                    set(key, json!(cap));
+                }
+            }
+        }
+        _ if window.is_some() => {
+            let reason = "the file does not say which layers slide";
+            return Err(ConfigError::new(
+                metadata.key("attention.sliding_window"),
+                reason,
+            ));
+        }
+        _ => {}
+    }
+    for (key, name) in [
+        ("bos_token_id", "tokenizer.ggml.bos_token_id"),
+        ("eos_token_id", "tokenizer.ggml.eos_token_id"),
+        ("pad_token_id", "tokenizer.ggml.padding_token_id"),
+    ] {
+        if let Some(GgufValue::Integer(id)) = header.metadata.get(name) {
+            set(key, json!(u64::try_from(*id).ok()));
+        }
+    }
+    set("dtype", json!("float32"));
+    Ok(Value::Object(settings))
+}
+
+/// `rope_scaling` of Transformers.
+fn scaling(
+    metadata: &Metadata<'_>,
+    positions: u64,
+    frequencies: Option<Vec<f32>>,
+) -> Result<Option<Value>, ConfigError> {
+    let factor = metadata.number("rope.scaling.factor")?;
+    let original = metadata.count("rope.scaling.original_context_length")?;
+    if let Some(factors) = frequencies {
+        // Factors of each frequency, as llama3's come: longrope without attention factor, whatever
+        // the length.
+        return Ok(Some(json!({
+            "rope_type": "longrope",
+            "factor": 1.0,
+            "attention_factor": 1.0,
+            "original_max_position_embeddings": original.unwrap_or(positions),
+            "short_factor": factors,
+            "long_factor": factors,
+        })));
+    }
+    let kind = metadata.text("rope.scaling.type");
+    match kind {
+        None => {
+            // The older key of linear scaling.
+            let linear = metadata.number("rope.scale_linear")?;
+            let linear = linear.filter(|&factor| factor != 1.0);
+            Ok(linear.map(|factor| json!({"rope_type": "linear", "factor": factor})))
+        }
+        Some("none") => Ok(None),
+        Some("linear" | "yarn") => {
+            let Some(factor) = factor else {
+                let key = metadata.key("rope.scaling.factor");
+                return Err(ConfigError::new(key, "is missing"));
+            };
+            let mut scaling = json!({"rope_type": kind, "factor": factor});
+            if let Some(original) = original {
+                scaling["original_max_position_embeddings"] = json!(original);
+            }
+            Ok(Some(scaling))
+        }
+        Some(other) => {
+            let reason = format!("`{other}` is not supported: none, linear and yarn are");
+            Err(ConfigError::new(metadata.key("rope.scaling.type"), reason))
+        }
+    }
+}

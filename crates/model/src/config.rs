@@ -1,0 +1,95 @@
+//! `config.json`: which family a model belongs to, and what it computes.
+
+use crate::{
+    Architecture, ConfigError,
+    family::{self, Family},
+    settings::Settings,
+};
+use serde_json::{Map, Value};
+
+/// The configuration of a model: the settings as they were read, and what they mean.
+#[derive(Clone, Debug)]
+pub struct ModelConfig {
+    settings: Map<String, Value>,
+    family: &'static Family,
+    architecture: Architecture,
+}
+
+/// Settings that would change what is computed, and that nothing here computes.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    (
+        "quantization_config",
+        "quantised weights are not supported here",
+    ),
+    (
+        "use_bidirectional_attention",
+        "only causal attention is supported",
+    ),
+    ("num_experts", "mixtures of experts are not supported"),
+    ("num_local_experts", "mixtures of experts are not supported"),
+    (
+        "attention_dropout",
+        "dropout in attention is not supported: set it to 0",
+    ),
+    ("clip_qkv", "clipped queries are not supported"),
+];
+
+impl ModelConfig {
+    /// From the contents of a `config.json`.
+    pub fn from_json(settings: &Value) -> Result<Self, ConfigError> {
+        let Value::Object(settings) = settings else {
+            return Err(ConfigError::new("config", "expected an object"));
+        };
+        let reader = Settings(settings);
+        let model_type = reader
+            .text("model_type")?
+            .ok_or_else(|| ConfigError::new("model_type", "is missing"))?;
+        let family = family::find(model_type)?;
+        for (key, reason) in UNSUPPORTED {
+            reader.refuse(key, reason)?;
+        }
+        Ok(Self {
+            architecture: (family.describe)(&reader)?,
+            family,
+            settings: settings.clone(),
+        })
+    }
+
+    /// As a `config.json` that Transformers loads: the settings that were read.
+    pub fn to_json(&self) -> Value {
+        let mut settings = self.settings.clone();
+        settings
+            .entry("architectures")
+            .or_insert_with(|| Value::from(vec![self.family.class]));
+        Value::Object(settings)
+    }
+
+    /// What the model computes.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Its family: `llama`, `qwen3`, …
+    pub fn model_type(&self) -> &'static str {
+        self.family.model_type
+    }
+
+    /// Ids that end a text, from `eos_token_id`.
+    pub fn eos_token_ids(&self) -> Vec<u32> {
+        self.token_ids("eos_token_id")
+    }
+
+    /// Id that begins a text, from `bos_token_id`.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.token_ids("bos_token_id").first().copied()
+    }
+
+    fn token_ids(&self, key: &str) -> Vec<u32> {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        match self.settings.get(key) {
+            Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+            Some(value) => id(value).into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
+}

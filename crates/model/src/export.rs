@@ -1,0 +1,178 @@
+//! Writes what was trained: a PEFT adapter, or a whole model for Transformers.
+
+use crate::{
+    Backend, Model, ModelError,
+    checkpoint::{TensorOut, write_json, write_safetensors},
+    lora::{CONFIG, WEIGHTS},
+    weights::Projection,
+};
+use half::{bf16, f16};
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, path::Path};
+use tightrope_device::{DType, Tensor};
+
+/// Files larger than this are split, as by Transformers.
+const SHARD_BYTES: usize = 5_000_000_000;
+
+impl<D: Backend> Model<D> {
+    /// Writes `adapter_config.json` and `adapter_model.safetensors` (f32) into `folder`, which
+    /// must exist. The same adapter gives the same bytes.
+    pub fn save_adapter(&self, folder: &Path) -> Result<(), ModelError> {
+        let Some(adapter) = &self.adapter else {
+            return Err(ModelError::Unsupported("the model has no adapter to save"));
+        };
+        let mut parameters: Vec<_> = self.weights.adapter().collect();
+        parameters.sort_by(|a, b| a.name.cmp(&b.name));
+        let tensors: Vec<_> = parameters
+            .into_iter()
+            .map(|parameter| TensorOut {
+                name: &parameter.name,
+                dtype: DType::F32,
+                shape: &parameter.shape,
+                bytes: Box::new(|| Ok(to_bytes(DType::F32, &parameter.value.to_f32_vec()?))),
+            })
+            .collect();
+        write_safetensors(&folder.join(WEIGHTS), &tensors)?;
+        write_json(&folder.join(CONFIG), &adapter.to_json())
+    }
+
+    /// Writes `config.json` and `model.safetensors` into `folder`, which must exist, with the
+    /// adapter (if any) added to the weights. The tokenizer's files are the caller's.
+    ///
+    /// After full training everything is f32; otherwise tensors have the type of the file that
+    /// they came from. An adapter is added in f64 and rounded once.
+    pub fn save_merged(&self, folder: &Path) -> Result<(), ModelError> {
+        self.save_merged_sharded(folder, SHARD_BYTES)
+    }
+
+    /// The same, with files of at most `shard_bytes` (more for a tensor that is larger).
+    pub(crate) fn save_merged_sharded(
+        &self,
+        folder: &Path,
+        shard_bytes: usize,
+    ) -> Result<(), ModelError> {
+        let mut tensors = self.merged();
+        tensors.sort_by(|a, b| a.name.cmp(b.name));
+        let mut shards: Vec<Vec<TensorOut<'_>>> = Vec::new();
+        let mut room = 0;
+        for tensor in tensors {
+            match shards.last_mut() {
+                Some(shard) if tensor.size() <= room => {
+                    room -= tensor.size();
+                    shard.push(tensor);
+                }
+                _ => {
+                    room = shard_bytes.saturating_sub(tensor.size());
+                    shards.push(vec![tensor]);
+                }
+            }
+        }
+        let count = shards.len();
+        let file = |index: usize| match count {
+            1 => "model.safetensors".to_string(),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
+        };
+        let (mut weight_map, mut total) = (BTreeMap::new(), 0);
+        for (index, shard) in shards.iter().enumerate() {
+            write_safetensors(&folder.join(file(index)), shard)?;
+            for tensor in shard {
+                total += tensor.size();
+                weight_map.insert(tensor.name, file(index));
+            }
+        }
+        if count > 1 {
+            let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+            write_json(&folder.join("model.safetensors.index.json"), &index)?;
+        }
+        write_json(&folder.join("config.json"), &self.merged_config())
+    }
+
+    fn merged(&self) -> Vec<TensorOut<'_>> {
+        let projections = self.weights.projections();
+        let adapted: BTreeMap<&str, &Projection<Tensor<D>>> = projections
+            .filter(|projection| projection.adapter.is_some())
+            .map(|projection| (&*projection.weight.name, projection))
+            .collect();
+        self.weights
+            .base()
+            .map(|parameter| {
+                let dtype = parameter.stored;
+                let projection = adapted.get(&*parameter.name).copied();
+                TensorOut {
+                    name: &parameter.name,
+                    dtype,
+                    shape: &parameter.shape,
+                    bytes: Box::new(move || {
+                        let mut elements = parameter.value.to_f32_vec()?;
+                        if let Some(projection) = projection {
+                            add_adapter(projection, &mut elements)?;
+                        }
+                        Ok(to_bytes(dtype, &elements))
+                    }),
+                }
+            })
+            .collect()
+    }
+
+    fn merged_config(&self) -> Value {
+        let name = match self.weights.embedding.stored {
+            DType::BF16 => "bfloat16",
+            DType::F16 => "float16",
+            _ => "float32",
+        };
+        let mut config = self.config.to_json();
+        if let Some(settings) = config.as_object_mut() {
+            set_dtype(settings, name);
+        }
+        config
+    }
+}
+
+/// Under the key that the file has, old or new.
+fn set_dtype(settings: &mut Map<String, Value>, name: &str) {
+    let key = match settings.contains_key("torch_dtype") {
+        true => "torch_dtype",
+        false => "dtype",
+    };
+    settings.insert(key.into(), name.into());
+}
+
+/// `W += scale · B·A`, accumulated in f64.
+fn add_adapter<D: tightrope_device::Device>(
+    projection: &Projection<Tensor<D>>,
+    weight: &mut [f32],
+) -> Result<(), ModelError> {
+    let Some(adapter) = &projection.adapter else {
+        return Ok(());
+    };
+    let (a, b) = (adapter.a.value.to_f32_vec()?, adapter.b.value.to_f32_vec()?);
+    let (inputs, rank) = (projection.inputs, adapter.rank);
+    let mut row = vec![0f64; inputs];
+    for (weights, b) in weight.chunks_exact_mut(inputs).zip(b.chunks_exact(rank)) {
+        row.fill(0.0);
+        for (&b, a) in b.iter().zip(a.chunks_exact(inputs)) {
+            for (sum, &a) in row.iter_mut().zip(a) {
+                *sum += f64::from(b) * f64::from(a);
+            }
+        }
+        for (weight, &delta) in weights.iter_mut().zip(&row) {
+            *weight = (f64::from(*weight) + f64::from(adapter.scale) * delta) as f32;
+        }
+    }
+    Ok(())
+}
+
+/// Little-endian bytes, rounded to the nearest.
+fn to_bytes(dtype: DType, elements: &[f32]) -> Vec<u8> {
+    match dtype {
+        DType::BF16 => {
+            let halves = elements.iter().map(|&x| bf16::from_f32(x).to_le_bytes());
+            halves.flatten().collect()
+        }
+        DType::F16 => {
+            let halves = elements.iter().map(|&x| f16::from_f32(x).to_le_bytes());
+            halves.flatten().collect()
+        }
+        _ => elements.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}

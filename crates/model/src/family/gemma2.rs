@@ -1,0 +1,45 @@
+//! Gemma 2: softcaps, alternating windows, four norms a layer.
+
+use super::{Family, gemma};
+use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+use tightrope_kernels::glu::Activation;
+
+pub(super) static FAMILY: Family = Family {
+    model_type: "gemma2",
+    class: "Gemma2ForCausalLM",
+    describe,
+};
+
+fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
+    let defaults = Defaults {
+        kv_heads: Some(4),
+        ..gemma::DEFAULTS
+    };
+    let mut architecture = Architecture::common(settings, &defaults)?;
+    gemma::set_gemma(&mut architecture, settings)?;
+    architecture.branch_norms = true;
+    architecture.activation = settings
+        .activation("hidden_activation")?
+        .unwrap_or(Activation::GeluTanh);
+    let scalar = settings.positive("query_pre_attn_scalar")?.unwrap_or(256.0);
+    architecture.attention_scale = scalar.powf(-0.5) as f32;
+    architecture.attention_softcap = softcap(settings, "attn_logit_softcapping", 50.0)?;
+    architecture.logit_softcap = softcap(settings, "final_logit_softcapping", 30.0)?;
+    let window = match settings.count("sliding_window")? {
+        None if !settings.0.contains_key("sliding_window") => Some(4096),
+        window => window,
+    };
+    let pattern = settings.dimension("sliding_window_pattern")?.unwrap_or(2);
+    architecture.set_windows(settings, window, |layer| {
+        !(layer + 1).is_multiple_of(pattern)
+    })?;
+    Ok(architecture)
+}
+
+/// An explicit null switches the cap off; an absent key is the default.
+fn softcap(settings: &Settings<'_>, key: &str, default: f32) -> Result<Option<f32>, ConfigError> {
+    match settings.positive(key)? {
+        None if !settings.0.contains_key(key) => Ok(Some(default)),
+        cap => Ok(cap.map(|cap| cap as f32)),
+    }
+}

@@ -1,0 +1,40 @@
+//! The model families: one file each, and one line in [`FAMILIES`].
+
+mod gemma;
+mod gemma2;
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+
+use crate::{Architecture, ConfigError, settings::Settings};
+
+/// How the configurations of a family are read.
+#[derive(Debug)]
+pub(crate) struct Family {
+    /// `model_type` in `config.json`.
+    pub model_type: &'static str,
+    /// `architectures` in `config.json`.
+    pub class: &'static str,
+    /// The settings, with the defaults of Transformers.
+    pub describe: fn(&Settings<'_>) -> Result<Architecture, ConfigError>,
+}
+
+static FAMILIES: [&Family; 6] = [
+    &llama::FAMILY,
+    &mistral::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+    &gemma::FAMILY,
+    &gemma2::FAMILY,
+];
+
+/// The family of a `model_type`.
+pub(crate) fn find(model_type: &str) -> Result<&'static Family, ConfigError> {
+    let found = FAMILIES.iter().find(|f| f.model_type == model_type);
+    found.copied().ok_or_else(|| {
+        let known: Vec<_> = FAMILIES.iter().map(|f| f.model_type).collect();
+        let reason = format!("`{model_type}` is not supported: {} are", known.join(", "));
+        ConfigError::new("model_type", reason)
+    })
+}

@@ -1,0 +1,26 @@
+//! Qwen3: queries and keys normalised per head, a free head dimension.
+
+use super::{Family, qwen2::set_upper_windows};
+use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+
+pub(super) static FAMILY: Family = Family {
+    model_type: "qwen3",
+    class: "Qwen3ForCausalLM",
+    describe,
+};
+
+fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
+    let defaults = Defaults {
+        kv_heads: Some(32),
+        head_dim: Some(128),
+        tied_head: false,
+        max_positions: 32_768,
+    };
+    let mut architecture = Architecture::common(settings, &defaults)?;
+    architecture.head_norms = true;
+    let attention_bias = settings.flag("attention_bias", false)?;
+    architecture.qkv_bias = attention_bias;
+    architecture.output_bias = attention_bias;
+    set_upper_windows(&mut architecture, settings)?;
+    Ok(architecture)
+}

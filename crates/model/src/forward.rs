@@ -1,0 +1,292 @@
+//! The forward pass of a decoder layer.
+
+use crate::{
+    Architecture, Backend, ModelError,
+    activations::{Saved, Stream, Workspace},
+    cache::LayerCache,
+    parameter::Parameter,
+    pass::Pass,
+    weights::LayerWeights,
+};
+use tightrope_device::{Device, Tensor};
+use tightrope_kernels::{
+    Check, Kernels, attention,
+    glu::{self, Glu},
+    rms_norm::{self, Residual, RmsNorm},
+};
+use tightrope_rope::{Direction, Heads, Pairing, Rope, Rotate};
+
+/// `y` = the norm of `stream.hidden`; with `add = (x, branch)`, `stream.hidden = x + branch` first.
+pub(crate) fn norm_stream<D: RmsNorm>(
+    pass: &Pass<'_, D>,
+    weight: &Parameter<Tensor<D>>,
+    add: (&Tensor<D>, &Tensor<D>),
+    stream: &mut Stream<Tensor<D>>,
+    y: &mut Tensor<D>,
+) -> Result<(), ModelError> {
+    let (x, branch) = add;
+    let forward = rms_norm::Forward {
+        x,
+        residual: Some(Residual {
+            add: branch,
+            sum: &mut stream.hidden,
+        }),
+        weight: &weight.value,
+        plus_one: pass.architecture.norm_plus_one,
+        eps: pass.architecture.norm_eps,
+        y,
+        rstd: &mut stream.rstd,
+        rows: pass.tokens,
+        dim: pass.architecture.hidden,
+    };
+    Ok(pass.device.rms_norm_forward(forward.checked()?)?)
+}
+
+/// `y` = the norm of `x`, whose rows have `dim` features.
+pub(crate) fn norm<D: RmsNorm>(
+    pass: &Pass<'_, D>,
+    weight: &Parameter<Tensor<D>>,
+    x: &Tensor<D>,
+    y: &mut Tensor<D>,
+    rstd: &mut Tensor<D>,
+    (rows, dim): (usize, usize),
+) -> Result<(), ModelError> {
+    let forward = rms_norm::Forward {
+        x,
+        residual: None,
+        weight: &weight.value,
+        plus_one: pass.architecture.norm_plus_one,
+        eps: pass.architecture.norm_eps,
+        y,
+        rstd,
+        rows,
+        dim,
+    };
+    Ok(pass.device.rms_norm_forward(forward.checked()?)?)
+}
+
+/// Rotates queries and keys in place, or their gradients back.
+pub(crate) fn rotate<D: Rope>(
+    pass: &Pass<'_, D>,
+    q: &mut Tensor<D>,
+    k: &mut Tensor<D>,
+    direction: Direction,
+) -> Result<(), ModelError> {
+    let architecture = pass.architecture;
+    let heads = |tensor, heads| Heads {
+        tensor,
+        heads,
+        row_stride: heads * architecture.head_dim,
+    };
+    Ok(pass.device.rope(Rotate {
+        q: heads(q, architecture.heads),
+        k: heads(k, architecture.kv_heads),
+        cos: pass.cos,
+        sin: pass.sin,
+        tokens: pass.tokens,
+        head_dim: architecture.head_dim,
+        rotary_dim: architecture.rope.rotary_dim(),
+        pairing: Pairing::Halves,
+        direction,
+    })?)
+}
+
+/// From `saved.q` and `saved.k` as projected to `workspace.rotated`, where heads are normalised.
+pub(crate) fn norm_heads<D: Backend>(
+    pass: &Pass<'_, D>,
+    weights: &LayerWeights<Tensor<D>>,
+    saved: &mut Saved<Tensor<D>>,
+    workspace: &mut Workspace<Tensor<D>>,
+) -> Result<(), ModelError> {
+    let Architecture {
+        heads,
+        kv_heads,
+        head_dim,
+        ..
+    } = *pass.architecture;
+    if let (Some(q_norm), Some(k_norm), Some((q_rstd, k_rstd)), Some((q, k))) = (
+        &weights.q_norm,
+        &weights.k_norm,
+        &mut saved.head_rstd,
+        &mut workspace.rotated,
+    ) {
+        norm(
+            pass,
+            q_norm,
+            &saved.q,
+            q,
+            q_rstd,
+            (pass.tokens * heads, head_dim),
+        )?;
+        norm(
+            pass,
+            k_norm,
+            &saved.k,
+            k,
+            k_rstd,
+            (pass.tokens * kv_heads, head_dim),
+        )?;
+        rotate(pass, q, k, Direction::Forward)?;
+    }
+    Ok(())
+}
+
+/// From `workspace.normed` to `workspace.branch`.
+fn attention<D: Backend>(
+    pass: &Pass<'_, D>,
+    layer: usize,
+    weights: &LayerWeights<Tensor<D>>,
+    saved: &mut Saved<Tensor<D>>,
+    workspace: &mut Workspace<Tensor<D>>,
+    cache: Option<LayerCache<'_, D>>,
+) -> Result<(), ModelError> {
+    let linears = &weights.linears;
+    let x = &workspace.normed;
+    linears.q.forward(pass, x, &mut saved.q, &mut saved.xa.q)?;
+    linears.k.forward(pass, x, &mut saved.k, &mut saved.xa.k)?;
+    linears.v.forward(pass, x, &mut saved.v, &mut saved.xa.v)?;
+    if workspace.rotated.is_some() {
+        norm_heads(pass, weights, saved, workspace)?;
+    } else {
+        rotate(pass, &mut saved.q, &mut saved.k, Direction::Forward)?;
+    }
+    let (q, k) = match &workspace.rotated {
+        Some((q, k)) => (q, k),
+        None => (&saved.q, &saved.k),
+    };
+    let (k, v) = match cache {
+        Some(cache) => cache.append(pass, k, &saved.v)?,
+        None => (k, &saved.v),
+    };
+    let forward = attention::Forward {
+        q,
+        k,
+        v,
+        y: &mut saved.attended,
+        lse: &mut saved.lse,
+        config: pass.attention(layer),
+    };
+    pass.device.attention_forward(forward.checked()?)?;
+    let (o, xa) = (&linears.o, &mut saved.xa.o);
+    match (&weights.attention_branch_norm, &mut saved.attention_branch) {
+        (Some(weight), Some(branch)) => {
+            o.forward(pass, &saved.attended, &mut branch.hidden, xa)?;
+            norm_branch(pass, weight, branch, &mut workspace.branch)
+        }
+        _ => o.forward(pass, &saved.attended, &mut workspace.branch, xa),
+    }
+}
+
+/// From `workspace.normed` to `workspace.branch`; `again`, only what fills `saved`.
+fn mlp<D: Kernels>(
+    pass: &Pass<'_, D>,
+    weights: &LayerWeights<Tensor<D>>,
+    saved: &mut Saved<Tensor<D>>,
+    workspace: &mut Workspace<Tensor<D>>,
+    again: bool,
+) -> Result<(), ModelError> {
+    let linears = &weights.linears;
+    let x = &workspace.normed;
+    linears
+        .gate
+        .forward(pass, x, &mut saved.gate, &mut saved.xa.gate)?;
+    linears
+        .up
+        .forward(pass, x, &mut saved.up, &mut saved.xa.up)?;
+    if again && linears.down.adapter.is_none() && weights.mlp_branch_norm.is_none() {
+        return Ok(());
+    }
+    activate(pass, saved, &mut workspace.activated)?;
+    let (down, xa) = (&linears.down, &mut saved.xa.down);
+    match (&weights.mlp_branch_norm, &mut saved.mlp_branch) {
+        (Some(weight), Some(branch)) => {
+            down.forward(pass, &workspace.activated, &mut branch.hidden, xa)?;
+            norm_branch(pass, weight, branch, &mut workspace.branch)
+        }
+        _ => down.forward(pass, &workspace.activated, &mut workspace.branch, xa),
+    }
+}
+
+fn activate<D: Glu>(
+    pass: &Pass<'_, D>,
+    saved: &Saved<Tensor<D>>,
+    y: &mut Tensor<D>,
+) -> Result<(), ModelError> {
+    let forward = glu::Forward {
+        gate: &saved.gate,
+        up: &saved.up,
+        y,
+        activation: pass.architecture.activation,
+        elements: pass.tokens * pass.architecture.intermediate,
+    };
+    Ok(pass.device.glu_forward(forward.checked()?)?)
+}
+
+fn norm_branch<D: RmsNorm>(
+    pass: &Pass<'_, D>,
+    weight: &Parameter<Tensor<D>>,
+    branch: &mut Stream<Tensor<D>>,
+    y: &mut Tensor<D>,
+) -> Result<(), ModelError> {
+    let rows = (pass.tokens, pass.architecture.hidden);
+    norm(pass, weight, &branch.hidden, y, &mut branch.rstd, rows)
+}
+
+/// A whole layer: from `workspace.normed` (the norm of `hidden`) to `saved.middle` and
+/// `workspace.branch`, whose sum is the residual stream after the layer.
+pub(crate) fn layer<D: Backend>(
+    pass: &Pass<'_, D>,
+    layer: usize,
+    weights: &LayerWeights<Tensor<D>>,
+    hidden: &Tensor<D>,
+    saved: &mut Saved<Tensor<D>>,
+    workspace: &mut Workspace<Tensor<D>>,
+    cache: Option<LayerCache<'_, D>>,
+) -> Result<(), ModelError> {
+    attention(pass, layer, weights, saved, workspace, cache)?;
+    norm_middle(pass, weights, hidden, saved, workspace)?;
+    mlp(pass, weights, saved, workspace, false)
+}
+
+/// Fills `saved` again from the residual stream before the layer, bit for bit.
+pub(crate) fn layer_again<D: Backend>(
+    pass: &Pass<'_, D>,
+    layer: usize,
+    weights: &LayerWeights<Tensor<D>>,
+    stream: &mut Stream<Tensor<D>>,
+    saved: &mut Saved<Tensor<D>>,
+    workspace: &mut Workspace<Tensor<D>>,
+) -> Result<(), ModelError> {
+    let rows = (pass.tokens, pass.architecture.hidden);
+    let (weight, normed) = (&weights.attention_norm, &mut workspace.normed);
+    norm(pass, weight, &stream.hidden, normed, &mut stream.rstd, rows)?;
+    attention(pass, layer, weights, saved, workspace, None)?;
+    norm_middle(pass, weights, &stream.hidden, saved, workspace)?;
+    mlp(pass, weights, saved, workspace, true)
+}
+
+fn norm_middle<D: RmsNorm>(
+    pass: &Pass<'_, D>,
+    weights: &LayerWeights<Tensor<D>>,
+    hidden: &Tensor<D>,
+    saved: &mut Saved<Tensor<D>>,
+    workspace: &mut Workspace<Tensor<D>>,
+) -> Result<(), ModelError> {
+    let add = (hidden, &workspace.branch);
+    let (middle, normed) = (&mut saved.middle, &mut workspace.normed);
+    norm_stream(pass, &weights.mlp_norm, add, middle, normed)
+}
+
+/// Copies `rows` rows of `features` elements between tensors of one type, from and to the given rows.
+pub(crate) fn copy_rows<D: Device>(
+    device: &D,
+    source: (&Tensor<D>, usize),
+    destination: (&mut Tensor<D>, usize),
+    rows: usize,
+    features: usize,
+) -> Result<(), ModelError> {
+    let row = features * source.0.dtype().size();
+    let (from, to) = (source.1 * row, destination.1 * row);
+    let buffer = destination.0.buffer_mut();
+    Ok(device.copy(source.0.buffer(), from, buffer, to, rows * row)?)
+}

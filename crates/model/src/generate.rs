@@ -1,0 +1,86 @@
+//! Reading a text token by token, with a cache of keys and values.
+
+use crate::{
+    Backend, KvCache, Model, ModelError,
+    forward::copy_rows,
+    model::{head, project},
+};
+use tightrope_kernels::attention::{Range, Ranges};
+use tightrope_packing::{Segment, Segments};
+
+impl<D: Backend> Model<D> {
+    /// A cache for texts of up to `capacity` tokens.
+    pub fn cache(&self, capacity: usize) -> Result<KvCache<D>, ModelError> {
+        KvCache::new(&self.device, self.config.architecture(), capacity)
+    }
+
+    /// Reads `tokens` after what the cache holds, and returns the logits after the last one.
+    ///
+    /// More tokens than the model's capacity are read in several passes. On an error the cache
+    /// keeps what whole passes have read.
+    pub fn prefill(
+        &mut self,
+        cache: &mut KvCache<D>,
+        tokens: &[u32],
+    ) -> Result<Vec<f32>, ModelError> {
+        if tokens.is_empty() {
+            return Err(ModelError::Unsupported("a text of no tokens has no logits"));
+        }
+        if self.capacity == 0 || tokens.len() > cache.capacity() - cache.len() {
+            return Err(ModelError::Capacity {
+                tokens: cache.len().saturating_add(tokens.len()),
+                capacity: cache.capacity().min(self.capacity),
+            });
+        }
+        let mut rows = 0;
+        for chunk in tokens.chunks(self.capacity) {
+            self.extend(cache, chunk)?;
+            rows = chunk.len();
+        }
+        let architecture = self.config.architecture();
+        let normed = &self.activations.workspace.normed;
+        let last = (&mut cache.last, 0);
+        copy_rows(
+            &self.device,
+            (normed, rows - 1),
+            last,
+            1,
+            architecture.hidden,
+        )?;
+        let (x, y) = (&cache.last, &mut cache.logits);
+        project(&self.device, architecture, head(&self.weights), x, y, 1)
+    }
+
+    /// Reads one more token, and returns the logits after it.
+    pub fn decode(&mut self, cache: &mut KvCache<D>, token: u32) -> Result<Vec<f32>, ModelError> {
+        self.prefill(cache, &[token])
+    }
+
+    fn extend(&mut self, cache: &mut KvCache<D>, tokens: &[u32]) -> Result<(), ModelError> {
+        let too_long = || ModelError::Capacity {
+            tokens: cache.len().saturating_add(tokens.len()),
+            capacity: u32::MAX as usize,
+        };
+        let first = u32::try_from(cache.len()).map_err(|_| too_long())?;
+        let length = u32::try_from(tokens.len()).map_err(|_| too_long())?;
+        let end = first.checked_add(length).ok_or_else(too_long)?;
+        let segment = Segment {
+            start: 0,
+            length: tokens.len(),
+            first_position: first,
+            sequence: Some(0),
+        };
+        let segments = Segments::new(vec![segment]).map_err(|_| too_long())?;
+        self.stage_tokens(tokens, &segments)?;
+        let range = Range {
+            query_start: 0,
+            query_len: length,
+            key_start: 0,
+            key_len: end,
+        };
+        let ranges = Ranges::new(&self.device, vec![range])?;
+        self.forward(&ranges, tokens.len(), Some(cache))?;
+        cache.len += tokens.len();
+        Ok(())
+    }
+}

@@ -1,0 +1,287 @@
+//! Brings a model into being: from files, or fresh from a seed.
+
+use crate::{
+    Architecture, Backend, LoadOptions, Model, ModelConfig, ModelError, Plan, Training,
+    activations,
+    checkpoint::{self, Checkpoint, Gguf, Safetensors},
+    lora::AdapterConfig,
+    parameter::ParameterKind,
+    plan::{Allocate, Allocator},
+    random::Random,
+    read_json,
+    weights::{self, Layout, Weights},
+};
+use std::path::{Path, PathBuf};
+use tightrope_device::DType;
+use tightrope_rope::RotaryEmbedding;
+
+impl<D: Backend> Model<D> {
+    /// Loads a Hugging Face folder (`config.json` and `model.safetensors`, whole or sharded), or a
+    /// `.gguf` file, whose quantised tensors become f32.
+    ///
+    /// Full training keeps everything in f32. Otherwise matrices and embeddings keep the type of
+    /// the file; norms and biases are small and become f32.
+    pub fn load(device: &D, path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
+        let (config, file, checkpoint) = open(path)?;
+        let stored = |name: &str| {
+            let found = checkpoint::find(&*checkpoint, name);
+            let info = found.and_then(|name| checkpoint.info(name));
+            info.map_or(DType::F32, |info| info.dtype)
+        };
+        let base = path.to_string_lossy();
+        // Laid out without memory first: the files are checked before anything is allocated.
+        let (expected, _) = lay_out(
+            &mut Plan::default(),
+            &config,
+            options,
+            &base,
+            &file,
+            &stored,
+        )?;
+        let tied = config.architecture().tied_head;
+        let parameters = expected.base().map(|p| (&*p.name, &*p.shape));
+        checkpoint::check(&*checkpoint, parameters, |name| {
+            // Old files keep the frequencies; a tied head may be there, and is not read.
+            name.ends_with(".rotary_emb.inv_freq") || tied && name == "lm_head.weight"
+        })?;
+        let mut model = Self::build(device, config, options, &base, &file, &stored)?;
+        for parameter in model.weights.base_mut() {
+            checkpoint::read_into(&*checkpoint, &parameter.name, &mut parameter.value)?;
+        }
+        model.fill_adapter(options)?;
+        Ok(model)
+    }
+
+    /// A model with fresh parameters: matrices and embeddings normal with the configuration's
+    /// `initializer_range`, norms the identity, biases 0.
+    pub fn random(
+        device: &D,
+        config: ModelConfig,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
+        let file = Path::new("config.json");
+        let mut model = Self::build(device, config, options, "", file, &|_| DType::F32)?;
+        let Architecture {
+            norm_plus_one,
+            initializer_range,
+            ..
+        } = *model.config.architecture();
+        for parameter in model.weights.base_mut() {
+            let len = parameter.value.len();
+            match parameter.kind {
+                ParameterKind::Norm if norm_plus_one => {}
+                ParameterKind::Norm => parameter.value.write(&vec![1f32; len])?,
+                ParameterKind::Bias => {}
+                _ => {
+                    let mut random = Random::new(options.seed, &parameter.name);
+                    parameter
+                        .value
+                        .write(&random.normals(len, initializer_range))?;
+                }
+            }
+        }
+        model.fill_adapter(options)?;
+        Ok(model)
+    }
+
+    /// Allocates everything, zeroed.
+    fn build(
+        device: &D,
+        config: ModelConfig,
+        options: &LoadOptions,
+        base: &str,
+        file: &Path,
+        stored: &dyn Fn(&str) -> DType,
+    ) -> Result<Self, ModelError> {
+        let mut allocator = Allocator {
+            device,
+            plan: Plan::default(),
+        };
+        let (weights, adapter) = lay_out(&mut allocator, &config, options, base, file, stored)?;
+        let activations = lay_out_activations(&mut allocator, &config, options, &weights)?;
+        let plan = allocator.plan;
+        let rope = RotaryEmbedding::new(&config.architecture().rope)?;
+        let angles = options.capacity * rope.rotary_dim() / 2;
+        let dropout = match &options.training {
+            Training::Lora(lora) => lora.dropout,
+            _ => 0.0,
+        };
+        Ok(Self {
+            device: device.clone(),
+            config,
+            weights,
+            activations,
+            plan,
+            rope,
+            tables: [vec![0.0; angles], vec![0.0; angles]],
+            adapter,
+            dropout,
+            capacity: options.capacity,
+        })
+    }
+
+    /// Reads the adapter, or makes a fresh one: `A` uniform with bound `1/√inputs` (Kaiming with
+    /// a = √5), `B` zero, as PEFT has it.
+    fn fill_adapter(&mut self, options: &LoadOptions) -> Result<(), ModelError> {
+        if let Some(folder) = &options.adapter {
+            let (_, factors) = AdapterConfig::open(folder, &modules(&self.weights))?;
+            let expected = self.weights.adapter().map(|p| (&*p.name, &*p.shape));
+            checkpoint::check(&factors, expected, |_| false)?;
+            for parameter in self.weights.adapter_mut() {
+                checkpoint::read_into(&factors, &parameter.name, &mut parameter.value)?;
+            }
+            return Ok(());
+        }
+        for parameter in self.weights.adapter_mut() {
+            if parameter.kind == ParameterKind::LoraA {
+                let bound = (parameter.shape[1] as f64).powf(-0.5);
+                let mut random = Random::new(options.seed, &parameter.name);
+                let fresh = random.uniforms(parameter.value.len(), bound);
+                parameter.value.write(&fresh)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Every buffer of a model that [`Model::load`] would allocate, when its matrices are stored
+    /// as `dtype`; reads no weights.
+    pub fn new(
+        config: &ModelConfig,
+        options: &LoadOptions,
+        dtype: DType,
+    ) -> Result<Self, ModelError> {
+        let mut plan = Self::default();
+        let file = Path::new("config.json");
+        let (weights, _) = lay_out(&mut plan, config, options, "", file, &|_| dtype)?;
+        lay_out_activations(&mut plan, config, options, &weights)?;
+        Ok(plan)
+    }
+}
+
+/// The configuration, the file that it came from, and the weights.
+fn open(path: &Path) -> Result<(ModelConfig, PathBuf, Box<dyn Checkpoint>), ModelError> {
+    if path.is_file()
+        && path
+            .extension()
+            .is_some_and(|extension| extension == "gguf")
+    {
+        let (config, checkpoint) = Gguf::open(path)?;
+        return Ok((config, path.to_path_buf(), Box::new(checkpoint)));
+    }
+    let (config, file) = read_config(path)?;
+    let (whole, index) = (
+        path.join("model.safetensors"),
+        path.join("model.safetensors.index.json"),
+    );
+    let checkpoint = if whole.is_file() {
+        Safetensors::open(&whole)?
+    } else if index.is_file() {
+        Safetensors::open_sharded(&index)?
+    } else {
+        return Err(ModelError::NoModel {
+            path: path.to_path_buf(),
+            reason: "has neither model.safetensors nor model.safetensors.index.json".into(),
+        });
+    };
+    Ok((config, file, Box::new(checkpoint)))
+}
+
+/// The configuration in a folder, and its file.
+fn read_config(folder: &Path) -> Result<(ModelConfig, PathBuf), ModelError> {
+    let file = folder.join("config.json");
+    let config = ModelConfig::from_json(&read_json(&file)?).map_err(ModelError::config(&file))?;
+    Ok((config, file))
+}
+
+impl ModelConfig {
+    /// Reads only the configuration of what [`Model::load`] loads: a folder or a `.gguf` file.
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        match path.is_file() {
+            true => Ok(Gguf::open(path)?.0),
+            false => Ok(read_config(path)?.0),
+        }
+    }
+}
+
+/// Lays out the parameters. The modules of an adapter follow from the model's own parameters, so
+/// those are laid out once without memory before.
+fn lay_out<A: Allocate>(
+    allocate: &mut A,
+    config: &ModelConfig,
+    options: &LoadOptions,
+    base: &str,
+    file: &Path,
+    stored: &dyn Fn(&str) -> DType,
+) -> Result<(Weights<A::Buffer>, Option<AdapterConfig>), ModelError> {
+    let architecture = config.architecture();
+    let full = options.training == Training::Full;
+    let plain = |adapter, adapter_trained| Layout {
+        full,
+        adapter,
+        adapter_trained,
+        stored,
+    };
+    let mut plan = Plan::default();
+    let bare = weights::Builder {
+        allocate: &mut plan,
+        architecture,
+        layout: plain(None, false),
+    }
+    .weights()?;
+    let modules = modules(&bare);
+    let adapter = match (&options.training, &options.adapter) {
+        (Training::Full, Some(_)) => {
+            let reason =
+                "an adapter cannot be trained together with the weights below it: merge it first";
+            return Err(ModelError::Unsupported(reason));
+        }
+        (training, Some(folder)) => {
+            let (mut adapter, _) = AdapterConfig::open(folder, &modules)?;
+            if let Training::Lora(lora) = training {
+                adapter.set_dropout(lora.dropout);
+            }
+            Some(adapter)
+        }
+        (Training::Lora(lora), None) => {
+            let adapter = AdapterConfig::new(lora, &modules, base);
+            Some(adapter.map_err(ModelError::config(file))?)
+        }
+        (_, None) => None,
+    };
+    let adapter_trained = matches!(options.training, Training::Lora(_));
+    let weights = weights::Builder {
+        allocate,
+        architecture,
+        layout: plain(adapter.as_ref(), adapter_trained),
+    }
+    .weights()?;
+    Ok((weights, adapter))
+}
+
+fn lay_out_activations<A: Allocate, W>(
+    allocate: &mut A,
+    config: &ModelConfig,
+    options: &LoadOptions,
+    weights: &Weights<W>,
+) -> Result<activations::Activations<A::Buffer>, ModelError> {
+    activations::Builder {
+        allocate,
+        architecture: config.architecture(),
+        capacity: options.capacity,
+    }
+    .activations(
+        weights,
+        options.training != Training::None,
+        options.recompute,
+    )
+}
+
+/// The names of all linear layers.
+fn modules<T>(weights: &Weights<T>) -> Vec<String> {
+    let names = weights
+        .projections()
+        .map(|p| p.weight.name.trim_end_matches(".weight"));
+    names.map(String::from).collect()
+}

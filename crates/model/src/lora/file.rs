@@ -1,0 +1,53 @@
+//! The two files of a PEFT adapter.
+
+use super::AdapterConfig;
+use crate::{
+    ModelError,
+    checkpoint::{Checkpoint, Safetensors},
+    read_json,
+};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+/// The configuration's file.
+pub(crate) const CONFIG: &str = "adapter_config.json";
+/// The factors' file.
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// What PEFT puts before the module's own name.
+const PREFIX: &str = "base_model.model.";
+
+impl AdapterConfig {
+    /// Reads the configuration in `folder`, and opens the factors; `modules` are the model's
+    /// linear layers.
+    pub fn open(folder: &Path, modules: &[String]) -> Result<(Self, Safetensors), ModelError> {
+        let path = folder.join(CONFIG);
+        let config = Self::from_json(&read_json(&path)?);
+        let mut config = config.map_err(ModelError::config(&path))?;
+        let weights = Safetensors::open(&folder.join(WEIGHTS))?;
+        let mut found = BTreeSet::new();
+        for name in weights.names() {
+            let module = name.strip_prefix(PREFIX).and_then(|name| {
+                let a = name.strip_suffix(".lora_A.weight");
+                a.or_else(|| name.strip_suffix(".lora_B.weight"))
+            });
+            match module {
+                Some(module) if modules.iter().any(|m| m == module) => {
+                    found.insert(module.to_string());
+                }
+                _ => {
+                    return Err(ModelError::Unexpected {
+                        file: PathBuf::from(weights.file(name)),
+                        tensor: name.to_string(),
+                    });
+                }
+            }
+        }
+        config
+            .set_modules(found, modules)
+            .map_err(ModelError::config(&path))?;
+        Ok((config, weights))
+    }
+}

@@ -1,0 +1,268 @@
+//! LoRA adapters as PEFT has them: `adapter_config.json` and which linear layers it means.
+
+mod file;
+
+pub(crate) use file::{CONFIG, WEIGHTS};
+
+use crate::{ConfigError, LoraConfig, TargetModules, settings::Settings};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+
+/// PEFT's `adapter_config.json`, and the modules that it means.
+#[derive(Clone, Debug)]
+pub(crate) struct AdapterConfig {
+    settings: Map<String, Value>,
+    rank: usize,
+    alpha: f64,
+    rslora: bool,
+    ranks: Vec<(String, f64)>,
+    alphas: Vec<(String, f64)>,
+    modules: BTreeSet<String>,
+}
+
+/// Keys that change nothing in what a saved adapter computes.
+const HARMLESS: &[&str] = &[
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "task_type",
+];
+
+/// Keys that are read here.
+const READ: &[&str] = &[
+    "alpha_pattern",
+    "bias",
+    "init_lora_weights",
+    "lora_alpha",
+    "lora_dropout",
+    "peft_type",
+    "r",
+    "rank_pattern",
+    "target_modules",
+    "use_rslora",
+];
+
+impl AdapterConfig {
+    /// Of a new adapter for a model whose linear layers are `modules`; `base` is where the model
+    /// came from.
+    pub fn new(config: &LoraConfig, modules: &[String], base: &str) -> Result<Self, ConfigError> {
+        let targets: Vec<String> = match &config.target_modules {
+            TargetModules::List(list) => list.clone(),
+            TargetModules::AllLinear => {
+                let names: BTreeSet<&str> = modules
+                    .iter()
+                    .filter_map(|module| module.rsplit('.').next())
+                    .collect();
+                names.into_iter().map(String::from).collect()
+            }
+        };
+        let mut sorted = targets.clone();
+        sorted.sort();
+        let alpha = match config.alpha {
+            alpha if alpha.fract() == 0.0 && alpha.abs() < 1e15 => json!(alpha as i64),
+            alpha => json!(alpha),
+        };
+        let dropout: f64 = config.dropout.to_string().parse().unwrap_or_default();
+        let settings = json!({
+            "alpha_pattern": {},
+            "base_model_name_or_path": base,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "inference_mode": true,
+            "init_lora_weights": true,
+            "lora_alpha": alpha,
+            "lora_dropout": dropout,
+            "modules_to_save": null,
+            "peft_type": "LORA",
+            "r": config.r,
+            "rank_pattern": {},
+            "target_modules": sorted,
+            "task_type": "CAUSAL_LM",
+            "use_dora": false,
+            "use_rslora": config.rslora,
+        });
+        let mut adapter = Self::from_json(&settings)?;
+        for target in &targets {
+            let before = adapter.modules.len();
+            let matching = modules.iter().filter(|module| ends_with(module, target));
+            adapter.modules.extend(matching.cloned());
+            if adapter.modules.len() == before && !modules.iter().any(|m| ends_with(m, target)) {
+                let reason = format!("`{target}` names no linear layer of the decoder");
+                return Err(ConfigError::new("target_modules", reason));
+            }
+        }
+        if adapter.modules.is_empty() {
+            return Err(ConfigError::new("target_modules", "names no linear layer"));
+        }
+        Ok(adapter)
+    }
+
+    /// From the contents of an `adapter_config.json`; [`Self::set_modules`] adds what it means.
+    pub fn from_json(settings: &Value) -> Result<Self, ConfigError> {
+        let Value::Object(settings) = settings else {
+            return Err(ConfigError::new("adapter_config", "expected an object"));
+        };
+        let reader = Settings(settings);
+        let exactly = |key: &str, expected: &str| match reader.text(key)? {
+            Some(value) if value == expected => Ok(()),
+            value => {
+                let reason = format!("expected {expected:?}, got {value:?}");
+                Err(ConfigError::new(key, reason))
+            }
+        };
+        exactly("peft_type", "LORA")?;
+        if reader.value("bias").is_some() {
+            exactly("bias", "none")?;
+        }
+        match reader.value("init_lora_weights") {
+            None | Some(Value::Bool(_)) => {}
+            Some(Value::String(name)) if matches!(&**name, "gaussian" | "eva" | "orthogonal") => {}
+            // PiSSA and its kin change the model's own weights.
+            Some(other) => {
+                let reason = format!("{other} is not supported");
+                return Err(ConfigError::new("init_lora_weights", reason));
+            }
+        }
+        for (key, value) in settings {
+            let known = HARMLESS.contains(&key.as_str()) || READ.contains(&key.as_str());
+            if !known && !is_off(value) {
+                return Err(ConfigError::new(key, format!("{value} is not supported")));
+            }
+        }
+        let dropout = reader.number("lora_dropout")?.unwrap_or(0.0);
+        if !(0.0..1.0).contains(&dropout) {
+            let reason = format!("expected at least 0 and less than 1, got {dropout}");
+            return Err(ConfigError::new("lora_dropout", reason));
+        }
+        let alpha = reader.number("lora_alpha")?;
+        Ok(Self {
+            rank: reader.required_dimension("r")?,
+            alpha: alpha.ok_or_else(|| ConfigError::new("lora_alpha", "is missing"))?,
+            rslora: reader.flag("use_rslora", false)?,
+            ranks: patterns(settings, "rank_pattern")?,
+            alphas: patterns(settings, "alpha_pattern")?,
+            modules: BTreeSet::new(),
+            settings: settings.clone(),
+        })
+    }
+
+    /// The modules for which the adapter's file has factors.
+    ///
+    /// PEFT finds modules by name or by regular expression; the file says which they were, so
+    /// expressions need not be interpreted. A plain list must agree with the file.
+    pub fn set_modules(
+        &mut self,
+        modules: BTreeSet<String>,
+        all: &[String],
+    ) -> Result<(), ConfigError> {
+        let restricted = ["layers_to_transform", "layers_pattern", "exclude_modules"]
+            .iter()
+            .any(|key| !self.settings.get(*key).is_none_or(is_off));
+        if let (Some(Value::Array(targets)), false) =
+            (self.settings.get("target_modules"), restricted)
+        {
+            let targets: Vec<&str> = targets.iter().filter_map(Value::as_str).collect();
+            let wanted = |module: &str| targets.iter().any(|target| ends_with(module, target));
+            for module in all {
+                if wanted(module) != modules.contains(module) {
+                    let reason = format!("disagrees with the adapter's file about `{module}`");
+                    return Err(ConfigError::new("target_modules", reason));
+                }
+            }
+        }
+        self.modules = modules;
+        Ok(())
+    }
+
+    /// Rank and scale of the adapter of a linear layer, if it has one.
+    pub fn matching(&self, module: &str) -> Option<(usize, f32)> {
+        if !self.modules.contains(module) {
+            return None;
+        }
+        let of = |patterns: &[(String, f64)]| {
+            let found = patterns
+                .iter()
+                .find(|(pattern, _)| ends_with(module, pattern));
+            found.map(|&(_, value)| value)
+        };
+        let rank = of(&self.ranks).map_or(self.rank, |rank| rank as usize);
+        let alpha = of(&self.alphas).unwrap_or(self.alpha);
+        let divisor = match self.rslora {
+            true => (rank as f64).sqrt(),
+            false => rank as f64,
+        };
+        Some((rank, (alpha / divisor) as f32))
+    }
+
+    /// Dropout in training from now on.
+    pub fn set_dropout(&mut self, probability: f32) {
+        let probability: f64 = probability.to_string().parse().unwrap_or_default();
+        self.settings
+            .insert("lora_dropout".into(), json!(probability));
+    }
+
+    /// As an `adapter_config.json`.
+    pub fn to_json(&self) -> Value {
+        Value::Object(self.settings.clone())
+    }
+}
+
+/// PEFT's rule for names: the whole, or what follows a dot.
+fn ends_with(module: &str, target: &str) -> bool {
+    module
+        .strip_suffix(target)
+        .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// Whether a value switches its key off.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::String(text) => text.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
+/// Values by the end of module names. PEFT takes regular expressions here; plain names are enough.
+fn patterns(settings: &Map<String, Value>, key: &str) -> Result<Vec<(String, f64)>, ConfigError> {
+    let Some(Value::Object(map)) = settings.get(key) else {
+        return match settings.get(key) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(value) => Err(ConfigError::new(
+                key,
+                format!("expected an object, got {value}"),
+            )),
+        };
+    };
+    map.iter()
+        .map(|(pattern, value)| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._".contains(c);
+            let whole = key == "alpha_pattern" || value.as_u64().is_some_and(|r| r <= 1 << 20);
+            match value.as_f64() {
+                Some(number) if pattern.chars().all(plain) && number > 0.0 && whole => {
+                    Ok((pattern.clone(), number))
+                }
+                _ => {
+                    let reason =
+                        format!("expected a module name and a positive number, got {value}");
+                    Err(ConfigError::new(format!("{key}.{pattern}"), reason))
+                }
+            }
+        })
+        .collect()
+}

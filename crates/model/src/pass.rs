@@ -1,0 +1,160 @@
+//! What one pass through the model has in common for every layer, and the linear layer in both
+//! directions.
+
+use crate::{Architecture, ModelError, weights::Projection};
+use tightrope_device::{Device, Tensor};
+use tightrope_kernels::{
+    Check,
+    attention::{self, Ranges},
+    linear::{
+        BackwardInput, BackwardWeights, Dropout, Forward, Linear, LoraBackwardInput,
+        LoraBackwardWeights, LoraForward, Shape,
+    },
+};
+
+/// The same for every layer of a pass.
+#[derive(Debug)]
+pub(crate) struct Pass<'a, D: Device> {
+    pub device: &'a D,
+    pub architecture: &'a Architecture,
+    /// Rows of every buffer that are in use.
+    pub tokens: usize,
+    pub ranges: &'a Ranges<D>,
+    pub cos: &'a Tensor<D>,
+    pub sin: &'a Tensor<D>,
+    /// Of adapters, in training; the salt is that of the step.
+    pub dropout: Option<Dropout<'a, D>>,
+}
+
+impl<D: Device> Pass<'_, D> {
+    /// Attention of one layer.
+    pub fn attention(&self, layer: usize) -> attention::Config<'_, D> {
+        attention::Config {
+            ranges: self.ranges,
+            heads: self.architecture.heads,
+            kv_heads: self.architecture.kv_heads,
+            head_dim: self.architecture.head_dim,
+            scale: self.architecture.attention_scale,
+            window: self.architecture.windows[layer],
+            softcap: self.architecture.attention_softcap,
+        }
+    }
+
+    /// Dropout with a salt of its own for each projection.
+    fn dropout(&self, projection: u64) -> Option<Dropout<'_, D>> {
+        self.dropout.map(|dropout| Dropout {
+            salt: mix(dropout.salt ^ mix(projection)),
+            ..dropout
+        })
+    }
+}
+
+/// The finalizer of SplitMix64: neighbouring numbers give unrelated ones.
+pub(crate) fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl<D: Linear> Projection<Tensor<D>> {
+    fn shape(&self, tokens: usize) -> Shape {
+        Shape {
+            tokens,
+            inputs: self.inputs,
+            outputs: self.outputs,
+        }
+    }
+
+    /// Writes `y` and, with an adapter, `xa`.
+    pub fn forward(
+        &self,
+        pass: &Pass<'_, D>,
+        x: &Tensor<D>,
+        y: &mut Tensor<D>,
+        xa: &mut Option<Tensor<D>>,
+    ) -> Result<(), ModelError> {
+        let lora = self.adapter.as_ref().zip(xa.as_mut());
+        let forward = Forward {
+            x,
+            weight: &self.weight.value,
+            bias: self.bias.as_ref().map(|bias| &bias.value),
+            lora: lora.map(|(adapter, xa)| LoraForward {
+                a: &adapter.a.value,
+                b: &adapter.b.value,
+                scale: adapter.scale,
+                dropout: pass.dropout(self.index),
+                xa,
+            }),
+            y,
+            shape: self.shape(pass.tokens),
+        };
+        Ok(pass.device.linear_forward(forward.checked()?)?)
+    }
+
+    /// Writes or adds into `dx`; with an adapter writes `dyb`.
+    pub fn backward_input(
+        &self,
+        pass: &Pass<'_, D>,
+        dy: &Tensor<D>,
+        dx: Option<&mut Tensor<D>>,
+        accumulate: bool,
+        dyb: &mut Option<Tensor<D>>,
+    ) -> Result<(), ModelError> {
+        let lora = self.adapter.as_ref().zip(dyb.as_mut());
+        let backward = BackwardInput {
+            dy,
+            weight: &self.weight.value,
+            lora: lora.map(|(adapter, dyb)| LoraBackwardInput {
+                a: &adapter.a.value,
+                b: &adapter.b.value,
+                scale: adapter.scale,
+                dropout: pass.dropout(self.index),
+                dyb,
+            }),
+            dx,
+            accumulate,
+            shape: self.shape(pass.tokens),
+        };
+        Ok(pass.device.linear_backward_input(backward.checked()?)?)
+    }
+
+    /// Adds into the gradients of what is trained; `dyb` is that of [`Self::backward_input`].
+    pub fn backward_weights(
+        &mut self,
+        pass: &Pass<'_, D>,
+        x: &Tensor<D>,
+        dy: &Tensor<D>,
+        xa: &Option<Tensor<D>>,
+        dyb: &Option<Tensor<D>>,
+    ) -> Result<(), ModelError> {
+        if !self.trained() {
+            return Ok(());
+        }
+        let shape = self.shape(pass.tokens);
+        let dropout = pass.dropout(self.index);
+        let lora = match (&mut self.adapter, xa, dyb) {
+            (Some(adapter), Some(xa), Some(dyb)) => {
+                let gradients = adapter.a.gradient.as_mut().zip(adapter.b.gradient.as_mut());
+                gradients.map(|(da, db)| LoraBackwardWeights {
+                    scale: adapter.scale,
+                    dropout,
+                    xa,
+                    dyb,
+                    da,
+                    db,
+                })
+            }
+            _ => None,
+        };
+        let backward = BackwardWeights {
+            x,
+            dy,
+            dweight: self.weight.gradient.as_mut(),
+            dbias: self.bias.as_mut().and_then(|bias| bias.gradient.as_mut()),
+            lora,
+            shape,
+        };
+        Ok(pass.device.linear_backward_weights(backward.checked()?)?)
+    }
+}

@@ -1,0 +1,123 @@
+//! Reads settings of a configuration; every complaint names the key.
+
+use crate::ConfigError;
+use serde_json::{Map, Value};
+use tightrope_kernels::glu::Activation;
+
+/// Largest size that a dimension may have: products of three stay below 2⁶³.
+const LARGEST: usize = 1 << 20;
+
+/// The keys of one JSON object. `null` counts as absent, as in Transformers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings<'a>(pub &'a Map<String, Value>);
+
+impl<'a> Settings<'a> {
+    pub fn value(&self, key: &str) -> Option<&'a Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    pub fn dimension(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        match value
+            .as_u64()
+            .and_then(|number| usize::try_from(number).ok())
+        {
+            Some(number) if (1..=LARGEST).contains(&number) => Ok(Some(number)),
+            _ => Err(ConfigError::new(
+                key,
+                format!("expected a whole number from 1 to {LARGEST}, got {value}"),
+            )),
+        }
+    }
+
+    pub fn required_dimension(&self, key: &str) -> Result<usize, ConfigError> {
+        self.dimension(key)?
+            .ok_or_else(|| ConfigError::new(key, "is missing"))
+    }
+
+    /// A whole number that may be 0 and is not a size in memory.
+    pub fn count(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        match value
+            .as_u64()
+            .and_then(|number| usize::try_from(number).ok())
+        {
+            Some(number) => Ok(Some(number)),
+            None => Err(ConfigError::new(
+                key,
+                format!("expected a whole number, got {value}"),
+            )),
+        }
+    }
+
+    pub fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        match value.as_f64() {
+            Some(number) if number.is_finite() => Ok(Some(number)),
+            _ => Err(ConfigError::new(
+                key,
+                format!("expected a number, got {value}"),
+            )),
+        }
+    }
+
+    pub fn positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        match self.number(key)? {
+            Some(number) if number <= 0.0 => Err(ConfigError::new(
+                key,
+                format!("expected a positive number, got {number}"),
+            )),
+            number => Ok(number),
+        }
+    }
+
+    pub fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
+        match self.value(key) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(value) => Err(ConfigError::new(
+                key,
+                format!("expected true or false, got {value}"),
+            )),
+        }
+    }
+
+    pub fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(value) => Err(ConfigError::new(key, format!("expected text, got {value}"))),
+        }
+    }
+
+    /// An activation by the name that Transformers gives it.
+    pub fn activation(&self, key: &str) -> Result<Option<Activation>, ConfigError> {
+        Ok(match self.text(key)? {
+            None => None,
+            Some("silu" | "swish") => Some(Activation::Silu),
+            Some("gelu") => Some(Activation::GeluErf),
+            Some("gelu_pytorch_tanh" | "gelu_new") => Some(Activation::GeluTanh),
+            Some(other) => {
+                let reason = format!(
+                    "`{other}` is not supported: silu, swish, gelu, gelu_pytorch_tanh and gelu_new are"
+                );
+                return Err(ConfigError::new(key, reason));
+            }
+        })
+    }
+
+    /// Refuses a setting that would change what the model computes, unless it is switched off.
+    pub fn refuse(&self, key: &str, reason: &str) -> Result<(), ConfigError> {
+        match self.value(key) {
+            None | Some(Value::Bool(false)) => Ok(()),
+            Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(()),
+            Some(_) => Err(ConfigError::new(key, reason)),
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The layout of a model's parameters, and their order.
+
+use crate::{
+    Architecture, ModelError,
+    lora::AdapterConfig,
+    parameter::{Parameter, ParameterKind},
+    plan::Allocate,
+};
+use tightrope_device::DType;
+
+/// One of something for each linear layer of a decoder layer.
+#[derive(Debug, Default)]
+pub(crate) struct Linears<X> {
+    pub q: X,
+    pub k: X,
+    pub v: X,
+    pub o: X,
+    pub gate: X,
+    pub up: X,
+    pub down: X,
+}
+
+impl<X> Linears<X> {
+    /// In the order of the fields.
+    pub fn iter(&self) -> impl Iterator<Item = &X> {
+        [
+            &self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down,
+        ]
+        .into_iter()
+    }
+
+    /// In the order of the fields.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut X> {
+        [
+            &mut self.q,
+            &mut self.k,
+            &mut self.v,
+            &mut self.o,
+            &mut self.gate,
+            &mut self.up,
+            &mut self.down,
+        ]
+        .into_iter()
+    }
+
+    /// Makes another one from each.
+    pub fn try_map<Y, E>(&self, mut make: impl FnMut(&X) -> Result<Y, E>) -> Result<Linears<Y>, E> {
+        Ok(Linears {
+            q: make(&self.q)?,
+            k: make(&self.k)?,
+            v: make(&self.v)?,
+            o: make(&self.o)?,
+            gate: make(&self.gate)?,
+            up: make(&self.up)?,
+            down: make(&self.down)?,
+        })
+    }
+}
+
+/// The factors of a LoRA adapter.
+#[derive(Debug)]
+pub(crate) struct Adapter<T> {
+    pub a: Parameter<T>,
+    pub b: Parameter<T>,
+    /// α/r, or α/√r.
+    pub scale: f32,
+    pub rank: usize,
+}
+
+/// A linear layer.
+#[derive(Debug)]
+pub(crate) struct Projection<T> {
+    pub weight: Parameter<T>,
+    pub bias: Option<Parameter<T>>,
+    pub adapter: Option<Adapter<T>>,
+    pub inputs: usize,
+    pub outputs: usize,
+    /// Tells projections apart in the hash of dropout.
+    pub index: u64,
+}
+
+/// A decoder layer.
+#[derive(Debug)]
+pub(crate) struct LayerWeights<T> {
+    pub attention_norm: Parameter<T>,
+    pub linears: Linears<Projection<T>>,
+    pub q_norm: Option<Parameter<T>>,
+    pub k_norm: Option<Parameter<T>>,
+    /// Of what attention returns.
+    pub attention_branch_norm: Option<Parameter<T>>,
+    pub mlp_norm: Parameter<T>,
+    /// Of what the MLP returns.
+    pub mlp_branch_norm: Option<Parameter<T>>,
+}
+
+/// All parameters.
+#[derive(Debug)]
+pub(crate) struct Weights<T> {
+    pub embedding: Parameter<T>,
+    pub layers: Vec<LayerWeights<T>>,
+    pub norm: Parameter<T>,
+    /// `None` when it is the embedding.
+    pub head: Option<Parameter<T>>,
+}
+
+impl<T> Projection<T> {
+    /// The layer's own parameters.
+    pub fn base(&self) -> impl Iterator<Item = &Parameter<T>> {
+        std::iter::once(&self.weight).chain(&self.bias)
+    }
+
+    fn base_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
+        std::iter::once(&mut self.weight).chain(&mut self.bias)
+    }
+
+    /// Whether anything in it is trained.
+    pub fn trained(&self) -> bool {
+        let adapter = self
+            .adapter
+            .iter()
+            .flat_map(|adapter| [&adapter.a, &adapter.b]);
+        self.base().chain(adapter).any(|p| p.gradient.is_some())
+    }
+}
+
+impl<T> LayerWeights<T> {
+    fn norms(&self) -> impl Iterator<Item = &Parameter<T>> {
+        std::iter::once(&self.attention_norm)
+            .chain(&self.q_norm)
+            .chain(&self.k_norm)
+            .chain(&self.attention_branch_norm)
+            .chain([&self.mlp_norm])
+            .chain(&self.mlp_branch_norm)
+    }
+
+    /// Whether anything in it is trained.
+    pub fn trained(&self) -> bool {
+        self.norms().any(|p| p.gradient.is_some()) || self.linears.iter().any(Projection::trained)
+    }
+}
+
+impl<T> Weights<T> {
+    /// The model's own parameters, in a fixed order.
+    pub fn base(&self) -> impl Iterator<Item = &Parameter<T>> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let linears = layer.linears.iter().flat_map(Projection::base);
+            layer.norms().chain(linears)
+        });
+        let first = std::iter::once(&self.embedding);
+        first.chain(layers).chain([&self.norm]).chain(&self.head)
+    }
+
+    /// The model's own parameters, in the same order.
+    pub fn base_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
+        let layers = self.layers.iter_mut().flat_map(|layer| {
+            let linears = layer.linears.iter_mut().flat_map(Projection::base_mut);
+            std::iter::once(&mut layer.attention_norm)
+                .chain(&mut layer.q_norm)
+                .chain(&mut layer.k_norm)
+                .chain(&mut layer.attention_branch_norm)
+                .chain([&mut layer.mlp_norm])
+                .chain(&mut layer.mlp_branch_norm)
+                .chain(linears)
+        });
+        let first = std::iter::once(&mut self.embedding);
+        first
+            .chain(layers)
+            .chain([&mut self.norm])
+            .chain(&mut self.head)
+    }
+
+    /// Every linear layer.
+    pub fn projections(&self) -> impl Iterator<Item = &Projection<T>> {
+        self.layers.iter().flat_map(|layer| layer.linears.iter())
+    }
+
+    /// The adapter's parameters, in a fixed order.
+    pub fn adapter(&self) -> impl Iterator<Item = &Parameter<T>> {
+        let adapters = self.projections().filter_map(|p| p.adapter.as_ref());
+        adapters.flat_map(|adapter| [&adapter.a, &adapter.b])
+    }
+
+    /// The adapter's parameters, in the same order.
+    pub fn adapter_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
+        let projections = self.layers.iter_mut().flat_map(|l| l.linears.iter_mut());
+        let adapters = projections.filter_map(|p| p.adapter.as_mut());
+        adapters.flat_map(|adapter| [&mut adapter.a, &mut adapter.b])
+    }
+}
+
+/// What the layout of parameters depends on besides the architecture.
+pub(crate) struct Layout<'a> {
+    /// Whether all of the model's own parameters are trained (and kept in f32).
+    pub full: bool,
+    /// The adapter, if there is one.
+    pub adapter: Option<&'a AdapterConfig>,
+    /// Whether the adapter is trained.
+    pub adapter_trained: bool,
+    /// The type that files hold a parameter in; frozen matrices and embeddings keep it.
+    pub stored: &'a dyn Fn(&str) -> DType,
+}
+
+/// Lays parameters out; names are those of Transformers.
+pub(crate) struct Builder<'a, A> {
+    pub allocate: &'a mut A,
+    pub architecture: &'a Architecture,
+    pub layout: Layout<'a>,
+}
+
+impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
+    /// All parameters.
+    pub fn weights(&mut self) -> Result<Weights<T>, ModelError> {
+        let architecture = self.architecture;
+        let table = [architecture.vocabulary, architecture.hidden];
+        let embedding = "model.embed_tokens.weight".to_string();
+        let embedding = self.parameter(embedding, ParameterKind::Embedding, &table)?;
+        let layers = (0..architecture.layers())
+            .map(|layer| self.layer(layer))
+            .collect::<Result<_, _>>()?;
+        let norm = self.norm("model.norm".into(), architecture.hidden)?;
+        let head = if architecture.tied_head {
+            None
+        } else {
+            let head = "lm_head.weight".to_string();
+            Some(self.parameter(head, ParameterKind::Matrix, &table)?)
+        };
+        Ok(Weights {
+            embedding,
+            layers,
+            norm,
+            head,
+        })
+    }
+
+    fn layer(&mut self, layer: usize) -> Result<LayerWeights<T>, ModelError> {
+        let Architecture {
+            hidden,
+            intermediate,
+            head_dim,
+            head_norms,
+            branch_norms,
+            qkv_bias,
+            output_bias,
+            mlp_bias,
+            ..
+        } = *self.architecture;
+        let (queries, keys) = (
+            self.architecture.q_features(),
+            self.architecture.kv_features(),
+        );
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let attention_norm = self.norm(name("input_layernorm"), hidden)?;
+        let (mut q_norm, mut k_norm) = (None, None);
+        if head_norms {
+            q_norm = Some(self.norm(name("self_attn.q_norm"), head_dim)?);
+            k_norm = Some(self.norm(name("self_attn.k_norm"), head_dim)?);
+        }
+        let (attention_branch_norm, mlp_norm, mlp_branch_norm);
+        if branch_norms {
+            attention_branch_norm = Some(self.norm(name("post_attention_layernorm"), hidden)?);
+            mlp_norm = self.norm(name("pre_feedforward_layernorm"), hidden)?;
+            mlp_branch_norm = Some(self.norm(name("post_feedforward_layernorm"), hidden)?);
+        } else {
+            attention_branch_norm = None;
+            mlp_norm = self.norm(name("post_attention_layernorm"), hidden)?;
+            mlp_branch_norm = None;
+        }
+        let mut index = 7 * layer as u64;
+        let mut linear = |part: &str, inputs, outputs, bias| {
+            index += 1;
+            self.projection(name(part), inputs, outputs, bias, index)
+        };
+        let linears = Linears {
+            q: linear("self_attn.q_proj", hidden, queries, qkv_bias)?,
+            k: linear("self_attn.k_proj", hidden, keys, qkv_bias)?,
+            v: linear("self_attn.v_proj", hidden, keys, qkv_bias)?,
+            o: linear("self_attn.o_proj", queries, hidden, output_bias)?,
+            gate: linear("mlp.gate_proj", hidden, intermediate, mlp_bias)?,
+            up: linear("mlp.up_proj", hidden, intermediate, mlp_bias)?,
+            down: linear("mlp.down_proj", intermediate, hidden, mlp_bias)?,
+        };
+        Ok(LayerWeights {
+            attention_norm,
+            linears,
+            q_norm,
+            k_norm,
+            attention_branch_norm,
+            mlp_norm,
+            mlp_branch_norm,
+        })
+    }
+
+    fn projection(
+        &mut self,
+        module: String,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+        index: u64,
+    ) -> Result<Projection<T>, ModelError> {
+        let name = format!("{module}.weight");
+        let weight = self.parameter(name, ParameterKind::Matrix, &[outputs, inputs])?;
+        let bias = if bias {
+            let name = format!("{module}.bias");
+            Some(self.parameter(name, ParameterKind::Bias, &[outputs])?)
+        } else {
+            None
+        };
+        let matched = self
+            .layout
+            .adapter
+            .and_then(|adapter| adapter.matching(&module));
+        let adapter = match matched {
+            None => None,
+            Some((rank, scale)) => {
+                let mut factor = |letter: &str, kind, shape: [usize; 2]| {
+                    let name = format!("base_model.model.{module}.lora_{letter}.weight");
+                    let trained = self.layout.adapter_trained;
+                    let dtypes = (DType::F32, DType::F32);
+                    Parameter::allocate(self.allocate, name, kind, dtypes, &shape, trained)
+                };
+                Some(Adapter {
+                    a: factor("A", ParameterKind::LoraA, [rank, inputs])?,
+                    b: factor("B", ParameterKind::LoraB, [outputs, rank])?,
+                    scale,
+                    rank,
+                })
+            }
+        };
+        Ok(Projection {
+            weight,
+            bias,
+            adapter,
+            inputs,
+            outputs,
+            index,
+        })
+    }
+
+    fn norm(&mut self, module: String, features: usize) -> Result<Parameter<T>, ModelError> {
+        self.parameter(format!("{module}.weight"), ParameterKind::Norm, &[features])
+    }
+
+    fn parameter(
+        &mut self,
+        name: String,
+        kind: ParameterKind,
+        shape: &[usize],
+    ) -> Result<Parameter<T>, ModelError> {
+        let full = self.layout.full;
+        let stored = match full {
+            true => DType::F32,
+            false => (self.layout.stored)(&name),
+        };
+        let dtype = match kind {
+            ParameterKind::Matrix | ParameterKind::Embedding => stored,
+            _ => DType::F32,
+        };
+        Parameter::allocate(self.allocate, name, kind, (dtype, stored), shape, full)
+    }
+}
