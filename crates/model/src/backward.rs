@@ -16,7 +16,6 @@ use tightrope_kernels::{
 use tightrope_rope::Direction;
 
 /// Adds the gradient of a norm into `dx` (or overwrites it), and into that of its weight.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn norm_backward<D: RmsNorm>(
     pass: &Pass<'_, D>,
     weight: &mut Parameter<Tensor<D>>,
@@ -46,6 +45,7 @@ pub(crate) fn norm_backward<D: RmsNorm>(
 ///
 /// With `lowest`, nothing before this layer is trained, and `dhidden` is left without the part
 /// that comes through the queries, keys and values.
+#[expect(clippy::too_many_arguments, reason = "one of each buffer, all apart")]
 pub(crate) fn layer<D: Backend>(
     pass: &Pass<'_, D>,
     layer: usize,
@@ -123,7 +123,7 @@ fn mlp<D: Kernels>(
     norm_backward(pass, &mut weights.mlp_norm, dnormed, x, dhidden, true, rows)
 }
 
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "one of each buffer, all apart")]
 fn attention<D: Backend>(
     pass: &Pass<'_, D>,
     layer: usize,
