@@ -123,6 +123,10 @@ pub struct Backward<'a, D: Device> {
 }
 
 /// Variable-length attention without tokens × tokens in memory (Dao et al., 2022). f32 accumulation.
+///
+/// The bits of a range depend on the range alone. Working memory on the CPU, per thread: forward
+/// about `64 · (3 · head_dim + 64)` f32; backward `2 · key_len · head_dim` more, for the sums of `dk`
+/// and `dv`.
 pub trait Attention: Device {
     /// Writes `y` and `lse`.
     fn attention_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;

@@ -43,7 +43,7 @@ impl Linear for Cpu {
             return Ok(());
         };
         let rank = lora.a.shape()[0];
-        let mask = Mask::new(&lora.dropout)?;
+        let mask = Mask::new(&lora.dropout, tokens)?;
         let dropped = mask.as_ref().map(|mask| Dropped { x, mask });
         let down = Term {
             a: Operand::Rows(match &dropped {
@@ -122,7 +122,7 @@ impl Linear for Cpu {
         let Some(dx) = dx else {
             return Ok(());
         };
-        let mask = Mask::new(&lora.dropout)?;
+        let mask = Mask::new(&lora.dropout, tokens)?;
         let down = Term {
             a: Operand::Rows(&Matrix::new(dyb, rank)),
             b: Operand::Columns(&Matrix::new(lora.a.as_slice::<f32>()?, inputs)),
@@ -173,7 +173,7 @@ impl Linear for Cpu {
             return Ok(());
         };
         let rank = lora.da.shape()[0];
-        let mask = Mask::new(&lora.dropout)?;
+        let mask = Mask::new(&lora.dropout, tokens)?;
         let dropped = mask.as_ref().map(|mask| Dropped { x, mask });
         let x: &dyn Rows = match &dropped {
             Some(dropped) => dropped,

@@ -8,15 +8,10 @@ use crate::{
 use std::ops::Range;
 use tightrope_device::{Cpu, vectorize};
 
-/// The mask of one operation; `None` drops nothing.
-///
-/// With `s = splitmix(splitmix(salt) ^ (sequence | position << 32))`, element `i` of the token is
-/// dropped when `mix(i, s) < threshold`, `threshold` being `probability · 2³²` rounded.
-/// `splitmix` is the output function of SplitMix64 (Steele et al., 2014), `mix` the finaliser
-/// `lowbias32` (Wellons, 2018) with the upper half of `s` added between its rounds.
-pub(crate) struct Mask<'a> {
-    keys: &'a [u32],
-    salt: u64,
+/// The mask of one operation, as [`Dropout`] defines it; there is none if nothing is dropped.
+pub(crate) struct Mask {
+    /// `s` of each token, low half first: computed once, for a mask is applied a few columns at a time.
+    states: Vec<(u32, u32)>,
     threshold: u32,
     factor: f32,
 }
@@ -37,17 +32,26 @@ fn mix(index: u32, low: u32, high: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-impl<'a> Mask<'a> {
-    pub(crate) fn new(dropout: &Option<Dropout<'a, Cpu>>) -> Result<Option<Self>, KernelError> {
+impl Mask {
+    /// The mask of the first `tokens` tokens.
+    pub(crate) fn new(
+        dropout: &Option<Dropout<'_, Cpu>>,
+        tokens: usize,
+    ) -> Result<Option<Self>, KernelError> {
         let Some(dropout) = dropout else {
             return Ok(None);
         };
         if dropout.probability == 0.0 {
             return Ok(None);
         }
+        let salt = splitmix(dropout.salt);
+        let keys = dropout.keys.as_slice::<u32>()?.as_chunks::<2>().0;
+        let state = |key: &[u32; 2]| {
+            let state = splitmix(salt ^ (u64::from(key[0]) | u64::from(key[1]) << 32));
+            (state as u32, (state >> 32) as u32)
+        };
         Ok(Some(Self {
-            keys: dropout.keys.as_slice::<u32>()?,
-            salt: splitmix(dropout.salt),
+            states: keys[..tokens].iter().map(state).collect(),
             // Below 2³², because the probability is at most 1 − 2⁻²⁴.
             threshold: (f64::from(dropout.probability) * 2f64.powi(32)).round() as u32,
             factor: (1.0 / (1.0 - f64::from(dropout.probability))) as f32,
@@ -55,18 +59,10 @@ impl<'a> Mask<'a> {
     }
 }
 
-impl Gate for Mask<'_> {
+impl Gate for Mask {
     fn apply(&self, row: usize, columns: Range<usize>, values: &mut [f32]) {
-        let key = u64::from(self.keys[2 * row]) | u64::from(self.keys[2 * row + 1]) << 32;
-        let state = splitmix(self.salt ^ key);
-        let (low, high) = (state as u32, (state >> 32) as u32);
-        multiply(
-            values,
-            columns.start as u32,
-            (low, high),
-            self.threshold,
-            self.factor,
-        );
+        let first = columns.start as u32;
+        multiply(values, first, self.states[row], self.threshold, self.factor);
     }
 }
 
@@ -84,7 +80,7 @@ vectorize! {
 /// `dropout(x)`, formed while it is read.
 pub(crate) struct Dropped<'a> {
     pub(crate) x: Matrix<'a, f32>,
-    pub(crate) mask: &'a Mask<'a>,
+    pub(crate) mask: &'a Mask,
 }
 
 impl Rows for Dropped<'_> {

@@ -14,6 +14,12 @@ use tightrope_device::{DType, Device, Tensor};
 /// Dropout before `A`, without state: whether element `(t, i)` is kept is a hash of `salt`, the
 /// token's two keys and `i`, so the backward pass, recomputation and any packing see the same mask.
 /// Kept elements are scaled by `1 / (1 − probability)`.
+///
+/// With `s = splitmix(splitmix(salt) ^ (sequence + 2³² · position))`, element `i` is dropped when
+/// `h < probability · 2³²` (rounded), where, in 32 bits and with `low` and `high` the halves of `s`:
+/// `h = 0x9e3779b9·i + low; h = (h ^ h >> 16)·0x7feb352d ^ high; h = (h ^ h >> 15)·0x846ca68b;
+/// h ^= h >> 16`. `splitmix` is SplitMix64's step (Steele et al., 2014), the rest the finaliser
+/// `lowbias32` (Wellons, 2018) with `high` added between its rounds. Every device computes this.
 #[derive(Debug)]
 pub struct Dropout<'a, D: Device> {
     /// Probability that an element is dropped, in `[0, 1)`.
@@ -143,6 +149,9 @@ pub struct BackwardWeights<'a, D: Device> {
 }
 
 /// Linear layers with LoRA (Hu et al., 2021; rsLoRA: Kalajdzievski, 2023). f32 accumulation.
+///
+/// The bits of `y` and `dx` of a token depend on the token alone, not on how many others there are
+/// nor on its place among them.
 ///
 /// The gradient is in two parts because an operation between them (a gated unit) computes `x` again
 /// only after its own gradient is known.

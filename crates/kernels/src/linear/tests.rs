@@ -171,7 +171,7 @@ impl Case {
             keys: &keys,
         };
         let mut factors = vec![1f32; tokens * inputs];
-        if let Some(mask) = dropout::Mask::new(&Some(dropout)).unwrap() {
+        if let Some(mask) = dropout::Mask::new(&Some(dropout), tokens).unwrap() {
             for (t, row) in factors.chunks_exact_mut(inputs.max(1)).enumerate() {
                 crate::cpu::matmul::Gate::apply(&mask, t, 0..inputs, row);
             }
@@ -413,7 +413,7 @@ fn dropout_differs_by_salt_and_follows_the_token() {
             keys: &keys,
         });
         let mut values = vec![1f32; 64];
-        let mask = dropout::Mask::new(&dropout).unwrap().unwrap();
+        let mask = dropout::Mask::new(&dropout, 1).unwrap().unwrap();
         crate::cpu::matmul::Gate::apply(&mask, 0, 0..64, &mut values);
         // The same columns in two parts.
         let mut parts = vec![1f32; 64];

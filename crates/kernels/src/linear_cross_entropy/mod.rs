@@ -49,6 +49,11 @@ pub struct ForwardBackward<'a, D: Device> {
 
 /// Output projection and cross-entropy. f32 accumulation; targets outside the vocabulary are
 /// [`KernelError::Index`].
+///
+/// Working memory on the CPU: the logits and the rows of `x` of a chunk, that is at most
+/// `r · (vocabulary + hidden)` f32, where `r` rows are 64 MiB of logits, but at least 128 and at most
+/// 1,024 rows (131 MB at 262,144 classes), besides the packed operands of the matrix product.
+/// `r` depends on the vocabulary alone; `dweight` is summed chunk by chunk.
 pub trait LinearCrossEntropy: Device {
     /// Writes `losses`.
     fn linear_cross_entropy_forward(

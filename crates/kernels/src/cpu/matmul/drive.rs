@@ -371,7 +371,7 @@ impl Part<'_> {
             for (row, into) in into.iter_mut().enumerate().take(height) {
                 gate.apply(i + row, j..j + count, &mut into[..count]);
             }
-            for (into, from) in into.iter_mut().flatten().zip(from.iter().flatten()) {
+            for (into, from) in into.as_flattened_mut().iter_mut().zip(from.as_flattened()) {
                 *into += from;
             }
         } else {
