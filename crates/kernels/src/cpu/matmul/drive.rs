@@ -11,7 +11,7 @@ use tightrope_device::Cpu;
 /// Longest block of the sum: a panel of `b` (20 KiB) and of `a` (8 KiB) share the first-level cache.
 const K_BLOCK: usize = 320;
 /// Longest part of the sum that is packed at a time.
-const K_PART: usize = 6 * K_BLOCK;
+const K_PART: usize = 8 * K_BLOCK;
 /// Elements that a packed operand has at most (8 MiB), unless [`K_PART`] × one tile needs more.
 const PACKED: usize = 2 << 20;
 /// Results with at most so many columns read `a` where it stands: too few uses to pack it for.
