@@ -1,0 +1,207 @@
+//! What a launch did, counted.
+use crate::op::InstructionClass;
+
+/// Classes of [`InstructionClass`] in the order of its declaration.
+pub const CLASSES: [InstructionClass; 10] = [
+    InstructionClass::Integer,
+    InstructionClass::Float,
+    InstructionClass::Special,
+    InstructionClass::Convert,
+    InstructionClass::Move,
+    InstructionClass::Predicate,
+    InstructionClass::Memory,
+    InstructionClass::Warp,
+    InstructionClass::Matrix,
+    InstructionClass::Control,
+];
+
+/// Counts of one launch. Instructions are PTX instructions, not those of a processor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Blocks executed.
+    pub blocks: u64,
+    /// Instructions issued, one for a whole warp.
+    pub warp_instructions: u64,
+    /// Instructions times lanes that took part, by class in the order of [`CLASSES`].
+    pub thread_instructions_by_class: [u64; 10],
+    /// Bytes that lanes asked to load from device memory.
+    pub global_load_bytes: u64,
+    /// Bytes that lanes asked to store to device memory.
+    pub global_store_bytes: u64,
+    /// 32-byte sectors that those loads touch, counted per warp instruction.
+    pub global_load_sectors: u64,
+    /// The same for stores.
+    pub global_store_sectors: u64,
+    /// Warp instructions that access device memory.
+    pub global_requests: u64,
+    /// Atomic operations on device memory, per lane.
+    pub global_atomics: u64,
+    /// Bytes that lanes asked of shared memory.
+    pub shared_bytes: u64,
+    /// Passes over shared memory that an access without conflicts would need.
+    pub shared_passes_ideal: u64,
+    /// Passes that bank conflicts make of it.
+    pub shared_passes: u64,
+    /// Multiply-adds of tensor-core instructions.
+    pub tensor_multiply_adds: u64,
+    /// Multiply-adds of `fma` and `mad` on floats are two, other float instructions one, per lane.
+    pub float_operations: u64,
+}
+
+impl Counters {
+    /// Thread instructions of all classes.
+    pub fn thread_instructions(&self) -> u64 {
+        self.thread_instructions_by_class.iter().sum()
+    }
+
+    /// Thread instructions of one class.
+    pub fn of(&self, class: InstructionClass) -> u64 {
+        self.thread_instructions_by_class[class as usize]
+    }
+
+    /// Bytes that device memory moves: whole sectors.
+    pub fn global_bytes_moved(&self) -> u64 {
+        32 * (self.global_load_sectors + self.global_store_sectors)
+    }
+
+    /// Extra passes over shared memory by bank conflicts.
+    pub fn bank_conflicts(&self) -> u64 {
+        self.shared_passes - self.shared_passes_ideal
+    }
+
+    /// Adds the counts of another part of the launch.
+    pub fn add(&mut self, other: &Counters) {
+        let Counters {
+            blocks,
+            warp_instructions,
+            thread_instructions_by_class,
+            global_load_bytes,
+            global_store_bytes,
+            global_load_sectors,
+            global_store_sectors,
+            global_requests,
+            global_atomics,
+            shared_bytes,
+            shared_passes_ideal,
+            shared_passes,
+            tensor_multiply_adds,
+            float_operations,
+        } = other;
+        self.blocks += blocks;
+        self.warp_instructions += warp_instructions;
+        for (sum, part) in
+            self.thread_instructions_by_class.iter_mut().zip(thread_instructions_by_class)
+        {
+            *sum += part;
+        }
+        self.global_load_bytes += global_load_bytes;
+        self.global_store_bytes += global_store_bytes;
+        self.global_load_sectors += global_load_sectors;
+        self.global_store_sectors += global_store_sectors;
+        self.global_requests += global_requests;
+        self.global_atomics += global_atomics;
+        self.shared_bytes += shared_bytes;
+        self.shared_passes_ideal += shared_passes_ideal;
+        self.shared_passes += shared_passes;
+        self.tensor_multiply_adds += tensor_multiply_adds;
+        self.float_operations += float_operations;
+    }
+
+    /// Counts the sectors of one warp access to device memory.
+    pub(crate) fn count_sectors(&mut self, addresses: &[u64; 32], lanes: u32, bytes: u64, store: bool) {
+        let (mut seen, mut count) = ([0u64; 32], 0usize);
+        for lane in (0..32).filter(|lane| lanes >> lane & 1 == 1) {
+            let sector = addresses[lane] / 32;
+            // The last few first: neighbours share sectors.
+            if !seen[..count].iter().rev().any(|known| *known == sector) {
+                seen[count] = sector;
+                count += 1;
+            }
+        }
+        let asked = u64::from(lanes.count_ones()) * bytes;
+        self.global_requests += 1;
+        if store {
+            self.global_store_bytes += asked;
+            self.global_store_sectors += count as u64;
+        } else {
+            self.global_load_bytes += asked;
+            self.global_load_sectors += count as u64;
+        }
+    }
+
+    /// Counts the passes of one warp access to the 32 banks of 4 bytes: a pass serves a half-warp
+    /// of 8-byte or a quarter of 16-byte accesses, and each bank gives one word.
+    pub(crate) fn count_passes(&mut self, addresses: &[u64; 32], lanes: u32, bytes: u64) {
+        self.shared_bytes += u64::from(lanes.count_ones()) * bytes;
+        let group = match bytes {
+            16 => 8,
+            8 => 16,
+            _ => 32,
+        };
+        for first in (0..32).step_by(group) {
+            let part = lanes & (((1u64 << group) - 1) << first) as u32;
+            if part == 0 {
+                continue;
+            }
+            self.shared_passes_ideal += 1;
+            self.shared_passes += u64::from(passes(addresses, part, bytes));
+        }
+    }
+}
+
+/// The most different words that any bank has to give.
+fn passes(addresses: &[u64; 32], lanes: u32, bytes: u64) -> u32 {
+    let (mut words, mut count, mut load) = ([0u64; 32], 0usize, [0u8; 32]);
+    for lane in (0..32).filter(|lane| lanes >> lane & 1 == 1) {
+        for word in addresses[lane] / 4..(addresses[lane] + bytes).div_ceil(4) {
+            if words[..count].iter().rev().any(|known| *known == word) {
+                continue;
+            }
+            words[count.min(31)] = word;
+            count = (count + 1).min(32);
+            load[(word % 32) as usize] += 1;
+        }
+    }
+    u32::from(load.into_iter().max().unwrap_or(0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(f: impl Fn(u64) -> u64) -> [u64; 32] {
+        std::array::from_fn(|lane| f(lane as u64))
+    }
+
+    fn sectors(f: impl Fn(u64) -> u64, bytes: u64) -> u64 {
+        let mut counters = Counters::default();
+        counters.count_sectors(&addresses(f), !0, bytes, false);
+        counters.global_load_sectors
+    }
+
+    fn conflicts(f: impl Fn(u64) -> u64, bytes: u64) -> (u64, u64) {
+        let mut counters = Counters::default();
+        counters.count_passes(&addresses(f), !0, bytes);
+        (counters.shared_passes_ideal, counters.shared_passes)
+    }
+
+    #[test]
+    fn coalescing() {
+        assert_eq!(sectors(|lane| lane * 4, 4), 4, "consecutive words");
+        assert_eq!(sectors(|lane| lane * 16, 16), 16, "consecutive 16 bytes");
+        assert_eq!(sectors(|lane| lane * 32, 4), 32, "one word of each sector");
+        assert_eq!(sectors(|_| 64, 4), 1, "broadcast");
+        assert_eq!(sectors(|lane| 128 - lane * 4 + 4, 4), 5, "descending, off by a word");
+    }
+
+    #[test]
+    fn banks() {
+        assert_eq!(conflicts(|lane| lane * 4, 4), (1, 1), "consecutive words");
+        assert_eq!(conflicts(|lane| lane * 8, 4), (1, 2), "every other word");
+        assert_eq!(conflicts(|lane| lane * 128, 4), (1, 32), "one bank");
+        assert_eq!(conflicts(|_| 64, 4), (1, 1), "broadcast");
+        assert_eq!(conflicts(|lane| lane * 16, 16), (4, 4), "consecutive 16 bytes");
+        assert_eq!(conflicts(|lane| lane * 128, 16), (4, 32), "16 bytes of the same banks");
+        assert_eq!(conflicts(|lane| lane * 2, 2), (1, 1), "half words");
+    }
+}

@@ -1,0 +1,16 @@
+//! Runs kernels: warps in lock-step by lowest program counter, blocks over threads.
+mod access;
+mod atomic;
+mod barrier;
+mod block;
+mod clock;
+mod copy_async;
+mod exchange;
+mod launch;
+mod matrix;
+mod release;
+mod step;
+mod warp;
+
+pub use launch::{BlockSelection, Checks, LaunchConfig, LaunchReport};
+pub(crate) use launch::launch;

@@ -1,0 +1,8 @@
+//! PTX text to a syntax tree: lexer, tree, parser.
+pub mod ast;
+mod declarations;
+pub mod lexer;
+mod parser;
+pub mod types;
+
+pub use parser::parse;
