@@ -89,8 +89,10 @@ impl Counters {
         } = other;
         self.blocks += blocks;
         self.warp_instructions += warp_instructions;
-        for (sum, part) in
-            self.thread_instructions_by_class.iter_mut().zip(thread_instructions_by_class)
+        for (sum, part) in self
+            .thread_instructions_by_class
+            .iter_mut()
+            .zip(thread_instructions_by_class)
         {
             *sum += part;
         }
@@ -108,7 +110,13 @@ impl Counters {
     }
 
     /// Counts the sectors of one warp access to device memory.
-    pub(crate) fn count_sectors(&mut self, addresses: &[u64; 32], lanes: u32, bytes: u64, store: bool) {
+    pub(crate) fn count_sectors(
+        &mut self,
+        addresses: &[u64; 32],
+        lanes: u32,
+        bytes: u64,
+        store: bool,
+    ) {
         let (mut seen, mut count) = ([0u64; 32], 0usize);
         for lane in (0..32).filter(|lane| lanes >> lane & 1 == 1) {
             let sector = addresses[lane] / 32;
@@ -191,7 +199,11 @@ mod tests {
         assert_eq!(sectors(|lane| lane * 16, 16), 16, "consecutive 16 bytes");
         assert_eq!(sectors(|lane| lane * 32, 4), 32, "one word of each sector");
         assert_eq!(sectors(|_| 64, 4), 1, "broadcast");
-        assert_eq!(sectors(|lane| 128 - lane * 4 + 4, 4), 5, "descending, off by a word");
+        assert_eq!(
+            sectors(|lane| 128 - lane * 4 + 4, 4),
+            5,
+            "descending, off by a word"
+        );
     }
 
     #[test]
@@ -200,8 +212,16 @@ mod tests {
         assert_eq!(conflicts(|lane| lane * 8, 4), (1, 2), "every other word");
         assert_eq!(conflicts(|lane| lane * 128, 4), (1, 32), "one bank");
         assert_eq!(conflicts(|_| 64, 4), (1, 1), "broadcast");
-        assert_eq!(conflicts(|lane| lane * 16, 16), (4, 4), "consecutive 16 bytes");
-        assert_eq!(conflicts(|lane| lane * 128, 16), (4, 32), "16 bytes of the same banks");
+        assert_eq!(
+            conflicts(|lane| lane * 16, 16),
+            (4, 4),
+            "consecutive 16 bytes"
+        );
+        assert_eq!(
+            conflicts(|lane| lane * 128, 16),
+            (4, 32),
+            "16 bytes of the same banks"
+        );
         assert_eq!(conflicts(|lane| lane * 2, 2), (1, 1), "half words");
     }
 }

@@ -71,8 +71,16 @@ impl fmt::Display for Finding {
             write!(f, "; {allocation}")?;
         }
         match &self.place {
-            Place::Kernel { kernel, block, thread, line } => {
-                write!(f, "; kernel {kernel}, block {block:?}, thread {thread:?}, PTX line {line}")
+            Place::Kernel {
+                kernel,
+                block,
+                thread,
+                line,
+            } => {
+                write!(
+                    f,
+                    "; kernel {kernel}, block {block:?}, thread {thread:?}, PTX line {line}"
+                )
             }
             Place::Host(operation) => write!(f, "; {operation}"),
         }
@@ -95,7 +103,12 @@ pub(crate) type Checked<T> = Result<T, Box<Fault>>;
 
 impl Fault {
     pub(crate) fn new(kind: FindingKind, message: impl Into<String>) -> Box<Self> {
-        Box::new(Self { kind, message: message.into(), allocation: None, lane: None })
+        Box::new(Self {
+            kind,
+            message: message.into(),
+            allocation: None,
+            lane: None,
+        })
     }
 
     pub(crate) fn of(mut self: Box<Self>, allocation: AllocationInfo) -> Box<Self> {
@@ -109,6 +122,11 @@ impl Fault {
     }
 
     pub(crate) fn at(self, place: Place) -> Finding {
-        Finding { kind: self.kind, place, message: self.message, allocation: self.allocation }
+        Finding {
+            kind: self.kind,
+            place,
+            message: self.message,
+            allocation: self.allocation,
+        }
     }
 }

@@ -45,6 +45,8 @@ mod memory;
 mod module;
 mod op;
 pub mod ptx;
+pub mod roofline;
+mod streams;
 
 pub use counters::{CLASSES, Counters};
 pub use error::{EmulatorError, PtxError};
@@ -53,3 +55,4 @@ pub use finding::{Finding, FindingKind, Place};
 pub use memory::{AllocationInfo, DeviceMemory, Order};
 pub use module::Module;
 pub use op::InstructionClass;
+pub use streams::{Event, Streams};

@@ -18,7 +18,10 @@ impl Module {
     /// Reads PTX and places its variables in `memory`.
     pub fn load(source: &str, memory: &mut DeviceMemory) -> Result<Self, EmulatorError> {
         let module = parse(source)?;
-        let mut context = ModuleContext { module: &module, variables: HashMap::new() };
+        let mut context = ModuleContext {
+            module: &module,
+            variables: HashMap::new(),
+        };
         let mut variables = HashMap::new();
         let lives_in_device =
             |v: &&Variable| matches!(v.space, VariableSpace::Global | VariableSpace::Const);
@@ -36,7 +39,11 @@ impl Module {
             variables.insert(variable.name.clone(), (address, bytes as u64));
         }
         let mut kernels = BTreeMap::new();
-        for function in module.functions.iter().filter(|f| f.is_kernel && f.body.is_some()) {
+        for function in module
+            .functions
+            .iter()
+            .filter(|f| f.is_kernel && f.body.is_some())
+        {
             kernels.insert(function.name.clone(), decode_kernel(&context, function)?);
         }
         Ok(Self { kernels, variables })
@@ -53,7 +60,9 @@ impl Module {
     }
 
     fn kernel(&self, name: &str) -> Result<&Kernel, EmulatorError> {
-        self.kernels.get(name).ok_or_else(|| EmulatorError::NoSuchKernel(name.into()))
+        self.kernels
+            .get(name)
+            .ok_or_else(|| EmulatorError::NoSuchKernel(name.into()))
     }
 
     /// Offset and length of each parameter of a kernel.

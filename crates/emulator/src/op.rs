@@ -141,44 +141,157 @@ pub(crate) struct Shuffle {
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     /// A pure function of rows.
-    Lanes { function: LaneFn, d: Reg, inputs: [Reg; 4] },
-    Compare { function: CompareFn, d: Option<u32>, other: Option<u32>, a: Reg, b: Reg, with: Option<(Logic, Predicate)> },
-    Select { d: Reg, a: Reg, b: Reg, predicate: Predicate },
-    Logic { op: Logic, d: u32, a: Predicate, b: Predicate },
+    Lanes {
+        function: LaneFn,
+        d: Reg,
+        inputs: [Reg; 4],
+    },
+    Compare {
+        function: CompareFn,
+        d: Option<u32>,
+        other: Option<u32>,
+        a: Reg,
+        b: Reg,
+        with: Option<(Logic, Predicate)>,
+    },
+    Select {
+        d: Reg,
+        a: Reg,
+        b: Reg,
+        predicate: Predicate,
+    },
+    Logic {
+        op: Logic,
+        d: u32,
+        a: Predicate,
+        b: Predicate,
+    },
     /// `d` from parts of `bits` bits, the first lowest.
-    Pack { d: Reg, parts: Vec<Reg>, bits: u32 },
-    Unpack { parts: Vec<Option<Reg>>, a: Reg, bits: u32 },
+    Pack {
+        d: Reg,
+        parts: Vec<Reg>,
+        bits: u32,
+    },
+    Unpack {
+        parts: Vec<Option<Reg>>,
+        a: Reg,
+        bits: u32,
+    },
     /// `add`, `sub` or `mad` with carry; `product` multiplies `a` by `b` and adds `c`.
-    Carry { bits: u32, d: Reg, a: Reg, b: Reg, carry_in: bool, carry_out: bool, subtract: bool },
-    Clock { d: Reg },
-    ActiveMask { d: Reg },
-    IsSpace { space: Space, d: u32, a: Reg },
+    Carry {
+        bits: u32,
+        d: Reg,
+        a: Reg,
+        b: Reg,
+        carry_in: bool,
+        carry_out: bool,
+        subtract: bool,
+    },
+    Clock {
+        d: Reg,
+    },
+    ActiveMask {
+        d: Reg,
+    },
+    IsSpace {
+        space: Space,
+        d: u32,
+        a: Reg,
+    },
 
-    Load { space: Space, ty: ScalarType, ordering: Ordering, d: Vec<Option<Reg>>, widths: u32, address: Address },
-    Store { space: Space, ty: ScalarType, ordering: Ordering, values: Vec<Reg>, address: Address },
+    Load {
+        space: Space,
+        ty: ScalarType,
+        ordering: Ordering,
+        d: Vec<Option<Reg>>,
+        widths: u32,
+        address: Address,
+    },
+    Store {
+        space: Space,
+        ty: ScalarType,
+        ordering: Ordering,
+        values: Vec<Reg>,
+        address: Address,
+    },
     Atomic(Box<AtomicAccess>),
-    CopyAsync { target: Address, source: Address, bytes: u32, available: Reg },
+    CopyAsync {
+        target: Address,
+        source: Address,
+        bytes: u32,
+        available: Reg,
+    },
     CopyCommit,
     /// Waits until at most `pending` groups are in flight; `None`: until none is, committed or not.
-    CopyWait { pending: Option<u32> },
+    CopyWait {
+        pending: Option<u32>,
+    },
 
     Shuffle(Box<Shuffle>),
-    Vote { mode: VoteMode, d: Reg, dp: u32, a: Predicate, members: Reg },
-    Match { all: bool, d: Reg, valid: Option<u32>, a: Reg, members: Reg, bits: u32 },
-    Reduce { op: ReduceOp, signed: bool, d: Reg, a: Reg, members: Reg },
-    Elect { d: Option<Reg>, dp: u32, members: Reg },
-    LoadMatrix { transposed: bool, d: Vec<Reg>, address: Address },
-    StoreMatrix { transposed: bool, values: Vec<Reg>, address: Address },
-    MoveMatrix { d: Reg, a: Reg },
+    Vote {
+        mode: VoteMode,
+        d: Reg,
+        dp: u32,
+        a: Predicate,
+        members: Reg,
+    },
+    Match {
+        all: bool,
+        d: Reg,
+        valid: Option<u32>,
+        a: Reg,
+        members: Reg,
+        bits: u32,
+    },
+    Reduce {
+        op: ReduceOp,
+        signed: bool,
+        d: Reg,
+        a: Reg,
+        members: Reg,
+    },
+    Elect {
+        d: Option<Reg>,
+        dp: u32,
+        members: Reg,
+    },
+    LoadMatrix {
+        transposed: bool,
+        d: Vec<Reg>,
+        address: Address,
+    },
+    StoreMatrix {
+        transposed: bool,
+        values: Vec<Reg>,
+        address: Address,
+    },
+    MoveMatrix {
+        d: Reg,
+        a: Reg,
+    },
     Mma(Box<MatrixProduct>),
 
-    Branch { target: u32 },
-    BranchIndexed { targets: Vec<u32>, index: Reg },
+    Branch {
+        target: u32,
+    },
+    BranchIndexed {
+        targets: Vec<u32>,
+        index: Reg,
+    },
     Exit,
-    Barrier { id: Reg, threads: Option<Reg>, arrive: bool, reduce: Option<BarrierReduce> },
-    WarpSync { members: Reg },
+    Barrier {
+        id: Reg,
+        threads: Option<Reg>,
+        arrive: bool,
+        reduce: Option<BarrierReduce>,
+    },
+    WarpSync {
+        members: Reg,
+    },
     Fence,
-    Trap { message: &'static str },
+    Trap {
+        message: &'static str,
+    },
     Nothing,
 }
 

@@ -33,7 +33,9 @@ impl Decoder<'_> {
                 self.push(Op::Trap { message }, InstructionClass::Control);
                 return Ok(());
             }
-            return self.fail(format!("function `{name}` has no body here and is not modelled"));
+            return self.fail(format!(
+                "function `{name}` has no body here and is not modelled"
+            ));
         };
         if self.calls.iter().any(|(caller, _)| caller == name) {
             return self.fail(format!("`{name}` calls itself: recursion is not modelled"));
@@ -53,13 +55,17 @@ impl Decoder<'_> {
         }
         let bound = |formals: &[Variable], actuals: &[Operand], this: &Self| {
             let pairs = formals.iter().zip(actuals);
-            pairs.map(|(formal, actual)| this.bind(formal, actual)).collect::<Result<Vec<_>, _>>()
+            pairs
+                .map(|(formal, actual)| this.bind(formal, actual))
+                .collect::<Result<Vec<_>, _>>()
         };
         let mut names = bound(&function.parameters, arguments, self)?;
         names.extend(bound(&function.results, results, self)?);
         // The callee sees its own names only.
         let outer = std::mem::replace(&mut self.scopes, vec![Scope::default()]);
-        names.into_iter().for_each(|(name, entity)| self.define(&name, entity));
+        names
+            .into_iter()
+            .for_each(|(name, entity)| self.define(&name, entity));
         let end = self.new_label();
         self.calls.push((name.clone(), end));
         let line = self.line;

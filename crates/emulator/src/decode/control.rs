@@ -20,7 +20,9 @@ impl Decoder<'_> {
         let op = match (opcode, operands) {
             ("bra", [Operand::Name(label)]) => {
                 modifiers.take("uni");
-                Op::Branch { target: self.label(label, self.line)? as u32 }
+                Op::Branch {
+                    target: self.label(label, self.line)? as u32,
+                }
             }
             ("brx", [index, Operand::Name(table)]) => {
                 modifiers.take("idx");
@@ -29,12 +31,17 @@ impl Decoder<'_> {
                     Some(Entity::Targets(labels)) => labels.iter().map(|l| *l as u32).collect(),
                     _ => return self.fail(format!("`{table}` is no table of branch targets")),
                 };
-                Op::BranchIndexed { targets, index: self.source(index, 32)? }
+                Op::BranchIndexed {
+                    targets,
+                    index: self.source(index, 32)?,
+                }
             }
             ("ret", []) => {
                 modifiers.take("uni");
                 match self.calls.last() {
-                    Some((_, end)) => Op::Branch { target: *end as u32 },
+                    Some((_, end)) => Op::Branch {
+                        target: *end as u32,
+                    },
                     None => Op::Exit,
                 }
             }
@@ -72,18 +79,35 @@ impl Decoder<'_> {
             }
             let threads = self.threads(middle)?;
             let a = self.predicate(p)?;
-            let reduce = Some(BarrierReduce { op, count, truth, a });
-            return Ok(Op::Barrier { id: self.source(id, 32)?, threads, arrive: false, reduce });
+            let reduce = Some(BarrierReduce {
+                op,
+                count,
+                truth,
+                a,
+            });
+            return Ok(Op::Barrier {
+                id: self.source(id, 32)?,
+                threads,
+                arrive: false,
+                reduce,
+            });
         }
         if !is_sync && !arrive {
             return self.fail("barrier in this form is not modelled");
         }
-        let [id, rest @ ..] = operands else { return self.fail("barrier without a number") };
+        let [id, rest @ ..] = operands else {
+            return self.fail("barrier without a number");
+        };
         let threads = self.threads(rest)?;
         if arrive && threads.is_none() {
             return self.fail("bar.arrive needs a number of threads");
         }
-        Ok(Op::Barrier { id: self.source(id, 32)?, threads, arrive, reduce: None })
+        Ok(Op::Barrier {
+            id: self.source(id, 32)?,
+            threads,
+            arrive,
+            reduce: None,
+        })
     }
 
     fn threads(&mut self, operands: &[Operand]) -> Decoded<Option<crate::op::Reg>> {

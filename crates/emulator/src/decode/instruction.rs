@@ -20,9 +20,10 @@ impl Decoder<'_> {
         let guard = match &instruction.guard {
             None => None,
             Some(guard) => match self.find(&guard.register) {
-                Some(Entity::Predicate(predicate)) => {
-                    Some(Guard { predicate, negated: guard.negated })
-                }
+                Some(Entity::Predicate(predicate)) => Some(Guard {
+                    predicate,
+                    negated: guard.negated,
+                }),
                 _ => return self.fail(format!("guard `{}` is no predicate", guard.register)),
             },
         };
@@ -48,9 +49,17 @@ impl Decoder<'_> {
     /// `@p call`: the inlined body is jumped over where the guard is false.
     fn guarded_call(&mut self, instruction: &Instruction, guard: Guard) -> Decoded<()> {
         let after = self.new_label();
-        self.push(Op::Branch { target: after as u32 }, InstructionClass::Control);
+        self.push(
+            Op::Branch {
+                target: after as u32,
+            },
+            InstructionClass::Control,
+        );
         if let Some(branch) = self.code.last_mut() {
-            branch.guard = Some(Guard { negated: !guard.negated, ..guard });
+            branch.guard = Some(Guard {
+                negated: !guard.negated,
+                ..guard
+            });
         }
         self.call(instruction)?;
         self.place_label(after);
@@ -74,24 +83,42 @@ impl Decoder<'_> {
             ("selp", [d, a, b, p]) => {
                 let bits = modifiers.ty().map_or(64, ScalarType::bits);
                 let (a, b) = (self.source(a, bits)?, self.source(b, bits)?);
-                let op = Op::Select { d: self.target(d)?, a, b, predicate: self.predicate(p)? };
+                let op = Op::Select {
+                    d: self.target(d)?,
+                    a,
+                    b,
+                    predicate: self.predicate(p)?,
+                };
                 Ok((op, InstructionClass::Move))
             }
             ("mov", [d @ Operand::Vector(_), a]) => self.unpack(modifiers, d, a),
             ("mov", [d, Operand::Vector(parts)]) => self.pack(modifiers, d, parts),
-            ("mov", [d, Operand::Name(name)]) if name.starts_with("%clock") || name == "%globaltimer" => {
+            ("mov", [d, Operand::Name(name)])
+                if name.starts_with("%clock") || name == "%globaltimer" =>
+            {
                 Ok((Op::Clock { d: self.target(d)? }, InstructionClass::Move))
             }
             ("cvta", [d, a]) => self.generic_address(modifiers, d, a),
             ("isspacep", [d, a]) => {
-                let space = match modifiers.take_any(&["global", "const", "shared", "shared::cta", "local", "param"]) {
+                let space = match modifiers.take_any(&[
+                    "global",
+                    "const",
+                    "shared",
+                    "shared::cta",
+                    "local",
+                    "param",
+                ]) {
                     Some("global" | "const") => Space::Global,
                     Some("local") => Space::Local,
                     Some("param") => Space::Param,
                     Some(_) => Space::Shared,
                     None => return self.fail("isspacep of an unknown space"),
                 };
-                let op = Op::IsSpace { space, d: self.predicate_target(d)?, a: self.source(a, 64)? };
+                let op = Op::IsSpace {
+                    space,
+                    d: self.predicate_target(d)?,
+                    a: self.source(a, 64)?,
+                };
                 Ok((op, InstructionClass::Predicate))
             }
             ("and" | "or" | "xor" | "not" | "mov", [d, rest @ ..])
@@ -104,9 +131,14 @@ impl Decoder<'_> {
                     "not" => Logic::Not,
                     _ => Logic::Move,
                 };
-                let Some(a) = rest.first() else { return self.fail("operand missing") };
+                let Some(a) = rest.first() else {
+                    return self.fail("operand missing");
+                };
                 let d = self.predicate_target(d)?;
-                let (a, b) = (self.predicate(a)?, self.predicate(rest.get(1).unwrap_or(a))?);
+                let (a, b) = (
+                    self.predicate(a)?,
+                    self.predicate(rest.get(1).unwrap_or(a))?,
+                );
                 Ok((Op::Logic { op, d, a, b }, InstructionClass::Predicate))
             }
             ("add" | "addc" | "sub" | "subc", [d, a, b]) => {
@@ -119,17 +151,33 @@ impl Decoder<'_> {
                 let (a, b) = (self.source(a, bits)?, self.source(b, bits)?);
                 let d = self.target(d)?;
                 let subtract = opcode.starts_with("sub");
-                let op = Op::Carry { bits, d, a, b, carry_in, carry_out, subtract };
+                let op = Op::Carry {
+                    bits,
+                    d,
+                    a,
+                    b,
+                    carry_in,
+                    carry_out,
+                    subtract,
+                };
                 Ok((op, InstructionClass::Integer))
             }
             _ => self.pure(opcode, modifiers, operands),
         }
     }
 
-    fn pure(&mut self, opcode: &str, modifiers: &mut Modifiers, operands: &[Operand]) -> Decoded<Made> {
+    fn pure(
+        &mut self,
+        opcode: &str,
+        modifiers: &mut Modifiers,
+        operands: &[Operand],
+    ) -> Decoded<Made> {
         let types: Vec<String> = modifiers.types().iter().map(ToString::to_string).collect();
         let Some(resolved) = lanes::resolve(opcode, modifiers) else {
-            return self.fail(format!("`{opcode}{}` in this form is not modelled", types.concat()));
+            return self.fail(format!(
+                "`{opcode}{}` in this form is not modelled",
+                types.concat()
+            ));
         };
         let Some((d, sources)) = operands.split_first() else {
             return self.fail(format!("`{opcode}` without operands"));
@@ -155,7 +203,14 @@ impl Decoder<'_> {
             _ if ty.is_some_and(ScalarType::is_float) => InstructionClass::Float,
             _ => InstructionClass::Integer,
         };
-        Ok((Op::Lanes { function: resolved.function, d: self.target(d)?, inputs }, class))
+        Ok((
+            Op::Lanes {
+                function: resolved.function,
+                d: self.target(d)?,
+                inputs,
+            },
+            class,
+        ))
     }
 
     fn compare(
@@ -190,14 +245,31 @@ impl Decoder<'_> {
         };
         let (d, other) = self.predicate_targets(d)?;
         let (a, b) = (self.source(a, ty.bits())?, self.source(b, ty.bits())?);
-        Ok((Op::Compare { function, d, other, a, b, with }, InstructionClass::Predicate))
+        Ok((
+            Op::Compare {
+                function,
+                d,
+                other,
+                a,
+                b,
+                with,
+            },
+            InstructionClass::Predicate,
+        ))
     }
 
     fn pack(&mut self, modifiers: &mut Modifiers, d: &Operand, parts: &[Operand]) -> Decoded<Made> {
         let bits = modifiers.ty().map_or(0, ScalarType::bits) / parts.len().max(1) as u32;
         let parts = parts.iter().map(|part| self.source(part, bits));
         let parts = parts.collect::<Decoded<Vec<_>>>()?;
-        Ok((Op::Pack { d: self.target(d)?, parts, bits }, InstructionClass::Move))
+        Ok((
+            Op::Pack {
+                d: self.target(d)?,
+                parts,
+                bits,
+            },
+            InstructionClass::Move,
+        ))
     }
 
     fn unpack(&mut self, modifiers: &mut Modifiers, d: &Operand, a: &Operand) -> Decoded<Made> {
@@ -207,14 +279,40 @@ impl Decoder<'_> {
         let is_sink = |e: &Operand| matches!(e, Operand::Name(name) if name == "_");
         let parts = elements
             .iter()
-            .map(|e| if is_sink(e) { Ok(None) } else { self.target(e).map(Some) })
+            .map(|e| {
+                if is_sink(e) {
+                    Ok(None)
+                } else {
+                    self.target(e).map(Some)
+                }
+            })
             .collect::<Decoded<Vec<_>>>()?;
-        Ok((Op::Unpack { parts, a: self.source(a, total)?, bits }, InstructionClass::Move))
+        Ok((
+            Op::Unpack {
+                parts,
+                a: self.source(a, total)?,
+                bits,
+            },
+            InstructionClass::Move,
+        ))
     }
 
-    fn generic_address(&mut self, modifiers: &mut Modifiers, d: &Operand, a: &Operand) -> Decoded<Made> {
+    fn generic_address(
+        &mut self,
+        modifiers: &mut Modifiers,
+        d: &Operand,
+        a: &Operand,
+    ) -> Decoded<Made> {
         let from_generic = modifiers.take("to");
-        let space = modifiers.take_any(&["global", "const", "shared", "shared::cta", "local", "param", "param::entry"]);
+        let space = modifiers.take_any(&[
+            "global",
+            "const",
+            "shared",
+            "shared::cta",
+            "local",
+            "param",
+            "param::entry",
+        ]);
         let window = match space {
             Some("global" | "const") => 0,
             Some("shared" | "shared::cta") => SHARED_WINDOW,
@@ -225,9 +323,25 @@ impl Decoder<'_> {
         if modifiers.ty() != Some(ScalarType::U64) {
             return self.fail("cvta of 32-bit addresses is not modelled");
         }
-        let window = if from_generic { 0u64.wrapping_sub(window) } else { window };
+        let window = if from_generic {
+            0u64.wrapping_sub(window)
+        } else {
+            window
+        };
         let function = lanes::lanes!(|a: u64, b: u64| a.wrapping_add(b));
-        let inputs = [self.source(a, 64)?, self.constant(window), Reg::ZERO, Reg::ZERO];
-        Ok((Op::Lanes { function, d: self.target(d)?, inputs }, InstructionClass::Move))
+        let inputs = [
+            self.source(a, 64)?,
+            self.constant(window),
+            Reg::ZERO,
+            Reg::ZERO,
+        ];
+        Ok((
+            Op::Lanes {
+                function,
+                d: self.target(d)?,
+                inputs,
+            },
+            InstructionClass::Move,
+        ))
     }
 }

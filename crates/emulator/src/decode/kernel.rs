@@ -101,8 +101,14 @@ pub(crate) fn decode_kernel(
 ) -> Result<Kernel, PtxError> {
     let module = context.module;
     let mut static_shared = 0;
-    module.variables.iter().for_each(|variable| shared_of(variable, &mut static_shared));
-    let reachable = module.functions.iter().filter(|f| !f.is_kernel || f.name == function.name);
+    module
+        .variables
+        .iter()
+        .for_each(|variable| shared_of(variable, &mut static_shared));
+    let reachable = module
+        .functions
+        .iter()
+        .filter(|f| !f.is_kernel || f.name == function.name);
     for body in reachable.filter_map(|f| f.body.as_deref()) {
         // A function inlined twice still has its variables once or more: this is an upper bound
         // for the first, and the second is checked below.
@@ -138,7 +144,10 @@ pub(crate) fn decode_kernel(
             return Err(PtxError::new(parameter.line, message));
         };
         let offset = end.next_multiple_of(parameter.align);
-        let entity = Entity::Variable { space: Space::Param, address: offset as u64 };
+        let entity = Entity::Variable {
+            space: Space::Param,
+            address: offset as u64,
+        };
         decoder.define(&parameter.name, entity);
         parameters.push((offset, bytes));
         end = offset + bytes;
@@ -160,7 +169,9 @@ pub(crate) fn decode_kernel(
         specials: decoder.specials,
         parameters,
         parameter_bytes: end,
-        dynamic_shared: decoder.dynamic_shared.min(static_shared.next_multiple_of(DYNAMIC_ALIGN)),
+        dynamic_shared: decoder
+            .dynamic_shared
+            .min(static_shared.next_multiple_of(DYNAMIC_ALIGN)),
         local_bytes: decoder.local_bytes,
         max_threads: function.max_threads,
     })
@@ -168,7 +179,12 @@ pub(crate) fn decode_kernel(
 
 impl Decoder<'_> {
     pub(super) fn push(&mut self, op: Op, class: InstructionClass) {
-        self.code.push(Instruction { guard: None, op, class, line: self.line });
+        self.code.push(Instruction {
+            guard: None,
+            op,
+            class,
+            line: self.line,
+        });
     }
 
     pub(super) fn fail<T>(&self, message: impl Into<String>) -> Result<T, PtxError> {
@@ -183,13 +199,18 @@ impl Decoder<'_> {
                 *label = *place;
                 Ok(())
             }
-            _ => Err(PtxError::new(line, "branch to a label that is never placed")),
+            _ => Err(PtxError::new(
+                line,
+                "branch to a label that is never placed",
+            )),
         };
         for instruction in &mut self.code {
             match &mut instruction.op {
                 Op::Branch { target } => place(target, instruction.line)?,
                 Op::BranchIndexed { targets, .. } => {
-                    targets.iter_mut().try_for_each(|target| place(target, instruction.line))?;
+                    targets
+                        .iter_mut()
+                        .try_for_each(|target| place(target, instruction.line))?;
                 }
                 _ => {}
             }

@@ -12,8 +12,16 @@ type Decoded<T> = Result<T, PtxError>;
 /// The state space in the mnemonic; generic if none is.
 fn space(modifiers: &mut Modifiers) -> Space {
     const SPACES: [&str; 10] = [
-        "global", "const", "shared", "shared::cta", "local", "param", "param::entry", "param::func",
-        "shared::cluster", "generic",
+        "global",
+        "const",
+        "shared",
+        "shared::cta",
+        "local",
+        "param",
+        "param::entry",
+        "param::func",
+        "shared::cluster",
+        "generic",
     ];
     match modifiers.take_any(&SPACES) {
         Some("global" | "const") => Space::Global,
@@ -30,7 +38,9 @@ fn space(modifiers: &mut Modifiers) -> Space {
 }
 
 fn ordering(modifiers: &mut Modifiers) -> Ordering {
-    let ordering = match modifiers.take_any(&["volatile", "relaxed", "acquire", "release", "acq_rel", "weak"]) {
+    let ordering = match modifiers.take_any(&[
+        "volatile", "relaxed", "acquire", "release", "acq_rel", "weak",
+    ]) {
         Some("volatile" | "relaxed") => Ordering::Relaxed,
         Some("acquire") => Ordering::Acquire,
         Some("release") => Ordering::Release,
@@ -44,9 +54,26 @@ fn ordering(modifiers: &mut Modifiers) -> Ordering {
 /// Caching and prefetching advice, which changes no value.
 fn advice(modifiers: &mut Modifiers) {
     const WORDS: [&str; 20] = [
-        "nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "L1::evict_normal", "L1::evict_unchanged",
-        "L1::evict_first", "L1::evict_last", "L1::no_allocate", "L2::64B", "L2::128B", "L2::256B",
-        "L2::evict_last", "L2::evict_normal", "L2::evict_first", "uni",
+        "nc",
+        "ca",
+        "cg",
+        "cs",
+        "lu",
+        "cv",
+        "wb",
+        "wt",
+        "L1::evict_normal",
+        "L1::evict_unchanged",
+        "L1::evict_first",
+        "L1::evict_last",
+        "L1::no_allocate",
+        "L2::64B",
+        "L2::128B",
+        "L2::256B",
+        "L2::evict_last",
+        "L2::evict_normal",
+        "L2::evict_first",
+        "uni",
     ];
     while modifiers.take_any(&WORDS).is_some() {}
 }
@@ -90,7 +117,14 @@ impl Decoder<'_> {
             }
             ("prefetch" | "prefetchu", [_]) => {
                 while modifiers
-                    .take_any(&["global", "local", "L1", "L2", "L2::evict_last", "L2::evict_normal"])
+                    .take_any(&[
+                        "global",
+                        "local",
+                        "L1",
+                        "L2",
+                        "L2::evict_last",
+                        "L2::evict_normal",
+                    ])
                     .is_some()
                 {}
                 Op::Nothing
@@ -121,10 +155,22 @@ impl Decoder<'_> {
         if widths != 0 && widths < ty.bits() {
             return self.fail(format!("{ty} loaded into a register of {widths} bits"));
         }
-        Ok(Op::Load { space, ty, ordering, d: targets, widths, address })
+        Ok(Op::Load {
+            space,
+            ty,
+            ordering,
+            d: targets,
+            widths,
+            address,
+        })
     }
 
-    fn store(&mut self, modifiers: &mut Modifiers, address: &Operand, value: &Operand) -> Decoded<Op> {
+    fn store(
+        &mut self,
+        modifiers: &mut Modifiers,
+        address: &Operand,
+        value: &Operand,
+    ) -> Decoded<Op> {
         let (ordering, named) = (ordering(modifiers), space(modifiers));
         advice(modifiers);
         let (address, variable) = self.address(address)?;
@@ -132,7 +178,13 @@ impl Decoder<'_> {
         let ty = self.access_type(modifiers)?;
         let values = self.sources(value, ty.bits())?;
         self.check_vector(modifiers, values.len())?;
-        Ok(Op::Store { space, ty, ordering, values, address })
+        Ok(Op::Store {
+            space,
+            ty,
+            ordering,
+            values,
+            address,
+        })
     }
 
     fn access_type(&self, modifiers: &Modifiers) -> Decoded<ScalarType> {
@@ -153,7 +205,11 @@ impl Decoder<'_> {
             return self.fail(format!("{count} registers in a vector of {named}"));
         }
         let bytes = count * modifiers.ty().map_or(1, ScalarType::bytes);
-        if bytes > 16 { self.fail(format!("a vector of {bytes} bytes")) } else { Ok(()) }
+        if bytes > 16 {
+            self.fail(format!("a vector of {bytes} bytes"))
+        } else {
+            Ok(())
+        }
     }
 
     fn atomic(
@@ -207,7 +263,16 @@ impl Decoder<'_> {
             (_, []) => Reg::ZERO,
             _ => return self.fail("too many operands"),
         };
-        Ok(Op::Atomic(Box::new(AtomicAccess { space, op, ty, ordering, d, address, b, c })))
+        Ok(Op::Atomic(Box::new(AtomicAccess {
+            space,
+            op,
+            ty,
+            ordering,
+            d,
+            address,
+            b,
+            c,
+        })))
     }
 
     fn copy_async(&mut self, modifiers: &mut Modifiers, operands: &[Operand]) -> Decoded<Op> {
@@ -221,20 +286,30 @@ impl Decoder<'_> {
             return Ok(Op::CopyWait { pending: None });
         }
         if modifiers.take("wait_group") {
-            let [count] = operands else { return self.fail("wait_group takes a number") };
+            let [count] = operands else {
+                return self.fail("wait_group takes a number");
+            };
             let count = u32::try_from(self.literal(count)?).unwrap_or(u32::MAX);
-            return Ok(Op::CopyWait { pending: Some(count) });
+            return Ok(Op::CopyWait {
+                pending: Some(count),
+            });
         }
         let is_cached_everywhere = modifiers.take("ca");
         advice(modifiers);
-        let named = modifiers.take_any(&["shared", "shared::cta"]).is_some() && modifiers.take("global");
+        let named =
+            modifiers.take_any(&["shared", "shared::cta"]).is_some() && modifiers.take("global");
         let [target, source, bytes, rest @ ..] = operands else {
             return self.fail("cp.async takes two addresses and a size");
         };
         let bytes = self.literal(bytes)? as u32;
-        let fits = matches!((is_cached_everywhere, bytes), (true, 4 | 8 | 16) | (false, 16));
+        let fits = matches!(
+            (is_cached_everywhere, bytes),
+            (true, 4 | 8 | 16) | (false, 16)
+        );
         if !named || !fits {
-            return self.fail(format!("cp.async of {bytes} bytes in this form is not modelled"));
+            return self.fail(format!(
+                "cp.async of {bytes} bytes in this form is not modelled"
+            ));
         }
         let available = match rest {
             [] => self.constant(u64::from(bytes)),
@@ -242,6 +317,11 @@ impl Decoder<'_> {
             _ => return self.fail("too many operands"),
         };
         let (target, source) = (self.address(target)?.0, self.address(source)?.0);
-        Ok(Op::CopyAsync { target, source, bytes, available })
+        Ok(Op::CopyAsync {
+            target,
+            source,
+            bytes,
+            available,
+        })
     }
 }

@@ -11,9 +11,15 @@ pub(crate) struct Modifiers {
 
 impl Modifiers {
     pub(crate) fn new(modifiers: &[String]) -> Self {
-        let types = modifiers.iter().filter_map(|word| ScalarType::parse(word)).collect();
+        let types = modifiers
+            .iter()
+            .filter_map(|word| ScalarType::parse(word))
+            .collect();
         let is_word = |word: &&String| ScalarType::parse(word).is_none();
-        Self { words: modifiers.iter().filter(is_word).cloned().collect(), types }
+        Self {
+            words: modifiers.iter().filter(is_word).cloned().collect(),
+            types,
+        }
     }
 
     /// Takes `word` if it is there.

@@ -10,7 +10,10 @@ type Decoded<T> = Result<T, PtxError>;
 
 fn special(name: &str) -> Option<Special> {
     let axis = |axis: &str| ["x", "y", "z"].iter().position(|a| *a == axis);
-    let (stem, rest) = name.strip_prefix('%')?.split_once('.').unwrap_or((&name[1..], ""));
+    let (stem, rest) = name
+        .strip_prefix('%')?
+        .split_once('.')
+        .unwrap_or((&name[1..], ""));
     Some(match stem {
         "tid" => Special::Thread(axis(rest)?),
         "ntid" => Special::BlockShape(axis(rest)?),
@@ -95,7 +98,10 @@ impl Decoder<'_> {
     }
 
     /// A register, and a predicate where `a|p` is written.
-    pub(super) fn target_and_predicate(&mut self, operand: &Operand) -> Decoded<(Reg, Option<u32>)> {
+    pub(super) fn target_and_predicate(
+        &mut self,
+        operand: &Operand,
+    ) -> Decoded<(Reg, Option<u32>)> {
         match operand {
             Operand::Pair(value, predicate) => {
                 let value = self.target(&Operand::Name(value.clone()))?;
@@ -114,11 +120,15 @@ impl Decoder<'_> {
     }
 
     /// One or two predicates that are written: `p` or `p|q`.
-    pub(super) fn predicate_targets(&mut self, operand: &Operand) -> Decoded<(Option<u32>, Option<u32>)> {
+    pub(super) fn predicate_targets(
+        &mut self,
+        operand: &Operand,
+    ) -> Decoded<(Option<u32>, Option<u32>)> {
         match operand {
-            Operand::Pair(p, q) => {
-                Ok((self.predicate_target_name(p)?, self.predicate_target_name(q)?))
-            }
+            Operand::Pair(p, q) => Ok((
+                self.predicate_target_name(p)?,
+                self.predicate_target_name(q)?,
+            )),
             Operand::Name(p) => Ok((self.predicate_target_name(p)?, None)),
             other => self.fail(format!("predicate expected, got {other:?}")),
         }
@@ -152,13 +162,31 @@ impl Decoder<'_> {
             return self.fail(format!("address expected, got {operand:?}"));
         };
         let Some(name) = base else {
-            return Ok((Address { base: Reg::ZERO, offset: *offset }, None));
+            return Ok((
+                Address {
+                    base: Reg::ZERO,
+                    offset: *offset,
+                },
+                None,
+            ));
         };
         match self.find(name) {
-            Some(Entity::Register { reg, .. }) => Ok((Address { base: reg, offset: *offset }, None)),
+            Some(Entity::Register { reg, .. }) => Ok((
+                Address {
+                    base: reg,
+                    offset: *offset,
+                },
+                None,
+            )),
             Some(Entity::Variable { space, address }) => {
                 let offset = offset.wrapping_add(address as i64);
-                Ok((Address { base: Reg::ZERO, offset }, Some(space)))
+                Ok((
+                    Address {
+                        base: Reg::ZERO,
+                        offset,
+                    },
+                    Some(space),
+                ))
             }
             _ => self.fail(format!("`{name}` is no address")),
         }
@@ -173,11 +201,17 @@ impl Decoder<'_> {
     }
 
     pub(super) fn sources(&mut self, operand: &Operand, bits: u32) -> Decoded<Vec<Reg>> {
-        Self::elements(operand).iter().map(|element| self.source(element, bits)).collect()
+        Self::elements(operand)
+            .iter()
+            .map(|element| self.source(element, bits))
+            .collect()
     }
 
     pub(super) fn targets(&mut self, operand: &Operand) -> Decoded<Vec<Reg>> {
-        Self::elements(operand).iter().map(|element| self.target(element)).collect()
+        Self::elements(operand)
+            .iter()
+            .map(|element| self.target(element))
+            .collect()
     }
 
     /// A literal integer.

@@ -23,10 +23,21 @@ pub(super) struct Scope {
 
 impl Decoder<'_> {
     pub(super) fn find(&self, name: &str) -> Option<Entity> {
-        let local = self.scopes.iter().rev().find_map(|scope| scope.names.get(name));
-        local.cloned().or_else(|| self.context.variables.get(name).cloned().map(|address| {
-            Entity::Variable { space: Space::Global, address }
-        }))
+        let local = self
+            .scopes
+            .iter()
+            .rev()
+            .find_map(|scope| scope.names.get(name));
+        local.cloned().or_else(|| {
+            self.context
+                .variables
+                .get(name)
+                .cloned()
+                .map(|address| Entity::Variable {
+                    space: Space::Global,
+                    address,
+                })
+        })
     }
 
     pub(super) fn define(&mut self, name: &str, entity: Entity) {
@@ -37,8 +48,14 @@ impl Decoder<'_> {
 
     /// The place of a label, to be filled in when all code is laid out.
     pub(super) fn label(&self, name: &str, line: u32) -> Result<usize, PtxError> {
-        let found = self.scopes.iter().rev().find_map(|scope| scope.labels.get(name));
-        found.copied().ok_or_else(|| PtxError::new(line, format!("no label `{name}`")))
+        let found = self
+            .scopes
+            .iter()
+            .rev()
+            .find_map(|scope| scope.labels.get(name));
+        found
+            .copied()
+            .ok_or_else(|| PtxError::new(line, format!("no label `{name}`")))
     }
 
     pub(super) fn new_label(&mut self) -> usize {
@@ -64,7 +81,10 @@ impl Decoder<'_> {
         let entity = if ty == ScalarType::Pred {
             Entity::Predicate(self.new_predicate(name))
         } else {
-            Entity::Register { reg: self.new_register(name), bits: ty.bits() }
+            Entity::Register {
+                reg: self.new_register(name),
+                bits: ty.bits(),
+            }
         };
         self.define(name, entity);
     }
@@ -118,7 +138,9 @@ impl Decoder<'_> {
                     self.place_label(label);
                 }
                 Statement::Registers(ty, names) => {
-                    names.iter().for_each(|name| self.define_register(*ty, name));
+                    names
+                        .iter()
+                        .for_each(|name| self.define_register(*ty, name));
                 }
                 Statement::Variable(variable) => self.define_variable(variable)?,
                 Statement::BranchTargets(..) => {}

@@ -3,21 +3,25 @@ use super::instruction::Made;
 use super::kernel::Decoder;
 use super::modifiers::Modifiers;
 use crate::PtxError;
-use crate::op::{Element, InstructionClass, MatrixProduct, Op, ReduceOp, Shuffle, ShuffleMode, VoteMode};
+use crate::op::{
+    Element, InstructionClass, MatrixProduct, Op, ReduceOp, Shuffle, ShuffleMode, VoteMode,
+};
 use crate::ptx::ast::Operand;
 use crate::ptx::types::ScalarType;
 
 type Decoded<T> = Result<T, PtxError>;
 
 pub(super) fn reduce_op(modifiers: &mut Modifiers) -> Option<ReduceOp> {
-    Some(match modifiers.take_any(&["add", "min", "max", "and", "or", "xor", "popc"])? {
-        "add" | "popc" => ReduceOp::Add,
-        "min" => ReduceOp::Min,
-        "max" => ReduceOp::Max,
-        "and" => ReduceOp::And,
-        "or" => ReduceOp::Or,
-        _ => ReduceOp::Xor,
-    })
+    Some(
+        match modifiers.take_any(&["add", "min", "max", "and", "or", "xor", "popc"])? {
+            "add" | "popc" => ReduceOp::Add,
+            "min" => ReduceOp::Min,
+            "max" => ReduceOp::Max,
+            "and" => ReduceOp::And,
+            "or" => ReduceOp::Or,
+            _ => ReduceOp::Xor,
+        },
+    )
 }
 
 impl Decoder<'_> {
@@ -45,7 +49,15 @@ impl Decoder<'_> {
                 let (d, valid) = self.target_and_predicate(d)?;
                 let (a, b) = (self.source(a, 32)?, self.source(b, 32)?);
                 let (c, members) = (self.source(c, 32)?, self.source(members, 32)?);
-                Op::Shuffle(Box::new(Shuffle { mode, d, valid, a, b, c, members }))
+                Op::Shuffle(Box::new(Shuffle {
+                    mode,
+                    d,
+                    valid,
+                    a,
+                    b,
+                    c,
+                    members,
+                }))
             }
             ("vote", [d, a, members]) if is_synchronous => {
                 let mode = match modifiers.take_any(&["all", "any", "uni", "ballot"]) {
@@ -57,10 +69,22 @@ impl Decoder<'_> {
                 };
                 let (a, members) = (self.predicate(a)?, self.source(members, 32)?);
                 if mode == VoteMode::Ballot {
-                    Op::Vote { mode, d: self.target(d)?, dp: 0, a, members }
+                    Op::Vote {
+                        mode,
+                        d: self.target(d)?,
+                        dp: 0,
+                        a,
+                        members,
+                    }
                 } else {
                     let dp = self.predicate_target(d)?;
-                    Op::Vote { mode, d: crate::op::Reg::ZERO, dp, a, members }
+                    Op::Vote {
+                        mode,
+                        d: crate::op::Reg::ZERO,
+                        dp,
+                        a,
+                        members,
+                    }
                 }
             }
             ("match", [d, a, members]) if is_synchronous => {
@@ -71,44 +95,76 @@ impl Decoder<'_> {
                 let bits = modifiers.ty().map_or(32, ScalarType::bits);
                 let (d, valid) = self.target_and_predicate(d)?;
                 let (a, members) = (self.source(a, bits)?, self.source(members, 32)?);
-                Op::Match { all, d, valid, a, members, bits }
+                Op::Match {
+                    all,
+                    d,
+                    valid,
+                    a,
+                    members,
+                    bits,
+                }
             }
             ("redux", [d, a, members]) if is_synchronous => {
-                let Some(op) = reduce_op(modifiers) else { return self.fail("redux without an operation") };
+                let Some(op) = reduce_op(modifiers) else {
+                    return self.fail("redux without an operation");
+                };
                 let ty = modifiers.ty();
                 if !ty.is_some_and(|ty| ty.is_integer() && ty.bits() == 32) {
                     return self.fail("redux of other types than 32-bit integers is not modelled");
                 }
                 let signed = ty.is_some_and(ScalarType::is_signed);
                 let (a, members) = (self.source(a, 32)?, self.source(members, 32)?);
-                Op::Reduce { op, signed, d: self.target(d)?, a, members }
+                Op::Reduce {
+                    op,
+                    signed,
+                    d: self.target(d)?,
+                    a,
+                    members,
+                }
             }
             ("elect", [d, members]) if is_synchronous => {
-                let Operand::Pair(value, predicate) = d else { return self.fail("elect needs `d|p`") };
+                let Operand::Pair(value, predicate) = d else {
+                    return self.fail("elect needs `d|p`");
+                };
                 let d = match value.as_str() {
                     "_" => None,
                     _ => Some(self.target(&Operand::Name(value.clone()))?),
                 };
                 let dp = self.predicate_target(&Operand::Name(predicate.clone()))?;
-                Op::Elect { d, dp, members: self.source(members, 32)? }
+                Op::Elect {
+                    d,
+                    dp,
+                    members: self.source(members, 32)?,
+                }
             }
             ("ldmatrix", [d, address]) if is_synchronous => {
                 let d = self.targets(d)?;
                 let (transposed, address) = self.matrices(modifiers, d.len(), address)?;
                 class = InstructionClass::Memory;
-                Op::LoadMatrix { transposed, d, address }
+                Op::LoadMatrix {
+                    transposed,
+                    d,
+                    address,
+                }
             }
             ("stmatrix", [address, values]) if is_synchronous => {
                 let values = self.sources(values, 32)?;
                 let (transposed, address) = self.matrices(modifiers, values.len(), address)?;
                 class = InstructionClass::Memory;
-                Op::StoreMatrix { transposed, values, address }
+                Op::StoreMatrix {
+                    transposed,
+                    values,
+                    address,
+                }
             }
             ("movmatrix", [d, a]) if is_synchronous => {
                 if !modifiers.take("m8n8") || !modifiers.take("trans") {
                     return self.fail("movmatrix is m8n8.trans.b16");
                 }
-                Op::MoveMatrix { d: self.target(d)?, a: self.source(a, 32)? }
+                Op::MoveMatrix {
+                    d: self.target(d)?,
+                    a: self.source(a, 32)?,
+                }
             }
             ("mma", [d, a, b, c]) if is_synchronous => {
                 class = InstructionClass::Matrix;
@@ -116,7 +172,9 @@ impl Decoder<'_> {
             }
             ("bar", [members]) if modifiers.take("warp") => {
                 class = InstructionClass::Control;
-                Op::WarpSync { members: self.source(members, 32)? }
+                Op::WarpSync {
+                    members: self.source(members, 32)?,
+                }
             }
             // `.sync` of barriers belongs to the control family.
             ("bar" | "barrier", _) => {
@@ -186,10 +244,22 @@ impl Decoder<'_> {
             b: self.sources(b, 32)?,
             c: self.sources(c, 32)?,
         };
-        let lengths = [product.d.len(), product.a.len(), product.b.len(), product.c.len()];
-        let expected = [accumulators, 16 * k / 32 / per_register, 8 * k / 32 / per_register, accumulators];
+        let lengths = [
+            product.d.len(),
+            product.a.len(),
+            product.b.len(),
+            product.c.len(),
+        ];
+        let expected = [
+            accumulators,
+            16 * k / 32 / per_register,
+            8 * k / 32 / per_register,
+            accumulators,
+        ];
         if !layout || lengths != expected {
-            return self.fail(format!("mma with {lengths:?} registers, {expected:?} expected"));
+            return self.fail(format!(
+                "mma with {lengths:?} registers, {expected:?} expected"
+            ));
         }
         Ok(Op::Mma(Box::new(product)))
     }

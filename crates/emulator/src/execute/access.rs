@@ -41,18 +41,29 @@ pub(super) fn race(race: Race, operation: u32, place: &str) -> Box<Fault> {
         Kind::Atomic => "atomically updated",
     };
     let who = race.earlier.describe();
-    Fault::new(FindingKind::Race, format!("{now} {place}, which {who} {did}, with nothing to order the two"))
+    Fault::new(
+        FindingKind::Race,
+        format!("{now} {place}, which {who} {did}, with nothing to order the two"),
+    )
 }
 
 impl Runner<'_> {
     pub(super) fn addresses(&self, warp: &Warp, active: u32, address: Address) -> Checked<Row> {
         let mut row = *warp.read(self.kernel, address.base, active)?;
-        row.iter_mut().for_each(|x| *x = x.wrapping_add(address.offset as u64));
+        row.iter_mut()
+            .for_each(|x| *x = x.wrapping_add(address.offset as u64));
         Ok(row)
     }
 
     /// Counts one warp access; its space is that of the first lane.
-    pub(super) fn count_access(&mut self, space: Space, addresses: &Row, active: u32, bytes: u64, store: bool) {
+    pub(super) fn count_access(
+        &mut self,
+        space: Space,
+        addresses: &Row,
+        active: u32,
+        bytes: u64,
+        store: bool,
+    ) {
         if !self.launch.config.checks.counters {
             return;
         }
@@ -76,7 +87,11 @@ impl Runner<'_> {
         let element = ty.bytes();
         let bytes = element * targets.len();
         self.count_access(space, &addresses, active, bytes as u64, false);
-        let kind = if ordering == Ordering::Weak { Kind::Read } else { Kind::AtomicRead };
+        let kind = if ordering == Ordering::Weak {
+            Kind::Read
+        } else {
+            Kind::AtomicRead
+        };
         let mut cursor = DeviceCursor::new(self.memory, self.order);
         let shift = 64 - ty.bits();
         let keep = u64::MAX >> (64 - widths.clamp(1, 64));
@@ -128,9 +143,12 @@ impl Runner<'_> {
                 let memory = &warp.local.get(lane);
                 let offset = bounded("local", at, bytes, self.kernel.local_bytes)?;
                 match memory {
-                    Some(memory) if memory.is_written(offset, bytes) => Ok(memory.get(offset, bytes)),
+                    Some(memory) if memory.is_written(offset, bytes) => {
+                        Ok(memory.get(offset, bytes))
+                    }
                     _ => {
-                        let message = format!("{bytes} bytes of local memory at {at:#x}, never written");
+                        let message =
+                            format!("{bytes} bytes of local memory at {at:#x}, never written");
                         Err(Fault::new(FindingKind::UninitialisedRead, message))
                     }
                 }
@@ -157,22 +175,33 @@ impl Runner<'_> {
         kind: Kind,
     ) -> Checked<u128> {
         let now = self.access(warp, lane, kind);
-        let judge = LaneJudge { clock: &self.clock, order: self.order, warp, lane: lane as u32 };
+        let judge = LaneJudge {
+            clock: &self.clock,
+            order: self.order,
+            warp,
+            lane: lane as u32,
+        };
         let checks = self.launch.config.checks;
         let (page, offset) = cursor.locate(address, bytes as u64)?;
         if checks.uninitialised && !page.bytes.is_written(offset, bytes) {
             return Err(unwritten(cursor, address, bytes));
         }
-        if checks.races {
-            if let Err(found) = page.shadow.touch(offset, bytes, now, &judge) {
-                return Err(self.global_race(cursor, found, address, bytes));
-            }
+        if checks.races
+            && let Err(found) = page.shadow.touch(offset, bytes, now, &judge)
+        {
+            return Err(self.global_race(cursor, found, address, bytes));
         }
         Ok(page.bytes.get(offset, bytes))
     }
 
     #[cold]
-    pub(super) fn global_race(&self, cursor: &DeviceCursor<'_>, found: Race, address: u64, bytes: usize) -> Box<Fault> {
+    pub(super) fn global_race(
+        &self,
+        cursor: &DeviceCursor<'_>,
+        found: Race,
+        address: u64,
+        bytes: usize,
+    ) -> Box<Fault> {
         let allocation = cursor.allocation();
         let offset = allocation.as_ref().map_or(0, |a| address - a.base);
         let place = format!("{bytes} bytes at offset {offset}");
@@ -182,7 +211,14 @@ impl Runner<'_> {
     }
 
     #[inline(always)]
-    pub(super) fn load_shared(&mut self, warp: usize, lane: usize, at: u64, bytes: usize, kind: Kind) -> Checked<u128> {
+    pub(super) fn load_shared(
+        &mut self,
+        warp: usize,
+        lane: usize,
+        at: u64,
+        bytes: usize,
+        kind: Kind,
+    ) -> Checked<u128> {
         let offset = self.shared.locate(at, bytes as u64)?;
         self.shared.check_landed(offset, bytes)?;
         self.shared.check_written(offset, bytes)?;
@@ -191,16 +227,30 @@ impl Runner<'_> {
     }
 
     #[inline(always)]
-    pub(super) fn touch_shared(&mut self, warp: usize, lane: usize, offset: usize, bytes: usize, kind: Kind) -> Checked<()> {
+    pub(super) fn touch_shared(
+        &mut self,
+        warp: usize,
+        lane: usize,
+        offset: usize,
+        bytes: usize,
+        kind: Kind,
+    ) -> Checked<()> {
         if !self.launch.config.checks.races {
             return Ok(());
         }
         let now = self.access(warp, lane, kind);
-        let judge = LaneJudge { clock: &self.clock, order: self.order, warp, lane: lane as u32 };
-        self.shared.touch(offset, bytes, now, &judge).map_err(|found| {
-            let place = format!("{bytes} bytes of shared memory at {offset:#x}");
-            race(found, self.order.operation, &place)
-        })
+        let judge = LaneJudge {
+            clock: &self.clock,
+            order: self.order,
+            warp,
+            lane: lane as u32,
+        };
+        self.shared
+            .touch(offset, bytes, now, &judge)
+            .map_err(|found| {
+                let place = format!("{bytes} bytes of shared memory at {offset:#x}");
+                race(found, self.order.operation, &place)
+            })
     }
 
     pub(super) fn store(
@@ -217,7 +267,11 @@ impl Runner<'_> {
         if ordering == Ordering::Release {
             self.clock.fence(warp.number, active);
         }
-        let kind = if ordering == Ordering::Weak { Kind::Write } else { Kind::Atomic };
+        let kind = if ordering == Ordering::Weak {
+            Kind::Write
+        } else {
+            Kind::Atomic
+        };
         let mut data = [0u128; 32];
         let mask = u64::MAX >> (64 - ty.bits());
         for (i, value) in values.iter().enumerate() {
@@ -232,8 +286,17 @@ impl Runner<'_> {
                 let released = self.clock.released_by(warp.number, lane);
                 self.releases.publish(addresses[lane], released, false);
             }
-            self.store_lane(&mut cursor, warp, lane, space, addresses[lane], bytes, data[lane], kind)
-                .map_err(|fault| fault.in_lane(lane as u32))?;
+            self.store_lane(
+                &mut cursor,
+                warp,
+                lane,
+                space,
+                addresses[lane],
+                bytes,
+                data[lane],
+                kind,
+            )
+            .map_err(|fault| fault.in_lane(lane as u32))?;
         }
         Ok(())
     }
@@ -258,18 +321,24 @@ impl Runner<'_> {
                 warp.local[lane].set(offset, bytes, value);
                 Ok(())
             }
-            (Space::Param, at) => {
-                Err(Fault::new(FindingKind::ReadOnly, format!("write to parameters at {at:#x}")))
-            }
+            (Space::Param, at) => Err(Fault::new(
+                FindingKind::ReadOnly,
+                format!("write to parameters at {at:#x}"),
+            )),
             (_, address) => {
                 let now = self.access(warp.number, lane, kind);
                 let (warp, order) = (warp.number, self.order);
-                let judge = LaneJudge { clock: &self.clock, order, warp, lane: lane as u32 };
+                let judge = LaneJudge {
+                    clock: &self.clock,
+                    order,
+                    warp,
+                    lane: lane as u32,
+                };
                 let (page, offset) = cursor.locate(address, bytes as u64)?;
-                if self.launch.config.checks.races {
-                    if let Err(found) = page.shadow.touch(offset, bytes, now, &judge) {
-                        return Err(self.global_race(cursor, found, address, bytes));
-                    }
+                if self.launch.config.checks.races
+                    && let Err(found) = page.shadow.touch(offset, bytes, now, &judge)
+                {
+                    return Err(self.global_race(cursor, found, address, bytes));
                 }
                 page.bytes.set(offset, bytes, value);
                 cursor.check_writable()
@@ -307,7 +376,7 @@ pub(super) fn unwritten(cursor: &DeviceCursor<'_>, address: u64, bytes: usize) -
 
 /// The offset of an aligned access inside `length` bytes.
 fn bounded(space: &str, at: u64, bytes: usize, length: u64) -> Checked<usize> {
-    if at % bytes as u64 != 0 {
+    if !at.is_multiple_of(bytes as u64) {
         let message = format!("{bytes}-byte access at {space} address {at:#x}");
         return Err(Fault::new(FindingKind::Misaligned, message));
     }

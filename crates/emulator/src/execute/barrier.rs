@@ -41,13 +41,17 @@ impl Runner<'_> {
             return divergent(format!("barrier {barrier} of 16"));
         }
         if threads.is_some() && (expected == 0 || expected % 32 != 0) {
-            return divergent(format!("barrier of {expected} threads, which is no multiple of 32"));
+            return divergent(format!(
+                "barrier of {expected} threads, which is no multiple of 32"
+            ));
         }
-        if let Some(waiting) = warp.waits_at {
-            if waiting.pc != pc {
-                let line = kernel.code[waiting.pc as usize].line;
-                return divergent(format!("other lanes of the warp wait at the barrier of line {line}"));
-            }
+        if let Some(waiting) = warp.waits_at
+            && waiting.pc != pc
+        {
+            let line = kernel.code[waiting.pc as usize].line;
+            return divergent(format!(
+                "other lanes of the warp wait at the barrier of line {line}"
+            ));
         }
         let everyone = warp.live & !warp.waiting == active;
         if arrive && !everyone {
@@ -73,7 +77,10 @@ impl Runner<'_> {
             (state.expected, state.pc) = (expected, pc);
         }
         if state.expected != expected {
-            return divergent(format!("{expected} threads expected, elsewhere {}", state.expected));
+            return divergent(format!(
+                "{expected} threads expected, elsewhere {}",
+                state.expected
+            ));
         }
         if threads.is_none() && state.pc != pc {
             let line = kernel.code[state.pc as usize].line;
@@ -81,11 +88,18 @@ impl Runner<'_> {
         }
         // A partial last warp counts as a whole one where a number of threads is given.
         let is_last_warp = warp.everyone != !0 && warp.live == warp.everyone;
-        state.arrived += if threads.is_some() && is_last_warp { 32 } else { present };
+        state.arrived += if threads.is_some() && is_last_warp {
+            32
+        } else {
+            present
+        };
         state.arrivals.push((warp.number, stamp));
         state.waiting |= if arrive { 0 } else { 1 << warp.number };
         if state.arrived > state.expected {
-            return divergent(format!("{} threads at a barrier of {expected}", state.arrived));
+            return divergent(format!(
+                "{} threads at a barrier of {expected}",
+                state.arrived
+            ));
         }
         Ok(())
     }
@@ -105,8 +119,15 @@ impl Runner<'_> {
             } else {
                 self.clock.join_warps(state.waiting, &state.arrivals);
             }
-            let ayes: u32 = state.votes.iter().map(|(_, votes)| votes.count_ones()).sum();
-            for warp in warps.iter_mut().filter(|warp| state.waiting >> warp.number & 1 == 1) {
+            let ayes: u32 = state
+                .votes
+                .iter()
+                .map(|(_, votes)| votes.count_ones())
+                .sum();
+            for warp in warps
+                .iter_mut()
+                .filter(|warp| state.waiting >> warp.number & 1 == 1)
+            {
                 if let Some(Waiting { pc, .. }) = warp.waits_at.take() {
                     self.vote_result(warp, pc, ayes, state.arrived);
                 }
@@ -118,7 +139,11 @@ impl Runner<'_> {
     }
 
     fn vote_result(&self, warp: &mut Warp, pc: u32, ayes: u32, voters: u32) {
-        let Op::Barrier { reduce: Some(reduce), .. } = &self.kernel.code[pc as usize].op else {
+        let Op::Barrier {
+            reduce: Some(reduce),
+            ..
+        } = &self.kernel.code[pc as usize].op
+        else {
             return;
         };
         let truth = match reduce.op {
@@ -137,7 +162,9 @@ impl Runner<'_> {
 
     /// Nobody can go on: says who waits for whom.
     pub(super) fn stuck(&mut self, warps: &[Warp]) -> Box<Fault> {
-        let waiting = warps.iter().find_map(|warp| warp.waits_at.map(|at| (warp, at)));
+        let waiting = warps
+            .iter()
+            .find_map(|warp| warp.waits_at.map(|at| (warp, at)));
         let Some((warp, at)) = waiting else {
             return Fault::new(FindingKind::NoProgress, "no warp can go on");
         };
@@ -155,7 +182,11 @@ impl Runner<'_> {
             "barrier {} is reached by {} threads of {}: {exited} have exited, {elsewhere} are elsewhere",
             at.barrier,
             count(&|w| w.waiting),
-            if state.expected == 0 { self.place.block_shape.iter().product() } else { state.expected },
+            if state.expected == 0 {
+                self.place.block_shape.iter().product()
+            } else {
+                state.expected
+            },
         );
         Fault::new(FindingKind::DivergentBarrier, message)
     }

@@ -35,7 +35,10 @@ pub(super) struct Random(pub u64);
 
 impl Random {
     pub(super) fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n.max(1)
     }
 
@@ -86,24 +89,40 @@ impl<'a> Runner<'a> {
     /// Runs block `number` of the grid to its end, or to its first finding.
     pub(super) fn block(&mut self, number: u64, warps: &mut [Warp]) -> Result<(), Box<Finding>> {
         let [x, y, _] = self.place.grid_shape.map(u64::from);
-        self.place.block = [(number % x) as u32, (number / x % y) as u32, (number / x / y) as u32];
+        self.place.block = [
+            (number % x) as u32,
+            (number / x % y) as u32,
+            (number / x / y) as u32,
+        ];
         self.block_number = number as u32;
         self.shared.reset(self.place.total_shared as usize);
         self.clock = BlockClock::new(self.block_number, warps.len());
         self.barriers = Default::default();
-        self.random = self.launch.config.seed.map(|seed| Random(seed ^ number.wrapping_mul(0x9e37_79b9)));
+        self.random = self
+            .launch
+            .config
+            .seed
+            .map(|seed| Random(seed ^ number.wrapping_mul(0x9e37_79b9)));
         let threads = self.place.block_shape.iter().product();
         let place = self.place;
-        warps.iter_mut().for_each(|warp| warp.start(self.kernel, threads, &place));
+        warps
+            .iter_mut()
+            .for_each(|warp| warp.start(self.kernel, threads, &place));
         self.counters.blocks += 1;
-        self.turns(warps).map_err(|fault| Box::new(self.locate(*fault)))
+        self.turns(warps)
+            .map_err(|fault| Box::new(self.locate(*fault)))
     }
 
     fn locate(&self, fault: Fault) -> Finding {
         let lane = fault.lane.unwrap_or(self.active.trailing_zeros().min(31));
         let thread = self.place.thread(self.warp as u32 * 32 + lane);
         let kernel = self.kernel.name.clone();
-        fault.at(Place::Kernel { kernel, block: self.place.block, thread, line: self.line })
+        fault.at(Place::Kernel {
+            kernel,
+            block: self.place.block,
+            thread,
+            line: self.line,
+        })
     }
 
     fn turns(&mut self, warps: &mut [Warp]) -> Checked<()> {

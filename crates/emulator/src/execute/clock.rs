@@ -38,7 +38,13 @@ pub(super) struct BlockClock {
 impl BlockClock {
     pub(super) fn new(block: u32, warps: usize) -> Self {
         let warps = (0..warps).map(|_| WarpClock::default()).collect();
-        Self { block, event: 1, full: 0, warps, acquired: Vec::new() }
+        Self {
+            block,
+            event: 1,
+            full: 0,
+            warps,
+            acquired: Vec::new(),
+        }
     }
 
     /// The stamp of an access made now.
@@ -56,7 +62,8 @@ impl BlockClock {
     pub(super) fn join_block(&mut self) {
         self.full = self.advance();
         for warp in &mut self.warps {
-            self.acquired.extend(warp.acquired.drain(..).map(|(_, releases)| releases));
+            self.acquired
+                .extend(warp.acquired.drain(..).map(|(_, releases)| releases));
         }
     }
 
@@ -69,13 +76,21 @@ impl BlockClock {
                 *all = one.max(*all);
             }
             joined[*warp] = joined[*warp].max(*stamp);
-            acquired.extend(self.warps[*warp].acquired.iter().map(|(_, releases)| releases.clone()));
+            acquired.extend(
+                self.warps[*warp]
+                    .acquired
+                    .iter()
+                    .map(|(_, releases)| releases.clone()),
+            );
         }
         for warp in (0..self.warps.len()).filter(|w| learning >> w & 1 == 1) {
             let clock = &mut self.warps[warp];
             clock.known = joined;
             clock.internal = clock.internal.max(joined[warp]);
-            clock.acquired = acquired.iter().map(|releases| (!0, releases.clone())).collect();
+            clock.acquired = acquired
+                .iter()
+                .map(|releases| (!0, releases.clone()))
+                .collect();
         }
     }
 
@@ -90,7 +105,9 @@ impl BlockClock {
             return;
         }
         let internal = clock.internal;
-        let lanes = clock.lanes.get_or_insert_with(|| Box::new([[internal; 32]; 32]));
+        let lanes = clock
+            .lanes
+            .get_or_insert_with(|| Box::new([[internal; 32]; 32]));
         let of = |mask: u32| (0..32).filter(move |lane| mask >> lane & 1 == 1);
         let mut joined = [0; 32];
         for a in of(members) {
@@ -119,17 +136,30 @@ impl BlockClock {
         let fenced = clock.fenced.get_or_insert_with(Default::default);
         for lane in (0..32).filter(|lane| lanes >> lane & 1 == 1) {
             let mut all: Vec<Release> = inherited.iter().flat_map(|r| r.iter().copied()).collect();
-            let own = clock.acquired.iter().filter(|(readers, _)| readers >> lane & 1 == 1);
+            let own = clock
+                .acquired
+                .iter()
+                .filter(|(readers, _)| readers >> lane & 1 == 1);
             all.extend(own.flat_map(|(_, releases)| releases.iter().copied()));
             let warp_stamp = clock.internal;
-            all.push(Release { block, warp: warp as u8, lane: lane as u8, full, warp_stamp, stamp });
+            all.push(Release {
+                block,
+                warp: warp as u8,
+                lane: lane as u8,
+                full,
+                warp_stamp,
+                stamp,
+            });
             fenced[lane] = Some(Arc::new(all));
         }
     }
 
     /// What a strong write by the lane releases.
     pub(super) fn released_by(&self, warp: usize, lane: usize) -> Option<&Releases> {
-        self.warps[warp].fenced.as_ref().and_then(|fenced| fenced[lane].as_ref())
+        self.warps[warp]
+            .fenced
+            .as_ref()
+            .and_then(|fenced| fenced[lane].as_ref())
     }
 
     /// Notes what a strong read by the lane obtained.
@@ -138,11 +168,18 @@ impl BlockClock {
     }
 
     fn acquired_covers(&self, warp: usize, lane: u32, access: &Access) -> bool {
-        let own = self.warps[warp].acquired.iter().filter(|(lanes, _)| lanes >> lane & 1 == 1);
-        let all = self.acquired.iter().chain(own.map(|(_, releases)| releases));
+        let own = self.warps[warp]
+            .acquired
+            .iter()
+            .filter(|(lanes, _)| lanes >> lane & 1 == 1);
+        let all = self
+            .acquired
+            .iter()
+            .chain(own.map(|(_, releases)| releases));
         // Several blocks are remembered as one set, of which one acquired block is enough.
         let set = access.scope == Scope::Blocks;
-        all.flat_map(|releases| releases.iter()).any(|release| set || release.covers(access))
+        all.flat_map(|releases| releases.iter())
+            .any(|release| set || release.covers(access))
     }
 }
 
@@ -173,14 +210,22 @@ impl Judge for LaneJudge<'_> {
                 || earlier.stamp < own.internal
                 || own.lanes.as_ref().is_some_and(|lanes| {
                     let known = &lanes[self.lane as usize];
-                    (0..32).filter(|l| others >> l & 1 == 1).all(|l| earlier.stamp < known[l])
+                    (0..32)
+                        .filter(|l| others >> l & 1 == 1)
+                        .all(|l| earlier.stamp < known[l])
                 })
         };
         match earlier.scope {
-            Scope::Lanes if usize::from(earlier.warp) == self.warp => lanes_are_before(earlier.mask),
+            Scope::Lanes if usize::from(earlier.warp) == self.warp => {
+                lanes_are_before(earlier.mask)
+            }
             Scope::Lanes => earlier.stamp < own.known[usize::from(earlier.warp)],
             Scope::Warps => (0..32).filter(|w| earlier.mask >> w & 1 == 1).all(|w| {
-                if w == self.warp { lanes_are_before(!0) } else { earlier.stamp < own.known[w] }
+                if w == self.warp {
+                    lanes_are_before(!0)
+                } else {
+                    earlier.stamp < own.known[w]
+                }
             }),
             Scope::Blocks | Scope::Operations => false,
         }
@@ -193,12 +238,25 @@ mod tests {
 
     fn access(clock: &BlockClock, warp: u8, lane: u32) -> Access {
         let (block, stamp) = (clock.block, clock.now());
-        Access { operation: 1, block, stamp, warp, mask: 1 << lane, ..Access::NONE }
+        Access {
+            operation: 1,
+            block,
+            stamp,
+            warp,
+            mask: 1 << lane,
+            ..Access::NONE
+        }
     }
 
     fn knows(clock: &BlockClock, warp: usize, lane: u32, earlier: &Access) -> bool {
         let order = Order::sequential(1);
-        LaneJudge { clock, order: &order, warp, lane }.is_before(earlier)
+        LaneJudge {
+            clock,
+            order: &order,
+            warp,
+            lane,
+        }
+        .is_before(earlier)
     }
 
     #[test]

@@ -16,10 +16,14 @@ impl Runner<'_> {
         bytes: u32,
         available: Reg,
     ) -> Checked<()> {
-        let targets = self.addresses(warp, active, target)?.map(|address| address & 0xffff_ffff);
+        let targets = self
+            .addresses(warp, active, target)?
+            .map(|address| address & 0xffff_ffff);
         let sources = self.addresses(warp, active, source)?;
         let available = *warp.read(self.kernel, available, active)?;
-        let reading = of(active).filter(|lane| available[*lane] > 0).fold(0, |m, lane| m | 1 << lane);
+        let reading = of(active)
+            .filter(|lane| available[*lane] > 0)
+            .fold(0, |m, lane| m | 1 << lane);
         if reading != 0 {
             self.count_access(Space::Global, &sources, reading, u64::from(bytes), false);
         }
@@ -28,7 +32,15 @@ impl Runner<'_> {
         let size = bytes as usize;
         for lane in of(active) {
             let flight = self
-                .depart(&mut cursor, warp.number, lane, targets[lane], sources[lane], size, available[lane])
+                .depart(
+                    &mut cursor,
+                    warp.number,
+                    lane,
+                    targets[lane],
+                    sources[lane],
+                    size,
+                    available[lane],
+                )
                 .map_err(|fault| fault.in_lane(lane as u32))?;
             warp.flights[lane].open.push(flight);
         }
@@ -54,23 +66,32 @@ impl Runner<'_> {
             let message = format!("cp.async of {bytes} bytes with {available} in the source");
             return Err(Fault::new(FindingKind::OutOfBounds, message));
         }
-        if available > 0 && source % bytes as u64 != 0 {
+        if available > 0 && !source.is_multiple_of(bytes as u64) {
             let message = format!("cp.async of {bytes} bytes from {source:#x}");
             return Err(Fault::new(FindingKind::Misaligned, message));
         }
         let (mut value, mut at) = (0u128, 0u64);
         while at < available {
             // The largest aligned piece; the rest stays zero.
-            let mut piece = if at == 0 { bytes as u64 } else { 1 << at.trailing_zeros() };
+            let mut piece = if at == 0 {
+                bytes as u64
+            } else {
+                1 << at.trailing_zeros()
+            };
             while piece > available - at {
                 piece /= 2;
             }
-            let part = self.load_global(cursor, warp, lane, source + at, piece as usize, Kind::Read)?;
+            let part =
+                self.load_global(cursor, warp, lane, source + at, piece as usize, Kind::Read)?;
             value |= part << (8 * at);
             at += piece;
         }
         self.shared.depart(offset, bytes);
-        Ok(Flight { target: offset as u32, bytes: bytes as u32, value })
+        Ok(Flight {
+            target: offset as u32,
+            bytes: bytes as u32,
+            value,
+        })
     }
 
     pub(super) fn commit(warp: &mut Warp, active: u32) {
@@ -82,7 +103,12 @@ impl Runner<'_> {
     }
 
     /// Lands all groups but the `pending` latest; with `None` also what no group holds yet.
-    pub(super) fn wait_for_copies(&mut self, warp: &mut Warp, active: u32, pending: Option<u32>) -> Checked<()> {
+    pub(super) fn wait_for_copies(
+        &mut self,
+        warp: &mut Warp,
+        active: u32,
+        pending: Option<u32>,
+    ) -> Checked<()> {
         for lane in of(active) {
             let flights = &mut warp.flights[lane];
             if pending.is_none() {

@@ -38,7 +38,9 @@ impl Runner<'_> {
         let mut left = here;
         while left != 0 {
             let mask = masks[left.trailing_zeros() as usize] as u32;
-            let lanes = of(left).filter(|lane| masks[*lane] as u32 == mask).fold(0, |m, l| m | 1 << l);
+            let lanes = of(left)
+                .filter(|lane| masks[*lane] as u32 == mask)
+                .fold(0, |m, l| m | 1 << l);
             if lanes & !mask != 0 {
                 let outside = (lanes & !mask).trailing_zeros();
                 let message = format!("lane {outside} is not in its own mask {mask:#x}");
@@ -52,7 +54,9 @@ impl Runner<'_> {
             left &= !lanes;
         }
         match op {
-            Op::Shuffle(shuffle) => classes.iter().try_for_each(|c| self.shuffle(warp, shuffle, c.0))?,
+            Op::Shuffle(shuffle) => classes
+                .iter()
+                .try_for_each(|c| self.shuffle(warp, shuffle, c.0))?,
             Op::Vote { mode, d, dp, a, .. } => {
                 for (lanes, _) in classes {
                     let ayes = warp.read_predicate(kernel, *a, lanes)? & lanes;
@@ -68,13 +72,24 @@ impl Runner<'_> {
                     warp.write_predicate(*dp, if truth { !0 } else { 0 }, lanes);
                 }
             }
-            Op::Match { all, d, valid, a, bits, .. } => {
+            Op::Match {
+                all,
+                d,
+                valid,
+                a,
+                bits,
+                ..
+            } => {
                 for (lanes, _) in classes {
-                    let values = warp.read(kernel, *a, lanes)?.map(|v| v & (u64::MAX >> (64 - bits)));
+                    let values = warp
+                        .read(kernel, *a, lanes)?
+                        .map(|v| v & (u64::MAX >> (64 - bits)));
                     match_lanes(warp, &values, lanes, *all, *d, *valid);
                 }
             }
-            Op::Reduce { op, signed, d, a, .. } => {
+            Op::Reduce {
+                op, signed, d, a, ..
+            } => {
                 for (lanes, _) in classes {
                     let values = *warp.read(kernel, *a, lanes)?;
                     let result = reduce(*op, *signed, of(lanes).map(|lane| values[lane] as u32));
@@ -103,7 +118,8 @@ impl Runner<'_> {
         let c = *warp.read(kernel, shuffle.c, lanes)?;
         let (mut out, mut valid, mut unknown): (Row, u32, u32) = ([0; 32], 0, 0);
         for lane in of(lanes) {
-            let (source, inside) = source_lane(shuffle.mode, lane as u32, b[lane] as u32, c[lane] as u32);
+            let (source, inside) =
+                source_lane(shuffle.mode, lane as u32, b[lane] as u32, c[lane] as u32);
             valid |= u32::from(inside) << lane;
             out[lane] = a[source as usize];
             // A lane that does not take part has nothing to give.
@@ -132,11 +148,19 @@ fn source_lane(mode: ShuffleMode, lane: u32, b: u32, c: u32) -> (u32, bool) {
             (source, source <= most)
         }
     };
-    if inside { (source, true) } else { (lane, false) }
+    if inside {
+        (source, true)
+    } else {
+        (lane, false)
+    }
 }
 
 fn match_lanes(warp: &mut Warp, values: &Row, lanes: u32, all: bool, d: Reg, valid: Option<u32>) {
-    let same = |lane: usize| of(lanes).filter(|l| values[*l] == values[lane]).fold(0, |m, l| m | 1 << l);
+    let same = |lane: usize| {
+        of(lanes)
+            .filter(|l| values[*l] == values[lane])
+            .fold(0, |m, l| m | 1 << l)
+    };
     if all {
         let agree = same(lanes.trailing_zeros() as usize) == lanes;
         warp.write(d, &[u64::from(if agree { lanes } else { 0 }); 32], lanes);
@@ -187,7 +211,11 @@ mod tests {
             (Up, 9, 2, 0x1800, (9, false)),
             (Up, 10, 2, 0x1800, (8, true)),
         ] {
-            assert_eq!(source_lane(mode, lane, b, c), expected, "{mode:?} {lane} {b} {c:#x}");
+            assert_eq!(
+                source_lane(mode, lane, b, c),
+                expected,
+                "{mode:?} {lane} {b} {c:#x}"
+            );
         }
     }
 }

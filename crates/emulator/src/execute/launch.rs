@@ -24,7 +24,11 @@ pub struct Checks {
 
 impl Default for Checks {
     fn default() -> Self {
-        Self { races: true, uninitialised: true, counters: true }
+        Self {
+            races: true,
+            uninitialised: true,
+            counters: true,
+        }
     }
 }
 
@@ -114,12 +118,18 @@ pub(crate) fn launch(
     config: &LaunchConfig,
 ) -> Result<LaunchReport, EmulatorError> {
     let refuse = |message: String| {
-        Err(EmulatorError::InvalidLaunch { kernel: kernel.name.clone(), message })
+        Err(EmulatorError::InvalidLaunch {
+            kernel: kernel.name.clone(),
+            message,
+        })
     };
     let threads = config.block.iter().map(|n| u64::from(*n)).product::<u64>();
     let most = u64::from(kernel.max_threads.unwrap_or(1024).min(1024));
     if threads == 0 || threads > most || config.block[2] > 64 {
-        return refuse(format!("{threads} threads per block {:?}, 1 to {most} allowed", config.block));
+        return refuse(format!(
+            "{threads} threads per block {:?}, 1 to {most} allowed",
+            config.block
+        ));
     }
     let [x, y, z] = config.grid;
     if x == 0 || y == 0 || z == 0 || x > i32::MAX as u32 || y > 65535 || z > 65535 {
@@ -127,13 +137,26 @@ pub(crate) fn launch(
     }
     let total_shared = kernel.dynamic_shared + u64::from(config.dynamic_shared);
     if total_shared > MOST_SHARED {
-        return refuse(format!("{total_shared} bytes of shared memory, {MOST_SHARED} allowed"));
+        return refuse(format!(
+            "{total_shared} bytes of shared memory, {MOST_SHARED} allowed"
+        ));
     }
     if parameters.len() != kernel.parameter_bytes {
         let (expected, got) = (kernel.parameter_bytes, parameters.len());
-        return Err(EmulatorError::ParameterBytes { kernel: kernel.name.clone(), expected, got });
+        return Err(EmulatorError::ParameterBytes {
+            kernel: kernel.name.clone(),
+            expected,
+            got,
+        });
     }
-    let launch = Launch { kernel, memory, order, parameters, config, releases: ReleaseTable::default() };
+    let launch = Launch {
+        kernel,
+        memory,
+        order,
+        parameters,
+        config,
+        releases: ReleaseTable::default(),
+    };
     let place = Placement {
         block: [0; 3],
         grid_shape: config.grid,
@@ -146,7 +169,11 @@ pub(crate) fn launch(
 
 impl Launch<'_> {
     fn run(&self, place: Placement) -> LaunchReport {
-        let total = place.grid_shape.iter().map(|n| u64::from(*n)).product::<u64>();
+        let total = place
+            .grid_shape
+            .iter()
+            .map(|n| u64::from(*n))
+            .product::<u64>();
         let (first, last) = match self.config.blocks {
             BlockSelection::All => (total, 0),
             BlockSelection::Ends { first, last } => {
@@ -166,15 +193,25 @@ impl Launch<'_> {
             stride += 1;
         }
         let permuted = |i: u64| {
-            nth(((u128::from(i) * u128::from(stride) + u128::from(start)) % u128::from(count)) as u64)
+            nth(
+                ((u128::from(i) * u128::from(stride) + u128::from(start)) % u128::from(count))
+                    as u64,
+            )
         };
         let machine = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = self.config.threads.unwrap_or(machine).max(1).min(count as usize);
+        let workers = self
+            .config
+            .threads
+            .unwrap_or(machine)
+            .max(1)
+            .min(count as usize);
         let (next, failed) = (AtomicU64::new(0), AtomicUsize::new(0));
         let report = Mutex::new(LaunchReport::default());
         let work = || {
             let warps = place.block_shape.iter().product::<u32>().div_ceil(32);
-            let mut warps: Vec<_> = (0..warps).map(|n| Warp::new(self.kernel, n as usize)).collect();
+            let mut warps: Vec<_> = (0..warps)
+                .map(|n| Warp::new(self.kernel, n as usize))
+                .collect();
             let mut runner = Runner::new(self, place);
             let mut findings = Vec::new();
             while failed.load(Relaxed) < self.config.most_findings {
@@ -198,7 +235,9 @@ impl Launch<'_> {
         }
         let mut report = report.into_inner().unwrap_or_else(|e| e.into_inner());
         report.findings.sort_by_key(|finding| match &finding.place {
-            crate::finding::Place::Kernel { block: [x, y, z], .. } => [*z, *y, *x],
+            crate::finding::Place::Kernel {
+                block: [x, y, z], ..
+            } => [*z, *y, *x],
             crate::finding::Place::Host(_) => [0; 3],
         });
         report

@@ -11,7 +11,11 @@ use crate::ptx::types::Space;
 /// For the lane and the index of the 16-bit half of its register: row and column in 8×8.
 fn place_8x8(lane: usize, half: usize, transposed: bool) -> (usize, usize) {
     let (row, column) = (lane / 4, lane % 4 * 2 + half);
-    if transposed { (column, row) } else { (row, column) }
+    if transposed {
+        (column, row)
+    } else {
+        (row, column)
+    }
 }
 
 /// Row and column of element `i` of the lane's A fragment (16×k), 16-bit elements.
@@ -52,10 +56,16 @@ impl Runner<'_> {
     /// A matrix operation of the whole warp.
     pub(super) fn matrix(&mut self, warp: &mut Warp, op: &Op) -> Checked<()> {
         match op {
-            Op::LoadMatrix { transposed, d, address } => self.load_matrix(warp, *transposed, d, *address),
-            Op::StoreMatrix { transposed, values, address } => {
-                self.store_matrix(warp, *transposed, values, *address)
-            }
+            Op::LoadMatrix {
+                transposed,
+                d,
+                address,
+            } => self.load_matrix(warp, *transposed, d, *address),
+            Op::StoreMatrix {
+                transposed,
+                values,
+                address,
+            } => self.store_matrix(warp, *transposed, values, *address),
             Op::MoveMatrix { d, a } => {
                 let a = *warp.read(self.kernel, *a, !0)?;
                 let mut whole = [[0u16; 8]; 8];
@@ -71,14 +81,32 @@ impl Runner<'_> {
     }
 
     /// Addresses of the rows of matrix `i`: those of lanes 8i to 8i + 7.
-    fn rows_of(&mut self, warp: &Warp, address: Address, count: usize, store: bool) -> Checked<Row> {
-        let used = if count == 4 { !0 } else { (1u32 << (8 * count)) - 1 };
-        let addresses = self.addresses(warp, used, address)?.map(|a| a & 0xffff_ffff);
+    fn rows_of(
+        &mut self,
+        warp: &Warp,
+        address: Address,
+        count: usize,
+        store: bool,
+    ) -> Checked<Row> {
+        let used = if count == 4 {
+            !0
+        } else {
+            (1u32 << (8 * count)) - 1
+        };
+        let addresses = self
+            .addresses(warp, used, address)?
+            .map(|a| a & 0xffff_ffff);
         self.count_access(Space::Shared, &addresses, used, 16, store);
         Ok(addresses)
     }
 
-    fn load_matrix(&mut self, warp: &mut Warp, transposed: bool, d: &[Reg], address: Address) -> Checked<()> {
+    fn load_matrix(
+        &mut self,
+        warp: &mut Warp,
+        transposed: bool,
+        d: &[Reg],
+        address: Address,
+    ) -> Checked<()> {
         let addresses = self.rows_of(warp, address, d.len(), false)?;
         for (i, d) in d.iter().enumerate() {
             let mut whole = [[0u16; 8]; 8];
@@ -94,7 +122,13 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn store_matrix(&mut self, warp: &mut Warp, transposed: bool, values: &[Reg], address: Address) -> Checked<()> {
+    fn store_matrix(
+        &mut self,
+        warp: &mut Warp,
+        transposed: bool,
+        values: &[Reg],
+        address: Address,
+    ) -> Checked<()> {
         let addresses = self.rows_of(warp, address, values.len(), true)?;
         for (i, value) in values.iter().enumerate() {
             let registers = *warp.read(self.kernel, *value, !0)?;
@@ -125,7 +159,11 @@ impl Runner<'_> {
             for (lane, bits) in row.iter().enumerate() {
                 for half in 0..halves {
                     let i = r * halves + half;
-                    let (m, k) = if is_tf32 { place_a_tf32(lane, i) } else { place_a(lane, i) };
+                    let (m, k) = if is_tf32 {
+                        place_a_tf32(lane, i)
+                    } else {
+                        place_a(lane, i)
+                    };
                     a[m][k] = decode(product.element, *bits, half);
                 }
             }
@@ -135,7 +173,11 @@ impl Runner<'_> {
             for (lane, bits) in row.iter().enumerate() {
                 for half in 0..halves {
                     let i = r * halves + half;
-                    let (k, n) = if is_tf32 { place_b_tf32(lane, i) } else { place_b(lane, i) };
+                    let (k, n) = if is_tf32 {
+                        place_b_tf32(lane, i)
+                    } else {
+                        place_b(lane, i)
+                    };
                     b[k][n] = decode(product.element, *bits, half);
                 }
             }
@@ -206,7 +248,11 @@ mod tests {
         for lane in 0..32 {
             let (group, thread) = (lane / 4, lane % 4);
             for i in 0..8 {
-                let row = if i < 2 || (4..6).contains(&i) { group } else { group + 8 };
+                let row = if i < 2 || (4..6).contains(&i) {
+                    group
+                } else {
+                    group + 8
+                };
                 let column = thread * 2 + (i & 1) + if i < 4 { 0 } else { 8 };
                 assert_eq!(place_a(lane, i), (row, column), "a{i} of lane {lane}");
             }
@@ -214,10 +260,18 @@ mod tests {
                 let row = thread * 2 + (i & 1) + if i < 2 { 0 } else { 8 };
                 assert_eq!(place_b(lane, i), (row, group), "b{i} of lane {lane}");
                 let row = if i < 2 { group } else { group + 8 };
-                assert_eq!(place_c(lane, i), (row, thread * 2 + (i & 1)), "c{i} of lane {lane}");
+                assert_eq!(
+                    place_c(lane, i),
+                    (row, thread * 2 + (i & 1)),
+                    "c{i} of lane {lane}"
+                );
                 let row = if i == 0 || i == 2 { group } else { group + 8 };
                 let column = if i < 2 { thread } else { thread + 4 };
-                assert_eq!(place_a_tf32(lane, i), (row, column), "tf32 a{i} of lane {lane}");
+                assert_eq!(
+                    place_a_tf32(lane, i),
+                    (row, column),
+                    "tf32 a{i} of lane {lane}"
+                );
             }
             assert_eq!(place_b_tf32(lane, 0), (thread, group));
             assert_eq!(place_b_tf32(lane, 1), (thread + 4, group));

@@ -12,5 +12,5 @@ mod release;
 mod step;
 mod warp;
 
-pub use launch::{BlockSelection, Checks, LaunchConfig, LaunchReport};
 pub(crate) use launch::launch;
+pub use launch::{BlockSelection, Checks, LaunchConfig, LaunchReport};

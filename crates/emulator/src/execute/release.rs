@@ -69,6 +69,9 @@ impl ReleaseTable {
             return None;
         }
         let table = self.by_address.lock().unwrap_or_else(|e| e.into_inner());
-        table.get(&address).filter(|found| !found.is_empty()).map(|found| Arc::new(found.clone()))
+        table
+            .get(&address)
+            .filter(|found| !found.is_empty())
+            .map(|found| Arc::new(found.clone()))
     }
 }

@@ -65,7 +65,14 @@ impl Runner<'_> {
 
     /// Runs lanes that are together until they split, meet others or the turn is over; whether
     /// the turn must end.
-    fn run_group(&mut self, warp: &mut Warp, group: u32, mut pc: u32, others: u32, end: u64) -> Checked<bool> {
+    fn run_group(
+        &mut self,
+        warp: &mut Warp,
+        group: u32,
+        mut pc: u32,
+        others: u32,
+        end: u64,
+    ) -> Checked<bool> {
         let kernel = self.kernel;
         loop {
             if pc >= others || warp.instructions >= end {
@@ -128,15 +135,29 @@ impl Runner<'_> {
     ) -> Checked<Next> {
         let kernel = self.kernel;
         match &instruction.op {
-            Op::Lanes { function, d, inputs } => {
+            Op::Lanes {
+                function,
+                d,
+                inputs,
+            } => {
                 let result = {
                     let row = |i: usize| warp.read(kernel, inputs[i], active);
                     function(&[row(0)?, row(1)?, row(2)?, row(3)?])
                 };
                 warp.write(*d, &result, active);
             }
-            Op::Compare { function, d, other, a, b, with } => {
-                let truth = function(warp.read(kernel, *a, active)?, warp.read(kernel, *b, active)?);
+            Op::Compare {
+                function,
+                d,
+                other,
+                a,
+                b,
+                with,
+            } => {
+                let truth = function(
+                    warp.read(kernel, *a, active)?,
+                    warp.read(kernel, *b, active)?,
+                );
                 let with = match with {
                     None => None,
                     Some((logic, p)) => Some((*logic, warp.read_predicate(kernel, *p, active)?)),
@@ -184,14 +205,29 @@ impl Runner<'_> {
                     warp.write(*part, &row, active);
                 }
             }
-            Op::Carry { bits, d, a, b, carry_in, carry_out, subtract } => {
-                let (a, b) = (*warp.read(kernel, *a, active)?, *warp.read(kernel, *b, active)?);
+            Op::Carry {
+                bits,
+                d,
+                a,
+                b,
+                carry_in,
+                carry_out,
+                subtract,
+            } => {
+                let (a, b) = (
+                    *warp.read(kernel, *a, active)?,
+                    *warp.read(kernel, *b, active)?,
+                );
                 let mask = u64::MAX >> (64 - bits);
                 let mut row: Row = [0; 32];
                 for lane in of(active) {
                     let carry = u128::from(*carry_in && warp.carry >> lane & 1 == 1);
                     let (a, b) = (u128::from(a[lane]), u128::from(b[lane]));
-                    let sum = if *subtract { a.wrapping_sub(b).wrapping_sub(carry) } else { a + b + carry };
+                    let sum = if *subtract {
+                        a.wrapping_sub(b).wrapping_sub(carry)
+                    } else {
+                        a + b + carry
+                    };
                     row[lane] = sum as u64 & mask;
                     if *carry_out {
                         let bit = (sum >> bits & 1) as u32;
@@ -216,14 +252,32 @@ impl Runner<'_> {
                 let truth = (0..32).fold(0, |all, i| all | u32::from(inside(a[i])) << i);
                 warp.write_predicate(*d, truth, active);
             }
-            Op::Load { space, ty, ordering, d, widths, address } => {
+            Op::Load {
+                space,
+                ty,
+                ordering,
+                d,
+                widths,
+                address,
+            } => {
                 self.load(warp, active, (*space, *ty, *ordering), d, *widths, *address)?;
             }
-            Op::Store { space, ty, ordering, values, address } => {
+            Op::Store {
+                space,
+                ty,
+                ordering,
+                values,
+                address,
+            } => {
                 self.store(warp, active, (*space, *ty, *ordering), values, *address)?;
             }
             Op::Atomic(access) => self.atomic(warp, active, access)?,
-            Op::CopyAsync { target, source, bytes, available } => {
+            Op::CopyAsync {
+                target,
+                source,
+                bytes,
+                available,
+            } => {
                 self.copy_async(warp, active, *target, *source, *bytes, *available)?;
             }
             Op::CopyCommit => Self::commit(warp, active),
@@ -266,7 +320,12 @@ impl Runner<'_> {
                 warp.jump(group & !active, pc + 1);
                 return Ok(Next::Regroup);
             }
-            Op::Barrier { id, threads, arrive, reduce } => {
+            Op::Barrier {
+                id,
+                threads,
+                arrive,
+                reduce,
+            } => {
                 warp.jump(group & !active, pc + 1);
                 self.barrier(warp, active, pc, (*id, *threads, *arrive, *reduce))?;
                 return Ok(if *arrive { Next::Yield } else { Next::Regroup });

@@ -86,8 +86,12 @@ impl Warp {
         self.predicates_defined.fill(0);
         self.pc = [0; 32];
         (self.waiting, self.waits_at, self.parked) = (0, None, 0);
-        self.local.iter_mut().for_each(|memory| memory.reset(memory.len()));
-        self.flights.iter_mut().for_each(|flights| *flights = Flights::default());
+        self.local
+            .iter_mut()
+            .for_each(|memory| memory.reset(memory.len()));
+        self.flights
+            .iter_mut()
+            .for_each(|flights| *flights = Flights::default());
         self.instructions = 0;
         for (special, reg) in &kernel.specials {
             let row = reg.0 as usize;
@@ -104,7 +108,10 @@ impl Warp {
         }
         let row = reg.0 as usize;
         if lanes & !self.defined[row] != 0 {
-            return Err(unset(&kernel.register_names[row], lanes & !self.defined[row]));
+            return Err(unset(
+                &kernel.register_names[row],
+                lanes & !self.defined[row],
+            ));
         }
         Ok(&self.rows[row])
     }
@@ -170,7 +177,11 @@ impl Warp {
 #[cold]
 fn unset(name: &str, lanes: u32) -> Box<Fault> {
     let lane = lanes.trailing_zeros();
-    Fault::new(FindingKind::UnsetRegister, format!("{name} is read before it is set")).in_lane(lane)
+    Fault::new(
+        FindingKind::UnsetRegister,
+        format!("{name} is read before it is set"),
+    )
+    .in_lane(lane)
 }
 
 /// The lanes of a mask.
@@ -220,8 +231,8 @@ impl Placement {
             Special::Warps => [u64::from(threads.div_ceil(32)); 32],
             Special::MaskEqual => by_lane(&|lane| 1 << lane),
             Special::MaskLess => by_lane(&|lane| (1 << lane) - 1),
-            Special::MaskLessEqual => by_lane(&|lane| (1 << lane) - 1 | 1 << lane),
-            Special::MaskGreater => by_lane(&|lane| !((1 << lane) - 1 | 1 << lane)),
+            Special::MaskLessEqual => by_lane(&|lane| ((1 << lane) - 1) | (1 << lane)),
+            Special::MaskGreater => by_lane(&|lane| !(((1 << lane) - 1) | (1 << lane))),
             Special::MaskGreaterEqual => by_lane(&|lane| !((1 << lane) - 1)),
             Special::DynamicShared => [u64::from(self.dynamic_shared); 32],
             Special::TotalShared => [u64::from(self.total_shared); 32],

@@ -1,7 +1,7 @@
 //! Approximate functions. PTX gives error bounds, not values; here the nearest `f32` (of the
 //! result in `f64`, or the C library's where that is within one unit in the last place) stands
 //! for them, so a tolerance must leave room for the bounds, which the README lists.
-use super::float::flush;
+use super::float::{canonical, flush};
 use super::{LaneFn, Resolved, lanes};
 use crate::decode::Modifiers;
 use crate::ptx::types::ScalarType::*;
@@ -12,17 +12,12 @@ macro_rules! flavours {
         if $ftz {
             lanes!(|$a: f32| {
                 let $a = flush($a);
-                nan(flush($e))
+                canonical(flush($e))
             })
         } else {
-            lanes!(|$a: f32| nan($e))
+            lanes!(|$a: f32| canonical($e))
         }
     };
-}
-
-#[inline(always)]
-fn nan(value: f32) -> f32 {
-    if value.is_nan() { f32::from_bits(0x7fff_ffff) } else { value }
 }
 
 pub(super) fn resolve(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolved> {

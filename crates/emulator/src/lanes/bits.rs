@@ -10,11 +10,23 @@ fn bit_field_extract(a: u64, position: u64, length: u64, bits: u64, signed: bool
     }
     let bit = |i: u64| if i < 64 { a >> i & 1 } else { 0 };
     // The field's own top bit, or the value's where the field reaches past it.
-    let fill = if signed { bit((position + length - 1).min(bits - 1)) } else { 0 };
+    let fill = if signed {
+        bit((position + length - 1).min(bits - 1))
+    } else {
+        0
+    };
     let available = bits.saturating_sub(position).min(length);
     let mask = |n: u64| if n >= 64 { !0 } else { (1u64 << n) - 1 };
-    let field = if available == 0 { 0 } else { a >> position & mask(available) };
-    let extension = if fill == 1 { mask(bits) & !mask(available) } else { 0 };
+    let field = if available == 0 {
+        0
+    } else {
+        a >> position & mask(available)
+    };
+    let extension = if fill == 1 {
+        mask(bits) & !mask(available)
+    } else {
+        0
+    };
     field | extension
 }
 
@@ -33,7 +45,11 @@ fn permute(a: u32, b: u32, selector: u32) -> u32 {
     (0..4).fold(0, |out, i| {
         let choice = selector >> (4 * i) & 0xf;
         let byte = (bytes >> (8 * (choice & 7))) as u8;
-        let value = if choice & 8 != 0 { ((byte as i8) >> 7) as u8 } else { byte };
+        let value = if choice & 8 != 0 {
+            ((byte as i8) >> 7) as u8
+        } else {
+            byte
+        };
         out | u32::from(value) << (8 * i)
     })
 }
@@ -47,7 +63,11 @@ fn look_up(a: u32, b: u32, c: u32, table: u32) -> u32 {
 
 fn sign_fill_position(value: i64, bits: u32) -> u32 {
     let magnitude = if value < 0 { !value } else { value } as u64;
-    let magnitude = if bits == 32 { magnitude & 0xffff_ffff } else { magnitude };
+    let magnitude = if bits == 32 {
+        magnitude & 0xffff_ffff
+    } else {
+        magnitude
+    };
     63u32.wrapping_sub(magnitude.leading_zeros())
 }
 
@@ -121,12 +141,16 @@ pub(super) fn resolve(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolve
         }
         "bmsk" if ty == B32 => {
             modifiers.take("clamp").then_some(())?;
-            plain(lanes!(|a: u64, b: u64| bit_field_insert(!0, 0, a.min(255), b.min(255), 32)), 2)
+            plain(
+                lanes!(|a: u64, b: u64| bit_field_insert(!0, 0, a.min(255), b.min(255), 32)),
+                2,
+            )
         }
         "prmt" if ty == B32 => plain(lanes!(|a: u32, b: u32, c: u32| permute(a, b, c)), 3),
-        "lop3" if ty == B32 => {
-            plain(lanes!(|a: u32, b: u32, c: u32, d: u32| look_up(a, b, c, d)), 4)
-        }
+        "lop3" if ty == B32 => plain(
+            lanes!(|a: u32, b: u32, c: u32, d: u32| look_up(a, b, c, d)),
+            4,
+        ),
         "popc" => match ty {
             B32 => plain(lanes!(|a: u32| a.count_ones()), 1),
             B64 => plain(lanes!(|a: u64| a.count_ones()), 1),

@@ -33,9 +33,21 @@ const ROUNDINGS: [Rounding; 5] = [
 
 impl Conversion {
     fn pack(self) -> u64 {
-        let rounding = ROUNDINGS.iter().position(|r| *r == self.rounding).unwrap_or(0) as u64;
-        let flags = [self.integral, self.saturate, self.flush, self.relu, self.finite];
-        let flags = flags.iter().enumerate().fold(0, |all, (i, on)| all | u64::from(*on) << i);
+        let rounding = ROUNDINGS
+            .iter()
+            .position(|r| *r == self.rounding)
+            .unwrap_or(0) as u64;
+        let flags = [
+            self.integral,
+            self.saturate,
+            self.flush,
+            self.relu,
+            self.finite,
+        ];
+        let flags = flags
+            .iter()
+            .enumerate()
+            .fold(0, |all, (i, on)| all | u64::from(*on) << i);
         u64::from(self.to.code()) | u64::from(self.from.code()) << 8 | rounding << 16 | flags << 24
     }
 
@@ -104,7 +116,11 @@ fn to_integer(value: Exact, c: Conversion) -> u64 {
     };
     // A narrow signed result is extended to the 16 bits of the smallest register.
     let bits = if c.to == S8 { 16 } else { c.to.bits() };
-    if bits == 64 { result as u64 } else { result as u64 & ((1 << bits) - 1) }
+    if bits == 64 {
+        result as u64
+    } else {
+        result as u64 & ((1 << bits) - 1)
+    }
 }
 
 fn to_float(value: Exact, c: Conversion) -> u64 {
@@ -119,10 +135,20 @@ fn to_float(value: Exact, c: Conversion) -> u64 {
     if c.relu && value < 0.0 {
         value = 0.0;
     }
-    let clamp = |value: f64, most: f64| if c.finite { value.clamp(-most, most) } else { value };
+    let clamp = |value: f64, most: f64| {
+        if c.finite {
+            value.clamp(-most, most)
+        } else {
+            value
+        }
+    };
     match c.to {
-        F16 => Binary16::from_f64(clamp(value, rounding::F16.max), c.rounding).0.into(),
-        BF16 => Brain16::from_f64(clamp(value, rounding::BF16.max), c.rounding).0.into(),
+        F16 => Binary16::from_f64(clamp(value, rounding::F16.max), c.rounding)
+            .0
+            .into(),
+        BF16 => Brain16::from_f64(clamp(value, rounding::BF16.max), c.rounding)
+            .0
+            .into(),
         F64 => value.to_bits(),
         _ if value.is_nan() => 0x7fff_ffff,
         TF32 => {
@@ -143,7 +169,11 @@ fn convert(a: u64, b: u64, code: u64) -> u64 {
         BF16x2 => BF16,
         _ => {
             let value = exact(a, c.from, c.flush);
-            return if c.to.is_float() { to_float(value, c) } else { to_integer(value, c) };
+            return if c.to.is_float() {
+                to_float(value, c)
+            } else {
+                to_integer(value, c)
+            };
         }
     };
     let one = Conversion { to: half, ..c };

@@ -9,17 +9,23 @@ use crate::ptx::types::ScalarType::*;
 /// The NaN that `f32` arithmetic returns.
 const NAN: f32 = f32::from_bits(0x7fff_ffff);
 
-/// Makes every NaN the canonical one.
+/// Makes every NaN the canonical one. By bits: the compiler may take any NaN for any other.
 #[inline(always)]
-fn canonical(value: f32) -> f32 {
-    if value.is_nan() { NAN } else { value }
+pub(super) fn canonical(value: f32) -> f32 {
+    let bits = value.to_bits();
+    let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
+    f32::from_bits(if is_nan { 0x7fff_ffff } else { bits })
 }
 
 /// Subnormals become zero of the same sign.
 #[inline(always)]
 pub(super) fn flush(value: f32) -> f32 {
     let is_small = value.abs() < f32::MIN_POSITIVE;
-    if is_small { f32::from_bits(value.to_bits() & 0x8000_0000) } else { value }
+    if is_small {
+        f32::from_bits(value.to_bits() & 0x8000_0000)
+    } else {
+        value
+    }
 }
 
 /// Clamped to `[0, 1]`; NaN becomes zero.
@@ -131,7 +137,10 @@ fn single(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolved> {
                 "sub" => plain(directed!(rounding, ftz, sat, |a, b| sum_to_odd(a, -b)), 2),
                 "mul" => plain(directed!(rounding, ftz, sat, |a, b| a * b), 2),
                 _ if nearest => plain(flavours!(ftz, sat, |a, b, c| a.mul_add(b, c)), 3),
-                _ => plain(directed!(rounding, ftz, sat, |a, b, c| fused_to_odd(a, b, c)), 3),
+                _ => plain(
+                    directed!(rounding, ftz, sat, |a, b, c| fused_to_odd(a, b, c)),
+                    3,
+                ),
             }
         }
         // `.approx` and `.full` have an error bound, not a value: the nearest stands for them.
@@ -142,7 +151,10 @@ fn single(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolved> {
             if rounding == Rounding::Nearest {
                 return plain(flavours!(ftz, false, |a, b| a / b), 2);
             }
-            plain(directed!(rounding, ftz, false, |a, b| quotient_to_odd(a, b)), 2)
+            plain(
+                directed!(rounding, ftz, false, |a, b| quotient_to_odd(a, b)),
+                2,
+            )
         }
         "sqrt" | "rcp" => {
             modifiers.take("approx");
@@ -150,9 +162,15 @@ fn single(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolved> {
             let (ftz, nearest) = (modifiers.take("ftz"), rounding == Rounding::Nearest);
             match opcode {
                 "sqrt" if nearest => plain(flavours!(ftz, false, |a| a.sqrt()), 1),
-                "sqrt" => plain(directed!(rounding, ftz, false, |a| square_root_to_odd(a)), 1),
+                "sqrt" => plain(
+                    directed!(rounding, ftz, false, |a| square_root_to_odd(a)),
+                    1,
+                ),
                 _ if nearest => plain(flavours!(ftz, false, |a| 1.0 / a), 1),
-                _ => plain(directed!(rounding, ftz, false, |a| quotient_to_odd(1.0, a)), 1),
+                _ => plain(
+                    directed!(rounding, ftz, false, |a| quotient_to_odd(1.0, a)),
+                    1,
+                ),
             }
         }
         "neg" if modifiers.take("ftz") => plain(lanes!(|a: f32| -flush(a)), 1),
@@ -176,7 +194,11 @@ fn single(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolved> {
 
 #[inline(always)]
 fn nan_of(a: f32, b: f32, otherwise: f32) -> f32 {
-    if a.is_nan() || b.is_nan() { NAN } else { otherwise }
+    if a.is_nan() || b.is_nan() {
+        NAN
+    } else {
+        otherwise
+    }
 }
 
 fn double(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolved> {
@@ -245,7 +267,11 @@ fn sum64(a: f64, b: f64, rounding: Rounding) -> f64 {
     let from_b = sum - a;
     let error = (a - (sum - from_b)) + (b - from_b);
     let cancelled = sum == 0.0 && a != 0.0 && rounding == Rounding::Down;
-    if cancelled { -0.0 } else { step(sum, error, rounding) }
+    if cancelled {
+        -0.0
+    } else {
+        step(sum, error, rounding)
+    }
 }
 
 fn product64(a: f64, b: f64, rounding: Rounding) -> f64 {

@@ -196,7 +196,12 @@ pub(super) fn tanh<H: Half>(a: H) -> H {
 #[inline(always)]
 fn pair<H: Half>(f: impl Fn(H, H, H) -> H, a: u32, b: u32, c: u32) -> u32 {
     let low = f(H::of(a as u16), H::of(b as u16), H::of(c as u16)).raw();
-    let high = f(H::of((a >> 16) as u16), H::of((b >> 16) as u16), H::of((c >> 16) as u16)).raw();
+    let high = f(
+        H::of((a >> 16) as u16),
+        H::of((b >> 16) as u16),
+        H::of((c >> 16) as u16),
+    )
+    .raw();
     u32::from(low) | u32::from(high) << 16
 }
 
@@ -206,16 +211,38 @@ macro_rules! halves {
         match $ty {
             ScalarType::F16 => {
                 type H = Binary16;
-                Resolved::new(lanes!(|$a: H, $b: H, $c: H| { let _ = ($b, $c); $e }), $inputs, 16)
+                Resolved::new(
+                    lanes!(|$a: H, $b: H, $c: H| {
+                        let _ = ($b, $c);
+                        $e
+                    }),
+                    $inputs,
+                    16,
+                )
             }
             ScalarType::BF16 => {
                 type H = Brain16;
-                Resolved::new(lanes!(|$a: H, $b: H, $c: H| { let _ = ($b, $c); $e }), $inputs, 16)
+                Resolved::new(
+                    lanes!(|$a: H, $b: H, $c: H| {
+                        let _ = ($b, $c);
+                        $e
+                    }),
+                    $inputs,
+                    16,
+                )
             }
             ScalarType::F16x2 => {
                 type H = Binary16;
                 Resolved::new(
-                    lanes!(|a: u32, b: u32, c: u32| pair::<H>(|$a, $b, $c| { let _ = ($b, $c); $e }, a, b, c)),
+                    lanes!(|a: u32, b: u32, c: u32| pair::<H>(
+                        |$a, $b, $c| {
+                            let _ = ($b, $c);
+                            $e
+                        },
+                        a,
+                        b,
+                        c
+                    )),
                     $inputs,
                     32,
                 )
@@ -223,7 +250,15 @@ macro_rules! halves {
             ScalarType::BF16x2 => {
                 type H = Brain16;
                 Resolved::new(
-                    lanes!(|a: u32, b: u32, c: u32| pair::<H>(|$a, $b, $c| { let _ = ($b, $c); $e }, a, b, c)),
+                    lanes!(|a: u32, b: u32, c: u32| pair::<H>(
+                        |$a, $b, $c| {
+                            let _ = ($b, $c);
+                            $e
+                        },
+                        a,
+                        b,
+                        c
+                    )),
                     $inputs,
                     32,
                 )
@@ -302,8 +337,14 @@ mod tests {
         for raw in 0..=u16::MAX {
             let half = Brain16(raw);
             let is_nan = raw & 0x7fff > 0x7f80;
-            assert_eq!(Brain16::from_f64(half.wide(), Rounding::Nearest).0, if is_nan { NAN } else { raw });
-            assert_eq!(Brain16::from_f32(half.to_f32()).0, if is_nan { NAN } else { raw });
+            assert_eq!(
+                Brain16::from_f64(half.wide(), Rounding::Nearest).0,
+                if is_nan { NAN } else { raw }
+            );
+            assert_eq!(
+                Brain16::from_f32(half.to_f32()).0,
+                if is_nan { NAN } else { raw }
+            );
         }
     }
 

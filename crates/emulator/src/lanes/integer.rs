@@ -21,12 +21,12 @@ macro_rules! integers {
 /// Upper half of a product, per type, as PTX calls `.hi`.
 fn multiply_high(ty: ScalarType) -> Option<LaneFn> {
     Some(match ty {
-        U16 => lanes!(|a: u16, b: u16| (u32::from(a) * u32::from(b) >> 16) as u16),
-        S16 => lanes!(|a: i16, b: i16| (i32::from(a) * i32::from(b) >> 16) as i16),
-        U32 => lanes!(|a: u32, b: u32| (u64::from(a) * u64::from(b) >> 32) as u32),
-        S32 => lanes!(|a: i32, b: i32| (i64::from(a) * i64::from(b) >> 32) as i32),
-        U64 => lanes!(|a: u64, b: u64| (u128::from(a) * u128::from(b) >> 64) as u64),
-        S64 => lanes!(|a: i64, b: i64| (i128::from(a) * i128::from(b) >> 64) as i64),
+        U16 => lanes!(|a: u16, b: u16| ((u32::from(a) * u32::from(b)) >> 16) as u16),
+        S16 => lanes!(|a: i16, b: i16| ((i32::from(a) * i32::from(b)) >> 16) as i16),
+        U32 => lanes!(|a: u32, b: u32| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+        S32 => lanes!(|a: i32, b: i32| ((i64::from(a) * i64::from(b)) >> 32) as i32),
+        U64 => lanes!(|a: u64, b: u64| ((u128::from(a) * u128::from(b)) >> 64) as u64),
+        S64 => lanes!(|a: i64, b: i64| ((i128::from(a) * i128::from(b)) >> 64) as i64),
         _ => return None,
     })
 }
@@ -34,16 +34,16 @@ fn multiply_high(ty: ScalarType) -> Option<LaneFn> {
 fn multiply_add_high(ty: ScalarType) -> Option<LaneFn> {
     Some(match ty {
         U32 => lanes!(|a: u32, b: u32, c: u32| {
-            ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c)
+            (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)
         }),
         S32 => lanes!(|a: i32, b: i32, c: i32| {
-            ((i64::from(a) * i64::from(b) >> 32) as i32).wrapping_add(c)
+            (((i64::from(a) * i64::from(b)) >> 32) as i32).wrapping_add(c)
         }),
         U64 => lanes!(|a: u64, b: u64, c: u64| {
-            ((u128::from(a) * u128::from(b) >> 64) as u64).wrapping_add(c)
+            (((u128::from(a) * u128::from(b)) >> 64) as u64).wrapping_add(c)
         }),
         S64 => lanes!(|a: i64, b: i64, c: i64| {
-            ((i128::from(a) * i128::from(b) >> 64) as i64).wrapping_add(c)
+            (((i128::from(a) * i128::from(b)) >> 64) as i64).wrapping_add(c)
         }),
         _ => return None,
     })
@@ -64,7 +64,11 @@ fn multiply_wide(ty: ScalarType) -> Option<LaneFn> {
 fn dot_bytes(a: u32, b: u32, c: u32, signed: (bool, bool)) -> u32 {
     let byte = |v: u32, i: u32, signed: bool| {
         let raw = (v >> (8 * i)) as u8;
-        if signed { i32::from(raw as i8) } else { i32::from(raw) }
+        if signed {
+            i32::from(raw as i8)
+        } else {
+            i32::from(raw)
+        }
     };
     (0..4).fold(c, |sum, i| {
         sum.wrapping_add((byte(a, i, signed.0) * byte(b, i, signed.1)) as u32)
@@ -92,18 +96,27 @@ pub(super) fn resolve(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolve
         }
         "mul" if modifiers.take("hi") => (multiply_high(ty)?, 2),
         "mul" if modifiers.take("wide") => (multiply_wide(ty)?, 2),
-        "mad" if modifiers.take("lo") => {
-            (integers!(ty, |a, b, c| T::wrapping_mul(a, b).wrapping_add(c))?, 3)
-        }
+        "mad" if modifiers.take("lo") => (
+            integers!(ty, |a, b, c| T::wrapping_mul(a, b).wrapping_add(c))?,
+            3,
+        ),
         "mad" if modifiers.take("hi") => (multiply_add_high(ty)?, 3),
         "mad" if modifiers.take("wide") => {
             return Resolved::new(multiply_wide(ty)?, 3, bits).map(|r| r.width(2, bits * 2));
         }
         // The quotient by zero is unspecified: all ones, as current processors give.
-        "div" => {
-            (integers!(ty, |a, b| if b == 0 { !(0 as T) } else { T::wrapping_div(a, b) })?, 2)
-        }
-        "rem" => (integers!(ty, |a, b| if b == 0 { a } else { T::wrapping_rem(a, b) })?, 2),
+        "div" => (
+            integers!(ty, |a, b| if b == 0 {
+                !(0 as T)
+            } else {
+                T::wrapping_div(a, b)
+            })?,
+            2,
+        ),
+        "rem" => (
+            integers!(ty, |a, b| if b == 0 { a } else { T::wrapping_rem(a, b) })?,
+            2,
+        ),
         "min" => (integers!(ty, |a, b| T::min(a, b))?, 2),
         "max" => (integers!(ty, |a, b| T::max(a, b))?, 2),
         "neg" => (integers!(ty, |a| (0 as T).wrapping_sub(a))?, 1),
@@ -114,15 +127,33 @@ pub(super) fn resolve(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolve
             _ => return None,
         },
         "sad" => match ty {
-            U32 => (lanes!(|a: u32, b: u32, c: u32| c.wrapping_add(a.abs_diff(b))), 3),
-            S32 => (lanes!(|a: i32, b: i32, c: u32| c.wrapping_add(a.abs_diff(b))), 3),
+            U32 => (
+                lanes!(|a: u32, b: u32, c: u32| c.wrapping_add(a.abs_diff(b))),
+                3,
+            ),
+            S32 => (
+                lanes!(|a: i32, b: i32, c: u32| c.wrapping_add(a.abs_diff(b))),
+                3,
+            ),
             _ => return None,
         },
         "dp4a" => match modifiers.types() {
-            [U32, U32] => (lanes!(|a: u32, b: u32, c: u32| dot_bytes(a, b, c, (false, false))), 3),
-            [U32, S32] => (lanes!(|a: u32, b: u32, c: u32| dot_bytes(a, b, c, (false, true))), 3),
-            [S32, U32] => (lanes!(|a: u32, b: u32, c: u32| dot_bytes(a, b, c, (true, false))), 3),
-            [S32, S32] => (lanes!(|a: u32, b: u32, c: u32| dot_bytes(a, b, c, (true, true))), 3),
+            [U32, U32] => (
+                lanes!(|a: u32, b: u32, c: u32| dot_bytes(a, b, c, (false, false))),
+                3,
+            ),
+            [U32, S32] => (
+                lanes!(|a: u32, b: u32, c: u32| dot_bytes(a, b, c, (false, true))),
+                3,
+            ),
+            [S32, U32] => (
+                lanes!(|a: u32, b: u32, c: u32| dot_bytes(a, b, c, (true, false))),
+                3,
+            ),
+            [S32, S32] => (
+                lanes!(|a: u32, b: u32, c: u32| dot_bytes(a, b, c, (true, true))),
+                3,
+            ),
             _ => return None,
         },
         _ => return None,

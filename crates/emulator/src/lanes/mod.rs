@@ -46,7 +46,9 @@ macro_rules! integer_bits {
         }
     )*};
 }
-integer_bits!(u8 as u8, i8 as u8, u16 as u16, i16 as u16, u32 as u32, i32 as u32, u64 as u64, i64 as u64);
+integer_bits!(
+    u8 as u8, i8 as u8, u16 as u16, i16 as u16, u32 as u32, i32 as u32, u64 as u64, i64 as u64
+);
 
 impl Bits for f32 {
     #[inline(always)]
@@ -107,7 +109,12 @@ pub(crate) struct Resolved {
 
 impl Resolved {
     pub(crate) fn new(function: LaneFn, inputs: usize, bits: u32) -> Option<Self> {
-        Some(Self { function, inputs, widths: [bits; 4], constant: None })
+        Some(Self {
+            function,
+            inputs,
+            widths: [bits; 4],
+            constant: None,
+        })
     }
 
     pub(crate) fn constant(mut self, value: u64) -> Self {

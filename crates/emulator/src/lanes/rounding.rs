@@ -30,13 +30,26 @@ pub(crate) struct Format {
     pub max: f64,
 }
 
-pub(crate) const F32: Format =
-    Format { precision: 24, least_exponent: -126, max: f32::MAX as f64 };
-pub(crate) const TF32: Format =
-    Format { precision: 11, least_exponent: -126, max: 3.401_162_134_214_653e38 };
-pub(crate) const BF16: Format =
-    Format { precision: 8, least_exponent: -126, max: 3.389_531_389_251_535_5e38 };
-pub(crate) const F16: Format = Format { precision: 11, least_exponent: -14, max: 65504.0 };
+pub(crate) const F32: Format = Format {
+    precision: 24,
+    least_exponent: -126,
+    max: f32::MAX as f64,
+};
+pub(crate) const TF32: Format = Format {
+    precision: 11,
+    least_exponent: -126,
+    max: 3.401_162_134_214_653e38,
+};
+pub(crate) const BF16: Format = Format {
+    precision: 8,
+    least_exponent: -126,
+    max: 3.389_531_389_251_535_5e38,
+};
+pub(crate) const F16: Format = Format {
+    precision: 11,
+    least_exponent: -14,
+    max: 65504.0,
+};
 
 /// The exact sum `a + b`, rounded to odd.
 pub(crate) fn sum_to_odd(a: f64, b: f64) -> f64 {
@@ -63,7 +76,11 @@ pub(crate) fn to_odd(nearest: f64, error: f64) -> f64 {
 pub(crate) fn fused_to_odd(a: f64, b: f64, c: f64) -> f64 {
     let product = a * b;
     // An exact zero keeps the sign that IEEE 754 gives the sum.
-    if product == 0.0 || c == 0.0 { product + c } else { sum_to_odd(product, c) }
+    if product == 0.0 || c == 0.0 {
+        product + c
+    } else {
+        sum_to_odd(product, c)
+    }
 }
 
 /// Quotient rounded to odd.
@@ -146,7 +163,11 @@ mod tests {
             (-half_way, NearestAway, -above),
             (f64::from_bits(half_way.to_bits() + 1), Nearest, above),
         ] {
-            assert_eq!(BF16.round(value, rounding), expected, "{value:e} {rounding:?}");
+            assert_eq!(
+                BF16.round(value, rounding),
+                expected,
+                "{value:e} {rounding:?}"
+            );
         }
     }
 

@@ -73,21 +73,47 @@ impl Access {
         let stamp = self.stamp.max(earlier.stamp);
         let operation = self.operation.max(earlier.operation);
         if self.operation != earlier.operation || earlier.scope == Scope::Operations {
-            return Access { operation, scope: Scope::Operations, ..self };
+            return Access {
+                operation,
+                scope: Scope::Operations,
+                ..self
+            };
         }
         if self.block != earlier.block || earlier.scope == Scope::Blocks {
-            return Access { scope: Scope::Blocks, ..self };
+            return Access {
+                scope: Scope::Blocks,
+                ..self
+            };
         }
         if earlier.scope == Scope::Lanes && earlier.warp == self.warp {
-            return Access { mask: self.mask | earlier.mask, stamp, ..self };
+            return Access {
+                mask: self.mask | earlier.mask,
+                stamp,
+                ..self
+            };
         }
-        let warps = |a: Access| if a.scope == Scope::Lanes { 1 << a.warp } else { a.mask };
-        Access { scope: Scope::Warps, mask: warps(self) | warps(earlier), stamp, ..self }
+        let warps = |a: Access| {
+            if a.scope == Scope::Lanes {
+                1 << a.warp
+            } else {
+                a.mask
+            }
+        };
+        Access {
+            scope: Scope::Warps,
+            mask: warps(self) | warps(earlier),
+            stamp,
+            ..self
+        }
     }
 
     /// The threads in words, for findings.
     pub(crate) fn describe(&self) -> String {
-        let line = if self.line == 0 { String::new() } else { format!(" (PTX line {})", self.line) };
+        let line = if self.line == 0 {
+            String::new()
+        } else {
+            format!(" (PTX line {})", self.line)
+        };
         let who = match self.scope {
             Scope::Lanes if self.mask.count_ones() == 1 => {
                 let thread = u32::from(self.warp) * 32 + self.mask.trailing_zeros();
@@ -111,7 +137,15 @@ mod tests {
 
     fn by(block: u32, warp: u8, lane: u32) -> Access {
         let mask = 1 << lane;
-        Access { operation: 1, block, stamp: 3, mask, line: 0, warp, ..Access::NONE }
+        Access {
+            operation: 1,
+            block,
+            stamp: 3,
+            mask,
+            line: 0,
+            warp,
+            ..Access::NONE
+        }
     }
 
     #[test]
@@ -125,7 +159,10 @@ mod tests {
         let blocks = by(1, 0, 0).merged_with(warps);
         assert_eq!(blocks.scope, Scope::Blocks);
         assert_eq!(by(1, 0, 0).merged_with(blocks).scope, Scope::Blocks);
-        let later = Access { operation: 2, ..by(1, 0, 0) };
+        let later = Access {
+            operation: 2,
+            ..by(1, 0, 0)
+        };
         assert_eq!(later.merged_with(blocks).scope, Scope::Operations);
     }
 }

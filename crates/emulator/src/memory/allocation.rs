@@ -24,7 +24,11 @@ pub struct AllocationInfo {
 impl fmt::Display for AllocationInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "allocation {:#x} of {} bytes", self.base, self.bytes)?;
-        if self.label.is_empty() { Ok(()) } else { write!(f, " ({})", self.label) }
+        if self.label.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " ({})", self.label)
+        }
     }
 }
 
@@ -47,8 +51,17 @@ pub(super) struct Allocation {
 
 impl Allocation {
     pub(super) fn new(info: AllocationInfo, is_constant: bool) -> Self {
-        let pages = (0..info.bytes.div_ceil(PAGE)).map(|_| OnceLock::new()).collect();
-        Self { info, is_constant, pages, background: None, last_use: AtomicU32::new(0), used_by: Mutex::default() }
+        let pages = (0..info.bytes.div_ceil(PAGE))
+            .map(|_| OnceLock::new())
+            .collect();
+        Self {
+            info,
+            is_constant,
+            pages,
+            background: None,
+            last_use: AtomicU32::new(0),
+            used_by: Mutex::default(),
+        }
     }
 
     /// The page that holds the byte at `offset`, locked.
@@ -58,7 +71,10 @@ impl Allocation {
             let bytes = PAGE.min(self.info.bytes - index * PAGE) as usize;
             // Whole granules and whole words of "written" bits, whatever the length.
             let room = bytes.next_multiple_of(64);
-            let mut page = Page { bytes: CheckedBytes::new(room), shadow: Shadow::new(room) };
+            let mut page = Page {
+                bytes: CheckedBytes::new(room),
+                shadow: Shadow::new(room),
+            };
             if let Some((value, access)) = self.background {
                 page.bytes.fill(0, bytes, value);
                 let recorded = page.shadow.touch_range(0, bytes, access, &Anything);
@@ -71,7 +87,10 @@ impl Allocation {
 
     /// Pages that exist.
     pub(super) fn resident_pages(&self) -> usize {
-        self.pages.iter().filter(|page| page.get().is_some()).count()
+        self.pages
+            .iter()
+            .filter(|page| page.get().is_some())
+            .count()
     }
 
     /// Offsets and lengths of the parts of a range that lie in one page each.
@@ -107,7 +126,10 @@ impl Allocation {
         }
         self.last_use.store(order.operation, Relaxed);
         let stream = Order::stream_of(order.operation);
-        let mut used = self.used_by.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut used = self
+            .used_by
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if used.len() <= stream {
             used.resize(stream + 1, 0);
         }

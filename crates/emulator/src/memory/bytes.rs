@@ -8,7 +8,10 @@ pub(crate) struct CheckedBytes {
 
 impl CheckedBytes {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { data: vec![0; bytes], written: vec![0; bytes.div_ceil(64)] }
+        Self {
+            data: vec![0; bytes],
+            written: vec![0; bytes.div_ceil(64)],
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -37,11 +40,8 @@ impl CheckedBytes {
             1 => u128::from(d[0]),
             2 => u128::from(u16::from_le_bytes([d[0], d[1]])),
             4 => u128::from(u32::from_le_bytes([d[0], d[1], d[2], d[3]])),
-            _ => {
-                let mut raw = [0; 16];
-                raw[..bytes].copy_from_slice(d);
-                u128::from_le_bytes(raw)
-            }
+            8 => u128::from(u64::from_le_bytes(first(d))),
+            _ => u128::from_le_bytes(first(d)),
         }
     }
 
@@ -49,7 +49,15 @@ impl CheckedBytes {
     #[inline]
     pub(crate) fn set(&mut self, offset: usize, bytes: usize, value: u128) {
         let raw = value.to_le_bytes();
-        self.data[offset..offset + bytes].copy_from_slice(&raw[..bytes]);
+        let target = &mut self.data[offset..offset + bytes];
+        // Lengths known to the compiler: no call per lane.
+        match bytes {
+            1 => target.copy_from_slice(&raw[..1]),
+            2 => target.copy_from_slice(&raw[..2]),
+            4 => target.copy_from_slice(&raw[..4]),
+            8 => target.copy_from_slice(&raw[..8]),
+            _ => target.copy_from_slice(&raw),
+        }
         self.written[offset / 64] |= ((1u64 << bytes) - 1) << (offset % 64);
     }
 
@@ -82,6 +90,13 @@ impl CheckedBytes {
     }
 }
 
+#[inline(always)]
+fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[..N]);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +107,11 @@ mod tests {
             let mut memory = CheckedBytes::new(256);
             for offset in (0..256).step_by(bytes) {
                 let value = 0x0123_4567_89ab_cdef_0011_2233_4455_6677u128 ^ offset as u128;
-                let value = if bytes == 16 { value } else { value & ((1 << (bytes * 8)) - 1) };
+                let value = if bytes == 16 {
+                    value
+                } else {
+                    value & ((1 << (bytes * 8)) - 1)
+                };
                 assert!(!memory.is_written(offset, bytes));
                 memory.set(offset, bytes, value);
                 assert!(memory.is_written(offset, bytes));

@@ -22,7 +22,11 @@ struct Current<'m> {
 
 impl<'m> DeviceCursor<'m> {
     pub(crate) fn new(memory: &'m DeviceMemory, order: &'m Order) -> Self {
-        Self { memory, order, current: None }
+        Self {
+            memory,
+            order,
+            current: None,
+        }
     }
 
     /// The page and the offset in it of `bytes` (1 to 16, a power of two) at `address`.
@@ -57,10 +61,11 @@ impl<'m> DeviceCursor<'m> {
     /// Refuses writes to constant memory. The page must be located before.
     pub(crate) fn check_writable(&self) -> Checked<()> {
         match &self.current {
-            Some(c) if c.allocation.is_constant => {
-                Err(Fault::new(FindingKind::ReadOnly, "write to constant memory")
-                    .of(c.allocation.info.clone()))
-            }
+            Some(c) if c.allocation.is_constant => Err(Fault::new(
+                FindingKind::ReadOnly,
+                "write to constant memory",
+            )
+            .of(c.allocation.info.clone())),
             _ => Ok(()),
         }
     }

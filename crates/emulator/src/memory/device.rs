@@ -33,16 +33,30 @@ impl Judge for Order {
 }
 
 fn host_access(order: &Order, kind: Kind) -> Access {
-    Access { operation: order.operation, kind, ..Access::NONE }
+    Access {
+        operation: order.operation,
+        kind,
+        ..Access::NONE
+    }
 }
 
 pub(crate) fn dependency(race: Race) -> Box<Fault> {
-    let verb = if race.now.is_read() { "reads what" } else { "overwrites what" };
-    let did = if race.earlier.kind.is_read() { "read" } else { "wrote" };
+    let verb = if race.now.is_read() {
+        "reads what"
+    } else {
+        "overwrites what"
+    };
+    let did = if race.earlier.kind.is_read() {
+        "read"
+    } else {
+        "wrote"
+    };
     let who = race.earlier.describe();
     Fault::new(
         FindingKind::MissingDependency,
-        format!("{verb} an earlier operation of another stream {did} ({who}); no event orders them"),
+        format!(
+            "{verb} an earlier operation of another stream {did} ({who}); no event orders them"
+        ),
     )
 }
 
@@ -67,8 +81,13 @@ impl DeviceMemory {
             return Err(EmulatorError::OutOfMemory(bytes));
         }
         let base = ((self.slots.len() as u64 + 1) << SLOT_LOG2) + MIDDLE;
-        let info = AllocationInfo { base, bytes, label: label.into() };
-        self.slots.push(Slot::Live(Box::new(Allocation::new(info, is_constant))));
+        let info = AllocationInfo {
+            base,
+            bytes,
+            label: label.into(),
+        };
+        self.slots
+            .push(Slot::Live(Box::new(Allocation::new(info, is_constant))));
         Ok(base)
     }
 
@@ -81,10 +100,16 @@ impl DeviceMemory {
             let message = format!("free of {address:#x}, where no allocation starts");
             return Err(fail(Fault::new(FindingKind::OutOfBounds, message).of(info)));
         }
-        let used = allocation.used_by.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let used = allocation
+            .used_by
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone();
         if order.is_some_and(|order| !order.is_after_all(&used)) {
             let message = "freed while an operation of another stream may still use it";
-            return Err(fail(Fault::new(FindingKind::MissingDependency, message).of(info)));
+            return Err(fail(
+                Fault::new(FindingKind::MissingDependency, message).of(info),
+            ));
         }
         let index = (address >> SLOT_LOG2) as usize - 1;
         self.slots[index] = Slot::Freed(info);
@@ -102,7 +127,10 @@ impl DeviceMemory {
                     return Ok((allocation, offset));
                 }
                 let message = if address < info.base {
-                    format!("{bytes} bytes at {address:#x}, {} before its start", info.base - address)
+                    format!(
+                        "{bytes} bytes at {address:#x}, {} before its start",
+                        info.base - address
+                    )
                 } else {
                     let past = offset.saturating_add(bytes) - info.bytes;
                     format!("{bytes} bytes at {address:#x}, ending {past} past its end")
@@ -122,7 +150,9 @@ impl DeviceMemory {
 
     /// Bytes of the live allocation that holds `address`, and its first address.
     pub fn allocation_at(&self, address: u64) -> Option<AllocationInfo> {
-        self.find(address, 0).ok().map(|(allocation, _)| allocation.info.clone())
+        self.find(address, 0)
+            .ok()
+            .map(|(allocation, _)| allocation.info.clone())
     }
 
     /// Pages that are stored, over all allocations.
@@ -135,7 +165,12 @@ impl DeviceMemory {
     }
 
     /// Copies `source` to `address`.
-    pub fn write(&mut self, address: u64, source: &[u8], order: &Order) -> Result<(), Box<Finding>> {
+    pub fn write(
+        &mut self,
+        address: u64,
+        source: &[u8],
+        order: &Order,
+    ) -> Result<(), Box<Finding>> {
         self.store(address, source, order)
             .map_err(|fault| Box::new(fault.at(Place::Host("copy to device"))))
     }
@@ -146,7 +181,10 @@ impl DeviceMemory {
         let access = host_access(order, Kind::Write);
         for (at, count) in Allocation::pieces(offset, source.len() as u64) {
             let mut page = allocation.page(at);
-            let (inside, from) = ((at % super::allocation::PAGE) as usize, (at - offset) as usize);
+            let (inside, from) = (
+                (at % super::allocation::PAGE) as usize,
+                (at - offset) as usize,
+            );
             let raced = page.shadow.touch_range(inside, count, access, order);
             raced.map_err(|race| dependency(race).of(allocation.info.clone()))?;
             page.bytes.write(inside, &source[from..from + count]);
@@ -156,11 +194,16 @@ impl DeviceMemory {
 
     /// Gives a new allocation its first bytes: ordered before everything.
     pub(crate) fn initialise(&self, address: u64, source: &[u8]) {
-        let Ok((allocation, offset)) = self.find(address, source.len() as u64) else { return };
+        let Ok((allocation, offset)) = self.find(address, source.len() as u64) else {
+            return;
+        };
         for (at, count) in Allocation::pieces(offset, source.len() as u64) {
             let from = (at - offset) as usize;
             let inside = (at % super::allocation::PAGE) as usize;
-            allocation.page(at).bytes.write(inside, &source[from..from + count]);
+            allocation
+                .page(at)
+                .bytes
+                .write(inside, &source[from..from + count]);
         }
     }
 
@@ -176,14 +219,18 @@ impl DeviceMemory {
         let access = host_access(order, Kind::Read);
         for (at, count) in Allocation::pieces(offset, target.len() as u64) {
             let mut page = allocation.page(at);
-            let (inside, from) = ((at % super::allocation::PAGE) as usize, (at - offset) as usize);
+            let (inside, from) = (
+                (at % super::allocation::PAGE) as usize,
+                (at - offset) as usize,
+            );
             let raced = page.shadow.touch_range(inside, count, access, order);
             raced.map_err(|race| dependency(race).of(allocation.info.clone()))?;
             if let Some(unwritten) = page.bytes.read(inside, &mut target[from..from + count]) {
                 let byte = at - inside as u64 + unwritten as u64;
                 let message = format!("byte {byte} of the allocation was never written");
-                return Err(Fault::new(FindingKind::UninitialisedRead, message)
-                    .of(allocation.info.clone()));
+                return Err(
+                    Fault::new(FindingKind::UninitialisedRead, message).of(allocation.info.clone())
+                );
             }
         }
         Ok(())
@@ -221,7 +268,9 @@ impl DeviceMemory {
             return Allocation::pieces(offset, bytes).try_for_each(|(at, n)| touch(at, n, true));
         }
         let page_bytes = |at: u64| super::allocation::PAGE.min(info.bytes - at) as usize;
-        allocation.resident().try_for_each(|at| touch(at, page_bytes(at), false))?;
+        allocation
+            .resident()
+            .try_for_each(|at| touch(at, page_bytes(at), false))?;
         let index = (address >> SLOT_LOG2) as usize - 1;
         if let Some(Slot::Live(allocation)) = self.slots.get_mut(index) {
             allocation.set_background(value, access);
@@ -241,8 +290,10 @@ impl DeviceMemory {
         let mut buffer = Vec::new();
         for (at, count) in Allocation::pieces(0, bytes) {
             buffer.resize(count, 0);
-            self.load(source.wrapping_add(at), &mut buffer, order).map_err(fail)?;
-            self.store(target.wrapping_add(at), &buffer, order).map_err(fail)?;
+            self.load(source.wrapping_add(at), &mut buffer, order)
+                .map_err(fail)?;
+            self.store(target.wrapping_add(at), &buffer, order)
+                .map_err(fail)?;
         }
         Ok(())
     }

@@ -21,17 +21,25 @@ impl Order {
     /// For callers that launch in sequence and use no streams, `sequence` counts from 1.
     pub fn sequential(sequence: u32) -> Self {
         let sequence = sequence.clamp(1, MOST_OPERATIONS);
-        Self { operation: sequence, finished: vec![sequence - 1] }
+        Self {
+            operation: sequence,
+            finished: vec![sequence - 1],
+        }
     }
 
     pub(crate) fn new(stream: usize, sequence: u32, finished: Vec<u32>) -> Self {
-        Self { operation: (stream as u32) << SEQUENCE_BITS | sequence, finished }
+        Self {
+            operation: (stream as u32) << SEQUENCE_BITS | sequence,
+            finished,
+        }
     }
 
     /// Whether `operation` is finished before this one begins.
     pub(crate) fn is_after(&self, operation: u32) -> bool {
         let stream = (operation >> SEQUENCE_BITS) as usize;
-        self.finished.get(stream).is_some_and(|last| operation & SEQUENCE_MASK <= *last)
+        self.finished
+            .get(stream)
+            .is_some_and(|last| operation & SEQUENCE_MASK <= *last)
     }
 
     /// Whether every operation counted by `clock` is finished before this one begins.

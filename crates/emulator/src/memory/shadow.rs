@@ -25,10 +25,18 @@ struct Cell {
 }
 
 impl Cell {
-    const EMPTY: Cell = Cell { write: Access::NONE, read: Access::NONE };
+    const EMPTY: Cell = Cell {
+        write: Access::NONE,
+        read: Access::NONE,
+    };
 
     fn touch(&mut self, now: Access, judge: &impl Judge) -> Result<(), Race> {
-        let race = |earlier| Err(Race { earlier, now: now.kind });
+        let race = |earlier| {
+            Err(Race {
+                earlier,
+                now: now.kind,
+            })
+        };
         let write_is_before = self.write.is_none() || judge.is_before(&self.write);
         match now.kind {
             Kind::Read | Kind::AtomicRead => {
@@ -37,7 +45,11 @@ impl Cell {
                     return race(self.write);
                 }
                 let replace = self.read.is_none() || judge.is_before(&self.read);
-                self.read = if replace { now } else { now.merged_with(self.read) };
+                self.read = if replace {
+                    now
+                } else {
+                    now.merged_with(self.read)
+                };
             }
             Kind::Write | Kind::Atomic => {
                 let both_atomic = now.kind == Kind::Atomic && self.write.kind == Kind::Atomic;
@@ -48,7 +60,11 @@ impl Cell {
                 if !self.read.is_none() && !reads_atomic && !judge.is_before(&self.read) {
                     return race(self.read);
                 }
-                self.write = if write_is_before { now } else { now.merged_with(self.write) };
+                self.write = if write_is_before {
+                    now
+                } else {
+                    now.merged_with(self.write)
+                };
             }
         }
         Ok(())
@@ -65,7 +81,11 @@ pub(crate) struct Shadow {
 
 impl Shadow {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { bytes, granule_log2: 0, cells: Vec::new() }
+        Self {
+            bytes,
+            granule_log2: 0,
+            cells: Vec::new(),
+        }
     }
 
     /// Forgets every record.
@@ -107,7 +127,11 @@ impl Shadow {
     ) -> Result<(), Race> {
         let (mut at, end) = (offset, offset + bytes);
         while at < end {
-            let most = if self.cells.is_empty() { 4 } else { self.granule_log2 };
+            let most = if self.cells.is_empty() {
+                4
+            } else {
+                self.granule_log2
+            };
             let mut log2 = most.min(at.trailing_zeros());
             while 1 << log2 > end - at {
                 log2 -= 1;
@@ -121,7 +145,10 @@ impl Shadow {
     fn refine(&mut self, log2: u32) {
         let times = 1usize << (self.granule_log2 - log2);
         let fine = self.bytes.div_ceil(1 << log2);
-        let cells = self.cells.iter().flat_map(|cell| std::iter::repeat_n(*cell, times));
+        let cells = self
+            .cells
+            .iter()
+            .flat_map(|cell| std::iter::repeat_n(*cell, times));
         self.cells = cells.take(fine).collect();
         self.granule_log2 = log2;
     }
@@ -141,12 +168,20 @@ mod tests {
     }
 
     fn access(lane: u32, stamp: u32, kind: Kind) -> Access {
-        Access { operation: 1, stamp, mask: 1 << lane, kind, ..Access::NONE }
+        Access {
+            operation: 1,
+            stamp,
+            mask: 1 << lane,
+            kind,
+            ..Access::NONE
+        }
     }
 
     fn touch(shadow: &mut Shadow, at: usize, n: usize, lane: u32, stamp: u32, kind: Kind) -> bool {
         let judge = Before(stamp, 1 << lane);
-        shadow.touch(at, n, access(lane, stamp, kind), &judge).is_ok()
+        shadow
+            .touch(at, n, access(lane, stamp, kind), &judge)
+            .is_ok()
     }
 
     #[test]
@@ -170,13 +205,23 @@ mod tests {
         ] {
             let mut shadow = Shadow::new(64);
             assert!(touch(&mut shadow, 0, 4, 0, 1, first));
-            assert_eq!(touch(&mut shadow, 0, 4, 1, 1, second), allowed, "{first:?} {second:?}");
+            assert_eq!(
+                touch(&mut shadow, 0, 4, 1, 1, second),
+                allowed,
+                "{first:?} {second:?}"
+            );
             let mut shadow = Shadow::new(64);
             assert!(touch(&mut shadow, 0, 4, 0, 1, first));
-            assert!(touch(&mut shadow, 0, 4, 1, 2, second), "ordered {first:?} {second:?}");
+            assert!(
+                touch(&mut shadow, 0, 4, 1, 2, second),
+                "ordered {first:?} {second:?}"
+            );
             let mut shadow = Shadow::new(64);
             assert!(touch(&mut shadow, 0, 4, 0, 1, first));
-            assert!(touch(&mut shadow, 0, 4, 0, 1, second), "same lane {first:?} {second:?}");
+            assert!(
+                touch(&mut shadow, 0, 4, 0, 1, second),
+                "same lane {first:?} {second:?}"
+            );
         }
     }
 
@@ -185,7 +230,10 @@ mod tests {
         let mut shadow = Shadow::new(64);
         assert!(touch(&mut shadow, 0, 4, 0, 1, Kind::Read));
         assert!(touch(&mut shadow, 0, 4, 1, 1, Kind::Read));
-        assert!(!touch(&mut shadow, 0, 4, 1, 1, Kind::Write), "lane 0 read it too");
+        assert!(
+            !touch(&mut shadow, 0, 4, 1, 1, Kind::Write),
+            "lane 0 read it too"
+        );
     }
 
     #[test]
@@ -194,7 +242,10 @@ mod tests {
         assert!(touch(&mut shadow, 0, 16, 0, 1, Kind::Write));
         assert!(!touch(&mut shadow, 14, 2, 1, 1, Kind::Read));
         assert!(touch(&mut shadow, 16, 2, 1, 1, Kind::Read));
-        assert!(touch(&mut shadow, 18, 2, 2, 1, Kind::Write), "a neighbour is no conflict");
+        assert!(
+            touch(&mut shadow, 18, 2, 2, 1, Kind::Write),
+            "a neighbour is no conflict"
+        );
         assert!(!touch(&mut shadow, 16, 4, 3, 1, Kind::Write));
     }
 
@@ -202,10 +253,16 @@ mod tests {
     fn ranges_cover_odd_ends() {
         let mut shadow = Shadow::new(64);
         let judge = Before(0, 0);
-        shadow.touch_range(3, 18, access(0, 1, Kind::Write), &judge).unwrap();
+        shadow
+            .touch_range(3, 18, access(0, 1, Kind::Write), &judge)
+            .unwrap();
         for at in 0..64 {
             let inside = (3..21).contains(&at);
-            assert_eq!(touch(&mut shadow, at, 1, 1, 1, Kind::Read), !inside, "byte {at}");
+            assert_eq!(
+                touch(&mut shadow, at, 1, 1, 1, Kind::Read),
+                !inside,
+                "byte {at}"
+            );
         }
     }
 }

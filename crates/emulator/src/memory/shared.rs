@@ -35,7 +35,8 @@ impl SharedMemory {
         self.length = length;
         self.bytes.reset(room);
         self.shadows.iter_mut().for_each(Shadow::clear);
-        self.shadows.resize_with(room / CHUNK, || Shadow::new(CHUNK));
+        self.shadows
+            .resize_with(room / CHUNK, || Shadow::new(CHUNK));
         self.in_flight.clear();
         self.in_flight.resize(room / 4, 0);
         self.any_in_flight = 0;
@@ -44,10 +45,11 @@ impl SharedMemory {
     /// The offset of an access that is inside and aligned.
     #[inline]
     pub(crate) fn locate(&self, address: u64, bytes: u64) -> Checked<usize> {
-        if address & (bytes - 1) == 0 && address < self.length as u64 {
-            if self.length as u64 - address >= bytes {
-                return Ok(address as usize);
-            }
+        if address & (bytes - 1) == 0
+            && address < self.length as u64
+            && self.length as u64 - address >= bytes
+        {
+            return Ok(address as usize);
         }
         Err(self.bad(address, bytes))
     }
@@ -73,7 +75,10 @@ impl SharedMemory {
         if self.any_in_flight == 0 {
             return Ok(());
         }
-        if self.in_flight[Self::words(offset, bytes)].iter().all(|n| *n == 0) {
+        if self.in_flight[Self::words(offset, bytes)]
+            .iter()
+            .all(|n| *n == 0)
+        {
             return Ok(());
         }
         let message = format!(
@@ -89,7 +94,10 @@ impl SharedMemory {
         if self.bytes.is_written(offset, bytes) {
             return Ok(());
         }
-        let message = format!("shared bytes {offset:#x}..{:#x} were never written", offset + bytes);
+        let message = format!(
+            "shared bytes {offset:#x}..{:#x} were never written",
+            offset + bytes
+        );
         Err(Fault::new(FindingKind::UninitialisedRead, message))
     }
 
@@ -117,12 +125,16 @@ impl SharedMemory {
     /// Notes that an asynchronous copy to these bytes has been issued.
     pub(crate) fn depart(&mut self, offset: usize, bytes: usize) {
         self.any_in_flight += 1;
-        self.in_flight[Self::words(offset, bytes)].iter_mut().for_each(|n| *n += 1);
+        self.in_flight[Self::words(offset, bytes)]
+            .iter_mut()
+            .for_each(|n| *n += 1);
     }
 
     /// Notes that it has landed.
     pub(crate) fn land(&mut self, offset: usize, bytes: usize) {
         self.any_in_flight -= 1;
-        self.in_flight[Self::words(offset, bytes)].iter_mut().for_each(|n| *n -= 1);
+        self.in_flight[Self::words(offset, bytes)]
+            .iter_mut()
+            .for_each(|n| *n -= 1);
     }
 }

@@ -86,7 +86,9 @@ impl Parser {
                 },
             }
         }
-        let Some(ty) = ty else { return self.fail("variable without a type") };
+        let Some(ty) = ty else {
+            return self.fail("variable without a type");
+        };
         let name = self.word()?;
         let mut count = Some(1usize);
         while self.take_mark('[') {
@@ -106,7 +108,11 @@ impl Parser {
         if !align.is_power_of_two() {
             return self.fail(format!("alignment {align} is no power of two"));
         }
-        let initial = if self.take_mark('=') { Some(self.initial(ty)?) } else { None };
+        let initial = if self.take_mark('=') {
+            Some(self.initial(ty)?)
+        } else {
+            None
+        };
         let mut bytes = count.map(|n| n.saturating_mul(ty.bytes()));
         if let Some(initial) = &initial {
             // `name[] = {…}` takes its length from the list.
@@ -116,7 +122,16 @@ impl Parser {
                 return self.fail(format!("`{name}` has {length} bytes and is given {got}"));
             }
         }
-        Ok(Variable { space, name, ty, bytes, align, initial, is_extern: false, line })
+        Ok(Variable {
+            space,
+            name,
+            ty,
+            bytes,
+            align,
+            initial,
+            is_extern: false,
+            line,
+        })
     }
 
     fn initial(&mut self, ty: ScalarType) -> Parsed<Vec<u8>> {
@@ -150,7 +165,8 @@ impl Parser {
             }
             Some(Token::Integer(_) | Token::Mark('-')) => self.integer()?,
             other => {
-                let message = format!("initial value expected, got {other:?} (addresses are not supported)");
+                let message =
+                    format!("initial value expected, got {other:?} (addresses are not supported)");
                 return self.fail(message);
             }
         };

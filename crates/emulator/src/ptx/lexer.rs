@@ -90,13 +90,20 @@ fn number(literal: &str, line: u32) -> Result<Token, PtxError> {
     let bad = || PtxError::new(line, format!("`{literal}` is no number"));
     let lower = literal.to_ascii_lowercase();
     if let Some(hex) = lower.strip_prefix("0f") {
-        return u32::from_str_radix(hex, 16).map(Token::Float32).map_err(|_| bad());
+        return u32::from_str_radix(hex, 16)
+            .map(Token::Float32)
+            .map_err(|_| bad());
     }
     if let Some(hex) = lower.strip_prefix("0d") {
-        return u64::from_str_radix(hex, 16).map(Token::Float64).map_err(|_| bad());
+        return u64::from_str_radix(hex, 16)
+            .map(Token::Float64)
+            .map_err(|_| bad());
     }
     if lower.contains('.') {
-        return lower.parse::<f64>().map(|v| Token::Float64(v.to_bits())).map_err(|_| bad());
+        return lower
+            .parse::<f64>()
+            .map(|v| Token::Float64(v.to_bits()))
+            .map_err(|_| bad());
     }
     let digits = lower.strip_suffix('u').unwrap_or(&lower);
     let value = if let Some(hex) = digits.strip_prefix("0x") {
@@ -116,7 +123,11 @@ mod tests {
     use super::*;
 
     fn kinds(source: &str) -> Vec<Token> {
-        tokens(source).unwrap().into_iter().map(|(t, _)| t).collect()
+        tokens(source)
+            .unwrap()
+            .into_iter()
+            .map(|(t, _)| t)
+            .collect()
     }
 
     #[test]

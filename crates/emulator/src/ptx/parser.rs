@@ -6,7 +6,10 @@ use crate::PtxError;
 
 /// Parses a PTX module. Nothing is skipped in silence but debugging sections and line marks.
 pub fn parse(source: &str) -> Result<Module, PtxError> {
-    let mut parser = Parser { tokens: tokens(source)?, at: 0 };
+    let mut parser = Parser {
+        tokens: tokens(source)?,
+        at: 0,
+    };
     parser.module()
 }
 
@@ -24,7 +27,9 @@ impl Parser {
 
     pub(super) fn line(&self) -> u32 {
         let last = self.tokens.len().saturating_sub(1);
-        self.tokens.get(self.at.min(last)).map_or(1, |(_, line)| *line)
+        self.tokens
+            .get(self.at.min(last))
+            .map_or(1, |(_, line)| *line)
     }
 
     pub(super) fn fail<T>(&self, message: impl Into<String>) -> Parsed<T> {
@@ -83,7 +88,11 @@ impl Parser {
         match self.peek() {
             Some(&Token::Integer(value)) => {
                 self.at += 1;
-                Ok(if negative { value.wrapping_neg() } else { value })
+                Ok(if negative {
+                    value.wrapping_neg()
+                } else {
+                    value
+                })
             }
             other => {
                 let found = other.map_or("the end of the text".into(), |t| format!("{t:?}"));
@@ -161,7 +170,9 @@ impl Parser {
                 ".global" | ".const" | ".shared" => {
                     let start = module.variables.len();
                     self.variables(&mut module.variables)?;
-                    module.variables[start..].iter_mut().for_each(|v| v.is_extern = is_extern);
+                    module.variables[start..]
+                        .iter_mut()
+                        .for_each(|v| v.is_extern = is_extern);
                     is_extern = false;
                 }
                 _ => return self.fail(format!("unknown directive `{word}`")),
@@ -171,10 +182,18 @@ impl Parser {
     }
 
     fn function(&mut self, is_kernel: bool) -> Parsed<Function> {
-        let results = if self.is_mark('(') { self.parameters()? } else { Vec::new() };
+        let results = if self.is_mark('(') {
+            self.parameters()?
+        } else {
+            Vec::new()
+        };
         let line = self.line();
         let name = self.word()?;
-        let parameters = if self.is_mark('(') { self.parameters()? } else { Vec::new() };
+        let parameters = if self.is_mark('(') {
+            self.parameters()?
+        } else {
+            Vec::new()
+        };
         let mut max_threads = None;
         loop {
             match self.peek_word() {
@@ -202,8 +221,20 @@ impl Parser {
                 None => break,
             }
         }
-        let body = if self.take_mark(';') { None } else { Some(self.block()?) };
-        Ok(Function { name, is_kernel, parameters, results, body, max_threads, line })
+        let body = if self.take_mark(';') {
+            None
+        } else {
+            Some(self.block()?)
+        };
+        Ok(Function {
+            name,
+            is_kernel,
+            parameters,
+            results,
+            body,
+            max_threads,
+            line,
+        })
     }
 
     fn parameters(&mut self) -> Parsed<Vec<Variable>> {
@@ -273,7 +304,10 @@ impl Parser {
     fn instruction(&mut self) -> Parsed<Instruction> {
         let guard = if self.take_mark('@') {
             let negated = self.take_mark('!');
-            Some(Guard { register: self.word()?, negated })
+            Some(Guard {
+                register: self.word()?,
+                negated,
+            })
         } else {
             None
         };
@@ -289,7 +323,13 @@ impl Parser {
             }
             operands.push(self.operand()?);
         }
-        Ok(Instruction { guard, opcode, modifiers, operands, line })
+        Ok(Instruction {
+            guard,
+            opcode,
+            modifiers,
+            operands,
+            line,
+        })
     }
 
     fn operands_until(&mut self, close: char) -> Parsed<Vec<Operand>> {
@@ -304,13 +344,8 @@ impl Parser {
     }
 
     fn offset(&mut self) -> Parsed<i64> {
-        Ok(if self.take_mark('+') {
-            self.integer()? as i64
-        } else if self.is_mark('-') {
-            self.integer()? as i64
-        } else {
-            0
-        })
+        let follows = self.take_mark('+') || self.is_mark('-');
+        Ok(if follows { self.integer()? as i64 } else { 0 })
     }
 
     fn operand(&mut self) -> Parsed<Operand> {
@@ -390,23 +425,43 @@ $L1:
     fn a_small_module() {
         let module = parse(SMALL).unwrap();
         assert_eq!(module.target, "sm_80");
-        assert_eq!(module.variables[0].initial.as_deref(), Some(&[0, 0, 128, 63, 0, 0, 0, 64][..]));
+        assert_eq!(
+            module.variables[0].initial.as_deref(),
+            Some(&[0, 0, 128, 63, 0, 0, 0, 64][..])
+        );
         assert_eq!(module.variables[1].bytes, None);
         assert!(module.variables[1].is_extern);
         let kernel = &module.functions[0];
         assert_eq!((kernel.name.as_str(), kernel.max_threads), ("k", Some(256)));
         assert_eq!(kernel.parameters[1].bytes, Some(24));
         let body = kernel.body.as_ref().unwrap();
-        let Statement::Registers(_, names) = &body[1] else { panic!("{:?}", body[1]) };
+        let Statement::Registers(_, names) = &body[1] else {
+            panic!("{:?}", body[1])
+        };
         assert_eq!(names.len(), 3);
-        let Statement::Instruction(branch) = &body[2] else { panic!("{:?}", body[2]) };
-        assert_eq!(branch.guard, Some(Guard { register: "%p1".into(), negated: true }));
-        let Statement::Instruction(load) = &body[5] else { panic!("{:?}", body[5]) };
+        let Statement::Instruction(branch) = &body[2] else {
+            panic!("{:?}", body[2])
+        };
+        assert_eq!(
+            branch.guard,
+            Some(Guard {
+                register: "%p1".into(),
+                negated: true
+            })
+        );
+        let Statement::Instruction(load) = &body[5] else {
+            panic!("{:?}", body[5])
+        };
         assert_eq!(load.modifiers, ["global", "v2", "f32"]);
         assert_eq!(load.operands[1], Operand::Address(Some("%rd1".into()), -8));
         assert_eq!(load.line, 18);
-        let Statement::Instruction(shuffle) = &body[6] else { panic!("{:?}", body[6]) };
-        assert_eq!(shuffle.operands[0], Operand::Pair("%r1".into(), "%p1".into()));
+        let Statement::Instruction(shuffle) = &body[6] else {
+            panic!("{:?}", body[6])
+        };
+        assert_eq!(
+            shuffle.operands[0],
+            Operand::Pair("%r1".into(), "%p1".into())
+        );
         assert_eq!(shuffle.operands[4], Operand::Integer(u64::MAX));
     }
 

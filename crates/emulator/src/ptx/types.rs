@@ -55,7 +55,10 @@ const NAMES: [(&str, ScalarType); 20] = [
 impl ScalarType {
     /// The type that PTX writes as `name` (without the dot).
     pub fn parse(name: &str) -> Option<Self> {
-        NAMES.iter().find(|(text, _)| *text == name).map(|(_, ty)| *ty)
+        NAMES
+            .iter()
+            .find(|(text, _)| *text == name)
+            .map(|(_, ty)| *ty)
     }
 
     /// A number for the type, and back with [`Self::from_code`].
@@ -100,7 +103,10 @@ impl ScalarType {
 
 impl fmt::Display for ScalarType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = NAMES.iter().find(|(_, ty)| ty == self).map_or("?", |(name, _)| name);
+        let name = NAMES
+            .iter()
+            .find(|(_, ty)| ty == self)
+            .map_or("?", |(name, _)| name);
         write!(f, ".{name}")
     }
 }

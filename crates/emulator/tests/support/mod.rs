@@ -35,7 +35,11 @@ impl Machine {
     pub fn new(ptx: &str) -> Self {
         let mut memory = DeviceMemory::new();
         let module = Module::load(ptx, &mut memory).unwrap_or_else(|e| panic!("{e}\n{ptx}"));
-        Self { memory, module, sequence: 0 }
+        Self {
+            memory,
+            module,
+            sequence: 0,
+        }
     }
 
     pub fn order(&mut self) -> Order {
@@ -51,15 +55,30 @@ impl Machine {
     }
 
     pub fn upload_u32(&mut self, values: &[u32]) -> u64 {
-        self.upload_bytes(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
+        self.upload_bytes(
+            &values
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<_>>(),
+        )
     }
 
     pub fn upload_f32(&mut self, values: &[f32]) -> u64 {
-        self.upload_bytes(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
+        self.upload_bytes(
+            &values
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<_>>(),
+        )
     }
 
     pub fn upload_u16(&mut self, values: &[u16]) -> u64 {
-        self.upload_bytes(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
+        self.upload_bytes(
+            &values
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<_>>(),
+        )
     }
 
     pub fn output(&mut self, bytes: u64) -> u64 {
@@ -69,27 +88,41 @@ impl Machine {
     pub fn download_bytes(&mut self, address: u64, bytes: usize) -> Vec<u8> {
         let mut out = vec![0; bytes];
         let order = self.order();
-        self.memory.read(address, &mut out, &order).unwrap_or_else(|e| panic!("{e}"));
+        self.memory
+            .read(address, &mut out, &order)
+            .unwrap_or_else(|e| panic!("{e}"));
         out
     }
 
     pub fn download_u32(&mut self, address: u64, count: usize) -> Vec<u32> {
         let bytes = self.download_bytes(address, count * 4);
-        bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
+        bytes
+            .chunks_exact(4)
+            .map(|b| u32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     }
 
     pub fn download_u64(&mut self, address: u64, count: usize) -> Vec<u64> {
         let bytes = self.download_bytes(address, count * 8);
-        bytes.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect()
+        bytes
+            .chunks_exact(8)
+            .map(|b| u64::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     }
 
     pub fn download_f32(&mut self, address: u64, count: usize) -> Vec<f32> {
-        self.download_u32(address, count).into_iter().map(f32::from_bits).collect()
+        self.download_u32(address, count)
+            .into_iter()
+            .map(f32::from_bits)
+            .collect()
     }
 
     pub fn download_u16(&mut self, address: u64, count: usize) -> Vec<u16> {
         let bytes = self.download_bytes(address, count * 2);
-        bytes.chunks_exact(2).map(|b| u16::from_le_bytes(b.try_into().unwrap())).collect()
+        bytes
+            .chunks_exact(2)
+            .map(|b| u16::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     }
 
     pub fn launch(&mut self, kernel: &str, config: &LaunchConfig, args: &[Arg]) -> LaunchReport {
@@ -105,14 +138,26 @@ impl Machine {
         for finding in &report.findings {
             eprintln!("{finding}");
         }
-        assert!(report.findings.is_empty(), "{kernel}: {} findings", report.findings.len());
+        assert!(
+            report.findings.is_empty(),
+            "{kernel}: {} findings",
+            report.findings.len()
+        );
         report
     }
 
     /// A launch that must find at least one mistake, the first of this kind.
-    pub fn caught(&mut self, kernel: &str, config: &LaunchConfig, args: &[Arg], kind: FindingKind) -> String {
+    pub fn caught(
+        &mut self,
+        kernel: &str,
+        config: &LaunchConfig,
+        args: &[Arg],
+        kind: FindingKind,
+    ) -> String {
         let report = self.launch(kernel, config, args);
-        let Some(first) = report.findings.first() else { panic!("{kernel}: nothing found") };
+        let Some(first) = report.findings.first() else {
+            panic!("{kernel}: nothing found")
+        };
         assert_eq!(first.kind, kind, "{first}");
         first.to_string()
     }
@@ -137,21 +182,30 @@ pub fn evaluate(body: &str, inputs: &[u64]) -> u64 {
     let mut text = String::from("ld.param.u64 %rd0, [out];\n");
     for (i, input) in inputs.iter().enumerate() {
         let n = i + 1;
-        text += &format!("mov.u64 %rd{n}, {input};\ncvt.u32.u64 %r{n}, %rd{n};\ncvt.u16.u64 %rs{n}, %rd{n};\n");
+        text += &format!(
+            "mov.u64 %rd{n}, {input};\ncvt.u32.u64 %r{n}, %rd{n};\ncvt.u16.u64 %rs{n}, %rd{n};\n"
+        );
         text += &format!("mov.b32 %f{n}, %r{n};\nmov.b64 %fd{n}, %rd{n};\n");
     }
     text += body;
     text += "\nst.global.u64 [%rd0], %rd40;\n";
     let mut machine = Machine::new(&kernel(".param .u64 out", &text));
     let out = machine.output(8);
-    machine.clean("k", &LaunchConfig::new([1, 1, 1], [1, 1, 1]), &[Arg::U64(out)]);
+    machine.clean(
+        "k",
+        &LaunchConfig::new([1, 1, 1], [1, 1, 1]),
+        &[Arg::U64(out)],
+    );
     machine.download_u64(out, 1)[0]
 }
 
 /// The same for an operation `op d, a, b, …` on 32-bit registers named by their letter.
 pub fn evaluate32(op: &str, letter: &str, inputs: &[u32]) -> u32 {
-    let names = (1..=inputs.len()).map(|i| format!(", %{letter}{i}")).collect::<String>();
-    let body = format!("{op} %{letter}20{names};\nmov.b32 %r21, %{letter}20;\ncvt.u64.u32 %rd40, %r21;");
+    let names = (1..=inputs.len())
+        .map(|i| format!(", %{letter}{i}"))
+        .collect::<String>();
+    let body =
+        format!("{op} %{letter}20{names};\nmov.b32 %r21, %{letter}20;\ncvt.u64.u32 %rd40, %r21;");
     let wide: Vec<u64> = inputs.iter().map(|v| u64::from(*v)).collect();
     evaluate(&body, &wide) as u32
 }
