@@ -237,7 +237,7 @@ fn masks_that_do_not_fit_are_found() {
 #[test]
 fn a_warp_that_waits_for_itself_makes_no_progress() {
     let text = "mov.u32 %r0, %tid.x;\n$again:\nbra $again;";
-    let mut machine = Machine::new(&kernel("", &text));
+    let mut machine = Machine::new(&kernel("", text));
     let config = LaunchConfig {
         instruction_limit: 100_000,
         ..LaunchConfig::new([1, 1, 1], [32, 1, 1])
