@@ -207,7 +207,7 @@ impl ModelConfig {
 
 /// Lays out the parameters. The modules of an adapter follow from the model's own parameters, so
 /// those are laid out once without memory before.
-fn lay_out<A: Allocate>(
+pub(crate) fn lay_out<A: Allocate>(
     allocate: &mut A,
     config: &ModelConfig,
     options: &LoadOptions,
@@ -260,7 +260,7 @@ fn lay_out<A: Allocate>(
     Ok((weights, adapter))
 }
 
-fn lay_out_activations<A: Allocate, W>(
+pub(crate) fn lay_out_activations<A: Allocate, W>(
     allocate: &mut A,
     config: &ModelConfig,
     options: &LoadOptions,

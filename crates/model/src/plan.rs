@@ -101,3 +101,125 @@ impl<D: Device> Allocate for Allocator<'_, D> {
         Ok(tensor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LoadOptions, LoraConfig, ModelConfig, Training, load};
+    use std::{
+        path::Path,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+    use tightrope_device::{Cpu, DeviceError};
+
+    /// The CPU, counting the bytes that are allocated on it.
+    #[derive(Clone, Debug)]
+    struct Counting(Cpu, Arc<AtomicUsize>);
+
+    impl Device for Counting {
+        type Buffer = <Cpu as Device>::Buffer;
+        fn name(&self) -> String {
+            self.0.name()
+        }
+        fn allocate(&self, bytes: usize) -> Result<Self::Buffer, DeviceError> {
+            self.1.fetch_add(bytes, Ordering::Relaxed);
+            self.0.allocate(bytes)
+        }
+        fn bytes(buffer: &Self::Buffer) -> usize {
+            Cpu::bytes(buffer)
+        }
+        fn write(&self, to: &mut Self::Buffer, at: usize, from: &[u8]) -> Result<(), DeviceError> {
+            self.0.write(to, at, from)
+        }
+        fn read(&self, from: &Self::Buffer, at: usize, to: &mut [u8]) -> Result<(), DeviceError> {
+            self.0.read(from, at, to)
+        }
+        fn copy(
+            &self,
+            from: &Self::Buffer,
+            from_at: usize,
+            to: &mut Self::Buffer,
+            to_at: usize,
+            bytes: usize,
+        ) -> Result<(), DeviceError> {
+            self.0.copy(from, from_at, to, to_at, bytes)
+        }
+        fn zero(&self, to: &mut Self::Buffer, at: usize, bytes: usize) -> Result<(), DeviceError> {
+            self.0.zero(to, at, bytes)
+        }
+        fn synchronize(&self) -> Result<(), DeviceError> {
+            self.0.synchronize()
+        }
+    }
+
+    fn config(case: &str) -> ModelConfig {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        ModelConfig::read(&root.join(case)).unwrap()
+    }
+
+    #[test]
+    fn what_is_allocated_is_what_was_planned() {
+        for case in ["llama_biases", "qwen3_window", "gemma2"] {
+            let config = config(case);
+            for training in [
+                Training::None,
+                Training::Full,
+                Training::Lora(LoraConfig::default()),
+            ] {
+                for (recompute, capacity) in [(false, 0), (false, 7), (true, 33)] {
+                    let options = LoadOptions {
+                        training: training.clone(),
+                        adapter: None,
+                        capacity,
+                        recompute,
+                        seed: 0,
+                    };
+                    let plan = Plan::new(&config, &options, DType::BF16).unwrap();
+                    let count = Arc::new(AtomicUsize::new(0));
+                    let device = Counting(Cpu::new(1).unwrap(), count.clone());
+                    let mut allocator = Allocator {
+                        device: &device,
+                        plan: Plan::default(),
+                    };
+                    let file = Path::new("config.json");
+                    let laid_out =
+                        load::lay_out(&mut allocator, &config, &options, "", file, &|_| {
+                            DType::BF16
+                        });
+                    let (weights, _) = laid_out.unwrap();
+                    load::lay_out_activations(&mut allocator, &config, &options, &weights).unwrap();
+                    assert_eq!(allocator.plan, plan);
+                    assert_eq!(count.load(Ordering::Relaxed), plan.bytes());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn recomputation_saves_what_grows_with_layers() {
+        let config = config("gemma2");
+        let plan = |recompute| {
+            let options = LoadOptions {
+                training: Training::Lora(LoraConfig::default()),
+                adapter: None,
+                capacity: 64,
+                recompute,
+                seed: 0,
+            };
+            Plan::new(&config, &options, DType::F32).unwrap()
+        };
+        let (kept, again) = (plan(false), plan(true));
+        assert!(again.bytes_for(Purpose::Saved) < kept.bytes_for(Purpose::Saved) / 2);
+        for purpose in [
+            Purpose::Weights,
+            Purpose::Adapter,
+            Purpose::Gradients,
+            Purpose::Workspace,
+        ] {
+            assert_eq!(again.bytes_for(purpose), kept.bytes_for(purpose));
+        }
+    }
+}

@@ -223,3 +223,31 @@ fn q6_k(block: &[u8], y: &mut [f32]) {
         *y = d * scale * (f32::from(nibble | pair << 4) - 32.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn blocks_decode_to_the_bits_of_the_reference() {
+        let cases: Value =
+            serde_json::from_str(include_str!("../../../tests/gguf/blocks.json")).unwrap();
+        let cases = cases.as_array().unwrap();
+        assert_eq!(cases.len(), 8);
+        for case in cases {
+            let numbers = |key: &str| -> Vec<u64> {
+                let list = case[key].as_array().unwrap();
+                list.iter().map(|n| n.as_u64().unwrap()).collect()
+            };
+            let encoding = Encoding::from_id(case["id"].as_u64().unwrap() as u32).unwrap();
+            assert_eq!(encoding.name(), case["name"]);
+            let bytes: Vec<u8> = numbers("bytes").into_iter().map(|b| b as u8).collect();
+            assert_eq!(bytes.len(), 2 * encoding.block_bytes());
+            let words = encoding.decode(bytes);
+            let words = words.as_chunks::<4>().0.iter().copied();
+            let bits: Vec<u64> = words.map(|word| u32::from_le_bytes(word).into()).collect();
+            assert_eq!(bits, numbers("bits"), "{}", encoding.name());
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Sequences in one row do not touch each other, over all families, windows and rotations: the
+//! same bits alone, packed anywhere or padded, for any number of threads, kept or recomputed.
+
+mod common;
+
+use common::{batchings, cases, cpu, documents, options, step, whole};
+use std::path::Path;
+use tightrope_device::Cpu;
+use tightrope_model::{LoadOptions, LoraConfig, Model, TargetModules, Training};
+use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
+use tightrope_testkit::relative_distance;
+
+fn load(case: &Path, options: &LoadOptions, threads: usize) -> Model<Cpu> {
+    Model::load(&cpu(threads), case, options).unwrap()
+}
+
+/// The rows of each sequence in a batch.
+fn rows(batch: &Batch) -> Vec<(usize, std::ops::Range<usize>)> {
+    let segments = batch.segments().as_slice().iter();
+    segments
+        .filter_map(|s| Some((s.sequence?, s.start..s.start + s.length)))
+        .collect()
+}
+
+/// Bits, so that NaN equals NaN and 0 differs from -0.
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn logits_are_the_same_bits_alone_packed_and_padded() {
+    for case in cases() {
+        for lora in [false, true] {
+            let sequences = documents(&case);
+            let mut model = load(&case, &options(&case, lora, &sequences), 2);
+            let vocabulary = model.config().architecture().vocabulary;
+            let mut first: Vec<Option<Vec<u32>>> = vec![None; sequences.len()];
+            for (way, batches) in batchings(&sequences) {
+                for batch in &batches {
+                    let logits = model.logits(batch).unwrap();
+                    let losses = model.evaluate(batch).unwrap().per_token;
+                    for (sequence, rows) in rows(batch) {
+                        let mut found =
+                            bits(&logits[rows.start * vocabulary..rows.end * vocabulary]);
+                        found.extend(bits(&losses[rows]));
+                        let before = first[sequence].get_or_insert_with(|| found.clone());
+                        assert!(*before == found, "{case:?}, {way}, sequence {sequence}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn loss_and_gradients_agree_between_batchings() {
+    for case in cases() {
+        for lora in [false, true] {
+            let sequences = documents(&case);
+            let mut model = load(&case, &options(&case, lora, &sequences), 2);
+            let mut all = batchings(&sequences).into_iter();
+            let (loss, gradients) = step(&mut model, &all.next().unwrap().1);
+            for (way, batches) in all {
+                let (other_loss, others) = step(&mut model, &batches);
+                let close = (other_loss / loss - 1.0).abs() <= 1e-6;
+                assert!(close, "{case:?}, {way}: {other_loss} and {loss}");
+                for ((name, gradient), (_, other)) in gradients.iter().zip(&others) {
+                    let reference: Vec<f64> = gradient.iter().map(|&g| g.into()).collect();
+                    let close = relative_distance(other, &reference) <= 1e-5;
+                    assert!(close, "{case:?}, {way}: {name}");
+                }
+            }
+        }
+    }
+}
+
+/// The sequences, one of them with other tokens and no targets; and before the change.
+fn perturbed(sequences: &[Sequence], changed: usize) -> [Vec<Sequence>; 2] {
+    let vocabulary = 96;
+    let ignored = vec![i64::from(IGNORED); sequences[changed].len()];
+    [0, 1].map(|by| {
+        let mut sequences = sequences.to_vec();
+        let tokens = sequences[changed].tokens().iter();
+        let tokens = tokens.map(|&id| (id + by * 17) % vocabulary).collect();
+        sequences[changed] = Sequence::from_labels(tokens, &ignored).unwrap();
+        sequences
+    })
+}
+
+#[test]
+fn changing_a_sequence_leaves_the_others_bitwise_alone() {
+    for case in cases() {
+        for lora in [false, true] {
+            let sequences = documents(&case);
+            let mut model = load(&case, &options(&case, lora, &sequences), 2);
+            let vocabulary = model.config().architecture().vocabulary;
+            // The longest, which fills several blocks and windows.
+            let changed = (0..sequences.len())
+                .max_by_key(|&i| sequences[i].len())
+                .unwrap();
+            let [before, after] = perturbed(&sequences, changed);
+            let batches = batchings(&before).into_iter().zip(batchings(&after));
+            for ((way, before), (_, after)) in batches {
+                if before.len() > 1 {
+                    continue;
+                }
+                let logits = [&before, &after].map(|b| model.logits(&b[0]).unwrap());
+                for (sequence, rows) in rows(&before[0]) {
+                    let range = rows.start * vocabulary..rows.end * vocabulary;
+                    let same = bits(&logits[0][range.clone()]) == bits(&logits[1][range]);
+                    assert_eq!(same, sequence != changed, "{case:?}, {way}, {sequence}");
+                }
+                let (loss, gradients) = step(&mut model, &before);
+                let (other_loss, others) = step(&mut model, &after);
+                assert_eq!(loss.to_bits(), other_loss.to_bits(), "{case:?}, {way}");
+                for ((name, gradient), (_, other)) in gradients.iter().zip(&others) {
+                    // Equal as numbers: adding a zero of either sign changes nothing.
+                    assert!(gradient == other, "{case:?}, {way}: {name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    for case in cases() {
+        for lora in [false, true] {
+            let sequences = documents(&case);
+            let (_, batches) = batchings(&sequences).remove(0);
+            let run = |threads| {
+                let mut model = load(&case, &options(&case, lora, &sequences), threads);
+                let (loss, gradients) = step(&mut model, &batches);
+                let gradients = gradients.iter().flat_map(|(_, gradient)| bits(gradient));
+                (loss.to_bits(), gradients.collect::<Vec<_>>())
+            };
+            let one = run(1);
+            assert!(one == run(2), "{case:?}: two threads");
+            assert!(one == run(3), "{case:?}: three threads");
+        }
+    }
+}
+
+#[test]
+fn recomputation_gives_the_same_bits() {
+    for case in cases() {
+        let sequences = documents(&case);
+        let (_, batches) = batchings(&sequences).remove(0);
+        let adapter = Training::Lora(LoraConfig {
+            dropout: 0.25,
+            ..LoraConfig::default()
+        });
+        for training in [Training::Full, adapter] {
+            let lora = training != Training::Full;
+            let run = |recompute| {
+                let options = LoadOptions {
+                    training: training.clone(),
+                    recompute,
+                    ..options(&case, lora, &sequences)
+                };
+                let mut model = load(&case, &options, 2);
+                let (loss, gradients) = step(&mut model, &batches);
+                let gradients = gradients.iter().flat_map(|(_, gradient)| bits(gradient));
+                (loss.to_bits(), gradients.collect::<Vec<_>>())
+            };
+            assert!(run(false) == run(true), "{case:?}, LoRA: {lora}");
+        }
+    }
+}
+
+#[test]
+fn dropout_depends_on_the_step_and_on_the_sequence_not_on_the_batch() {
+    let case = &cases()[0];
+    let sequences = documents(case);
+    let mut options = options(case, true, &sequences);
+    options.training = Training::Lora(LoraConfig {
+        dropout: 0.5,
+        ..LoraConfig::default()
+    });
+    let mut model = load(case, &options, 2);
+    let mut losses = |batches: &[Batch], salt| {
+        let mut losses = vec![Vec::new(); sequences.len()];
+        for batch in batches {
+            let loss = model.forward_backward(batch, 1.0, salt).unwrap();
+            for (sequence, rows) in rows(batch) {
+                losses[sequence] = bits(&loss.per_token[rows]);
+            }
+        }
+        losses
+    };
+    let mut all = batchings(&sequences).into_iter();
+    let (_, packed) = all.next().unwrap();
+    let reference = losses(&packed, 7);
+    assert_ne!(reference, losses(&packed, 8));
+    for (way, batches) in all {
+        assert!(reference == losses(&batches, 7), "{way}");
+    }
+    // Without training, nothing is dropped.
+    let mut plain = load(case, &common::options(case, true, &sequences), 2);
+    let evaluated = model.evaluate(&packed[0]).unwrap();
+    assert_eq!(evaluated, plain.evaluate(&packed[0]).unwrap());
+}
+
+#[test]
+fn an_adapter_on_few_layers_has_the_same_gradients_as_on_all() {
+    // Whatever is frozen below is skipped; what remains must not change.
+    let case = &cases()[0];
+    let sequences = documents(case);
+    let (_, batches) = batchings(&sequences).remove(0);
+    let run = |targets: TargetModules| {
+        let options = LoadOptions {
+            training: Training::Lora(LoraConfig {
+                target_modules: targets,
+                ..LoraConfig::default()
+            }),
+            adapter: None,
+            ..options(case, true, &sequences)
+        };
+        let mut model = load(case, &options, 2);
+        step(&mut model, &batches).1
+    };
+    let all = run(TargetModules::AllLinear);
+    for target in [
+        "layers.2.mlp.down_proj",
+        "layers.1.self_attn.k_proj",
+        "o_proj",
+    ] {
+        let some = run(TargetModules::List(vec![target.into()]));
+        assert!(!some.is_empty() && some.len() < all.len());
+        for (name, gradient) in &some {
+            let (_, reference) = all.iter().find(|(other, _)| other == name).unwrap();
+            // `B` is zero, so the other adapters change nothing in the forward pass.
+            let same = gradient == reference;
+            assert!(same, "{target}: {name}");
+        }
+    }
+}
+
+#[test]
+fn empty_and_untrained_batches_are_harmless() {
+    let case = &cases()[0];
+    let sequences = documents(case);
+    let mut model = load(case, &options(case, false, &sequences), 2);
+    model.zero_gradients().unwrap();
+    let empty = model.forward_backward(&Batch::default(), 1.0, 0).unwrap();
+    assert_eq!((empty.sum, empty.trained_tokens), (0.0, 0));
+    assert_eq!(empty.mean(), None);
+    let one = sequences.iter().position(|s| s.len() == 1).unwrap();
+    let one: Piece = whole(&sequences, one);
+    let batch = Batch::packed(&sequences, &[one]).unwrap();
+    assert_eq!(
+        model.forward_backward(&batch, 1.0, 0).unwrap().per_token,
+        [0.0]
+    );
+    for parameter in model.parameters() {
+        let gradient = parameter.gradient.to_vec::<f32>().unwrap();
+        assert!(gradient.iter().all(|&g| g == 0.0), "{}", parameter.name);
+    }
+}
