@@ -7,7 +7,9 @@ mod compare;
 mod finite_difference;
 pub mod oracle;
 mod random;
+mod special;
 
 pub use compare::{assert_close, relative_distance};
 pub use finite_difference::finite_difference;
 pub use random::{Random, widen};
+pub use special::erf;

@@ -1,6 +1,8 @@
 //! AdamW: Adam with decoupled weight decay.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use crate::{Check, Checked, KernelError, check::at_least};
 use tightrope_device::{DType, Device, Tensor};
@@ -47,6 +49,22 @@ impl<D: Device> Check for Update<'_, D> {
                 operand: "step",
                 value: 0.0,
                 rule: "is counted from 1",
+            });
+        }
+        for (operand, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(KernelError::Value {
+                    operand,
+                    value: beta,
+                    rule: "must be at least 0 and less than 1",
+                });
+            }
+        }
+        if self.eps.is_nan() || self.eps < 0.0 {
+            return Err(KernelError::Value {
+                operand: "eps",
+                value: self.eps,
+                rule: "must be at least 0",
             });
         }
         let elements = [self.weight.len()];

@@ -69,7 +69,6 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 }
 
 /// Hyperbolic tangent: `−u / (2 + u)` with `u = exp(−2|x|) − 1`, which does not cancel near 0.
-#[allow(dead_code, reason = "for the softcaps")]
 #[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
     let y = -2.0 * x.abs();

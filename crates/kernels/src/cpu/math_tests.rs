@@ -51,26 +51,6 @@ fn measure(name: &str, f: fn(f32) -> f32, exact: impl Fn(f64) -> f64, bound: f64
     largest
 }
 
-/// erf in f64: its series below 3, the continued fraction of erfc above.
-fn erf_exact(x: f64) -> f64 {
-    let t = x.abs();
-    let magnitude = if t < 3.0 {
-        let (mut term, mut sum, mut n) = (t, t, 0.0);
-        while term.abs() > sum.abs() * 1e-18 {
-            n += 1.0;
-            term *= -t * t / n;
-            sum += term / (2.0 * n + 1.0);
-        }
-        sum * std::f64::consts::FRAC_2_SQRT_PI
-    } else if t > 6.0 {
-        1.0
-    } else {
-        let fraction = (1..=60).rev().fold(t, |f, n| t + f64::from(n) / 2.0 / f);
-        1.0 - (-t * t).exp() / (fraction * std::f64::consts::PI.sqrt())
-    };
-    magnitude.copysign(x)
-}
-
 #[test]
 fn exp_is_accurate_everywhere() {
     measure("exp", exp, f64::exp, 1.0);
@@ -99,7 +79,7 @@ fn tanh_is_accurate_everywhere() {
 
 #[test]
 fn erf_is_accurate_everywhere() {
-    measure("erf", erf, erf_exact, 1.5);
+    measure("erf", erf, tightrope_testkit::erf, 1.5);
 }
 
 #[test]

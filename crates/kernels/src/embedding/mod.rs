@@ -1,6 +1,8 @@
 //! Embedding gather, and its scatter in the backward pass.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     Check, Checked, KernelError,

@@ -1,6 +1,8 @@
 //! Gated linear units: SwiGLU and GeGLU.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use crate::{Check, Checked, KernelError, check::at_least};
 use tightrope_device::{DType, Device, Tensor};

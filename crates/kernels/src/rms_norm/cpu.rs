@@ -6,12 +6,12 @@ use crate::{
     cpu::{
         block_rows,
         math::{LANES, sum_lanes},
+        scratch::Scratch,
     },
 };
 use tightrope_device::{Cpu, rows, vectorize};
 
 /// Most partial sums of `dweight`. Each covers consecutive rows, and they are added up in order.
-/// Their `[64, dim]` elements are all that the backward pass allocates.
 const PARTIALS: usize = 64;
 
 impl RmsNorm for Cpu {
@@ -69,7 +69,8 @@ impl RmsNorm for Cpu {
         };
         let block = block_rows(dim).max(count.div_ceil(PARTIALS));
         let blocks = count.div_ceil(block);
-        let mut partials = vec![0f32; blocks * dim];
+        let mut partials = Scratch::take(self, blocks * dim)?;
+        partials.fill(0.0);
         let parts = (rows(dx, block * dim), rows(&mut partials[..], dim));
         self.for_each_block(blocks, 1, parts, |index, _, (dx, partial)| {
             differentiate(dx.slice, partial.slice, saved, index * block, accumulate);

@@ -1,6 +1,8 @@
 //! Root-mean-square normalisation, with the residual addition fused.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     Check, Checked, KernelError,

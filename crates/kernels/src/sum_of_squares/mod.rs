@@ -1,6 +1,8 @@
 //! The sum of squares of a tensor, for gradient norms.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use crate::{Check, Checked, KernelError, check::at_least};
 use tightrope_device::{DType, Device, Tensor};

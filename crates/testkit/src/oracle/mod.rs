@@ -1,6 +1,9 @@
 //! What operations compute, in f64 and as plainly as possible: one file per operation.
 
+pub mod adamw;
 pub mod attention;
+pub mod glu;
 pub mod linear;
 pub mod linear_cross_entropy;
+pub mod rms_norm;
 pub mod rope;
