@@ -7,36 +7,47 @@
 //! Nothing here prints: what happens is told to an [`Observer`].
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
-#![expect(
-    dead_code,
-    reason = "the step loop that uses it follows with the model"
-)]
 
 pub mod batches;
 pub mod checkpoint;
 pub mod config;
+mod diagnosis;
 mod error;
+mod evaluate;
 mod files;
+mod generate;
 mod lock;
+mod merge;
 mod metrics;
 mod observer;
+mod optimizer;
 mod output;
 mod prepared;
 mod random;
 mod report;
 mod sampler;
 mod schedule;
+mod session;
 pub mod source;
 mod stop;
+mod trainer;
+mod verify;
 
 pub use config::Config;
 pub use error::TrainError;
+pub use evaluate::evaluate;
+pub use generate::{End, Generation, Prompt, generate};
 pub use lock::OutputLock;
+pub use merge::merge;
 pub use metrics::{EvalRow, Metrics, StepRow, peak_memory_bytes};
 pub use observer::{Observer, Plan};
+pub use optimizer::{Optimizer, gradient_norm};
 pub use output::{Output, RunOptions};
 pub use prepared::Prepared;
 pub use report::{Evaluation, Outcome, Padding, RunReport};
 pub use sampler::Sampling;
 pub use schedule::Schedule;
+pub use session::{Base, device, load_options, train};
 pub use stop::{STOPPED_EXIT_CODE, StopFlag};
+pub use trainer::Trainer;
+pub use verify::{Check, Verification, verify};

@@ -1,8 +1,8 @@
 //! Who is told what happens while a run goes on.
 
 use crate::{EvalRow, StepRow};
-use std::path::Path;
-use tightrope_data::Progress;
+use std::path::{Path, PathBuf};
+use tightrope_data::{Preflight, Progress};
 
 /// What a run will do, known before its first step.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -28,6 +28,8 @@ pub struct Plan {
 /// Told of everything; draws bars, prints JSON, or does nothing. Progress of loading comes through
 /// [`Progress`].
 pub trait Observer: Progress {
+    /// Files of records are read.
+    fn loaded(&self, _paths: &[PathBuf], _report: &Preflight) {}
     /// All is read; the first step comes next.
     fn planned(&self, _plan: &Plan) {}
     /// An optimizer step is done.

@@ -9,7 +9,6 @@ mod state;
 mod tensors;
 
 pub use state::{Change, Identity, State};
-#[expect(unused_imports)]
 pub(crate) use tensors::{read_tensors, write_tensors};
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,43 @@
+//! Which sequences make a loss or gradient infinite or not a number.
+
+use crate::{Prepared, TrainError, gradient_norm};
+use tightrope_model::{Backend, Model};
+use tightrope_packing::{Batch, Piece};
+
+/// Tries the sequences of a step one by one; overwrites the gradients. Returns where those came
+/// from that fail alone, or all of them if they fail only together.
+pub(crate) fn culprits<D: Backend>(
+    model: &mut Model<D>,
+    passes: &[Batch],
+    salt: u64,
+    prepared: &Prepared<'_>,
+) -> Result<Vec<String>, TrainError> {
+    let segments = passes.iter().flat_map(|pass| pass.segments().as_slice());
+    let mut sequences: Vec<usize> = segments.filter_map(|segment| segment.sequence).collect();
+    sequences.sort_unstable();
+    sequences.dedup();
+    let mut found = Vec::new();
+    for &sequence in &sequences {
+        let piece = Piece {
+            sequence: sequence as u32,
+            start: 0,
+            length: prepared.train.sequences[sequence].len() as u32,
+        };
+        // Cut sequences may be longer than the buffers; they are tried as far as those reach.
+        let piece = Piece {
+            length: piece.length.min(prepared.capacity() as u32),
+            ..piece
+        };
+        let batch = Batch::packed(&prepared.train.sequences, &[piece])?;
+        let scale = 1.0 / batch.trained_tokens().max(1) as f32;
+        model.zero_gradients()?;
+        let loss = model.forward_backward(&batch, scale, salt)?;
+        if !loss.sum.is_finite() || !gradient_norm(model)?.is_finite() {
+            found.push(prepared.origin(sequence));
+        }
+    }
+    if found.is_empty() {
+        found = sequences.into_iter().map(|s| prepared.origin(s)).collect();
+    }
+    Ok(found)
+}

@@ -1,0 +1,106 @@
+//! What a model answers: token by token, with a cache of keys and values.
+
+use crate::{Sampling, TrainError};
+use serde::Serialize;
+use serde_json::Value;
+use std::ops::ControlFlow;
+use tightrope_data::{ChatTemplate, DataError, Tokenizer, Variables};
+use tightrope_model::{Backend, Model};
+
+/// What the model goes on from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// A beginning, as it stands.
+    Text(String),
+    /// A conversation, rendered by the chat template up to where the assistant speaks.
+    Chat(Vec<Value>),
+}
+
+impl Prompt {
+    /// Token ids. `template` replaces the tokenizer's own.
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        template: Option<&ChatTemplate>,
+    ) -> Result<Vec<u32>, TrainError> {
+        match self {
+            Prompt::Text(text) => {
+                let mut tokens = tokenizer.encode(text, true)?;
+                // Some tokenizers end every text; there would be nothing to go on from.
+                let plain = tokenizer.encode(text, false)?;
+                if tokens.last() != plain.last() && tokens.last().copied() == tokenizer.eos_id() {
+                    tokens.pop();
+                }
+                Ok(tokens)
+            }
+            Prompt::Chat(messages) => {
+                let template = template.or(tokenizer.chat_template());
+                let template = template.ok_or(TrainError::NoChatTemplate)?;
+                let mut variables = Variables::new();
+                for (name, text) in tokenizer.special_texts() {
+                    variables.insert(name.clone(), text.clone());
+                }
+                let rendered = template.render(messages, None, true, &variables);
+                let rendered = rendered.map_err(|error| DataError::Template {
+                    line: 0,
+                    message: error.to_string(),
+                })?;
+                Ok(tokenizer.encode(&rendered.text, false)?)
+            }
+        }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// The model said so.
+    EndToken,
+    /// As many tokens as were asked for.
+    Length,
+    /// The caller did not want more.
+    Stopped,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Generation {
+    /// Its tokens, without the one that ended it.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub end: End,
+}
+
+/// Continues `prompt` by up to `max_tokens` tokens, or until one of `end_ids`. `on_token` sees each
+/// as it comes. The same arguments give the same answer.
+pub fn generate<D: Backend>(
+    model: &mut Model<D>,
+    prompt: &[u32],
+    max_tokens: usize,
+    sampling: &Sampling,
+    end_ids: &[u32],
+    mut on_token: impl FnMut(u32) -> Result<ControlFlow<()>, TrainError>,
+) -> Result<Generation, TrainError> {
+    let mut cache = model.cache(prompt.len() + max_tokens)?;
+    let mut logits = model.prefill(&mut cache, prompt)?;
+    let mut tokens = Vec::new();
+    let end = loop {
+        if tokens.len() == max_tokens {
+            break End::Length;
+        }
+        let token = sampling.choose(&logits, tokens.len() as u64);
+        let token = token.ok_or(TrainError::NoLogits)?;
+        if end_ids.contains(&token) {
+            break End::EndToken;
+        }
+        tokens.push(token);
+        if on_token(token)?.is_break() {
+            break End::Stopped;
+        }
+        if tokens.len() < max_tokens {
+            logits = model.decode(&mut cache, token)?;
+        }
+    };
+    Ok(Generation { tokens, end })
+}

@@ -1,0 +1,151 @@
+//! From a configuration to a device, a tokenizer, data and a model.
+
+use crate::{
+    Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, TrainError, Trainer,
+    batches::hold_out,
+    config::{DeviceChoice, LoraSection, TargetModules},
+    source::{self, Hub, Source},
+};
+use std::path::{Path, PathBuf};
+use tightrope_data::{Dataset, GgufTokenizer, Tokenizer};
+use tightrope_device::Cpu;
+use tightrope_model::{GgufTokenizerData, LoadOptions, LoraConfig, Model, Training};
+
+/// The device of a configuration.
+pub fn device(choice: DeviceChoice, threads: usize) -> Result<Cpu, TrainError> {
+    match choice {
+        // The processor is all that there is to choose from.
+        DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Cpu::new(threads)?),
+        DeviceChoice::Cuda => Err(TrainError::NoDevice { device: "cuda" }),
+    }
+}
+
+/// A model found on this machine, with its tokenizer if it has one.
+pub struct Base {
+    /// Where its files are.
+    pub source: Source,
+    /// Absent where the files have none; then only data of the format `tokens` can be read.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+impl Base {
+    /// Finds (or downloads) the model that a configuration names and reads its tokenizer.
+    pub fn open(model: &str, observer: &dyn Observer) -> Result<Self, TrainError> {
+        let source = source::resolve(model, &Hub::from_env(), observer)?;
+        let tokenizer = match &source {
+            Source::Folder(folder) if !folder.join("tokenizer.json").exists() => None,
+            Source::Folder(folder) => Some(Tokenizer::from_folder(folder)?),
+            Source::Gguf(file) => Some(gguf_tokenizer(file)?),
+        };
+        Ok(Self { source, tokenizer })
+    }
+
+    /// Reads files of records as the configuration says.
+    pub fn load(
+        &self,
+        paths: &[PathBuf],
+        config: &Config,
+        observer: &dyn Observer,
+    ) -> Result<Dataset, TrainError> {
+        let options = config.data_options();
+        let data = tightrope_data::load(paths, &options, self.tokenizer.as_ref(), observer)?;
+        observer.loaded(paths, &data.report);
+        Ok(data)
+    }
+
+    /// Training data, and evaluation data if the configuration has any.
+    pub fn load_both(
+        &self,
+        config: &Config,
+        observer: &dyn Observer,
+    ) -> Result<(Dataset, Option<Dataset>), TrainError> {
+        if config.data.train.is_empty() {
+            return Err(TrainError::NoTrainingData);
+        }
+        let train = self.load(&config.data.train, config, observer)?;
+        if config.data.eval_ratio > 0.0 {
+            let (train, eval) = hold_out(train, config.data.eval_ratio, config.seed);
+            return Ok((train, Some(eval)));
+        }
+        let eval = match config.data.eval.is_empty() {
+            true => None,
+            false => Some(self.load(&config.data.eval, config, observer)?),
+        };
+        Ok((train, eval))
+    }
+
+    /// The id that fills padded rows. Padding is known by its place, so any id would do.
+    pub fn padding_token(&self) -> u32 {
+        self.tokenizer
+            .as_ref()
+            .and_then(Tokenizer::pad_id)
+            .unwrap_or(0)
+    }
+}
+
+fn gguf_tokenizer(file: &Path) -> Result<Tokenizer, TrainError> {
+    let data = GgufTokenizerData::read(file)?;
+    Ok(Tokenizer::from_gguf(GgufTokenizer {
+        model: data.model,
+        pre: data.pre,
+        tokens: data.tokens,
+        token_types: data.token_types,
+        merges: data.merges,
+        bos_id: data.bos_id,
+        eos_id: data.eos_id,
+        pad_id: data.pad_id,
+        add_bos: data.add_bos,
+        add_eos: data.add_eos,
+        chat_template: data.chat_template,
+    })?)
+}
+
+/// How the model of a configuration is loaded for training.
+pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
+    LoadOptions {
+        training: config
+            .lora
+            .as_ref()
+            .map_or(Training::Full, |lora| Training::Lora(lora.into())),
+        adapter: config.adapter.clone(),
+        capacity,
+        recompute: config.run.recompute,
+        seed: config.seed,
+    }
+}
+
+impl From<&LoraSection> for LoraConfig {
+    fn from(section: &LoraSection) -> Self {
+        Self {
+            r: section.r,
+            alpha: section.alpha,
+            dropout: section.dropout as f32,
+            target_modules: match &section.target_modules {
+                TargetModules::AllLinear(_) => tightrope_model::TargetModules::AllLinear,
+                TargetModules::Names(names) => tightrope_model::TargetModules::List(names.clone()),
+            },
+            rslora: section.rslora,
+        }
+    }
+}
+
+/// Does what a configuration says, from files to a report.
+pub fn train(
+    config: &Config,
+    options: &RunOptions,
+    stop: &StopFlag,
+    observer: &dyn Observer,
+) -> Result<RunReport, TrainError> {
+    let device = device(config.device, options.threads)?;
+    let output = Output::open(config, options, observer)?;
+    let base = Base::open(&config.model, observer)?;
+    let (train, eval) = base.load_both(config, observer)?;
+    let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
+    let load = load_options(config, prepared.capacity());
+    let model = Model::load(&device, base.source.path(), &load)?;
+    let tokenizer = base.tokenizer.as_ref();
+    Trainer::new(
+        config, options, output, prepared, tokenizer, model, observer,
+    )?
+    .run(stop, observer)
+}

@@ -1,0 +1,258 @@
+//! Proof, on a person's own model and data, that packing changes nothing.
+
+use crate::{TrainError, batches::Batches};
+use serde::Serialize;
+use tightrope_model::{Backend, Model};
+use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
+
+/// What was compared, and how far apart it was.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// What the packed batch is compared with.
+    pub compared_with: &'static str,
+    /// What is compared.
+    pub quantity: &'static str,
+    /// How far apart.
+    pub difference: f64,
+    /// How far apart it may be; 0: bit for bit.
+    pub allowed: f64,
+    /// Whether it is not further.
+    pub passed: bool,
+}
+
+/// All checks of some packs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verification {
+    /// Packs compared.
+    pub packs: usize,
+    /// Sequences in them.
+    pub sequences: usize,
+    /// Real tokens in them.
+    pub tokens: usize,
+    /// The worst of all packs for each check.
+    pub checks: Vec<Check>,
+    /// Whether every check has passed.
+    pub passed: bool,
+}
+
+/// Losses of single tokens: a few roundings of f32 at the size of a large loss.
+const LOSS_TOLERANCE: f64 = 1e-5;
+/// Gradients, as `‖difference‖ / ‖gradient‖`: sums of f32 in another order.
+const GRADIENT_TOLERANCE: f64 = 1e-4;
+const SALT: u64 = 1;
+
+/// Compares the first `limit` packs with their sequences one by one, padded, and in another order,
+/// and changes one sequence to see that the others do not notice. Dropout, if any, draws the same
+/// numbers for a token wherever it stands. Overwrites the gradients; the weights stay.
+pub fn verify<D: Backend>(
+    model: &mut Model<D>,
+    sequences: &[Sequence],
+    batches: &Batches<'_>,
+    limit: usize,
+) -> Result<Verification, TrainError> {
+    let packing = batches.packing();
+    let mut worst: Vec<Check> = Vec::new();
+    let (mut count, mut tokens) = (0, 0);
+    let packs = packing.len().min(limit);
+    for index in 0..packs {
+        let pieces = packing.pack(index);
+        count += pieces.len();
+        tokens += pieces
+            .iter()
+            .map(|piece| piece.length as usize)
+            .sum::<usize>();
+        for check in pack_checks(model, sequences, pieces)? {
+            let same = |known: &&mut Check| {
+                (known.compared_with, known.quantity) == (check.compared_with, check.quantity)
+            };
+            match worst.iter_mut().find(same) {
+                // A NaN is worse than anything.
+                Some(known) if check.difference <= known.difference => (),
+                Some(known) => *known = check,
+                None => worst.push(check),
+            }
+        }
+    }
+    Ok(Verification {
+        packs,
+        sequences: count,
+        tokens,
+        passed: packs > 0 && worst.iter().all(|check| check.passed),
+        checks: worst,
+    })
+}
+
+fn pack_checks<D: Backend>(
+    model: &mut Model<D>,
+    sequences: &[Sequence],
+    pieces: &[Piece],
+) -> Result<Vec<Check>, TrainError> {
+    let packed = Batch::packed(sequences, pieces)?;
+    let scale = 1.0 / packed.trained_tokens().max(1) as f32;
+    let reference = Run::of(model, std::slice::from_ref(&packed), scale)?;
+    let mut checks = Vec::new();
+    let mut compare = |name: &'static str, run: &Run, order: &[usize]| {
+        let losses = run.losses_in(order, pieces);
+        let loss = largest_difference(&reference.losses, &losses);
+        checks.push(check(name, "loss of each token", loss, LOSS_TOLERANCE));
+        let gradient = relative_distance(&run.gradients, &reference.gradients);
+        checks.push(check(name, "gradient", gradient, GRADIENT_TOLERANCE));
+    };
+
+    let in_order: Vec<usize> = (0..pieces.len()).collect();
+    let alone: Result<Vec<Batch>, _> = pieces
+        .iter()
+        .map(|piece| Batch::packed(sequences, &[*piece]))
+        .collect();
+    compare("one by one", &Run::of(model, &alone?, scale)?, &in_order);
+    let reversed: Vec<Piece> = pieces.iter().rev().copied().collect();
+    let reversed = Batch::packed(sequences, &reversed)?;
+    let backwards: Vec<usize> = in_order.iter().rev().copied().collect();
+    compare(
+        "packed in reverse order",
+        &Run::of(model, &[reversed], scale)?,
+        &backwards,
+    );
+    checks.extend(perturbation(model, sequences, pieces, scale)?);
+    Ok(checks)
+}
+
+/// Changes every token of one sequence, which trains nothing here: the losses of the others and all
+/// gradients must stay the same bit for bit.
+fn perturbation<D: Backend>(
+    model: &mut Model<D>,
+    sequences: &[Sequence],
+    pieces: &[Piece],
+    scale: f32,
+) -> Result<Vec<Check>, TrainError> {
+    let changed = pieces.len() / 2;
+    let mut own: Vec<Sequence> = Vec::with_capacity(pieces.len());
+    for (index, piece) in pieces.iter().enumerate() {
+        let range = piece.start as usize..(piece.start + piece.length) as usize;
+        let sequence = &sequences[piece.sequence as usize];
+        let tokens = sequence.tokens()[range.clone()].to_vec();
+        let mut labels = vec![i64::from(IGNORED); tokens.len()];
+        if index != changed {
+            let targets = &sequence.targets()[range][..tokens.len().saturating_sub(1)];
+            labels
+                .iter_mut()
+                .skip(1)
+                .zip(targets)
+                .for_each(|(l, t)| *l = i64::from(*t));
+        }
+        own.push(Sequence::from_labels(tokens, &labels)?);
+    }
+    let row = |own: &[Sequence]| {
+        let pieces: Vec<Piece> = (0..own.len())
+            .map(|index| Piece {
+                sequence: index as u32,
+                start: 0,
+                length: own[index].len() as u32,
+            })
+            .collect();
+        Batch::packed(own, &pieces)
+    };
+    let before = Run::of(model, &[row(&own)?], scale)?;
+    // Ids that are in use elsewhere are inside the vocabulary: every token takes that of another.
+    let all: Vec<u32> = own
+        .iter()
+        .flat_map(|s| s.tokens().iter().copied())
+        .collect();
+    let highest = all.iter().copied().max().unwrap_or(0);
+    let lowest = all.iter().copied().min().unwrap_or(0);
+    let tokens = own[changed].tokens().iter();
+    let tokens: Vec<u32> = tokens
+        .map(|&t| if t == highest { lowest } else { highest })
+        .collect();
+    let labels = vec![i64::from(IGNORED); tokens.len()];
+    own[changed] = Sequence::from_labels(tokens, &labels)?;
+    let after = Run::of(model, &[row(&own)?], scale)?;
+    let name = "another sequence changed";
+    let loss = largest_difference(&before.losses, &after.losses);
+    let gradient = largest_difference(&before.gradients, &after.gradients);
+    Ok(vec![
+        check(name, "loss of each token", loss, 0.0),
+        check(name, "gradient", gradient, 0.0),
+    ])
+}
+
+fn check(
+    compared_with: &'static str,
+    quantity: &'static str,
+    difference: f64,
+    allowed: f64,
+) -> Check {
+    Check {
+        compared_with,
+        quantity,
+        difference,
+        allowed,
+        passed: difference <= allowed,
+    }
+}
+
+/// Losses and gradients of some batches together.
+struct Run {
+    losses: Vec<f32>,
+    gradients: Vec<f32>,
+}
+
+impl Run {
+    fn of<D: Backend>(
+        model: &mut Model<D>,
+        batches: &[Batch],
+        scale: f32,
+    ) -> Result<Self, TrainError> {
+        model.zero_gradients()?;
+        let mut losses = Vec::new();
+        for batch in batches {
+            losses.extend(model.forward_backward(batch, scale, SALT)?.per_token);
+        }
+        let mut gradients = Vec::new();
+        for parameter in model.parameters() {
+            gradients.extend(parameter.gradient.to_vec::<f32>()?);
+        }
+        Ok(Self { losses, gradients })
+    }
+
+    /// The losses with the pieces, which lie in `order` here, in their own order.
+    fn losses_in(&self, order: &[usize], pieces: &[Piece]) -> Vec<f32> {
+        let mut starts = vec![0; pieces.len()];
+        let mut start = 0;
+        for &piece in order {
+            starts[piece] = start;
+            start += pieces[piece].length as usize;
+        }
+        let pieces = starts.iter().zip(pieces);
+        pieces
+            .flat_map(|(&start, piece)| &self.losses[start..start + piece.length as usize])
+            .copied()
+            .collect()
+    }
+}
+
+/// NaN if one of them is, or if there are not as many of both.
+fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
+    if a.len() != b.len() {
+        return f64::NAN;
+    }
+    let differences = a
+        .iter()
+        .zip(b)
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
+    differences.fold(0.0, |largest, d| if d <= largest { largest } else { d })
+}
+
+fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
+    let squares = |x: f64| x * x;
+    let pairs = a.iter().zip(b);
+    let distance: f64 = pairs
+        .map(|(a, b)| squares(f64::from(*a) - f64::from(*b)))
+        .sum();
+    let norm: f64 = b.iter().map(|b| squares(f64::from(*b))).sum();
+    match (a.len() == b.len(), norm == 0.0) {
+        (false, _) => f64::NAN,
+        (true, true) => distance.sqrt(),
+        (true, false) => (distance / norm).sqrt(),
+    }
+}

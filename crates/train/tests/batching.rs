@@ -1,0 +1,115 @@
+//! However sequences are put together, a step computes the same.
+
+mod common;
+
+use common::{Run, dataset};
+use tightrope_testkit::relative_distance;
+use tightrope_train::{gradient_norm, verify};
+
+/// Loss, gradient norm and weights after one step over all the data.
+fn one_step(sets: &[&str]) -> (f64, f64, Vec<f32>) {
+    let mut run = Run::new(&[
+        "run.max_steps=1",
+        "schedule.kind=constant",
+        "schedule.warmup_steps=0",
+    ]);
+    run.set(&["optimizer.eps=1e-3"]);
+    run.set(sets);
+    run.train = dataset(12, 5);
+    let report = run.go(None).unwrap();
+    let row = &run.rows()[0];
+    assert_eq!(
+        row["trained_tokens"],
+        run.train
+            .sequences
+            .iter()
+            .map(|s| s.trained_tokens())
+            .sum::<usize>()
+    );
+    let bytes = run.result(&report).0;
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let (values, _) = bytes[8 + header..].as_chunks::<4>();
+    let weights = values.iter().map(|v| f32::from_le_bytes(*v)).collect();
+    let number = |key: &str| row[key].as_f64().unwrap();
+    (number("loss"), number("grad_norm"), weights)
+}
+
+#[test]
+fn accumulation_and_every_mode_give_the_step_of_one_big_batch() {
+    let (loss, norm, weights) = one_step(&["batch.packs_per_step=12"]);
+    let expected: Vec<f64> = weights.iter().map(|&w| w.into()).collect();
+    let ways: &[&[&str]] = &[
+        &["batch.accumulation=12"],
+        &["batch.packs_per_step=2", "batch.accumulation=6"],
+        &["packing.mode=first-fit", "batch.accumulation=12"],
+        &["packing.mode=spfhp", "batch.accumulation=12"],
+        &["packing.mode=lpfhp", "batch.accumulation=12"],
+        &["packing.mode=streaming", "batch.accumulation=12"],
+        &["packing.max_sequences=1", "batch.accumulation=12"],
+        &["packing.mode=padding-free", "batch.sequences_per_step=12"],
+        &["packing.mode=padded", "batch.sequences_per_step=12"],
+        &[
+            "packing.mode=padded",
+            "batch.sequences_per_step=5",
+            "batch.accumulation=3",
+        ],
+        &[
+            "packing.mode=bucketed",
+            "batch.sequences_per_step=4",
+            "batch.accumulation=3",
+        ],
+    ];
+    for way in ways {
+        let (l, n, w) = one_step(way);
+        assert!(
+            (l - loss).abs() <= 1e-6 * loss,
+            "{way:?}: loss {l} is not {loss}"
+        );
+        assert!(
+            (n - norm).abs() <= 1e-5 * norm,
+            "{way:?}: norm {n} is not {norm}"
+        );
+        let distance = relative_distance(&w, &expected);
+        assert!(distance <= 1e-6, "{way:?}: weights differ by {distance:e}");
+    }
+}
+
+#[test]
+fn padding_is_counted_apart_from_real_tokens() {
+    let row = |sets: &[&str]| {
+        let mut run = Run::new(&["run.max_steps=1"]);
+        run.set(sets);
+        run.train = dataset(12, 5);
+        run.go(None).unwrap();
+        run.rows().remove(0)
+    };
+    let lengths: Vec<usize> = dataset(12, 5).sequences.iter().map(|s| s.len()).collect();
+    let tokens: usize = lengths.iter().sum();
+    let padded = row(&["packing.mode=padded", "batch.sequences_per_step=12"]);
+    assert_eq!(padded["tokens"], tokens);
+    assert_eq!(
+        padded["padding_tokens"],
+        12 * lengths.iter().max().unwrap() - tokens
+    );
+    let packed = row(&["batch.accumulation=12"]);
+    assert_eq!(
+        (&packed["tokens"], &packed["padding_tokens"]),
+        (&tokens.into(), &0.into())
+    );
+}
+
+#[test]
+fn verification_passes_and_would_notice() {
+    for sets in [&[][..], common::LORA] {
+        let run = Run::new(sets);
+        let config = run.config();
+        let prepared = tightrope_train::Prepared::new(&config, &run.train, None, 0).unwrap();
+        let mut model = run.model(&config, prepared.capacity());
+        let sequences = &run.train.sequences;
+        let result = verify(&mut model, sequences, prepared.batches(), 3).unwrap();
+        assert!(result.passed && result.checks.len() == 6, "{result:#?}");
+        assert_eq!(result.packs, 3);
+        let gradient = gradient_norm(&mut model).unwrap();
+        assert!(gradient > 0.0);
+    }
+}

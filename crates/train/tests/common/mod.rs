@@ -1,0 +1,198 @@
+//! A tiny model, a little data, and runs of them.
+#![allow(dead_code)] // Each test file uses a part.
+
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tightrope_data::{Dataset, Origin, Progress};
+use tightrope_device::Cpu;
+use tightrope_model::{Model, ModelConfig};
+use tightrope_packing::{IGNORED, Sequence};
+use tightrope_testkit::Random;
+use tightrope_train::{
+    Config, Observer, Output, Prepared, RunOptions, RunReport, StepRow, StopFlag, TrainError,
+    Trainer, load_options,
+};
+
+pub const VOCABULARY: u32 = 37;
+
+/// Sequences of 2 to 20 tokens that can be learned: each token follows from the one before.
+pub fn dataset(count: usize, seed: u64) -> Dataset {
+    let mut random = Random::new(seed);
+    let mut data = Dataset::default();
+    for row in 0..count {
+        let length = 2 + random.below(19);
+        let mut tokens = vec![random.below(VOCABULARY as usize) as u32];
+        while tokens.len() < length {
+            tokens.push((tokens[tokens.len() - 1] * 5 + 3) % VOCABULARY);
+        }
+        let mut labels: Vec<i64> = tokens.iter().map(|&token| token.into()).collect();
+        // A prompt of its own length is not trained, so that passes differ in trained tokens.
+        let prompt = random.below(length - 1);
+        labels[..prompt].fill(IGNORED.into());
+        data.sequences
+            .push(Sequence::from_labels(tokens, &labels).unwrap());
+        data.origins.push(Origin {
+            file: 0,
+            row: row as u64 + 1,
+            line: None,
+        });
+    }
+    data
+}
+
+pub fn architecture() -> ModelConfig {
+    let settings = json!({
+        "model_type": "llama",
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": false,
+        // Large enough that the model is not symmetric to start with.
+        "initializer_range": 0.2,
+    });
+    ModelConfig::from_json(&settings).unwrap()
+}
+
+/// A run in its own folder; configured by lines of TOML and changed by `key=value`.
+pub struct Run {
+    pub output: PathBuf,
+    pub sets: Vec<String>,
+    pub train: Dataset,
+    pub eval: Option<Dataset>,
+    pub options: RunOptions,
+    _folder: Option<tempfile::TempDir>,
+}
+
+pub const LORA: &[&str] = &["lora.r=4", "lora.dropout=0.2", "lora.lora_plus_ratio=2"];
+
+impl Run {
+    pub fn new(sets: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Self {
+            output: folder.path().join("run"),
+            sets: Vec::new(),
+            train: dataset(30, 1),
+            eval: None,
+            options: RunOptions {
+                threads: 1,
+                ..RunOptions::default()
+            },
+            _folder: Some(folder),
+        };
+        let usual = [
+            "packing.capacity=32",
+            "optimizer.learning_rate=0.01",
+            "run.max_steps=7",
+            "run.save_every=2",
+        ];
+        run.set(&usual);
+        run.set(sets);
+        run
+    }
+
+    pub fn set(&mut self, sets: &[&str]) {
+        self.sets.extend(sets.iter().map(|set| (*set).to_owned()));
+    }
+
+    pub fn resume(&mut self) -> &mut Self {
+        self.options.resume = true;
+        self
+    }
+
+    pub fn config(&self) -> Config {
+        let mut sets = self.sets.clone();
+        sets.push(format!("output={}", self.output.display()));
+        Config::parse("model = \"tiny/random\"", Path::new("tiny.toml"), &sets).unwrap()
+    }
+
+    pub fn model(&self, config: &Config, capacity: usize) -> Model<Cpu> {
+        let device = Cpu::new(self.options.threads).unwrap();
+        Model::random(&device, architecture(), &load_options(config, capacity)).unwrap()
+    }
+
+    /// Runs to the end, or until `stop_after` steps of the run are done.
+    pub fn go(&self, stop_after: Option<u64>) -> Result<RunReport, TrainError> {
+        self.watched(&Watch::new(stop_after))
+    }
+
+    pub fn watched(&self, watch: &Watch) -> Result<RunReport, TrainError> {
+        let config = self.config();
+        let output = Output::open(&config, &self.options, watch)?;
+        let prepared = Prepared::new(&config, &self.train, self.eval.as_ref(), 0)?;
+        let model = self.model(&config, prepared.capacity());
+        let trainer = Trainer::new(&config, &self.options, output, prepared, None, model, watch);
+        trainer?.run(&watch.stop, watch)
+    }
+
+    pub fn rows(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.output.join("metrics.jsonl")).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Everything that must be the same bit for bit: weights, optimizer, metrics apart from time.
+    pub fn result(&self, report: &RunReport) -> (Vec<u8>, Vec<u8>, Vec<Value>) {
+        let file = ["adapter_model.safetensors", "model.safetensors"];
+        let mut files = file.iter().map(|name| report.weights.join(name));
+        let weights = fs::read(files.find(|path| path.exists()).unwrap()).unwrap();
+        let checkpoint = report.checkpoint.as_ref().unwrap();
+        let optimizer = fs::read(checkpoint.join("optimizer.safetensors")).unwrap();
+        let mut rows = self.rows();
+        for row in &mut rows {
+            let row = row.as_object_mut().unwrap();
+            for time in ["elapsed_s", "tokens_per_second", "peak_memory_bytes"] {
+                row.remove(time);
+            }
+        }
+        (weights, optimizer, rows)
+    }
+
+    pub fn checkpoints(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.output.join("checkpoints")).unwrap();
+        let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+}
+
+/// Asks to stop after a step, and remembers what it is told.
+pub struct Watch {
+    pub stop: StopFlag,
+    stop_after: Option<u64>,
+    pub notices: std::sync::Mutex<Vec<String>>,
+}
+
+impl Watch {
+    pub fn new(stop_after: Option<u64>) -> Self {
+        Self {
+            stop: StopFlag::default(),
+            stop_after,
+            notices: std::sync::Mutex::default(),
+        }
+    }
+}
+
+impl Progress for Watch {
+    fn start(&self, _: &str, _: Option<u64>) {}
+    fn advance(&self, _: u64) {}
+    fn finish(&self) {}
+}
+
+impl Observer for Watch {
+    fn stepped(&self, row: &StepRow) {
+        if self.stop_after.is_some_and(|step| row.step >= step) {
+            self.stop.request();
+        }
+    }
+    fn notice(&self, text: &str) {
+        self.notices.lock().unwrap().push(text.to_owned());
+    }
+}

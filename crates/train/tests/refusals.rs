@@ -1,0 +1,164 @@
+//! Runs that must not start, or must stop.
+
+mod common;
+
+use common::{LORA, Run, Watch, dataset};
+use tightrope_device::Cpu;
+use tightrope_packing::Sequence;
+use tightrope_train::{Outcome, Output, OutputLock, Prepared, StopFlag, TrainError, Trainer};
+
+#[test]
+fn an_output_folder_in_use_is_refused() {
+    let run = Run::new(&[]);
+    let lock = OutputLock::take(&run.output).unwrap();
+    let error = run.go(None).unwrap_err();
+    assert!(matches!(error, TrainError::OutputInUse { .. }), "{error}");
+    drop(lock);
+    run.go(None).unwrap();
+}
+
+#[test]
+fn an_earlier_run_is_neither_lost_nor_mixed_up() {
+    let mut run = Run::new(&["run.max_steps=2"]);
+    run.go(None).unwrap();
+    let error = run.go(None).unwrap_err().to_string();
+    assert!(
+        error.contains("--resume") && error.contains("--overwrite"),
+        "{error}"
+    );
+    run.options.overwrite = true;
+    run.set(&["run.max_steps=1"]);
+    let report = run.go(None).unwrap();
+    assert_eq!((report.steps, run.rows().len()), (1, 1));
+    assert_eq!(run.checkpoints(), ["step-000001"]);
+}
+
+#[test]
+fn nothing_to_resume_is_said() {
+    let mut run = Run::new(&[]);
+    let error = run.resume().go(None).unwrap_err().to_string();
+    assert!(error.contains("without --resume"), "{error}");
+}
+
+#[test]
+fn changes_of_configuration_or_data_are_shown_and_refused() {
+    let mut run = Run::new(&["schedule.kind=constant"]);
+    run.set(LORA);
+    run.go(Some(2)).unwrap();
+    run.resume().set(&["lora.dropout=0.5", "run.save_every=3"]);
+    run.train = dataset(31, 1);
+    let error = run.go(None).unwrap_err();
+    let TrainError::Changed { changes } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(changes.len(), 2, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("lora.dropout: 0.2 -> 0.5"), "{text}");
+    assert!(text.contains("training data: {\"sequences\":30,"), "{text}");
+    run.options.allow_change = true;
+    let watch = Watch::new(None);
+    run.watched(&watch).unwrap();
+    let notices = watch.notices.into_inner().unwrap().join("\n");
+    assert!(
+        notices.contains("changed since the checkpoint: lora.dropout: 0.2 -> 0.5"),
+        "{notices}"
+    );
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_stops_before_the_update_and_names_the_sequence() {
+    let mut run = Run::new(&[
+        "run.save_every=1",
+        "run.max_steps=99",
+        "packing.max_sequences=1",
+    ]);
+    let sequence = |tokens: Vec<u32>| {
+        let labels: Vec<i64> = tokens.iter().map(|&token| token.into()).collect();
+        Sequence::from_labels(tokens, &labels).unwrap()
+    };
+    for trained in &mut run.train.sequences {
+        *trained = sequence(
+            trained
+                .tokens()
+                .iter()
+                .map(|&token| token.min(35))
+                .collect(),
+        );
+    }
+    // Only sequence 4 has token 36, whose embedding is broken.
+    run.train.sequences[4] = sequence(vec![1, 36, 2]);
+    let config = run.config();
+    let output = Output::open(&config, &run.options, &()).unwrap();
+    let prepared = Prepared::new(&config, &run.train, None, 0).unwrap();
+    let mut model = run.model(&config, prepared.capacity());
+    break_embedding(&mut model, 36);
+    let trainer = Trainer::new(&config, &run.options, output, prepared, None, model, &());
+    let error = trainer.unwrap().run(&StopFlag::default(), &()).unwrap_err();
+    let TrainError::NotFinite {
+        step,
+        what,
+        sequences,
+        checkpoint,
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        (*what, sequences.as_slice()),
+        ("the loss", ["sequence 4".to_owned()].as_slice())
+    );
+    // The step was not done: rows and checkpoints end before it.
+    assert_eq!(run.rows().len() as u64, step - 1);
+    let expected =
+        (*step > 1).then(|| run.output.join(format!("checkpoints/step-{:06}", step - 1)));
+    assert_eq!(checkpoint, &expected);
+}
+
+fn break_embedding(model: &mut tightrope_model::Model<Cpu>, token: usize) {
+    for parameter in model.parameters() {
+        if parameter.name.contains("embed_tokens") {
+            let mut values = parameter.weight.to_vec::<f32>().unwrap();
+            let width = parameter.weight.shape()[1];
+            values[token * width] = f32::NAN;
+            parameter.weight.write(&values).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_run_that_no_longer_gains_stops_early() {
+    // At a learning rate this high the loss only rises.
+    let mut run = Run::new(&[
+        "data.eval=given",
+        "run.eval_every=1",
+        "run.patience=2",
+        "run.max_steps=50",
+    ]);
+    run.set(&[
+        "optimizer.learning_rate=3.0",
+        "schedule.kind=constant",
+        "run.save_every=100",
+    ]);
+    run.eval = Some(dataset(5, 9));
+    let report = run.go(None).unwrap();
+    assert_eq!(report.outcome, Outcome::StoppedEarly);
+    let (_, best) = report.best.unwrap();
+    assert_eq!(report.steps, best + 2);
+    // Resuming changes nothing: it has already stopped.
+    let again = run.resume().go(None).unwrap();
+    assert_eq!(
+        (again.outcome, again.steps),
+        (Outcome::StoppedEarly, report.steps)
+    );
+}
+
+#[test]
+fn nothing_to_train_is_an_error() {
+    let mut run = Run::new(&[]);
+    for sequence in &mut run.train.sequences {
+        let labels = vec![-100; sequence.len()];
+        *sequence = Sequence::from_labels(sequence.tokens().to_vec(), &labels).unwrap();
+    }
+    let error = run.go(None).unwrap_err();
+    assert!(matches!(error, TrainError::NothingToTrain), "{error}");
+}

@@ -1,0 +1,140 @@
+//! The same bits: again, with any number of threads, and however often a run was stopped.
+
+mod common;
+
+use common::{LORA, Run, Watch, dataset};
+use std::fs;
+use tightrope_train::Outcome;
+
+const WITH_EVAL: &[&str] = &["run.eval_every=3", "run.keep=9", "batch.accumulation=2"];
+
+fn runs() -> [Vec<&'static str>; 2] {
+    [WITH_EVAL.to_vec(), [WITH_EVAL, LORA].concat()]
+}
+
+fn fresh(sets: &[&str]) -> Run {
+    let mut run = Run::new(&["data.eval=given", "packing.capacity=24"]);
+    run.set(sets);
+    run.eval = Some(dataset(5, 9));
+    run
+}
+
+#[test]
+fn a_run_stopped_anywhere_ends_with_the_same_bits() {
+    for sets in runs() {
+        let whole = fresh(&sets);
+        let expected = whole.result(&whole.go(None).unwrap());
+        assert_eq!(expected.2.len(), 7 + 3, "{:?}", expected.2);
+        for stops in [vec![1], vec![3], vec![6], vec![1, 2, 5]] {
+            let mut run = fresh(&sets);
+            for stop in stops {
+                let report = run.go(Some(stop)).unwrap();
+                let checkpoint = run.output.join(format!("checkpoints/step-{stop:06}"));
+                assert_eq!(
+                    report.outcome,
+                    Outcome::Stopped {
+                        step: stop,
+                        checkpoint
+                    }
+                );
+                run.resume();
+            }
+            let report = run.go(None).unwrap();
+            assert_eq!(report.outcome, Outcome::Finished);
+            assert!(
+                run.result(&report) == expected,
+                "stopped and resumed, the bits differ"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_skipped_and_the_bits_stay_the_same() {
+    for sets in runs() {
+        let whole = fresh(&sets);
+        let expected = whole.result(&whole.go(None).unwrap());
+        let mut run = fresh(&sets);
+        run.go(Some(5)).unwrap();
+        let newest = run
+            .output
+            .join("checkpoints/step-000005/optimizer.safetensors");
+        let mut bytes = fs::read(&newest).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&newest, bytes).unwrap();
+        let watch = Watch::new(None);
+        let report = run.resume().watched(&watch).unwrap();
+        let notices = watch.notices.into_inner().unwrap().join("\n");
+        assert!(notices.contains("step-000005 is damaged"), "{notices}");
+        assert!(notices.contains("resuming after step 4"), "{notices}");
+        assert!(run.result(&report) == expected);
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for sets in runs() {
+        let results = [1, 2, 3].map(|threads| {
+            let mut run = fresh(&sets);
+            run.options.threads = threads;
+            run.result(&run.go(None).unwrap())
+        });
+        assert!(results[0] == results[1] && results[0] == results[2]);
+    }
+}
+
+#[test]
+fn another_seed_gives_another_result() {
+    let result = |seed: &str| {
+        let mut run = fresh(LORA);
+        run.set(&[seed]);
+        run.result(&run.go(None).unwrap()).0
+    };
+    assert!(result("seed=1") != result("seed=2"));
+}
+
+#[test]
+fn more_steps_can_be_added_and_a_cosine_says_what_that_means() {
+    for (kind, same) in [
+        ("schedule.kind=constant", true),
+        ("schedule.kind=cosine", false),
+    ] {
+        let sets = [kind, "schedule.warmup_steps=2"];
+        let whole = fresh(&sets);
+        let expected = whole.result(&whole.go(None).unwrap());
+        let mut run = fresh(&sets);
+        run.set(&["run.max_steps=5"]);
+        run.go(None).unwrap();
+        run.set(&["run.max_steps=7"]);
+        let watch = Watch::new(None);
+        let report = run.resume().watched(&watch).unwrap();
+        assert_eq!(report.steps, 7);
+        assert_eq!(run.result(&report).0 == expected.0, same, "{kind}");
+        let notices = watch.notices.into_inner().unwrap().join("\n");
+        assert_eq!(notices.contains("7 steps instead of 5"), !same, "{notices}");
+    }
+}
+
+#[test]
+fn checkpoints_are_kept_as_told() {
+    let mut run = fresh(&["run.keep=2", "run.eval_every=2"]);
+    run.set(&["run.max_steps=9", "run.save_every=1"]);
+    let report = run.go(None).unwrap();
+    let (_, best) = report.best.unwrap();
+    let mut expected = vec![
+        format!("step-{best:06}"),
+        "step-000008".into(),
+        "step-000009".into(),
+    ];
+    expected.dedup();
+    expected.sort();
+    expected.dedup();
+    assert_eq!(run.checkpoints(), expected);
+    assert!(
+        report
+            .best_checkpoint
+            .unwrap()
+            .ends_with(format!("step-{best:06}"))
+    );
+}
