@@ -1,4 +1,4 @@
-//! Every packing algorithm on a million log-normal lengths: packs, efficiency, seconds.
+//! Packing algorithms on a million log-normal lengths: packs, efficiency, seconds.
 
 use crate::{Row, Suite, log_normal_lengths, row, time};
 use anyhow::{Result, ensure};
@@ -6,7 +6,7 @@ use tightrope_packing::{Algorithm, Packer};
 
 pub const SUITE: Suite = Suite {
     name: "packing",
-    about: "every algorithm on 1,000,000 log-normal lengths (median 90, sigma 0.9), capacity 2,048",
+    about: "all algorithms but nnlshp on 1,000,000 log-normal lengths (median 90, sigma 0.9), capacity 2,048",
     run,
 };
 
@@ -17,7 +17,11 @@ const REPETITIONS: usize = 3;
 fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
     let lengths = log_normal_lengths(SEQUENCES, 90.0, 0.9, CAPACITY, 1);
     let tokens: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
-    for algorithm in Algorithm::ALL {
+    // The strategies of nnlshp grow with capacity^depth: minutes at this capacity.
+    let algorithms = Algorithm::ALL
+        .into_iter()
+        .filter(|a| *a != Algorithm::Nnlshp);
+    for algorithm in algorithms {
         let packer = Packer::new(algorithm, CAPACITY.into());
         let packing = packer.pack(&lengths)?;
         ensure!(

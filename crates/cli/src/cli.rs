@@ -10,7 +10,12 @@ use std::num::NonZeroUsize;
 
 const EXAMPLES: &str = "\
 Examples:
-  tightrope completions bash > ~/.local/share/bash-completion/completions/tightrope
+  tightrope train --template > my.toml      a configuration with every key explained
+  tightrope inspect my.toml                 the data as the model will see it
+  tightrope train my.toml                   train
+  tightrope eval my.toml                    measure what was trained
+  tightrope generate my.toml --prompt \"…\"  see what it answers
+  tightrope merge my.toml                   a folder that Transformers loads
 
 `tightrope COMMAND --help` explains a command with examples.";
 
@@ -53,8 +58,14 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
-    Completions(commands::completions::Args),
+    Train(commands::train::Args),
+    Eval(commands::eval::Args),
     Pack(commands::pack::Args),
+    Inspect(commands::inspect::Args),
+    Generate(commands::generate::Args),
+    Merge(commands::merge::Args),
+    Verify(commands::verify::Args),
+    Completions(commands::completions::Args),
 }
 
 impl Cli {
@@ -62,8 +73,14 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<Exit> {
         let terminal = Terminal::new(self.global.json, self.global.threads, self.global.color)?;
         match self.command {
-            Command::Completions(args) => commands::completions::run(args, &terminal),
+            Command::Train(args) => commands::train::run(args, &terminal),
+            Command::Eval(args) => commands::eval::run(args, &terminal),
             Command::Pack(args) => commands::pack::run(args, &terminal),
+            Command::Inspect(args) => commands::inspect::run(args, &terminal),
+            Command::Generate(args) => commands::generate::run(args, &terminal),
+            Command::Merge(args) => commands::merge::run(args, &terminal),
+            Command::Verify(args) => commands::verify::run(args, &terminal),
+            Command::Completions(args) => commands::completions::run(args, &terminal),
         }
     }
 }

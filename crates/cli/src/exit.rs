@@ -1,12 +1,13 @@
 //! Exit codes: the one place where they are chosen and documented.
 
 use std::{io, process::ExitCode};
+use tightrope_train::STOPPED_EXIT_CODE;
 
 /// Shown by `tightrope --help`.
 pub const HELP: &str = "\
 Exit codes:
   0    done
-  1    failed; the reason is on standard error
+  1    failed, with the reason on standard error, or a check that did not pass
   2    wrong usage of the command line
   75   interrupted by SIGINT or SIGTERM, everything saved: the same command with --resume goes on
   130  stopped at once by a second SIGINT; 143 by a second SIGTERM";
@@ -16,12 +17,18 @@ Exit codes:
 pub enum Exit {
     /// Everything asked for is done.
     Success,
+    /// A check has found what it was looking for: something is wrong.
+    Failed,
+    /// Interrupted, and everything is saved.
+    Saved,
 }
 
 /// The exit code of a command's result; reports its error on standard error.
 pub fn code(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(Exit::Success) => ExitCode::SUCCESS,
+        Ok(Exit::Failed) => ExitCode::FAILURE,
+        Ok(Exit::Saved) => ExitCode::from(STOPPED_EXIT_CODE),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let label = console::style("error:").for_stderr().red().bold();

@@ -4,6 +4,14 @@
 mod cli;
 mod commands;
 mod exit;
+mod numbers;
+mod painting;
+mod progress;
+mod report;
+mod screen;
+mod signals;
+mod subject;
+mod table;
 mod terminal;
 
 use clap::Parser;

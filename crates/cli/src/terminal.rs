@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde::Serialize;
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     num::NonZeroUsize,
 };
 
@@ -16,13 +16,11 @@ pub enum Color {
 }
 
 /// The global options, applied.
-#[allow(dead_code, reason = "the commands that compute join next")]
 pub struct Terminal {
     json: bool,
     threads: usize,
 }
 
-#[allow(dead_code, reason = "the commands that compute join next")]
 impl Terminal {
     /// Applies the options to the whole process: colors, and the size of the shared thread pool.
     pub fn new(json: bool, threads: Option<NonZeroUsize>, color: Color) -> anyhow::Result<Self> {
@@ -51,6 +49,11 @@ impl Terminal {
     /// Threads asked for; 0 = one per core.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// Whether a person watches: bars on standard error would be seen and not mix with a pipe.
+    pub fn is_live(&self) -> bool {
+        !self.json && io::stdout().is_terminal() && io::stderr().is_terminal()
     }
 
     /// Writes bytes to standard output.

@@ -6,7 +6,7 @@ use crate::error::DataError;
 use crate::tokenizer::Tokenizer;
 
 /// A token as a person reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct InspectedToken {
     /// Its id.
     pub id: u32,

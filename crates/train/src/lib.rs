@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod ask;
 pub mod batches;
 pub mod checkpoint;
 pub mod config;
@@ -33,6 +34,7 @@ mod stop;
 mod trainer;
 mod verify;
 
+pub use ask::{Answerer, evaluate_config, verify_config};
 pub use config::Config;
 pub use error::TrainError;
 pub use evaluate::evaluate;

@@ -3,4 +3,10 @@
 //! A new command is a file here, a variant of `Command` in `cli.rs`, and a line in the README.
 
 pub mod completions;
+pub mod eval;
+pub mod generate;
+pub mod inspect;
+pub mod merge;
 pub mod pack;
+pub mod train;
+pub mod verify;

@@ -1,0 +1,68 @@
+//! `tightrope eval`: loss and perplexity of a model on data.
+
+use crate::{exit::Exit, numbers::grouped, progress::Bars, subject::Subject, terminal::Terminal};
+use anyhow::Result;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  tightrope eval my.toml                 what the run has trained, on data.eval
+  tightrope eval my.toml --base          the model as it was before
+  tightrope eval --model M --data test.jsonl
+  tightrope eval --model M --adapter A --data test.jsonl --limit 100 --json
+  tightrope eval --model M --data book.jsonl --format text
+
+The loss is the mean over trained tokens; --train-on chooses them.";
+
+/// Measure loss and perplexity of a model on data
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    subject: Subject,
+
+    /// File to evaluate on, instead of data.eval (repeatable)
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    data: Vec<PathBuf>,
+
+    /// Layout of the records: auto, alpaca, chat, completion, text, tokens
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+
+    /// Tokens that count: completion, assistant, all
+    #[arg(long, value_name = "WHICH")]
+    train_on: Option<String>,
+
+    /// Evaluate only the first N sequences
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+    let format = args.format.map(|format| format!("data.format={format}"));
+    let train_on = args.train_on.map(|which| format!("data.train_on={which}"));
+    let mut config = args
+        .subject
+        .resolve(format.into_iter().chain(train_on).collect())?;
+    if !args.data.is_empty() {
+        config.data.eval = args.data;
+        config.data.eval_ratio = 0.0;
+    }
+    let bars = Bars::default();
+    let limit = args
+        .limit
+        .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    let evaluation = tightrope_train::evaluate_config(&config, terminal.threads(), limit, &bars)?;
+    if terminal.json() {
+        terminal.json_line(&evaluation)?;
+    } else {
+        terminal.line(format!(
+            "loss        {:.4}\nperplexity  {:.3}\ntokens      {}, of which {} are predicted",
+            evaluation.loss,
+            evaluation.perplexity,
+            grouped(evaluation.tokens),
+            grouped(evaluation.trained_tokens),
+        ))?;
+    }
+    Ok(Exit::Success)
+}

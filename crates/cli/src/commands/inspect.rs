@@ -1,0 +1,239 @@
+//! `tightrope inspect`: sequences and packs as the model will see them.
+
+use crate::{
+    exit::Exit,
+    numbers::{grouped, percent_of},
+    painting,
+    progress::Bars,
+    table,
+    terminal::Terminal,
+};
+use anyhow::Result;
+use console::style;
+use serde::Serialize;
+use std::path::PathBuf;
+use tightrope_data::{Dataset, InspectedToken, Preflight};
+use tightrope_train::{Base, Config, Prepared};
+
+const EXAMPLES: &str = "\
+Examples:
+  tightrope inspect my.toml                      the first sequences and the first pack
+  tightrope inspect my.toml --first 100 --sequences 1
+  tightrope inspect my.toml --tokens             one line for each token, with its id
+  tightrope inspect my.toml --set data.train_on=assistant
+
+What to look for: is the answer trained, and only the answer? Does it end in the end token?
+Is the prompt rendered as the model knows it, with one BOS at most?
+
+Next: tightrope train my.toml.";
+
+/// Show some sequences and packs as the model will see them
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Configuration file (TOML)
+    config: PathBuf,
+
+    /// Set a key over the file's value
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+
+    /// Sequences to show
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    sequences: usize,
+
+    /// The first sequence to show, counted from 1
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    first: u64,
+
+    /// Packs to show
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    packs: usize,
+
+    /// One line for each token, with its id
+    #[arg(long)]
+    tokens: bool,
+}
+
+/// All that is shown, for programs.
+#[derive(Serialize)]
+struct Inspection<'a> {
+    preflight: &'a Preflight,
+    sequences: Vec<InspectedSequence>,
+    packs: Vec<InspectedPack>,
+}
+
+#[derive(Serialize)]
+struct InspectedSequence {
+    /// Counted from 1.
+    sequence: usize,
+    file: Option<String>,
+    row: Option<u64>,
+    line: Option<u64>,
+    tokens: Vec<InspectedToken>,
+}
+
+#[derive(Serialize)]
+struct InspectedPack {
+    /// Counted from 1.
+    pack: usize,
+    tokens: usize,
+    padding_tokens: usize,
+    trained_tokens: usize,
+    segments: Vec<InspectedSegment>,
+}
+
+#[derive(Serialize)]
+struct InspectedSegment {
+    /// Counted from 1; none for padding.
+    sequence: Option<usize>,
+    start: usize,
+    length: usize,
+    first_position: u32,
+    last_position: u32,
+    trained_tokens: usize,
+}
+
+pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+    let config = Config::load(&args.config, &args.sets)?;
+    let bars = Bars::default();
+    let base = Base::open(&config.model, &bars)?;
+    let (data, _) = base.load_both(&config, &bars)?;
+    let prepared = Prepared::new(&config, &data, None, base.padding_token())?;
+
+    let first = usize::try_from(args.first).unwrap_or(usize::MAX) - 1;
+    let shown = data
+        .sequences
+        .iter()
+        .enumerate()
+        .skip(first)
+        .take(args.sequences);
+    let sequences = shown
+        .map(|(index, sequence)| {
+            let tokens = tightrope_data::inspect(sequence, base.tokenizer.as_ref())?;
+            Ok(inspected(&data, index, tokens))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let packs = packs(&prepared, &data, args.packs, base.padding_token())?;
+    if terminal.json() {
+        terminal.json_line(&Inspection {
+            preflight: &data.report,
+            sequences,
+            packs,
+        })?;
+        return Ok(Exit::Success);
+    }
+    terminal.line(crate::report::preflight(&data.report))?;
+    terminal.line(format!("\n{}", painting::legend(console::colors_enabled())))?;
+    for sequence in &sequences {
+        terminal.line(format!("\n{}", heading(sequence)))?;
+        terminal.line(match args.tokens {
+            true => listed(sequence),
+            false => painting::paint(&sequence.tokens, console::colors_enabled()),
+        })?;
+    }
+    for pack in &packs {
+        terminal.line(format!("\n{}", pack_table(pack)))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn inspected(data: &Dataset, index: usize, tokens: Vec<InspectedToken>) -> InspectedSequence {
+    let origin = data.origins.get(index);
+    let file = origin.and_then(|origin| data.report.files.get(origin.file as usize));
+    InspectedSequence {
+        sequence: index + 1,
+        file: file.map(|file| file.path.clone()),
+        row: origin.map(|origin| origin.row),
+        line: origin.and_then(|origin| origin.line),
+        tokens,
+    }
+}
+
+fn packs(
+    prepared: &Prepared<'_>,
+    data: &Dataset,
+    count: usize,
+    padding_token: u32,
+) -> Result<Vec<InspectedPack>> {
+    let packing = prepared.batches().packing();
+    let pack = |index: usize| {
+        let batch = packing.batch(index, &data.sequences, padding_token)?;
+        let segments = batch.segments().as_slice().iter().map(|segment| {
+            let targets = &batch.targets()[segment.start..segment.start + segment.length];
+            InspectedSegment {
+                sequence: segment.sequence.map(|index| index + 1),
+                start: segment.start,
+                length: segment.length,
+                first_position: segment.first_position,
+                last_position: segment.first_position + segment.length as u32 - 1,
+                // A target is a token id; what is ignored is negative.
+                trained_tokens: targets.iter().filter(|&&target| target >= 0).count(),
+            }
+        });
+        Ok(InspectedPack {
+            pack: index + 1,
+            tokens: batch.real_tokens(),
+            padding_tokens: batch.tokens().len() - batch.real_tokens(),
+            trained_tokens: batch.trained_tokens(),
+            segments: segments.collect(),
+        })
+    };
+    (0..packing.len().min(count)).map(pack).collect()
+}
+
+/// `file line 3 · 57 tokens, 21 trained`.
+fn heading(sequence: &InspectedSequence) -> String {
+    let trained = sequence.tokens.iter().filter(|token| token.trained).count();
+    let place = match (&sequence.file, sequence.line, sequence.row) {
+        (Some(file), Some(line), _) => format!(" · {file} line {line}"),
+        (Some(file), None, Some(row)) => format!(" · {file} row {row}"),
+        _ => String::new(),
+    };
+    let tokens = sequence.tokens.len();
+    let share = percent_of(trained as u64, tokens as u64);
+    style(format!(
+        "sequence {}{place} · {tokens} tokens, {trained} trained ({share})",
+        sequence.sequence
+    ))
+    .bold()
+    .to_string()
+}
+
+/// One line for each token.
+fn listed(sequence: &InspectedSequence) -> String {
+    let mut table = table::table(&[">position", ">id", "trained", "text"]);
+    for (position, token) in sequence.tokens.iter().enumerate() {
+        let trained = if token.trained { "yes" } else { "" };
+        table.add_row([
+            position.to_string(),
+            token.id.to_string(),
+            trained.to_owned(),
+            format!("{:?}", token.text),
+        ]);
+    }
+    table::text(&table)
+}
+
+fn pack_table(pack: &InspectedPack) -> String {
+    let mut table = table::table(&["segment", ">start", ">tokens", "positions", ">trained"]);
+    for segment in &pack.segments {
+        table.add_row([
+            segment
+                .sequence
+                .map_or("padding".to_owned(), |s| format!("sequence {s}")),
+            grouped(segment.start as u64),
+            grouped(segment.length as u64),
+            format!("{}–{}", segment.first_position, segment.last_position),
+            grouped(segment.trained_tokens as u64),
+        ]);
+    }
+    let heading = format!(
+        "pack {} · {} tokens, {} trained, {} padding",
+        pack.pack,
+        grouped(pack.tokens as u64),
+        grouped(pack.trained_tokens as u64),
+        grouped(pack.padding_tokens as u64),
+    );
+    format!("{}\n{}", style(heading).bold(), table::text(&table))
+}

@@ -1,0 +1,41 @@
+//! `tightrope merge`: a model with its adapter added, as a folder that Transformers loads.
+
+use crate::{exit::Exit, progress::Bars, subject::Subject, terminal::Terminal};
+use anyhow::Result;
+use serde_json::json;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  tightrope merge my.toml                          into merged/ in the output folder
+  tightrope merge my.toml --to my-model
+  tightrope merge --model M --adapter A --to my-model
+  tightrope merge --model M.gguf --to my-model     dequantised, as safetensors
+
+The folder must not exist or be empty; it appears whole or not at all.
+Next: tightrope generate --model my-model, or from_pretrained(\"my-model\") in Python.";
+
+/// Write a model with its adapter added as a Hugging Face folder
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    subject: Subject,
+
+    /// Folder to write [default: merged/ in the output folder of the configuration]
+    #[arg(long, value_name = "FOLDER", required_unless_present = "config")]
+    to: Option<PathBuf>,
+}
+
+pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+    let config = args.subject.resolve(Vec::new())?;
+    let folder = args.to.unwrap_or_else(|| config.output.join("merged"));
+    let device = tightrope_train::device(config.device, terminal.threads())?;
+    let adapter = config.adapter.as_deref();
+    tightrope_train::merge(&device, &config.model, adapter, &folder, &Bars::default())?;
+    match terminal.json() {
+        true => terminal.json_line(&json!({ "folder": folder }))?,
+        false => terminal.line(format!("wrote {}", folder.display()))?,
+    }
+    Ok(Exit::Success)
+}

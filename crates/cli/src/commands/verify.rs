@@ -1,0 +1,83 @@
+//! `tightrope verify`: proves on the user's own model and data that packing changes nothing.
+
+use crate::{exit::Exit, progress::Bars, table, terminal::Terminal};
+use anyhow::Result;
+use console::style;
+use std::path::PathBuf;
+use tightrope_train::{Config, Verification};
+
+const EXAMPLES: &str = "\
+Examples:
+  tightrope verify my.toml
+  tightrope verify my.toml --packs 4 --json
+
+Packed sequences are compared with the same sequences one by one and in another order; then one
+sequence is changed, and nothing of the others may change, not in a single bit.
+Exit code 0 if every check has passed, else 1.";
+
+/// Prove on your own model and data that packing changes nothing
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Configuration file (TOML)
+    config: PathBuf,
+
+    /// Set a key over the file's value
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+
+    /// Packs to compare
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    packs: usize,
+}
+
+pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+    let config = Config::load(&args.config, &args.sets)?;
+    let bars = Bars::default();
+    let result = tightrope_train::verify_config(&config, terminal.threads(), args.packs, &bars)?;
+    if terminal.json() {
+        terminal.json_line(&result)?;
+    } else {
+        terminal.line(shown(&result))?;
+    }
+    Ok(if result.passed {
+        Exit::Success
+    } else {
+        Exit::Failed
+    })
+}
+
+fn shown(result: &Verification) -> String {
+    let headings = ["compared with", "quantity", ">difference", ">allowed", ""];
+    let mut table = table::table(&headings);
+    for check in &result.checks {
+        let allowed = match check.allowed {
+            0.0 => "0 (bit for bit)".to_owned(),
+            allowed => format!("{allowed:.0e}"),
+        };
+        let verdict = match check.passed {
+            true => style("passed").green(),
+            false => style("FAILED").red().bold(),
+        };
+        table.add_row([
+            check.compared_with.to_owned(),
+            check.quantity.to_owned(),
+            format!("{:.1e}", check.difference),
+            allowed,
+            verdict.to_string(),
+        ]);
+    }
+    let verdict = match result.passed {
+        true => style("packing changes nothing").green().bold(),
+        false => style("packing changes the result: please report this")
+            .red()
+            .bold(),
+    };
+    format!(
+        "{} packs of {} sequences, {} tokens\n{}\n{verdict}",
+        result.packs,
+        result.sequences,
+        result.tokens,
+        table::text(&table),
+    )
+}

@@ -1,0 +1,62 @@
+//! Progress of long work on standard error: a bar on a terminal, nothing on a pipe.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::{Mutex, PoisonError};
+use tightrope_data::Progress;
+use tightrope_train::Observer;
+
+/// A bar for each piece of work, removed when the work is done.
+#[derive(Default)]
+pub struct Bars {
+    current: Mutex<Option<ProgressBar>>,
+}
+
+impl Bars {
+    fn with_current(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
+        act(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Progress for Bars {
+    fn start(&self, what: &str, total: Option<u64>) {
+        let bar = match total {
+            Some(total) => ProgressBar::new(total)
+                .with_style(style("{msg} {bar:30.green/dim} {percent:>3} %  {eta} left")),
+            None => ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}")),
+        };
+        self.with_current(|current| *current = Some(bar.with_message(what.to_owned())));
+    }
+
+    fn advance(&self, n: u64) {
+        self.with_current(|current| {
+            if let Some(bar) = current {
+                bar.inc(n);
+            }
+        });
+    }
+
+    fn finish(&self) {
+        self.with_current(|current| {
+            if let Some(bar) = current.take() {
+                bar.finish_and_clear();
+            }
+        });
+    }
+}
+
+/// Work that is not a run: only its progress and what a person should know are shown.
+impl Observer for Bars {
+    fn notice(&self, text: &str) {
+        eprintln!(
+            "{} {text}",
+            console::style("note:").for_stderr().yellow().bold()
+        );
+    }
+}
+
+/// A style from a template that is known to be well-formed.
+pub fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─")
+}

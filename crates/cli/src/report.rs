@@ -1,0 +1,173 @@
+//! Blocks of text for people: what the data is, what a run will do, what it has done.
+
+use crate::numbers::{bytes, duration, grouped, percent, percent_of};
+use console::style;
+use std::{fmt::Write, time::Duration};
+use tightrope_data::Preflight;
+use tightrope_train::{Outcome, Plan, RunReport};
+
+/// A heading, lines of `name  value`, and warnings.
+struct Block(String);
+
+impl Block {
+    fn new(heading: &str) -> Self {
+        Self(style(heading).bold().to_string())
+    }
+
+    fn line(&mut self, name: &str, value: impl AsRef<str>) {
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "\n  {name:<15} {}", value.as_ref());
+    }
+
+    fn warning(&mut self, count: u64, what: impl AsRef<str>) {
+        if count > 0 {
+            let mark = style("!").yellow().bold();
+            let _ = write!(self.0, "\n  {mark} {} {}", grouped(count), what.as_ref());
+        }
+    }
+}
+
+/// What is known about the data before any training.
+pub fn preflight(report: &Preflight) -> String {
+    let mut block = Block::new("Data");
+    for file in &report.files {
+        let rows = grouped(file.rows);
+        let format = file.format.name();
+        block.line(
+            "file",
+            format!("{}: {rows} rows, read as {format}", file.path),
+        );
+    }
+    block.line("sequences", grouped(report.sequences));
+    block.line("tokens", grouped(report.tokens));
+    let share = percent_of(report.trained_tokens, report.tokens);
+    block.line(
+        "trained tokens",
+        format!("{} ({share})", grouped(report.trained_tokens)),
+    );
+    let l = &report.lengths;
+    let lengths = format!(
+        "min {}, median {}, 95 % {}, 99 % {}, max {}, mean {:.1}",
+        l.min, l.p50, l.p95, l.p99, l.max, l.mean
+    );
+    block.line("lengths", lengths);
+    block.warning(report.skipped_rows, "rows skipped:");
+    for row in &report.skipped {
+        let line = row.line.map_or_else(
+            || format!("row {}", row.row),
+            |line| format!("line {line}, column {}", row.column.unwrap_or(1)),
+        );
+        let _ = write!(block.0, "\n      {}, {line}: {}", row.path, row.reason);
+    }
+    block.warning(report.empty_rows, "rows without a token left out");
+    let tokens = grouped(report.truncated_tokens);
+    block.warning(
+        report.truncated_sequences,
+        format!("sequences truncated, {tokens} tokens dropped"),
+    );
+    block.warning(report.split_rows, "rows split into several sequences");
+    let tokens = grouped(report.dropped_tokens);
+    block.warning(
+        report.dropped_rows,
+        format!("rows dropped as too long ({tokens} tokens)"),
+    );
+    block.warning(
+        report.untrained_sequences,
+        "sequences have nothing to train",
+    );
+    block.warning(report.doubled_bos, "rows begin with two BOS tokens");
+    block.warning(
+        report.missing_eos,
+        "rows do not end in an end token: the model will not learn to stop there",
+    );
+    if report.template_reads_clock {
+        let mark = style("!").yellow().bold();
+        let _ = write!(
+            block.0,
+            "\n  {mark} the chat template reads the clock: another day may give other tokens"
+        );
+    }
+    block.0
+}
+
+/// What a run will do.
+pub fn plan(plan: &Plan) -> String {
+    let mut block = Block::new("Plan");
+    block.line("device", &plan.device);
+    block.line(
+        "trained",
+        format!("{} parameters", grouped(plan.trained_parameters)),
+    );
+    let rows = format!(
+        "{} sequences in {} packs, {} tokens",
+        grouped(plan.sequences),
+        grouped(plan.packs),
+        grouped(plan.tokens_per_epoch)
+    );
+    block.line("epoch", rows);
+    let from = match plan.first_step {
+        0 => String::new(),
+        step => format!(", {} done before", grouped(step)),
+    };
+    let steps = format!(
+        "{}{from} ({} an epoch)",
+        grouped(plan.total_steps),
+        grouped(plan.steps_per_epoch)
+    );
+    block.line("steps", steps);
+    block.0
+}
+
+/// What a run has done.
+pub fn run(report: &RunReport) -> String {
+    let mut block = Block::new(match report.outcome {
+        Outcome::Finished => "Finished",
+        Outcome::StoppedEarly => "Stopped early: the evaluation loss no longer fell",
+        Outcome::Stopped { .. } => "Stopped, everything is saved",
+    });
+    block.line("steps", grouped(report.steps));
+    if let (Some(first), Some(last)) = (report.first_loss, report.last_loss) {
+        block.line("loss", format!("{first:.4} at first, {last:.4} at last"));
+    }
+    if let Some(evaluation) = &report.evaluation {
+        let best = report.best.map_or_else(String::new, |(loss, step)| {
+            format!(" (best {loss:.4} after step {step})")
+        });
+        let (loss, perplexity) = (evaluation.loss, evaluation.perplexity);
+        block.line(
+            "evaluation",
+            format!("loss {loss:.4}, perplexity {perplexity:.3}{best}"),
+        );
+    }
+    let speed = grouped(report.tokens_per_second.round() as u64);
+    let time = duration(Duration::from_secs_f64(report.elapsed_s.max(0.0)));
+    let tokens = grouped(report.tokens);
+    block.line(
+        "speed",
+        format!("{tokens} tokens in {time}, {speed} real tokens/s"),
+    );
+    block.line("padding", padding(report));
+    if let Some(peak) = report.peak_memory_bytes {
+        block.line("peak memory", bytes(peak));
+    }
+    block.line("weights", report.weights.display().to_string());
+    block.0
+}
+
+/// What was padding here, and what padded batches would have cost.
+fn padding(report: &RunReport) -> String {
+    let cost = &report.padding;
+    let here = percent_of(report.padding_tokens, report.tokens + report.padding_tokens);
+    if cost.batch_size < 2 {
+        return here;
+    }
+    let share = |computed: u64| percent(1.0 - cost.tokens as f64 / computed.max(1) as f64);
+    format!(
+        "{here}; batches of {} padded to their longest: {}, {:.2} times the tokens; sorted by \
+         length: {}",
+        cost.batch_size,
+        share(cost.padded_tokens),
+        cost.factor(),
+        share(cost.bucketed_tokens),
+    )
+}

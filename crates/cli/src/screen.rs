@@ -1,0 +1,204 @@
+//! What a run shows while it goes on: a bar on a terminal, lines on a pipe, JSON for programs.
+
+use crate::{
+    numbers::{duration, grouped, percent_of},
+    progress::{Bars, style},
+    report,
+    terminal::Terminal,
+};
+use indicatif::ProgressBar;
+use serde::Serialize;
+use serde_json::json;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+use tightrope_data::{Preflight, Progress};
+use tightrope_train::{EvalRow, Observer, Plan, StepRow};
+
+/// Shows a run on the terminal.
+pub struct Screen<'a> {
+    terminal: &'a Terminal,
+    loading: Bars,
+    run: OnceLock<Running>,
+}
+
+/// The part of a run that goes on now.
+struct Running {
+    plan: Plan,
+    started: Instant,
+    /// Only on a terminal.
+    bar: Option<ProgressBar>,
+}
+
+impl<'a> Screen<'a> {
+    pub fn new(terminal: &'a Terminal) -> Self {
+        Self {
+            terminal,
+            loading: Bars::default(),
+            run: OnceLock::new(),
+        }
+    }
+
+    /// Ends the bar; what follows is printed below it.
+    pub fn close(&self) {
+        if let Some(bar) = self.bar() {
+            bar.abandon();
+        }
+    }
+
+    fn bar(&self) -> Option<&ProgressBar> {
+        self.run.get()?.bar.as_ref()
+    }
+
+    /// A line for people, above the bar if there is one. A reader that left cannot stop a run.
+    fn say(&self, text: impl fmt::Display) {
+        match self.bar() {
+            Some(bar) => bar.suspend(|| drop(self.terminal.line(text))),
+            None => drop(self.terminal.line(text)),
+        }
+    }
+
+    /// An event for programs: its name, then its fields.
+    fn event(&self, name: &str, fields: &impl Serialize) {
+        let mut event = json!({ "event": name });
+        if let (Some(event), Ok(serde_json::Value::Object(fields))) =
+            (event.as_object_mut(), serde_json::to_value(fields))
+        {
+            event.extend(fields);
+        }
+        drop(self.terminal.json_line(&event));
+    }
+}
+
+/// What a person wants to see of a step, the most important first: narrow terminals cut the end.
+fn facts(row: &StepRow) -> String {
+    format!(
+        "loss {:.4}  {} tokens/s  padding {}  grad norm {:.3}  lr {:.2e}",
+        row.loss,
+        grouped(row.tokens_per_second.round() as u64),
+        percent_of(row.padding_tokens, row.tokens + row.padding_tokens),
+        row.grad_norm,
+        row.learning_rate,
+    )
+}
+
+/// Time left if the steps to come take as long as those of this part of the run.
+fn left(plan: &Plan, step: u64, elapsed: Duration) -> Duration {
+    let done = step.saturating_sub(plan.first_step).max(1);
+    elapsed.mul_f64(plan.total_steps.saturating_sub(step) as f64 / done as f64)
+}
+
+impl Progress for Screen<'_> {
+    fn start(&self, what: &str, total: Option<u64>) {
+        self.loading.start(what, total);
+    }
+    fn advance(&self, n: u64) {
+        self.loading.advance(n);
+    }
+    fn finish(&self) {
+        self.loading.finish();
+    }
+}
+
+impl Observer for Screen<'_> {
+    fn loaded(&self, _paths: &[PathBuf], preflight: &Preflight) {
+        match self.terminal.json() {
+            true => self.event("preflight", preflight),
+            false => self.say(report::preflight(preflight)),
+        }
+    }
+
+    fn planned(&self, plan: &Plan) {
+        match self.terminal.json() {
+            true => self.event("plan", plan),
+            false => self.say(report::plan(plan)),
+        }
+        let bar = self.terminal.is_live().then(|| {
+            let bar = ProgressBar::new(plan.total_steps)
+                .with_position(plan.first_step)
+                .with_style(style("{bar:16.green/dim} {pos}/{len}  {msg}"));
+            // The first step may take a while: show that there is one.
+            bar.set_message("first step …");
+            bar.tick();
+            bar
+        });
+        let running = Running {
+            plan: plan.clone(),
+            started: Instant::now(),
+            bar,
+        };
+        drop(self.run.set(running));
+    }
+
+    fn stepped(&self, row: &StepRow) {
+        if self.terminal.json() {
+            return self.event("step", row);
+        }
+        let Some(run) = self.run.get() else { return };
+        let left = duration(left(&run.plan, row.step, run.started.elapsed()));
+        let facts = facts(row);
+        match &run.bar {
+            Some(bar) => {
+                bar.set_message(format!("{left} left  {facts}"));
+                bar.set_position(row.step);
+            }
+            None => {
+                let total = run.plan.total_steps;
+                self.say(format!("step {}/{total}  {facts}  {left} left", row.step));
+            }
+        }
+    }
+
+    fn evaluated(&self, row: &EvalRow) {
+        if self.terminal.json() {
+            return self.event("evaluation", row);
+        }
+        self.say(format!(
+            "after step {}: evaluation loss {:.4}, perplexity {:.3}",
+            row.step, row.eval_loss, row.eval_perplexity
+        ));
+    }
+
+    fn saved(&self, step: u64, checkpoint: &Path) {
+        match self.terminal.json() {
+            true => self.event("checkpoint", &json!({ "step": step, "path": checkpoint })),
+            false => self.say(format!("saved {}", checkpoint.display())),
+        }
+    }
+
+    fn notice(&self, text: &str) {
+        match self.terminal.json() {
+            true => self.event("notice", &json!({ "text": text })),
+            false => self.say(format!(
+                "{} {text}",
+                console::style("note:").yellow().bold()
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_is_that_of_the_steps_of_this_part() {
+        let plan = Plan {
+            device: String::new(),
+            trained_parameters: 0,
+            sequences: 0,
+            packs: 0,
+            tokens_per_epoch: 0,
+            first_step: 90,
+            total_steps: 100,
+            steps_per_epoch: 10,
+        };
+        let elapsed = Duration::from_secs(10);
+        assert_eq!(left(&plan, 95, elapsed), Duration::from_secs(10));
+        assert_eq!(left(&plan, 100, elapsed), Duration::ZERO);
+        assert_eq!(left(&plan, 90, elapsed), Duration::from_secs(100));
+    }
+}

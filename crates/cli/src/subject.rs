@@ -1,0 +1,73 @@
+//! Which model a command is about: that of a configuration's run, or one named by options.
+
+use anyhow::{Result, ensure};
+use std::path::{Path, PathBuf};
+use tightrope_train::Config;
+
+/// A configuration, or a model and an adapter.
+#[derive(clap::Args)]
+pub struct Subject {
+    /// Configuration file (TOML); the model is what its run has trained
+    #[arg(required_unless_present = "model")]
+    config: Option<PathBuf>,
+
+    /// Set a key over the file's value
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+
+    /// With a configuration: the model as it was before the run
+    #[arg(long, requires = "config")]
+    base: bool,
+
+    /// Model folder, .gguf file or hub id, instead of a configuration
+    #[arg(long, value_name = "MODEL", conflicts_with = "config")]
+    model: Option<String>,
+
+    /// PEFT adapter folder to add to the model
+    #[arg(long, value_name = "FOLDER", requires = "model")]
+    adapter: Option<PathBuf>,
+}
+
+impl Subject {
+    /// A configuration whose `model` and `adapter` are what the command is about. `options` are
+    /// keys that options of the command have set.
+    pub fn resolve(&self, options: Vec<String>) -> Result<Config> {
+        let mut sets: Vec<String> = self.model.iter().map(|m| format!("model={m}")).collect();
+        sets.extend(self.sets.iter().cloned());
+        sets.extend(options);
+        let mut config = match &self.config {
+            Some(path) => Config::load(path, &sets)?,
+            None => Config::parse("", Path::new("command-line.toml"), &sets)?,
+        };
+        if let Some(adapter) = &self.adapter {
+            config.adapter = Some(adapter.clone());
+        } else if self.config.is_some() && !self.base {
+            trained(&mut config)?;
+        }
+        Ok(config)
+    }
+}
+
+/// Replaces model and adapter by what the run has left in its output folder.
+fn trained(config: &mut Config) -> Result<()> {
+    let name = if config.lora.is_some() {
+        "adapter"
+    } else {
+        "model"
+    };
+    let weights = config.output.join(name);
+    ensure!(
+        weights.exists(),
+        "{} does not exist: no run of this configuration has finished. Train first, add --base for \
+         the model as it was, or name a checkpoint with --model and --adapter",
+        weights.display()
+    );
+    match config.lora {
+        Some(_) => config.adapter = Some(weights),
+        None => {
+            config.model = weights.to_string_lossy().into_owned();
+            config.adapter = None;
+        }
+    }
+    Ok(())
+}

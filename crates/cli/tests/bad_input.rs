@@ -1,0 +1,87 @@
+//! What the command says when it is given something wrong.
+
+mod fixture;
+
+use fixture::Fixture;
+
+#[test]
+fn an_unknown_key_is_answered_with_the_nearest() {
+    let fixture = Fixture::with_config("");
+    let error = fixture.error(&["train", "run.toml", "--set", "optimizer.learning_rat=1"]);
+    assert!(
+        error.contains("learning_rat`") && error.contains("learning_rate"),
+        "{error}"
+    );
+    fixture.write(
+        "run.toml",
+        "model = \"model\"\n[dat]\ntrain = [\"train.jsonl\"]\n",
+    );
+    let error = fixture.error(&["train", "run.toml"]);
+    assert!(
+        error.contains("run.toml:2") && error.contains("data"),
+        "{error}"
+    );
+}
+
+#[test]
+fn data_without_a_row_is_an_error() {
+    let fixture = Fixture::with_config("");
+    fixture.write("train.jsonl", "");
+    let error = fixture.error(&["train", "run.toml"]);
+    assert!(error.contains("train.jsonl"), "{error}");
+    assert!(!fixture.path("out/adapter").exists());
+}
+
+#[test]
+fn a_cut_off_line_is_named_with_line_and_column() {
+    let fixture = Fixture::with_config("");
+    let whole = fixture.read("train.jsonl");
+    fixture.write(
+        "train.jsonl",
+        &format!("{whole}{{\"instruction\": \"x\", \"outp"),
+    );
+    let line = whole.lines().count() + 1;
+    let error = fixture.error(&["train", "run.toml"]);
+    assert!(error.contains(&format!("train.jsonl:{line}:")), "{error}");
+    let skipped = fixture.ok(&["train", "run.toml", "--set", "data.on_bad_row=skip"]);
+    assert!(skipped.contains("1 rows skipped"), "{skipped}");
+}
+
+#[test]
+fn nothing_to_train_is_an_error() {
+    let fixture = Fixture::with_config("");
+    fixture.write(
+        "train.jsonl",
+        "{\"input_ids\": [1, 2, 3], \"labels\": [-100, -100, -100]}\n",
+    );
+    let error = fixture.error(&["train", "run.toml"]);
+    assert!(error.contains("train"), "{error}");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let fixture = Fixture::with_config("");
+    let error = fixture.error(&["train", "nothing.toml"]);
+    assert!(error.contains("nothing.toml"), "{error}");
+    let error = fixture.error(&["train", "run.toml", "--set", "model=./nowhere"]);
+    assert!(error.contains("nowhere"), "{error}");
+    let error = fixture.error(&["train", "run.toml", "--resume"]);
+    assert!(error.contains("out"), "{error}");
+    let error = fixture.error(&["eval", "run.toml"]);
+    assert!(
+        error.contains("out/adapter") && error.contains("--base"),
+        "{error}"
+    );
+    let usage = fixture.run(&["eval", "--model", "model"]);
+    assert_eq!(usage.status.code(), Some(2), "--data is missing");
+}
+
+#[test]
+fn a_damaged_model_is_named() {
+    let fixture = Fixture::with_config("");
+    let file = fixture.path("model/model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 100]).unwrap();
+    let error = fixture.error(&["train", "run.toml"]);
+    assert!(error.contains("model.safetensors"), "{error}");
+}

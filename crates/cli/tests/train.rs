@@ -1,0 +1,214 @@
+//! `tightrope train` end to end: what it writes, says and refuses, interrupted and resumed.
+
+mod fixture;
+
+use fixture::{Fixture, json_lines, metrics, shown};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::{Command, Stdio},
+};
+
+#[test]
+fn a_run_learns_and_leaves_metrics_checkpoints_and_an_adapter() {
+    let fixture = Fixture::with_config("");
+    let output = fixture.ok(&["train", "run.toml"]);
+    assert!(!output.contains('\x1b'), "colors on a pipe: {output:?}");
+    for step in 1..=6 {
+        assert!(
+            output.contains(&format!("step {step}/6  loss ")),
+            "{output}"
+        );
+    }
+    for part in [
+        "Data\n",
+        "Plan\n",
+        "Finished\n",
+        "real tokens/s",
+        "padding",
+        "tightrope generate",
+    ] {
+        assert!(output.contains(part), "no {part:?} in:\n{output}");
+    }
+    let rows = metrics(&fixture.path("out"));
+    let steps: Vec<_> = rows
+        .iter()
+        .filter(|row| row.get("loss").is_some())
+        .collect();
+    assert_eq!(steps.len(), 6);
+    let loss = |index: usize| steps[index]["loss"].as_f64().unwrap();
+    assert!(loss(5) < loss(0) - 0.1, "{} then {}", loss(0), loss(5));
+    for key in [
+        "step",
+        "grad_norm",
+        "learning_rate",
+        "tokens",
+        "trained_tokens",
+        "padding_tokens",
+    ] {
+        assert!(steps[0][key].is_number(), "{key}");
+    }
+    assert!(rows.iter().any(|row| row["eval_loss"].is_number()));
+    assert!(fixture.path("out/adapter/adapter_config.json").exists());
+    assert!(
+        fixture
+            .path("out/adapter/adapter_model.safetensors")
+            .exists()
+    );
+}
+
+#[test]
+fn json_is_one_event_a_line() {
+    let fixture = Fixture::with_config("");
+    let events = json_lines(&fixture.ok(&["train", "run.toml", "--json"]));
+    let named = |name| events.iter().filter(move |event| event["event"] == name);
+    assert_eq!(named("step").count(), 6);
+    assert_eq!(
+        named("preflight").count(),
+        2,
+        "training and evaluation data"
+    );
+    assert_eq!(named("plan").next().unwrap()["total_steps"], 6);
+    assert!(named("checkpoint").count() >= 3 && named("evaluation").count() >= 1);
+    let last = events.last().unwrap();
+    assert_eq!(last["event"], "report");
+    assert_eq!(last["report"]["outcome"], "finished");
+    assert_eq!(last["report"]["steps"], 6);
+}
+
+#[test]
+fn an_output_folder_with_a_run_is_refused() {
+    let fixture = Fixture::with_config("");
+    fixture.ok(&["train", "run.toml"]);
+    let before = fixture.read("out/metrics.jsonl");
+    let error = fixture.error(&["train", "run.toml"]);
+    assert!(
+        error.contains("--resume") && error.contains("--overwrite"),
+        "{error}"
+    );
+    assert_eq!(fixture.read("out/metrics.jsonl"), before);
+    fixture.ok(&[
+        "train",
+        "run.toml",
+        "--overwrite",
+        "--set",
+        "run.max_steps=2",
+    ]);
+    assert_eq!(
+        metrics(&fixture.path("out"))
+            .iter()
+            .filter(|r| r["loss"].is_number())
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn a_changed_configuration_is_shown_and_refused() {
+    let fixture = Fixture::with_config("");
+    fixture.ok(&["train", "run.toml", "--set", "run.max_steps=2"]);
+    let changed = [
+        "train",
+        "run.toml",
+        "--resume",
+        "--set",
+        "optimizer.beta1=0.5",
+    ];
+    let error = fixture.error(&changed);
+    assert!(
+        error.contains("beta1") && error.contains("--allow-change"),
+        "{error}"
+    );
+    fixture.ok(&[&changed[..], &["--allow-change"]].concat());
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let fixture = Fixture::with_config("");
+    let weights = |threads: &str, output: &str| {
+        let output_key = format!("output={output}");
+        fixture.ok(&[
+            "train",
+            "run.toml",
+            "--threads",
+            threads,
+            "--set",
+            &output_key,
+        ]);
+        fs::read(fixture.path(&format!("{output}/adapter/adapter_model.safetensors"))).unwrap()
+    };
+    assert_eq!(weights("1", "one"), weights("3", "three"));
+}
+
+/// Interrupts a run after its second step, resumes it, and compares with one that never stopped.
+#[cfg(unix)]
+fn interrupted(signal: &str) {
+    let fixture = Fixture::with_config("");
+    let steps = ["--set", "run.max_steps=300", "--set", "run.save_every=1000"];
+    let mut run = fixture
+        .command(&[&["train", "run.toml"], &steps[..]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    lines
+        .find(|line| line.as_ref().unwrap().starts_with("step 2/"))
+        .unwrap()
+        .unwrap();
+    let kill = Command::new("kill")
+        .args([signal, &run.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(kill.success());
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    let mut stderr = String::new();
+    run.stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(75), "{rest:#?}\n{stderr}");
+    let last = rest.last().unwrap();
+    assert!(
+        last.starts_with("go on with: ") && last.ends_with(" --resume"),
+        "{last}"
+    );
+    assert!(stderr.contains("stopping after this step"), "{stderr}");
+    let done = metrics(&fixture.path("out")).len();
+    assert!((2..300).contains(&done), "{done}");
+
+    let command = last.trim_start_matches("go on with: ");
+    let resumed = Command::new("sh")
+        .args(["-c", command])
+        .current_dir(fixture.path(""))
+        .output()
+        .unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", shown(&resumed));
+    fixture.ok(&[&["train", "run.toml", "--set", "output=whole"], &steps[..]].concat());
+    let weights = |output: &str| {
+        fs::read(
+            fixture
+                .path(output)
+                .join("adapter/adapter_model.safetensors"),
+        )
+        .unwrap()
+    };
+    assert_eq!(weights("out"), weights("whole"));
+    assert_eq!(
+        metrics(&fixture.path("out")),
+        metrics(&fixture.path("whole"))
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_the_printed_command_ends_with_the_same_bits() {
+    interrupted("-INT");
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_does_the_same() {
+    interrupted("-TERM");
+}

@@ -1,0 +1,144 @@
+//! `eval`, `generate`, `merge`, `verify` and `inspect` end to end, around one short run.
+
+mod fixture;
+
+use fixture::{Fixture, json_lines};
+use serde_json::Value;
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("{value} is not a number"))
+}
+
+fn evaluation(fixture: &Fixture, arguments: &[&str]) -> Value {
+    let text = fixture.ok(&[&["eval", "--json"], arguments].concat());
+    json_lines(&text).pop().unwrap()
+}
+
+#[test]
+fn eval_measures_base_adapter_and_merged_model() {
+    let fixture = Fixture::with_config("");
+    let base = evaluation(&fixture, &["run.toml", "--base"]);
+    for key in ["loss", "perplexity", "tokens", "trained_tokens"] {
+        assert!(base[key].is_number(), "{key}: {base}");
+    }
+    let exponential = number(&base["loss"]).exp();
+    assert!((number(&base["perplexity"]) / exponential - 1.0).abs() <= 1e-9);
+    let options = ["--model", "model", "--data", "eval.jsonl"];
+    assert_eq!(
+        evaluation(&fixture, &options),
+        base,
+        "options say the same as the configuration"
+    );
+    let all = evaluation(&fixture, &[&options[..], &["--train-on", "all"]].concat());
+    assert!(number(&all["trained_tokens"]) > number(&base["trained_tokens"]));
+    assert_eq!(all["tokens"], base["tokens"]);
+    let one = evaluation(&fixture, &[&options[..], &["--limit", "1"]].concat());
+    assert!(number(&one["tokens"]) < number(&base["tokens"]));
+
+    fixture.ok(&["train", "run.toml"]);
+    let trained = evaluation(&fixture, &["run.toml"]);
+    assert!(
+        number(&trained["loss"]) < number(&base["loss"]),
+        "{trained} {base}"
+    );
+    let adapter = [&options[..], &["--adapter", "out/adapter"]].concat();
+    assert_eq!(evaluation(&fixture, &adapter), trained);
+
+    fixture.ok(&["merge", "run.toml", "--to", "merged"]);
+    let merged = evaluation(&fixture, &["--model", "merged", "--data", "eval.jsonl"]);
+    let difference = (number(&merged["loss"]) - number(&trained["loss"])).abs();
+    assert!(difference <= 1e-5, "{merged} {trained}");
+    let error = fixture.error(&["merge", "run.toml", "--to", "merged"]);
+    assert!(error.contains("merged"), "{error}");
+}
+
+#[test]
+fn generate_is_decided_by_its_arguments() {
+    let fixture = Fixture::new();
+    let answer = |seed: &str| {
+        let prompt = [
+            "generate",
+            "--model",
+            "model",
+            "--prompt",
+            "Hello",
+            "--max-tokens",
+            "24",
+        ];
+        let random = ["--temperature", "1.0", "--seed", seed, "--json"];
+        json_lines(&fixture.ok(&[&prompt[..], &random[..]].concat())).remove(0)
+    };
+    assert_eq!(answer("1"), answer("1"));
+    assert_ne!(answer("1")["tokens"], answer("2")["tokens"]);
+    assert_eq!(answer("1")["prompt"], "Hello");
+    assert!(answer("1")["tokens"].as_array().unwrap().len() <= 24);
+
+    let plain = fixture.ok(&[
+        "generate",
+        "--model",
+        "model",
+        "--prompt",
+        "Hi",
+        "--max-tokens",
+        "8",
+    ]);
+    assert!(
+        plain.ends_with('\n') && !plain.contains('\x1b'),
+        "{plain:?}"
+    );
+}
+
+#[test]
+fn verify_proves_that_packing_changes_nothing() {
+    let fixture = Fixture::with_config("");
+    let table = fixture.ok(&["verify", "run.toml"]);
+    assert!(table.contains("packing changes nothing"), "{table}");
+    let result = json_lines(&fixture.ok(&["verify", "run.toml", "--json"])).remove(0);
+    assert_eq!(result["passed"], true);
+    assert!(result["checks"].as_array().unwrap().len() >= 4);
+    assert!(!fixture.path("out").exists(), "nothing is written");
+}
+
+#[test]
+fn inspect_marks_what_is_trained() {
+    let fixture = Fixture::with_config("");
+    let text = fixture.ok(&["inspect", "run.toml", "--sequences", "1"]);
+    assert!(!text.contains('\x1b'), "colors on a pipe");
+    assert!(text.contains("<|im_start|>assistant⏎\n[["), "{text}");
+    assert!(
+        text.contains("<|im_end|>]]"),
+        "the end token is trained: {text}"
+    );
+    assert!(
+        text.contains("pack 1 · ") && text.contains("sequence 1 · train.jsonl line 1"),
+        "{text}"
+    );
+    let colored = fixture.ok(&[
+        "inspect",
+        "run.toml",
+        "--sequences",
+        "1",
+        "--color",
+        "always",
+    ]);
+    assert!(
+        colored.contains('\x1b') && !colored.contains("[["),
+        "{colored}"
+    );
+
+    let json = json_lines(&fixture.ok(&["inspect", "run.toml", "--json"])).remove(0);
+    assert_eq!(json["sequences"].as_array().unwrap().len(), 3);
+    let tokens = json["sequences"][0]["tokens"].as_array().unwrap();
+    assert!(tokens.iter().any(|token| token["trained"] == true));
+    assert!(tokens.iter().any(|token| token["trained"] == false));
+    let segments = json["packs"][0]["segments"].as_array().unwrap();
+    assert!(segments.len() > 1, "{segments:?}");
+    let mut start = 0;
+    for segment in segments {
+        assert_eq!(segment["start"], start);
+        assert_eq!(segment["first_position"], 0);
+        start += segment["length"].as_u64().unwrap();
+    }
+}

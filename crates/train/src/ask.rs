@@ -1,0 +1,127 @@
+//! What can be asked of a model without training it: how well it predicts, what it answers, and
+//! whether packing changes anything.
+
+use crate::{
+    Base, Config, Evaluation, Generation, Observer, Prepared, Prompt, Sampling, TrainError,
+    Verification, device, evaluate, generate, load_options, verify,
+};
+use std::ops::ControlFlow;
+use tightrope_data::Tokenizer;
+use tightrope_device::Cpu;
+use tightrope_model::{LoadOptions, Model, Training};
+use tightrope_packing::Sequence;
+
+/// Tokens that generation reads at a time.
+const PREFILL: usize = 512;
+
+/// The model of a configuration with its adapter added, for reading alone.
+fn load(
+    config: &Config,
+    base: &Base,
+    capacity: usize,
+    threads: usize,
+) -> Result<Model<Cpu>, TrainError> {
+    let options = LoadOptions {
+        training: Training::None,
+        adapter: config.adapter.clone(),
+        capacity,
+        recompute: false,
+        seed: config.seed,
+    };
+    Ok(Model::load(
+        &device(config.device, threads)?,
+        base.source.path(),
+        &options,
+    )?)
+}
+
+/// Evaluates the configuration's model and adapter on the first `limit` sequences of its evaluation
+/// data.
+pub fn evaluate_config(
+    config: &Config,
+    threads: usize,
+    limit: usize,
+    observer: &dyn Observer,
+) -> Result<Evaluation, TrainError> {
+    let base = Base::open(&config.model, observer)?;
+    let data = match config.data.eval.is_empty() {
+        false => Some(base.load(&config.data.eval, config, observer)?),
+        true => base.load_both(config, observer)?.1,
+    };
+    let sequences = data.ok_or(TrainError::NothingToEvaluate)?.sequences;
+    let sequences = &sequences[..sequences.len().min(limit)];
+    let longest = sequences.iter().map(Sequence::len).max().unwrap_or(1);
+    let capacity = longest.max(usize::try_from(config.packing.capacity).unwrap_or(usize::MAX));
+    let mut model = load(config, &base, capacity, threads)?;
+    evaluate(&mut model, sequences, capacity)
+}
+
+/// Verifies the first `packs` packs of the configuration's model and training data.
+pub fn verify_config(
+    config: &Config,
+    threads: usize,
+    packs: usize,
+    observer: &dyn Observer,
+) -> Result<Verification, TrainError> {
+    let base = Base::open(&config.model, observer)?;
+    let (data, _) = base.load_both(config, observer)?;
+    let prepared = Prepared::new(config, &data, None, base.padding_token())?;
+    let device = device(config.device, threads)?;
+    let options = load_options(config, prepared.capacity());
+    let mut model = Model::load(&device, base.source.path(), &options)?;
+    verify(&mut model, &data.sequences, prepared.batches(), packs)
+}
+
+/// A model that answers.
+pub struct Answerer {
+    model: Model<Cpu>,
+    tokenizer: Tokenizer,
+    config: Config,
+}
+
+impl Answerer {
+    /// The configuration's model and adapter.
+    pub fn open(
+        config: &Config,
+        threads: usize,
+        observer: &dyn Observer,
+    ) -> Result<Self, TrainError> {
+        let base = Base::open(&config.model, observer)?;
+        let model = load(config, &base, PREFILL, threads)?;
+        Ok(Self {
+            model,
+            tokenizer: base.tokenizer.ok_or(TrainError::NoTokenizer)?,
+            config: config.clone(),
+        })
+    }
+
+    /// Answers with at most `max_tokens` tokens; `on_text` sees the text as it comes, and may stop.
+    pub fn answer(
+        &mut self,
+        prompt: &Prompt,
+        max_tokens: usize,
+        sampling: &Sampling,
+        mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generation, TrainError> {
+        let template = self.config.data.chat_template.as_deref();
+        let template = template
+            .map(tightrope_data::ChatTemplate::from_option)
+            .transpose()?;
+        let tokens = prompt.encode(&self.tokenizer, template.as_ref())?;
+        let end_ids = self.tokenizer.end_ids();
+        let mut stream = self.tokenizer.decode_stream();
+        generate(
+            &mut self.model,
+            &tokens,
+            max_tokens,
+            sampling,
+            end_ids,
+            |token| {
+                Ok(match stream.step(token)? {
+                    Some(text) => on_text(&text),
+                    None => ControlFlow::Continue(()),
+                })
+            },
+        )
+    }
+}
