@@ -115,6 +115,7 @@ impl Access {
             format!(" (PTX line {})", self.line)
         };
         let who = match self.scope {
+            Scope::Lanes if self.mask == 0 => "a copy or fill by the host".into(),
             Scope::Lanes if self.mask.count_ones() == 1 => {
                 let thread = u32::from(self.warp) * 32 + self.mask.trailing_zeros();
                 format!("thread {thread} of block {}", self.block)

@@ -1,0 +1,11 @@
+//! A stand-in `libcuda.so`: the part of the CUDA driver API that `cudarc` uses, served by the
+//! emulator. Names, signatures and error codes are those of the driver API.
+#![allow(non_snake_case)]
+
+mod context;
+mod driver;
+mod events;
+mod functions;
+mod memory;
+mod pointers;
+mod status;
