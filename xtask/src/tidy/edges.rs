@@ -16,6 +16,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("crates/data", &["packing"]),
     ("crates/packing", &[]),
     ("crates/device", &[]),
+    ("crates/emulator", &[]),
     ("crates/testkit", &[]),
     ("xtask", &["benches"]),
     (
