@@ -9,7 +9,8 @@
 //! the shape that the documentation states. Everything is row-major and contiguous.
 //!
 //! On the CPU, results do not depend on the number of threads, and what is computed for a token
-//! does not depend on where in the row it stands.
+//! does not depend on where in the row it stands. Operations on rows and elements run on the calling
+//! thread up to 65,536 elements.
 #![deny(missing_docs)]
 
 pub mod adamw;

@@ -1,6 +1,7 @@
 //! Special functions that the standard library lacks.
 
-/// Error function in f64: its series below 3, the continued fraction of erfc up to 6, then 1.
+/// Error function in f64 to 12 digits: its series below 3, the continued fraction of erfc up to 6,
+/// then 1.
 pub fn erf(x: f64) -> f64 {
     if x.is_nan() {
         return x;
@@ -43,7 +44,8 @@ mod tests {
             assert!((erf(x) - known).abs() < 1e-10, "{x}");
             assert!((erf(-x) + known).abs() < 1e-10, "-{x}");
         }
-        assert!((erf(3.0 - 1e-12) - erf(3.0)).abs() < 1e-14, "continuous");
+        // The terms of the series reach 400 there and leave 13 digits.
+        assert!((erf(3.0 - 1e-12) - erf(3.0)).abs() < 1e-12, "continuous");
         assert!(erf(f64::NAN).is_nan() && erf(f64::INFINITY) == 1.0);
     }
 }

@@ -43,6 +43,7 @@ CASES = [
     ("llama", head(64, 131072, rope_parameters={"rope_type": "yarn", "rope_theta": 150000, "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 4096}), [0], None),
     ("llama", head(48, 8192, rope_parameters={"rope_type": "yarn", "rope_theta": 10000.0, "factor": 2.0, "attention_factor": 1.25, "beta_fast": 16, "beta_slow": 2, "original_max_position_embeddings": 4096}), [0], None),
     ("llama", head(16, 64, rope_parameters={"rope_type": "yarn", "rope_theta": 10000.0, "factor": 1.0, "original_max_position_embeddings": 64}), [0], None),
+    ("llama", head(16, 1024, rope_parameters={"rope_type": "yarn", "rope_theta": 10000.0, "factor": 2.0, "beta_fast": 4, "beta_slow": 4, "truncate": False, "original_max_position_embeddings": 512}), [0], None),
     ("phi3", head(96, 131072, rope_theta=10000.0, original_max_position_embeddings=4096, rope_scaling={"type": "longrope", "short_factor": ramp(1, 1.2, 48), "long_factor": ramp(1.03, 64, 48)}), [0, 4096, 4097], None),
     ("phi3", head(64, 8192, rope_theta=10000.0, original_max_position_embeddings=8192, rope_scaling={"rope_type": "longrope", "short_factor": ramp(1, 1, 32), "long_factor": ramp(1, 9, 32)}), [10, 9000], None),
     ("llama", head(32, 8192, rope_parameters={"rope_type": "longrope", "rope_theta": 5e4, "factor": 4.0, "attention_factor": 1.19, "short_factor": ramp(1, 2, 16), "long_factor": ramp(2, 20, 16), "original_max_position_embeddings": 2048}), [2048, 2049], None),

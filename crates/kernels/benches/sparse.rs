@@ -1,0 +1,244 @@
+//! Row operations at SmolLM2-135M's sizes, on one thread and on all: nanoseconds per element.
+//!
+//! `cargo bench -p tightrope-kernels --bench sparse`. The copy moves 8 bytes per element and tells
+//! what the memory allows at that moment.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::{hint::black_box, time::Duration};
+use tightrope_device::{Cpu, DType, Tensor};
+use tightrope_kernels::{
+    Check,
+    adamw::{AdamW, Update},
+    embedding::{self, Embedding},
+    glu::{self, Activation, Glu},
+    rms_norm::{self, RmsNorm},
+    sum_of_squares::{Sum, SumOfSquares},
+};
+use tightrope_testkit::Random;
+
+const TOKENS: usize = 2048;
+const HIDDEN: usize = 576;
+const INTERMEDIATE: usize = 1536;
+const VOCABULARY: usize = 49_152;
+
+fn random(cpu: &Cpu, shape: &[usize]) -> Tensor<Cpu> {
+    let values = Random::new(1).normal(shape.iter().product(), 1.0);
+    Tensor::from_slice(cpu, shape, &values).unwrap()
+}
+
+fn zeros(cpu: &Cpu, shape: &[usize]) -> Tensor<Cpu> {
+    Tensor::zeros(cpu, DType::F32, shape).unwrap()
+}
+
+fn devices() -> [Cpu; 2] {
+    [1, 0].map(|threads| Cpu::new(threads).unwrap())
+}
+
+fn copy(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("copy");
+    let (source, mut target) = (
+        vec![1f32; TOKENS * INTERMEDIATE],
+        vec![0f32; TOKENS * INTERMEDIATE],
+    );
+    group.throughput(Throughput::Elements(source.len() as u64));
+    group.bench_function("1", |b| {
+        b.iter(|| target.copy_from_slice(black_box(&source)))
+    });
+}
+
+fn glu(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("glu");
+    for cpu in devices() {
+        let elements = TOKENS * INTERMEDIATE;
+        group.throughput(Throughput::Elements(elements as u64));
+        let (mut gate, mut up) = (random(&cpu, &[elements]), random(&cpu, &[elements]));
+        let mut y = zeros(&cpu, &[elements]);
+        for activation in [Activation::Silu, Activation::GeluTanh, Activation::GeluErf] {
+            group.bench_function(format!("{activation:?} forward, {}", cpu.threads()), |b| {
+                b.iter(|| {
+                    let args = glu::Forward {
+                        gate: &gate,
+                        up: &up,
+                        y: &mut y,
+                        activation,
+                        elements,
+                    };
+                    cpu.glu_forward(args.checked().unwrap()).unwrap();
+                });
+            });
+        }
+        // In place, so the numbers drift; they stay finite, and the work does not depend on them.
+        for activation in [Activation::Silu, Activation::GeluTanh, Activation::GeluErf] {
+            gate = random(&cpu, &[elements]);
+            up = random(&cpu, &[elements]);
+            let mut dy = random(&cpu, &[elements]);
+            group.bench_function(format!("{activation:?} backward, {}", cpu.threads()), |b| {
+                b.iter(|| {
+                    let args = glu::Backward {
+                        gate: &mut gate,
+                        up: &mut up,
+                        dy: &mut dy,
+                        activation,
+                        elements,
+                    };
+                    cpu.glu_backward(args.checked().unwrap()).unwrap();
+                });
+            });
+        }
+    }
+}
+
+fn rms_norm(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rms_norm");
+    for cpu in devices() {
+        // Hidden rows, and a norm for each head.
+        for (rows, dim) in [(TOKENS, HIDDEN), (TOKENS * 9, 64)] {
+            group.throughput(Throughput::Elements((rows * dim) as u64));
+            let (x, add) = (random(&cpu, &[rows, dim]), random(&cpu, &[rows, dim]));
+            let weight = random(&cpu, &[dim]);
+            let (mut sum, mut y) = (zeros(&cpu, &[rows, dim]), zeros(&cpu, &[rows, dim]));
+            let (mut rstd, mut dweight) = (zeros(&cpu, &[rows]), zeros(&cpu, &[dim]));
+            for fused in [false, true] {
+                let name = format!(
+                    "forward {dim}{}, {}",
+                    if fused { " + residual" } else { "" },
+                    cpu.threads()
+                );
+                group.bench_function(name, |b| {
+                    b.iter(|| {
+                        let args = rms_norm::Forward {
+                            x: &x,
+                            residual: fused.then_some(rms_norm::Residual {
+                                add: &add,
+                                sum: &mut sum,
+                            }),
+                            weight: &weight,
+                            plus_one: false,
+                            eps: 1e-5,
+                            y: &mut y,
+                            rstd: &mut rstd,
+                            rows,
+                            dim,
+                        };
+                        cpu.rms_norm_forward(args.checked().unwrap()).unwrap();
+                    });
+                });
+            }
+            for frozen in [true, false] {
+                let name = format!(
+                    "backward {dim}{}, {}",
+                    if frozen { " frozen" } else { "" },
+                    cpu.threads()
+                );
+                group.bench_function(name, |b| {
+                    b.iter(|| {
+                        let args = rms_norm::Backward {
+                            dy: &add,
+                            x: &x,
+                            rstd: &rstd,
+                            weight: &weight,
+                            plus_one: false,
+                            dx: &mut y,
+                            accumulate: false,
+                            dweight: (!frozen).then_some(&mut dweight),
+                            rows,
+                            dim,
+                        };
+                        cpu.rms_norm_backward(args.checked().unwrap()).unwrap();
+                    });
+                });
+            }
+        }
+    }
+}
+
+fn parameters(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("parameters");
+    for cpu in devices() {
+        let elements = 4 << 20;
+        group.throughput(Throughput::Elements(elements as u64));
+        let gradient = random(&cpu, &[elements]);
+        let [mut weight, mut m, mut v] = [(); 3].map(|()| zeros(&cpu, &[elements]));
+        group.bench_function(format!("adamw, {}", cpu.threads()), |b| {
+            b.iter(|| {
+                let args = Update {
+                    weight: &mut weight,
+                    gradient: &gradient,
+                    m: &mut m,
+                    v: &mut v,
+                    learning_rate: 1e-3,
+                    beta1: 0.9,
+                    beta2: 0.999,
+                    eps: 1e-8,
+                    weight_decay: 0.01,
+                    step: 7,
+                    gradient_scale: 1.0,
+                };
+                cpu.adamw_update(args.checked().unwrap()).unwrap();
+            });
+        });
+        group.bench_function(format!("sum_of_squares, {}", cpu.threads()), |b| {
+            b.iter(|| {
+                cpu.sum_of_squares(Sum { x: &gradient }.checked().unwrap())
+                    .unwrap()
+            });
+        });
+    }
+}
+
+fn embedding(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("embedding");
+    group.throughput(Throughput::Elements((TOKENS * HIDDEN) as u64));
+    for cpu in devices() {
+        let mut pick = Random::new(3);
+        // The square favours small ids, as token frequencies do.
+        let ids: Vec<u32> = (0..TOKENS)
+            .map(|_| (pick.uniform().powi(2) * VOCABULARY as f64) as u32)
+            .collect();
+        let ids = Tensor::from_slice(&cpu, &[TOKENS], &ids).unwrap();
+        let mut table = zeros(&cpu, &[VOCABULARY, HIDDEN]);
+        let mut y = random(&cpu, &[TOKENS, HIDDEN]);
+        group.bench_function(format!("backward, {}", cpu.threads()), |b| {
+            b.iter(|| {
+                let args = embedding::Backward {
+                    ids: &ids,
+                    dy: &y,
+                    scale: 1.0,
+                    dtable: &mut table,
+                    tokens: TOKENS,
+                    vocabulary: VOCABULARY,
+                    hidden: HIDDEN,
+                };
+                cpu.embedding_backward(args.checked().unwrap()).unwrap();
+            });
+        });
+        group.bench_function(format!("forward, {}", cpu.threads()), |b| {
+            b.iter(|| {
+                let args = embedding::Forward {
+                    ids: &ids,
+                    table: &table,
+                    scale: 1.0,
+                    y: &mut y,
+                    tokens: TOKENS,
+                    vocabulary: VOCABULARY,
+                    hidden: HIDDEN,
+                };
+                cpu.embedding_forward(args.checked().unwrap()).unwrap();
+            });
+        });
+    }
+}
+
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(15)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400))
+}
+
+criterion_group! {
+    name = benches;
+    config = short();
+    targets = copy, glu, rms_norm, parameters, embedding
+}
+criterion_main!(benches);
