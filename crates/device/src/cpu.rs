@@ -2,7 +2,7 @@
 
 use crate::{Device, DeviceError};
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc},
+    alloc::{Layout, alloc, dealloc},
     fmt,
     ptr::NonNull,
     sync::Arc,
@@ -138,13 +138,16 @@ impl AlignedBytes {
         let size = len.max(1).checked_next_multiple_of(alignment)?;
         let layout = Layout::from_size_align(size, alignment).ok()?;
         // SAFETY: `layout` has a size of at least `alignment`, so it is not zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let start = NonNull::new(unsafe { alloc(layout) })?;
+        // The advice comes before the first touch, or the pages would be small ones already.
         #[cfg(target_os = "linux")]
         if len >= HUGE_PAGE {
             // SAFETY: the range is exactly the allocation above; the advice changes no contents.
             // Its result is not needed: without huge pages everything works, only slower.
             let _ = unsafe { libc::madvise(start.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
         }
+        // SAFETY: the allocation above has `size` bytes.
+        unsafe { start.as_ptr().write_bytes(0, size) };
         Some(Self { start, len, layout })
     }
 

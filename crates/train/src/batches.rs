@@ -62,10 +62,12 @@ impl<'a> Batches<'a> {
         config.run.max_steps.unwrap_or_else(epochs).max(1)
     }
 
-    /// An upper bound of the tokens in one pass, padding included.
+    /// The most tokens that one pass can have, padding included: the largest packs may meet.
     pub fn max_tokens(&self) -> usize {
-        let tokens = |pack| row_tokens(self.packing.layout(), pack);
-        self.packing.iter().map(tokens).max().unwrap_or(0) * self.packs_per_pass
+        let layout = self.packing.layout();
+        let mut tokens: Vec<_> = self.packing.iter().map(|p| row_tokens(layout, p)).collect();
+        tokens.sort_unstable_by(|a, b| b.cmp(a));
+        tokens.iter().take(self.packs_per_pass).sum()
     }
 
     /// Passes of an epoch.
