@@ -1,6 +1,6 @@
 //! Loss and perplexity on data that is not trained on.
 
-use crate::{Evaluation, TrainError, batches::evaluation_packing};
+use crate::{Evaluation, StopFlag, TrainError, batches::evaluation_packing};
 use tightrope_model::{Backend, Model};
 use tightrope_packing::{Packing, Sequence};
 
@@ -11,16 +11,23 @@ pub fn evaluate<D: Backend>(
     sequences: &[Sequence],
     capacity: usize,
 ) -> Result<Evaluation, TrainError> {
-    evaluate_packed(model, sequences, &evaluation_packing(sequences, capacity)?)
+    let packing = evaluation_packing(sequences, capacity)?;
+    let evaluation = evaluate_packed(model, sequences, &packing, &StopFlag::default())?;
+    evaluation.ok_or(TrainError::NothingToEvaluate)
 }
 
+/// `None` if `stop` was requested before the end.
 pub(crate) fn evaluate_packed<D: Backend>(
     model: &mut Model<D>,
     sequences: &[Sequence],
     packing: &Packing,
-) -> Result<Evaluation, TrainError> {
+    stop: &StopFlag,
+) -> Result<Option<Evaluation>, TrainError> {
     let (mut sum, mut trained_tokens, mut tokens) = (0.0, 0, 0);
     for index in 0..packing.len() {
+        if stop.is_requested() {
+            return Ok(None);
+        }
         let batch = packing.batch(index, sequences, 0)?;
         let loss = model.evaluate(&batch)?;
         sum += loss.sum;
@@ -31,10 +38,10 @@ pub(crate) fn evaluate_packed<D: Backend>(
         return Err(TrainError::NothingToEvaluate);
     }
     let loss = sum / trained_tokens as f64;
-    Ok(Evaluation {
+    Ok(Some(Evaluation {
         loss,
         perplexity: loss.exp(),
         tokens,
         trained_tokens,
-    })
+    }))
 }

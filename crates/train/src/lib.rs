@@ -12,6 +12,7 @@ mod ask;
 pub mod batches;
 pub mod checkpoint;
 pub mod config;
+pub mod demo;
 mod diagnosis;
 mod error;
 mod evaluate;

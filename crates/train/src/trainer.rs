@@ -118,11 +118,10 @@ impl<'a, D: Backend> Trainer<'a, D> {
     ) -> Result<RunReport, TrainError> {
         observer.planned(&self.plan());
         loop {
-            let stopped = stop.is_requested();
             let finished = self.state.step >= self.total_steps;
-            if !stopped {
-                self.evaluate_if_due(finished, observer)?;
-            }
+            let evaluated = self.evaluate_if_due(finished, stop, observer)?;
+            let stopped = stop.is_requested();
+            let finished = finished && evaluated;
             let patience = self.config.run.patience;
             let early = patience.is_some_and(|p| self.state.evaluations_without_gain >= p);
             let done = finished || early || stopped;
@@ -222,11 +221,14 @@ impl<'a, D: Backend> Trainer<'a, D> {
         Ok(())
     }
 
+    /// Whether nothing is left to evaluate at this step. An evaluation that was stopped half way
+    /// is done again when the run is resumed.
     fn evaluate_if_due(
         &mut self,
         finished: bool,
+        stop: &StopFlag,
         observer: &dyn Observer,
-    ) -> Result<(), TrainError> {
+    ) -> Result<bool, TrainError> {
         let step = self.state.step;
         let regular = self
             .config
@@ -235,9 +237,12 @@ impl<'a, D: Backend> Trainer<'a, D> {
             .is_some_and(|n| step.is_multiple_of(n));
         let due = step > self.state.evaluated_step && (regular || finished);
         let (true, Some((data, packing))) = (due, &self.prepared.eval) else {
-            return Ok(());
+            return Ok(true);
         };
-        let evaluation = evaluate_packed(&mut self.model, &data.sequences, packing)?;
+        let Some(evaluation) = evaluate_packed(&mut self.model, &data.sequences, packing, stop)?
+        else {
+            return Ok(false);
+        };
         let row = EvalRow {
             step,
             eval_loss: evaluation.loss,
@@ -261,7 +266,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         self.evaluation = Some(evaluation);
         self.metrics.write(&row)?;
         observer.evaluated(&row);
-        Ok(())
+        Ok(true)
     }
 
     fn save_if_due(&mut self, done: bool, observer: &dyn Observer) -> Result<(), TrainError> {

@@ -1,0 +1,228 @@
+//! The built-in demonstration: a small Llama learns, from nothing, to answer questions that a
+//! program makes up, and is then asked others.
+
+use crate::{
+    Config, Observer, Outcome, Output, Prepared, Prompt, RunOptions, RunReport, Sampling, StopFlag,
+    TrainError, Trainer, device, files::at, generate, load_options,
+};
+use serde::Serialize;
+use serde_json::json;
+use std::{fs, ops::ControlFlow, path::Path};
+use tightrope_data::{
+    Tokenizer,
+    demo::{self, Record, Task},
+};
+use tightrope_model::{Backend, Model, ModelConfig};
+
+/// How large the demonstration is. The default takes about a minute on two cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Records to train on.
+    pub records: usize,
+    /// Questions asked afterwards, none of which was trained on.
+    pub questions: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            records: 40_000,
+            questions: 300,
+        }
+    }
+}
+
+/// What the demonstration has shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Demonstration {
+    /// The training run.
+    pub report: RunReport,
+    /// Answers by kind of task; empty if the run was stopped.
+    pub scores: Vec<Score>,
+    /// The first question of each kind, with the model's answer.
+    pub examples: Vec<Example>,
+    /// Seconds that training would have taken with padded batches, from the tokens that those
+    /// compute and the speed measured here.
+    pub padded_seconds: f64,
+}
+
+/// How many questions of a kind were answered rightly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Score {
+    /// The kind.
+    pub task: Task,
+    /// Questions asked.
+    pub asked: usize,
+    /// Answers that were right.
+    pub right: usize,
+}
+
+/// A question and its answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Example {
+    /// The kind.
+    pub task: Task,
+    /// As it was put.
+    pub question: String,
+    /// The right answer.
+    pub expected: String,
+    /// The model's.
+    pub answer: String,
+    /// Whether they agree.
+    pub right: bool,
+}
+
+/// Tokens of the tokenizer, at most.
+const VOCABULARY: usize = 768;
+
+/// The configuration of the demonstration, without what `settings` decides.
+const CONFIGURATION: &str = r#"
+model = "tightrope/demonstration"
+[data]
+train_on = "assistant"
+max_length = 256
+overlong = "drop"
+[packing]
+capacity = 1024
+[batch]
+packs_per_step = 2
+[optimizer]
+learning_rate = 5e-3
+beta2 = 0.98
+weight_decay = 0.05
+[schedule]
+warmup_ratio = 0.05
+min_ratio = 0.05
+[run]
+save_every = 200
+keep = 1
+"#;
+
+/// Runs it in `output`, whose earlier demonstration is replaced unless the run is resumed.
+pub fn run(
+    output: &Path,
+    settings: &Settings,
+    options: &RunOptions,
+    stop: &StopFlag,
+    observer: &dyn Observer,
+) -> Result<Demonstration, TrainError> {
+    let file = output.join("train.jsonl");
+    let path = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
+    let sets = [
+        format!("output={}", path(output)),
+        format!("data.train=[{}]", path(&file)),
+        format!("run.max_steps={}", settings.steps),
+    ];
+    let config = Config::parse(CONFIGURATION, Path::new("demonstration.toml"), &sets)?;
+    let options = RunOptions {
+        overwrite: !options.resume,
+        ..*options
+    };
+    let device = device(config.device, options.threads)?;
+    let output = Output::open(&config, &options, observer)?;
+    let records = demo::split(config.seed, settings.records, settings.questions);
+    fs::write(&file, demo::json_lines(&records.train)).map_err(at(&file))?;
+    let tokenizer = demo::tokenizer(&records.train, VOCABULARY)?;
+    let paths = [file];
+    let train = tightrope_data::load(&paths, &config.data_options(), Some(&tokenizer), observer)?;
+    observer.loaded(&paths, &train.report);
+
+    let padding = tokenizer.pad_id().unwrap_or(0);
+    let prepared = Prepared::new(&config, &train, None, padding)?;
+    let load = load_options(&config, prepared.capacity());
+    let model = Model::random(&device, architecture(&tokenizer)?, &load)?;
+    let mut trainer = Trainer::new(
+        &config,
+        &options,
+        output,
+        prepared,
+        Some(&tokenizer),
+        model,
+        observer,
+    )?;
+    let report = trainer.run(stop, observer)?;
+    let mut demonstration = Demonstration {
+        padded_seconds: report.elapsed_s * report.padding.factor(),
+        report,
+        scores: Vec::new(),
+        examples: Vec::new(),
+    };
+    if demonstration.report.outcome == Outcome::Finished {
+        let mut model = trainer.into_model();
+        for record in &records.held_out {
+            demonstration.ask(&mut model, &tokenizer, record, config.data.max_length)?;
+        }
+        demonstration.scores.sort_by_key(|score| score.task);
+        demonstration.examples.sort_by_key(|example| example.task);
+    }
+    Ok(demonstration)
+}
+
+/// A third of a million parameters: what two cores teach something in a minute.
+fn architecture(tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
+    let settings = json!({
+        "model_type": "llama",
+        "vocab_size": tokenizer.vocab_size(),
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": true,
+        "initializer_range": 0.05,
+        "bos_token_id": tokenizer.bos_id(),
+        "eos_token_id": tokenizer.eos_id(),
+    });
+    let config = ModelConfig::from_json(&settings);
+    config.map_err(|source| {
+        let file = "config.json".into();
+        tightrope_model::ModelError::Config { file, source }.into()
+    })
+}
+
+impl Demonstration {
+    /// Asks a question, unless it is longer with its answer than what was trained on.
+    fn ask<D: Backend>(
+        &mut self,
+        model: &mut Model<D>,
+        tokenizer: &Tokenizer,
+        record: &Record,
+        max_length: usize,
+    ) -> Result<(), TrainError> {
+        let prompt = Prompt::Chat(record.prompt()).encode(tokenizer, None)?;
+        let room = max_length.saturating_sub(prompt.len());
+        if tokenizer.encode(&record.answer, false)?.len() >= room {
+            return Ok(());
+        }
+        let sampling = Sampling::default();
+        let end_ids = tokenizer.end_ids();
+        let answer = generate(model, &prompt, room, &sampling, end_ids, |_| {
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let answer = tokenizer.decode(&answer.tokens, true)?;
+        let right = record.accepts(&answer);
+        if let Some(score) = self.scores.iter_mut().find(|s| s.task == record.task) {
+            score.asked += 1;
+            score.right += usize::from(right);
+            return Ok(());
+        }
+        self.scores.push(Score {
+            task: record.task,
+            asked: 1,
+            right: right.into(),
+        });
+        self.examples.push(Example {
+            task: record.task,
+            question: record.question.clone(),
+            expected: record.answer.clone(),
+            answer: answer.trim().to_owned(),
+            right,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! The demonstration, cut short.
+
+use tightrope_train::{Outcome, RunOptions, StopFlag, demo};
+
+#[test]
+fn a_short_demonstration_runs_twice_with_the_same_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = demo::Settings {
+        steps: 3,
+        records: 300,
+        questions: 20,
+    };
+    let run = |stop: &StopFlag, resume| {
+        let options = RunOptions {
+            resume,
+            ..RunOptions::default()
+        };
+        demo::run(folder.path(), &settings, &options, stop, &()).unwrap()
+    };
+    let go = StopFlag::default();
+    let first = run(&go, false);
+    let asked: usize = first.scores.iter().map(|score| score.asked).sum();
+    assert!((10..=20).contains(&asked), "{asked} of 20 are short enough");
+    assert_eq!(first.scores.len(), first.examples.len());
+    assert!(first.padded_seconds > first.report.elapsed_s);
+    let second = run(&go, false);
+    assert_eq!(
+        (&first.scores, &first.examples),
+        (&second.scores, &second.examples)
+    );
+    assert_eq!(first.report.last_loss, second.report.last_loss);
+
+    let stop = StopFlag::default();
+    stop.request();
+    let stopped = run(&stop, false);
+    assert!(matches!(
+        stopped.report.outcome,
+        Outcome::Stopped { step: 0, .. }
+    ));
+    assert!(stopped.scores.is_empty());
+    let resumed = run(&go, true);
+    assert_eq!(resumed.examples, first.examples);
+}

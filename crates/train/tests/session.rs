@@ -1,0 +1,134 @@
+//! From a configuration file to files that others read, and back.
+
+mod common;
+
+use common::{VOCABULARY, architecture, dataset};
+use std::{fs, ops::ControlFlow, path::Path};
+use tightrope_device::Cpu;
+use tightrope_model::{LoadOptions, Model, Training};
+use tightrope_train::{
+    Config, Outcome, RunOptions, Sampling, StopFlag, evaluate, generate, merge, train,
+};
+
+fn options(training: Training, adapter: Option<&Path>) -> LoadOptions {
+    LoadOptions {
+        training,
+        adapter: adapter.map(Path::to_owned),
+        capacity: 64,
+        recompute: false,
+        seed: 3,
+    }
+}
+
+/// A model folder and data files; returns the configuration file.
+fn write(folder: &Path) -> std::path::PathBuf {
+    let device = Cpu::new(1).unwrap();
+    let base = folder.join("base");
+    fs::create_dir(&base).unwrap();
+    let model = Model::random(&device, architecture(), &options(Training::Full, None)).unwrap();
+    model.save_merged(&base).unwrap();
+    let lines: String = dataset(40, 1)
+        .sequences
+        .iter()
+        .map(|s| format!("{}\n", serde_json::json!({"input_ids": s.tokens()})))
+        .collect();
+    fs::write(folder.join("train.jsonl"), lines).unwrap();
+    let file = folder.join("tiny.toml");
+    let text = r#"
+        model = "base"
+        output = "out"
+        [data]
+        train = ["train.jsonl"]
+        eval_ratio = 0.2
+        [packing]
+        capacity = 32
+        [lora]
+        r = 4
+        [optimizer]
+        learning_rate = 0.02
+        [run]
+        epochs = 4
+        eval_every = 5
+    "#;
+    fs::write(&file, text).unwrap();
+    file
+}
+
+#[test]
+fn a_configuration_file_is_all_it_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path());
+    let config = Config::load(&file, &[]).unwrap();
+    let stop = StopFlag::default();
+    let run = |options: &RunOptions| train(&config, options, &stop, &());
+    let report = run(&RunOptions::default()).unwrap();
+    assert_eq!(report.outcome, Outcome::Finished);
+    let (first, last) = (report.first_loss.unwrap(), report.last_loss.unwrap());
+    assert!(last < 0.8 * first, "it learns: {first} to {last}");
+    assert_eq!(report.weights, folder.path().join("out/adapter"));
+
+    // The run is over: resuming changes nothing and evaluates nothing again.
+    let resume = RunOptions {
+        resume: true,
+        ..RunOptions::default()
+    };
+    let again = run(&resume).unwrap();
+    assert_eq!((again.steps, again.first_loss), (report.steps, None));
+
+    // The adapter on its own, and merged into the model, predict what the trained model did.
+    let device = Cpu::new(1).unwrap();
+    let merged = folder.path().join("merged");
+    let base = folder.path().join("base");
+    let adapter = report.weights.as_path();
+    merge(&device, base.to_str().unwrap(), Some(adapter), &merged, &()).unwrap();
+    let refused = merge(&device, base.to_str().unwrap(), Some(adapter), &merged, &());
+    assert!(refused.unwrap_err().to_string().contains("not empty"));
+    let data = dataset(40, 1).sequences;
+    let mut losses = Vec::new();
+    for (path, adapter) in [(&base, Some(adapter)), (&merged, None), (&base, None)] {
+        let options = options(Training::None, adapter);
+        let mut model = Model::load(&device, path, &options).unwrap();
+        losses.push(evaluate(&mut model, &data, 64).unwrap());
+    }
+    assert_eq!(losses[0].perplexity, losses[0].loss.exp());
+    let close = (losses[0].loss - losses[1].loss).abs() <= 1e-5 * losses[0].loss;
+    assert!(close, "{losses:?}");
+    assert!(losses[0].loss < 0.8 * losses[2].loss, "{losses:?}");
+}
+
+#[test]
+fn an_answer_does_not_depend_on_the_cache() {
+    let device = Cpu::new(1).unwrap();
+    let mut model = Model::random(&device, architecture(), &options(Training::None, None)).unwrap();
+    let prompt = [1, 2, 3];
+    let sampling = Sampling {
+        temperature: 0.8,
+        ..Sampling::default()
+    };
+    let mut seen = Vec::new();
+    let answer = generate(&mut model, &prompt, 9, &sampling, &[], |token| {
+        seen.push(token);
+        Ok(ControlFlow::Continue(()))
+    });
+    let answer = answer.unwrap();
+    assert_eq!((answer.tokens.len(), &answer.tokens), (9, &seen));
+    // The same, each token from the whole text so far.
+    let mut text = prompt.to_vec();
+    for (position, token) in answer.tokens.iter().enumerate() {
+        let mut cache = model.cache(16).unwrap();
+        let logits = model.prefill(&mut cache, &text).unwrap();
+        assert_eq!(logits.len(), VOCABULARY as usize);
+        assert_eq!(sampling.choose(&logits, position as u64), Some(*token));
+        text.push(*token);
+    }
+    // An end token ends it and is not part of it; the caller may end it too.
+    let first = answer.tokens[0];
+    let ended = generate(&mut model, &prompt, 9, &sampling, &[first], |_| {
+        Ok(ControlFlow::Continue(()))
+    });
+    assert!(ended.unwrap().tokens.is_empty());
+    let stopped = generate(&mut model, &prompt, 9, &sampling, &[], |_| {
+        Ok(ControlFlow::Break(()))
+    });
+    assert_eq!(stopped.unwrap().tokens, [first]);
+}
