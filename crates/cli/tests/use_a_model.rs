@@ -142,3 +142,17 @@ fn inspect_marks_what_is_trained() {
         start += segment["length"].as_u64().unwrap();
     }
 }
+
+#[test]
+fn pack_takes_the_training_data_of_a_configuration() {
+    let fixture = Fixture::with_config("");
+    let rows = json_lines(&fixture.ok(&["pack", "run.toml", "--json"])).remove(0);
+    let best_fit = &rows.as_array().unwrap()[0];
+    assert_eq!(best_fit["algorithm"], "best-fit");
+    let plan = json_lines(&fixture.ok(&["train", "run.toml", "--json"]))
+        .into_iter()
+        .find(|event| event["event"] == "plan");
+    assert_eq!(best_fit["packs"], plan.unwrap()["packs"]);
+    let wide = fixture.ok(&["pack", "run.toml", "--json", "--capacity", "1024"]);
+    assert!(number(&json_lines(&wide)[0][0]["packs"]) < number(&best_fit["packs"]));
+}

@@ -1,4 +1,4 @@
-//! `tightrope pack`: every algorithm side by side on lengths or a histogram.
+//! `tightrope pack`: every algorithm side by side on a data set, lengths or a histogram.
 
 mod chart;
 mod input;
@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde::Serialize;
 use tightrope_data::packing::{Algorithm, CutCounts, Layout, Overlong, Packer, Packing, Padding};
+use tightrope_train::Config;
 
 use crate::{exit::Exit, terminal::Terminal};
 use chart::Fill;
@@ -17,6 +18,7 @@ use input::Input;
 
 const EXAMPLES: &str = "\
 Examples:
+  tightrope pack my.toml                      the training data of a configuration
   tightrope pack --lengths lengths.txt --capacity 2048
   tightrope pack --histogram counts.json --capacity 512 --algorithm lpfhp --depth 3 --json
   tightrope pack --lengths lengths.txt --capacity 2048 --algorithm best-fit --improve-ms 10000 \\
@@ -28,8 +30,15 @@ A file of lengths has one length a line. A histogram is a JSON array, or an obje
 /// Compare packing algorithms: packs, efficiency, distance from the optimum, cost of padding
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-#[group(id = "input", required = true, multiple = false, args = ["lengths", "histogram"])]
+#[group(id = "input", required = true, multiple = false, args = ["config", "lengths", "histogram"])]
 pub struct Args {
+    /// Configuration file (TOML): its training data, at its capacity and seed
+    config: Option<PathBuf>,
+
+    /// Set a key over the file's value
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    sets: Vec<String>,
+
     /// File of lengths, one a line
     #[arg(long, value_name = "FILE")]
     lengths: Option<PathBuf>,
@@ -38,15 +47,19 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     histogram: Option<PathBuf>,
 
+    /// Tokens in a pack [default: packing.capacity of the configuration]
+    #[arg(long, value_name = "N", required_unless_present = "config")]
+    capacity: Option<u64>,
+
     #[command(flatten)]
     options: Options,
 }
 
 /// How to pack, and what to do with the result.
 #[derive(clap::Args)]
-pub struct Options {
-    /// Tokens in a pack
-    #[arg(long, value_name = "N")]
+struct Options {
+    /// Tokens in a pack.
+    #[arg(skip)]
     capacity: u64,
 
     /// One algorithm [default: all that pack]
@@ -92,12 +105,19 @@ fn overlong(name: &str) -> Result<Overlong, String> {
 }
 
 pub fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let input = match (&args.lengths, &args.histogram) {
-        (Some(file), _) => input::lengths(file)?,
-        (_, Some(file)) => input::histogram(file)?,
-        _ => bail!("give --lengths FILE or --histogram FILE"),
+    let mut options = args.options;
+    let input = match (&args.config, &args.lengths, &args.histogram) {
+        (Some(file), _, _) => {
+            let config = Config::load(file, &args.sets)?;
+            options.capacity = config.packing.capacity;
+            input::data_set(&config)?
+        }
+        (_, Some(file), _) => input::lengths(file)?,
+        (_, _, Some(file)) => input::histogram(file)?,
+        _ => bail!("give a configuration, --lengths FILE or --histogram FILE"),
     };
-    compare(&input, &args.options, terminal)?;
+    options.capacity = args.capacity.unwrap_or(options.capacity);
+    compare(&input, &options, terminal)?;
     Ok(Exit::Success)
 }
 
@@ -124,9 +144,8 @@ struct Outcome {
 /// Beyond this, NNLSHP's enumeration takes from seconds to minutes: only on request.
 const NNLSHP_UNASKED: u64 = 512;
 
-/// Packs `input` with one algorithm or all and shows the results; also what data sets come to once
-/// their lengths are known.
-pub fn compare(input: &Input, options: &Options, terminal: &Terminal) -> anyhow::Result<()> {
+/// Packs `input` with one algorithm or all and shows the results.
+fn compare(input: &Input, options: &Options, terminal: &Terminal) -> anyhow::Result<()> {
     if options.write.is_some() && input.lengths.is_none() {
         bail!("--write needs the sequences' lengths; a histogram does not say which is which");
     }

@@ -1,4 +1,4 @@
-//! Reads lengths and histograms; a bad value is named with its file and place.
+//! Reads data sets, lengths and histograms; a bad value is named with its file and place.
 
 use std::{
     fs::File,
@@ -9,6 +9,9 @@ use std::{
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use tightrope_data::packing::Histogram;
+use tightrope_train::{Base, Config};
+
+use crate::progress::Bars;
 
 /// What there is to pack.
 pub struct Input {
@@ -18,6 +21,24 @@ pub struct Input {
     pub lengths: Option<Vec<u32>>,
     /// How often each length occurs.
     pub histogram: Histogram,
+}
+
+/// The lengths of the configuration's training sequences.
+pub fn data_set(config: &Config) -> anyhow::Result<Input> {
+    let bars = Bars::default();
+    let (data, _) = Base::open(&config.model, &bars)?.load_both(config, &bars)?;
+    let lengths = data
+        .sequences
+        .iter()
+        .map(|sequence| u32::try_from(sequence.len()));
+    let lengths = lengths
+        .collect::<Result<Vec<u32>, _>>()
+        .context("a sequence is too long")?;
+    Ok(Input {
+        name: "training data".into(),
+        histogram: Histogram::from_lengths(lengths.iter().copied())?,
+        lengths: Some(lengths),
+    })
 }
 
 /// One length a line, streamed; ends of lines may be `\n` or `\r\n`.
