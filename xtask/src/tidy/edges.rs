@@ -17,6 +17,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("crates/packing", &[]),
     ("crates/device", &[]),
     ("crates/emulator", &[]),
+    ("crates/emulator/libcuda", &["emulator"]),
     ("crates/testkit", &[]),
     ("xtask", &["benches"]),
     (
@@ -91,7 +92,7 @@ mod tests {
     fn problems(data: &str) -> Vec<String> {
         let mut tree = Tree::default();
         for (folder, _) in EDGES {
-            let short = folder.trim_start_matches("crates/");
+            let short = folder.rsplit('/').next().unwrap_or(folder);
             tree.files.insert(
                 format!("{folder}/Cargo.toml"),
                 format!("package.name = 'tightrope-{short}'"),
