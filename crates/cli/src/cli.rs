@@ -10,6 +10,7 @@ use std::num::NonZeroUsize;
 
 const EXAMPLES: &str = "\
 Examples:
+  tightrope train                           see it work: a small model learns from nothing
   tightrope train --template > my.toml      a configuration with every key explained
   tightrope inspect my.toml                 the data as the model will see it
   tightrope train my.toml                   train

@@ -1,10 +1,13 @@
 //! Blocks of text for people: what the data is, what a run will do, what it has done.
 
-use crate::numbers::{bytes, duration, grouped, percent, percent_of};
+use crate::{
+    numbers::{bytes, duration, grouped, percent, percent_of},
+    painting, table,
+};
 use console::style;
 use std::{fmt::Write, time::Duration};
 use tightrope_data::Preflight;
-use tightrope_train::{Outcome, Plan, RunReport};
+use tightrope_train::{Outcome, Plan, RunReport, demo::Demonstration};
 
 /// A heading, lines of `name  value`, and warnings.
 struct Block(String);
@@ -152,6 +155,62 @@ pub fn run(report: &RunReport) -> String {
     }
     block.line("weights", report.weights.display().to_string());
     block.0
+}
+
+/// What the demonstration has shown.
+pub fn demonstration(result: &Demonstration) -> String {
+    let mut text = run(&result.report);
+    if result.scores.is_empty() {
+        return text;
+    }
+    let asked: usize = result.scores.iter().map(|score| score.asked).sum();
+    let right: usize = result.scores.iter().map(|score| score.right).sum();
+    let heading = format!(
+        "Asked {asked} questions that it was not trained on: {right} answered rightly ({})",
+        percent_of(right as u64, asked as u64)
+    );
+    let mut table = table::table(&["task", ">asked", ">right", "for example"]);
+    for score in &result.scores {
+        let example = result
+            .examples
+            .iter()
+            .find(|example| example.task == score.task);
+        let example = example.map_or_else(String::new, |example| {
+            let (question, answer) = (brief(&example.question, 44), brief(&example.answer, 24));
+            let verdict = match example.right {
+                true => style("right").green().to_string(),
+                false => style(format!("wrong: {}", brief(&example.expected, 24)))
+                    .red()
+                    .to_string(),
+            };
+            format!("{question} → {answer} ({verdict})")
+        });
+        table.add_row([
+            score.task.name().to_owned(),
+            score.asked.to_string(),
+            score.right.to_string(),
+            example,
+        ]);
+    }
+    let _ = write!(text, "\n{}\n{}", style(heading).bold(), table::text(&table));
+    let spent = result.report.elapsed_s.max(0.0);
+    let _ = write!(
+        text,
+        "\n{}\n  padded batches would have taken {} instead of {}, for the same result",
+        style("What padding would have cost").bold(),
+        duration(Duration::from_secs_f64(result.padded_seconds.max(0.0))),
+        duration(Duration::from_secs_f64(spent)),
+    );
+    text
+}
+
+/// The text on one line, cut to so many characters.
+fn brief(text: &str, most: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", painting::printable(&line[..end])),
+        None => painting::printable(&line),
+    }
 }
 
 /// What was padding here, and what padded batches would have cost.

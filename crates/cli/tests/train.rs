@@ -140,6 +140,33 @@ fn threads_do_not_change_a_bit() {
     assert_eq!(weights("1", "one"), weights("3", "three"));
 }
 
+/// Too short to learn much; that it learns is shown by the tests of the training crate.
+#[test]
+fn without_a_configuration_the_demonstration_runs() {
+    let fixture = Fixture::new();
+    let text = fixture.ok(&["train", "--steps", "2"]);
+    for part in [
+        "step 2/2",
+        "Asked 300 questions",
+        "padded batches would have taken",
+        "--prompt",
+    ] {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+    let model = "runs/demonstration/model";
+    fixture.ok(&[
+        "generate",
+        "--model",
+        model,
+        "--prompt",
+        "2 + 2?",
+        "--max-tokens",
+        "4",
+    ]);
+    let usage = fixture.run(&["train", "--set", "seed=1"]);
+    assert_eq!(usage.status.code(), Some(2), "a configuration is missing");
+}
+
 /// Interrupts a run after its second step, resumes it, and compares with one that never stopped.
 #[cfg(unix)]
 fn interrupted(signal: &str) {

@@ -2,12 +2,19 @@
 
 use crate::{exit::Exit, report, screen::Screen, signals, terminal::Terminal};
 use anyhow::Result;
-use serde_json::json;
-use std::{env, path::PathBuf};
-use tightrope_train::{Config, Outcome, RunOptions, RunReport, StopFlag, config};
+use serde_json::{Value, json};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+use tightrope_train::{Config, Outcome, RunOptions, RunReport, StopFlag, config, demo};
+
+/// Output folder of the demonstration.
+const DEMONSTRATION: &str = "runs/demonstration";
 
 const EXAMPLES: &str = "\
 Examples:
+  tightrope train                         the demonstration: a small model learns from nothing
   tightrope train --template > my.toml    write a configuration with every key explained
   tightrope inspect my.toml               see the data as the model will see it
   tightrope train my.toml                 train
@@ -19,17 +26,21 @@ A second Ctrl-C stops at once.
 
 Next: tightrope eval my.toml, tightrope generate my.toml \"A question\", tightrope merge my.toml.";
 
-/// Fine-tune a model
+/// Fine-tune a model; without a configuration, show that it works on a small one
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Configuration file (TOML)
-    #[arg(required_unless_present = "template")]
+    /// Configuration file (TOML) [default: the built-in demonstration, in runs/demonstration]
     config: Option<PathBuf>,
 
     /// Set a key over the file's value
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
+
+    /// Steps of the demonstration
+    #[arg(long, value_name = "N", default_value_t = demo::Settings::default().steps, conflicts_with = "config")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
 
     /// Go on from the newest whole checkpoint in the output folder
     #[arg(long)]
@@ -49,43 +60,86 @@ pub struct Args {
 }
 
 pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
-    let Some(path) = args.config.filter(|_| !args.template) else {
+    if args.template {
         terminal.write(config::default_toml().as_bytes())?;
         return Ok(Exit::Success);
-    };
-    let config = Config::load(&path, &args.sets)?;
+    }
     let options = RunOptions {
         threads: terminal.threads(),
         resume: args.resume,
         overwrite: args.overwrite,
         allow_change: args.allow_change,
     };
+    let config = match &args.config {
+        Some(path) => Some(Config::load(path, &args.sets)?),
+        None => None,
+    };
     let screen = Screen::new(terminal);
     let stop = StopFlag::default();
     signals::stop_on_signal(stop.clone(), || {
         eprintln!("stopping after this step; once more stops at once");
     })?;
+    let Some(config) = config else {
+        let settings = demo::Settings {
+            steps: args.steps,
+            ..demo::Settings::default()
+        };
+        let result = demo::run(
+            Path::new(DEMONSTRATION),
+            &settings,
+            &options,
+            &stop,
+            &screen,
+        );
+        screen.close();
+        let result = result?;
+        let model = result.report.weights.display().to_string();
+        let subject = vec!["--model".to_owned(), model];
+        let (text, event) = (report::demonstration(&result), json!(result));
+        return finish(&result.report, text, event, subject, terminal);
+    };
     let result = tightrope_train::train(&config, &options, &stop, &screen);
     screen.close();
-    finish(&result?, &config, terminal)
+    let report = result?;
+    let weights = report.weights.display().to_string();
+    let subject = match config.lora {
+        Some(_) => vec!["--model".into(), config.model, "--adapter".into(), weights],
+        None => vec!["--model".into(), weights],
+    };
+    finish(
+        &report,
+        report::run(&report),
+        json!({ "report": report }),
+        subject,
+        terminal,
+    )
 }
 
-/// Shows the report, and what to do next.
-fn finish(report: &RunReport, config: &Config, terminal: &Terminal) -> Result<Exit> {
+/// Shows what was done, and what to do next; `subject` names the trained model to `generate`.
+fn finish(
+    report: &RunReport,
+    text: String,
+    mut event: Value,
+    subject: Vec<String>,
+    terminal: &Terminal,
+) -> Result<Exit> {
     let stopped = matches!(report.outcome, Outcome::Stopped { .. });
     let resume = resume_command(env::args());
     if terminal.json() {
-        let mut event = json!({ "event": "report", "report": report });
+        event["event"] = "report".into();
         if stopped {
             event["resume"] = resume.into();
         }
         terminal.json_line(&event)?;
     } else {
-        terminal.line(report::run(report))?;
+        terminal.line(text)?;
         if stopped {
             terminal.line(format!("go on with: {resume}"))?;
         } else {
-            terminal.line(format!("try it with: {}", generate_command(report, config)))?;
+            let mut words = vec!["tightrope".to_owned(), "generate".to_owned()];
+            words.extend(subject);
+            words.extend(["--prompt".to_owned(), "A question".to_owned()]);
+            terminal.line(format!("try it with: {}", shell(&words)))?;
         }
     }
     Ok(if stopped { Exit::Saved } else { Exit::Success })
@@ -97,21 +151,6 @@ fn resume_command(arguments: impl Iterator<Item = String>) -> String {
     if !words.iter().any(|word| word == "--resume") {
         words.push("--resume".into());
     }
-    shell(&words)
-}
-
-fn generate_command(report: &RunReport, config: &Config) -> String {
-    let weights = report.weights.display().to_string();
-    let mut words = vec![
-        "tightrope".to_owned(),
-        "generate".to_owned(),
-        "--model".to_owned(),
-    ];
-    match config.lora {
-        Some(_) => words.extend([config.model.clone(), "--adapter".to_owned(), weights]),
-        None => words.push(weights),
-    }
-    words.extend(["--prompt".to_owned(), "A question".to_owned()]);
     shell(&words)
 }
 
