@@ -176,10 +176,10 @@ pub fn demonstration(result: &Demonstration) -> String {
             .iter()
             .find(|example| example.task == score.task);
         let example = example.map_or_else(String::new, |example| {
-            let (question, answer) = (brief(&example.question, 44), brief(&example.answer, 24));
+            let (question, answer) = (brief(&example.question, 28), brief(&example.answer, 16));
             let verdict = match example.right {
                 true => style("right").green().to_string(),
-                false => style(format!("wrong: {}", brief(&example.expected, 24)))
+                false => style(format!("wrong: {}", brief(&example.expected, 16)))
                     .red()
                     .to_string(),
             };
@@ -204,13 +204,10 @@ pub fn demonstration(result: &Demonstration) -> String {
     text
 }
 
-/// The text on one line, cut to so many characters.
-fn brief(text: &str, most: usize) -> String {
+/// The text on one line, cut to so many columns.
+fn brief(text: &str, columns: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(most) {
-        Some((end, _)) => format!("{}…", painting::printable(&line[..end])),
-        None => painting::printable(&line),
-    }
+    console::truncate_str(&painting::printable(&line), columns, "…").into_owned()
 }
 
 /// What was padding here, and what padded batches would have cost.

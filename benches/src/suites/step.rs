@@ -1,0 +1,125 @@
+//! Whole optimizer steps of SmolLM2-135M: LoRA and full fine-tuning, packed and padded.
+
+use crate::{Row, Suite, log_normal_lengths, row};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+use tightrope_data::Progress;
+use tightrope_train::{Config, Observer, RunOptions, StepRow, StopFlag, train};
+
+pub const SUITE: Suite = Suite {
+    name: "step",
+    about: "real tokens/s of whole steps, SmolLM2-135M, packs of 1,024 and batches of 8 padded; the \
+            memory is the most that the process has had so far",
+    run,
+};
+
+/// What `cargo xtask fetch smollm2` brings.
+const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
+const VOCABULARY: u32 = 49_152;
+/// The first step is not counted.
+const STEPS: usize = 4;
+
+fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(MODEL);
+    ensure!(
+        model.exists(),
+        "{MODEL} is not there: cargo xtask fetch smollm2"
+    );
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data.jsonl");
+    write_data(&data)?;
+    // From the smallest memory to the largest, as only the largest so far can be known.
+    for (training, sets) in [("lora r 16", vec!["lora.r=16"]), ("full", vec![])] {
+        for (batching, more) in [
+            (
+                "packed 1024",
+                vec!["packing.mode=best-fit", "packing.capacity=1024"],
+            ),
+            (
+                "padded 8",
+                vec!["packing.mode=padded", "batch.sequences_per_step=8"],
+            ),
+        ] {
+            let output = folder.path().join(format!("{training} {batching}"));
+            let sets = [&sets[..], &more[..]].concat();
+            let steps = steps(&model, &data, output, &sets)?;
+            let median = |value: &dyn Fn(&StepRow) -> f64| {
+                let mut values: Vec<f64> = steps.iter().map(value).collect();
+                values.sort_by(f64::total_cmp);
+                values[values.len() / 2]
+            };
+            let sum = |value: &dyn Fn(&StepRow) -> u64| steps.iter().map(value).sum::<u64>();
+            emit(row([
+                ("training", training.into()),
+                ("batching", batching.into()),
+                ("tokens_per_second", median(&|s| s.tokens_per_second).into()),
+                ("tokens", sum(&|s| s.tokens).into()),
+                ("padding_tokens", sum(&|s| s.padding_tokens).into()),
+                (
+                    "peak_memory_bytes",
+                    json!(steps.last().map(|s| s.peak_memory_bytes)),
+                ),
+            ]));
+        }
+    }
+    Ok(())
+}
+
+/// Sequences of the lengths of instruction data, up to 1,024 tokens, all trained.
+fn write_data(path: &Path) -> Result<()> {
+    let lengths = log_normal_lengths(200, 180.0, 0.6, 1024, 1);
+    let row = |(index, length): (usize, u32)| {
+        let ids: Vec<u32> = (0..length)
+            .map(|position| (index as u32 * 7919 + position * 104_729) % VOCABULARY)
+            .collect();
+        json!({ "input_ids": ids }).to_string() + "\n"
+    };
+    let text: String = lengths.into_iter().enumerate().map(row).collect();
+    fs::write(path, text).context("writing the data")
+}
+
+/// The steps of a short run after the first.
+fn steps(model: &Path, data: &Path, output: PathBuf, sets: &[&str]) -> Result<Vec<StepRow>> {
+    let text = |path: &Path| json!(path).to_string();
+    let mut all = vec![
+        format!("model={}", text(model)),
+        format!("output={}", text(&output)),
+        format!("data.train=[{}]", text(data)),
+        "data.format=tokens".to_owned(),
+        "data.max_length=1024".to_owned(),
+        format!("run.max_steps={}", 1 + STEPS),
+    ];
+    all.extend(sets.iter().map(|set| (*set).to_owned()));
+    let config = Config::parse("", Path::new("bench.toml"), &all)?;
+    let rows = Rows::default();
+    train(&config, &RunOptions::default(), &StopFlag::default(), &rows)?;
+    let rows = rows.0.into_inner().context("a step panicked")?;
+    ensure!(rows.len() == 1 + STEPS, "{} steps", rows.len());
+    for row in &rows {
+        ensure!(row.loss.is_finite() && row.grad_norm.is_finite(), "{row:?}");
+    }
+    Ok(rows[1..].to_vec())
+}
+
+/// Keeps the rows of the steps.
+#[derive(Default)]
+struct Rows(Mutex<Vec<StepRow>>);
+
+impl Progress for Rows {
+    fn start(&self, _what: &str, _total: Option<u64>) {}
+    fn advance(&self, _n: u64) {}
+    fn finish(&self) {}
+}
+
+impl Observer for Rows {
+    fn stepped(&self, row: &StepRow) {
+        if let Ok(mut rows) = self.0.lock() {
+            rows.push(row.clone());
+        }
+    }
+}
