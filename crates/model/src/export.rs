@@ -176,3 +176,43 @@ fn to_bytes(dtype: DType, elements: &[f32]) -> Vec<u8> {
         _ => elements.iter().flat_map(|x| x.to_le_bytes()).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LoadOptions, Training};
+    use tightrope_device::Cpu;
+
+    #[test]
+    fn large_models_are_split_and_read_back() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let case = root.join("tests/golden/qwen2_tied");
+        let options = LoadOptions {
+            training: Training::None,
+            adapter: None,
+            capacity: 1,
+            recompute: false,
+            seed: 0,
+        };
+        let cpu = Cpu::new(1).unwrap();
+        let model = Model::load(&cpu, &case, &options).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        model.save_merged_sharded(folder.path(), 20_000).unwrap();
+        assert!(!folder.path().join("model.safetensors").exists());
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
+        let sizes: Vec<u64> = sizes.collect();
+        // Several shards, the index and the configuration, none much larger than was asked.
+        assert!(
+            sizes.len() > 4 && sizes.iter().all(|&bytes| bytes < 24_000),
+            "{sizes:?}"
+        );
+        let again = Model::load(&cpu, folder.path(), &options).unwrap();
+        let pairs = model.weights.base().zip(again.weights.base());
+        for (before, after) in pairs {
+            assert_eq!(before.name, after.name);
+            let [before, after] = [before, after].map(|p| p.value.to_f32_vec().unwrap());
+            assert_eq!(before, after);
+        }
+    }
+}

@@ -240,7 +240,9 @@ pub(crate) fn lay_out<A: Allocate>(
         (training, Some(folder)) => {
             let (mut adapter, _) = AdapterConfig::open(folder, &modules)?;
             if let Training::Lora(lora) = training {
-                adapter.set_dropout(lora.dropout);
+                adapter
+                    .set_dropout(lora.dropout)
+                    .map_err(ModelError::config(file))?;
             }
             Some(adapter)
         }

@@ -75,7 +75,6 @@ impl AdapterConfig {
             alpha if alpha.fract() == 0.0 && alpha.abs() < 1e15 => json!(alpha as i64),
             alpha => json!(alpha),
         };
-        let dropout: f64 = config.dropout.to_string().parse().unwrap_or_default();
         let settings = json!({
             "alpha_pattern": {},
             "base_model_name_or_path": base,
@@ -84,7 +83,7 @@ impl AdapterConfig {
             "inference_mode": true,
             "init_lora_weights": true,
             "lora_alpha": alpha,
-            "lora_dropout": dropout,
+            "lora_dropout": 0.0,
             "modules_to_save": null,
             "peft_type": "LORA",
             "r": config.r,
@@ -95,6 +94,7 @@ impl AdapterConfig {
             "use_rslora": config.rslora,
         });
         let mut adapter = Self::from_json(&settings)?;
+        adapter.set_dropout(config.dropout)?;
         for target in &targets {
             let before = adapter.modules.len();
             let matching = modules.iter().filter(|module| ends_with(module, target));
@@ -142,11 +142,7 @@ impl AdapterConfig {
                 return Err(ConfigError::new(key, format!("{value} is not supported")));
             }
         }
-        let dropout = reader.number("lora_dropout")?.unwrap_or(0.0);
-        if !(0.0..1.0).contains(&dropout) {
-            let reason = format!("expected at least 0 and less than 1, got {dropout}");
-            return Err(ConfigError::new("lora_dropout", reason));
-        }
+        check_dropout(reader.number("lora_dropout")?.unwrap_or(0.0))?;
         let alpha = reader.number("lora_alpha")?;
         Ok(Self {
             rank: reader.required_dimension("r")?,
@@ -208,15 +204,26 @@ impl AdapterConfig {
     }
 
     /// Dropout in training from now on.
-    pub fn set_dropout(&mut self, probability: f32) {
-        let probability: f64 = probability.to_string().parse().unwrap_or_default();
-        self.settings
-            .insert("lora_dropout".into(), json!(probability));
+    pub fn set_dropout(&mut self, probability: f32) -> Result<(), ConfigError> {
+        // The decimal that was meant: 0.1, not 0.10000000149.
+        let shortest = check_dropout(probability.to_string().parse().unwrap_or(f64::NAN))?;
+        self.settings.insert("lora_dropout".into(), json!(shortest));
+        Ok(())
     }
 
     /// As an `adapter_config.json`.
     pub fn to_json(&self) -> Value {
         Value::Object(self.settings.clone())
+    }
+}
+
+fn check_dropout(probability: f64) -> Result<f64, ConfigError> {
+    match (0.0..1.0).contains(&probability) {
+        true => Ok(probability),
+        false => {
+            let reason = format!("expected at least 0 and less than 1, got {probability}");
+            Err(ConfigError::new("lora_dropout", reason))
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Golden cases: reading them, and running a model on them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod files;
+
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use tightrope_device::Cpu;
@@ -135,6 +137,12 @@ impl Expected {
             }
             other => panic!("{name}: {other:?}"),
         }
+    }
+
+    pub fn shape(&self, name: &str) -> Vec<u64> {
+        let tensors = safetensors::SafeTensors::deserialize(&self.0).unwrap();
+        let shape = tensors.tensor(name).unwrap().shape().to_vec();
+        shape.into_iter().map(|dim| dim as u64).collect()
     }
 
     pub fn names(&self) -> Vec<String> {

@@ -1,0 +1,337 @@
+//! PEFT adapters in and out, and merged models.
+
+mod common;
+
+use common::{
+    batchings, cases, cpu, documents,
+    files::{case, change_json, copy, tensors, write_tensors},
+    options,
+};
+use serde_json::{Value, json};
+use std::path::Path;
+use tempfile::TempDir;
+use tightrope_device::Cpu;
+use tightrope_model::{LoadOptions, LoraConfig, Model, ModelError, TargetModules, Training};
+
+const CASE: &str = "llama_biases";
+const CONFIG: &str = "adapter/adapter_config.json";
+const FACTORS: &str = "adapter/adapter_model.safetensors";
+
+fn load_with(folder: &Path) -> Result<Model<Cpu>, ModelError> {
+    let sequences = documents(&case(CASE));
+    Model::load(&cpu(1), folder, &options(folder, true, &sequences))
+}
+
+fn fresh(lora: LoraConfig) -> Result<Model<Cpu>, ModelError> {
+    let options = LoadOptions {
+        training: Training::Lora(lora),
+        adapter: None,
+        capacity: 8,
+        recompute: false,
+        seed: 3,
+    };
+    Model::load(&cpu(1), &case(CASE), &options)
+}
+
+fn settings(folder: &Path) -> Value {
+    let bytes = std::fs::read(folder.join("adapter_config.json")).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+#[test]
+fn a_saved_adapter_is_the_one_that_was_loaded() {
+    for case in cases() {
+        let sequences = documents(&case);
+        let model = Model::load(&cpu(1), &case, &options(&case, true, &sequences)).unwrap();
+        let folder = TempDir::new().unwrap();
+        model.save_adapter(folder.path()).unwrap();
+        let mut expected = tensors(&case.join(FACTORS));
+        let mut saved = tensors(&folder.path().join("adapter_model.safetensors"));
+        expected.sort_by(|a, b| a.0.cmp(&b.0));
+        saved.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(expected.len(), saved.len());
+        for (expected, saved) in expected.iter().zip(&saved) {
+            assert_eq!(
+                (&expected.0, &expected.1["shape"]),
+                (&saved.0, &saved.1["shape"])
+            );
+            assert!(expected.2 == saved.2, "{}", expected.0);
+        }
+        assert_eq!(
+            settings(folder.path())["r"],
+            settings(&case.join("adapter"))["r"]
+        );
+    }
+}
+
+#[test]
+fn saving_twice_gives_the_same_bytes_and_nothing_else() {
+    let model = fresh(LoraConfig::default()).unwrap();
+    let folders = [(); 2].map(|()| {
+        let folder = TempDir::new().unwrap();
+        model.save_adapter(folder.path()).unwrap();
+        let mut files: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| {
+                let path = entry.unwrap().path();
+                (
+                    path.file_name().unwrap().to_owned(),
+                    std::fs::read(path).unwrap(),
+                )
+            })
+            .collect();
+        files.sort();
+        files
+    });
+    assert_eq!(folders[0].len(), 2);
+    assert!(folders[0] == folders[1]);
+    let missing = Path::new("/nonexistent/folder");
+    assert!(matches!(
+        model.save_adapter(missing),
+        Err(ModelError::Io { .. })
+    ));
+}
+
+#[test]
+fn a_fresh_adapter_says_what_peft_needs() {
+    let model = fresh(LoraConfig {
+        r: 5,
+        alpha: 7.5,
+        dropout: 0.1,
+        target_modules: TargetModules::AllLinear,
+        rslora: true,
+    })
+    .unwrap();
+    let folder = TempDir::new().unwrap();
+    model.save_adapter(folder.path()).unwrap();
+    let settings = settings(folder.path());
+    for (key, value) in [
+        ("peft_type", json!("LORA")),
+        ("task_type", json!("CAUSAL_LM")),
+        ("r", json!(5)),
+        ("lora_alpha", json!(7.5)),
+        ("lora_dropout", json!(0.1)),
+        ("use_rslora", json!(true)),
+        ("bias", json!("none")),
+        (
+            "target_modules",
+            json!([
+                "down_proj",
+                "gate_proj",
+                "k_proj",
+                "o_proj",
+                "q_proj",
+                "up_proj",
+                "v_proj"
+            ]),
+        ),
+    ] {
+        assert_eq!(settings[key], value, "{key}");
+    }
+    let saved = tensors(&folder.path().join("adapter_model.safetensors"));
+    assert_eq!(saved.len(), 2 * 7 * 2);
+    assert!(
+        saved
+            .iter()
+            .all(|(name, _, _)| name.starts_with("base_model.model.model.layers."))
+    );
+}
+
+#[test]
+fn targets_that_name_nothing_are_errors() {
+    for targets in [vec!["qkv_proj".to_string()], vec!["lm_head".into()], vec![]] {
+        let error = fresh(LoraConfig {
+            target_modules: TargetModules::List(targets),
+            ..LoraConfig::default()
+        });
+        assert!(matches!(error, Err(ModelError::Config { .. })));
+    }
+    for (r, dropout) in [(0, 0.0), (4, 1.0), (4, f32::NAN)] {
+        let error = fresh(LoraConfig {
+            r,
+            dropout,
+            ..LoraConfig::default()
+        });
+        assert!(
+            matches!(error, Err(ModelError::Config { .. })),
+            "{r}, {dropout}"
+        );
+    }
+}
+
+#[test]
+fn what_peft_can_and_this_cannot_is_refused_by_name() {
+    for (key, value) in [
+        ("peft_type", json!("IA3")),
+        ("use_dora", json!(true)),
+        ("bias", json!("all")),
+        ("modules_to_save", json!(["lm_head"])),
+        ("fan_in_fan_out", json!(true)),
+        ("init_lora_weights", json!("pissa")),
+        ("some_future_setting", json!({"on": 1})),
+        ("lora_alpha", Value::Null),
+        ("r", json!(0)),
+    ] {
+        let folder = copy(&case(CASE));
+        change_json(&folder.path().join(CONFIG), |config| {
+            config[key] = value.clone()
+        });
+        let error = load_with(folder.path()).unwrap_err();
+        let named = matches!(&error, ModelError::Config { source, .. } if source.key == key);
+        assert!(named, "{key}: {error}");
+    }
+    let folder = copy(&case(CASE));
+    change_json(&folder.path().join(CONFIG), |config| {
+        config["rank_pattern"] = json!({"^model.*q_proj": 2});
+    });
+    assert!(matches!(
+        load_with(folder.path()),
+        Err(ModelError::Config { .. })
+    ));
+}
+
+#[test]
+fn adapters_of_other_models_are_errors() {
+    // Another number of layers, another width.
+    let folder = copy(&case(CASE));
+    for name in [CONFIG, FACTORS] {
+        std::fs::copy(case("gemma2").join(name), folder.path().join(name)).unwrap();
+    }
+    assert!(matches!(
+        load_with(folder.path()),
+        Err(ModelError::Unexpected { .. })
+    ));
+    let folder = copy(&case(CASE));
+    for name in [CONFIG, FACTORS] {
+        std::fs::copy(case("llama_yarn").join(name), folder.path().join(name)).unwrap();
+    }
+    assert!(matches!(
+        load_with(folder.path()),
+        Err(ModelError::Shape { .. })
+    ));
+    // Half of a pair, and a pair less than the list says.
+    let less = |keep: fn(&str) -> bool| {
+        let folder = copy(&case(CASE));
+        let path = folder.path().join(FACTORS);
+        let mut all = tensors(&path);
+        all.retain(|(name, _, _)| keep(name));
+        write_tensors(&path, &all);
+        load_with(folder.path()).unwrap_err()
+    };
+    let half = less(|name| !name.contains("layers.1.mlp.up_proj.lora_B"));
+    assert!(matches!(half, ModelError::Missing { .. }));
+    let pair = less(|name| !name.contains("layers.1.mlp.up_proj"));
+    assert!(matches!(pair, ModelError::Config { .. }));
+}
+
+#[test]
+fn expressions_and_patterns_are_understood() {
+    let (_, batches) = batchings(&documents(&case(CASE))).remove(0);
+    let plain = load_with(&case(CASE)).unwrap().logits(&batches[0]).unwrap();
+    // An expression means the modules that the file has.
+    let folder = copy(&case(CASE));
+    change_json(&folder.path().join(CONFIG), |config| {
+        config["target_modules"] = json!(".*(self_attn|mlp).*_proj");
+    });
+    let logits = load_with(folder.path())
+        .unwrap()
+        .logits(&batches[0])
+        .unwrap();
+    assert_eq!(plain, logits);
+    // Twice the α everywhere, by pattern, is twice the factor B.
+    let folder = copy(&case(CASE));
+    change_json(&folder.path().join(CONFIG), |config| {
+        config["alpha_pattern"] = json!({"q_proj": 16, "mlp.down_proj": 16});
+    });
+    let by_pattern = load_with(folder.path())
+        .unwrap()
+        .logits(&batches[0])
+        .unwrap();
+    let doubled = copy(&case(CASE));
+    let path = doubled.path().join(FACTORS);
+    let mut all = tensors(&path);
+    for (name, _, bytes) in &mut all {
+        let chosen = name.contains("q_proj") || name.contains("down_proj");
+        if chosen && name.contains("lora_B") {
+            let words = bytes.as_chunks::<4>().0.iter().copied();
+            let twice = words.flat_map(|word| (2.0 * f32::from_le_bytes(word)).to_le_bytes());
+            *bytes = twice.collect();
+        }
+    }
+    write_tensors(&path, &all);
+    let by_hand = load_with(doubled.path())
+        .unwrap()
+        .logits(&batches[0])
+        .unwrap();
+    for (a, b) in by_pattern.iter().zip(&by_hand) {
+        let close = (a - b).abs() <= 1e-5;
+        assert!(close, "{a} and {b}");
+    }
+    assert_ne!(plain, by_pattern);
+}
+
+#[test]
+fn rank_stabilised_adapters_scale_by_the_root() {
+    let (_, batches) = batchings(&documents(&case(CASE))).remove(0);
+    let change = |change: fn(&mut Value)| {
+        let folder = copy(&case(CASE));
+        change_json(&folder.path().join(CONFIG), change);
+        load_with(folder.path())
+            .unwrap()
+            .logits(&batches[0])
+            .unwrap()
+    };
+    // r is 3: α/√3 with α = 8 is α/3 with α = 8·√3.
+    let root = change(|config| config["use_rslora"] = json!(true));
+    let plain = change(|config| config["lora_alpha"] = json!(8.0 * 3f64.sqrt()));
+    for (a, b) in root.iter().zip(&plain) {
+        let close = (a - b).abs() <= 1e-5;
+        assert!(close, "{a} and {b}");
+    }
+}
+
+#[test]
+fn a_merged_model_has_the_logits_of_model_and_adapter() {
+    for case in cases() {
+        let sequences = documents(&case);
+        let (_, batches) = batchings(&sequences).remove(0);
+        for lora in [true, false] {
+            let mut model = Model::load(&cpu(1), &case, &options(&case, lora, &sequences)).unwrap();
+            let expected = model.logits(&batches[0]).unwrap();
+            let folder = TempDir::new().unwrap();
+            model.save_merged(folder.path()).unwrap();
+            let options = LoadOptions {
+                training: Training::None,
+                adapter: None,
+                ..options(&case, false, &sequences)
+            };
+            let mut merged = Model::load(&cpu(1), folder.path(), &options).unwrap();
+            let logits = merged.logits(&batches[0]).unwrap();
+            for (a, b) in logits.iter().zip(&expected) {
+                let close = (a - b).abs() <= if lora { 2e-5 * b.abs().max(1.0) } else { 0.0 };
+                assert!(close, "{case:?}: {a} and {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_adapter_and_full_training_exclude_each_other() {
+    let sequences = documents(&case(CASE));
+    let options = LoadOptions {
+        training: Training::Full,
+        ..options(&case(CASE), true, &sequences)
+    };
+    let error = Model::load(&cpu(1), &case(CASE), &options);
+    assert!(matches!(error, Err(ModelError::Unsupported(_))));
+    let options = LoadOptions {
+        adapter: None,
+        ..options
+    };
+    let model = Model::load(&cpu(1), &case(CASE), &options).unwrap();
+    let folder = TempDir::new().unwrap();
+    assert!(matches!(
+        model.save_adapter(folder.path()),
+        Err(ModelError::Unsupported(_))
+    ));
+}

@@ -1,0 +1,264 @@
+//! GGUF files give the model that Transformers' files give, and damaged ones give errors.
+
+mod common;
+
+use common::{
+    batchings, cases, cpu, documents,
+    files::{GgufWriter, case, convert},
+    options,
+};
+use proptest::prelude::*;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use tightrope_device::Cpu;
+use tightrope_model::{GgufTokenizerData, LoadOptions, Model, ModelConfig, ModelError, Training};
+
+fn write(bytes: &[u8]) -> (TempDir, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+fn load(path: &Path) -> Result<Model<Cpu>, ModelError> {
+    let options = LoadOptions {
+        training: Training::None,
+        adapter: None,
+        capacity: 64,
+        recompute: false,
+        seed: 0,
+    };
+    Model::load(&cpu(1), path, &options)
+}
+
+fn load_error(gguf: &GgufWriter) -> ModelError {
+    let (_folder, path) = write(&gguf.bytes());
+    load(&path).unwrap_err()
+}
+
+#[test]
+fn every_case_gives_the_same_logits_from_gguf() {
+    let mut compared = 0;
+    for case in cases() {
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        // What GGUF files cannot say: which layers slide, scalings by length, the scalar.
+        let config = ModelConfig::read(&case).unwrap();
+        let windows = &config.architecture().windows;
+        let unsaid = config.model_type().starts_with("qwen") && windows.iter().any(Option::is_some);
+        let scaled = ["dynamic", "longrope", "llama3_"]
+            .iter()
+            .any(|part| name.contains(part));
+        if unsaid || scaled || name == "gemma2" {
+            continue;
+        }
+        let sequences = documents(&case);
+        let options = LoadOptions {
+            training: Training::None,
+            adapter: None,
+            ..options(&case, false, &sequences)
+        };
+        let (_folder, path) = write(&convert(&case).bytes());
+        let (_, batches) = batchings(&sequences).remove(0);
+        let [mut plain, mut gguf] =
+            [&case, &path].map(|path| Model::load(&cpu(1), path, &options).unwrap());
+        let (plain, gguf) = (
+            plain.logits(&batches[0]).unwrap(),
+            gguf.logits(&batches[0]).unwrap(),
+        );
+        for (a, b) in plain.iter().zip(&gguf) {
+            let close = (a - b).abs() <= 1e-5 * a.abs().max(1.0);
+            assert!(close, "{name}: {a} and {b}");
+        }
+        compared += 1;
+    }
+    assert!(compared >= 10, "{compared}");
+}
+
+#[test]
+fn gemma_2_reads_windows_caps_and_its_scalar() {
+    let (_folder, path) = write(&convert(&case("gemma2")).bytes());
+    let read = ModelConfig::read(&path).unwrap();
+    let expected = ModelConfig::read(&case("gemma2")).unwrap();
+    let (read, mut expected) = (read.architecture().clone(), expected.architecture().clone());
+    // The file does not hold the scalar: the head's dimension in all but the 27B model.
+    expected.attention_scale = (expected.head_dim as f64).powf(-0.5) as f32;
+    expected.initializer_range = read.initializer_range;
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn factors_of_frequencies_are_llama_3_scaling() {
+    let llama3 = case("llama3_rope_scaled");
+    let sequences = documents(&llama3);
+    // As llama.cpp's converter computes them.
+    let (theta, factor, low, high, original) = (500_000f64, 8.0, 1.0, 4.0, 64.0);
+    let factors: Vec<f32> = (0..8)
+        .map(|i| {
+            let wavelength = std::f64::consts::TAU * theta.powf(2.0 * f64::from(i) / 16.0);
+            let (short, long) = (original / high, original / low);
+            let smooth = (original / wavelength - low) / (high - low);
+            match wavelength {
+                w if w < short => 1.0,
+                w if w > long => factor as f32,
+                _ => (1.0 / ((1.0 - smooth) / factor + smooth)) as f32,
+            }
+        })
+        .collect();
+    let mut gguf = convert(&llama3);
+    gguf.tensor("rope_freqs.weight", &[8], &factors);
+    let (_folder, path) = write(&gguf.bytes());
+    let (_, batches) = batchings(&sequences).remove(0);
+    let options = LoadOptions {
+        training: Training::None,
+        adapter: None,
+        ..options(&llama3, false, &sequences)
+    };
+    let [plain, gguf] = [&llama3, &path].map(|path| {
+        let mut model = Model::load(&cpu(1), path, &options).unwrap();
+        model.logits(&batches[0]).unwrap()
+    });
+    for (a, b) in plain.iter().zip(&gguf) {
+        let close = (a - b).abs() <= 1e-4;
+        assert!(close, "{a} and {b}");
+    }
+}
+
+#[test]
+fn tokenizers_come_out_as_they_are() {
+    let mut gguf = GgufWriter::new();
+    gguf.text("tokenizer.ggml.model", "gpt2");
+    gguf.texts("tokenizer.ggml.tokens", &["a", "b", "ab"]);
+    gguf.numbers("tokenizer.ggml.token_type", &[1, 1, 3]);
+    gguf.texts("tokenizer.ggml.merges", &["a b"]);
+    gguf.number("tokenizer.ggml.eos_token_id", 2);
+    gguf.flag("tokenizer.ggml.add_bos_token", false);
+    gguf.text("tokenizer.chat_template", "{{ messages }}");
+    let (_folder, path) = write(&gguf.bytes());
+    let tokenizer = GgufTokenizerData::read(&path).unwrap();
+    let expected = GgufTokenizerData {
+        model: "gpt2".into(),
+        pre: "default".into(),
+        tokens: vec!["a".into(), "b".into(), "ab".into()],
+        token_types: vec![1, 1, 3],
+        merges: vec!["a b".into()],
+        bos_id: None,
+        eos_id: Some(2),
+        pad_id: None,
+        add_bos: Some(false),
+        add_eos: None,
+        chat_template: Some("{{ messages }}".into()),
+    };
+    assert_eq!(tokenizer, expected);
+    gguf.metadata
+        .retain(|(key, _, _)| key != "tokenizer.ggml.tokens");
+    gguf.number("tokenizer.ggml.tokens", 3);
+    let (_folder, path) = write(&gguf.bytes());
+    let error = GgufTokenizerData::read(&path).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.ggml.tokens"), "{error}");
+}
+
+#[test]
+fn damaged_files_are_errors() {
+    let good = convert(&case("llama_linear"));
+    let again = || convert(&case("llama_linear"));
+    let (_folder, path) = write(b"GGML and more");
+    assert!(matches!(load(&path), Err(ModelError::Damaged { .. })));
+
+    let mut gguf = again();
+    gguf.version = 1;
+    assert!(matches!(load_error(&gguf), ModelError::Damaged { .. }));
+
+    // Counts and lengths that no file can hold.
+    for at in [8, 16, 24] {
+        let mut bytes = good.bytes();
+        bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        let (_folder, path) = write(&bytes);
+        assert!(
+            matches!(load(&path), Err(ModelError::Damaged { .. })),
+            "{at}"
+        );
+    }
+
+    let mut gguf = again();
+    gguf.tensors[0].1[0] = u64::MAX;
+    assert!(matches!(
+        load_error(&gguf),
+        ModelError::DamagedTensor { .. }
+    ));
+    let mut gguf = again();
+    gguf.tensors[0].1 = vec![1; 5];
+    assert!(matches!(
+        load_error(&gguf),
+        ModelError::DamagedTensor { .. }
+    ));
+    let mut gguf = again();
+    gguf.tensors[0].2 = 29;
+    assert!(matches!(load_error(&gguf), ModelError::TensorDType { .. }));
+    // Rows of 32 are no blocks of 256.
+    let mut gguf = again();
+    gguf.tensors[0].2 = 12;
+    assert!(matches!(
+        load_error(&gguf),
+        ModelError::DamagedTensor { .. }
+    ));
+    let mut gguf = again();
+    let twice = gguf.tensors[0].clone();
+    gguf.tensors.push(twice);
+    assert!(matches!(load_error(&gguf), ModelError::Duplicate { .. }));
+    let mut gguf = again();
+    gguf.tensors
+        .retain(|(name, ..)| name != "blk.1.attn_q.weight");
+    assert!(matches!(load_error(&gguf), ModelError::Missing { .. }));
+    let mut gguf = again();
+    gguf.tensor("blk.0.ffn_gate_inp.weight", &[1], &[0.0]);
+    assert!(matches!(load_error(&gguf), ModelError::Unexpected { .. }));
+    let mut gguf = again();
+    gguf.tensors[0].1 = vec![gguf.tensors[0].1.iter().product()];
+    assert!(matches!(
+        load_error(&gguf),
+        ModelError::Shape { .. } | ModelError::Missing { .. }
+    ));
+}
+
+#[test]
+fn unknown_architectures_and_settings_are_named() {
+    for (key, value, expected) in [
+        ("general.architecture", "mamba", "mamba"),
+        (
+            "llama.rope.scaling.type",
+            "spiral",
+            "llama.rope.scaling.type",
+        ),
+    ] {
+        let mut gguf = convert(&case("llama_linear"));
+        gguf.metadata.retain(|(other, _, _)| other != key);
+        gguf.text(key, value);
+        let error = load_error(&gguf).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    for key in [
+        "llama.embedding_length",
+        "llama.block_count",
+        "llama.attention.layer_norm_rms_epsilon",
+    ] {
+        let mut gguf = convert(&case("llama_linear"));
+        gguf.metadata.retain(|(other, _, _)| other != key);
+        let error = load_error(&gguf).to_string();
+        assert!(error.contains(key), "{error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_damage_panics(cut in 0usize..1 << 20, at in 0usize..2000, byte in any::<u8>()) {
+        let mut bytes = convert(&case("llama_linear")).bytes();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        let (_folder, path) = write(&bytes);
+        let _ = load(&path);
+        bytes.truncate(cut % bytes.len());
+        let (_folder, path) = write(&bytes);
+        prop_assert!(load(&path).is_err());
+    }
+}
