@@ -1,0 +1,91 @@
+//! All layers one after the other, and the output projection.
+
+use crate::{
+    Architecture, Backend, KvCache, ModelError,
+    activations::{Saved, Stream, Workspace},
+    forward,
+    pass::Pass,
+    weights::Weights,
+};
+use tightrope_device::{Device, Tensor};
+use tightrope_kernels::{Check, Kernels, embedding, linear};
+
+/// All layers: from token ids to `workspace.normed`, the last norm's output.
+pub(super) fn decode<D: Backend>(
+    pass: &Pass<'_, D>,
+    weights: &Weights<Tensor<D>>,
+    ids: &Tensor<D>,
+    stream: &mut [Stream<Tensor<D>>],
+    saved: &mut [Saved<Tensor<D>>],
+    workspace: &mut Workspace<Tensor<D>>,
+    mut cache: Option<&mut KvCache<D>>,
+) -> Result<(), ModelError> {
+    let architecture = pass.architecture;
+    let embed = embedding::Forward {
+        ids,
+        table: &weights.embedding.value,
+        scale: architecture.embedding_scale,
+        y: &mut stream[0].hidden,
+        tokens: pass.tokens,
+        vocabulary: architecture.vocabulary,
+        hidden: architecture.hidden,
+    };
+    pass.device.embedding_forward(embed.checked()?)?;
+    let mut norms = weights
+        .layers
+        .iter()
+        .map(|layer| &layer.attention_norm)
+        .chain([&weights.norm]);
+    if let Some(first) = norms.next() {
+        let Stream { hidden, rstd } = &mut stream[0];
+        let rows = (pass.tokens, architecture.hidden);
+        forward::norm(pass, first, hidden, &mut workspace.normed, rstd, rows)?;
+    }
+    let (streams, slots) = (stream.len(), saved.len());
+    for ((index, layer), next_norm) in weights.layers.iter().enumerate().zip(norms) {
+        let saved = &mut saved[index % slots];
+        let hidden = &stream[index % streams].hidden;
+        let cache = cache.as_mut().map(|cache| cache.layer(index));
+        forward::layer(pass, index, layer, hidden, saved, workspace, cache)?;
+        let add = (&saved.middle.hidden, &workspace.branch);
+        let next = &mut stream[(index + 1) % streams];
+        forward::norm_stream(pass, next_norm, add, next, &mut workspace.normed)?;
+    }
+    Ok(())
+}
+
+/// The weight of the output projection.
+pub(crate) fn head<D: Device>(weights: &Weights<Tensor<D>>) -> &Tensor<D> {
+    &weights.head.as_ref().unwrap_or(&weights.embedding).value
+}
+
+/// Logits of the first `tokens` rows of `x`, by way of `y`.
+pub(crate) fn project<D: Kernels>(
+    device: &D,
+    architecture: &Architecture,
+    head: &Tensor<D>,
+    x: &Tensor<D>,
+    y: &mut Tensor<D>,
+    tokens: usize,
+) -> Result<Vec<f32>, ModelError> {
+    let forward = linear::Forward {
+        x,
+        weight: head,
+        bias: None,
+        lora: None,
+        y,
+        shape: linear::Shape {
+            tokens,
+            inputs: architecture.hidden,
+            outputs: architecture.vocabulary,
+        },
+    };
+    device.linear_forward(forward.checked()?)?;
+    let mut logits = y.to_vec::<f32>()?;
+    if let Some(cap) = architecture.logit_softcap {
+        for logit in &mut logits {
+            *logit = cap * (*logit / cap).tanh();
+        }
+    }
+    Ok(logits)
+}

@@ -1,0 +1,130 @@
+//! The loss of a batch and its gradient.
+
+use super::{Model, decode};
+use crate::{
+    Backend, Loss, ModelError, activations::Activations, backward, forward, pass::Pass,
+    weights::Weights,
+};
+use tightrope_device::{Device, Tensor};
+use tightrope_kernels::{Check, embedding, linear, linear_cross_entropy};
+use tightrope_packing::Batch;
+
+impl<D: Backend> Model<D> {
+    /// The loss of a batch; adds the gradient of `scale · loss.sum` into the gradients.
+    ///
+    /// `scale` is 1 / (trained tokens of the whole optimizer step); `salt` differs for each step
+    /// and decides which inputs of adapters are dropped.
+    pub fn forward_backward(
+        &mut self,
+        batch: &Batch,
+        scale: f32,
+        salt: u64,
+    ) -> Result<Loss, ModelError> {
+        let ranges = self.stage(batch)?;
+        let tokens = batch.len();
+        let Self {
+            device,
+            config,
+            weights,
+            activations,
+            dropout,
+            ..
+        } = self;
+        let Activations {
+            inputs,
+            stream,
+            saved,
+            workspace,
+            backward: Some(gradients),
+        } = activations
+        else {
+            let reason = "the model was loaded without training: it has no gradients";
+            return Err(ModelError::Unsupported(reason));
+        };
+        let architecture = config.architecture();
+        let pass = Pass {
+            device,
+            architecture,
+            tokens,
+            ranges: &ranges,
+            cos: &inputs.cos,
+            sin: &inputs.sin,
+            dropout: (*dropout > 0.0).then_some(linear::Dropout {
+                probability: *dropout,
+                salt,
+                keys: &inputs.keys,
+            }),
+        };
+        decode(&pass, weights, &inputs.ids, stream, saved, workspace, None)?;
+
+        let (head, dhead) = head_mut(weights);
+        let loss = linear_cross_entropy::ForwardBackward {
+            forward: linear_cross_entropy::Forward {
+                x: &workspace.normed,
+                weight: head,
+                targets: &inputs.targets,
+                logit_scale: 1.0,
+                softcap: architecture.logit_softcap,
+                losses: &mut inputs.losses,
+                tokens,
+                hidden: architecture.hidden,
+                vocabulary: architecture.vocabulary,
+            },
+            scale,
+            dx: &mut workspace.branch,
+            dweight: dhead,
+        };
+        device.linear_cross_entropy_forward_backward(loss.checked()?)?;
+
+        let last = &stream[architecture.layers()];
+        backward::norm_backward(
+            &pass,
+            &mut weights.norm,
+            &workspace.branch,
+            (&last.hidden, &last.rstd),
+            &mut gradients.dhidden,
+            false,
+            (tokens, architecture.hidden),
+        )?;
+        // Below the lowest trained layer no gradient is needed.
+        let embedding_trained = weights.embedding.gradient.is_some();
+        let lowest = match embedding_trained {
+            true => Some(0),
+            false => weights.layers.iter().position(|layer| layer.trained()),
+        };
+        let lowest = lowest.unwrap_or(architecture.layers());
+        for index in (lowest..architecture.layers()).rev() {
+            let layer = &mut weights.layers[index];
+            let stream = &mut stream[index];
+            let recompute = saved.len() == 1 && index + 1 < architecture.layers();
+            let slot = index % saved.len();
+            let saved = &mut saved[slot];
+            if recompute {
+                forward::layer_again(&pass, index, layer, stream, saved, workspace)?;
+            }
+            let lowest = index == lowest && !embedding_trained;
+            backward::layer(
+                &pass, index, layer, stream, saved, workspace, gradients, lowest,
+            )?;
+        }
+        if let Some(dtable) = &mut weights.embedding.gradient {
+            let gradient = embedding::Backward {
+                ids: &inputs.ids,
+                dy: &gradients.dhidden,
+                scale: architecture.embedding_scale,
+                dtable,
+                tokens,
+                vocabulary: architecture.vocabulary,
+                hidden: architecture.hidden,
+            };
+            device.embedding_backward(gradient.checked()?)?;
+        }
+        self.loss(batch)
+    }
+}
+
+/// The same with its gradient, which for a tied head is that of the embedding.
+fn head_mut<D: Device>(weights: &mut Weights<Tensor<D>>) -> (&Tensor<D>, Option<&mut Tensor<D>>) {
+    let head = weights.head.as_mut().unwrap_or(&mut weights.embedding);
+    (&head.value, head.gradient.as_mut())
+}

@@ -1,0 +1,171 @@
+//! A model on a device: loss, gradients and logits of a batch.
+
+mod decode;
+mod gradient;
+mod stage;
+
+pub(crate) use decode::{head, project};
+
+use decode::decode;
+
+use crate::{
+    Backend, KvCache, Loss, ModelConfig, ModelError, ParameterMut, Plan, activations::Activations,
+    lora::AdapterConfig, parameter::Parameter, pass::Pass, weights::Weights,
+};
+use tightrope_device::{DType, Device, Tensor};
+use tightrope_kernels::{Check, attention::Ranges, linear_cross_entropy};
+use tightrope_packing::Batch;
+use tightrope_rope::RotaryEmbedding;
+
+/// A model whose every buffer is laid out for a capacity of tokens.
+#[derive(Debug)]
+pub struct Model<D: Device> {
+    pub(crate) device: D,
+    pub(crate) config: ModelConfig,
+    pub(crate) weights: Weights<Tensor<D>>,
+    pub(crate) activations: Activations<Tensor<D>>,
+    pub(crate) plan: Plan,
+    pub(crate) rope: RotaryEmbedding,
+    /// Cosines and sines on the host, on their way to the device.
+    pub(crate) tables: [Vec<f32>; 2],
+    pub(crate) adapter: Option<AdapterConfig>,
+    /// Of adapters, in training.
+    pub(crate) dropout: f32,
+    pub(crate) capacity: usize,
+}
+
+impl<D: Backend> Model<D> {
+    /// What it is.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device that it is on.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Every buffer that it has.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Tokens of the largest batch.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The loss of a batch, without dropout and without gradients.
+    pub fn evaluate(&mut self, batch: &Batch) -> Result<Loss, ModelError> {
+        self.run(batch)?;
+        let architecture = self.config.architecture();
+        let loss = linear_cross_entropy::Forward {
+            x: &self.activations.workspace.normed,
+            weight: head(&self.weights),
+            targets: &self.activations.inputs.targets,
+            logit_scale: 1.0,
+            softcap: architecture.logit_softcap,
+            losses: &mut self.activations.inputs.losses,
+            tokens: batch.len(),
+            hidden: architecture.hidden,
+            vocabulary: architecture.vocabulary,
+        };
+        self.device.linear_cross_entropy_forward(loss.checked()?)?;
+        self.loss(batch)
+    }
+
+    /// Logits `[tokens, vocabulary]`, with the softcap: for tests and for verification, since
+    /// training never holds them. Allocates them.
+    pub fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        self.run(batch)?;
+        let architecture = self.config.architecture();
+        let shape = [batch.len(), architecture.vocabulary];
+        let mut y = Tensor::zeros(&self.device, DType::F32, &shape)?;
+        project(
+            &self.device,
+            architecture,
+            head(&self.weights),
+            &self.activations.workspace.normed,
+            &mut y,
+            batch.len(),
+        )
+    }
+
+    /// Sets all gradients to zero.
+    pub fn zero_gradients(&mut self) -> Result<(), ModelError> {
+        let base = self.weights.base_mut().filter_map(|p| p.gradient.as_mut());
+        for gradient in base {
+            gradient.zero()?;
+        }
+        let adapter = self.weights.adapter_mut();
+        for gradient in adapter.filter_map(|p| p.gradient.as_mut()) {
+            gradient.zero()?;
+        }
+        Ok(())
+    }
+
+    /// What is trained, in a fixed order: either the model's own parameters or the adapter's.
+    pub fn parameters(&mut self) -> Vec<ParameterMut<'_, D>> {
+        if self.weights.norm.gradient.is_some() {
+            self.weights
+                .base_mut()
+                .filter_map(Parameter::trained)
+                .collect()
+        } else {
+            self.weights
+                .adapter_mut()
+                .filter_map(Parameter::trained)
+                .collect()
+        }
+    }
+
+    /// From tokens to `workspace.normed`.
+    fn run(&mut self, batch: &Batch) -> Result<(), ModelError> {
+        let ranges = self.stage(batch)?;
+        self.forward(&ranges, batch.len(), None)
+    }
+
+    /// From what was staged to `workspace.normed`, without dropout.
+    pub(crate) fn forward(
+        &mut self,
+        ranges: &Ranges<D>,
+        tokens: usize,
+        cache: Option<&mut KvCache<D>>,
+    ) -> Result<(), ModelError> {
+        let Activations {
+            inputs,
+            stream,
+            saved,
+            workspace,
+            ..
+        } = &mut self.activations;
+        let pass = Pass {
+            device: &self.device,
+            architecture: self.config.architecture(),
+            tokens,
+            ranges,
+            cos: &inputs.cos,
+            sin: &inputs.sin,
+            dropout: None,
+        };
+        decode(
+            &pass,
+            &self.weights,
+            &inputs.ids,
+            stream,
+            saved,
+            workspace,
+            cache,
+        )
+    }
+
+    fn loss(&self, batch: &Batch) -> Result<Loss, ModelError> {
+        let mut per_token = vec![0f32; batch.len()];
+        self.activations.inputs.losses.read(&mut per_token)?;
+        Ok(Loss {
+            sum: per_token.iter().map(|&loss| f64::from(loss)).sum(),
+            trained_tokens: batch.trained_tokens(),
+            per_token,
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! A batch on its way to the device: ids, targets, angles, dropout's keys and ranges.
+
+use super::Model;
+use crate::{Backend, ModelError, activations::Inputs};
+use tightrope_kernels::attention::{Range, Ranges};
+use tightrope_packing::{Batch, Segment, Segments};
+
+impl<D: Backend> Model<D> {
+    /// Copies a batch to the device.
+    pub(super) fn stage(&mut self, batch: &Batch) -> Result<Ranges<D>, ModelError> {
+        self.stage_tokens(batch.tokens(), batch.segments())?;
+        let vocabulary = self.config.architecture().vocabulary;
+        for (index, &target) in batch.targets().iter().enumerate() {
+            if usize::try_from(target).is_ok_and(|id| id >= vocabulary) {
+                return Err(ModelError::Token {
+                    index,
+                    id: i64::from(target),
+                    vocabulary,
+                });
+            }
+        }
+        self.activations.inputs.targets.write(batch.targets())?;
+        if self.dropout > 0.0 {
+            let keys: Vec<u32> = batch.segments().as_slice().iter().flat_map(keys).collect();
+            self.activations.inputs.keys.write(&keys)?;
+        }
+        let whole = |segment: &Segment| {
+            let (start, len) = (segment.start as u32, segment.length as u32);
+            Range {
+                query_start: start,
+                query_len: len,
+                key_start: start,
+                key_len: len,
+            }
+        };
+        let ranges = batch.segments().as_slice().iter().map(whole).collect();
+        Ok(Ranges::new(&self.device, ranges)?)
+    }
+
+    /// Copies token ids to the device, and the angles of their positions.
+    pub(crate) fn stage_tokens(
+        &mut self,
+        tokens: &[u32],
+        segments: &Segments,
+    ) -> Result<(), ModelError> {
+        let vocabulary = self.config.architecture().vocabulary;
+        if tokens.len() > self.capacity {
+            return Err(ModelError::Capacity {
+                tokens: tokens.len(),
+                capacity: self.capacity,
+            });
+        }
+        if let Some(index) = tokens.iter().position(|&id| id as usize >= vocabulary) {
+            return Err(ModelError::Token {
+                index,
+                id: i64::from(tokens[index]),
+                vocabulary,
+            });
+        }
+        let Inputs { ids, cos, sin, .. } = &mut self.activations.inputs;
+        ids.write(tokens)?;
+        let runs = segments
+            .as_slice()
+            .iter()
+            .map(|s| (s.first_position, s.length));
+        let [cosines, sines] = &mut self.tables;
+        self.rope.fill_tables(runs, cosines, sines)?;
+        let angles = tokens.len() * self.rope.rotary_dim() / 2;
+        cos.write(&cosines[..angles])?;
+        Ok(sin.write(&sines[..angles])?)
+    }
+}
+
+/// Which sequence a token belongs to, and where it stands in it: what dropout hashes, so that a
+/// token meets the same mask in every packing.
+fn keys(segment: &Segment) -> impl Iterator<Item = u32> {
+    let sequence = segment
+        .sequence
+        .map_or(u32::MAX, |sequence| sequence as u32);
+    let first = segment.first_position;
+    (0..segment.length as u32).flat_map(move |offset| [sequence, first.wrapping_add(offset)])
+}
