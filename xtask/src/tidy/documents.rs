@@ -56,7 +56,7 @@ pub fn check(tree: &Tree) -> Vec<Problem> {
     }
     let architecture = tree.files.get(ARCHITECTURE).map_or("", String::as_str);
     for (folder, _) in EDGES {
-        let short = folder.trim_start_matches("crates/");
+        let short = folder.rsplit('/').next().unwrap_or(folder);
         if !code_spans(architecture).any(|(_, code)| code.split_whitespace().next() == Some(short))
         {
             let message = format!("no line of code starts with `{short}`");
