@@ -56,7 +56,7 @@ pub fn check(tree: &Tree) -> Vec<Problem> {
     }
     let architecture = tree.files.get(ARCHITECTURE).map_or("", String::as_str);
     for (folder, _) in EDGES {
-        let short = folder.rsplit('/').next().unwrap_or(folder);
+        let short = short_name(folder);
         if !code_spans(architecture).any(|(_, code)| code.split_whitespace().next() == Some(short))
         {
             let message = format!("no line of code starts with `{short}`");
@@ -130,6 +130,11 @@ fn resolve(folder: &str, target: &str) -> String {
     parts.join("/")
 }
 
+/// The name of a crate's folder, without the path to it.
+fn short_name(folder: &str) -> &str {
+    folder.rsplit('/').next().unwrap_or(folder)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,9 +147,7 @@ mod tests {
             .get_subcommands()
             .map(|c| format!("`cargo xtask {}`\n", c.get_name()));
         let readme = readme.to_owned() + "\n" + &chores.collect::<String>();
-        let crates = EDGES
-            .iter()
-            .map(|(f, _)| format!("`{}`\n", f.trim_start_matches("crates/")));
+        let crates = EDGES.iter().map(|(f, _)| format!("`{}`\n", short_name(f)));
         let tree = Tree::of(&[
             ("crates/cli/src/commands/mod.rs", ""),
             ("crates/cli/src/commands/train.rs", ""),
