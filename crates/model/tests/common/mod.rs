@@ -145,8 +145,11 @@ impl Expected {
         shape.into_iter().map(|dim| dim as u64).collect()
     }
 
+    /// In order, which the reference crate does not keep.
     pub fn names(&self) -> Vec<String> {
         let tensors = safetensors::SafeTensors::deserialize(&self.0).unwrap();
-        tensors.names().into_iter().map(String::from).collect()
+        let mut names: Vec<String> = tensors.names().into_iter().map(String::from).collect();
+        names.sort();
+        names
     }
 }
