@@ -42,6 +42,14 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
 
+    /// Records that the demonstration trains on
+    #[arg(long, value_name = "N", default_value_t = demo::Settings::default().records, conflicts_with = "config")]
+    records: usize,
+
+    /// Questions that the demonstration asks at the end
+    #[arg(long, value_name = "N", default_value_t = demo::Settings::default().questions, conflicts_with = "config")]
+    questions: usize,
+
     /// Go on from the newest whole checkpoint in the output folder
     #[arg(long)]
     resume: bool,
@@ -82,7 +90,8 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let Some(config) = config else {
         let settings = demo::Settings {
             steps: args.steps,
-            ..demo::Settings::default()
+            records: args.records,
+            questions: args.questions,
         };
         let result = demo::run(
             Path::new(DEMONSTRATION),
