@@ -3,7 +3,7 @@
 use crate::Histogram;
 
 /// The best of the bounds below for packs of `capacity` tokens and at most `depth` sequences.
-/// Lengths are in `1..=capacity`. At most about [`EFFORT`] steps beyond O(distinct lengths).
+/// Lengths are in `1..=capacity`. At most about `EFFORT` steps beyond O(distinct lengths).
 ///
 /// * `⌈n / depth⌉` and `L1 = ⌈Σ length / capacity⌉`;
 /// * dual feasible functions: if `f` maps every set of lengths that fits a pack to values of at most
