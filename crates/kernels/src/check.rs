@@ -61,14 +61,28 @@ pub(crate) fn weight<D: Device>(
     tensor: &Tensor<D>,
     shape: &[usize],
 ) -> Result<(), KernelError> {
-    if !tensor.dtype().is_float() {
-        return Err(KernelError::DType {
-            operand,
-            expected: "f32, bf16 or f16",
-            got: tensor.dtype(),
-        });
-    }
+    float(operand, tensor)?;
     shape_is(operand, tensor, shape)
+}
+
+/// The element type of an activation, which all activations of an operation share.
+pub(crate) fn activation<D: Device>(
+    operand: &'static str,
+    tensor: &Tensor<D>,
+) -> Result<DType, KernelError> {
+    float(operand, tensor)?;
+    Ok(tensor.dtype())
+}
+
+fn float<D: Device>(operand: &'static str, tensor: &Tensor<D>) -> Result<(), KernelError> {
+    if tensor.dtype().is_float() {
+        return Ok(());
+    }
+    Err(KernelError::DType {
+        operand,
+        expected: "f32, bf16 or f16",
+        got: tensor.dtype(),
+    })
 }
 
 /// A buffer: at least the product of `dims` elements of `expected`.

@@ -1,15 +1,16 @@
 //! What tests of several crates share: oracles, awkward inputs, elementwise comparison, finite
 //! differences.
-#![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod compare;
+mod devices;
 mod finite_difference;
 pub mod oracle;
 mod random;
 mod special;
 
 pub use compare::{assert_close, relative_distance};
+pub use devices::{cuda, is_emulated, rounded, rounding, tensor, unit};
 pub use finite_difference::finite_difference;
 pub use random::{Random, widen};
 pub use special::erf;

@@ -18,7 +18,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("crates/device", &[]),
     ("crates/emulator", &[]),
     ("crates/emulator/libcuda", &["emulator"]),
-    ("crates/testkit", &[]),
+    ("crates/testkit", &["device", "libcuda"]),
     ("xtask", &["benches"]),
     (
         "benches",

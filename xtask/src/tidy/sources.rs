@@ -9,6 +9,7 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/emulator/",
     "crates/kernels/",
     "crates/rope/",
+    "crates/testkit/",
 ];
 /// Files that are longer are split by idea.
 const MAX_LINES: usize = 500;

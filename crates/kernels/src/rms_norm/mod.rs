@@ -1,21 +1,23 @@
 //! Root-mean-square normalisation, with the residual addition fused.
 
 mod cpu;
+mod cuda;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
 use crate::{
     Check, Checked, KernelError,
-    check::{at_least, exact},
+    check::{activation, at_least, exact},
 };
 use tightrope_device::{DType, Device, Tensor};
 
 /// The addition before the norm: `sum = x + add`, and `sum` is what is normalised.
 #[derive(Debug)]
 pub struct Residual<'a, D: Device> {
-    /// f32 `[rows, dim]`.
+    /// `[rows, dim]`.
     pub add: &'a Tensor<D>,
-    /// Overwritten, f32 `[rows, dim]`.
+    /// Overwritten, `[rows, dim]`.
     pub sum: &'a mut Tensor<D>,
 }
 
@@ -23,7 +25,7 @@ pub struct Residual<'a, D: Device> {
 /// `s = x`, or `x + add` with a residual.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
-    /// f32 `[rows, dim]`.
+    /// `[rows, dim]`.
     pub x: &'a Tensor<D>,
     /// The residual addition, if it is fused.
     pub residual: Option<Residual<'a, D>>,
@@ -33,7 +35,7 @@ pub struct Forward<'a, D: Device> {
     pub plus_one: bool,
     /// Inside the root.
     pub eps: f32,
-    /// Overwritten, f32 `[rows, dim]`.
+    /// Overwritten, `[rows, dim]`.
     pub y: &'a mut Tensor<D>,
     /// Overwritten, f32 `[rows]`; saved for the backward pass.
     pub rstd: &'a mut Tensor<D>,
@@ -47,9 +49,9 @@ pub struct Forward<'a, D: Device> {
 /// `dx = rstd · (g − n · mean_h(g · n))`, `dw[h] = Σ_t dy[t,h] · n[t,h]`.
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
-    /// f32 `[rows, dim]`.
+    /// `[rows, dim]`.
     pub dy: &'a Tensor<D>,
-    /// What was normalised (`sum`, with a residual), f32 `[rows, dim]`.
+    /// What was normalised (`sum`, with a residual), `[rows, dim]`.
     pub x: &'a Tensor<D>,
     /// From the forward pass, f32 `[rows]`.
     pub rstd: &'a Tensor<D>,
@@ -57,7 +59,7 @@ pub struct Backward<'a, D: Device> {
     pub weight: &'a Tensor<D>,
     /// As in the forward pass.
     pub plus_one: bool,
-    /// f32 `[rows, dim]`.
+    /// `[rows, dim]`.
     pub dx: &'a mut Tensor<D>,
     /// Whether `dx` is added into (a residual stream) or overwritten.
     pub accumulate: bool,
@@ -69,7 +71,8 @@ pub struct Backward<'a, D: Device> {
     pub dim: usize,
 }
 
-/// Root-mean-square normalisation (Zhang and Sennrich, 2019). Statistics in f32.
+/// Root-mean-square normalisation (Zhang and Sennrich, 2019). Statistics in f32; activations are all
+/// f32, bf16 or f16 (f32 on the CPU).
 pub trait RmsNorm: Device {
     /// Writes `y`, `rstd` and, with a residual, `sum`.
     fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
@@ -80,13 +83,14 @@ pub trait RmsNorm: Device {
 impl<D: Device> Check for Forward<'_, D> {
     fn check(&self) -> Result<(), KernelError> {
         let dims = [self.rows, self.dim];
-        at_least("x", self.x, DType::F32, &dims)?;
+        let dtype = activation("x", self.x)?;
+        at_least("x", self.x, dtype, &dims)?;
         if let Some(residual) = &self.residual {
-            at_least("residual.add", residual.add, DType::F32, &dims)?;
-            at_least("residual.sum", residual.sum, DType::F32, &dims)?;
+            at_least("residual.add", residual.add, dtype, &dims)?;
+            at_least("residual.sum", residual.sum, dtype, &dims)?;
         }
         exact("weight", self.weight, &[self.dim])?;
-        at_least("y", self.y, DType::F32, &dims)?;
+        at_least("y", self.y, dtype, &dims)?;
         at_least("rstd", self.rstd, DType::F32, &[self.rows])
     }
 }
@@ -94,11 +98,12 @@ impl<D: Device> Check for Forward<'_, D> {
 impl<D: Device> Check for Backward<'_, D> {
     fn check(&self) -> Result<(), KernelError> {
         let dims = [self.rows, self.dim];
-        at_least("dy", self.dy, DType::F32, &dims)?;
-        at_least("x", self.x, DType::F32, &dims)?;
+        let dtype = activation("dy", self.dy)?;
+        at_least("dy", self.dy, dtype, &dims)?;
+        at_least("x", self.x, dtype, &dims)?;
         at_least("rstd", self.rstd, DType::F32, &[self.rows])?;
         exact("weight", self.weight, &[self.dim])?;
-        at_least("dx", self.dx, DType::F32, &dims)?;
+        at_least("dx", self.dx, dtype, &dims)?;
         match &self.dweight {
             Some(dweight) => exact("dweight", dweight, &[self.dim]),
             None => Ok(()),

@@ -1,11 +1,11 @@
 //! RMSNorm against the f64 oracle: every option, awkward shapes, threads, places, checks.
 
 use super::*;
-use tightrope_device::Cpu;
-use tightrope_testkit::{Random, oracle::rms_norm as oracle, widen};
+use tightrope_device::{Cpu, IndexWidth};
+use tightrope_testkit::{
+    Random, cuda, oracle::rms_norm as oracle, rounded, rounding, tensor, unit, widen,
+};
 
-/// Half a unit in the last place: the error of one rounding.
-const UNIT: f64 = f32::EPSILON as f64 / 2.0;
 const EPS: f32 = 1e-5;
 /// Rows and features; blocks have 16,384 elements, and up to four of them stay on one thread.
 const SHAPES: [(usize, usize); 10] = [
@@ -28,6 +28,8 @@ fn roundings(dim: usize) -> f64 {
 
 #[derive(Clone, Debug)]
 struct Case {
+    /// Of the activations.
+    dtype: DType,
     rows: usize,
     dim: usize,
     plus_one: bool,
@@ -51,10 +53,15 @@ struct Results {
 }
 
 impl Case {
-    fn new((rows, dim): (usize, usize), option: usize) -> Self {
+    fn new(shape: (usize, usize), option: usize) -> Self {
+        Self::of(DType::F32, shape, option)
+    }
+
+    fn of(dtype: DType, (rows, dim): (usize, usize), option: usize) -> Self {
         let mut random = Random::new((rows * 10_007 + dim * 8 + option) as u64);
-        let mut numbers = |len| random.normal(len, 1.0);
+        let mut numbers = |len| rounded(&random.normal(len, 1.0), dtype);
         Self {
+            dtype,
             rows,
             dim,
             plus_one: option & 1 != 0,
@@ -67,14 +74,13 @@ impl Case {
         }
     }
 
-    fn run(&self, cpu: &Cpu, frozen: bool) -> Results {
+    fn run<D: RmsNorm>(&self, device: &D, frozen: bool) -> Results {
         let Self { rows, dim, .. } = *self;
-        let tensor =
-            |shape: &[usize], values: &[f32]| Tensor::from_slice(cpu, shape, values).unwrap();
-        let all = |values: &[f32]| tensor(&[rows * dim], values);
-        let (x, weight) = (all(&self.x), tensor(&[dim], &self.weight));
+        let all = |values: &[f32]| tensor(device, self.dtype, &[rows * dim], values);
+        let f32s = |values: &[f32]| tensor(device, DType::F32, &[values.len()], values);
+        let (x, weight) = (all(&self.x), f32s(&self.weight));
         let mut y = all(&vec![7.0; rows * dim]);
-        let mut rstd = tensor(&[rows], &vec![7.0; rows]);
+        let mut rstd = f32s(&vec![7.0; rows]);
         let add = self.add.as_ref().map(|add| all(add));
         let mut sum = all(&self.x);
         let args = Forward {
@@ -88,9 +94,9 @@ impl Case {
             rows,
             dim,
         };
-        cpu.rms_norm_forward(args.checked().unwrap()).unwrap();
+        device.rms_norm_forward(args.checked().unwrap()).unwrap();
         let mut dx = all(&self.before[..rows * dim]);
-        let mut dweight = tensor(&[dim], &self.before[..dim]);
+        let mut dweight = f32s(&self.before[..dim]);
         let args = Backward {
             dy: &all(&self.dy),
             x: &sum,
@@ -103,8 +109,8 @@ impl Case {
             rows,
             dim,
         };
-        cpu.rms_norm_backward(args.checked().unwrap()).unwrap();
-        let values = |tensor: Tensor<Cpu>| tensor.to_vec().unwrap();
+        device.rms_norm_backward(args.checked().unwrap()).unwrap();
+        let values = |tensor: Tensor<D>| tensor.to_f32_vec().unwrap();
         Results {
             y: values(y),
             rstd: values(rstd),
@@ -124,27 +130,30 @@ fn assert_within(name: &str, got: &[f32], expected: &[f64], tolerance: impl Fn(u
     }
 }
 
-#[test]
-fn every_option_at_every_shape_is_the_oracles() {
-    let cpu = Cpu::new(2).unwrap();
+/// Every option at every shape.
+fn compare_with_the_oracle<D: RmsNorm>(device: &D, dtype: DType) {
+    let u = unit(DType::F32);
     for (shape, option) in SHAPES.iter().flat_map(|&s| (0..8).map(move |o| (s, o))) {
-        let case = Case::new(shape, option);
+        let case = Case::of(dtype, shape, option);
         let (rows, dim) = shape;
-        let got = case.run(&cpu, false);
-        // The sum is one rounding in f32; everything after is compared on that very sum.
+        let got = case.run(device, false);
+        // The sum is one rounding; everything after is compared on that very sum.
         let sum: Vec<f32> = match &case.add {
             None => case.x.clone(),
             Some(add) => case.x.iter().zip(add).map(|(x, add)| x + add).collect(),
         };
+        let sum = rounded(&sum, dtype);
         assert_eq!(got.sum, sum);
         let offset = f64::from(u8::from(case.plus_one));
         let w: Vec<f64> = case.weight.iter().map(|&w| f64::from(w) + offset).collect();
         let (x, dy) = (widen(&sum), widen(&case.dy));
         let (y, rstd) = oracle::forward(&x, &w, f64::from(EPS));
-        let error = roundings(dim) * UNIT;
+        let error = roundings(dim) * u;
         assert_within("rstd", &got.rstd, &rstd, |row| error * rstd[row]);
         // `w + 1` may cancel: its rounding is relative to the result, so no more than another unit.
-        assert_within("y", &got.y, &y, |i| error * y[i].abs());
+        assert_within("y", &got.y, &y, |i| {
+            error * y[i].abs() + rounding(dtype, y[i])
+        });
 
         let (mut dx, mut dw) = oracle::backward(&dy, &x, &w, f64::from(EPS));
         // Both terms of dx may cancel: relative to what they would be if all had one sign.
@@ -167,7 +176,7 @@ fn every_option_at_every_shape_is_the_oracles() {
             }
         }
         assert_within("dx", &got.dx, &dx, |i| {
-            2.0 * error * (sizes[i / dim] + dx[i].abs())
+            2.0 * error * (sizes[i / dim] + dx[i].abs()) + 2.0 * rounding(dtype, dx[i])
         });
         // A sum over rows, each addition rounded once: relative to the sum of the magnitudes.
         let mut size = vec![0.0; dim];
@@ -177,7 +186,7 @@ fn every_option_at_every_shape_is_the_oracles() {
         for (dw, &before) in dw.iter_mut().zip(&case.before) {
             *dw += f64::from(before);
         }
-        let additions = (rows as f64 + 2.0) * UNIT + error;
+        let additions = (rows as f64 + 2.0) * u + error;
         assert_within("dweight", &got.dweight, &dw, |h| {
             additions * (size[h] + f64::from(case.before[h]).abs())
         });
@@ -185,14 +194,38 @@ fn every_option_at_every_shape_is_the_oracles() {
 }
 
 #[test]
-fn a_frozen_weight_changes_no_bit_of_dx() {
-    let cpu = Cpu::new(2).unwrap();
-    for (shape, option) in SHAPES.iter().flat_map(|&s| [(s, 0), (s, 7)]) {
-        let case = Case::new(shape, option);
-        let (trained, frozen) = (case.run(&cpu, false), case.run(&cpu, true));
-        assert_eq!(trained.dx, frozen.dx);
-        assert_eq!(frozen.dweight, &case.before[..case.dim]);
+fn the_cpu_is_the_oracle() {
+    compare_with_the_oracle(&Cpu::new(2).unwrap(), DType::F32);
+}
+
+#[test]
+fn cuda_is_the_oracle_in_every_type() {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        compare_with_the_oracle(cuda(), dtype);
     }
+}
+
+#[test]
+fn wide_offsets_change_no_bit() {
+    let wide = cuda().forcing(IndexWidth::Wide);
+    for (shape, option) in SHAPES.iter().flat_map(|&s| [(s, 2), (s, 5)]) {
+        let case = Case::of(DType::BF16, shape, option);
+        assert_eq!(case.run(cuda(), false), case.run(&wide, false));
+    }
+}
+
+#[test]
+fn a_frozen_weight_changes_no_bit_of_dx() {
+    fn compare<D: RmsNorm>(device: &D) {
+        for (shape, option) in SHAPES.iter().flat_map(|&s| [(s, 0), (s, 7)]) {
+            let case = Case::new(shape, option);
+            let (trained, frozen) = (case.run(device, false), case.run(device, true));
+            assert_eq!(trained.dx, frozen.dx);
+            assert_eq!(frozen.dweight, &case.before[..case.dim]);
+        }
+    }
+    compare(&Cpu::new(2).unwrap());
+    compare(cuda());
 }
 
 #[test]
@@ -208,9 +241,13 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn a_row_has_the_same_bits_wherever_it_stands_and_nan_stays_in_its_row() {
-    let cpu = Cpu::new(2).unwrap();
+    compare_rows(&Cpu::new(2).unwrap());
+    compare_rows(cuda());
+}
+
+fn compare_rows<D: RmsNorm>(device: &D) {
     let mut case = Case::new((321, 257), 2);
-    let clean = case.run(&cpu, false);
+    let clean = case.run(device, false);
     let at = |row: usize| row * 257..(row + 1) * 257;
     for row in [0, 1, 63, 64, 200, 320] {
         let mut alone = case.clone();
@@ -218,13 +255,13 @@ fn a_row_has_the_same_bits_wherever_it_stands_and_nan_stays_in_its_row() {
         alone.x = case.x[at(row)].to_vec();
         alone.dy = case.dy[at(row)].to_vec();
         alone.add = case.add.as_ref().map(|add| add[at(row)].to_vec());
-        let alone = alone.run(&cpu, false);
+        let alone = alone.run(device, false);
         assert_eq!(alone.y, &clean.y[at(row)]);
         assert_eq!(alone.dx, &clean.dx[at(row)]);
         assert_eq!(alone.rstd[0], clean.rstd[row]);
     }
     case.x[at(200).start + 256] = f32::NAN;
-    let broken = case.run(&cpu, false);
+    let broken = case.run(device, false);
     for row in 0..321 {
         if row == 200 {
             assert!(
@@ -274,7 +311,7 @@ fn arguments_that_do_not_fit_are_refused() {
         "x", "add", "sum", "weight", "y", "rstd", "dy", "dx", "dweight",
     ];
     for wrong in names {
-        for dtype in [DType::F32, DType::BF16] {
+        for dtype in [DType::F32, DType::U32] {
             // One element too few, or the right number of another type.
             let make = |name: &str, len: usize| match (name == wrong, dtype) {
                 (true, DType::F32) => zeros(DType::F32, len - 1),

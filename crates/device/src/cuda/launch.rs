@@ -1,0 +1,244 @@
+//! Kernels and their parameters.
+
+use super::{Cuda, CudaBytes, failed};
+use crate::{DeviceError, Tensor};
+use cudarc::driver::{result, sys};
+use std::{ffi::c_void, marker::PhantomData};
+
+/// The committed PTX of one operation and the kernels in it. Written by `cargo xtask ptx`.
+#[derive(Debug)]
+pub struct Module {
+    /// What the driver translates.
+    pub ptx: &'static str,
+    /// The names of its kernels: operation, then variant.
+    pub kernels: &'static [&'static str],
+}
+
+/// How many blocks of how many threads.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    /// Blocks along x, y and z. Nothing is launched if one of them is 0.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared_bytes: u32,
+}
+
+impl Launch {
+    /// `blocks` blocks of `threads` threads along x, without dynamic shared memory. Errors if there
+    /// are more blocks than a grid can have.
+    pub fn linear(blocks: usize, threads: u32) -> Result<Self, DeviceError> {
+        let blocks = i32::try_from(blocks).map_err(|_| DeviceError::Cuda {
+            what: "grid".into(),
+            reason: format!("{blocks} blocks, and there can be {}", i32::MAX),
+        })?;
+        Ok(Self {
+            grid: [blocks.unsigned_abs(), 1, 1],
+            block: [threads, 1, 1],
+            shared_bytes: 0,
+        })
+    }
+
+    /// With dynamic shared memory for each block.
+    #[must_use]
+    pub fn shared(self, bytes: usize) -> Self {
+        // The driver refuses what no GPU has.
+        let shared_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            shared_bytes,
+            ..self
+        }
+    }
+}
+
+/// What a kernel reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a>(u64, PhantomData<&'a ()>);
+
+impl<'a> Input<'a> {
+    /// A null pointer, for what is absent.
+    pub const NONE: Self = Self(0, PhantomData);
+
+    /// The elements of a tensor.
+    pub fn of(tensor: &'a Tensor<Cuda>) -> Self {
+        Self::bytes(tensor.buffer())
+    }
+
+    /// Untyped memory.
+    pub fn bytes(bytes: &'a CudaBytes) -> Self {
+        Self(bytes.address(), PhantomData)
+    }
+
+    /// The elements of a tensor, or a null pointer.
+    pub fn optional(tensor: Option<&'a Tensor<Cuda>>) -> Self {
+        tensor.map_or(Self::NONE, Self::of)
+    }
+
+    /// The same memory, `bytes` further on.
+    #[must_use]
+    pub const fn offset(self, bytes: u64) -> Self {
+        Self(self.0 + bytes, PhantomData)
+    }
+}
+
+/// What a kernel writes.
+#[derive(Debug)]
+pub struct Output<'a>(u64, PhantomData<&'a mut ()>);
+
+impl<'a> Output<'a> {
+    /// A null pointer, for what is absent.
+    pub const NONE: Self = Self(0, PhantomData);
+
+    /// The elements of a tensor.
+    pub fn of(tensor: &'a mut Tensor<Cuda>) -> Self {
+        Self::bytes(tensor.buffer_mut())
+    }
+
+    /// Untyped memory.
+    pub fn bytes(bytes: &'a mut CudaBytes) -> Self {
+        Self(bytes.address(), PhantomData)
+    }
+
+    /// The elements of a tensor, or a null pointer.
+    pub fn optional(tensor: Option<&'a mut Tensor<Cuda>>) -> Self {
+        tensor.map_or(Self::NONE, Self::of)
+    }
+
+    /// The same memory, `bytes` further on.
+    #[must_use]
+    pub const fn offset(self, bytes: u64) -> Self {
+        Self(self.0 + bytes, PhantomData)
+    }
+}
+
+/// One parameter as a kernel receives it: its bytes, from the lowest address on.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct Parameter([u8; 8]);
+
+macro_rules! parameter {
+    ($($type:ty),*) => {$(
+        impl From<$type> for Parameter {
+            fn from(value: $type) -> Self {
+                let mut bytes = [0; 8];
+                bytes[..size_of::<$type>()].copy_from_slice(&value.to_ne_bytes());
+                Self(bytes)
+            }
+        }
+    )*};
+}
+parameter!(u32, i32, u64, f32, f64);
+
+impl From<Input<'_>> for Parameter {
+    fn from(value: Input<'_>) -> Self {
+        value.0.into()
+    }
+}
+
+impl From<Output<'_>> for Parameter {
+    fn from(value: Output<'_>) -> Self {
+        value.0.into()
+    }
+}
+
+impl Module {
+    /// The kernel `operation_variant`, where the parts of the variant are joined by underscores.
+    fn kernel(&self, operation: &str, variant: &[&str]) -> Option<&'static str> {
+        let is_it = |name: &str| {
+            let rest = variant
+                .iter()
+                .try_fold(name.strip_prefix(operation)?, |rest, part| {
+                    rest.strip_prefix('_')?.strip_prefix(part)
+                })?;
+            rest.is_empty().then_some(())
+        };
+        let mut kernels = self.kernels.iter().copied();
+        kernels.find(|name| is_it(name).is_some())
+    }
+}
+
+impl Cuda {
+    /// Issues a kernel. Errors if there is no such variant, or as the driver says.
+    ///
+    /// # Safety
+    /// The parameters are those of the kernel, in order, and everything that it reads or writes
+    /// with them lies in memory of this device that is alive.
+    pub unsafe fn launch<const N: usize>(
+        &self,
+        module: &'static Module,
+        operation: &'static str,
+        variant: &[&str],
+        launch: Launch,
+        mut parameters: [Parameter; N],
+    ) -> Result<(), DeviceError> {
+        let Some(symbol) = module.kernel(operation, variant) else {
+            return Err(DeviceError::NoKernel {
+                operation,
+                variant: variant.join("_"),
+            });
+        };
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        let function = self.function(module, symbol)?;
+        let failed = |error| failed(symbol, &error);
+        self.shared.context.bind_to_thread().map_err(failed)?;
+        if launch.shared_bytes > 48 * 1024 {
+            use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let bytes = i32::try_from(launch.shared_bytes).unwrap_or(i32::MAX);
+            function
+                .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes)
+                .map_err(failed)?;
+        }
+        let mut pointers = parameters
+            .each_mut()
+            .map(|parameter| std::ptr::from_mut(parameter).cast::<c_void>());
+        // SAFETY: the function lives as long as its module, which `self` holds; the caller answers
+        // for the parameters, each of which is copied from eight bytes before the call returns.
+        unsafe {
+            result::launch_kernel(
+                function.cu_function(),
+                launch.grid.into(),
+                launch.block.into(),
+                launch.shared_bytes,
+                self.shared.stream.cu_stream(),
+                &mut pointers,
+            )
+        }
+        .map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_found_by_operation_and_variant() {
+        let module = Module {
+            ptx: "",
+            kernels: &["norm_forward_f32", "norm_forward_f32_u64", "norm_forward"],
+        };
+        let find = |variant: &[&str]| module.kernel("norm_forward", variant);
+        assert_eq!(find(&["f32"]), Some("norm_forward_f32"));
+        assert_eq!(find(&["f32", "u64"]), Some("norm_forward_f32_u64"));
+        assert_eq!(find(&[]), Some("norm_forward"));
+        assert_eq!(find(&["bf16"]), None);
+        assert_eq!(find(&["f3"]), None);
+    }
+
+    #[test]
+    fn a_grid_has_at_most_so_many_blocks() {
+        assert_eq!(Launch::linear(7, 32).unwrap().grid, [7, 1, 1]);
+        assert!(Launch::linear(1 << 31, 32).is_err());
+    }
+
+    #[test]
+    fn parameters_start_at_the_lowest_address() {
+        let bytes = |parameter: Parameter| parameter.0;
+        assert_eq!(bytes(7u32.into())[..4], 7u32.to_ne_bytes());
+        assert_eq!(bytes(1.5f32.into())[..4], 1.5f32.to_ne_bytes());
+        assert_eq!(bytes((1u64 << 40).into()), (1u64 << 40).to_ne_bytes());
+    }
+}

@@ -1,0 +1,71 @@
+//! Memory of a GPU.
+
+use super::Cuda;
+use crate::{Device, DeviceError};
+use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DevicePtr, sys};
+
+/// Memory of one GPU, aligned to at least 256 bytes.
+#[derive(Debug)]
+pub struct CudaBytes {
+    slice: CudaSlice<u8>,
+    len: usize,
+}
+
+impl CudaBytes {
+    pub(super) fn zeroed(device: &Cuda, len: usize) -> Result<Self, DeviceError> {
+        // The driver refuses empty allocations.
+        let slice = device.shared.stream.alloc_zeros::<u8>(len.max(1));
+        let slice = slice.map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::OutOfMemory {
+                bytes: len,
+                device: device.name(),
+            },
+            _ => super::failed("allocation", &error),
+        })?;
+        Ok(Self { slice, len })
+    }
+
+    /// Size in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where it starts on the device.
+    pub fn address(&self) -> u64 {
+        let (address, _ordered_by_the_stream) = self.slice.device_ptr(self.slice.stream());
+        address
+    }
+
+    /// `None` for an empty range, which the driver does not take.
+    pub(super) fn range(
+        &self,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<Option<CudaView<'_, u8>>, DeviceError> {
+        let end = self.end(offset, bytes)?;
+        Ok((bytes > 0).then(|| self.slice.slice(offset..end)))
+    }
+
+    /// As [`CudaBytes::range`].
+    pub(super) fn range_mut(
+        &mut self,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<Option<CudaViewMut<'_, u8>>, DeviceError> {
+        let end = self.end(offset, bytes)?;
+        Ok((bytes > 0).then(|| self.slice.slice_mut(offset..end)))
+    }
+
+    fn end(&self, offset: usize, bytes: usize) -> Result<usize, DeviceError> {
+        let len = self.len;
+        offset
+            .checked_add(bytes)
+            .filter(|&end| end <= len)
+            .ok_or(DeviceError::OutOfRange { offset, bytes, len })
+    }
+}

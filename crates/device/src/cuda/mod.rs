@@ -1,0 +1,261 @@
+//! NVIDIA GPUs: memory, one stream and kernels, through the driver that is found at run time.
+
+mod launch;
+mod memory;
+mod scratch;
+
+pub use launch::{Input, Launch, Module, Output, Parameter};
+pub use memory::CudaBytes;
+pub use scratch::{Held, Scratch};
+
+use crate::{Device, DeviceError, IndexWidth};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, sys};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+/// An NVIDIA GPU. Operations are issued to one stream, so each sees what those before it wrote;
+/// nothing waits but [`Device::read`], [`Device::synchronize`] and what says so.
+///
+/// Building needs neither a GPU nor CUDA. The kernels are PTX for compute capability 8.0 and
+/// newer, which the driver (580 or newer) translates when an operation is first used.
+///
+/// Device code that meets an index outside its table stops with a trap, which ends the context:
+/// every later call fails. Callers check indices on the host first.
+#[derive(Clone)]
+pub struct Cuda {
+    shared: Arc<Shared>,
+    forced: Option<IndexWidth>,
+}
+
+struct Shared {
+    name: String,
+    ordinal: usize,
+    multiprocessors: u32,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    /// By the address of the PTX.
+    modules: Mutex<HashMap<usize, Arc<cudarc::driver::CudaModule>>>,
+    /// By symbol.
+    functions: RwLock<HashMap<&'static str, CudaFunction>>,
+    scratch: scratch::Arena,
+}
+
+impl Cuda {
+    /// The GPU with this number, counted from 0. Errors, and says why, if there is no driver or no
+    /// such GPU.
+    pub fn new(ordinal: usize) -> Result<Self, DeviceError> {
+        let failed = |error: DriverError| DeviceError::NoCuda {
+            ordinal,
+            reason: describe(&error),
+        };
+        // Asked before any call, because the bindings panic when there is no library.
+        // SAFETY: opens the driver's library and closes it again; its initialisers are trusted.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(DeviceError::NoCuda {
+                ordinal,
+                reason: "no libcuda was found; is the NVIDIA driver installed?".into(),
+            });
+        }
+        let context = CudaContext::new(ordinal).map_err(failed)?;
+        let capability = context.compute_capability().map_err(failed)?;
+        if capability.0 < 8 {
+            return Err(DeviceError::NoCuda {
+                ordinal,
+                reason: format!(
+                    "its compute capability is {}.{}, and kernels need 8.0 (Ampere)",
+                    capability.0, capability.1
+                ),
+            });
+        }
+        // SAFETY: there is one stream, and it orders everything that is done with its memory.
+        unsafe { context.disable_event_tracking() };
+        let multiprocessors = context
+            .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+            .map_err(failed)?;
+        Ok(Self {
+            forced: None,
+            shared: Arc::new(Shared {
+                name: context.name().map_err(failed)?,
+                ordinal,
+                multiprocessors: multiprocessors.unsigned_abs(),
+                stream: context.new_stream().map_err(failed)?,
+                context,
+                modules: Mutex::default(),
+                functions: RwLock::default(),
+                scratch: scratch::Arena::default(),
+            }),
+        })
+    }
+
+    /// Multiprocessors, for grids that fill the GPU exactly.
+    pub fn multiprocessors(&self) -> u32 {
+        self.shared.multiprocessors
+    }
+
+    /// Total and free memory in bytes.
+    pub fn memory(&self) -> Result<(usize, usize), DeviceError> {
+        let (free, total) = self
+            .shared
+            .context
+            .mem_get_info()
+            .map_err(|error| failed("memory information", &error))?;
+        Ok((total, free))
+    }
+
+    /// The stream that everything is issued to.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.shared.stream
+    }
+
+    /// The width for offsets up to and including `largest` (strides included, in elements).
+    pub fn index_width(&self, largest: usize) -> IndexWidth {
+        // What a thread adds to an offset before it compares it with the end.
+        const STEP: u64 = 1 << 16;
+        let largest = (largest as u64).saturating_add(STEP);
+        self.forced
+            .unwrap_or_else(|| IndexWidth::for_largest_offset(largest))
+    }
+
+    /// The same GPU, on which every kernel computes offsets in this width. For tests: the narrow
+    /// width is wrong for large tensors.
+    #[must_use]
+    pub fn forcing(&self, width: IndexWidth) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            forced: Some(width),
+        }
+    }
+
+    /// The kernel called `symbol`, loaded once.
+    fn function(
+        &self,
+        module: &'static Module,
+        symbol: &'static str,
+    ) -> Result<CudaFunction, DeviceError> {
+        let functions = &self.shared.functions;
+        let known = functions.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = known.get(symbol) {
+            return Ok(function.clone());
+        }
+        drop(known);
+        let error = |error: DriverError| failed(symbol, &error);
+        let mut modules = self
+            .shared
+            .modules
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let loaded = match modules.entry(module.ptx.as_ptr() as usize) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                let ptx = cudarc::nvrtc::Ptx::from_src(module.ptx);
+                entry.insert(self.shared.context.load_module(ptx).map_err(error)?)
+            }
+        };
+        let function = loaded.load_function(symbol).map_err(error)?;
+        functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(symbol, function.clone());
+        Ok(function)
+    }
+}
+
+/// An error of the driver, with what was being done.
+pub(crate) fn failed(what: &str, error: &DriverError) -> DeviceError {
+    DeviceError::Cuda {
+        what: what.into(),
+        reason: describe(error),
+    }
+}
+
+fn describe(error: &DriverError) -> String {
+    match (error.error_name(), error.error_string()) {
+        (Ok(name), Ok(text)) => {
+            format!("{}: {}", name.to_string_lossy(), text.to_string_lossy())
+        }
+        _ => format!("{:?}", error.0),
+    }
+}
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl Device for Cuda {
+    type Buffer = CudaBytes;
+
+    fn name(&self) -> String {
+        format!("cuda:{} ({})", self.shared.ordinal, self.shared.name)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<CudaBytes, DeviceError> {
+        CudaBytes::zeroed(self, bytes)
+    }
+
+    fn bytes(buffer: &CudaBytes) -> usize {
+        buffer.len()
+    }
+
+    fn write(
+        &self,
+        buffer: &mut CudaBytes,
+        offset: usize,
+        source: &[u8],
+    ) -> Result<(), DeviceError> {
+        let Some(mut view) = buffer.range_mut(offset, source.len())? else {
+            return Ok(());
+        };
+        let result = self.shared.stream.memcpy_htod(source, &mut view);
+        result.map_err(|error| failed("copy to the device", &error))
+    }
+
+    /// Waits for everything that was issued before.
+    fn read(
+        &self,
+        buffer: &CudaBytes,
+        offset: usize,
+        destination: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        let Some(view) = buffer.range(offset, destination.len())? else {
+            return Ok(());
+        };
+        let result = self.shared.stream.memcpy_dtoh(&view, destination);
+        result.map_err(|error| failed("copy from the device", &error))?;
+        self.synchronize()
+    }
+
+    fn copy(
+        &self,
+        source: &CudaBytes,
+        source_offset: usize,
+        destination: &mut CudaBytes,
+        destination_offset: usize,
+        bytes: usize,
+    ) -> Result<(), DeviceError> {
+        let source = source.range(source_offset, bytes)?;
+        let destination = destination.range_mut(destination_offset, bytes)?;
+        let (Some(source), Some(mut destination)) = (source, destination) else {
+            return Ok(());
+        };
+        let result = self.shared.stream.memcpy_dtod(&source, &mut destination);
+        result.map_err(|error| failed("copy on the device", &error))
+    }
+
+    fn zero(&self, buffer: &mut CudaBytes, offset: usize, bytes: usize) -> Result<(), DeviceError> {
+        let Some(mut view) = buffer.range_mut(offset, bytes)? else {
+            return Ok(());
+        };
+        let result = self.shared.stream.memset_zeros(&mut view);
+        result.map_err(|error| failed("zeroing", &error))
+    }
+
+    fn synchronize(&self) -> Result<(), DeviceError> {
+        let result = self.shared.stream.synchronize();
+        result.map_err(|error| failed("waiting for the device", &error))
+    }
+}

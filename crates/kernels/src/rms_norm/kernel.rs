@@ -1,0 +1,160 @@
+//! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
+
+use tightrope_device::{
+    DeviceError,
+    cuda::{Cuda, Input, Launch, Module, Output},
+};
+
+/// The kernels and their PTX.
+pub const MODULE: Module = Module {
+    ptx: include_str!("kernel.ptx"),
+    kernels: &[
+        "rms_norm_forward_f32_u32",
+        "rms_norm_forward_f32_u64",
+        "rms_norm_forward_bf16_u32",
+        "rms_norm_forward_bf16_u64",
+        "rms_norm_forward_f16_u32",
+        "rms_norm_forward_f16_u64",
+        "rms_norm_backward_f32_u32",
+        "rms_norm_backward_f32_u64",
+        "rms_norm_backward_bf16_u32",
+        "rms_norm_backward_bf16_u64",
+        "rms_norm_backward_f16_u32",
+        "rms_norm_backward_f16_u64",
+        "rms_norm_add_partials",
+    ],
+};
+
+/// Parameters of `rms_norm_add_partials`. Variants: ``.
+#[derive(Debug)]
+pub struct RmsNormAddPartials<'a> {
+    pub partial: Input<'a>,
+    pub dweight: Output<'a>,
+    pub blocks: u64,
+    pub dim: u64,
+}
+
+impl RmsNormAddPartials<'_> {
+    /// Issues the kernel.
+    ///
+    /// # Safety
+    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
+    /// sizes say.
+    pub unsafe fn launch(
+        self,
+        cuda: &Cuda,
+        variant: &[&str],
+        launch: Launch,
+    ) -> Result<(), DeviceError> {
+        let parameters = [
+            self.partial.into(),
+            self.dweight.into(),
+            self.blocks.into(),
+            self.dim.into(),
+        ];
+        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
+        unsafe {
+            cuda.launch(
+                &MODULE,
+                "rms_norm_add_partials",
+                variant,
+                launch,
+                parameters,
+            )
+        }
+    }
+}
+
+/// Parameters of `rms_norm_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+#[derive(Debug)]
+pub struct RmsNormBackward<'a> {
+    pub dy: Input<'a>,
+    pub x: Input<'a>,
+    pub rstd: Input<'a>,
+    pub weight: Input<'a>,
+    pub offset: f32,
+    pub dx: Output<'a>,
+    pub accumulate: u32,
+    pub partial: Output<'a>,
+    pub rows: u64,
+    pub dim: u64,
+    pub rows_per_block: u64,
+    pub warps: u32,
+}
+
+impl RmsNormBackward<'_> {
+    /// Issues the kernel.
+    ///
+    /// # Safety
+    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
+    /// sizes say.
+    pub unsafe fn launch(
+        self,
+        cuda: &Cuda,
+        variant: &[&str],
+        launch: Launch,
+    ) -> Result<(), DeviceError> {
+        let parameters = [
+            self.dy.into(),
+            self.x.into(),
+            self.rstd.into(),
+            self.weight.into(),
+            self.offset.into(),
+            self.dx.into(),
+            self.accumulate.into(),
+            self.partial.into(),
+            self.rows.into(),
+            self.dim.into(),
+            self.rows_per_block.into(),
+            self.warps.into(),
+        ];
+        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
+        unsafe { cuda.launch(&MODULE, "rms_norm_backward", variant, launch, parameters) }
+    }
+}
+
+/// Parameters of `rms_norm_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+#[derive(Debug)]
+pub struct RmsNormForward<'a> {
+    pub x: Input<'a>,
+    pub add: Input<'a>,
+    pub sum: Output<'a>,
+    pub weight: Input<'a>,
+    pub offset: f32,
+    pub eps: f32,
+    pub y: Output<'a>,
+    pub rstd: Output<'a>,
+    pub rows: u64,
+    pub dim: u64,
+    pub warps: u32,
+}
+
+impl RmsNormForward<'_> {
+    /// Issues the kernel.
+    ///
+    /// # Safety
+    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
+    /// sizes say.
+    pub unsafe fn launch(
+        self,
+        cuda: &Cuda,
+        variant: &[&str],
+        launch: Launch,
+    ) -> Result<(), DeviceError> {
+        let parameters = [
+            self.x.into(),
+            self.add.into(),
+            self.sum.into(),
+            self.weight.into(),
+            self.offset.into(),
+            self.eps.into(),
+            self.y.into(),
+            self.rstd.into(),
+            self.rows.into(),
+            self.dim.into(),
+            self.warps.into(),
+        ];
+        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
+        unsafe { cuda.launch(&MODULE, "rms_norm_forward", variant, launch, parameters) }
+    }
+}

@@ -1,0 +1,88 @@
+//! The GPU that tests run on: the emulator, or with `TIGHTROPE_TEST_CUDA=hardware` a real one.
+
+use half::{bf16, f16};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+use tightrope_device::{Cuda, DType, Device, Tensor};
+
+/// One handle for the whole test program.
+///
+/// Without `TIGHTROPE_TEST_CUDA=hardware`, the stand-ins for the driver and for cuBLASLt are loaded
+/// from the build folder first; from then on every search for `libcuda.so` finds them.
+///
+/// Panics if there is neither.
+pub fn cuda() -> &'static Cuda {
+    static CUDA: OnceLock<Cuda> = OnceLock::new();
+    CUDA.get_or_init(|| {
+        if is_emulated() {
+            load(&built("libcuda_emulator.so"));
+        }
+        Cuda::new(0).expect("a GPU, emulated or not")
+    })
+}
+
+/// Whether [`cuda`] is the emulator: large shapes would take too long on it.
+pub fn is_emulated() -> bool {
+    !std::env::var("TIGHTROPE_TEST_CUDA").is_ok_and(|value| value == "hardware")
+}
+
+/// The relative error of one rounding to `dtype`, a floating-point type.
+pub fn unit(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 2f64.powi(-11),
+        DType::BF16 => 2f64.powi(-8),
+        _ => 2f64.powi(-24),
+    }
+}
+
+/// The largest error of one rounding of `value` to `dtype`, whose smallest numbers have fewer bits.
+pub fn rounding(dtype: DType, value: f64) -> f64 {
+    let smallest = match dtype {
+        DType::F16 => 2f64.powi(-25),
+        DType::BF16 => 2f64.powi(-134),
+        _ => 2f64.powi(-150),
+    };
+    (unit(dtype) * value.abs()).max(smallest)
+}
+
+/// The nearest numbers of `dtype`, a floating-point type.
+pub fn rounded(values: &[f32], dtype: DType) -> Vec<f32> {
+    let round = |&value: &f32| match dtype {
+        DType::F16 => f16::from_f32(value).to_f32(),
+        DType::BF16 => bf16::from_f32(value).to_f32(),
+        _ => value,
+    };
+    values.iter().map(round).collect()
+}
+
+/// A tensor of a floating-point type with these values, rounded.
+pub fn tensor<D: Device>(device: &D, dtype: DType, shape: &[usize], values: &[f32]) -> Tensor<D> {
+    let tensor = match dtype {
+        DType::F16 => {
+            let values: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
+            Tensor::from_slice(device, shape, &values)
+        }
+        DType::BF16 => {
+            let values: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
+            Tensor::from_slice(device, shape, &values)
+        }
+        _ => Tensor::from_slice(device, shape, values),
+    };
+    tensor.expect("a tensor")
+}
+
+/// Cargo puts shared libraries beside the test programs.
+fn built(library: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("the path of this test");
+    this.with_file_name(library)
+}
+
+fn load(path: &Path) {
+    // SAFETY: our own library; it has no initialisers.
+    let library = unsafe { libloading::Library::new(path) };
+    let library = library.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    // It stays for the rest of the program.
+    std::mem::forget(library);
+}

@@ -1,0 +1,110 @@
+//! `cargo xtask ptx`: device code to PTX, with the launches that fit it.
+
+mod lock;
+mod toolchain;
+mod wrappers;
+
+use anyhow::{Context, Result, ensure};
+use lock::Lock;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use toolchain::{HEADERS, Toolchain};
+
+const SOURCE: &str = "kernel.cu";
+
+/// Translates every `kernel.cu` that has changed since the lock file was written, and writes beside
+/// it `kernel.ptx` and `kernel.rs`. With `check`, translates all of them and changes nothing: errors
+/// if a committed file differs.
+pub fn run(root: &Path, check: bool) -> Result<()> {
+    let headers = lock::hash_files(
+        root,
+        &find(root, Path::new(HEADERS), &|name| name.ends_with(".cuh"))?,
+    )?;
+    let sources = find(root, Path::new("crates"), &|name| name == SOURCE)?;
+    ensure!(!sources.is_empty(), "no {SOURCE} below {}", root.display());
+    let old = Lock::read(root)?;
+    let mut new = Lock::new(&headers);
+    let mut toolchain = None;
+    let mut stale = Vec::new();
+    for source in &sources {
+        let hash = lock::hash_files(root, std::slice::from_ref(source))?;
+        let products = [source.with_extension("ptx"), source.with_extension("rs")];
+        if !check && old.is_current(root, &new, source, &hash, &products)? {
+            new.keep(&old, source);
+            continue;
+        }
+        let toolchain = match &mut toolchain {
+            Some(toolchain) => toolchain,
+            none => none.insert(Toolchain::install(root)?),
+        };
+        let texts =
+            translate(toolchain, root, source).with_context(|| source.display().to_string())?;
+        for (path, text) in products.iter().zip(&texts) {
+            if check {
+                if fs::read_to_string(root.join(path)).ok().as_ref() != Some(text) {
+                    stale.push(path.clone());
+                }
+            } else {
+                fs::write(root.join(path), text)?;
+                println!("wrote {} ({} lines)", path.display(), text.lines().count());
+            }
+        }
+        new.insert(source, hash, &texts);
+    }
+    if check {
+        if old != new {
+            stale.push(lock::FILE.into());
+        }
+        ensure!(
+            stale.is_empty(),
+            "out of date, run `cargo xtask ptx`: {}",
+            stale
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+        println!("{} modules are as their sources say", sources.len());
+        Ok(())
+    } else {
+        new.write(root)
+    }
+}
+
+/// PTX and launches.
+fn translate(toolchain: &Toolchain, root: &Path, source: &Path) -> Result<[String; 2]> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("kernel.ptx");
+    toolchain.compile(root, source, &file)?;
+    let ptx = fs::read_to_string(&file)?;
+    let kernels = wrappers::declared(&toolchain.preprocess(root, source)?)?;
+    wrappers::check(&kernels, &ptx)?;
+    let file = folder.path().join("kernel.rs");
+    fs::write(&file, wrappers::generate(&kernels)?)?;
+    toolchain::run(
+        Command::new("rustfmt")
+            .args(["--edition", "2024"])
+            .arg(&file),
+    )?;
+    Ok([ptx, fs::read_to_string(&file)?])
+}
+
+/// Files below `folder` with the right name, relative to the root and in order.
+fn find(root: &Path, folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = folder.join(&name);
+        if entry.file_type()?.is_dir() {
+            found.extend(find(root, &path, wanted)?);
+        } else if wanted(&name) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,99 @@
+//! The CUDA compiler: pinned wheels in an ignored environment, made on first use.
+
+use anyhow::{Context, Result, ensure};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Packages that make up the compiler, its headers and its tools.
+const PACKAGES: &[&str] = &[
+    "nvidia-cuda-nvcc==13.0.88",
+    "nvidia-cuda-crt==13.0.88",
+    "nvidia-nvvm==13.0.88",
+    "nvidia-cuda-runtime==13.0.96",
+    "nvidia-cuda-cccl==13.0.85",
+    "nvidia-cuda-nvdisasm==13.2.78",
+];
+/// For code that every supported GPU runs; the driver translates it for newer ones.
+const FLAGS: &[&str] = &["-arch=compute_80", "-O3", "-std=c++17"];
+/// Shared headers, `#include "tightrope/…"`.
+pub const HEADERS: &str = "crates/device/include";
+
+/// An environment with the compiler in it.
+pub struct Toolchain {
+    bin: PathBuf,
+}
+
+impl Toolchain {
+    /// The environment below `target`, made if it is not there.
+    pub fn install(root: &Path) -> Result<Self> {
+        let environment = root.join("target/cuda");
+        let stamp = environment.join("packages");
+        let wanted = PACKAGES.join("\n");
+        if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+            return Self::find(&environment);
+        }
+        println!("installing the CUDA compiler in {}", environment.display());
+        let mut python = Command::new("python3");
+        run(python.args(["-m", "venv", "--clear"]).arg(&environment))?;
+        let mut pip = Command::new(environment.join("bin/python"));
+        run(pip
+            .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+            .arg("--disable-pip-version-check")
+            .args(PACKAGES))?;
+        let toolchain = Self::find(&environment)?;
+        fs::write(&stamp, wanted)?;
+        Ok(toolchain)
+    }
+
+    fn find(environment: &Path) -> Result<Self> {
+        for version in fs::read_dir(environment.join("lib"))? {
+            let bin = version?.path().join("site-packages/nvidia/cu13/bin");
+            if bin.join("nvcc").exists() {
+                return Ok(Self { bin });
+            }
+        }
+        anyhow::bail!("no nvcc in {}", environment.display())
+    }
+
+    /// A tool of the environment: `nvcc`, `ptxas`, `nvdisasm`.
+    pub fn tool(&self, name: &str) -> Command {
+        Command::new(self.bin.join(name))
+    }
+
+    /// PTX of a source file. Paths are relative to the root, so that no other path is in the result.
+    pub fn compile(&self, root: &Path, source: &Path, ptx: &Path) -> Result<()> {
+        let mut nvcc = self.tool("nvcc");
+        nvcc.current_dir(root).args(FLAGS).args(["-I", HEADERS]);
+        run(nvcc.arg("-ptx").arg(source).arg("-o").arg(ptx))?;
+        Ok(())
+    }
+
+    /// The source after the preprocessor.
+    pub fn preprocess(&self, root: &Path, source: &Path) -> Result<String> {
+        let mut nvcc = self.tool("nvcc");
+        nvcc.current_dir(root).args(FLAGS).args(["-I", HEADERS]);
+        run(nvcc.arg("-E").arg(source))
+    }
+}
+
+/// What the result depends on besides the sources.
+pub fn identity() -> String {
+    format!("{} {}", PACKAGES.join(" "), FLAGS.join(" "))
+}
+
+/// Its standard output; an error with its standard error if it fails.
+pub fn run(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| name.clone())?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{name}: {}\n{}{text}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
