@@ -176,7 +176,11 @@ impl Packing {
     /// that overlaps another of its sequence or leaves a gap.
     pub fn check_lengths(&self, lengths: &[u32]) -> Result<(), PackError> {
         let cuts = &self.cuts;
-        let whole = cuts.truncated.iter().chain(&cuts.dropped).chain(&cuts.split);
+        let whole = cuts
+            .truncated
+            .iter()
+            .chain(&cuts.dropped)
+            .chain(&cuts.split);
         let named = self.pieces().iter().map(|piece| piece.sequence);
         let named = named.chain(whole.clone().map(|cut| cut.sequence));
         let last = named.chain(cuts.empty.iter().copied()).max();
