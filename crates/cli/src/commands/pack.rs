@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tightrope_data::packing::{
@@ -18,7 +17,7 @@ use tightrope_data::packing::{
 };
 use tightrope_train::{Config, batches};
 
-use crate::{exit::Exit, progress::style, terminal::Terminal};
+use crate::{exit::Exit, progress::style, table, terminal::Terminal};
 use chart::Fill;
 use input::Input;
 
@@ -234,7 +233,7 @@ fn compare(
         terminal.line(format!("Packs of {chosen} by how full they are"))?;
         terminal.line(fill.bars())?;
     }
-    terminal.line(table(&outcomes, packer, input)?)?;
+    terminal.line(comparison(&outcomes, packer, input)?)?;
     if all && packer.capacity > NNLSHP_UNASKED && chosen != Algorithm::Nnlshp {
         terminal.line("nnlshp is slow at this capacity: --algorithm nnlshp --depth 2 runs it.")?;
     }
@@ -334,7 +333,7 @@ fn describe(input: &Input, first: &Outcome) -> String {
     text
 }
 
-fn table(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::Result<String> {
+fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::Result<String> {
     let (fitting, _) = input.histogram.fit(packer.capacity, packer.overlong)?;
     let padded = match &input.lengths {
         Some(lengths) if packer.overlong == Overlong::Truncate => {
@@ -346,18 +345,16 @@ fn table(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::Result
     };
     let bucketed = Padding::bucketed(&fitting, packer.batch_size);
 
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header([
+    let mut table = table::table(&[
         "algorithm",
-        "depth",
-        "packs",
-        "efficiency",
-        "lower bound",
-        "above it",
-        "seconds",
-        "over padded",
-        "over bucketed",
+        ">depth",
+        ">packs",
+        ">efficiency",
+        ">lower bound",
+        ">above it",
+        ">seconds",
+        ">over padded",
+        ">over bucketed",
     ]);
     for Outcome {
         row,
@@ -384,12 +381,10 @@ fn table(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::Result
             over(&bucketed),
         ]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
     Ok(format!(
-        "{table}\nBatches of {}: {:.1} % padding in {} order, {:.2} % when bucketed by length.\n\
+        "{}\n\nBatches of {}: {:.1} % padding in {} order, {:.2} % when bucketed by length.\n\
          Without any padding: {:.2}x and {:.2}x (predicted).",
+        table::text(&table),
         packer.batch_size,
         100.0 * padded.share(),
         if input.lengths.is_some() {
