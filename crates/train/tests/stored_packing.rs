@@ -143,7 +143,7 @@ fn what_does_not_fit_is_named_with_the_file() {
     fails(
         &["packing.mode=padding-free"],
         &|run, _| run.set(&["batch.sequences_per_step=3"]),
-        &["pack 0 holds 8 sequences, but `batch.sequences_per_step` is 3"],
+        &["sequences, but `batch.sequences_per_step` is 3"],
     );
     fails(
         &[],
