@@ -29,7 +29,11 @@ pub struct Suite {
 }
 
 /// Every suite.
-pub const SUITES: &[Suite] = &[suites::packing::SUITE, suites::step::SUITE];
+pub const SUITES: &[Suite] = &[
+    suites::packing::SUITE,
+    suites::batching::SUITE,
+    suites::step::SUITE,
+];
 
 /// A row from its fields in order.
 fn row<const N: usize>(fields: [(&str, Value); N]) -> Row {

@@ -1,4 +1,6 @@
 //! What is swept: one file for each suite.
 
+pub mod batching;
 pub mod packing;
+mod rows;
 pub mod step;

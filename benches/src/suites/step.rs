@@ -1,15 +1,14 @@
 //! Whole optimizer steps of SmolLM2-135M: LoRA and full fine-tuning, packed and padded.
 
+use super::rows::Rows;
 use crate::{Row, Suite, log_normal_lengths, row};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Mutex,
 };
-use tightrope_data::Progress;
-use tightrope_train::{Config, Observer, RunOptions, StepRow, StopFlag, train};
+use tightrope_train::{Config, RunOptions, StepRow, StopFlag, train};
 
 pub const SUITE: Suite = Suite {
     name: "step",
@@ -104,22 +103,4 @@ fn steps(model: &Path, data: &Path, output: PathBuf, sets: &[&str]) -> Result<Ve
         ensure!(row.loss.is_finite() && row.grad_norm.is_finite(), "{row:?}");
     }
     Ok(rows[1..].to_vec())
-}
-
-/// Keeps the rows of the steps.
-#[derive(Default)]
-struct Rows(Mutex<Vec<StepRow>>);
-
-impl Progress for Rows {
-    fn start(&self, _what: &str, _total: Option<u64>) {}
-    fn advance(&self, _n: u64) {}
-    fn finish(&self) {}
-}
-
-impl Observer for Rows {
-    fn stepped(&self, row: &StepRow) {
-        if let Ok(mut rows) = self.0.lock() {
-            rows.push(row.clone());
-        }
-    }
 }

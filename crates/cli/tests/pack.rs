@@ -131,6 +131,9 @@ fn bad_files_are_named_with_the_place() {
         ("negative", "-5\n", "negative:1: `-5`"),
         ("large", "4294967296\n", "large:1: `4294967296`"),
         ("endless", &long, "endless:1: `999"),
+        ("fraction", "5\n6.0\n", "fraction:2: `6.0`"),
+        ("nan", "5\nNaN\n", "nan:2: `NaN`"),
+        ("empty", "", "empty: no sequences"),
     ];
     for (name, text, expected) in files {
         let folder = folder(&[(name, text)]);
@@ -144,6 +147,14 @@ fn bad_files_are_named_with_the_place() {
         ("{\"count\": []}", "neither an array"),
         ("[1,", "cannot read h.json"),
         ("[18446744073709551615, 1]", "overflows 64 bits at length 2"),
+        (
+            "[1, 18446744073709551616]",
+            "count 1 is 1.8446744073709552e",
+        ),
+        ("[1, NaN]", "line 1 column 5"),
+        ("[1, \"2\"]", "count 1 is \"2\""),
+        ("", "line 1 column 0"),
+        ("[0, 0]", "h.json: no sequences"),
     ];
     for (text, expected) in files {
         let folder = folder(&[("h.json", text)]);
@@ -163,11 +174,53 @@ fn bad_files_are_named_with_the_place() {
     let lengths = ["--lengths", "lengths", "--capacity"];
     fails(&[&lengths[..], &["0"]].concat(), "capacity 0");
     let strict = [&lengths[..], &["10", "--overlong", "error"]].concat();
-    fails(&strict, "sequence 1 has 20 tokens");
+    fails(&strict, "lengths:2: sequence 1 has 20 tokens");
     let write = ["--histogram", "h.json", "--capacity", "10", "--write", "x"];
     fails(&write, "--write needs");
     fails(
         &["--lengths", "none", "--capacity", "10"],
         "cannot read none",
     );
+}
+
+/// Every published count, to the unit.
+#[test]
+fn the_golden_counts() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packing/tests/data");
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(data.join(name)).unwrap()).unwrap()
+    };
+    let (histograms, golden) = (read("length_histograms.json"), read("packing_golden.json"));
+    let folder = tempfile::tempdir().unwrap();
+    let mut checked = 0;
+    for (name, capacity) in [("wikipedia", "512"), ("squad_1_1", "384")] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, histograms[name].to_string()).unwrap();
+        let mut check = |algorithm: &str, capacity: &str, depth: Option<u64>, packs: &Value| {
+            let mut arguments = vec!["--histogram", name, "--capacity", capacity];
+            arguments.extend(["--algorithm", algorithm, "--json"]);
+            let text = depth.map(|depth| depth.to_string());
+            arguments.extend(text.iter().flat_map(|text| ["--depth", text.as_str()]));
+            let ran = pack(folder.path(), &arguments);
+            let rows: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
+            assert_eq!(rows.len(), 1);
+            assert_eq!(&rows[0]["packs"], packs, "{arguments:?}");
+            let tokens = golden[name]["tokens"].as_f64().unwrap();
+            let room = packs.as_f64().unwrap() * capacity.parse::<f64>().unwrap();
+            let efficiency = rows[0]["efficiency"].as_f64().unwrap();
+            // What reads the JSON here may be off by the last bit.
+            assert!((efficiency - tokens / room).abs() < 1e-15);
+            checked += 1;
+        };
+        for algorithm in ["spfhp", "lpfhp", "nnlshp"] {
+            for row in golden[name][algorithm].as_array().unwrap() {
+                check(algorithm, capacity, row[0].as_u64(), &row[1]);
+            }
+        }
+        let best_fit = &golden[name]["best_fit_decreasing_by_capacity"];
+        for (capacity, packs) in best_fit.as_object().unwrap() {
+            check("best-fit", capacity, None, packs);
+        }
+    }
+    assert_eq!(checked, 31, "entries of the file");
 }

@@ -254,3 +254,36 @@ fn ctrl_c_saves_and_the_printed_command_ends_with_the_same_bits() {
 fn sigterm_does_the_same() {
     interrupted("-TERM");
 }
+
+/// `tightrope pack --write` and `packing.file`: the run is the one that packs for itself.
+#[test]
+fn a_stored_packing_gives_the_same_run_and_other_data_is_refused() {
+    let fixture = Fixture::with_config("");
+    let table = fixture.ok(&["pack", "run.toml", "--write", "packing.json"]);
+    assert!(table.contains("packing.file=packing.json"), "{table}");
+    fixture.ok(&["train", "run.toml"]);
+    let file = ["--set", "packing.file=packing.json"];
+    let stored = [&["train", "run.toml", "--set", "output=stored"], &file[..]].concat();
+    fixture.ok(&stored);
+    let weights = |folder: &str| {
+        fs::read(
+            fixture
+                .path(folder)
+                .join("adapter/adapter_model.safetensors"),
+        )
+    };
+    assert!(weights("out").unwrap() == weights("stored").unwrap());
+    assert_eq!(
+        metrics(&fixture.path("out")),
+        metrics(&fixture.path("stored"))
+    );
+
+    let mut data = fixture.read("train.jsonl");
+    data.truncate(data.trim_end().rfind('\n').unwrap() + 1);
+    fixture.write("train.jsonl", &data);
+    let refused = [&["train", "run.toml", "--overwrite"], &file[..]].concat();
+    let error = fixture.error(&refused);
+    let said =
+        "packing.json: packed from other data: the packing is of 24 sequences, the data has 23";
+    assert!(error.contains(said), "{error}");
+}

@@ -23,11 +23,13 @@ mod tokenizer;
 
 /// What this crate's sequences are packed with, for callers that depend on this crate alone.
 pub use tightrope_packing as packing;
+/// One choice for sequences longer than `max_length` here and than the capacity there.
+pub use tightrope_packing::Overlong;
 
 pub use error::{BadRow, DataError, Key, KeyPath, Place, RowProblem};
 pub use inspect::{InspectedToken, inspect};
 pub use load::{Dataset, Origin, load};
-pub use options::{DataOptions, Format, OnBadRow, Overlong, TrainOn};
+pub use options::{DataOptions, Format, OnBadRow, TrainOn};
 pub use preflight::{FileReport, Lengths, Preflight, SkippedRow};
 pub use progress::Progress;
 pub use template::{ChatTemplate, RenderError, Rendered, Turn, Variables};

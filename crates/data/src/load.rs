@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use tightrope_packing::Sequence;
+use tightrope_packing::{Overlong, Sequence};
 
 use crate::encode::{Encoded, Encoder};
 use crate::error::{BadRow, DataError};
-use crate::options::{DataOptions, Format, OnBadRow, Overlong};
+use crate::options::{DataOptions, Format, OnBadRow};
 use crate::preflight::{FileReport, Preflight};
 use crate::progress::Progress;
 use crate::record;

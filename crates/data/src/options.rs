@@ -1,6 +1,7 @@
 //! What a configuration says about data.
 
 use serde::{Deserialize, Serialize};
+use tightrope_packing::Overlong;
 
 /// The `[data]` options that decide how records become sequences.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,7 +11,8 @@ pub struct DataOptions {
     pub format: Format,
     /// Most tokens of a sequence.
     pub max_length: usize,
-    /// What happens to a sequence of more than `max_length` tokens.
+    /// What happens to a sequence of more than `max_length` tokens. The first token of each further
+    /// piece of one that is split has nothing before it and is not trained.
     pub overlong: Overlong,
     /// Which tokens are trained.
     pub train_on: TrainOn,
@@ -68,22 +70,6 @@ impl Format {
             Format::Tokens => "tokens",
         }
     }
-}
-
-/// What happens to a sequence that is too long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Overlong {
-    /// Keep its beginning.
-    #[default]
-    Truncate,
-    /// Cut it into sequences of at most `max_length` tokens. The first token of each further
-    /// piece has nothing before it and is not trained.
-    Split,
-    /// Leave it out.
-    Drop,
-    /// Stop.
-    Error,
 }
 
 /// Which tokens are trained.

@@ -21,7 +21,7 @@ fn log_normal(sequences: usize) -> Vec<u32> {
 }
 
 fn sequences(criterion: &mut Criterion) {
-    for count in [10_000, 1_000_000] {
+    for count in [10_000, 1_000_000, 10_000_000] {
         let lengths = log_normal(count);
         let mut group = criterion.benchmark_group(format!("log-normal/{count}"));
         group.throughput(Throughput::Elements(count as u64));

@@ -96,4 +96,32 @@ pub enum PackError {
         /// What it has.
         packs: usize,
     },
+    /// A stored piece overlaps another of its sequence, or leaves a gap after it.
+    #[error("a stored piece of sequence {sequence} starts at token {start}, expected {expected}")]
+    StoredPiece {
+        /// Which sequence.
+        sequence: u32,
+        /// Where the piece starts.
+        start: u32,
+        /// Where the pieces before it end.
+        expected: u32,
+    },
+    /// A packing of another number of sequences.
+    #[error("the packing is of {packed} sequences, the data has {given}")]
+    OtherCount {
+        /// What was packed.
+        packed: u64,
+        /// What there is.
+        given: u64,
+    },
+    /// A packing of other sequences.
+    #[error("sequence {sequence} had {packed} tokens when it was packed and has {given} now")]
+    OtherLength {
+        /// The first that differs, from 0.
+        sequence: u32,
+        /// Its length in the packing.
+        packed: u32,
+        /// Its length now.
+        given: u32,
+    },
 }

@@ -4,18 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Histogram, PackError, Piece, histogram::Counter};
 
-/// What to do with a sequence longer than the capacity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// What to do with a sequence longer than the limit (here the capacity of a pack).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Overlong {
-    /// Keep the first `capacity` tokens.
+    /// Keep its beginning, as long as the limit allows.
     #[default]
     Truncate,
-    /// Cut into pieces of `capacity` tokens and a rest.
+    /// Cut it into pieces as long as the limit and a rest.
     Split,
     /// Leave it out.
     Drop,
-    /// Refuse to pack.
+    /// Refuse all.
     Error,
 }
 

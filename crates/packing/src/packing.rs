@@ -167,6 +167,67 @@ impl Packing {
         share(self.tokens().into(), self.computed_tokens())
     }
 
+    /// Checks that exactly these lengths were packed: every sequence once, in full or in [`Cuts`].
+    /// A stored packing that passes fits the sequences, whatever was done to its file.
+    /// O(sequences + pieces), and a sort of the pieces of sequences that were cut.
+    ///
+    /// # Errors
+    /// The first sequence whose length differs, or the number of sequences if that does; a piece
+    /// that overlaps another of its sequence or leaves a gap.
+    pub fn check_lengths(&self, lengths: &[u32]) -> Result<(), PackError> {
+        let cuts = &self.cuts;
+        let whole = cuts
+            .truncated
+            .iter()
+            .chain(&cuts.dropped)
+            .chain(&cuts.split);
+        let named = self.pieces().iter().map(|piece| piece.sequence);
+        let named = named.chain(whole.clone().map(|cut| cut.sequence));
+        let last = named.chain(cuts.empty.iter().copied()).max();
+        // Every sequence is somewhere, so that the last one tells how many there are.
+        let packed = last.map_or(0, |last| u64::from(last) + 1);
+        if packed != lengths.len() as u64 {
+            let given = lengths.len() as u64;
+            return Err(PackError::OtherCount { packed, given });
+        }
+
+        let mut ends = vec![0u32; lengths.len()];
+        let mut further = Vec::new();
+        for piece in self.pieces() {
+            let end = &mut ends[piece.sequence as usize];
+            match (piece.start, *end) {
+                (0, 0) => *end = piece.length,
+                _ => further.push(*piece),
+            }
+        }
+        further.sort_unstable_by_key(|piece| (piece.sequence, piece.start));
+        for piece in further {
+            let (sequence, start) = (piece.sequence, piece.start);
+            let expected = ends[sequence as usize];
+            let end = start.checked_add(piece.length);
+            let Some(end) = end.filter(|_| start == expected) else {
+                return Err(PackError::StoredPiece {
+                    sequence,
+                    start,
+                    expected,
+                });
+            };
+            ends[sequence as usize] = end;
+        }
+        for cut in whole {
+            let end = &mut ends[cut.sequence as usize];
+            *end = cut.length.max(*end);
+        }
+        match (0..lengths.len()).find(|&index| ends[index] != lengths[index]) {
+            None => Ok(()),
+            Some(index) => Err(PackError::OtherLength {
+                sequence: index as u32,
+                packed: ends[index],
+                given: lengths[index],
+            }),
+        }
+    }
+
     /// The packs in the order of an epoch: the same for the same seed and epoch, another for every
     /// other. Nothing is packed again.
     pub fn epoch_order(&self, seed: u64, epoch: u64) -> Vec<u32> {
@@ -178,7 +239,8 @@ impl Packing {
     /// One pack as the model reads it; `padding_token` fills the rows of the padded layout.
     ///
     /// # Panics
-    /// If there is no such pack, or `sequences` are not those whose lengths were packed.
+    /// If there is no such pack, or `sequences` are not those whose lengths were packed
+    /// ([`Packing::check_lengths`]).
     pub fn batch(
         &self,
         index: usize,

@@ -128,3 +128,51 @@ fn a_damaged_packing_is_refused() {
     assert!(load("[1]", "[[0,0,0]]").unwrap_err().contains("limits"));
     assert!(load("[]", "[]").unwrap_err().contains("lower bound of 1"));
 }
+
+#[test]
+fn a_packing_of_other_sequences_is_refused() {
+    let packer = Packer {
+        seed: Some(1),
+        overlong: Overlong::Split,
+        ..Packer::new(Algorithm::BestFit, 4)
+    };
+    let packing = packer.pack(&[3, 0, 9]).unwrap();
+    assert_eq!(packing.check_lengths(&[3, 0, 9]), Ok(()));
+    let length = |sequence, packed, given| PackError::OtherLength {
+        sequence,
+        packed,
+        given,
+    };
+    let count = |given| PackError::OtherCount { packed: 3, given };
+    for (lengths, expected) in [
+        (&[2, 0, 9][..], length(0, 3, 2)),
+        (&[3, 5, 9], length(1, 0, 5)),
+        (&[3, 0, 8], length(2, 9, 8)),
+        (&[3, 0], count(2)),
+        (&[3, 0, 9, 0], count(4)),
+    ] {
+        assert_eq!(packing.check_lengths(lengths), Err(expected));
+    }
+    let said = length(2, 9, 8).to_string();
+    assert_eq!(
+        said,
+        "sequence 2 had 9 tokens when it was packed and has 8 now"
+    );
+    // Edited by hand: a piece twice, a gap, an end beyond 32 bits.
+    let json = serde_json::to_string(&packing).unwrap();
+    for (from, to, start, expected) in [
+        ("[2,4,4]", "[2,0,4]", 0, 4),
+        ("[2,4,4]", "[2,5,4]", 5, 4),
+        ("[2,8,1]", "[2,4294967295,1]", u32::MAX, 8),
+    ] {
+        let edited = json.replace(from, to);
+        assert_ne!(json, edited);
+        let edited: Packing = serde_json::from_str(&edited).unwrap();
+        let expected = PackError::StoredPiece {
+            sequence: 2,
+            start,
+            expected,
+        };
+        assert_eq!(edited.check_lengths(&[3, 0, 9]), Err(expected));
+    }
+}

@@ -100,7 +100,16 @@ proptest! {
         check(&packer, &lengths, &packing)?;
         prop_assert_eq!(&packing, &packer.pack(&lengths).unwrap(), "the same again");
         let json = serde_json::to_string(&packing).unwrap();
-        prop_assert_eq!(&packing, &serde_json::from_str::<Packing>(&json).unwrap());
+        let stored = serde_json::from_str::<Packing>(&json).unwrap();
+        prop_assert_eq!(&packing, &stored);
+        prop_assert_eq!(stored.check_lengths(&lengths), Ok(()));
+        for index in 0..lengths.len() {
+            let mut other = lengths.clone();
+            other[index] += 1;
+            prop_assert!(stored.check_lengths(&other).is_err());
+        }
+        let longer = [&lengths[..], &[1]].concat();
+        prop_assert!(stored.check_lengths(&longer).is_err());
 
         let histogram = Histogram::from_lengths(lengths.iter().copied()).unwrap();
         let counted = packer.pack_histogram(&histogram).unwrap();

@@ -1,6 +1,6 @@
 //! Which sequences go into which optimizer step: a pure function of data, seed and step.
 
-use crate::{Config, config::counts_sequences, report::Padding};
+use crate::{Config, TrainError, config::counts_sequences, report::Padding, stored};
 use tightrope_data::Dataset;
 use tightrope_packing::{
     Algorithm, Batch, Layout, Overlong, PackError, Packer, Packing, Piece, SegmentError, Sequence,
@@ -24,13 +24,17 @@ pub struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    /// Packs the sequences as the configuration says.
+    /// Packs the sequences as the configuration says, or takes the packing that it names.
     pub fn new(
         config: &Config,
         sequences: &'a [Sequence],
         padding_token: u32,
-    ) -> Result<Self, PackError> {
-        let packing = packer(config).pack(&lengths(sequences))?;
+    ) -> Result<Self, TrainError> {
+        let (packer, lengths) = (packer(config), lengths(sequences));
+        let packing = match &config.packing.file {
+            Some(file) => stored::read(file, config, &packer, &lengths)?,
+            None => packer.pack(&lengths)?,
+        };
         let order = (0, packing.epoch_order(config.seed, 0));
         Ok(Self {
             sequences,
@@ -126,7 +130,7 @@ pub fn packer(config: &Config) -> Packer {
 
 /// Lengths for the packer. A sequence without a target changes neither loss nor gradient of the
 /// others: it counts as empty, which the packer leaves out and counts.
-fn lengths(sequences: &[Sequence]) -> Vec<u32> {
+pub fn lengths(sequences: &[Sequence]) -> Vec<u32> {
     let length = |sequence: &Sequence| match sequence.trained_tokens() {
         0 => 0,
         _ => u32::try_from(sequence.len()).unwrap_or(u32::MAX),

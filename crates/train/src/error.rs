@@ -4,6 +4,7 @@ use crate::{
     checkpoint::{Change, CheckpointError},
     config::ConfigError,
     source::SourceError,
+    stored::StoredPackingError,
 };
 use std::{io, path::PathBuf};
 use tightrope_data::DataError;
@@ -28,6 +29,14 @@ pub enum TrainError {
     /// Packing.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// A stored packing.
+    #[error("{}: {source}", path.display())]
+    StoredPacking {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: StoredPackingError,
+    },
     /// Putting a batch together.
     #[error(transparent)]
     Segment(#[from] SegmentError),

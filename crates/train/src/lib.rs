@@ -32,6 +32,7 @@ mod schedule;
 mod session;
 pub mod source;
 mod stop;
+mod stored;
 mod trainer;
 mod verify;
 
@@ -52,5 +53,6 @@ pub use sampler::Sampling;
 pub use schedule::Schedule;
 pub use session::{Base, device, load_options, train};
 pub use stop::{STOPPED_EXIT_CODE, StopFlag};
+pub use stored::StoredPackingError;
 pub use trainer::Trainer;
 pub use verify::{Check, Verification, verify};

@@ -60,7 +60,11 @@ impl<'a> Prepared<'a> {
 
     /// What the data is, for comparing it with that of a checkpoint.
     pub(crate) fn facts(&self) -> Vec<(&'static str, Value)> {
-        let mut facts = vec![("training data", fact(self.train))];
+        let packing = self.batches.packing();
+        let mut facts = vec![
+            ("training data", fact(self.train)),
+            ("packing", packing_fact(packing)),
+        ];
         if let Some((data, _)) = &self.eval {
             facts.push(("evaluation data", fact(data)));
         }
@@ -79,6 +83,21 @@ impl<'a> Prepared<'a> {
             _ => format!("sequence {index}"),
         }
     }
+}
+
+/// Its size, and the SHA-256 of which piece lies where: the same from a file as packed anew.
+fn packing_fact(packing: &Packing) -> Value {
+    let mut hash = Sha256::new();
+    hash.update(format!("{:?}", packing.layout()));
+    for pack in packing.iter() {
+        hash.update((pack.len() as u64).to_le_bytes());
+        for piece in pack {
+            for number in [piece.sequence, piece.start, piece.length] {
+                hash.update(number.to_le_bytes());
+            }
+        }
+    }
+    json!({ "packs": packing.len(), "sha256": hexadecimal(&hash.finalize()) })
 }
 
 /// Sizes, and the SHA-256 of all tokens and targets in order.

@@ -51,7 +51,8 @@ fn changes_of_configuration_or_data_are_shown_and_refused() {
     let TrainError::Changed { changes } = &error else {
         panic!("{error}");
     };
-    assert_eq!(changes.len(), 2, "{error}");
+    // The dropout, the data, and so the packs.
+    assert_eq!(changes.len(), 3, "{error}");
     let text = error.to_string();
     assert!(text.contains("lora.dropout: 0.2 -> 0.5"), "{text}");
     assert!(text.contains("training data: {\"sequences\":30,"), "{text}");

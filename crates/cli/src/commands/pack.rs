@@ -4,25 +4,32 @@ mod chart;
 mod input;
 mod output;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use indicatif::ProgressBar;
 use serde::Serialize;
-use tightrope_data::packing::{Algorithm, CutCounts, Layout, Overlong, Packer, Packing, Padding};
-use tightrope_train::Config;
+use tightrope_data::packing::{
+    Algorithm, CutCounts, Layout, Overlong, PackError, Packer, Packing, Padding,
+};
+use tightrope_train::{Config, batches};
 
-use crate::{exit::Exit, terminal::Terminal};
+use crate::{exit::Exit, progress::style, table, terminal::Terminal};
 use chart::Fill;
 use input::Input;
 
 const EXAMPLES: &str = "\
 Examples:
   tightrope pack my.toml                      the training data of a configuration
+  tightrope pack my.toml --improve-ms 10000 --write packing.json
+  tightrope train my.toml --set packing.file=packing.json
   tightrope pack --lengths lengths.txt --capacity 2048
   tightrope pack --histogram counts.json --capacity 512 --algorithm lpfhp --depth 3 --json
   tightrope pack --lengths lengths.txt --capacity 2048 --algorithm best-fit --improve-ms 10000 \\
-      --svg packs.svg --write packing.json
+      --svg packs.svg
 
 A file of lengths has one length a line. A histogram is a JSON array, or an object with an array
 `counts`, with the number of sequences of length i+1 at index i.";
@@ -53,48 +60,52 @@ pub struct Args {
 
     #[command(flatten)]
     options: Options,
+
+    #[command(flatten)]
+    files: Files,
 }
 
-/// How to pack, and what to do with the result.
+/// How to pack; what is not given is as the configuration says.
 #[derive(clap::Args)]
 struct Options {
-    /// Tokens in a pack.
-    #[arg(skip)]
-    capacity: u64,
-
     /// One algorithm [default: all that pack]
     #[arg(long, value_name = "NAME")]
     algorithm: Option<Algorithm>,
 
-    /// Largest number of sequences in a pack [default: unlimited; 3 for nnlshp]
+    /// Largest number of sequences in a pack [default: that of the configuration; unlimited; 3 for nnlshp]
     #[arg(long, value_name = "D")]
     depth: Option<u32>,
 
-    /// Sequences in the batches that packing is compared with
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    batch_size: u32,
+    /// Sequences in the batches that packing is compared with [default: that of the configuration; 8]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<u32>,
 
-    /// Packs that `streaming` keeps open
-    #[arg(long, value_name = "N", default_value_t = 1024)]
-    window: usize,
+    /// Packs that `streaming` keeps open [default: that of the configuration; 1024]
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
 
     /// Sequences longer than the capacity: truncate, split, drop or error
     #[arg(long, value_name = "WHAT", default_value = "truncate", value_parser = overlong)]
     overlong: Overlong,
 
-    /// Shuffles the packs and sequences of equal length
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// Shuffles the packs and sequences of equal length [default: that of the configuration; 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 
     /// Milliseconds to look for fewer packs than the algorithm finds
     #[arg(long, value_name = "MS", default_value_t = 0)]
     improve_ms: u64,
+}
 
+/// Where to put the result.
+#[derive(clap::Args)]
+struct Files {
     /// Draw the lengths and how full the packs are
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 
-    /// Store the packing (of `best-fit` unless --algorithm is given) as JSON; needs lengths
+    /// Store the packing (of --algorithm, or of the configuration's mode, or best-fit) as JSON, for
+    /// `packing.file` of a configuration; needs lengths
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
 }
@@ -105,21 +116,47 @@ fn overlong(name: &str) -> Result<Overlong, String> {
 }
 
 pub fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let mut options = args.options;
-    let input = match (&args.config, &args.lengths, &args.histogram) {
+    let (input, packer) = match (&args.config, &args.lengths, &args.histogram) {
         (Some(file), _, _) => {
             let config = Config::load(file, &args.sets)?;
-            options.capacity = config.packing.capacity;
-            input::data_set(&config)?
+            let mut packer = batches::packer(&config);
+            if config.batch.sequences_per_step.is_none() {
+                packer.batch_size = BATCH_SIZE;
+            }
+            (input::data_set(&config)?, Some(packer))
         }
-        (_, Some(file), _) => input::lengths(file)?,
-        (_, _, Some(file)) => input::histogram(file)?,
+        (_, Some(file), _) => (input::lengths(file)?, None),
+        (_, _, Some(file)) => (input::histogram(file)?, None),
         _ => bail!("give a configuration, --lengths FILE or --histogram FILE"),
     };
-    options.capacity = args.capacity.unwrap_or(options.capacity);
-    compare(&input, &options, terminal)?;
+    if input.histogram.sequences() == 0 {
+        bail!("{}: no sequences", input.name.display());
+    }
+    let mut packer = packer.unwrap_or_else(|| Packer {
+        batch_size: BATCH_SIZE,
+        seed: Some(0),
+        ..Packer::new(Algorithm::BestFit, 1)
+    });
+    let options = args.options;
+    packer.capacity = args.capacity.unwrap_or(packer.capacity);
+    packer.algorithm = options.algorithm.unwrap_or(packer.algorithm);
+    packer.depth = options.depth.or(packer.depth);
+    packer.batch_size = options.batch_size.unwrap_or(packer.batch_size);
+    packer.window = options.window.unwrap_or(packer.window);
+    packer.overlong = options.overlong;
+    packer.seed = options.seed.or(packer.seed);
+    packer.improve_ms = options.improve_ms;
+    compare(
+        &input,
+        &packer,
+        options.algorithm.is_none(),
+        &args.files,
+        terminal,
+    )?;
     Ok(Exit::Success)
 }
+
+const BATCH_SIZE: u32 = 8;
 
 /// One algorithm's result, as programs read it.
 #[derive(Serialize)]
@@ -144,35 +181,44 @@ struct Outcome {
 /// Beyond this, NNLSHP's enumeration takes from seconds to minutes: only on request.
 const NNLSHP_UNASKED: u64 = 512;
 
-/// Packs `input` with one algorithm or all and shows the results.
-fn compare(input: &Input, options: &Options, terminal: &Terminal) -> anyhow::Result<()> {
-    if options.write.is_some() && input.lengths.is_none() {
+/// Packs `input` as `packer` says, or with all algorithms that pack, and shows the results.
+fn compare(
+    input: &Input,
+    packer: &Packer,
+    all: bool,
+    files: &Files,
+    terminal: &Terminal,
+) -> anyhow::Result<()> {
+    if files.write.is_some() && input.lengths.is_none() {
         bail!("--write needs the sequences' lengths; a histogram does not say which is which");
     }
-    let algorithms = match options.algorithm {
-        Some(algorithm) => vec![algorithm],
-        None => Algorithm::ALL
-            .into_iter()
-            .filter(|a| a.layout() == Layout::Packed)
-            .filter(|&a| a != Algorithm::Nnlshp || options.capacity <= NNLSHP_UNASKED)
-            .collect(),
+    let chosen = packer.algorithm;
+    let compared = |a: &Algorithm| {
+        all && a.layout() == Layout::Packed
+            && (*a != Algorithm::Nnlshp || packer.capacity <= NNLSHP_UNASKED)
     };
+    let algorithms = Algorithm::ALL.into_iter();
+    let algorithms = algorithms.filter(|a| *a == chosen || compared(a));
     let mut outcomes = Vec::new();
-    for (index, &algorithm) in algorithms.iter().enumerate() {
-        let mut outcome = pack(input, options, algorithm)
-            .with_context(|| format!("cannot pack {} with {algorithm}", input.name.display()))?;
-        // Only the first packing is used again; ten million sequences are 120 MB of it.
-        if index > 0 {
+    for algorithm in algorithms {
+        let packer = Packer {
+            algorithm,
+            ..packer.clone()
+        };
+        let mut outcome = pack(input, &packer).map_err(|error| input.locate(error, algorithm))?;
+        // Only the chosen packing is used again; ten million sequences are 120 MB of it.
+        if algorithm != chosen || files.write.is_none() {
             outcome.packing = None;
         }
         outcomes.push(outcome);
     }
-    let first = outcomes.first().context("no algorithm")?;
-    if let (Some(file), Some(packing)) = (&options.write, &first.packing) {
+    let first = outcomes.iter().find(|o| o.row.algorithm == chosen);
+    let first = first.context("no algorithm")?;
+    if let (Some(file), Some(packing)) = (&files.write, &first.packing) {
         output::write_atomically(file, |out| Ok(serde_json::to_writer(out, packing)?))?;
     }
-    if let Some(file) = &options.svg {
-        let title = format!("{} at {}", first.row.algorithm, options.capacity);
+    if let Some(file) = &files.svg {
+        let title = format!("{chosen} at {}", packer.capacity);
         let svg = chart::svg(&title, &input.histogram, first.fill.as_ref())?;
         output::write_atomically(file, |out| Ok(out.write_all(svg.as_bytes())?))?;
     }
@@ -181,74 +227,79 @@ fn compare(input: &Input, options: &Options, terminal: &Terminal) -> anyhow::Res
         return terminal.json_line(&rows);
     }
     terminal.line(describe(input, first))?;
+    terminal.line("\nSequences by length")?;
     terminal.line(chart::lengths(&input.histogram))?;
     if let Some(fill) = &first.fill {
-        terminal.line(format!(
-            "Packs of {} by how full they are",
-            first.row.algorithm
-        ))?;
+        terminal.line(format!("Packs of {chosen} by how full they are"))?;
         terminal.line(fill.bars())?;
     }
-    terminal.line(table(&outcomes, options, input)?)?;
-    if options.algorithm.is_none() && options.capacity > NNLSHP_UNASKED {
+    terminal.line(comparison(&outcomes, packer, input)?)?;
+    if all && packer.capacity > NNLSHP_UNASKED && chosen != Algorithm::Nnlshp {
         terminal.line("nnlshp is slow at this capacity: --algorithm nnlshp --depth 2 runs it.")?;
+    }
+    if let Some(file) = &files.write {
+        let file = file.display();
+        terminal.line(format!(
+            "Stored: {file}. Train with it: --set packing.file={file}"
+        ))?;
     }
     Ok(())
 }
 
-fn pack(input: &Input, options: &Options, algorithm: Algorithm) -> anyhow::Result<Outcome> {
-    let packer = Packer {
-        depth: options.depth,
-        batch_size: options.batch_size,
-        window: options.window,
-        overlong: options.overlong,
-        seed: Some(options.seed),
-        improve_ms: options.improve_ms,
-        ..Packer::new(algorithm, options.capacity)
-    };
-    let row = |packs, efficiency, lower_bound, start: Instant| Row {
-        algorithm,
+fn pack(input: &Input, packer: &Packer) -> Result<Outcome, PackError> {
+    let spinner = ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}"));
+    spinner.set_message(format!("packing with {}", packer.algorithm));
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let outcome = outcome(input, packer);
+    spinner.finish_and_clear();
+    outcome
+}
+
+fn outcome(input: &Input, packer: &Packer) -> Result<Outcome, PackError> {
+    let row = |packs, efficiency, lower_bound, seconds| Row {
+        algorithm: packer.algorithm,
         depth: packer.effective_depth(),
         packs,
         efficiency,
         lower_bound,
-        seconds: start.elapsed().as_secs_f64(),
+        seconds,
     };
     let start = Instant::now();
+    let seconds = || start.elapsed().as_secs_f64();
     Ok(match &input.lengths {
         Some(lengths) => {
             let packing = packer.pack(lengths)?;
+            let seconds = seconds();
             let (packs, bound) = (packing.len() as u64, packing.lower_bound());
-            let row = row(packs, packing.efficiency(), bound, start);
             let tokens = packing.iter().map(|pack| {
                 let tokens = pack.iter().map(|piece| u64::from(piece.length)).sum();
                 (tokens, 1)
             });
             Outcome {
-                row,
-                cuts: packing.cuts().counts(options.capacity),
+                row: row(packs, packing.efficiency(), bound, seconds),
+                cuts: packing.cuts().counts(packer.capacity),
                 computed_tokens: packing.computed_tokens(),
-                fill: Some(Fill::new(options.capacity, tokens)),
+                fill: Some(Fill::new(packer.capacity, tokens)),
                 packing: Some(packing),
             }
         }
         None => {
             let packing = packer.pack_histogram(&input.histogram)?;
-            let row = row(
-                packing.packs,
-                packing.efficiency(),
-                packing.lower_bound,
-                start,
-            );
+            let seconds = seconds();
             let fill = packing.strategies.as_ref().map(|strategies| {
                 let tokens = strategies.iter().map(|(count, runs)| {
                     let tokens = runs.iter().map(|run| u64::from(run.length) * run.repeat);
                     (tokens.sum(), count)
                 });
-                Fill::new(options.capacity, tokens)
+                Fill::new(packer.capacity, tokens)
             });
             Outcome {
-                row,
+                row: row(
+                    packing.packs,
+                    packing.efficiency(),
+                    packing.lower_bound,
+                    seconds,
+                ),
                 cuts: packing.cuts,
                 computed_tokens: packing.computed_tokens,
                 fill,
@@ -282,29 +333,28 @@ fn describe(input: &Input, first: &Outcome) -> String {
     text
 }
 
-fn table(outcomes: &[Outcome], options: &Options, input: &Input) -> anyhow::Result<String> {
-    let (fitting, _) = input.histogram.fit(options.capacity, options.overlong)?;
+fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::Result<String> {
+    let (fitting, _) = input.histogram.fit(packer.capacity, packer.overlong)?;
     let padded = match &input.lengths {
-        Some(lengths) if options.overlong == Overlong::Truncate => {
-            let longest = u32::try_from(options.capacity).unwrap_or(u32::MAX);
+        Some(lengths) if packer.overlong == Overlong::Truncate => {
+            let longest = u32::try_from(packer.capacity).unwrap_or(u32::MAX);
             let fitting = lengths.iter().filter(|&&length| length > 0);
-            Padding::in_order(fitting.map(|&l| l.min(longest)), options.batch_size)
+            Padding::in_order(fitting.map(|&l| l.min(longest)), packer.batch_size)
         }
-        _ => Padding::expected(&fitting, options.batch_size),
+        _ => Padding::expected(&fitting, packer.batch_size),
     };
-    let bucketed = Padding::bucketed(&fitting, options.batch_size);
+    let bucketed = Padding::bucketed(&fitting, packer.batch_size);
 
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header([
+    let mut table = table::table(&[
         "algorithm",
-        "depth",
-        "packs",
-        "efficiency",
-        "above the bound",
-        "seconds",
-        "over padded",
-        "over bucketed",
+        ">depth",
+        ">packs",
+        ">efficiency",
+        ">lower bound",
+        ">above it",
+        ">seconds",
+        ">over padded",
+        ">over bucketed",
     ]);
     for Outcome {
         row,
@@ -321,7 +371,8 @@ fn table(outcomes: &[Outcome], options: &Options, input: &Input) -> anyhow::Resu
             row.depth.map_or("-".into(), |depth| depth.to_string()),
             row.packs.to_string(),
             format!("{:.3} %", 100.0 * row.efficiency),
-            match row.packs - row.lower_bound {
+            row.lower_bound.to_string(),
+            match row.packs.saturating_sub(row.lower_bound) {
                 0 => "optimal".into(),
                 above => format!("+{above}"),
             },
@@ -330,13 +381,11 @@ fn table(outcomes: &[Outcome], options: &Options, input: &Input) -> anyhow::Resu
             over(&bucketed),
         ]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
     Ok(format!(
-        "{table}\nBatches of {}: {:.1} % padding in {} order, {:.2} % when bucketed by length.\n\
+        "{}\n\nBatches of {}: {:.1} % padding in {} order, {:.2} % when bucketed by length.\n\
          Without any padding: {:.2}x and {:.2}x (predicted).",
-        options.batch_size,
+        table::text(&table),
+        packer.batch_size,
         100.0 * padded.share(),
         if input.lengths.is_some() {
             "this"

@@ -172,6 +172,10 @@ pub const KEYS: &[Key] = &[
         "Most sequences in a pack; absent: unlimited (nnlshp: 3)."),
     key("packing", "window", Integer(1), Some("1024"), Fixed,
         "Packs that streaming keeps open."),
+    // Which packs come out is compared, so that the file may be moved.
+    key("packing", "file", Kind::Path, None, Free,
+        "Packing to use instead of packing anew, stored by `tightrope pack CONFIGURATION --write FILE` \
+         for the same data, capacity and kind of mode; anything else is an error. Absent: pack anew."),
 
     key("lora", "r", Integer(1), Some("16"), Fixed,
         "Rank."),

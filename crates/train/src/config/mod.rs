@@ -79,6 +79,8 @@ pub struct PackingSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_sequences: Option<u32>,
     pub window: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
 }
 
 /// `[lora]`

@@ -25,6 +25,7 @@ fn every_default_of_the_table_is_read() {
             "adapter",
             "data.chat_template",
             "packing.max_sequences",
+            "packing.file",
             "batch.sequences_per_step",
             "schedule.warmup_steps",
             "run.max_steps",

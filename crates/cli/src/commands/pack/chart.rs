@@ -84,7 +84,7 @@ fn bars(bins: &[(String, u64)]) -> String {
 pub fn svg(title: &str, histogram: &Histogram, fill: Option<&Fill>) -> anyhow::Result<String> {
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, (800, 640)).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, (1200, 640)).into_drawing_area();
         area.fill(&WHITE)?;
         let halves = area.split_evenly((2, 1));
         let bins = length_bins(histogram);
@@ -109,14 +109,18 @@ fn columns(
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(80)
-        .build_cartesian_2d((0..bins.len() - 1).into_segmented(), 0..most)?;
+        .build_cartesian_2d(
+            (0..bins.len() - 1).into_segmented(),
+            0..most.saturating_add(most / 20 + 1),
+        )?;
     let label = |value: &SegmentValue<usize>| match value {
-        SegmentValue::CenterOf(bin) => bins.get(*bin).map_or(String::new(), |b| b.0.clone()),
+        SegmentValue::CenterOf(bin) => bins.get(*bin).map_or(String::new(), |b| short(&b.0)),
         _ => String::new(),
     };
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
         .x_labels(bins.len())
         .x_label_formatter(&label)
         .x_label_style(("sans-serif", 10))
@@ -130,6 +134,14 @@ fn columns(
     });
     chart.draw_series(bars)?;
     Ok(())
+}
+
+/// Room for a label below a column: of a long range only where it begins.
+fn short(label: &str) -> String {
+    match label.split_once('–') {
+        Some((start, _)) if label.chars().count() > 11 => format!("{start}–"),
+        _ => label.to_owned(),
+    }
 }
 
 #[cfg(test)]

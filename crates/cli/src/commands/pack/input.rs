@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use tightrope_data::packing::Histogram;
-use tightrope_train::{Base, Config};
+use tightrope_data::packing::{Algorithm, Histogram, PackError};
+use tightrope_train::{Base, Config, batches};
 
 use crate::progress::Bars;
 
@@ -19,25 +19,34 @@ pub struct Input {
     pub name: PathBuf,
     /// Every length in order, unless only the histogram is known.
     pub lengths: Option<Vec<u32>>,
+    /// Whether the lengths are the lines of the file.
+    pub by_line: bool,
     /// How often each length occurs.
     pub histogram: Histogram,
 }
 
-/// The lengths of the configuration's training sequences.
+impl Input {
+    /// The error with the place of its value.
+    pub fn locate(&self, error: PackError, algorithm: Algorithm) -> anyhow::Error {
+        let name = self.name.display();
+        let place = match &error {
+            PackError::Overlong { index, .. } if self.by_line => format!("{name}:{}", index + 1),
+            _ => format!("cannot pack {name} with {algorithm}"),
+        };
+        anyhow::Error::new(error).context(place)
+    }
+}
+
+/// The lengths of the configuration's training sequences, as its run packs them.
 pub fn data_set(config: &Config) -> anyhow::Result<Input> {
     let bars = Bars::default();
     let (data, _) = Base::open(&config.model, &bars)?.load_both(config, &bars)?;
-    let lengths = data
-        .sequences
-        .iter()
-        .map(|sequence| u32::try_from(sequence.len()));
-    let lengths = lengths
-        .collect::<Result<Vec<u32>, _>>()
-        .context("a sequence is too long")?;
+    let lengths = batches::lengths(&data.sequences);
     Ok(Input {
         name: "training data".into(),
         histogram: Histogram::from_lengths(lengths.iter().copied())?,
         lengths: Some(lengths),
+        by_line: false,
     })
 }
 
@@ -80,6 +89,7 @@ pub fn lengths(file: &Path) -> anyhow::Result<Input> {
         name: file.to_owned(),
         histogram: histogram.with_context(|| file.display().to_string())?,
         lengths: Some(lengths),
+        by_line: true,
     })
 }
 
@@ -110,6 +120,7 @@ pub fn histogram(file: &Path) -> anyhow::Result<Input> {
     Ok(Input {
         name: file.to_owned(),
         lengths: None,
+        by_line: false,
         histogram: Histogram::from_counts(&counts).with_context(|| file.display().to_string())?,
     })
 }

@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::Context;
-use tempfile::NamedTempFile;
 
 /// Writes to a temporary name in the same folder, syncs, and renames.
 pub fn write_atomically(
@@ -17,8 +16,12 @@ pub fn write_atomically(
     let folder = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
-    let temporary =
-        NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(writing)?;
+    let mut builder = tempfile::Builder::new();
+    // What the umask leaves of this, as for any other file; the default is the owner alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let temporary = builder.tempfile_in(folder.unwrap_or(Path::new(".")));
+    let temporary = temporary.with_context(writing)?;
     let mut out = BufWriter::new(temporary);
     content(&mut out).with_context(writing)?;
     let temporary = out

@@ -1,0 +1,23 @@
+//! The observer of the suites that train.
+
+use std::sync::Mutex;
+use tightrope_data::Progress;
+use tightrope_train::{Observer, StepRow};
+
+/// Keeps the rows of the steps, and is silent.
+#[derive(Default)]
+pub struct Rows(pub Mutex<Vec<StepRow>>);
+
+impl Progress for Rows {
+    fn start(&self, _what: &str, _total: Option<u64>) {}
+    fn advance(&self, _n: u64) {}
+    fn finish(&self) {}
+}
+
+impl Observer for Rows {
+    fn stepped(&self, row: &StepRow) {
+        if let Ok(mut rows) = self.0.lock() {
+            rows.push(row.clone());
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A packing that `tightrope pack --write` stored: read, and compared with the run it is to serve.
+
+use crate::{Config, TrainError, config::counts_sequences, files::at};
+use std::{fs::File, io::BufReader, path::Path};
+use tightrope_packing::{Algorithm, Layout, PackError, Packer, Packing};
+
+/// A stored packing that does not belong to the run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoredPackingError {
+    /// Not JSON, or not of a packing.
+    #[error("not a packing as `tightrope pack --write` stores it: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Packs of another size.
+    #[error("packed to {stored} tokens, but `packing.capacity` is {capacity}; make them the same")]
+    Capacity {
+        /// In the file.
+        stored: u64,
+        /// In the configuration.
+        capacity: u64,
+    },
+    /// Rows of another kind.
+    #[error(
+        "holds {}, but `packing.mode` = \"{mode}\" needs {}; set the mode that it was packed with",
+        rows(*stored), rows(mode.layout())
+    )]
+    Layout {
+        /// In the file.
+        stored: Layout,
+        /// In the configuration.
+        mode: Algorithm,
+    },
+    /// A pack with more sequences than the configuration allows.
+    #[error("pack {pack} holds {sequences} sequences, but `{key}` is {limit}")]
+    Sequences {
+        /// Which pack, from 0.
+        pack: usize,
+        /// Its sequences.
+        sequences: usize,
+        /// The key of the limit.
+        key: &'static str,
+        /// Its value.
+        limit: u32,
+    },
+    /// Not the training data of this run.
+    #[error(
+        "packed from other data: {0} (a sequence without a target counts as empty); pack this data: \
+         tightrope pack CONFIGURATION --write FILE"
+    )]
+    Data(PackError),
+}
+
+fn rows(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Packed => "packs",
+        Layout::PaddingFree => "padding-free batches",
+        Layout::Padded => "padded batches",
+    }
+}
+
+/// Reads the packing in `path`; it must hold exactly `lengths`, in rows such as `packer`, the one of
+/// the configuration, makes them.
+pub(crate) fn read(
+    path: &Path,
+    config: &Config,
+    packer: &Packer,
+    lengths: &[u32],
+) -> Result<Packing, TrainError> {
+    let file = File::open(path).map_err(at(path))?;
+    let packing = parse(BufReader::with_capacity(1 << 20, file));
+    let checked = packing.and_then(|packing| {
+        check(&packing, config, packer, lengths)?;
+        Ok(packing)
+    });
+    checked.map_err(|source| TrainError::StoredPacking {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn parse(reader: impl std::io::Read) -> Result<Packing, StoredPackingError> {
+    Ok(serde_json::from_reader(reader)?)
+}
+
+fn check(
+    packing: &Packing,
+    config: &Config,
+    packer: &Packer,
+    lengths: &[u32],
+) -> Result<(), StoredPackingError> {
+    let (stored, mode) = (packing.layout(), config.packing.mode);
+    if stored != mode.layout() {
+        return Err(StoredPackingError::Layout { stored, mode });
+    }
+    let (stored, capacity) = (packing.capacity(), packer.capacity);
+    if stored != capacity {
+        return Err(StoredPackingError::Capacity { stored, capacity });
+    }
+    let (key, limit) = match counts_sequences(mode) {
+        true => ("batch.sequences_per_step", Some(packer.batch_size)),
+        false => ("packing.max_sequences", config.packing.max_sequences),
+    };
+    if let Some(limit) = limit {
+        let mut packs = packing.iter().map(<[_]>::len).enumerate();
+        if let Some((pack, sequences)) = packs.find(|(_, count)| *count > limit as usize) {
+            return Err(StoredPackingError::Sequences {
+                pack,
+                sequences,
+                key,
+                limit,
+            });
+        }
+    }
+    packing
+        .check_lengths(lengths)
+        .map_err(StoredPackingError::Data)
+}
