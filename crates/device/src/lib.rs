@@ -72,4 +72,9 @@ pub trait Device: Clone + fmt::Debug + Send + Sync + 'static {
     ) -> Result<(), DeviceError>;
     /// Waits until everything that was asked of the device has happened.
     fn synchronize(&self) -> Result<(), DeviceError>;
+    /// Most bytes that were allocated at once on a device with memory of its own; `None` where
+    /// memory is the process's.
+    fn peak_bytes(&self) -> Option<usize> {
+        None
+    }
 }

@@ -1,4 +1,5 @@
-//! The layout of a step's activations, for a capacity of tokens.
+//! The layout of a step's activations, for a capacity of tokens. What has no type in its
+//! description has that of the model's precision.
 
 use crate::{
     Architecture, ModelError,
@@ -27,7 +28,7 @@ pub(crate) struct Inputs<T> {
 /// The residual stream before a layer (or before the last norm), and what its norm found.
 #[derive(Debug)]
 pub(crate) struct Stream<T> {
-    /// f32 `[tokens, hidden]`.
+    /// `[tokens, hidden]`.
     pub hidden: T,
     /// f32 `[tokens]`.
     pub rstd: T,
@@ -36,15 +37,15 @@ pub(crate) struct Stream<T> {
 /// What a layer's backward pass needs from its forward pass.
 #[derive(Debug)]
 pub(crate) struct Saved<T> {
-    /// f32 `[tokens, heads · head_dim]`: rotated, or as projected where heads are normalised.
+    /// `[tokens, heads · head_dim]`: rotated, or as projected where heads are normalised.
     pub q: T,
-    /// f32 `[tokens, kv_heads · head_dim]`, likewise.
+    /// `[tokens, kv_heads · head_dim]`, likewise.
     pub k: T,
-    /// f32 `[tokens, kv_heads · head_dim]`.
+    /// `[tokens, kv_heads · head_dim]`.
     pub v: T,
     /// Of the norms of heads: f32 `[tokens, heads]` and `[tokens, kv_heads]`.
     pub head_rstd: Option<(T, T)>,
-    /// What attention returned, f32 `[tokens, heads · head_dim]`.
+    /// What attention returned, `[tokens, heads · head_dim]`.
     pub attended: T,
     /// f32 `[tokens, heads]`.
     pub lse: T,
@@ -52,9 +53,9 @@ pub(crate) struct Saved<T> {
     pub attention_branch: Option<Stream<T>>,
     /// The residual stream between attention and MLP.
     pub middle: Stream<T>,
-    /// f32 `[tokens, intermediate]`.
+    /// `[tokens, intermediate]`.
     pub gate: T,
-    /// f32 `[tokens, intermediate]`.
+    /// `[tokens, intermediate]`.
     pub up: T,
     /// The MLP's branch before its norm.
     pub mlp_branch: Option<Stream<T>>,
@@ -65,14 +66,14 @@ pub(crate) struct Saved<T> {
 /// Buffers that every layer uses in turn.
 #[derive(Debug)]
 pub(crate) struct Workspace<T> {
-    /// What a norm returns, f32 `[tokens, hidden]`.
+    /// What a norm returns, `[tokens, hidden]`.
     pub normed: T,
-    /// What attention or MLP adds to the residual stream, f32 `[tokens, hidden]`; in the backward
+    /// What attention or MLP adds to the residual stream, `[tokens, hidden]`; in the backward
     /// pass the gradient of `normed`.
     pub branch: T,
     /// Queries and keys, normalised and rotated, where heads are normalised.
     pub rotated: Option<(T, T)>,
-    /// What the gated unit returns, f32 `[tokens, intermediate]`; in the backward pass first its
+    /// What the gated unit returns, `[tokens, intermediate]`; in the backward pass first its
     /// gradient.
     pub activated: T,
 }
@@ -80,17 +81,17 @@ pub(crate) struct Workspace<T> {
 /// Buffers of the backward pass.
 #[derive(Debug)]
 pub(crate) struct BackwardWorkspace<T> {
-    /// Gradient of the residual stream, f32 `[tokens, hidden]`.
+    /// Gradient of the residual stream, `[tokens, hidden]`.
     pub dhidden: T,
-    /// Gradient of a branch before its norm, f32 `[tokens, hidden]`.
+    /// Gradient of a branch before its norm, `[tokens, hidden]`.
     pub dbranch: Option<T>,
-    /// f32 `[tokens, heads · head_dim]`.
+    /// `[tokens, heads · head_dim]`.
     pub dq: T,
-    /// f32 `[tokens, kv_heads · head_dim]`.
+    /// `[tokens, kv_heads · head_dim]`.
     pub dk: T,
-    /// f32 `[tokens, kv_heads · head_dim]`.
+    /// `[tokens, kv_heads · head_dim]`.
     pub dv: T,
-    /// f32 `[tokens, heads · head_dim]`.
+    /// `[tokens, heads · head_dim]`.
     pub dattended: T,
     /// f32 `[tokens, heads]`.
     pub delta: T,
@@ -116,6 +117,8 @@ pub(crate) struct Builder<'a, A> {
     pub allocate: &'a mut A,
     pub architecture: &'a Architecture,
     pub capacity: usize,
+    /// Type of activations.
+    pub precision: DType,
 }
 
 impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
@@ -165,12 +168,12 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     fn inputs(&mut self) -> Result<Inputs<T>, ModelError> {
         let pairs = self.architecture.rope.rotary_dim() / 2;
         Ok(Inputs {
-            ids: self.input("token ids", DType::U32, None)?,
-            targets: self.input("targets", DType::I32, None)?,
-            keys: self.input("dropout keys", DType::U32, Some(2))?,
-            cos: self.input("cosines", DType::F32, Some(pairs))?,
-            sin: self.input("sines", DType::F32, Some(pairs))?,
-            losses: self.input("losses", DType::F32, None)?,
+            ids: self.fixed("token ids", DType::U32, None)?,
+            targets: self.fixed("targets", DType::I32, None)?,
+            keys: self.fixed("dropout keys", DType::U32, Some(2))?,
+            cos: self.fixed("cosines", DType::F32, Some(pairs))?,
+            sin: self.fixed("sines", DType::F32, Some(pairs))?,
+            losses: self.fixed("losses", DType::F32, None)?,
         })
     }
 
@@ -191,13 +194,13 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             k: self.kept(name("keys"), keys)?,
             v: self.kept(name("values"), keys)?,
             head_rstd: if head_norms {
-                let q = self.kept(name("query norms"), heads)?;
-                Some((q, self.kept(name("key norms"), kv_heads)?))
+                let q = self.statistic(name("query norms"), heads)?;
+                Some((q, self.statistic(name("key norms"), kv_heads)?))
             } else {
                 None
             },
             attended: self.kept(name("attended"), queries)?,
-            lse: self.kept(name("log-sum-exp"), heads)?,
+            lse: self.statistic(name("log-sum-exp"), heads)?,
             attention_branch: match branch_norms {
                 true => Some(self.stream(&name("attention branch"))?),
                 false => None,
@@ -210,7 +213,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
                 false => None,
             },
             xa: ranks.try_map(|rank| {
-                rank.map(|rank| self.kept(name("adapter"), rank))
+                rank.map(|rank| self.statistic(name("adapter"), rank))
                     .transpose()
             })?,
         })
@@ -244,9 +247,9 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             dk: self.work("gradient of the keys", keys)?,
             dv: self.work("gradient of the values", keys)?,
             dattended: self.work("gradient of attended", queries)?,
-            delta: self.work("delta of attention", architecture.heads)?,
+            delta: self.fixed("delta of attention", DType::F32, Some(architecture.heads))?,
             dyb: rank
-                .map(|rank| self.work("gradient of the adapter", rank))
+                .map(|rank| self.fixed("gradient of the adapter", DType::F32, Some(rank)))
                 .transpose()?,
         })
     }
@@ -254,19 +257,24 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     fn stream(&mut self, name: &str) -> Result<Stream<T>, ModelError> {
         Ok(Stream {
             hidden: self.kept(name.to_string(), self.architecture.hidden)?,
-            rstd: self.kept(format!("{name}, rstd"), 1)?,
+            rstd: self.statistic(format!("{name}, rstd"), 1)?,
         })
     }
 
     fn kept(&mut self, name: String, features: usize) -> Result<T, ModelError> {
+        self.rows(name, Purpose::Saved, self.precision, features)
+    }
+
+    /// What is kept in f32 whatever the precision.
+    fn statistic(&mut self, name: String, features: usize) -> Result<T, ModelError> {
         self.rows(name, Purpose::Saved, DType::F32, features)
     }
 
     fn work(&mut self, name: &str, features: usize) -> Result<T, ModelError> {
-        self.rows(name.into(), Purpose::Workspace, DType::F32, features)
+        self.rows(name.into(), Purpose::Workspace, self.precision, features)
     }
 
-    fn input(
+    fn fixed(
         &mut self,
         name: &str,
         dtype: DType,

@@ -14,13 +14,14 @@ pub struct KvCache<D: Device> {
 }
 
 impl<D: Device> KvCache<D> {
-    /// Room for `capacity` tokens.
+    /// Room for `capacity` tokens of a model whose activations have type `precision`.
     pub fn new(
         device: &D,
         architecture: &Architecture,
         capacity: usize,
+        precision: DType,
     ) -> Result<Self, ModelError> {
-        let zeros = |rows, features| Tensor::zeros(device, DType::F32, &[rows, features]);
+        let zeros = |rows, features| Tensor::zeros(device, precision, &[rows, features]);
         let keys = architecture.kv_features();
         let layers = (0..architecture.layers())
             .map(|_| Ok((zeros(capacity, keys)?, zeros(capacity, keys)?)))

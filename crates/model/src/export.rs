@@ -192,6 +192,7 @@ mod tests {
             adapter: None,
             capacity: 1,
             recompute: false,
+            precision: DType::F32,
             seed: 0,
         };
         let cpu = Cpu::new(1).unwrap();

@@ -11,7 +11,13 @@ use tightrope_packing::{Segment, Segments};
 impl<D: Backend> Model<D> {
     /// A cache for texts of up to `capacity` tokens.
     pub fn cache(&self, capacity: usize) -> Result<KvCache<D>, ModelError> {
-        KvCache::new(&self.device, self.config.architecture(), capacity)
+        let precision = self.activations.workspace.normed.dtype();
+        KvCache::new(
+            &self.device,
+            self.config.architecture(),
+            capacity,
+            precision,
+        )
     }
 
     /// Reads `tokens` after what the cache holds, and returns the logits after the last one.

@@ -272,6 +272,7 @@ pub(crate) fn lay_out_activations<A: Allocate, W>(
         allocate,
         architecture: config.architecture(),
         capacity: options.capacity,
+        precision: options.precision,
     }
     .activations(
         weights,

@@ -1,6 +1,7 @@
 //! What a caller chooses when a model is loaded.
 
 use std::path::PathBuf;
+use tightrope_device::DType;
 
 /// Which linear layers get an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,9 @@ pub struct LoadOptions {
     pub capacity: usize,
     /// Keep only the input of each layer and compute the rest again in the backward pass.
     pub recompute: bool,
+    /// Type of activations: f32, or on a GPU bf16 or f16. Statistics, parameters that are trained
+    /// and gradients of parameters are f32 whatever it is.
+    pub precision: DType,
     /// Of fresh parameters.
     pub seed: u64,
 }

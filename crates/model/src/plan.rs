@@ -175,6 +175,7 @@ mod tests {
                         adapter: None,
                         capacity,
                         recompute,
+                        precision: DType::F32,
                         seed: 0,
                     };
                     let plan = Plan::new(&config, &options, DType::BF16).unwrap();
@@ -207,6 +208,7 @@ mod tests {
                 adapter: None,
                 capacity: 64,
                 recompute,
+                precision: DType::F32,
                 seed: 0,
             };
             Plan::new(&config, &options, DType::F32).unwrap()

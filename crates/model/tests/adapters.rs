@@ -10,7 +10,7 @@ use common::{
 use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, DType};
 use tightrope_model::{LoadOptions, LoraConfig, Model, ModelError, TargetModules, Training};
 
 const CASE: &str = "llama_biases";
@@ -28,6 +28,7 @@ fn fresh(lora: LoraConfig) -> Result<Model<Cpu>, ModelError> {
         adapter: None,
         capacity: 8,
         recompute: false,
+        precision: DType::F32,
         seed: 3,
     };
     Model::load(&cpu(1), &case(CASE), &options)

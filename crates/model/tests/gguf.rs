@@ -10,7 +10,7 @@ use common::{
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, DType};
 use tightrope_model::{GgufTokenizerData, LoadOptions, Model, ModelConfig, ModelError, Training};
 
 fn write(bytes: &[u8]) -> (TempDir, PathBuf) {
@@ -26,6 +26,7 @@ fn load(path: &Path) -> Result<Model<Cpu>, ModelError> {
         adapter: None,
         capacity: 64,
         recompute: false,
+        precision: DType::F32,
         seed: 0,
     };
     Model::load(&cpu(1), path, &options)

@@ -6,22 +6,35 @@ mod common;
 use common::{Expected, batchings, cases, cpu, documents, options, step};
 use serde::Deserialize;
 use std::path::Path;
-use tightrope_device::{Cpu, DType, Tensor};
+use tightrope_device::{DType, Tensor};
 use tightrope_kernels::{
     Check,
     adamw::{AdamW, Update},
     sum_of_squares::{Sum, SumOfSquares},
 };
-use tightrope_model::Model;
+use tightrope_model::{Backend, LoadOptions, Model};
 use tightrope_packing::Batch;
 use tightrope_testkit::relative_distance;
 
-/// Of losses, as the cases promise for f32.
-const LOSS: f64 = 1e-5;
-/// Of each gradient, ‖x − ref‖ / ‖ref‖.
-const GRADIENT: f64 = 1e-4;
-/// Of all logits, likewise.
-const LOGITS: f64 = 1e-5;
+/// How far results may be from the reference, and in which type activations are.
+#[derive(Clone, Copy)]
+struct Precision {
+    dtype: DType,
+    /// Of losses, relative.
+    loss: f64,
+    /// Of each gradient, and of their norm: ‖x − ref‖ / ‖ref‖.
+    gradient: f64,
+    /// Of all logits, likewise.
+    logits: f64,
+}
+
+/// As the cases promise for f32.
+const F32: Precision = Precision {
+    dtype: DType::F32,
+    loss: 1e-5,
+    gradient: 1e-4,
+    logits: 1e-5,
+};
 
 fn at_most(what: &str, value: f64, bound: f64) {
     // Written so that a NaN fails.
@@ -48,39 +61,55 @@ fn expected(case: &Path, lora: bool) -> Expected {
     Expected::open(&case.join(file))
 }
 
-#[test]
-fn logits() {
+fn load<D: Backend>(device: &D, precision: Precision, case: &Path, lora: bool) -> Model<D> {
+    let options = LoadOptions {
+        precision: precision.dtype,
+        ..options(case, lora, &documents(case))
+    };
+    Model::load(device, case, &options).unwrap()
+}
+
+fn check_logits<D: Backend>(device: &D, precision: Precision) {
     for_each(|case, lora, name| {
-        let sequences = documents(case);
-        let mut model = Model::load(&cpu(1), case, &options(case, lora, &sequences)).unwrap();
-        let (_, batches) = batchings(&sequences).remove(0);
+        let mut model = load(device, precision, case, lora);
+        let (_, batches) = batchings(&documents(case)).remove(0);
         let logits = model.logits(&batches[0]).unwrap();
         let reference = expected(case, lora).get("logits");
-        at_most(name, relative_distance(&logits, &reference), LOGITS);
+        let distance = relative_distance(&logits, &reference);
+        at_most(name, distance, precision.logits);
     });
 }
 
-#[test]
-fn loss_and_gradients_in_every_batching() {
+fn check_gradients<D: Backend>(device: &D, precision: Precision, ways: usize) {
     for_each(|case, lora, name| {
-        let sequences = documents(case);
         let reference = expected(case, lora);
-        let mut model = Model::load(&cpu(2), case, &options(case, lora, &sequences)).unwrap();
-        for (way, batches) in batchings(&sequences) {
+        let mut model = load(device, precision, case, lora);
+        for (way, batches) in batchings(&documents(case)).into_iter().take(ways) {
             let (loss, gradients) = step(&mut model, &batches);
             let loss_reference = reference.get("loss")[0];
             let name = format!("{name}, {way}");
-            at_most(&name, (loss / loss_reference - 1.0).abs(), LOSS);
+            at_most(&name, (loss / loss_reference - 1.0).abs(), precision.loss);
             let names = reference.names();
             let expected = names.iter().filter(|name| name.starts_with("grad."));
             assert_eq!(gradients.len(), expected.count(), "{name}");
             for (parameter, gradient) in gradients {
                 let reference = reference.get(&format!("grad.{parameter}"));
                 let distance = relative_distance(&gradient, &reference);
-                at_most(&format!("{name}: {parameter}"), distance, GRADIENT);
+                let name = format!("{name}: {parameter}");
+                at_most(&name, distance, precision.gradient);
             }
         }
     });
+}
+
+#[test]
+fn logits() {
+    check_logits(&cpu(1), F32);
+}
+
+#[test]
+fn loss_and_gradients_in_every_batching() {
+    check_gradients(&cpu(2), F32, usize::MAX);
 }
 
 #[derive(Deserialize)]
@@ -108,9 +137,9 @@ struct Step {
 }
 
 /// First and second moments of each parameter.
-type Moments = Vec<(Tensor<Cpu>, Tensor<Cpu>)>;
+type Moments<D> = Vec<(Tensor<D>, Tensor<D>)>;
 
-fn moments(model: &mut Model<Cpu>) -> Moments {
+fn moments<D: Backend>(model: &mut Model<D>) -> Moments<D> {
     let device = model.device().clone();
     let zeros = |shape: &[usize]| Tensor::zeros(&device, DType::F32, shape).unwrap();
     let parameters = model.parameters();
@@ -121,7 +150,12 @@ fn moments(model: &mut Model<Cpu>) -> Moments {
 }
 
 /// Updates all parameters and returns the norm of their gradients before clipping.
-fn update(model: &mut Model<Cpu>, h: &Hyperparameters, moments: &mut Moments, step: u64) -> f64 {
+fn update<D: Backend>(
+    model: &mut Model<D>,
+    h: &Hyperparameters,
+    moments: &mut Moments<D>,
+    step: u64,
+) -> f64 {
     let device = model.device().clone();
     let mut parameters = model.parameters();
     let squares = parameters.iter().map(|p| {
@@ -149,14 +183,13 @@ fn update(model: &mut Model<Cpu>, h: &Hyperparameters, moments: &mut Moments, st
     norm
 }
 
-#[test]
-fn ten_steps_of_training() {
+fn check_training<D: Backend>(device: &D, precision: Precision) {
     for_each(|case, lora, name| {
         let text = std::fs::read_to_string(case.join("trajectory.json")).unwrap();
         let trajectory: Trajectory = serde_json::from_str(&text).unwrap();
         let h = trajectory.hyperparameters;
         let sequences = documents(case);
-        let mut model = Model::load(&cpu(2), case, &options(case, lora, &sequences)).unwrap();
+        let mut model = load(device, precision, case, lora);
         let (_, batches) = batchings(&sequences).remove(0);
         let trained: usize = batches.iter().map(Batch::trained_tokens).sum();
         assert_eq!(trained, h.label_tokens, "{name}");
@@ -174,10 +207,15 @@ fn ten_steps_of_training() {
             at_most(
                 &format!("{name}: loss"),
                 (loss / expected.loss - 1.0).abs(),
-                LOSS,
+                precision.loss,
             );
             let distance = (norm / expected.grad_norm - 1.0).abs();
-            at_most(&format!("{name}: norm"), distance, GRADIENT);
+            at_most(&format!("{name}: norm"), distance, precision.gradient);
         }
     });
+}
+
+#[test]
+fn ten_steps_of_training() {
+    check_training(&cpu(2), F32);
 }

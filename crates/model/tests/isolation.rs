@@ -5,8 +5,8 @@ mod common;
 
 use common::{batchings, cases, cpu, documents, options, step, whole};
 use std::path::Path;
-use tightrope_device::Cpu;
-use tightrope_model::{LoadOptions, LoraConfig, Model, TargetModules, Training};
+use tightrope_device::{Cpu, DType};
+use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, TargetModules, Training};
 use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
 use tightrope_testkit::relative_distance;
 
@@ -87,12 +87,15 @@ fn perturbed(sequences: &[Sequence], changed: usize) -> [Vec<Sequence>; 2] {
     })
 }
 
-#[test]
-fn changing_a_sequence_leaves_the_others_bitwise_alone() {
+fn check_perturbation<D: Backend>(device: &D, precision: DType) {
     for case in cases() {
         for lora in [false, true] {
             let sequences = documents(&case);
-            let mut model = load(&case, &options(&case, lora, &sequences), 2);
+            let options = LoadOptions {
+                precision,
+                ..options(&case, lora, &sequences)
+            };
+            let mut model = Model::load(device, &case, &options).unwrap();
             let vocabulary = model.config().architecture().vocabulary;
             // The longest, which fills several blocks and windows.
             let changed = (0..sequences.len())
@@ -120,6 +123,11 @@ fn changing_a_sequence_leaves_the_others_bitwise_alone() {
             }
         }
     }
+}
+
+#[test]
+fn changing_a_sequence_leaves_the_others_bitwise_alone() {
+    check_perturbation(&cpu(2), DType::F32);
 }
 
 #[test]

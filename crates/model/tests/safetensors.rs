@@ -23,6 +23,7 @@ fn options(training: Training) -> LoadOptions {
         adapter: None,
         capacity: 8,
         recompute: false,
+        precision: DType::F32,
         seed: 0,
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use std::ops::ControlFlow;
 use tightrope_data::Tokenizer;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, DType};
 use tightrope_model::{LoadOptions, Model, Training};
 use tightrope_packing::Sequence;
 
@@ -26,6 +26,7 @@ fn load(
         adapter: config.adapter.clone(),
         capacity,
         recompute: false,
+        precision: DType::F32,
         seed: config.seed,
     };
     Ok(Model::load(

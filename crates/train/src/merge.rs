@@ -9,6 +9,7 @@ use std::{
     fs::{self, File},
     path::Path,
 };
+use tightrope_device::DType;
 use tightrope_model::{Backend, LoadOptions, Model, Training};
 
 /// Writes `model` with `adapter` added to `folder`, with the tokenizer's files. The folder must not
@@ -32,6 +33,7 @@ pub fn merge<D: Backend>(
         adapter: adapter.map(Path::to_owned),
         capacity: 1,
         recompute: false,
+        precision: DType::F32,
         seed: 0,
     };
     let model = Model::load(device, base.source.path(), &options)?;

@@ -32,7 +32,7 @@ pub struct StepRow {
     pub tokens_per_second: f64,
     /// Seconds of training so far, all parts of the run together.
     pub elapsed_s: f64,
-    /// Most memory that the process ever had; null where the system does not say.
+    /// Most memory that was ever used: of the GPU, or of the process; null where the system does not say.
     pub peak_memory_bytes: Option<u64>,
 }
 

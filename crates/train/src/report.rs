@@ -47,7 +47,7 @@ pub struct RunReport {
     pub evaluation: Option<Evaluation>,
     /// The lowest evaluation loss, and its step.
     pub best: Option<(f64, u64)>,
-    /// Most memory that the process ever had.
+    /// Most memory that was ever used: of the GPU, or of the process.
     pub peak_memory_bytes: Option<u64>,
     /// The newest checkpoint.
     pub checkpoint: Option<PathBuf>,

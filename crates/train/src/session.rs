@@ -8,7 +8,7 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 use tightrope_data::{Dataset, GgufTokenizer, Tokenizer};
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, DType};
 use tightrope_model::{GgufTokenizerData, LoadOptions, LoraConfig, Model, Training};
 
 /// The device of a configuration.
@@ -110,6 +110,7 @@ pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
         adapter: config.adapter.clone(),
         capacity,
         recompute: config.run.recompute,
+        precision: DType::F32,
         seed: config.seed,
     }
 }

@@ -141,6 +141,14 @@ impl<'a, D: Backend> Trainer<'a, D> {
         }
     }
 
+    /// Of the GPU, if there is one, else of the process.
+    fn peak_memory_bytes(&self) -> Option<u64> {
+        match self.model.device().peak_bytes() {
+            Some(bytes) => Some(bytes as u64),
+            None => peak_memory_bytes(),
+        }
+    }
+
     /// The model, with the weights of the last step.
     pub fn into_model(self) -> Model<D> {
         self.model
@@ -214,7 +222,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
             padding_tokens: computed - tokens,
             tokens_per_second: tokens as f64 / seconds,
             elapsed_s: self.state.elapsed_s,
-            peak_memory_bytes: peak_memory_bytes(),
+            peak_memory_bytes: self.peak_memory_bytes(),
         };
         self.metrics.write(&row)?;
         observer.stepped(&row);
@@ -337,7 +345,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
             last_loss: self.last_loss,
             evaluation: self.evaluation,
             best: state.best_loss.zip(state.best_step),
-            peak_memory_bytes: peak_memory_bytes(),
+            peak_memory_bytes: self.peak_memory_bytes(),
             checkpoint,
             best_checkpoint: best.filter(|path| path.exists()),
             weights,

@@ -4,7 +4,7 @@ mod common;
 
 use common::{VOCABULARY, architecture, dataset};
 use std::{fs, ops::ControlFlow, path::Path};
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, DType};
 use tightrope_model::{LoadOptions, Model, Training};
 use tightrope_train::{
     Config, Outcome, RunOptions, Sampling, StopFlag, evaluate, generate, merge, train,
@@ -16,6 +16,7 @@ fn options(training: Training, adapter: Option<&Path>) -> LoadOptions {
         adapter: adapter.map(Path::to_owned),
         capacity: 64,
         recompute: false,
+        precision: DType::F32,
         seed: 3,
     }
 }

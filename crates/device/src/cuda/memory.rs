@@ -3,12 +3,42 @@
 use super::Cuda;
 use crate::{Device, DeviceError};
 use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DevicePtr, sys};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// Memory of one GPU, aligned to at least 256 bytes.
 #[derive(Debug)]
 pub struct CudaBytes {
     slice: CudaSlice<u8>,
     len: usize,
+    usage: Arc<Usage>,
+}
+
+/// Bytes that are allocated on a GPU.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    now: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl Usage {
+    fn add(&self, bytes: usize) {
+        let now = self.now.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Most bytes at once.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for CudaBytes {
+    fn drop(&mut self) {
+        self.usage.now.fetch_sub(self.len, Ordering::Relaxed);
+    }
 }
 
 impl CudaBytes {
@@ -22,7 +52,9 @@ impl CudaBytes {
             },
             _ => super::failed("allocation", &error),
         })?;
-        Ok(Self { slice, len })
+        let usage = device.shared.usage.clone();
+        usage.add(len);
+        Ok(Self { slice, len, usage })
     }
 
     /// Size in bytes.
@@ -61,11 +93,27 @@ impl CudaBytes {
         Ok((bytes > 0).then(|| self.slice.slice_mut(offset..end)))
     }
 
+    /// The end of a range that lies inside.
     fn end(&self, offset: usize, bytes: usize) -> Result<usize, DeviceError> {
         let len = self.len;
         offset
             .checked_add(bytes)
             .filter(|&end| end <= len)
             .ok_or(DeviceError::OutOfRange { offset, bytes, len })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_stays_when_memory_goes() {
+        let usage = Usage::default();
+        usage.add(100);
+        usage.add(50);
+        usage.now.fetch_sub(100, Ordering::Relaxed);
+        usage.add(20);
+        assert_eq!(usage.peak(), 150);
     }
 }

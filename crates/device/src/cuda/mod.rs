@@ -41,6 +41,7 @@ struct Shared {
     /// By symbol.
     functions: RwLock<HashMap<&'static str, CudaFunction>>,
     scratch: scratch::Arena,
+    usage: Arc<memory::Usage>,
 }
 
 impl Cuda {
@@ -52,8 +53,7 @@ impl Cuda {
             reason: describe(&error),
         };
         // Asked before any call, because the bindings panic when there is no library.
-        // SAFETY: opens the driver's library and closes it again; its initialisers are trusted.
-        if !unsafe { sys::is_culib_present() } {
+        if !Self::has_driver() {
             return Err(DeviceError::NoCuda {
                 ordinal,
                 reason: "no libcuda was found; is the NVIDIA driver installed?".into(),
@@ -86,8 +86,15 @@ impl Cuda {
                 modules: Mutex::default(),
                 functions: RwLock::default(),
                 scratch: scratch::Arena::default(),
+                usage: Arc::default(),
             }),
         })
+    }
+
+    /// Whether the driver's library is there. It may still find no GPU.
+    pub fn has_driver() -> bool {
+        // SAFETY: opens the driver's library and closes it again; its initialisers are trusted.
+        unsafe { sys::is_culib_present() }
     }
 
     /// Multiprocessors, for grids that fill the GPU exactly.
@@ -252,6 +259,10 @@ impl Device for Cuda {
         };
         let result = self.shared.stream.memset_zeros(&mut view);
         result.map_err(|error| failed("zeroing", &error))
+    }
+
+    fn peak_bytes(&self) -> Option<usize> {
+        Some(self.shared.usage.peak())
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {

@@ -81,7 +81,7 @@ pub(crate) fn project<D: Kernels>(
         },
     };
     device.linear_forward(forward.checked()?)?;
-    let mut logits = y.to_vec::<f32>()?;
+    let mut logits = y.to_f32_vec()?;
     if let Some(cap) = architecture.logit_softcap {
         for logit in &mut logits {
             *logit = cap * (*logit / cap).tanh();

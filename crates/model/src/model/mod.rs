@@ -80,7 +80,8 @@ impl<D: Backend> Model<D> {
         self.run(batch)?;
         let architecture = self.config.architecture();
         let shape = [batch.len(), architecture.vocabulary];
-        let mut y = Tensor::zeros(&self.device, DType::F32, &shape)?;
+        let precision = self.activations.workspace.normed.dtype();
+        let mut y = Tensor::zeros(&self.device, precision, &shape)?;
         project(
             &self.device,
             architecture,

@@ -5,8 +5,8 @@ pub mod files;
 
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use tightrope_device::Cpu;
-use tightrope_model::{LoadOptions, LoraConfig, Model, Training};
+use tightrope_device::{Cpu, DType};
+use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, Training};
 use tightrope_packing::{Batch, Piece, Sequence};
 
 /// Every folder of `tests/golden`.
@@ -85,6 +85,7 @@ pub fn options(case: &Path, lora: bool, sequences: &[Sequence]) -> LoadOptions {
         adapter: lora.then(|| case.join("adapter")),
         capacity: capacity(sequences),
         recompute: false,
+        precision: DType::F32,
         seed: 0,
     }
 }
@@ -95,7 +96,7 @@ pub fn cpu(threads: usize) -> Cpu {
 }
 
 /// Loss and gradients of an optimizer step over `batches`.
-pub fn step(model: &mut Model<Cpu>, batches: &[Batch]) -> (f64, Vec<(String, Vec<f32>)>) {
+pub fn step<D: Backend>(model: &mut Model<D>, batches: &[Batch]) -> (f64, Vec<(String, Vec<f32>)>) {
     let trained: usize = batches.iter().map(Batch::trained_tokens).sum();
     let scale = 1.0 / trained as f32;
     model.zero_gradients().unwrap();
