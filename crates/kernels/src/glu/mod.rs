@@ -1,11 +1,16 @@
 //! Gated linear units: SwiGLU and GeGLU.
 
 mod cpu;
+mod cuda;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
-use crate::{Check, Checked, KernelError, check::at_least};
-use tightrope_device::{DType, Device, Tensor};
+use crate::{
+    Check, Checked, KernelError,
+    check::{activation, at_least},
+};
+use tightrope_device::{Device, Tensor};
 
 /// The function of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +26,11 @@ pub enum Activation {
 /// `y = activation(gate) · up`, elementwise.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
-    /// f32 `[elements]`.
+    /// `[elements]`.
     pub gate: &'a Tensor<D>,
-    /// f32 `[elements]`.
+    /// `[elements]`.
     pub up: &'a Tensor<D>,
-    /// Overwritten, f32 `[elements]`.
+    /// Overwritten, `[elements]`.
     pub y: &'a mut Tensor<D>,
     /// The function of the gate.
     pub activation: Activation,
@@ -37,11 +42,11 @@ pub struct Forward<'a, D: Device> {
 /// again and every input is overwritten.
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
-    /// In: gate. Out: dgate. f32 `[elements]`.
+    /// In: gate. Out: dgate. `[elements]`.
     pub gate: &'a mut Tensor<D>,
-    /// In: up. Out: dup. f32 `[elements]`.
+    /// In: up. Out: dup. `[elements]`.
     pub up: &'a mut Tensor<D>,
-    /// In: dy. Out: y, which the gradient of the next projection's weights needs. f32 `[elements]`.
+    /// In: dy. Out: y, which the gradient of the next projection's weights needs. `[elements]`.
     pub dy: &'a mut Tensor<D>,
     /// As in the forward pass.
     pub activation: Activation,
@@ -49,7 +54,8 @@ pub struct Backward<'a, D: Device> {
     pub elements: usize,
 }
 
-/// Gated linear units (Shazeer, 2020). Arithmetic in f32.
+/// Gated linear units (Shazeer, 2020). Arithmetic in f32; operands are all f32, bf16 or f16 (f32 on
+/// the CPU).
 pub trait Glu: Device {
     /// Writes `y`.
     fn glu_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
@@ -59,16 +65,18 @@ pub trait Glu: Device {
 
 impl<D: Device> Check for Forward<'_, D> {
     fn check(&self) -> Result<(), KernelError> {
-        at_least("gate", self.gate, DType::F32, &[self.elements])?;
-        at_least("up", self.up, DType::F32, &[self.elements])?;
-        at_least("y", self.y, DType::F32, &[self.elements])
+        let dtype = activation("gate", self.gate)?;
+        at_least("gate", self.gate, dtype, &[self.elements])?;
+        at_least("up", self.up, dtype, &[self.elements])?;
+        at_least("y", self.y, dtype, &[self.elements])
     }
 }
 
 impl<D: Device> Check for Backward<'_, D> {
     fn check(&self) -> Result<(), KernelError> {
-        at_least("gate", self.gate, DType::F32, &[self.elements])?;
-        at_least("up", self.up, DType::F32, &[self.elements])?;
-        at_least("dy", self.dy, DType::F32, &[self.elements])
+        let dtype = activation("gate", self.gate)?;
+        at_least("gate", self.gate, dtype, &[self.elements])?;
+        at_least("up", self.up, dtype, &[self.elements])?;
+        at_least("dy", self.dy, dtype, &[self.elements])
     }
 }

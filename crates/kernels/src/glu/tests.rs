@@ -1,8 +1,8 @@
 //! Gated linear units against the f64 oracle, at all sizes of the gate.
 
 use super::*;
-use tightrope_device::Cpu;
-use tightrope_testkit::{Random, oracle::glu as oracle};
+use tightrope_device::{Cpu, DType, IndexWidth};
+use tightrope_testkit::{Random, cuda, oracle::glu as oracle, rounded, rounding, tensor};
 
 const EPSILON: f64 = f32::EPSILON as f64;
 const ACTIVATIONS: [Activation; 3] = [Activation::Silu, Activation::GeluTanh, Activation::GeluErf];
@@ -39,6 +39,7 @@ fn relative_error(activation: Activation, x: f64, value: f64) -> f64 {
 }
 
 struct Case {
+    dtype: DType,
     gate: Vec<f32>,
     up: Vec<f32>,
     dy: Vec<f32>,
@@ -47,6 +48,10 @@ struct Case {
 
 impl Case {
     fn new(elements: usize, activation: Activation) -> Self {
+        Self::of(DType::F32, elements, activation)
+    }
+
+    fn of(dtype: DType, elements: usize, activation: Activation) -> Self {
         let mut random = Random::new(elements as u64);
         let mut gate = random.normal(elements, 3.0);
         let special = [
@@ -56,17 +61,19 @@ impl Case {
         for (gate, special) in gate.iter_mut().skip(9).zip(special) {
             *gate = special;
         }
+        let mut numbers = || rounded(&random.normal(elements, 1.0), dtype);
         Self {
-            gate,
-            up: random.normal(elements, 1.0),
-            dy: random.normal(elements, 1.0),
+            dtype,
+            gate: rounded(&gate, dtype),
+            up: numbers(),
+            dy: numbers(),
             activation,
         }
     }
 
     /// `y`, then what the backward pass leaves: `dgate`, `dup`, `y`.
-    fn run(&self, cpu: &Cpu) -> [Vec<f32>; 4] {
-        let tensor = |values: &[f32]| Tensor::from_slice(cpu, &[values.len()], values).unwrap();
+    fn run<D: Glu>(&self, device: &D) -> [Vec<f32>; 4] {
+        let tensor = |values: &[f32]| tensor(device, self.dtype, &[values.len()], values);
         let (mut gate, mut up, mut dy) = (tensor(&self.gate), tensor(&self.up), tensor(&self.dy));
         let mut y = tensor(&vec![f32::NAN; self.gate.len()]);
         let (activation, elements) = (self.activation, self.gate.len());
@@ -77,7 +84,7 @@ impl Case {
             activation,
             elements,
         };
-        cpu.glu_forward(forward.checked().unwrap()).unwrap();
+        device.glu_forward(forward.checked().unwrap()).unwrap();
         let backward = Backward {
             gate: &mut gate,
             up: &mut up,
@@ -85,27 +92,31 @@ impl Case {
             activation,
             elements,
         };
-        cpu.glu_backward(backward.checked().unwrap()).unwrap();
-        [y, gate, up, dy].map(|tensor| tensor.to_vec().unwrap())
+        device.glu_backward(backward.checked().unwrap()).unwrap();
+        [y, gate, up, dy].map(|tensor| tensor.to_f32_vec().unwrap())
     }
 }
 
-#[test]
-fn forward_and_backward_are_the_oracles_at_every_length() {
-    let cpu = Cpu::new(2).unwrap();
+/// `inexact` is how many times as far off exponential and error function may be as on the CPU.
+fn compare_with_the_oracle<D: Glu>(device: &D, dtype: DType, inexact: f64) {
     for (activation, length) in ACTIVATIONS.iter().flat_map(|&a| LENGTHS.map(|l| (a, l))) {
-        let case = Case::new(length, activation);
-        let [y, dgate, dup, again] = case.run(&cpu);
+        let case = Case::of(dtype, length, activation);
+        let [y, dgate, dup, again] = case.run(device);
         assert_eq!(y, again, "the backward pass computes the same y");
         for i in 0..length {
             let [x, up, dy] = [case.gate[i], case.up[i], case.dy[i]].map(f64::from);
             let (value, slope) = exact(activation, x);
-            let error = value_error(activation, x, value);
+            let error = inexact * value_error(activation, x, value);
             // One more rounding for each product; results may be subnormal.
             let check = |name: &str, got: f32, exact: f64, tolerance: f64| {
-                let tolerance =
-                    tolerance + EPSILON * exact.abs() + f64::from(f32::MIN_POSITIVE) * EPSILON;
-                let close = (f64::from(got) - exact).abs() <= tolerance;
+                let tolerance = tolerance
+                    + EPSILON * exact.abs()
+                    + f64::from(f32::MIN_POSITIVE) * EPSILON
+                    + rounding(dtype, exact);
+                // Infinite where the type has no number so large.
+                let fits = dtype != DType::F16 || exact.abs() < 65_504.0;
+                let close =
+                    !fits && got.is_infinite() || (f64::from(got) - exact).abs() <= tolerance;
                 assert!(
                     close,
                     "{activation:?} {name}({x:e}): {got:e} {exact:e} ± {tolerance:e}"
@@ -114,9 +125,33 @@ fn forward_and_backward_are_the_oracles_at_every_length() {
             check("y", y[i], value * up, error * up.abs());
             check("dup", dup[i], value * dy, error * dy.abs());
             // The slope is a sum of terms of at most 1 and |value| · slope of the exponent ≤ 1 + |x|.
-            let size = 4.0 * EPSILON * (1.0 + x.abs().min(20.0));
+            let size = inexact * 4.0 * EPSILON * (1.0 + x.abs().min(20.0));
             check("dgate", dgate[i], slope * dy * up, size * (dy * up).abs());
         }
+    }
+}
+
+#[test]
+fn the_cpu_is_the_oracle() {
+    compare_with_the_oracle(&Cpu::new(2).unwrap(), DType::F32, 1.0);
+}
+
+#[test]
+fn cuda_is_the_oracle_in_every_type() {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        compare_with_the_oracle(cuda(), dtype, 2.0);
+    }
+}
+
+#[test]
+fn wide_offsets_change_no_bit() {
+    let wide = cuda().forcing(IndexWidth::Wide);
+    for (activation, length) in ACTIVATIONS
+        .iter()
+        .flat_map(|&a| [33, 65_557].map(|l| (a, l)))
+    {
+        let case = Case::of(DType::BF16, length, activation);
+        assert!(case.run(cuda()) == case.run(&wide));
     }
 }
 
@@ -130,6 +165,7 @@ fn bits_depend_neither_on_threads_nor_on_the_place() {
         }
         for start in [1, 3, 16_383, 99_990] {
             let part = Case {
+                dtype: case.dtype,
                 gate: case.gate[start..].to_vec(),
                 up: case.up[start..].to_vec(),
                 dy: case.dy[start..].to_vec(),
@@ -144,13 +180,17 @@ fn bits_depend_neither_on_threads_nor_on_the_place() {
 
 #[test]
 fn nan_stays_in_its_element_and_infinity_is_a_limit() {
-    let cpu = Cpu::new(1).unwrap();
+    check_nan(&Cpu::new(1).unwrap());
+    check_nan(cuda());
+}
+
+fn check_nan<D: Glu>(device: &D) {
     for activation in ACTIVATIONS {
         let mut case = Case::new(40, activation);
         (case.gate[7], case.up[20], case.dy[39]) = (f32::NAN, f32::NAN, f32::NAN);
         case.gate[3] = f32::INFINITY;
         (case.up[3], case.dy[3]) = (1.0, 1.0);
-        let [y, dgate, dup, _] = case.run(&cpu);
+        let [y, dgate, dup, _] = case.run(device);
         let nan = |values: &[f32]| -> Vec<usize> {
             (0..40).filter(|&i| i != 3 && values[i].is_nan()).collect()
         };
@@ -163,8 +203,12 @@ fn nan_stays_in_its_element_and_infinity_is_a_limit() {
 
 #[test]
 fn elements_beyond_the_last_are_left_alone() {
-    let cpu = Cpu::new(1).unwrap();
-    let tensor = |values: &[f32]| Tensor::from_slice(&cpu, &[values.len()], values).unwrap();
+    check_the_end(&Cpu::new(1).unwrap());
+    check_the_end(cuda());
+}
+
+fn check_the_end<D: Glu>(device: &D) {
+    let tensor = |values: &[f32]| Tensor::from_slice(device, &[values.len()], values).unwrap();
     let (mut gate, mut up, mut dy) = (
         tensor(&[1.0, 5.0]),
         tensor(&[2.0, 5.0]),
@@ -177,7 +221,7 @@ fn elements_beyond_the_last_are_left_alone() {
         activation: Activation::Silu,
         elements: 1,
     };
-    cpu.glu_backward(args.checked().unwrap()).unwrap();
+    device.glu_backward(args.checked().unwrap()).unwrap();
     for tensor in [gate, up, dy] {
         assert_eq!(tensor.to_vec::<f32>().unwrap()[1], 5.0);
     }
@@ -188,7 +232,7 @@ fn arguments_that_do_not_fit_are_refused() {
     let cpu = Cpu::new(1).unwrap();
     let zeros = |dtype, len: usize| Tensor::zeros(&cpu, dtype, &[len]).unwrap();
     for wrong in ["gate", "up", "y", "dy"] {
-        for broken in [zeros(DType::F32, 4), zeros(DType::F16, 5)] {
+        for broken in [zeros(DType::F32, 4), zeros(DType::U32, 5)] {
             let dtype = broken.dtype();
             let make = |name| match name == wrong {
                 true => zeros(dtype, broken.len()),

@@ -1,0 +1,112 @@
+// Gated linear units, forward and backward: elementwise, each thread 16 bytes of every operand.
+//
+// Bytes at least, for n elements of s bytes: forward 3ns, backward 6ns. Arithmetic in f32 as on the
+// CPU: the sigmoid from the exponential of a number that is not positive, which keeps the digits of
+// the negative side.
+#include "tightrope/element.cuh"
+
+constexpr int THREADS = 256;
+
+__device__ __forceinline__ float sigmoid(float x) {
+    const float e = expf(-fabsf(x));
+    return (x < 0.0f ? e : 1.0f) / (1.0f + e);
+}
+
+struct Silu {
+    __device__ __forceinline__ static float value(float x, float& slope) {
+        const float s = sigmoid(x);
+        const float value = x * s;
+        slope = fmaf(value, 1.0f - s, s);
+        return value;
+    }
+};
+
+// ½ (1 + tanh(u)) = σ(2u).
+struct GeluTanh {
+    __device__ __forceinline__ static float value(float x, float& slope) {
+        constexpr float SCALE = 1.5957691f;  // 2·√(2/π)
+        constexpr float CUBIC = 0.044715f;
+        const float inner = SCALE * x * fmaf(CUBIC * x, x, 1.0f);
+        const float s = sigmoid(inner);
+        const float value = x * s;
+        slope = fmaf(value * (SCALE * fmaf(3.0f * CUBIC * x, x, 1.0f)), 1.0f - s, s);
+        return value;
+    }
+};
+
+struct GeluErf {
+    __device__ __forceinline__ static float value(float x, float& slope) {
+        const float below = 0.5f * (1.0f + erff(x * 0.70710678f));
+        const float density = 0.39894228f * expf(-0.5f * x * x);
+        slope = fmaf(x, density, below);
+        return x * below;
+    }
+};
+
+template <typename G, typename T>
+__device__ __forceinline__ void forward_one(T gate, T up, T& y) {
+    float slope;
+    y = from_float<T>(G::value(to_float(gate), slope) * to_float(up));
+}
+
+template <typename G, typename T>
+__device__ __forceinline__ void backward_one(T& gate, T& up, T& dy) {
+    float slope;
+    const float value = G::value(to_float(gate), slope);
+    const float u = to_float(up), d = to_float(dy);
+    gate = from_float<T>(d * u * slope);
+    up = from_float<T>(d * value);
+    dy = from_float<T>(value * u);
+}
+
+template <typename G, typename T, typename Index>
+__device__ __forceinline__ void forward(const T* gate, const T* up, T* y, Index elements) {
+    constexpr int N = WIDTH<T>;
+    const Index first = (Index(blockIdx.x) * THREADS + threadIdx.x) * N;
+    if (first + N <= elements) {
+        const auto g = Vector<T, N>::load(gate + first);
+        const auto u = Vector<T, N>::load(up + first);
+        Vector<T, N> result;
+#pragma unroll
+        for (int k = 0; k < N; ++k) forward_one<G>(g.element[k], u.element[k], result.element[k]);
+        result.store(y + first);
+    } else {
+        for (Index i = first; i < elements; ++i) forward_one<G>(gate[i], up[i], y[i]);
+    }
+}
+
+template <typename G, typename T, typename Index>
+__device__ __forceinline__ void backward(T* gate, T* up, T* dy, Index elements) {
+    constexpr int N = WIDTH<T>;
+    const Index first = (Index(blockIdx.x) * THREADS + threadIdx.x) * N;
+    if (first + N <= elements) {
+        auto g = Vector<T, N>::load(gate + first);
+        auto u = Vector<T, N>::load(up + first);
+        auto d = Vector<T, N>::load(dy + first);
+#pragma unroll
+        for (int k = 0; k < N; ++k) backward_one<G>(g.element[k], u.element[k], d.element[k]);
+        g.store(gate + first);
+        u.store(up + first);
+        d.store(dy + first);
+    } else {
+        for (Index i = first; i < elements; ++i) backward_one<G>(gate[i], up[i], dy[i]);
+    }
+}
+
+// Grid: one thread for each 16 bytes of an operand. All operands: [elements].
+#define GLU(NAME, GATE, T, TYPE, INDEX, BITS)                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME##_forward_##TYPE##_##BITS(          \
+        const T* __restrict__ gate, const T* __restrict__ up, T* __restrict__ y,                   \
+        uint64_t elements) {                                                                       \
+        forward<GATE, T, INDEX>(gate, up, y, INDEX(elements));                                     \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME##_backward_##TYPE##_##BITS(         \
+        T* __restrict__ gate, T* __restrict__ up, T* __restrict__ dy, uint64_t elements) {         \
+        backward<GATE, T, INDEX>(gate, up, dy, INDEX(elements));                                   \
+    }
+#define SWIGLU(T, TYPE, INDEX, BITS) GLU(swiglu, Silu, T, TYPE, INDEX, BITS)
+#define GEGLU_TANH(T, TYPE, INDEX, BITS) GLU(geglu_tanh, GeluTanh, T, TYPE, INDEX, BITS)
+#define GEGLU_ERF(T, TYPE, INDEX, BITS) GLU(geglu_erf, GeluErf, T, TYPE, INDEX, BITS)
+FOR_FLOATS_AND_WIDTHS(SWIGLU)
+FOR_FLOATS_AND_WIDTHS(GEGLU_TANH)
+FOR_FLOATS_AND_WIDTHS(GEGLU_ERF)
