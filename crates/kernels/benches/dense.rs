@@ -150,7 +150,7 @@ fn attention(criterion: &mut Criterion) {
     let cpu = &Cpu::new(0).unwrap();
     let mut group = criterion.benchmark_group("attention");
     let (heads, kv_heads, head_dim) = (9, 3, 64);
-    for (count, length) in [(8, 128), (1, 1024), (1, 4096)] {
+    for (count, length) in [(64, 16), (32, 32), (8, 128), (1, 1024), (1, 4096)] {
         let tokens = count * length;
         let range = |index: usize| Range {
             query_start: (index * length) as u32,

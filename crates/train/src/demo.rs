@@ -101,7 +101,16 @@ save_every = 200
 keep = 1
 "#;
 
-/// Runs it in `output`, whose earlier demonstration is replaced unless the run is resumed.
+/// The file that says that the run in a folder is a demonstration, and may be replaced.
+const MARK: &str = ".demonstration";
+
+/// Whether a demonstration may replace what is in `output`: nothing, or an earlier demonstration.
+fn replaceable(output: &Path) -> bool {
+    output.join(MARK).exists() || !output.join("checkpoints").exists()
+}
+
+/// Runs it in `output`, whose earlier demonstration is replaced unless the run is resumed. Any
+/// other run in that folder is refused like everywhere else.
 pub fn run(
     output: &Path,
     settings: &Settings,
@@ -118,11 +127,13 @@ pub fn run(
     ];
     let config = Config::parse(CONFIGURATION, Path::new("demonstration.toml"), &sets)?;
     let options = RunOptions {
-        overwrite: !options.resume,
+        overwrite: options.overwrite || (!options.resume && replaceable(output)),
         ..*options
     };
+    let mark = output.join(MARK);
     let device = device(config.device, options.threads)?;
     let output = Output::open(&config, &options, observer)?;
+    fs::write(&mark, "").map_err(at(&mark))?;
     let records = demo::split(config.seed, settings.records, settings.questions);
     fs::write(&file, demo::json_lines(&records.train)).map_err(at(&file))?;
     let tokenizer = demo::tokenizer(&records.train, VOCABULARY)?;
@@ -143,7 +154,8 @@ pub fn run(
         model,
         observer,
     )?;
-    let report = trainer.run(stop, observer)?;
+    // Inside the pool, or each of the many small operations would be handed to another thread.
+    let report = device.install(|| trainer.run(stop, observer))?;
     let mut demonstration = Demonstration {
         padded_seconds: report.elapsed_s * report.padding.factor(),
         report,
@@ -152,9 +164,12 @@ pub fn run(
     };
     if demonstration.report.outcome == Outcome::Finished {
         let mut model = trainer.into_model();
-        for record in &records.held_out {
-            demonstration.ask(&mut model, &tokenizer, record, config.data.max_length)?;
-        }
+        device.install(|| {
+            let mut records = records.held_out.iter();
+            let longest = config.data.max_length;
+            records
+                .try_for_each(|record| demonstration.ask(&mut model, &tokenizer, record, longest))
+        })?;
         demonstration.scores.sort_by_key(|score| score.task);
         demonstration.examples.sort_by_key(|example| example.task);
     }

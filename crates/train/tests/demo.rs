@@ -1,6 +1,6 @@
 //! The demonstration, cut short.
 
-use tightrope_train::{Outcome, RunOptions, StopFlag, demo};
+use tightrope_train::{Outcome, RunOptions, StopFlag, TrainError, demo};
 
 #[test]
 fn a_short_demonstration_runs_twice_with_the_same_result() {
@@ -40,4 +40,32 @@ fn a_short_demonstration_runs_twice_with_the_same_result() {
     assert!(stopped.scores.is_empty());
     let resumed = run(&go, true);
     assert_eq!(resumed.examples, first.examples);
+}
+
+#[test]
+fn another_run_in_the_folder_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = demo::Settings {
+        steps: 1,
+        records: 300,
+        questions: 1,
+    };
+    let run = |options: &RunOptions| {
+        demo::run(folder.path(), &settings, options, &StopFlag::default(), &())
+    };
+    let options = RunOptions::default();
+    run(&options).unwrap();
+    run(&options).expect("an earlier demonstration is replaced");
+    // Without its mark it could be anybody's run.
+    std::fs::remove_file(folder.path().join(".demonstration")).unwrap();
+    let error = run(&options).unwrap_err();
+    assert!(
+        matches!(error, TrainError::OutputNotEmpty { .. }),
+        "{error}"
+    );
+    let overwrite = RunOptions {
+        overwrite: true,
+        ..options
+    };
+    run(&overwrite).expect("what the caller wants deleted is deleted");
 }

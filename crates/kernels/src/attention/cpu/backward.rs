@@ -7,13 +7,8 @@
 use super::super::Backward;
 use super::Shared;
 use super::block::{BLOCK, Lanes, Layout, copy_rows, differentiate, dot, pack_queries};
-use crate::{
-    KernelError,
-    cpu::{
-        matmul::{Left, Right, small_product},
-        scratch::Scratch,
-    },
-};
+use super::seen::Seen;
+use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
 use std::{cmp::Reverse, ops::Range};
 use tightrope_device::Cpu;
@@ -205,7 +200,8 @@ impl<'a> QueryBlock<'a> {
 }
 
 impl Pass<'_> {
-    /// Probabilities and the gradient of `q·k` of one pair of blocks, both `[keys, BLOCK]`.
+    /// Probabilities and the gradient of `q·k` of one pair of blocks, both `[keys, BLOCK]`, in the
+    /// tiles that are returned.
     fn pair(
         &self,
         layout: &Layout,
@@ -213,31 +209,23 @@ impl Pass<'_> {
         kv_head: usize,
         keys: &Range<usize>,
         (p, ds): (&mut [f32], &mut [f32]),
-    ) {
+    ) -> Seen {
         let (dim, at) = (layout.head_dim, layout.key_at(keys.start, kv_head));
         let stride = layout.kv_heads * dim;
-        let sizes = (keys.len(), block.queries.len().next_multiple_of(16), dim);
-        let left = |x| Left::Rows(x, stride);
-        small_product(
-            sizes,
-            left(&self.k[at..]),
-            Right::Panels(block.q_packed),
+        let seen = Seen::new(layout, &block.queries, keys);
+        seen.pairs(
+            (&self.k[at..], stride),
+            (block.q_packed, dim),
             layout.scale,
-            false,
-            (p, BLOCK),
+            p,
         );
-        small_product(
-            sizes,
-            left(&self.v[at..]),
-            Right::Panels(block.dy_packed),
-            1.0,
-            false,
-            (ds, BLOCK),
-        );
+        seen.pairs((&self.v[at..], stride), (block.dy_packed, dim), 1.0, ds);
         layout.cap(p);
         layout.mask(p, &block.queries, keys);
         let inverse = layout.softcap.map_or(0.0, |softcap| 1.0 / softcap);
-        differentiate(p, ds, &block.lse, &block.delta, layout.scale, inverse);
+        let (lse, delta) = (&block.lse, &block.delta);
+        differentiate(p, ds, &seen, lse, delta, layout.scale, inverse);
+        seen
     }
 
     /// `dk` and `dv` of `keys`; with `dq`, for which `keys` must be all, that of the queries too.
@@ -263,7 +251,6 @@ impl Pass<'_> {
         for head in layout.group(kv_head) {
             for start in layout.query_blocks_of(&keys) {
                 block.load(self, layout, head, Layout::block(start, layout.queries()));
-                let count = block.queries.len();
                 dq.fill(0.0);
                 for start in layout
                     .key_blocks(&block.queries)
@@ -272,40 +259,15 @@ impl Pass<'_> {
                     let keys_here = Layout::block(start, layout.keys());
                     let size = keys_here.len();
                     let (p, ds) = (&mut p[..size * BLOCK], &mut ds[..size * BLOCK]);
-                    self.pair(layout, &block, kv_head, &keys_here, (p, ds));
+                    let seen = self.pair(layout, &block, kv_head, &keys_here, (p, ds));
                     let at = (start - keys.start) * width;
-                    let sizes = (size, width, count);
-                    let to = (&mut dv[at..], width);
-                    small_product(
-                        sizes,
-                        Left::Rows(p, BLOCK),
-                        Right::Rows(block.dy, width),
-                        1.0,
-                        true,
-                        to,
-                    );
-                    let to = (&mut dk[at..], width);
-                    small_product(
-                        sizes,
-                        Left::Rows(ds, BLOCK),
-                        Right::Rows(block.q, width),
-                        1.0,
-                        true,
-                        to,
-                    );
+                    seen.over_queries(p, block.dy, width, &mut dv[at..]);
+                    seen.over_queries(ds, block.q, width, &mut dk[at..]);
                     if with_dq {
                         copy_rows(k, width, self.k, dim, keys_here, |key| {
                             layout.key_at(key, kv_head)
                         });
-                        let (sizes, to) = ((count, width, size), (&mut *dq, width));
-                        small_product(
-                            sizes,
-                            Left::Columns(ds, BLOCK),
-                            Right::Rows(k, width),
-                            1.0,
-                            true,
-                            to,
-                        );
+                        seen.over_keys(ds, k, width, dq);
                     }
                 }
                 if with_dq {
@@ -343,19 +305,11 @@ impl Pass<'_> {
         for start in layout.key_blocks(&block.queries) {
             let keys = Layout::block(start, layout.keys());
             let (p, ds) = (&mut p[..keys.len() * BLOCK], &mut ds[..keys.len() * BLOCK]);
-            self.pair(layout, &block, kv_head, &keys, (p, ds));
-            let sizes = (block.queries.len(), width, keys.len());
+            let seen = self.pair(layout, &block, kv_head, &keys, (p, ds));
             copy_rows(k, width, self.k, dim, keys, |key| {
                 layout.key_at(key, kv_head)
             });
-            small_product(
-                sizes,
-                Left::Columns(ds, BLOCK),
-                Right::Rows(k, width),
-                1.0,
-                true,
-                (dq, width),
-            );
+            seen.over_keys(ds, k, width, dq);
         }
         self.write_dq(layout, head, &block.queries, dq);
         Ok(())

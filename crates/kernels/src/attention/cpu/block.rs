@@ -1,15 +1,21 @@
 //! Blocks of queries and keys: which there are, who sees whom, and what is computed in them.
 
 use super::super::{Config, Range};
+use super::seen::Seen;
 use crate::cpu::{
     math::{self, exp},
-    matmul::{Matrix, Operand, Right, pack},
+    matmul::{Matrix, Operand, pack},
 };
 use std::ops::Range as Span;
 use tightrope_device::{Cpu, vectorize};
 
 /// Queries, and keys, of a block.
 pub(super) const BLOCK: usize = 64;
+
+/// Queries, and keys, of a tile: what a block leaves out of the pairs that nobody sees.
+pub(super) const TILE: usize = 16;
+/// Tiles side by side in a block.
+const TILES: usize = BLOCK / TILE;
 
 /// One value per query of a block.
 pub(super) type Lanes = [f32; BLOCK];
@@ -157,56 +163,72 @@ pub(super) fn pack_queries<'a>(
     layout: &Layout,
     head: usize,
     queries: &Span<usize>,
-) -> Right<'a> {
+) -> &'a [f32] {
     let (dim, count) = (layout.head_dim, queries.len());
     let rows = &from[layout.query_row(queries.start, head) * dim..];
     let matrix = Matrix::new(rows, layout.heads * dim);
     let to = &mut to[..count.next_multiple_of(16) * dim];
     pack::<16>(Operand::Rows(&matrix), 0, count, 0..dim, to);
-    Right::Panels(to)
+    to
 }
 
 vectorize! {
-    /// One step of the online softmax: turns `scores` `[keys, BLOCK]` into `exp(scores − max)`,
-    /// where `max` is the largest score so far, updates `max` and `sum`, and sets `factor` to what
-    /// earlier sums have to be multiplied by.
-    pub(super) fn online_softmax(scores: &mut [f32], max: &mut Lanes, sum: &mut Lanes, factor: &mut Lanes) {
-        let before = *max;
-        for row in scores.as_chunks::<BLOCK>().0 {
-            for lane in 0..BLOCK {
-                // The second choice keeps a NaN of `max`, the comparison a NaN of `row`.
-                let larger = row[lane] > max[lane] || row[lane].is_nan();
-                max[lane] = if larger { row[lane] } else { max[lane] };
+    /// One step of the online softmax: turns what is seen of `scores` `[keys, BLOCK]` into
+    /// `exp(scores − max)`, where `max` is the largest score so far, updates `max` and `sum`, and
+    /// sets `factor` to what earlier sums have to be multiplied by.
+    pub(super) fn online_softmax(scores: &mut [f32], seen: &Seen, max: &mut Lanes, sum: &mut Lanes, factor: &mut Lanes) {
+        let scores = scores.as_chunks_mut::<TILE>().0;
+        // What sees nothing here keeps its sums.
+        *factor = [1.0; BLOCK];
+        for (tile, keys) in seen.tiles() {
+            let lanes = tile * TILE..(tile + 1) * TILE;
+            let ([max], []) = max[lanes.clone()].as_chunks_mut::<TILE>() else { return };
+            let ([sum], []) = sum[lanes.clone()].as_chunks_mut::<TILE>() else { return };
+            let before = *max;
+            for key in keys.clone() {
+                let row = &scores[key * TILES + tile];
+                for lane in 0..TILE {
+                    // The second choice keeps a NaN of `max`, the comparison a NaN of `row`.
+                    let larger = row[lane] > max[lane] || row[lane].is_nan();
+                    max[lane] = if larger { row[lane] } else { max[lane] };
+                }
             }
-        }
-        // Where nothing has been seen yet: 0, because −∞ − −∞ is NaN.
-        let mut from = [0f32; BLOCK];
-        for lane in 0..BLOCK {
-            from[lane] = if max[lane] == f32::NEG_INFINITY { 0.0 } else { max[lane] };
-            factor[lane] = exp(before[lane] - from[lane]);
-            sum[lane] *= factor[lane];
-        }
-        for row in scores.as_chunks_mut::<BLOCK>().0 {
-            for lane in 0..BLOCK {
-                row[lane] = exp(row[lane] - from[lane]);
-                sum[lane] += row[lane];
+            // Where nothing has been seen yet: 0, because −∞ − −∞ is NaN.
+            let mut from = [0f32; TILE];
+            for lane in 0..TILE {
+                from[lane] = if max[lane] == f32::NEG_INFINITY { 0.0 } else { max[lane] };
+                factor[lanes.start + lane] = exp(before[lane] - from[lane]);
+                sum[lane] *= factor[lanes.start + lane];
+            }
+            for key in keys {
+                let row = &mut scores[key * TILES + tile];
+                for lane in 0..TILE {
+                    row[lane] = exp(row[lane] - from[lane]);
+                    sum[lane] += row[lane];
+                }
             }
         }
     }
 
-    /// Turns `scores` into probabilities `p` and `dp` into `scale · slope · p · (dp − delta)`, the
-    /// gradient of `q·k`; both `[keys, BLOCK]`. `slope` is the derivative of the softcap, whose
-    /// inverse is 0 where there is none.
-    pub(super) fn differentiate(scores: &mut [f32], dp: &mut [f32], lse: &Lanes, delta: &Lanes, scale: f32, inverse_softcap: f32) {
-        let rows = scores.as_chunks_mut::<BLOCK>().0.iter_mut();
-        for (row, dp) in rows.zip(dp.as_chunks_mut::<BLOCK>().0) {
-            for lane in 0..BLOCK {
-                let p = exp(row[lane] - lse[lane]);
-                let t = row[lane] * inverse_softcap;
-                let ds = scale * (1.0 - t * t) * p * (dp[lane] - delta[lane]);
-                // A masked score is −∞, and its slope is not a number.
-                dp[lane] = if p == 0.0 { 0.0 } else { ds };
-                row[lane] = p;
+    /// Turns what is seen of `scores` into probabilities `p` and of `dp` into
+    /// `scale · slope · p · (dp − delta)`, the gradient of `q·k`; both `[keys, BLOCK]`. `slope` is the
+    /// derivative of the softcap, whose inverse is 0 where there is none.
+    pub(super) fn differentiate(scores: &mut [f32], dp: &mut [f32], seen: &Seen, lse: &Lanes, delta: &Lanes, scale: f32, inverse_softcap: f32) {
+        let (scores, dp) = (scores.as_chunks_mut::<TILE>().0, dp.as_chunks_mut::<TILE>().0);
+        let (lse, delta) = (lse.as_chunks::<TILE>().0, delta.as_chunks::<TILE>().0);
+        for (tile, keys) in seen.tiles() {
+            let (lse, delta) = (&lse[tile], &delta[tile]);
+            for key in keys {
+                let at = key * TILES + tile;
+                let (row, dp) = (&mut scores[at], &mut dp[at]);
+                for lane in 0..TILE {
+                    let p = exp(row[lane] - lse[lane]);
+                    let t = row[lane] * inverse_softcap;
+                    let ds = scale * (1.0 - t * t) * p * (dp[lane] - delta[lane]);
+                    // A masked score is −∞, and its slope is not a number.
+                    dp[lane] = if p == 0.0 { 0.0 } else { ds };
+                    row[lane] = p;
+                }
             }
         }
     }

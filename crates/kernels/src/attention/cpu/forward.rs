@@ -3,13 +3,8 @@
 use super::super::Forward;
 use super::Shared;
 use super::block::{BLOCK, Lanes, Layout, copy_rows, online_softmax, pack_queries, scale_row};
-use crate::{
-    KernelError,
-    cpu::{
-        matmul::{Left, Right, small_product},
-        scratch::Scratch,
-    },
-};
+use super::seen::Seen;
+use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
 use std::{cmp::Reverse, ops::Range};
 use tightrope_device::Cpu;
@@ -59,7 +54,6 @@ impl Pass<'_> {
         head: usize,
     ) -> Result<(), KernelError> {
         let (dim, width, kv_head) = (layout.head_dim, layout.width(), layout.kv_head(head));
-        let lanes = queries.len().next_multiple_of(16);
         let mut scratch = Scratch::take(self.cpu, BLOCK * (dim + 2 * width + BLOCK))?;
         let (q, rest) = scratch.split_at_mut(BLOCK * dim);
         let (values, rest) = rest.split_at_mut(BLOCK * width);
@@ -70,16 +64,13 @@ impl Pass<'_> {
         let mut factor = [0f32; BLOCK];
         for start in layout.key_blocks(&queries) {
             let keys = Layout::block(start, layout.keys());
-            let k = Left::Rows(
-                &self.k[layout.key_at(start, kv_head)..],
-                layout.kv_heads * dim,
-            );
+            let seen = Seen::new(layout, &queries, &keys);
+            let k = &self.k[layout.key_at(start, kv_head)..];
             let scores = &mut scores[..keys.len() * BLOCK];
-            let sizes = (keys.len(), lanes, dim);
-            small_product(sizes, k, q, layout.scale, false, (scores, BLOCK));
+            seen.pairs((k, layout.kv_heads * dim), (q, dim), layout.scale, scores);
             layout.cap(scores);
             layout.mask(scores, &queries, &keys);
-            online_softmax(scores, &mut max, &mut sum, &mut factor);
+            online_softmax(scores, &seen, &mut max, &mut sum, &mut factor);
             for (row, &factor) in sums
                 .chunks_exact_mut(width)
                 .zip(&factor)
@@ -90,16 +81,7 @@ impl Pass<'_> {
             copy_rows(values, width, self.v, dim, keys.clone(), |key| {
                 layout.key_at(key, kv_head)
             });
-            let p = Left::Columns(scores, BLOCK);
-            let sizes = (queries.len(), width, keys.len());
-            small_product(
-                sizes,
-                p,
-                Right::Rows(values, width),
-                1.0,
-                true,
-                (sums, width),
-            );
+            seen.over_keys(scores, values, width, sums);
         }
         for (lane, query) in queries.enumerate() {
             let row = layout.query_row(query, head);

@@ -4,11 +4,13 @@
 //! each lane, `q` is the side that is packed (once for a block of queries), and both uses of the
 //! probabilities read them as they stand. Blocks are counted from the start of the range, and every
 //! sum goes over blocks in ascending order: the bits of a range depend neither on its place nor on
-//! the number of threads, nor on how the work is divided.
+//! the number of threads, nor on how the work is divided. Of a pair of blocks only the tiles of 16 × 16 in
+//! which something is seen are computed: sequences are often shorter than a block.
 
 mod backward;
 mod block;
 mod forward;
+mod seen;
 
 use super::{Attention, Backward, Forward};
 use crate::{Checked, KernelError};

@@ -1,0 +1,117 @@
+//! Which tiles of a pair of blocks hold something that is seen, and products over these tiles alone.
+//!
+//! What is left out is exactly zero or never read, and the chains of the products keep their order:
+//! the results have the bits that they would have with every tile computed.
+
+use super::block::{BLOCK, Layout, TILE};
+use crate::cpu::matmul::{Left, Right, small_product};
+use std::ops::Range as Span;
+
+/// For each tile of queries the keys of the block that one of them sees, in whole tiles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    keys: [Span<usize>; BLOCK / TILE],
+    /// Queries and keys of the blocks.
+    sizes: (usize, usize),
+}
+
+impl Seen {
+    pub(super) fn new(layout: &Layout, queries: &Span<usize>, keys: &Span<usize>) -> Self {
+        let first = queries.start + layout.offset();
+        let span = |tile: usize| {
+            let query = tile * TILE;
+            if query >= queries.len() {
+                return 0..0;
+            }
+            let last = queries.len().min(query + TILE) - 1;
+            let from = (first + query + 1)
+                .saturating_sub(layout.window)
+                .max(keys.start);
+            let to = (first + last + 1).min(keys.end);
+            if from >= to {
+                return 0..0;
+            }
+            let (from, to) = (from - keys.start, to - keys.start);
+            from / TILE * TILE..to.next_multiple_of(TILE).min(keys.len())
+        };
+        Self {
+            keys: std::array::from_fn(span),
+            sizes: (queries.len(), keys.len()),
+        }
+    }
+
+    /// Tiles of queries that see something, with the keys that they see.
+    pub(super) fn tiles(&self) -> impl Iterator<Item = (usize, Span<usize>)> + '_ {
+        let tiles = self.keys.iter().cloned().enumerate();
+        tiles.filter(|(_, keys)| !keys.is_empty())
+    }
+
+    fn whole(&self) -> bool {
+        let tiles = self.sizes.0.div_ceil(TILE);
+        self.keys[..tiles]
+            .iter()
+            .all(|keys| *keys == (0..self.sizes.1))
+    }
+
+    /// `C[keys, BLOCK] = alpha · A[keys, k] · B[k, queries]`, `b` in panels.
+    pub(super) fn pairs(
+        &self,
+        (a, stride): (&[f32], usize),
+        (b, k): (&[f32], usize),
+        alpha: f32,
+        c: &mut [f32],
+    ) {
+        if self.whole() {
+            let sizes = (self.sizes.1, self.sizes.0.next_multiple_of(TILE), k);
+            let (a, b) = (Left::Rows(a, stride), Right::Panels(b));
+            return small_product(sizes, a, b, alpha, false, (c, BLOCK));
+        }
+        for (tile, keys) in self.tiles() {
+            let a = Left::Rows(&a[keys.start * stride..], stride);
+            let b = Right::Panels(&b[tile * TILE * k..]);
+            let c = &mut c[keys.start * BLOCK + tile * TILE..];
+            small_product((keys.len(), TILE, k), a, b, alpha, false, (c, BLOCK));
+        }
+    }
+
+    /// `C[queries, width] += Aᵀ · B`, with `a` `[keys, BLOCK]` and `b` `[keys, width]`.
+    pub(super) fn over_keys(&self, a: &[f32], b: &[f32], width: usize, c: &mut [f32]) {
+        let mut product = |query: usize, queries: usize, keys: Span<usize>| {
+            let left = Left::Columns(&a[keys.start * BLOCK + query..], BLOCK);
+            let right = Right::Rows(&b[keys.start * width..], width);
+            let c = &mut c[query * width..];
+            let sizes = (queries, width, keys.len());
+            small_product(sizes, left, right, 1.0, true, (c, width));
+        };
+        if self.whole() {
+            return product(0, self.sizes.0, 0..self.sizes.1);
+        }
+        for (tile, keys) in self.tiles() {
+            let query = tile * TILE;
+            product(query, TILE.min(self.sizes.0 - query), keys);
+        }
+    }
+
+    /// `C[keys, width] += A · B`, with `a` `[keys, BLOCK]` and `b` `[queries, width]`.
+    pub(super) fn over_queries(&self, a: &[f32], b: &[f32], width: usize, c: &mut [f32]) {
+        let mut product = |key: usize, keys: usize, queries: Span<usize>| {
+            let left = Left::Rows(&a[key * BLOCK + queries.start..], BLOCK);
+            let right = Right::Rows(&b[queries.start * width..], width);
+            let c = &mut c[key * width..];
+            let sizes = (keys, width, queries.len());
+            small_product(sizes, left, right, 1.0, true, (c, width));
+        };
+        if self.whole() {
+            return product(0, self.sizes.1, 0..self.sizes.0);
+        }
+        for key in (0..self.sizes.1).step_by(TILE) {
+            // Neighbours: both ends of what a tile sees grow with its queries.
+            let mut tiles = self.tiles().filter(|(_, keys)| keys.contains(&key));
+            if let Some((first, _)) = tiles.next() {
+                let last = tiles.last().map_or(first, |(tile, _)| tile);
+                let queries = first * TILE..self.sizes.0.min((last + 1) * TILE);
+                product(key, TILE.min(self.sizes.1 - key), queries);
+            }
+        }
+    }
+}
