@@ -7,11 +7,7 @@ use common::{Expected, batchings, cases, cpu, documents, options, step};
 use serde::Deserialize;
 use std::path::Path;
 use tightrope_device::{DType, Tensor};
-use tightrope_kernels::{
-    Check,
-    adamw::{AdamW, Update},
-    sum_of_squares::{Sum, SumOfSquares},
-};
+use tightrope_kernels::{Check, adamw::Update, sum_of_squares::Sum};
 use tightrope_model::{Backend, LoadOptions, Model};
 use tightrope_packing::Batch;
 use tightrope_testkit::relative_distance;

@@ -12,7 +12,7 @@ use crate::{
     Backend, KvCache, Loss, ModelConfig, ModelError, ParameterMut, Plan, activations::Activations,
     lora::AdapterConfig, parameter::Parameter, pass::Pass, weights::Weights,
 };
-use tightrope_device::{DType, Device, Tensor};
+use tightrope_device::{Device, Tensor};
 use tightrope_kernels::{Check, attention::Ranges, linear_cross_entropy};
 use tightrope_packing::Batch;
 use tightrope_rope::RotaryEmbedding;
