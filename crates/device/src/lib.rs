@@ -24,7 +24,7 @@ pub use tensor::Tensor;
 #[cfg(target_arch = "x86_64")]
 pub use vectorize::has_avx2_fma;
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 /// Memory and a place to compute. Cloning gives another handle of the same device.
 ///
@@ -77,4 +77,11 @@ pub trait Device: Clone + fmt::Debug + Send + Sync + 'static {
     fn peak_bytes(&self) -> Option<usize> {
         None
     }
+}
+
+/// The range of `bytes` bytes from `offset` on, if it lies inside `len` bytes.
+fn inside(offset: usize, bytes: usize, len: usize) -> Result<Range<usize>, DeviceError> {
+    let end = offset.checked_add(bytes).filter(|&end| end <= len);
+    end.map(|end| offset..end)
+        .ok_or(DeviceError::OutOfRange { offset, bytes, len })
 }

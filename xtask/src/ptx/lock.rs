@@ -1,8 +1,8 @@
 //! `ptx.lock`: which sources, headers, flags and compiler the committed PTX came from.
 
 use super::toolchain;
+use crate::digest::sha256;
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     fmt::Write,
@@ -107,7 +107,7 @@ impl Lock {
 
     /// What a source became.
     pub fn insert(&mut self, source: &Path, hash: String, texts: &[String; 2]) {
-        let [ptx, launches] = texts.each_ref().map(|text| hash_bytes(&[text.as_bytes()]));
+        let [ptx, launches] = texts.each_ref().map(|text| sha256(&[text.as_bytes()]));
         self.modules.insert(key(source), [hash, ptx, launches]);
     }
 }
@@ -123,17 +123,7 @@ pub fn hash_files(root: &Path, files: &[PathBuf]) -> Result<String> {
         .map(|path| fs::read(root.join(path)).with_context(|| path.display().to_string()))
         .collect::<Result<Vec<_>>>()?;
     let contents: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
-    Ok(hash_bytes(&contents))
-}
-
-fn hash_bytes(parts: &[&[u8]]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part);
-    }
-    hash.finalize()
-        .iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    Ok(sha256(&contents))
 }
 
 #[cfg(test)]

@@ -58,24 +58,21 @@ impl Toolchain {
         anyhow::bail!("no nvcc in {}", environment.display())
     }
 
-    /// A tool of the environment: `nvcc`, `ptxas`, `nvdisasm`.
-    pub fn tool(&self, name: &str) -> Command {
-        Command::new(self.bin.join(name))
+    fn nvcc(&self, root: &Path) -> Command {
+        let mut nvcc = Command::new(self.bin.join("nvcc"));
+        nvcc.current_dir(root).args(FLAGS).args(["-I", HEADERS]);
+        nvcc
     }
 
     /// PTX of a source file. Paths are relative to the root, so that no other path is in the result.
     pub fn compile(&self, root: &Path, source: &Path, ptx: &Path) -> Result<()> {
-        let mut nvcc = self.tool("nvcc");
-        nvcc.current_dir(root).args(FLAGS).args(["-I", HEADERS]);
-        run(nvcc.arg("-ptx").arg(source).arg("-o").arg(ptx))?;
+        run(self.nvcc(root).arg("-ptx").arg(source).arg("-o").arg(ptx))?;
         Ok(())
     }
 
     /// The source after the preprocessor.
     pub fn preprocess(&self, root: &Path, source: &Path) -> Result<String> {
-        let mut nvcc = self.tool("nvcc");
-        nvcc.current_dir(root).args(FLAGS).args(["-I", HEADERS]);
-        run(nvcc.arg("-E").arg(source))
+        run(self.nvcc(root).arg("-E").arg(source))
     }
 }
 

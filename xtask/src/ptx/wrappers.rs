@@ -159,7 +159,8 @@ pub fn check(kernels: &[Kernel], ptx: &str) -> Result<()> {
     Ok(())
 }
 
-/// Splits a symbol into operation and variant: element types, widths and sizes at its end.
+/// Splits a symbol into operation and variant: what follows the direction, or where there is none
+/// the element types, widths and sizes at its end.
 fn split(symbol: &str) -> (&str, &str) {
     let is_variant = |part: &str| {
         matches!(part, "bf16") || {
@@ -167,6 +168,14 @@ fn split(symbol: &str) -> (&str, &str) {
             part.len() == digits.len() + 1 && !digits.is_empty() && digits.parse::<u32>().is_ok()
         }
     };
+    for direction in ["_forward", "_backward"] {
+        if let Some((name, variant)) = symbol.split_once(direction)
+            && (variant.is_empty() || variant.starts_with('_'))
+        {
+            let operation = &symbol[..name.len() + direction.len()];
+            return (operation, variant.trim_start_matches('_'));
+        }
+    }
     let mut end = symbol.len();
     while let Some((rest, part)) = symbol[..end].rsplit_once('_') {
         if !is_variant(part) {
@@ -305,6 +314,12 @@ extern "C" __attribute__((global)) void scale_bf16_u32(
     fn symbols_split_into_operation_and_variant() {
         assert_eq!(split("rope_forward_bf16_u64"), ("rope_forward", "bf16_u64"));
         assert_eq!(split("a_forward_f32_d128"), ("a_forward", "f32_d128"));
+        assert_eq!(
+            split("glu_backward_gelu_erf_f16"),
+            ("glu_backward", "gelu_erf_f16")
+        );
+        assert_eq!(split("a_forward"), ("a_forward", ""));
+        assert_eq!(split("a_forwards_f32"), ("a_forwards", "f32"));
         assert_eq!(split("nf4_decode_f16"), ("nf4_decode", "f16"));
         assert_eq!(split("adamw"), ("adamw", ""));
     }

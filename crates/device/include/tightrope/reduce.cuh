@@ -12,14 +12,6 @@ __device__ __forceinline__ float warp_sum(float x) {
     return x;
 }
 
-// The maximum over a warp, in every lane.
-__device__ __forceinline__ float warp_max(float x) {
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2)
-        x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, distance));
-    return x;
-}
-
 // The sum over a block of WARPS warps, in every thread. `partial` has WARPS elements of shared
 // memory and may be used again after the next barrier.
 template <int WARPS> __device__ __forceinline__ float block_sum(float x, float* partial) {

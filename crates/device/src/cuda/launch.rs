@@ -69,17 +69,6 @@ impl<'a> Input<'a> {
     pub fn bytes(bytes: &'a CudaBytes) -> Self {
         Self(bytes.address(), PhantomData)
     }
-
-    /// The elements of a tensor, or a null pointer.
-    pub fn optional(tensor: Option<&'a Tensor<Cuda>>) -> Self {
-        tensor.map_or(Self::NONE, Self::of)
-    }
-
-    /// The same memory, `bytes` further on.
-    #[must_use]
-    pub const fn offset(self, bytes: u64) -> Self {
-        Self(self.0 + bytes, PhantomData)
-    }
 }
 
 /// What a kernel writes.
@@ -98,17 +87,6 @@ impl<'a> Output<'a> {
     /// Untyped memory.
     pub fn bytes(bytes: &'a mut CudaBytes) -> Self {
         Self(bytes.address(), PhantomData)
-    }
-
-    /// The elements of a tensor, or a null pointer.
-    pub fn optional(tensor: Option<&'a mut Tensor<Cuda>>) -> Self {
-        tensor.map_or(Self::NONE, Self::of)
-    }
-
-    /// The same memory, `bytes` further on.
-    #[must_use]
-    pub const fn offset(self, bytes: u64) -> Self {
-        Self(self.0 + bytes, PhantomData)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Memory of a GPU.
 
 use super::Cuda;
-use crate::{Device, DeviceError};
+use crate::{Device, DeviceError, inside};
 use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DevicePtr, sys};
 use std::sync::{
     Arc,
@@ -79,8 +79,8 @@ impl CudaBytes {
         offset: usize,
         bytes: usize,
     ) -> Result<Option<CudaView<'_, u8>>, DeviceError> {
-        let end = self.end(offset, bytes)?;
-        Ok((bytes > 0).then(|| self.slice.slice(offset..end)))
+        let range = inside(offset, bytes, self.len)?;
+        Ok((bytes > 0).then(|| self.slice.slice(range)))
     }
 
     /// As [`CudaBytes::range`].
@@ -89,17 +89,8 @@ impl CudaBytes {
         offset: usize,
         bytes: usize,
     ) -> Result<Option<CudaViewMut<'_, u8>>, DeviceError> {
-        let end = self.end(offset, bytes)?;
-        Ok((bytes > 0).then(|| self.slice.slice_mut(offset..end)))
-    }
-
-    /// The end of a range that lies inside.
-    fn end(&self, offset: usize, bytes: usize) -> Result<usize, DeviceError> {
-        let len = self.len;
-        offset
-            .checked_add(bytes)
-            .filter(|&end| end <= len)
-            .ok_or(DeviceError::OutOfRange { offset, bytes, len })
+        let range = inside(offset, bytes, self.len)?;
+        Ok((bytes > 0).then(|| self.slice.slice_mut(range)))
     }
 }
 

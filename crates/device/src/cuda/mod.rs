@@ -33,7 +33,6 @@ pub struct Cuda {
 struct Shared {
     name: String,
     ordinal: usize,
-    multiprocessors: u32,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     /// By the address of the PTX.
@@ -72,15 +71,11 @@ impl Cuda {
         }
         // SAFETY: there is one stream, and it orders everything that is done with its memory.
         unsafe { context.disable_event_tracking() };
-        let multiprocessors = context
-            .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
-            .map_err(failed)?;
         Ok(Self {
             forced: None,
             shared: Arc::new(Shared {
                 name: context.name().map_err(failed)?,
                 ordinal,
-                multiprocessors: multiprocessors.unsigned_abs(),
                 stream: context.new_stream().map_err(failed)?,
                 context,
                 modules: Mutex::default(),
@@ -95,26 +90,6 @@ impl Cuda {
     pub fn has_driver() -> bool {
         // SAFETY: opens the driver's library and closes it again; its initialisers are trusted.
         unsafe { sys::is_culib_present() }
-    }
-
-    /// Multiprocessors, for grids that fill the GPU exactly.
-    pub fn multiprocessors(&self) -> u32 {
-        self.shared.multiprocessors
-    }
-
-    /// Total and free memory in bytes.
-    pub fn memory(&self) -> Result<(usize, usize), DeviceError> {
-        let (free, total) = self
-            .shared
-            .context
-            .mem_get_info()
-            .map_err(|error| failed("memory information", &error))?;
-        Ok((total, free))
-    }
-
-    /// The stream that everything is issued to.
-    pub fn stream(&self) -> &Arc<CudaStream> {
-        &self.shared.stream
     }
 
     /// The width for offsets up to and including `largest` (strides included, in elements).

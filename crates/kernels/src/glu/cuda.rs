@@ -2,10 +2,7 @@
 
 use super::{
     Activation, Backward, Forward, Glu,
-    kernel::{
-        GegluErfBackward, GegluErfForward, GegluTanhBackward, GegluTanhForward, SwigluBackward,
-        SwigluForward,
-    },
+    kernel::{GluBackward, GluForward},
 };
 use crate::{Checked, KernelError};
 use tightrope_device::{
@@ -17,65 +14,54 @@ const THREADS: u32 = 256;
 /// Bytes of an operand for each thread.
 const VECTOR: usize = 16;
 
-fn launch(elements: usize, dtype: DType) -> Result<Launch, DeviceError> {
+impl Activation {
+    /// As kernel symbols carry it.
+    fn name(self) -> &'static str {
+        match self {
+            Activation::Silu => "silu",
+            Activation::GeluTanh => "gelu_tanh",
+            Activation::GeluErf => "gelu_erf",
+        }
+    }
+}
+
+/// Which kernel, and how many threads.
+fn plan(
+    cuda: &Cuda,
+    activation: Activation,
+    dtype: DType,
+    elements: usize,
+) -> Result<([&'static str; 3], Launch), DeviceError> {
+    let width = cuda.index_width(elements).suffix();
     let per_block = THREADS as usize * VECTOR / dtype.size();
-    Launch::linear(elements.div_ceil(per_block), THREADS)
+    let launch = Launch::linear(elements.div_ceil(per_block), THREADS)?;
+    Ok(([activation.name(), dtype.name(), width], launch))
 }
 
 impl Glu for Cuda {
     fn glu_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
         let args = args.into_inner();
-        let (dtype, elements) = (args.gate.dtype(), args.elements as u64);
-        let launch = launch(args.elements, dtype)?;
-        let variant = [dtype.name(), self.index_width(args.elements).suffix()];
-        let (gate, up, y) = (Input::of(args.gate), Input::of(args.up), Output::of(args.y));
-        macro_rules! issue {
-            ($kernel:ident) => {{
-                let kernel = $kernel {
-                    gate,
-                    up,
-                    y,
-                    elements,
-                };
-                // SAFETY: the check of the arguments proved that each has so many elements.
-                unsafe { kernel.launch(self, &variant, launch) }?
-            }};
-        }
-        match args.activation {
-            Activation::Silu => issue!(SwigluForward),
-            Activation::GeluTanh => issue!(GegluTanhForward),
-            Activation::GeluErf => issue!(GegluErfForward),
-        }
-        Ok(())
+        let (variant, launch) = plan(self, args.activation, args.gate.dtype(), args.elements)?;
+        let kernel = GluForward {
+            gate: Input::of(args.gate),
+            up: Input::of(args.up),
+            y: Output::of(args.y),
+            elements: args.elements as u64,
+        };
+        // SAFETY: the check of the arguments proved that each has so many elements.
+        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
     }
 
     fn glu_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
         let args = args.into_inner();
-        let (dtype, elements) = (args.gate.dtype(), args.elements as u64);
-        let launch = launch(args.elements, dtype)?;
-        let variant = [dtype.name(), self.index_width(args.elements).suffix()];
-        let (gate, up, dy) = (
-            Output::of(args.gate),
-            Output::of(args.up),
-            Output::of(args.dy),
-        );
-        macro_rules! issue {
-            ($kernel:ident) => {{
-                let kernel = $kernel {
-                    gate,
-                    up,
-                    dy,
-                    elements,
-                };
-                // SAFETY: as in the forward pass; the three are apart, being borrowed apart.
-                unsafe { kernel.launch(self, &variant, launch) }?
-            }};
-        }
-        match args.activation {
-            Activation::Silu => issue!(SwigluBackward),
-            Activation::GeluTanh => issue!(GegluTanhBackward),
-            Activation::GeluErf => issue!(GegluErfBackward),
-        }
-        Ok(())
+        let (variant, launch) = plan(self, args.activation, args.gate.dtype(), args.elements)?;
+        let kernel = GluBackward {
+            gate: Output::of(args.gate),
+            up: Output::of(args.up),
+            dy: Output::of(args.dy),
+            elements: args.elements as u64,
+        };
+        // SAFETY: as in the forward pass; the three are apart, being borrowed apart.
+        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
     }
 }

@@ -95,18 +95,17 @@ __device__ __forceinline__ void backward(T* gate, T* up, T* dy, Index elements) 
 
 // Grid: one thread for each 16 bytes of an operand. All operands: [elements].
 #define GLU(NAME, GATE, T, TYPE, INDEX, BITS)                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS) NAME##_forward_##TYPE##_##BITS(          \
+    extern "C" __global__ void __launch_bounds__(THREADS) glu_forward_##NAME##_##TYPE##_##BITS(    \
         const T* __restrict__ gate, const T* __restrict__ up, T* __restrict__ y,                   \
         uint64_t elements) {                                                                       \
         forward<GATE, T, INDEX>(gate, up, y, INDEX(elements));                                     \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS) NAME##_backward_##TYPE##_##BITS(         \
+    extern "C" __global__ void __launch_bounds__(THREADS) glu_backward_##NAME##_##TYPE##_##BITS(   \
         T* __restrict__ gate, T* __restrict__ up, T* __restrict__ dy, uint64_t elements) {         \
         backward<GATE, T, INDEX>(gate, up, dy, INDEX(elements));                                   \
     }
-#define SWIGLU(T, TYPE, INDEX, BITS) GLU(swiglu, Silu, T, TYPE, INDEX, BITS)
-#define GEGLU_TANH(T, TYPE, INDEX, BITS) GLU(geglu_tanh, GeluTanh, T, TYPE, INDEX, BITS)
-#define GEGLU_ERF(T, TYPE, INDEX, BITS) GLU(geglu_erf, GeluErf, T, TYPE, INDEX, BITS)
-FOR_FLOATS_AND_WIDTHS(SWIGLU)
-FOR_FLOATS_AND_WIDTHS(GEGLU_TANH)
-FOR_FLOATS_AND_WIDTHS(GEGLU_ERF)
+#define EVERY_GATE(T, TYPE, INDEX, BITS)                                                           \
+    GLU(silu, Silu, T, TYPE, INDEX, BITS)                                                          \
+    GLU(gelu_tanh, GeluTanh, T, TYPE, INDEX, BITS)                                                 \
+    GLU(gelu_erf, GeluErf, T, TYPE, INDEX, BITS)
+FOR_FLOATS_AND_WIDTHS(EVERY_GATE)

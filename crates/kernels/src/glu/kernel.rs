@@ -9,55 +9,55 @@ use tightrope_device::{
 pub const MODULE: Module = Module {
     ptx: include_str!("kernel.ptx"),
     kernels: &[
-        "swiglu_forward_f32_u32",
-        "swiglu_backward_f32_u32",
-        "swiglu_forward_f32_u64",
-        "swiglu_backward_f32_u64",
-        "swiglu_forward_bf16_u32",
-        "swiglu_backward_bf16_u32",
-        "swiglu_forward_bf16_u64",
-        "swiglu_backward_bf16_u64",
-        "swiglu_forward_f16_u32",
-        "swiglu_backward_f16_u32",
-        "swiglu_forward_f16_u64",
-        "swiglu_backward_f16_u64",
-        "geglu_tanh_forward_f32_u32",
-        "geglu_tanh_backward_f32_u32",
-        "geglu_tanh_forward_f32_u64",
-        "geglu_tanh_backward_f32_u64",
-        "geglu_tanh_forward_bf16_u32",
-        "geglu_tanh_backward_bf16_u32",
-        "geglu_tanh_forward_bf16_u64",
-        "geglu_tanh_backward_bf16_u64",
-        "geglu_tanh_forward_f16_u32",
-        "geglu_tanh_backward_f16_u32",
-        "geglu_tanh_forward_f16_u64",
-        "geglu_tanh_backward_f16_u64",
-        "geglu_erf_forward_f32_u32",
-        "geglu_erf_backward_f32_u32",
-        "geglu_erf_forward_f32_u64",
-        "geglu_erf_backward_f32_u64",
-        "geglu_erf_forward_bf16_u32",
-        "geglu_erf_backward_bf16_u32",
-        "geglu_erf_forward_bf16_u64",
-        "geglu_erf_backward_bf16_u64",
-        "geglu_erf_forward_f16_u32",
-        "geglu_erf_backward_f16_u32",
-        "geglu_erf_forward_f16_u64",
-        "geglu_erf_backward_f16_u64",
+        "glu_forward_silu_f32_u32",
+        "glu_backward_silu_f32_u32",
+        "glu_forward_gelu_tanh_f32_u32",
+        "glu_backward_gelu_tanh_f32_u32",
+        "glu_forward_gelu_erf_f32_u32",
+        "glu_backward_gelu_erf_f32_u32",
+        "glu_forward_silu_f32_u64",
+        "glu_backward_silu_f32_u64",
+        "glu_forward_gelu_tanh_f32_u64",
+        "glu_backward_gelu_tanh_f32_u64",
+        "glu_forward_gelu_erf_f32_u64",
+        "glu_backward_gelu_erf_f32_u64",
+        "glu_forward_silu_bf16_u32",
+        "glu_backward_silu_bf16_u32",
+        "glu_forward_gelu_tanh_bf16_u32",
+        "glu_backward_gelu_tanh_bf16_u32",
+        "glu_forward_gelu_erf_bf16_u32",
+        "glu_backward_gelu_erf_bf16_u32",
+        "glu_forward_silu_bf16_u64",
+        "glu_backward_silu_bf16_u64",
+        "glu_forward_gelu_tanh_bf16_u64",
+        "glu_backward_gelu_tanh_bf16_u64",
+        "glu_forward_gelu_erf_bf16_u64",
+        "glu_backward_gelu_erf_bf16_u64",
+        "glu_forward_silu_f16_u32",
+        "glu_backward_silu_f16_u32",
+        "glu_forward_gelu_tanh_f16_u32",
+        "glu_backward_gelu_tanh_f16_u32",
+        "glu_forward_gelu_erf_f16_u32",
+        "glu_backward_gelu_erf_f16_u32",
+        "glu_forward_silu_f16_u64",
+        "glu_backward_silu_f16_u64",
+        "glu_forward_gelu_tanh_f16_u64",
+        "glu_backward_gelu_tanh_f16_u64",
+        "glu_forward_gelu_erf_f16_u64",
+        "glu_backward_gelu_erf_f16_u64",
     ],
 };
 
-/// Parameters of `geglu_erf_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `glu_backward`. Variants: `silu_f32_u32`, `gelu_tanh_f32_u32`, `gelu_erf_f32_u32`, `silu_f32_u64`, `gelu_tanh_f32_u64`, `gelu_erf_f32_u64`, `silu_bf16_u32`, `gelu_tanh_bf16_u32`, `gelu_erf_bf16_u32`, `silu_bf16_u64`, `gelu_tanh_bf16_u64`, `gelu_erf_bf16_u64`, `silu_f16_u32`, `gelu_tanh_f16_u32`, `gelu_erf_f16_u32`, `silu_f16_u64`, `gelu_tanh_f16_u64`, `gelu_erf_f16_u64`.
 #[derive(Debug)]
-pub struct GegluErfBackward<'a> {
+pub struct GluBackward<'a> {
     pub gate: Output<'a>,
     pub up: Output<'a>,
     pub dy: Output<'a>,
     pub elements: u64,
 }
 
-impl GegluErfBackward<'_> {
+impl GluBackward<'_> {
     /// Issues the kernel.
     ///
     /// # Safety
@@ -76,20 +76,20 @@ impl GegluErfBackward<'_> {
             self.elements.into(),
         ];
         // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "geglu_erf_backward", variant, launch, parameters) }
+        unsafe { cuda.launch(&MODULE, "glu_backward", variant, launch, parameters) }
     }
 }
 
-/// Parameters of `geglu_erf_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `glu_forward`. Variants: `silu_f32_u32`, `gelu_tanh_f32_u32`, `gelu_erf_f32_u32`, `silu_f32_u64`, `gelu_tanh_f32_u64`, `gelu_erf_f32_u64`, `silu_bf16_u32`, `gelu_tanh_bf16_u32`, `gelu_erf_bf16_u32`, `silu_bf16_u64`, `gelu_tanh_bf16_u64`, `gelu_erf_bf16_u64`, `silu_f16_u32`, `gelu_tanh_f16_u32`, `gelu_erf_f16_u32`, `silu_f16_u64`, `gelu_tanh_f16_u64`, `gelu_erf_f16_u64`.
 #[derive(Debug)]
-pub struct GegluErfForward<'a> {
+pub struct GluForward<'a> {
     pub gate: Input<'a>,
     pub up: Input<'a>,
     pub y: Output<'a>,
     pub elements: u64,
 }
 
-impl GegluErfForward<'_> {
+impl GluForward<'_> {
     /// Issues the kernel.
     ///
     /// # Safety
@@ -108,134 +108,6 @@ impl GegluErfForward<'_> {
             self.elements.into(),
         ];
         // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "geglu_erf_forward", variant, launch, parameters) }
-    }
-}
-
-/// Parameters of `geglu_tanh_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
-#[derive(Debug)]
-pub struct GegluTanhBackward<'a> {
-    pub gate: Output<'a>,
-    pub up: Output<'a>,
-    pub dy: Output<'a>,
-    pub elements: u64,
-}
-
-impl GegluTanhBackward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
-            self.gate.into(),
-            self.up.into(),
-            self.dy.into(),
-            self.elements.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "geglu_tanh_backward", variant, launch, parameters) }
-    }
-}
-
-/// Parameters of `geglu_tanh_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
-#[derive(Debug)]
-pub struct GegluTanhForward<'a> {
-    pub gate: Input<'a>,
-    pub up: Input<'a>,
-    pub y: Output<'a>,
-    pub elements: u64,
-}
-
-impl GegluTanhForward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
-            self.gate.into(),
-            self.up.into(),
-            self.y.into(),
-            self.elements.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "geglu_tanh_forward", variant, launch, parameters) }
-    }
-}
-
-/// Parameters of `swiglu_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
-#[derive(Debug)]
-pub struct SwigluBackward<'a> {
-    pub gate: Output<'a>,
-    pub up: Output<'a>,
-    pub dy: Output<'a>,
-    pub elements: u64,
-}
-
-impl SwigluBackward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
-            self.gate.into(),
-            self.up.into(),
-            self.dy.into(),
-            self.elements.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "swiglu_backward", variant, launch, parameters) }
-    }
-}
-
-/// Parameters of `swiglu_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
-#[derive(Debug)]
-pub struct SwigluForward<'a> {
-    pub gate: Input<'a>,
-    pub up: Input<'a>,
-    pub y: Output<'a>,
-    pub elements: u64,
-}
-
-impl SwigluForward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
-            self.gate.into(),
-            self.up.into(),
-            self.y.into(),
-            self.elements.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "swiglu_forward", variant, launch, parameters) }
+        unsafe { cuda.launch(&MODULE, "glu_forward", variant, launch, parameters) }
     }
 }

@@ -93,61 +93,75 @@ __device__ __forceinline__ void backward(
 }
 
 // Grid: one group of `warps` warps for each row.
-// x, add, sum, y: [rows, dim]; weight: [dim]; rstd: [rows]. Without a residual `add` is null.
-#define FORWARD(T, TYPE, INDEX, BITS)                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_forward_##TYPE##_##BITS(        \
-        const T* __restrict__ x, const T* __restrict__ add, T* sum, const float* __restrict__ weight, \
-        float offset, float eps, T* __restrict__ y, float* __restrict__ rstd, uint64_t rows,       \
-        uint64_t dim, uint32_t warps) {                                                            \
-        const INDEX groups = THREADS / 32 / warps;                                                 \
-        const INDEX row = INDEX(blockIdx.x) * groups + threadIdx.x / (warps * 32);                 \
-        if (row >= INDEX(rows)) return;                                                            \
-        if (dim % WIDTH<T> == 0)                                                                   \
-            forward<T, INDEX, WIDTH<T>>(                                                           \
-                x, add, sum, weight, offset, eps, y, rstd, row, INDEX(dim), warps);                \
-        else                                                                                       \
-            forward<T, INDEX, 1>(                                                                  \
-                x, add, sum, weight, offset, eps, y, rstd, row, INDEX(dim), warps);                \
-    }
-FOR_FLOATS_AND_WIDTHS(FORWARD)
+template <typename T, typename Index>
+__device__ __forceinline__ void forward_rows(
+    const T* x, const T* add, T* sum, const float* weight, float offset, float eps, T* y,
+    float* rstd, Index rows, Index dim, uint32_t warps) {
+    const Index groups = THREADS / 32 / warps;
+    const Index row = Index(blockIdx.x) * groups + threadIdx.x / (warps * 32);
+    if (row >= rows) return;
+    if (dim % WIDTH<T> == 0)
+        forward<T, Index, WIDTH<T>>(
+            x, add, sum, weight, offset, eps, y, rstd, row, dim, warps);
+    else
+        forward<T, Index, 1>(x, add, sum, weight, offset, eps, y, rstd, row, dim, warps);
+}
 
 // Grid: one block for each run of `rows_per_block` rows. Shared memory, unless `partial` is null:
-// one copy of [dim] f32 for each group. dy, x, dx: [rows, dim]; partial: [blocks, dim], overwritten.
-#define BACKWARD(T, TYPE, INDEX, BITS)                                                             \
+// one copy of [dim] f32 for each group.
+template <typename T, typename Index>
+__device__ __forceinline__ void backward_rows(
+    const T* dy, const T* x, const float* rstd, const float* weight, float offset, T* dx,
+    uint32_t accumulate, float* partial, Index rows, Index dim, Index rows_per_block,
+    uint32_t warps) {
+    extern __shared__ float copies[];
+    const uint32_t groups = THREADS / 32 / warps;
+    const uint32_t group = threadIdx.x / (warps * 32);
+    if (partial) {
+        for (Index i = threadIdx.x; i < groups * dim; i += THREADS) copies[i] = 0.0f;
+        __syncthreads();
+    }
+    float* copy = partial ? copies + group * dim : nullptr;
+    const Index first = Index(blockIdx.x) * rows_per_block;
+    const Index end = min(first + rows_per_block, rows);
+    for (Index row = first + group; row < end; row += groups) {
+        if (dim % WIDTH<T> == 0)
+            backward<T, Index, WIDTH<T>>(
+                dy, x, rstd[row], weight, offset, dx, accumulate, copy, row, dim, warps);
+        else
+            backward<T, Index, 1>(
+                dy, x, rstd[row], weight, offset, dx, accumulate, copy, row, dim, warps);
+    }
+    if (partial) {
+        __syncthreads();
+        for (Index i = threadIdx.x; i < dim; i += THREADS) {
+            float total = 0.0f;
+            for (uint32_t from = 0; from < groups; ++from) total += copies[from * dim + i];
+            partial[Index(blockIdx.x) * dim + i] = total;
+        }
+    }
+}
+
+// x, add, sum, y, dy, dx: [rows, dim]; weight: [dim]; rstd: [rows]. Without a residual `add` is
+// null. partial: [blocks, dim], overwritten.
+#define RMS_NORM(T, TYPE, INDEX, BITS)                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_forward_##TYPE##_##BITS(        \
+        const T* __restrict__ x, const T* __restrict__ add, T* sum,                                \
+        const float* __restrict__ weight, float offset, float eps, T* __restrict__ y,              \
+        float* __restrict__ rstd, uint64_t rows, uint64_t dim, uint32_t warps) {                   \
+        forward_rows<T, INDEX>(                                                                    \
+            x, add, sum, weight, offset, eps, y, rstd, rows, dim, warps);                          \
+    }                                                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_backward_##TYPE##_##BITS(       \
         const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ rstd,         \
         const float* __restrict__ weight, float offset, T* __restrict__ dx, uint32_t accumulate,   \
         float* __restrict__ partial, uint64_t rows, uint64_t dim, uint64_t rows_per_block,         \
         uint32_t warps) {                                                                          \
-        extern __shared__ float copies[];                                                          \
-        const uint32_t groups = THREADS / 32 / warps;                                              \
-        const uint32_t group = threadIdx.x / (warps * 32);                                         \
-        const INDEX width = INDEX(dim);                                                            \
-        if (partial) {                                                                             \
-            for (INDEX i = threadIdx.x; i < groups * width; i += THREADS) copies[i] = 0.0f;        \
-            __syncthreads();                                                                       \
-        }                                                                                          \
-        float* copy = partial ? copies + group * width : nullptr;                                  \
-        const INDEX first = INDEX(blockIdx.x) * INDEX(rows_per_block);                             \
-        const INDEX end = min(first + INDEX(rows_per_block), INDEX(rows));                         \
-        for (INDEX row = first + group; row < end; row += groups) {                                \
-            if (dim % WIDTH<T> == 0)                                                               \
-                backward<T, INDEX, WIDTH<T>>(                                                      \
-                    dy, x, rstd[row], weight, offset, dx, accumulate, copy, row, width, warps);    \
-            else                                                                                   \
-                backward<T, INDEX, 1>(                                                             \
-                    dy, x, rstd[row], weight, offset, dx, accumulate, copy, row, width, warps);    \
-        }                                                                                          \
-        if (partial) {                                                                             \
-            __syncthreads();                                                                       \
-            for (INDEX i = threadIdx.x; i < width; i += THREADS) {                                 \
-                float total = 0.0f;                                                                \
-                for (uint32_t from = 0; from < groups; ++from) total += copies[from * width + i];  \
-                partial[INDEX(blockIdx.x) * width + i] = total;                                    \
-            }                                                                                      \
-        }                                                                                          \
+        backward_rows<T, INDEX>(                                                                   \
+            dy, x, rstd, weight, offset, dx, accumulate, partial, rows, dim, rows_per_block,       \
+            warps);                                                                                \
     }
-FOR_FLOATS_AND_WIDTHS(BACKWARD)
+FOR_FLOATS_AND_WIDTHS(RMS_NORM)
 
 // Adds the partial sums into dweight, in order. Grid: one thread for each feature.
 // partial: [blocks, dim]; dweight: [dim].

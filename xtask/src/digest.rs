@@ -1,0 +1,13 @@
+//! SHA-256 as people read it.
+
+use sha2::{Digest, Sha256};
+
+/// Of all parts, one after the other, in hexadecimal digits.
+pub fn sha256(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
