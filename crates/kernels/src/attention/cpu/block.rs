@@ -14,9 +14,6 @@ pub(super) const BLOCK: usize = 64;
 
 /// Queries, and keys, of a tile: what a block leaves out of the pairs that nobody sees.
 pub(super) const TILE: usize = 16;
-/// Tiles side by side in a block.
-const TILES: usize = BLOCK / TILE;
-
 /// One value per query of a block.
 pub(super) type Lanes = [f32; BLOCK];
 
@@ -167,9 +164,82 @@ pub(super) fn pack_queries<'a>(
     let (dim, count) = (layout.head_dim, queries.len());
     let rows = &from[layout.query_row(queries.start, head) * dim..];
     let matrix = Matrix::new(rows, layout.heads * dim);
-    let to = &mut to[..count.next_multiple_of(16) * dim];
-    pack::<16>(Operand::Rows(&matrix), 0, count, 0..dim, to);
+    let to = &mut to[..count.next_multiple_of(TILE) * dim];
+    pack::<TILE>(Operand::Rows(&matrix), 0, count, 0..dim, to);
     to
+}
+
+/// [`online_softmax`] of one group of `W` lanes, the widest that the caller can take.
+#[inline(always)]
+fn softmax_lanes<const W: usize>(
+    scores: &mut [f32],
+    group: usize,
+    keys: Span<usize>,
+    max: &mut Lanes,
+    sum: &mut Lanes,
+    factor: &mut Lanes,
+) {
+    let rows = scores.as_chunks_mut::<W>().0;
+    let row = |key: usize| key * (BLOCK / W) + group;
+    let max = &mut max.as_chunks_mut::<W>().0[group];
+    let sum = &mut sum.as_chunks_mut::<W>().0[group];
+    let factor = &mut factor.as_chunks_mut::<W>().0[group];
+    let before = *max;
+    for key in keys.clone() {
+        let scores = &rows[row(key)];
+        for lane in 0..W {
+            // The second choice keeps a NaN of `max`, the comparison a NaN of `scores`.
+            let larger = scores[lane] > max[lane] || scores[lane].is_nan();
+            max[lane] = if larger { scores[lane] } else { max[lane] };
+        }
+    }
+    // Where nothing has been seen yet: 0, because −∞ − −∞ is NaN.
+    let mut from = [0f32; W];
+    for lane in 0..W {
+        from[lane] = if max[lane] == f32::NEG_INFINITY {
+            0.0
+        } else {
+            max[lane]
+        };
+        factor[lane] = exp(before[lane] - from[lane]);
+        sum[lane] *= factor[lane];
+    }
+    for key in keys {
+        let scores = &mut rows[row(key)];
+        for lane in 0..W {
+            scores[lane] = exp(scores[lane] - from[lane]);
+            sum[lane] += scores[lane];
+        }
+    }
+}
+
+/// [`differentiate`] of one group of `W` lanes.
+#[inline(always)]
+fn differentiate_lanes<const W: usize>(
+    scores: &mut [f32],
+    dp: &mut [f32],
+    group: usize,
+    keys: Span<usize>,
+    (lse, delta): (&Lanes, &Lanes),
+    (scale, inverse_softcap): (f32, f32),
+) {
+    let (scores, dp) = (scores.as_chunks_mut::<W>().0, dp.as_chunks_mut::<W>().0);
+    let (lse, delta) = (
+        &lse.as_chunks::<W>().0[group],
+        &delta.as_chunks::<W>().0[group],
+    );
+    for key in keys {
+        let at = key * (BLOCK / W) + group;
+        let (row, dp) = (&mut scores[at], &mut dp[at]);
+        for lane in 0..W {
+            let p = exp(row[lane] - lse[lane]);
+            let t = row[lane] * inverse_softcap;
+            let ds = scale * (1.0 - t * t) * p * (dp[lane] - delta[lane]);
+            // A masked score is −∞, and its slope is not a number.
+            dp[lane] = if p == 0.0 { 0.0 } else { ds };
+            row[lane] = p;
+        }
+    }
 }
 
 vectorize! {
@@ -177,36 +247,13 @@ vectorize! {
     /// `exp(scores − max)`, where `max` is the largest score so far, updates `max` and `sum`, and
     /// sets `factor` to what earlier sums have to be multiplied by.
     pub(super) fn online_softmax(scores: &mut [f32], seen: &Seen, max: &mut Lanes, sum: &mut Lanes, factor: &mut Lanes) {
-        let scores = scores.as_chunks_mut::<TILE>().0;
+        if seen.everything() {
+            return softmax_lanes::<BLOCK>(scores, 0, 0..scores.len() / BLOCK, max, sum, factor);
+        }
         // What sees nothing here keeps its sums.
         *factor = [1.0; BLOCK];
         for (tile, keys) in seen.tiles() {
-            let lanes = tile * TILE..(tile + 1) * TILE;
-            let ([max], []) = max[lanes.clone()].as_chunks_mut::<TILE>() else { return };
-            let ([sum], []) = sum[lanes.clone()].as_chunks_mut::<TILE>() else { return };
-            let before = *max;
-            for key in keys.clone() {
-                let row = &scores[key * TILES + tile];
-                for lane in 0..TILE {
-                    // The second choice keeps a NaN of `max`, the comparison a NaN of `row`.
-                    let larger = row[lane] > max[lane] || row[lane].is_nan();
-                    max[lane] = if larger { row[lane] } else { max[lane] };
-                }
-            }
-            // Where nothing has been seen yet: 0, because −∞ − −∞ is NaN.
-            let mut from = [0f32; TILE];
-            for lane in 0..TILE {
-                from[lane] = if max[lane] == f32::NEG_INFINITY { 0.0 } else { max[lane] };
-                factor[lanes.start + lane] = exp(before[lane] - from[lane]);
-                sum[lane] *= factor[lanes.start + lane];
-            }
-            for key in keys {
-                let row = &mut scores[key * TILES + tile];
-                for lane in 0..TILE {
-                    row[lane] = exp(row[lane] - from[lane]);
-                    sum[lane] += row[lane];
-                }
-            }
+            softmax_lanes::<TILE>(scores, tile, keys, max, sum, factor);
         }
     }
 
@@ -214,22 +261,13 @@ vectorize! {
     /// `scale · slope · p · (dp − delta)`, the gradient of `q·k`; both `[keys, BLOCK]`. `slope` is the
     /// derivative of the softcap, whose inverse is 0 where there is none.
     pub(super) fn differentiate(scores: &mut [f32], dp: &mut [f32], seen: &Seen, lse: &Lanes, delta: &Lanes, scale: f32, inverse_softcap: f32) {
-        let (scores, dp) = (scores.as_chunks_mut::<TILE>().0, dp.as_chunks_mut::<TILE>().0);
-        let (lse, delta) = (lse.as_chunks::<TILE>().0, delta.as_chunks::<TILE>().0);
+        let scales = (scale, inverse_softcap);
+        if seen.everything() {
+            let keys = 0..scores.len() / BLOCK;
+            return differentiate_lanes::<BLOCK>(scores, dp, 0, keys, (lse, delta), scales);
+        }
         for (tile, keys) in seen.tiles() {
-            let (lse, delta) = (&lse[tile], &delta[tile]);
-            for key in keys {
-                let at = key * TILES + tile;
-                let (row, dp) = (&mut scores[at], &mut dp[at]);
-                for lane in 0..TILE {
-                    let p = exp(row[lane] - lse[lane]);
-                    let t = row[lane] * inverse_softcap;
-                    let ds = scale * (1.0 - t * t) * p * (dp[lane] - delta[lane]);
-                    // A masked score is −∞, and its slope is not a number.
-                    dp[lane] = if p == 0.0 { 0.0 } else { ds };
-                    row[lane] = p;
-                }
-            }
+            differentiate_lanes::<TILE>(scores, dp, tile, keys, (lse, delta), scales);
         }
     }
 

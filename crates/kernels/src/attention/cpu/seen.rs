@@ -46,6 +46,12 @@ impl Seen {
         tiles.filter(|(_, keys)| !keys.is_empty())
     }
 
+    /// Whether every lane of the block sees every key: then there is nothing to leave out.
+    pub(super) fn everything(&self) -> bool {
+        self.keys.iter().all(|keys| *keys == (0..self.sizes.1))
+    }
+
+    /// The same for the tiles that have queries.
     fn whole(&self) -> bool {
         let tiles = self.sizes.0.div_ceil(TILE);
         self.keys[..tiles]
