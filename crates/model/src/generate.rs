@@ -11,7 +11,7 @@ use tightrope_packing::{Segment, Segments};
 impl<D: Backend> Model<D> {
     /// A cache for texts of up to `capacity` tokens.
     pub fn cache(&self, capacity: usize) -> Result<KvCache<D>, ModelError> {
-        let precision = self.activations.workspace.normed.dtype();
+        let precision = self.precision();
         KvCache::new(
             &self.device,
             self.config.architecture(),

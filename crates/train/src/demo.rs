@@ -106,7 +106,7 @@ const MARK: &str = ".demonstration";
 
 /// Whether a demonstration may replace what is in `output`: nothing, or an earlier demonstration.
 fn replaceable(output: &Path) -> bool {
-    output.join(MARK).exists() || !output.join("checkpoints").exists()
+    output.join(MARK).exists() || !Output::checkpoints_in(output).exists()
 }
 
 /// Runs it in `output`, whose earlier demonstration is replaced unless the run is resumed. Any
@@ -154,8 +154,7 @@ pub fn run(
         model,
         observer,
     )?;
-    // Inside the pool, or each of the many small operations would be handed to another thread.
-    let report = device.install(|| trainer.run(stop, observer))?;
+    let report = trainer.run(stop, observer)?;
     let mut demonstration = Demonstration {
         padded_seconds: report.elapsed_s * report.padding.factor(),
         report,
@@ -164,12 +163,9 @@ pub fn run(
     };
     if demonstration.report.outcome == Outcome::Finished {
         let mut model = trainer.into_model();
-        device.install(|| {
-            let mut records = records.held_out.iter();
-            let longest = config.data.max_length;
-            records
-                .try_for_each(|record| demonstration.ask(&mut model, &tokenizer, record, longest))
-        })?;
+        for record in &records.held_out {
+            demonstration.ask(&mut model, &tokenizer, record, config.data.max_length)?;
+        }
         demonstration.scores.sort_by_key(|score| score.task);
         demonstration.examples.sort_by_key(|example| example.task);
     }

@@ -100,7 +100,8 @@ impl Output {
             .map(|(path, state)| (path.as_path(), state))
     }
 
-    fn checkpoints_in(output: &Path) -> PathBuf {
+    /// Where the checkpoints of a run in `output` are.
+    pub(crate) fn checkpoints_in(output: &Path) -> PathBuf {
         output.join("checkpoints")
     }
 }

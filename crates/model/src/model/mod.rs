@@ -12,7 +12,7 @@ use crate::{
     Backend, KvCache, Loss, ModelConfig, ModelError, ParameterMut, Plan, activations::Activations,
     lora::AdapterConfig, parameter::Parameter, pass::Pass, weights::Weights,
 };
-use tightrope_device::{Device, Tensor};
+use tightrope_device::{DType, Device, Tensor};
 use tightrope_kernels::{Check, attention::Ranges, linear_cross_entropy};
 use tightrope_packing::Batch;
 use tightrope_rope::RotaryEmbedding;
@@ -80,8 +80,7 @@ impl<D: Backend> Model<D> {
         self.run(batch)?;
         let architecture = self.config.architecture();
         let shape = [batch.len(), architecture.vocabulary];
-        let precision = self.activations.workspace.normed.dtype();
-        let mut y = Tensor::zeros(&self.device, precision, &shape)?;
+        let mut y = Tensor::zeros(&self.device, self.precision(), &shape)?;
         project(
             &self.device,
             architecture,
@@ -90,6 +89,11 @@ impl<D: Backend> Model<D> {
             &mut y,
             batch.len(),
         )
+    }
+
+    /// Type of activations.
+    pub(crate) fn precision(&self) -> DType {
+        self.activations.workspace.normed.dtype()
     }
 
     /// Sets all gradients to zero.
