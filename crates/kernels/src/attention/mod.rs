@@ -1,10 +1,15 @@
 //! Variable-length causal attention: block-diagonal over ranges, grouped queries, sliding window.
 
 mod cpu;
+mod cuda;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
-use crate::{Check, Checked, KernelError, check::at_least};
+use crate::{
+    Check, Checked, KernelError,
+    check::{activation, at_least},
+};
 use tightrope_device::{DType, Device, DeviceError, Tensor};
 
 /// One sequence: some of its queries and all keys that they may see.
@@ -24,22 +29,35 @@ pub struct Range {
     pub key_len: u32,
 }
 
+/// Rows of a tile of [`Ranges`].
+const TILE: u32 = 64;
+
 /// The ranges of a batch, on the host and on the device; made once per batch, read by every layer.
 #[derive(Debug)]
 pub struct Ranges<D: Device> {
     ranges: Vec<Range>,
     device: Tensor<D>,
+    query_tiles: Tensor<D>,
+    key_tiles: Tensor<D>,
 }
 
 impl<D: Device> Ranges<D> {
-    /// Copies the ranges to the device, u32 `[ranges, 4]`.
+    /// Copies the ranges to the device, u32 `[ranges, 4]`, and their tiles.
     pub fn new(device: &D, ranges: Vec<Range>) -> Result<Self, DeviceError> {
         let flat: Vec<u32> = ranges
             .iter()
             .flat_map(|r| [r.query_start, r.query_len, r.key_start, r.key_len])
             .collect();
-        let device = Tensor::from_slice(device, &[ranges.len(), 4], &flat)?;
-        Ok(Self { ranges, device })
+        // Queries see the keys before them, keys are seen by the queries after them.
+        let query_work =
+            |range: &Range, first| first + range.key_len.saturating_sub(range.query_len);
+        let key_work = |range: &Range, first| range.key_len - first;
+        Ok(Self {
+            query_tiles: tiles(device, &ranges, |range| range.query_len, query_work)?,
+            key_tiles: tiles(device, &ranges, |range| range.key_len, key_work)?,
+            device: Tensor::from_slice(device, &[ranges.len(), 4], &flat)?,
+            ranges,
+        })
     }
     /// The ranges on the host.
     pub fn as_slice(&self) -> &[Range] {
@@ -49,6 +67,35 @@ impl<D: Device> Ranges<D> {
     pub fn tensor(&self) -> &Tensor<D> {
         &self.device
     }
+    /// Tiles of 64 queries, u32 `[tiles, 2]`: the range, and the first query counted in it. Those
+    /// with most keys come first, so that the last to be computed are short.
+    pub fn query_tiles(&self) -> &Tensor<D> {
+        &self.query_tiles
+    }
+    /// Tiles of 64 keys, likewise.
+    pub fn key_tiles(&self) -> &Tensor<D> {
+        &self.key_tiles
+    }
+}
+
+fn tiles<D: Device>(
+    device: &D,
+    ranges: &[Range],
+    rows: impl Fn(&Range) -> u32,
+    work: impl Fn(&Range, u32) -> u32,
+) -> Result<Tensor<D>, DeviceError> {
+    let mut tiles: Vec<(u32, [u32; 2])> = (0..)
+        .zip(ranges)
+        .flat_map(|(index, range)| {
+            let work = &work;
+            (0..rows(range))
+                .step_by(TILE as usize)
+                .map(move |first| (work(range, first), [index, first]))
+        })
+        .collect();
+    tiles.sort_by_key(|&(work, _)| std::cmp::Reverse(work));
+    let flat: Vec<u32> = tiles.iter().flat_map(|&(_, tile)| tile).collect();
+    Tensor::from_slice(device, &[tiles.len(), 2], &flat)
 }
 
 /// What both directions need to know.
@@ -81,13 +128,13 @@ impl<D: Device> Copy for Config<'_, D> {}
 /// range, causality and the window allow; `g(h) = h · kv_heads / heads`.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
-    /// f32 `[queries, heads, head_dim]`.
+    /// `[queries, heads, head_dim]`.
     pub q: &'a Tensor<D>,
-    /// f32 `[keys, kv_heads, head_dim]`.
+    /// `[keys, kv_heads, head_dim]`.
     pub k: &'a Tensor<D>,
-    /// f32 `[keys, kv_heads, head_dim]`.
+    /// `[keys, kv_heads, head_dim]`.
     pub v: &'a Tensor<D>,
-    /// Overwritten in all ranges, f32 `[queries, heads, head_dim]`.
+    /// Overwritten in all ranges, `[queries, heads, head_dim]`.
     pub y: &'a mut Tensor<D>,
     /// Overwritten with the log of the softmax's denominator, f32 `[queries, heads]`.
     pub lse: &'a mut Tensor<D>,
@@ -98,31 +145,33 @@ pub struct Forward<'a, D: Device> {
 /// Gradients with respect to `q`, `k` and `v`; probabilities are computed again from `lse`.
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
-    /// f32 `[queries, heads, head_dim]`.
+    /// `[queries, heads, head_dim]`.
     pub dy: &'a Tensor<D>,
-    /// From the forward pass, f32 `[queries, heads, head_dim]`.
+    /// From the forward pass, `[queries, heads, head_dim]`.
     pub y: &'a Tensor<D>,
     /// From the forward pass, f32 `[queries, heads]`.
     pub lse: &'a Tensor<D>,
-    /// f32 `[queries, heads, head_dim]`.
+    /// `[queries, heads, head_dim]`.
     pub q: &'a Tensor<D>,
-    /// f32 `[keys, kv_heads, head_dim]`.
+    /// `[keys, kv_heads, head_dim]`.
     pub k: &'a Tensor<D>,
-    /// f32 `[keys, kv_heads, head_dim]`.
+    /// `[keys, kv_heads, head_dim]`.
     pub v: &'a Tensor<D>,
     /// Scratch for `Σ_d dy · y`, f32 `[queries, heads]`.
     pub delta: &'a mut Tensor<D>,
-    /// Overwritten in all ranges, f32 `[queries, heads, head_dim]`.
+    /// Overwritten in all ranges, `[queries, heads, head_dim]`.
     pub dq: &'a mut Tensor<D>,
-    /// Overwritten in all ranges, f32 `[keys, kv_heads, head_dim]`.
+    /// Overwritten in all ranges, `[keys, kv_heads, head_dim]`.
     pub dk: &'a mut Tensor<D>,
-    /// Overwritten in all ranges, f32 `[keys, kv_heads, head_dim]`.
+    /// Overwritten in all ranges, `[keys, kv_heads, head_dim]`.
     pub dv: &'a mut Tensor<D>,
     /// Who sees whom.
     pub config: Config<'a, D>,
 }
 
-/// Variable-length attention without tokens × tokens in memory (Dao et al., 2022). f32 accumulation.
+/// Variable-length attention without tokens × tokens in memory (Dao et al., 2022). f32 accumulation;
+/// activations are all f32, bf16 or f16 (f32 on the CPU). Probabilities are rounded to that type before
+/// they are multiplied on a GPU.
 ///
 /// The bits of a range depend on the range alone. Working memory on the CPU, per thread: forward
 /// about `64 · (3 · head_dim + 64)` f32; backward `2 · key_len · head_dim` more, for the sums of `dk`
@@ -190,10 +239,11 @@ impl<D: Device> Check for Forward<'_, D> {
         config.check()?;
         let queries = [config.queries(), config.heads, config.head_dim];
         let keys = [config.keys(), config.kv_heads, config.head_dim];
-        at_least("q", self.q, DType::F32, &queries)?;
-        at_least("k", self.k, DType::F32, &keys)?;
-        at_least("v", self.v, DType::F32, &keys)?;
-        at_least("y", self.y, DType::F32, &queries)?;
+        let dtype = activation("q", self.q)?;
+        at_least("q", self.q, dtype, &queries)?;
+        at_least("k", self.k, dtype, &keys)?;
+        at_least("v", self.v, dtype, &keys)?;
+        at_least("y", self.y, dtype, &queries)?;
         at_least("lse", self.lse, DType::F32, &queries[..2])
     }
 }
@@ -204,13 +254,14 @@ impl<D: Device> Check for Backward<'_, D> {
         config.check()?;
         let queries = [config.queries(), config.heads, config.head_dim];
         let keys = [config.keys(), config.kv_heads, config.head_dim];
+        let dtype = activation("dy", self.dy)?;
         for (operand, tensor) in [
             ("dy", self.dy),
             ("y", self.y),
             ("q", self.q),
             ("dq", &*self.dq),
         ] {
-            at_least(operand, tensor, DType::F32, &queries)?;
+            at_least(operand, tensor, dtype, &queries)?;
         }
         for (operand, tensor) in [
             ("k", self.k),
@@ -218,7 +269,7 @@ impl<D: Device> Check for Backward<'_, D> {
             ("dk", &*self.dk),
             ("dv", &*self.dv),
         ] {
-            at_least(operand, tensor, DType::F32, &keys)?;
+            at_least(operand, tensor, dtype, &keys)?;
         }
         at_least("lse", self.lse, DType::F32, &queries[..2])?;
         at_least("delta", self.delta, DType::F32, &queries[..2])
