@@ -2,38 +2,34 @@
 //! whether packing changes anything.
 
 use crate::{
-    Base, Config, Evaluation, Generation, Observer, Prepared, Prompt, Sampling, TrainError,
-    Verification, device, evaluate, generate, load_options, verify,
+    Base, Chosen, Config, Evaluation, Generation, Observer, Prepared, Prompt, Sampling, TrainError,
+    Verification, choose, device::on_device, evaluate, generate, load_options, verify,
 };
 use std::ops::ControlFlow;
 use tightrope_data::Tokenizer;
-use tightrope_device::{Cpu, DType};
-use tightrope_model::{LoadOptions, Model, Training};
+use tightrope_device::{Cpu, Cuda};
+use tightrope_model::{Backend, LoadOptions, Model, Training};
 use tightrope_packing::Sequence;
 
 /// Tokens that generation reads at a time.
 const PREFILL: usize = 512;
 
 /// The model of a configuration with its adapter added, for reading alone.
-fn load(
+fn load<D: Backend>(
+    device: &D,
     config: &Config,
     base: &Base,
     capacity: usize,
-    threads: usize,
-) -> Result<Model<Cpu>, TrainError> {
+) -> Result<Model<D>, TrainError> {
     let options = LoadOptions {
         training: Training::None,
         adapter: config.adapter.clone(),
         capacity,
         recompute: false,
-        precision: DType::F32,
+        precision: config.precision.dtype(),
         seed: config.seed,
     };
-    Ok(Model::load(
-        &device(config.device, threads)?,
-        base.source.path(),
-        &options,
-    )?)
+    Ok(Model::load(device, base.source.path(), &options)?)
 }
 
 /// Evaluates the configuration's model and adapter on the first `limit` sequences of its evaluation
@@ -44,6 +40,7 @@ pub fn evaluate_config(
     limit: usize,
     observer: &dyn Observer,
 ) -> Result<Evaluation, TrainError> {
+    let (chosen, config) = &choose(config, threads, observer)?;
     let base = Base::open(&config.model, observer)?;
     let data = match config.data.eval.is_empty() {
         false => Some(base.load(&config.data.eval, config, observer)?),
@@ -53,8 +50,10 @@ pub fn evaluate_config(
     let sequences = &sequences[..sequences.len().min(limit)];
     let longest = sequences.iter().map(Sequence::len).max().unwrap_or(1);
     let capacity = longest.max(usize::try_from(config.packing.capacity).unwrap_or(usize::MAX));
-    let mut model = load(config, &base, capacity, threads)?;
-    evaluate(&mut model, sequences, capacity)
+    on_device!(chosen, |device| {
+        let mut model = load(device, config, &base, capacity)?;
+        evaluate(&mut model, sequences, capacity)
+    })
 }
 
 /// Verifies the first `packs` packs of the configuration's model and training data.
@@ -64,18 +63,26 @@ pub fn verify_config(
     packs: usize,
     observer: &dyn Observer,
 ) -> Result<Verification, TrainError> {
+    let (chosen, config) = &choose(config, threads, observer)?;
     let base = Base::open(&config.model, observer)?;
     let (data, _) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &data, None, base.padding_token())?;
-    let device = device(config.device, threads)?;
     let options = load_options(config, prepared.capacity());
-    let mut model = Model::load(&device, base.source.path(), &options)?;
-    verify(&mut model, &data.sequences, prepared.batches(), packs)
+    on_device!(chosen, |device| {
+        let mut model = Model::load(device, base.source.path(), &options)?;
+        verify(&mut model, &data.sequences, prepared.batches(), packs)
+    })
+}
+
+/// A model on the device that was chosen.
+enum Loaded {
+    Cpu(Model<Cpu>),
+    Cuda(Model<Cuda>),
 }
 
 /// A model that answers.
 pub struct Answerer {
-    model: Model<Cpu>,
+    model: Loaded,
     tokenizer: Tokenizer,
     config: Config,
 }
@@ -87,12 +94,16 @@ impl Answerer {
         threads: usize,
         observer: &dyn Observer,
     ) -> Result<Self, TrainError> {
+        let (chosen, config) = choose(config, threads, observer)?;
         let base = Base::open(&config.model, observer)?;
-        let model = load(config, &base, PREFILL, threads)?;
+        let model = match &chosen {
+            Chosen::Cpu(cpu) => Loaded::Cpu(load(cpu, &config, &base, PREFILL)?),
+            Chosen::Cuda(cuda) => Loaded::Cuda(load(cuda, &config, &base, PREFILL)?),
+        };
         Ok(Self {
             model,
             tokenizer: base.tokenizer.ok_or(TrainError::NoTokenizer)?,
-            config: config.clone(),
+            config,
         })
     }
 
@@ -111,18 +122,17 @@ impl Answerer {
         let tokens = prompt.encode(&self.tokenizer, template.as_ref())?;
         let end_ids = self.tokenizer.end_ids();
         let mut stream = self.tokenizer.decode_stream();
-        generate(
-            &mut self.model,
-            &tokens,
-            max_tokens,
-            sampling,
-            end_ids,
-            |token| {
-                Ok(match stream.step(token)? {
-                    Some(text) => on_text(&text),
-                    None => ControlFlow::Continue(()),
-                })
-            },
-        )
+        let on_token = |token| {
+            Ok(match stream.step(token)? {
+                Some(text) => on_text(&text),
+                None => ControlFlow::Continue(()),
+            })
+        };
+        match &mut self.model {
+            Loaded::Cpu(model) => generate(model, &tokens, max_tokens, sampling, end_ids, on_token),
+            Loaded::Cuda(model) => {
+                generate(model, &tokens, max_tokens, sampling, end_ids, on_token)
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     Config, Observer, Outcome, Output, Prepared, Prompt, RunOptions, RunReport, Sampling, StopFlag,
-    TrainError, Trainer, device, files::at, generate, load_options,
+    TrainError, Trainer, files::at, generate, load_options,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -12,6 +12,7 @@ use tightrope_data::{
     Tokenizer,
     demo::{self, Record, Task},
 };
+use tightrope_device::Cpu;
 use tightrope_model::{Backend, Model, ModelConfig};
 
 /// How large the demonstration is. The default takes about a minute on two cores.
@@ -81,6 +82,8 @@ const VOCABULARY: usize = 768;
 /// The configuration of the demonstration, without what `settings` decides.
 const CONFIGURATION: &str = r#"
 model = "tightrope/demonstration"
+device = "cpu"
+precision = "f32"
 [data]
 train_on = "assistant"
 max_length = 256
@@ -131,7 +134,8 @@ pub fn run(
         ..*options
     };
     let mark = output.join(MARK);
-    let device = device(config.device, options.threads)?;
+    // Too small for a GPU to be faster.
+    let device = Cpu::new(options.threads)?;
     let output = Output::open(&config, &options, observer)?;
     fs::write(&mark, "").map_err(at(&mark))?;
     let records = demo::split(config.seed, settings.records, settings.questions);

@@ -112,12 +112,12 @@ pub enum TrainError {
         /// The folder.
         folder: PathBuf,
     },
-    /// A device that is not there.
-    #[error("device = \"{device}\": this program was built without it; use \"cpu\" or \"auto\"")]
-    NoDevice {
-        /// As the configuration names it.
-        device: &'static str,
-    },
+    /// A precision that the processor does not have.
+    #[error(
+        "precision = \"bf16\" needs a GPU: on the processor activations are f32; \
+         use precision = \"auto\" or \"f32\""
+    )]
+    Precision,
     /// A loss or gradient that is infinite or not a number. The weights were not updated.
     #[error(
         "step {step}: {what} is not finite, nothing was updated; caused by {}; {}",

@@ -9,13 +9,13 @@ use std::{
     fs::{self, File},
     path::Path,
 };
-use tightrope_device::DType;
-use tightrope_model::{Backend, LoadOptions, Model, Training};
+use tightrope_device::{Cpu, DType};
+use tightrope_model::{LoadOptions, Model, Training};
 
 /// Writes `model` with `adapter` added to `folder`, with the tokenizer's files. The folder must not
-/// exist, or be empty; it appears whole or not at all.
-pub fn merge<D: Backend>(
-    device: &D,
+/// exist, or be empty; it appears whole or not at all. Computes in f32 on the processor.
+pub fn merge(
+    threads: usize,
     model: &str,
     adapter: Option<&Path>,
     folder: &Path,
@@ -36,7 +36,7 @@ pub fn merge<D: Backend>(
         precision: DType::F32,
         seed: 0,
     };
-    let model = Model::load(device, base.source.path(), &options)?;
+    let model = Model::load(&Cpu::new(threads)?, base.source.path(), &options)?;
     let parent = files::folder_of(folder);
     fs::create_dir_all(parent).map_err(at(parent))?;
     let temporary = tempfile::Builder::new().prefix(".tmp-").tempdir_in(parent);

@@ -3,22 +3,14 @@
 use crate::{
     Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, TrainError, Trainer,
     batches::hold_out,
-    config::{DeviceChoice, LoraSection, TargetModules},
+    choose,
+    config::{LoraSection, TargetModules},
+    device::on_device,
     source::{self, Hub, Source},
 };
 use std::path::{Path, PathBuf};
 use tightrope_data::{Dataset, GgufTokenizer, Tokenizer};
-use tightrope_device::{Cpu, DType};
-use tightrope_model::{GgufTokenizerData, LoadOptions, LoraConfig, Model, Training};
-
-/// The device of a configuration.
-pub fn device(choice: DeviceChoice, threads: usize) -> Result<Cpu, TrainError> {
-    match choice {
-        // The processor is all that there is to choose from.
-        DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Cpu::new(threads)?),
-        DeviceChoice::Cuda => Err(TrainError::NoDevice { device: "cuda" }),
-    }
-}
+use tightrope_model::{Backend, GgufTokenizerData, LoadOptions, LoraConfig, Model, Training};
 
 /// A model found on this machine, with its tokenizer if it has one.
 pub struct Base {
@@ -110,7 +102,7 @@ pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
         adapter: config.adapter.clone(),
         capacity,
         recompute: config.run.recompute,
-        precision: DType::F32,
+        precision: config.precision.dtype(),
         seed: config.seed,
     }
 }
@@ -137,13 +129,25 @@ pub fn train(
     stop: &StopFlag,
     observer: &dyn Observer,
 ) -> Result<RunReport, TrainError> {
-    let device = device(config.device, options.threads)?;
+    let (chosen, config) = choose(config, options.threads, observer)?;
+    on_device!(chosen, |device| train_on(
+        &device, &config, options, stop, observer
+    ))
+}
+
+fn train_on<D: Backend>(
+    device: &D,
+    config: &Config,
+    options: &RunOptions,
+    stop: &StopFlag,
+    observer: &dyn Observer,
+) -> Result<RunReport, TrainError> {
     let output = Output::open(config, options, observer)?;
     let base = Base::open(&config.model, observer)?;
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
     let load = load_options(config, prepared.capacity());
-    let model = Model::load(&device, base.source.path(), &load)?;
+    let model = Model::load(device, base.source.path(), &load)?;
     let tokenizer = base.tokenizer.as_ref();
     Trainer::new(
         config, options, output, prepared, tokenizer, model, observer,

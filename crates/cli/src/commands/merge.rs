@@ -30,9 +30,9 @@ pub struct Args {
 pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let config = args.subject.resolve(Vec::new())?;
     let folder = args.to.unwrap_or_else(|| config.output.join("merged"));
-    let device = tightrope_train::device(config.device, terminal.threads())?;
+    let threads = terminal.threads();
     let adapter = config.adapter.as_deref();
-    tightrope_train::merge(&device, &config.model, adapter, &folder, &Bars::default())?;
+    tightrope_train::merge(threads, &config.model, adapter, &folder, &Bars::default())?;
     match terminal.json() {
         true => terminal.json_line(&json!({ "folder": folder }))?,
         false => terminal.line(format!("wrote {}", folder.display()))?,

@@ -136,7 +136,9 @@ pub const KEYS: &[Key] = &[
     key("", "output", Kind::Path, None, Free,
         "Folder for checkpoints and metrics; absent: runs/<name of the configuration file>."),
     key("", "device", Choice(&["auto", "cpu", "cuda"]), Some("\"auto\""), Fixed,
-        "Where to compute."),
+        "Where to compute; auto: on an NVIDIA GPU if there is one, else on the processor."),
+    key("", "precision", Choice(&["auto", "f32", "bf16"]), Some("\"auto\""), Fixed,
+        "Type of activations; auto: bf16 on a GPU, f32 on the processor, which has nothing else."),
     key("", "seed", Integer(0), Some("42"), Fixed,
         "Decides everything random: order of the data, fresh adapters, dropout."),
 

@@ -31,6 +31,7 @@ pub struct Config {
     pub adapter: Option<PathBuf>,
     pub output: PathBuf,
     pub device: DeviceChoice,
+    pub precision: PrecisionChoice,
     pub seed: u64,
     pub data: DataSection,
     pub packing: PackingSection,
@@ -50,6 +51,16 @@ pub enum DeviceChoice {
     Auto,
     Cpu,
     Cuda,
+}
+
+/// The type of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum PrecisionChoice {
+    Auto,
+    F32,
+    Bf16,
 }
 
 /// `[data]`

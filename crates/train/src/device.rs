@@ -1,0 +1,68 @@
+//! The device and the precision of a run.
+
+use crate::{
+    Config, Observer, TrainError,
+    config::{DeviceChoice, PrecisionChoice},
+};
+use tightrope_device::{Cpu, Cuda, DType};
+
+/// A device that was chosen.
+#[derive(Clone, Debug)]
+pub enum Chosen {
+    /// The processor.
+    Cpu(Cpu),
+    /// An NVIDIA GPU.
+    Cuda(Cuda),
+}
+
+/// Evaluates an expression with the device that was chosen, whichever type it has.
+macro_rules! on_device {
+    ($chosen:expr, |$device:ident| $body:expr) => {
+        match $chosen {
+            $crate::device::Chosen::Cpu($device) => $body,
+            $crate::device::Chosen::Cuda($device) => $body,
+        }
+    };
+}
+pub(crate) use on_device;
+
+/// The device of a configuration, and the configuration with device and precision as they are.
+///
+/// `device = "auto"` takes a GPU if there is one that can be used, and says so if there is one that
+/// cannot. `precision = "auto"` is bf16 on a GPU and f32 on the processor.
+pub fn choose(
+    config: &Config,
+    threads: usize,
+    observer: &dyn Observer,
+) -> Result<(Chosen, Config), TrainError> {
+    let chosen = match config.device {
+        DeviceChoice::Cpu => Chosen::Cpu(Cpu::new(threads)?),
+        DeviceChoice::Cuda => Chosen::Cuda(Cuda::new(0)?),
+        DeviceChoice::Auto if !Cuda::has_driver() => Chosen::Cpu(Cpu::new(threads)?),
+        DeviceChoice::Auto => match Cuda::new(0) {
+            Ok(cuda) => Chosen::Cuda(cuda),
+            Err(error) => {
+                observer.notice(&format!("{error}; computing on the processor"));
+                Chosen::Cpu(Cpu::new(threads)?)
+            }
+        },
+    };
+    let mut config = config.clone();
+    (config.device, config.precision) = match (&chosen, config.precision) {
+        (Chosen::Cpu(_), PrecisionChoice::Bf16) => return Err(TrainError::Precision),
+        (Chosen::Cpu(_), _) => (DeviceChoice::Cpu, PrecisionChoice::F32),
+        (Chosen::Cuda(_), PrecisionChoice::Auto) => (DeviceChoice::Cuda, PrecisionChoice::Bf16),
+        (Chosen::Cuda(_), precision) => (DeviceChoice::Cuda, precision),
+    };
+    Ok((chosen, config))
+}
+
+impl PrecisionChoice {
+    /// The type of activations; f32 unless it says otherwise.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            PrecisionChoice::Bf16 => DType::BF16,
+            PrecisionChoice::Auto | PrecisionChoice::F32 => DType::F32,
+        }
+    }
+}
