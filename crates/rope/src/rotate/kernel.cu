@@ -1,7 +1,9 @@
 // The rotation of Q and K, in place, forward and backward (the sign of the sine).
 //
 // A thread turns the same N pairs of up to 4 heads of a token, so that cosines and sines come once
-// for all of them. It moves 16 bytes at a time if the shape allows, else one element.
+// for all of them. It moves 16 bytes at a time if the shape allows, else one element: always N from
+// the first half of what rotates and N from the second, whether they are pairs with each other
+// (halves) or among themselves (interleaved), so that a warp's accesses leave no gaps.
 //
 // Bytes at least, for `n` rotating elements of q and k of `s` bytes: `2ns`, plus 8 for each pair of
 // a token. Arithmetic in f32 with the roundings of the CPU.
@@ -22,6 +24,21 @@ template <typename Index> struct Shape {
     Index groups;
 };
 
+// A thread's angles of a token: N neighbours, or half of them N / 2 pairs from either half.
+template <int N, bool EITHER, typename Index>
+__device__ __forceinline__ Floats<N> load_angles(const float* table, Index first, Index pairs) {
+    if constexpr (EITHER) {
+        const auto low = Floats<N / 2>::load(table + first / 2);
+        const auto high = Floats<N / 2>::load(table + (pairs + first) / 2);
+        Floats<N> angles;
+#pragma unroll
+        for (int i = 0; i < N; ++i) angles[i] = i < N / 2 ? low[i] : high[i - N / 2];
+        return angles;
+    } else {
+        return Floats<N>::load(table + first);
+    }
+}
+
 template <typename T, typename Index, int N, bool INTERLEAVED>
 __device__ __forceinline__ void rotate(
     T* q, T* k, const float* cos, const float* sin, float sign, const Shape<Index>& shape) {
@@ -30,8 +47,10 @@ __device__ __forceinline__ void rotate(
     const Index token = item / chunks / shape.groups;
     if (token >= shape.tokens) return;
     const Index first = item % chunks * N;
-    const auto c = Floats<N>::load(cos + (token * shape.pairs + first));
-    auto s = Floats<N>::load(sin + (token * shape.pairs + first));
+    constexpr bool EITHER = INTERLEAVED && N > 1;
+    constexpr bool NEIGHBOURS = INTERLEAVED && N == 1;
+    const auto c = load_angles<N, EITHER>(cos + token * shape.pairs, first, shape.pairs);
+    auto s = load_angles<N, EITHER>(sin + token * shape.pairs, first, shape.pairs);
 #pragma unroll
     for (int i = 0; i < N; ++i) s[i] *= sign;
     const Index heads = shape.q_heads + shape.k_heads;
@@ -39,8 +58,8 @@ __device__ __forceinline__ void rotate(
         const bool is_query = head < shape.q_heads;
         const Index row = token * (is_query ? shape.q_stride : shape.k_stride);
         const Index start = row + (is_query ? head : head - shape.q_heads) * shape.head_dim;
-        T* const low = (is_query ? q : k) + (start + (INTERLEAVED ? 2 * first : first));
-        T* const high = low + (INTERLEAVED ? N : shape.pairs);
+        T* const low = (is_query ? q : k) + (start + (NEIGHBOURS ? 2 * first : first));
+        T* const high = low + (NEIGHBOURS ? 1 : shape.pairs);
         Vector<T, N> part[2] = {Vector<T, N>::load(low), Vector<T, N>::load(high)};
 #pragma unroll
         for (int i = 0; i < N; ++i) {
