@@ -1,12 +1,12 @@
 //! Attention on NVIDIA GPUs.
 
 use super::{
-    Attention, Backward, Config, Forward, TILE,
+    Attention, Backward, Config, Forward, TILE, Tiles,
     kernel::{AttentionForward, AttentionKeysBackward, AttentionQueriesBackward},
 };
 use crate::{Checked, KernelError};
 use tightrope_device::{
-    Cuda, DType, DeviceError, Tensor,
+    Cuda, DType, DeviceError,
     cuda::{Input, Launch, Output},
 };
 
@@ -98,12 +98,12 @@ impl Sizes {
 
     fn launch(
         self,
-        tiles: &Tensor<Cuda>,
+        tiles: &Tiles<Cuda>,
         heads: usize,
         parts: u32,
         shared_bytes: usize,
     ) -> Result<Launch, DeviceError> {
-        let launch = Launch::linear(tiles.shape()[0], 32 * self.warps() as u32)?;
+        let launch = Launch::linear(tiles.len(), 32 * self.warps() as u32)?;
         let heads = u32::try_from(heads).unwrap_or(u32::MAX);
         Ok(Launch {
             grid: [launch.grid[0], heads, parts],
@@ -131,7 +131,7 @@ impl Attention for Cuda {
             y: Output::of(args.y),
             lse: Output::of(args.lse),
             ranges: Input::of(config.ranges.tensor()),
-            tiles: Input::of(tiles),
+            tiles: Input::of(tiles.tensor()),
             heads: config.heads as u32,
             kv_heads: config.kv_heads as u32,
             head_dim: config.head_dim as u32,
@@ -166,7 +166,7 @@ impl Attention for Cuda {
             delta: Output::of(args.delta),
             dq: Output::of(args.dq),
             ranges: Input::of(config.ranges.tensor()),
-            tiles: Input::of(tiles),
+            tiles: Input::of(tiles.tensor()),
             heads,
             kv_heads,
             head_dim,
@@ -188,7 +188,7 @@ impl Attention for Cuda {
             dk: Output::of(args.dk),
             dv: Output::of(args.dv),
             ranges: Input::of(config.ranges.tensor()),
-            tiles: Input::of(tiles),
+            tiles: Input::of(tiles.tensor()),
             heads,
             kv_heads,
             head_dim,

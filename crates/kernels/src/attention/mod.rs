@@ -10,6 +10,8 @@ use crate::{
     Check, Checked, KernelError,
     check::{activation, at_least},
 };
+use bytemuck::{Pod, Zeroable};
+use std::cmp::Reverse;
 use tightrope_device::{DType, Device, DeviceError, Tensor};
 
 /// One sequence: some of its queries and all keys that they may see.
@@ -17,7 +19,8 @@ use tightrope_device::{DType, Device, DeviceError, Tensor};
 /// The last query stands at the last key: query `i` of `query_len` sees keys
 /// `0..=i + key_len − query_len` of its range. In training both ranges are the same; in generation
 /// the keys are the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct Range {
     /// First row in `q`.
     pub query_start: u32,
@@ -32,70 +35,119 @@ pub struct Range {
 /// Rows of a tile of [`Ranges`].
 const TILE: u32 = 64;
 
-/// The ranges of a batch, on the host and on the device; made once per batch, read by every layer.
+/// The ranges of a batch, on the host and on the device; set once per batch, read by every layer.
+/// Memory grows to the largest batch and stays.
 #[derive(Debug)]
 pub struct Ranges<D: Device> {
     ranges: Vec<Range>,
     device: Tensor<D>,
-    query_tiles: Tensor<D>,
-    key_tiles: Tensor<D>,
+    query_tiles: Tiles<D>,
+    key_tiles: Tiles<D>,
+}
+
+/// Pieces of up to 64 rows of the ranges, in the order in which a GPU takes them.
+#[derive(Debug)]
+pub struct Tiles<D: Device> {
+    tiles: Vec<[u32; 2]>,
+    device: Tensor<D>,
 }
 
 impl<D: Device> Ranges<D> {
-    /// Copies the ranges to the device, u32 `[ranges, 4]`, and their tiles.
-    pub fn new(device: &D, ranges: Vec<Range>) -> Result<Self, DeviceError> {
-        let flat: Vec<u32> = ranges
-            .iter()
-            .flat_map(|r| [r.query_start, r.query_len, r.key_start, r.key_len])
-            .collect();
-        // Queries see the keys before them, keys are seen by the queries after them.
-        let query_work =
-            |range: &Range, first| first + range.key_len.saturating_sub(range.query_len);
-        let key_work = |range: &Range, first| range.key_len - first;
+    /// No ranges.
+    pub fn empty(device: &D) -> Result<Self, DeviceError> {
+        let none = || Tensor::zeros(device, DType::U32, &[0]);
+        let tiles = || -> Result<_, DeviceError> {
+            Ok(Tiles {
+                tiles: Vec::new(),
+                device: none()?,
+            })
+        };
         Ok(Self {
-            query_tiles: tiles(device, &ranges, |range| range.query_len, query_work)?,
-            key_tiles: tiles(device, &ranges, |range| range.key_len, key_work)?,
-            device: Tensor::from_slice(device, &[ranges.len(), 4], &flat)?,
-            ranges,
+            ranges: Vec::new(),
+            device: none()?,
+            query_tiles: tiles()?,
+            key_tiles: tiles()?,
         })
     }
+
+    /// Replaces the ranges, and copies them and their tiles to the device.
+    pub fn set(&mut self, ranges: impl IntoIterator<Item = Range>) -> Result<(), DeviceError> {
+        self.ranges.clear();
+        self.ranges.extend(ranges);
+        write(&mut self.device, bytemuck::cast_slice(&self.ranges))?;
+        // Queries see the keys before them, keys are seen by the queries after them.
+        let (queries, keys) = (&mut self.query_tiles, &mut self.key_tiles);
+        queries.set(
+            &self.ranges,
+            |range| range.query_len,
+            |range, first| first.saturating_add(range.key_len.saturating_sub(range.query_len)),
+        )?;
+        keys.set(
+            &self.ranges,
+            |range| range.key_len,
+            |range, first| range.key_len - first,
+        )
+    }
+
     /// The ranges on the host.
     pub fn as_slice(&self) -> &[Range] {
         &self.ranges
     }
-    /// The ranges on the device, u32 `[ranges, 4]`.
+    /// The ranges on the device, u32 `[ranges, 4]` or longer.
     pub fn tensor(&self) -> &Tensor<D> {
         &self.device
     }
-    /// Tiles of 64 queries, u32 `[tiles, 2]`: the range, and the first query counted in it. Those
-    /// with most keys come first, so that the last to be computed are short.
-    pub fn query_tiles(&self) -> &Tensor<D> {
+    /// Tiles of the queries.
+    pub fn query_tiles(&self) -> &Tiles<D> {
         &self.query_tiles
     }
-    /// Tiles of 64 keys, likewise.
-    pub fn key_tiles(&self) -> &Tensor<D> {
+    /// Tiles of the keys.
+    pub fn key_tiles(&self) -> &Tiles<D> {
         &self.key_tiles
     }
 }
 
-fn tiles<D: Device>(
-    device: &D,
-    ranges: &[Range],
-    rows: impl Fn(&Range) -> u32,
-    work: impl Fn(&Range, u32) -> u32,
-) -> Result<Tensor<D>, DeviceError> {
-    let mut tiles: Vec<(u32, [u32; 2])> = (0..)
-        .zip(ranges)
-        .flat_map(|(index, range)| {
-            let work = &work;
-            (0..rows(range))
-                .step_by(TILE as usize)
-                .map(move |first| (work(range, first), [index, first]))
-        })
-        .collect();
-    tiles.sort_by_key(|&(work, _)| std::cmp::Reverse(work));
-    let flat: Vec<u32> = tiles.iter().flat_map(|&(_, tile)| tile).collect();
-    Tensor::from_slice(device, &[tiles.len(), 2], &flat)
+impl<D: Device> Tiles<D> {
+    /// Those with most `work` come first, so that the last to be computed are short.
+    fn set(
+        &mut self,
+        ranges: &[Range],
+        rows: impl Fn(&Range) -> u32,
+        work: impl Fn(&Range, u32) -> u32,
+    ) -> Result<(), DeviceError> {
+        self.tiles.clear();
+        for (index, range) in (0..).zip(ranges) {
+            let firsts = (0..rows(range)).step_by(TILE as usize);
+            self.tiles.extend(firsts.map(|first| [index, first]));
+        }
+        self.tiles.sort_unstable_by_key(|&[index, first]| {
+            let work = work(&ranges[index as usize], first);
+            (Reverse(work), index, first)
+        });
+        write(&mut self.device, bytemuck::cast_slice(&self.tiles))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.tiles.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tiles.is_empty()
+    }
+    /// On the device, u32 `[len, 2]` or longer: the range, and the first row counted in it.
+    pub fn tensor(&self) -> &Tensor<D> {
+        &self.device
+    }
+}
+
+/// Writes `numbers` to a tensor that is replaced if it is too short.
+fn write<D: Device>(tensor: &mut Tensor<D>, numbers: &[u32]) -> Result<(), DeviceError> {
+    if tensor.len() < numbers.len() {
+        let shape = [numbers.len().next_power_of_two()];
+        *tensor = Tensor::zeros(tensor.device(), DType::U32, &shape)?;
+    }
+    tensor.write(numbers)
 }
 
 /// What both directions need to know.

@@ -26,6 +26,13 @@ struct Case {
 type Results = [Vec<f32>; 5];
 const NAMES: [&str; 5] = ["y", "lse", "dq", "dk", "dv"];
 
+/// Ranges on a device.
+fn on<D: Device>(device: &D, ranges: &[Range]) -> Ranges<D> {
+    let mut on_device = Ranges::empty(device).unwrap();
+    on_device.set(ranges.iter().copied()).unwrap();
+    on_device
+}
+
 /// Ranges of `(queries, keys)` one after the other.
 fn ranges(lengths: &[(u32, u32)]) -> Vec<Range> {
     let (mut query_start, mut key_start) = (0, 0);
@@ -85,7 +92,7 @@ impl Case {
         let of = |dtype, values: &[f32]| tensor(device, dtype, &[values.len()], values);
         let nan = |len: usize| of(self.dtype, &vec![f32::NAN; len]);
         let nan_f32 = |len: usize| of(DType::F32, &vec![f32::NAN; len]);
-        let ranges = Ranges::new(device, self.ranges.clone()).unwrap();
+        let ranges = on(device, &self.ranges);
         let config = Config {
             ranges: &ranges,
             heads: self.heads,
@@ -374,7 +381,7 @@ fn check_large<D: Attention>(device: &D, dtype: DType) {
 fn arguments_that_do_not_fit_are_refused() {
     let cpu = Cpu::new(1).unwrap();
     let zeros = |dtype, len: usize| Tensor::zeros(&cpu, dtype, &[len]).unwrap();
-    let ranges = Ranges::new(&cpu, ranges(&[(2, 3), (1, 1)])).unwrap();
+    let ranges = on(&cpu, &ranges(&[(2, 3), (1, 1)]));
     let config = Config {
         ranges: &ranges,
         heads: 4,
@@ -434,7 +441,7 @@ fn arguments_that_do_not_fit_are_refused() {
 fn heads_without_a_kernel_are_refused() {
     let case = Case::new(&[(2, 2)], (1, 1, 257));
     let q = tensor(cuda(), DType::F32, &[case.q.len()], &case.q);
-    let ranges = Ranges::new(cuda(), case.ranges.clone()).unwrap();
+    let ranges = on(cuda(), &case.ranges);
     let (mut y, mut lse) = (
         tensor(cuda(), DType::F32, &[case.q.len()], &case.q),
         tensor(cuda(), DType::F32, &[2], &[0.0; 2]),
@@ -457,4 +464,21 @@ fn heads_without_a_kernel_are_refused() {
     };
     let error = cuda().attention_forward(forward.checked().unwrap());
     assert!(error.unwrap_err().to_string().contains("257"));
+}
+
+#[test]
+fn tiles_cover_every_row_once_and_long_ones_come_first() {
+    let cpu = Cpu::new(1).unwrap();
+    let mut ranges = on(&cpu, &ranges(&[(200, 200); 3]));
+    ranges
+        .set(self::ranges(&[(3, 130), (0, 5), (129, 129)]))
+        .unwrap();
+    assert_eq!(
+        ranges.query_tiles().tiles,
+        [[2, 128], [0, 0], [2, 64], [2, 0]]
+    );
+    let keys = [[0, 0], [2, 0], [0, 64], [2, 64], [1, 0], [0, 128], [2, 128]];
+    assert_eq!(ranges.key_tiles().tiles, keys);
+    let stored = ranges.key_tiles().tensor().to_vec::<u32>().unwrap();
+    assert_eq!(stored[..14], *keys.as_flattened());
 }
