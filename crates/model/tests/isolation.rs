@@ -8,7 +8,7 @@ use std::path::Path;
 use tightrope_device::{Cpu, DType};
 use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, TargetModules, Training};
 use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
-use tightrope_testkit::relative_distance;
+use tightrope_testkit::{cuda, relative_distance};
 
 fn load(case: &Path, options: &LoadOptions, threads: usize) -> Model<Cpu> {
     Model::load(&cpu(threads), case, options).unwrap()
@@ -128,6 +128,12 @@ fn check_perturbation<D: Backend>(device: &D, precision: DType) {
 #[test]
 fn changing_a_sequence_leaves_the_others_bitwise_alone() {
     check_perturbation(&cpu(2), DType::F32);
+}
+
+#[test]
+fn changing_a_sequence_leaves_the_others_bitwise_alone_on_cuda() {
+    check_perturbation(cuda(), DType::F32);
+    check_perturbation(cuda(), DType::BF16);
 }
 
 #[test]
