@@ -94,7 +94,7 @@ impl<D: Backend> Model<D> {
     }
 
     /// Type of activations.
-    pub(crate) fn precision(&self) -> DType {
+    pub fn precision(&self) -> DType {
         self.activations.workspace.normed.dtype()
     }
 
