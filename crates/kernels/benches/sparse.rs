@@ -179,8 +179,10 @@ fn parameters(criterion: &mut Criterion) {
         });
         group.bench_function(format!("sum_of_squares, {}", cpu.threads()), |b| {
             b.iter(|| {
-                cpu.sum_of_squares(Sum { x: &gradient }.checked().unwrap())
-                    .unwrap()
+                let args = Sum {
+                    tensors: &[&gradient],
+                };
+                cpu.sum_of_squares(args.checked().unwrap()).unwrap()
             });
         });
     }

@@ -154,12 +154,12 @@ fn update<D: Backend>(
 ) -> f64 {
     let device = model.device().clone();
     let mut parameters = model.parameters();
-    let squares = parameters.iter().map(|p| {
-        device
-            .sum_of_squares(Sum { x: p.gradient }.checked().unwrap())
-            .unwrap()
-    });
-    let norm = squares.sum::<f64>().sqrt();
+    let gradients: Vec<_> = parameters.iter().map(|p| &*p.gradient).collect();
+    let args = Sum {
+        tensors: &gradients,
+    };
+    let squares = device.sum_of_squares(args.checked().unwrap()).unwrap();
+    let norm = squares.sqrt();
     for (parameter, (m, v)) in parameters.iter_mut().zip(moments) {
         let update = Update {
             weight: parameter.weight,

@@ -115,15 +115,13 @@ impl<D: Backend> Optimizer<D> {
     }
 }
 
-/// `√(Σ g²)` over all gradients; not finite exactly if one of them is not.
+/// `√(Σ g²)` over all gradients; not finite exactly if one of them is not. Waits for the device, once.
 pub fn gradient_norm<D: Backend>(model: &mut Model<D>) -> Result<f64, TrainError> {
     let device = model.device().clone();
-    let mut sum = 0.0;
-    for parameter in model.parameters() {
-        let args = sum_of_squares::Sum {
-            x: parameter.gradient,
-        };
-        sum += device.sum_of_squares(args.checked()?)?;
-    }
-    Ok(sum.sqrt())
+    let parameters = model.parameters();
+    let gradients: Vec<_> = parameters.iter().map(|p| &*p.gradient).collect();
+    let args = sum_of_squares::Sum {
+        tensors: &gradients,
+    };
+    Ok(device.sum_of_squares(args.checked()?)?.sqrt())
 }
