@@ -7,7 +7,11 @@ use common::{Expected, batchings, cases, cpu, documents, options, step};
 use serde::Deserialize;
 use std::path::Path;
 use tightrope_device::{DType, Tensor};
-use tightrope_kernels::{Check, adamw::Update, sum_of_squares::Sum};
+use tightrope_kernels::{
+    Check,
+    adamw::{self, Update},
+    sum_of_squares::Sum,
+};
 use tightrope_model::{Backend, LoadOptions, Model};
 use tightrope_packing::Batch;
 use tightrope_testkit::relative_distance;
@@ -166,13 +170,15 @@ fn update<D: Backend>(
             gradient: parameter.gradient,
             m,
             v,
-            learning_rate: h.learning_rate,
-            beta1: h.beta1,
-            beta2: h.beta2,
-            eps: h.eps,
-            weight_decay: if parameter.decay { h.weight_decay } else { 0.0 },
-            step,
-            gradient_scale: (h.max_grad_norm / (norm + 1e-6)).min(1.0),
+            hyperparameters: adamw::Hyperparameters {
+                learning_rate: h.learning_rate,
+                beta1: h.beta1,
+                beta2: h.beta2,
+                eps: h.eps,
+                weight_decay: if parameter.decay { h.weight_decay } else { 0.0 },
+                step,
+                gradient_scale: (h.max_grad_norm / (norm + 1e-6)).min(1.0),
+            },
         };
         device.adamw_update(update.checked().unwrap()).unwrap();
     }

@@ -79,17 +79,19 @@ impl<D: Backend> Optimizer<D> {
                 gradient: parameter.gradient,
                 m: &mut moments.m,
                 v: &mut moments.v,
-                learning_rate: learning_rate * ratio,
-                beta1: self.settings.beta1,
-                beta2: self.settings.beta2,
-                eps: self.settings.eps,
-                weight_decay: if parameter.decay {
-                    self.settings.weight_decay
-                } else {
-                    0.0
+                hyperparameters: adamw::Hyperparameters {
+                    learning_rate: learning_rate * ratio,
+                    beta1: self.settings.beta1,
+                    beta2: self.settings.beta2,
+                    eps: self.settings.eps,
+                    weight_decay: if parameter.decay {
+                        self.settings.weight_decay
+                    } else {
+                        0.0
+                    },
+                    step,
+                    gradient_scale,
                 },
-                step,
-                gradient_scale,
             };
             device.adamw_update(update.checked()?)?;
         }
