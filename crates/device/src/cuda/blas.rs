@@ -1,0 +1,577 @@
+//! Matrix products through cuBLASLt, which is found at run time.
+
+use super::{Cuda, CudaBytes, failed};
+use crate::{DType, Device, DeviceError, Tensor, inside};
+use cudarc::cublaslt::{
+    result::{self, CublasError},
+    sys::{
+        self, cublasLtEpilogue_t, cublasLtMatmulAlgo_t,
+        cublasLtMatmulDescAttributes_t as Attribute,
+        cublasLtMatmulPreferenceAttributes_t as Preferred, cudaDataType_t,
+    },
+};
+use std::{collections::HashMap, ffi::c_void, ptr, sync::PoisonError};
+
+/// The size that the varying dimension is taken to have when an algorithm is chosen.
+const TYPICAL: usize = 4096;
+/// Working memory that an algorithm may use. Fixed, because the choice depends on it.
+const WORKSPACE: usize = 32 << 20;
+
+/// A matrix in memory: rows of consecutive elements, `row` elements from one to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    memory: &'a CudaBytes,
+    dtype: DType,
+    first: usize,
+    row: usize,
+    is_transposed: bool,
+}
+
+impl<'a> Matrix<'a> {
+    /// The elements of a tensor, from the first on.
+    pub fn of(tensor: &'a Tensor<Cuda>, row: usize) -> Self {
+        Self::bytes(tensor.buffer(), tensor.dtype(), row)
+    }
+
+    /// Untyped memory, from its start on.
+    pub fn bytes(memory: &'a CudaBytes, dtype: DType, row: usize) -> Self {
+        Self {
+            memory,
+            dtype,
+            first: 0,
+            row,
+            is_transposed: false,
+        }
+    }
+
+    /// Its transpose.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self {
+            is_transposed: !self.is_transposed,
+            ..self
+        }
+    }
+
+    /// The matrix that starts at this row of the memory.
+    #[must_use]
+    pub fn from_row(self, row: usize) -> Self {
+        Self {
+            first: row.saturating_mul(self.row),
+            ..self
+        }
+    }
+}
+
+/// A matrix that is written, as [`Matrix`].
+#[derive(Debug)]
+pub struct MatrixMut<'a> {
+    memory: &'a mut CudaBytes,
+    dtype: DType,
+    first: usize,
+    row: usize,
+}
+
+impl<'a> MatrixMut<'a> {
+    /// The elements of a tensor, from the first on.
+    pub fn of(tensor: &'a mut Tensor<Cuda>, row: usize) -> Self {
+        let dtype = tensor.dtype();
+        Self::bytes(tensor.buffer_mut(), dtype, row)
+    }
+
+    /// Untyped memory, from its start on.
+    pub fn bytes(memory: &'a mut CudaBytes, dtype: DType, row: usize) -> Self {
+        Self {
+            memory,
+            dtype,
+            first: 0,
+            row,
+        }
+    }
+
+    /// The matrix that starts at this row of the memory.
+    #[must_use]
+    pub fn from_row(self, row: usize) -> Self {
+        Self {
+            first: row.saturating_mul(self.row),
+            ..self
+        }
+    }
+}
+
+/// The dimension of a product that differs from call to call: the tokens. It should not be the
+/// contiguous one of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Varying {
+    /// `m`, the rows of `a` and `c`.
+    Rows,
+    /// `k`, which is summed over.
+    Inner,
+}
+
+/// `c[m,n] = alpha · a[m,k] · b[k,n] + bias[n]`, or `c += …`. All matrices are row-major.
+///
+/// `a` and `b` are both f32, bf16 or f16; `c` is of their type or f32. Products and sums in f32
+/// (never TF32), rounded once when `c` is written.
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// `[m, k]`.
+    pub a: Matrix<'a>,
+    /// `[k, n]`.
+    pub b: Matrix<'a>,
+    /// Overwritten or added into, `[m, n]`; memory between its rows is left alone.
+    pub c: MatrixMut<'a>,
+    /// Added to every row, `[n]` of the type of `c`.
+    pub bias: Option<&'a CudaBytes>,
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// Terms of each sum.
+    pub k: usize,
+    /// Of the product.
+    pub alpha: f32,
+    /// Whether `c` is added into or overwritten (then its contents do not matter, not even NaN).
+    pub accumulate: bool,
+    /// What the choice of the algorithm must not depend on.
+    pub varying: Varying,
+}
+
+/// What decides which algorithm is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Problem {
+    sizes: [usize; 3],
+    rows: [usize; 3],
+    is_transposed: [bool; 2],
+    types: [DType; 2],
+    /// In bytes.
+    alignment: [u32; 3],
+    has_bias: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Algorithm {
+    algorithm: cublasLtMatmulAlgo_t,
+    workspace: usize,
+}
+
+/// A handle of the library, and the algorithms chosen so far.
+pub(super) struct Blas {
+    handle: sys::cublasLtHandle_t,
+    algorithms: HashMap<Problem, Algorithm>,
+}
+
+// SAFETY: the handle may be used from any thread.
+unsafe impl Send for Blas {}
+
+impl Blas {
+    fn new() -> Result<Self, DeviceError> {
+        let error = |reason| DeviceError::Cuda {
+            what: "cuBLASLt".into(),
+            reason,
+        };
+        // Asked before any call, because the bindings panic when there is no library.
+        if !Cuda::has_blas() {
+            return Err(error(
+                "no libcublasLt was found; is CUDA's cuBLAS on the library path?".into(),
+            ));
+        }
+        Ok(Self {
+            handle: result::create_handle().map_err(|code| error(code.to_string()))?,
+            algorithms: HashMap::new(),
+        })
+    }
+
+    fn algorithm(&mut self, problem: Problem) -> Result<Algorithm, CublasError> {
+        if let Some(known) = self.algorithms.get(&problem) {
+            return Ok(*known);
+        }
+        let call = Call::new(problem, None)?;
+        let preference = Preference::new(problem)?;
+        let [a, b, c] = call.layouts();
+        // SAFETY: the handle and every descriptor are alive.
+        let chosen = unsafe {
+            result::get_matmul_algo_heuristic(
+                self.handle,
+                call.description.0,
+                b,
+                a,
+                c,
+                c,
+                preference.0,
+            )
+        }?;
+        let algorithm = Algorithm {
+            algorithm: chosen.algo,
+            workspace: chosen.workspaceSize,
+        };
+        self.algorithms.insert(problem, algorithm);
+        Ok(algorithm)
+    }
+}
+
+impl Drop for Blas {
+    fn drop(&mut self) {
+        // SAFETY: created by `new`, and used by nobody any more. An error leaves nothing to do.
+        let _ = unsafe { result::destroy_handle(self.handle) };
+    }
+}
+
+impl Cuda {
+    /// Whether cuBLASLt is there, which [`Cuda::matmul`] needs.
+    pub fn has_blas() -> bool {
+        // SAFETY: opens the library and closes it again; its initialisers are trusted.
+        unsafe { sys::is_culib_present() }
+    }
+
+    /// Issues a matrix product. Errors if a matrix reaches beyond its memory, if the types do not
+    /// fit, if there is no cuBLASLt, or as it says.
+    ///
+    /// The algorithm is cuBLASLt's first choice for the types, layouts and sizes, asked for once,
+    /// with the varying dimension taken as 4096 and a fixed amount of working memory. Where a sum
+    /// is split, its parts are added in f32 in a fixed order. So on one GPU with one version of
+    /// the library
+    /// - the same product has the same bits, whatever else the GPU does;
+    /// - with [`Varying::Rows`], the algorithm does not depend on the number of rows. The bits of a
+    ///   row of `c` then depend on nothing but that row of `a`, as far as the library's kernels
+    ///   compute each row alike; it does not promise that they do. Should it refuse that algorithm
+    ///   for the true sizes, it chooses for these, and the bits depend on `m`.
+    pub fn matmul(&self, product: Product<'_>) -> Result<(), DeviceError> {
+        product.check()?;
+        let Product { m, n, k, ref c, .. } = product;
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
+        if k == 0 {
+            return self.without_terms(product);
+        }
+        let what = format!("matrix product [{m}, {k}] · [{k}, {n}] into {}", c.dtype);
+        let error = |code: CublasError| DeviceError::Cuda {
+            what: what.clone(),
+            reason: code.to_string(),
+        };
+        let context = &self.shared.context;
+        context
+            .bind_to_thread()
+            .map_err(|code| failed(&what, &code))?;
+        let blas = &self.shared.blas;
+        let mut blas = blas.lock().unwrap_or_else(PoisonError::into_inner);
+        let blas = match &mut *blas {
+            Some(blas) => blas,
+            missing => missing.insert(Blas::new()?),
+        };
+        let exact = product.problem();
+        let typical = Problem {
+            sizes: match product.varying {
+                // Elsewhere the length of rows, and with it their alignment, varies too.
+                Varying::Rows if !product.a.is_transposed => [TYPICAL, n, k],
+                Varying::Inner if product.a.is_transposed && !product.b.is_transposed => {
+                    [m, n, TYPICAL]
+                }
+                _ => exact.sizes,
+            },
+            ..exact
+        };
+        let call = Call::new(exact, product.bias).map_err(error)?;
+        let mut issue = |problem| {
+            let algorithm = blas.algorithm(problem).map_err(error)?;
+            let scratch = self.scratch("matrix_product", algorithm.workspace)?;
+            let mut workspace = scratch.hold();
+            let workspace = workspace.bytes().map_or(0, |memory| memory.address());
+            // SAFETY: the check proved that every matrix lies in its memory.
+            let status = unsafe { call.issue(self, blas.handle, &product, algorithm, workspace) };
+            Ok::<_, DeviceError>(status)
+        };
+        let refused = CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED);
+        match issue(typical)? {
+            Err(code) if code == refused && typical != exact => issue(exact)?,
+            status => status,
+        }
+        .map_err(error)
+    }
+
+    /// A product whose sums are empty.
+    fn without_terms(&self, product: Product<'_>) -> Result<(), DeviceError> {
+        if product.bias.is_some() {
+            return Err(DeviceError::NoKernel {
+                operation: "matmul",
+                variant: "a bias without a product".into(),
+            });
+        }
+        if product.accumulate {
+            return Ok(());
+        }
+        let MatrixMut {
+            memory,
+            dtype,
+            first,
+            row,
+        } = product.c;
+        let size = dtype.size();
+        for i in 0..product.m {
+            self.zero(memory, (first + i * row) * size, product.n * size)?;
+        }
+        Ok(())
+    }
+}
+
+impl Product<'_> {
+    fn check(&self) -> Result<(), DeviceError> {
+        let (a, b, c) = (&self.a, &self.b, &self.c);
+        let of_type = |expected, got| match expected == got {
+            true => Ok(()),
+            false => Err(DeviceError::WrongDType { expected, got }),
+        };
+        if !a.dtype.is_float() {
+            of_type(DType::F32, a.dtype)?;
+        }
+        of_type(a.dtype, b.dtype)?;
+        if c.dtype != DType::F32 {
+            of_type(a.dtype, c.dtype)?;
+        }
+        let stored = |is_transposed, rows, columns| match is_transposed {
+            true => (columns, rows),
+            false => (rows, columns),
+        };
+        let (m, n, k) = (self.m, self.n, self.k);
+        fits(
+            a.memory,
+            a.dtype,
+            a.first,
+            a.row,
+            stored(a.is_transposed, m, k),
+        )?;
+        fits(
+            b.memory,
+            b.dtype,
+            b.first,
+            b.row,
+            stored(b.is_transposed, k, n),
+        )?;
+        fits(c.memory, c.dtype, c.first, c.row, (m, n))?;
+        match self.bias {
+            Some(bias) => fits(bias, c.dtype, 0, n, (1, n)),
+            None => Ok(()),
+        }
+    }
+
+    fn problem(&self) -> Problem {
+        let (a, b, c) = (&self.a, &self.b, &self.c);
+        // As far as it is of use: 256 bytes are what an allocation has.
+        let alignment = |first: usize, dtype: DType| {
+            let bytes = first * dtype.size();
+            1 << bytes.trailing_zeros().min(8)
+        };
+        Problem {
+            sizes: [self.m, self.n, self.k],
+            rows: [a.row, b.row, c.row],
+            is_transposed: [a.is_transposed, b.is_transposed],
+            types: [a.dtype, c.dtype],
+            alignment: [
+                alignment(a.first, a.dtype),
+                alignment(b.first, b.dtype),
+                alignment(c.first, c.dtype),
+            ],
+            has_bias: self.bias.is_some(),
+        }
+    }
+}
+
+/// Errors unless rows of a matrix neither overlap nor reach beyond the memory.
+fn fits(
+    memory: &CudaBytes,
+    dtype: DType,
+    first: usize,
+    row: usize,
+    (rows, columns): (usize, usize),
+) -> Result<(), DeviceError> {
+    if rows == 0 || columns == 0 {
+        return Ok(());
+    }
+    if rows > 1 && row < columns {
+        return Err(DeviceError::WrongLength {
+            shape: vec![rows, columns],
+            needed: columns,
+            got: row,
+        });
+    }
+    let size = dtype.size();
+    let elements = (rows - 1).saturating_mul(row).saturating_add(columns);
+    let bytes = elements.saturating_mul(size);
+    inside(first.saturating_mul(size), bytes, memory.len()).map(drop)
+}
+
+fn data_type(dtype: DType) -> cudaDataType_t {
+    match dtype {
+        DType::BF16 => cudaDataType_t::CUDA_R_16BF,
+        DType::F16 => cudaDataType_t::CUDA_R_16F,
+        _ => cudaDataType_t::CUDA_R_32F,
+    }
+}
+
+struct Layout(sys::cublasLtMatrixLayout_t);
+
+impl Layout {
+    /// Of a row-major matrix; the library sees its transpose, which is column-major.
+    fn new(dtype: DType, (rows, columns): (usize, usize), row: usize) -> Result<Self, CublasError> {
+        // The stride of a single row is of no account, but not of any value.
+        let row = row.max(columns);
+        result::create_matrix_layout(data_type(dtype), columns as u64, rows as u64, row as i64)
+            .map(Self)
+    }
+}
+
+impl Drop for Layout {
+    fn drop(&mut self) {
+        // SAFETY: created by `new`, and used by nobody any more. An error leaves nothing to do.
+        let _ = unsafe { result::destroy_matrix_layout(self.0) };
+    }
+}
+
+struct Description(sys::cublasLtMatmulDesc_t);
+
+impl Description {
+    fn set<T>(&self, attribute: Attribute, value: &T) -> Result<(), CublasError> {
+        let value: *const T = value;
+        // SAFETY: alive, and so is the value for the length of the call.
+        unsafe {
+            result::set_matmul_desc_attribute(self.0, attribute, value.cast(), size_of::<T>())
+        }
+    }
+}
+
+impl Drop for Description {
+    fn drop(&mut self) {
+        // SAFETY: as for a layout.
+        let _ = unsafe { result::destroy_matmul_desc(self.0) };
+    }
+}
+
+struct Preference(sys::cublasLtMatmulPreference_t);
+
+impl Preference {
+    fn new(problem: Problem) -> Result<Self, CublasError> {
+        let this = Self(result::create_matmul_pref()?);
+        this.set(
+            Preferred::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+            &(WORKSPACE as u64),
+        )?;
+        // Besides undivided sums: parts in f32, added in order.
+        this.set(
+            Preferred::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+            &(sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32),
+        )?;
+        let [a, b, c] = problem.alignment;
+        this.set(Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &b)?;
+        this.set(Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &a)?;
+        this.set(Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c)?;
+        this.set(Preferred::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c)?;
+        Ok(this)
+    }
+
+    fn set<T>(&self, attribute: Preferred, value: &T) -> Result<(), CublasError> {
+        let value: *const T = value;
+        // SAFETY: alive, and so is the value for the length of the call.
+        unsafe {
+            result::set_matmul_pref_attribute(self.0, attribute, value.cast(), size_of::<T>())
+        }
+    }
+}
+
+impl Drop for Preference {
+    fn drop(&mut self) {
+        // SAFETY: as for a layout.
+        let _ = unsafe { result::destroy_matmul_pref(self.0) };
+    }
+}
+
+/// A product as the library sees it: `cᵀ = bᵀ · aᵀ`, all of them column-major.
+struct Call {
+    description: Description,
+    a: Layout,
+    b: Layout,
+    c: Layout,
+}
+
+impl Call {
+    fn new(problem: Problem, bias: Option<&CudaBytes>) -> Result<Self, CublasError> {
+        let [m, n, k] = problem.sizes;
+        let [operands, result] = problem.types;
+        let [a_row, b_row, c_row] = problem.rows;
+        let [a_transposed, b_transposed] = problem.is_transposed;
+        let description = Description(result::create_matmul_desc(
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            cudaDataType_t::CUDA_R_32F,
+        )?);
+        description.set(
+            Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
+            &i32::from(b_transposed),
+        )?;
+        description.set(
+            Attribute::CUBLASLT_MATMUL_DESC_TRANSB,
+            &i32::from(a_transposed),
+        )?;
+        if problem.has_bias {
+            let epilogue = cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
+            description.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+        }
+        if let Some(bias) = bias {
+            let pointer = bias.address();
+            description.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &pointer)?;
+        }
+        let stored = |is_transposed, rows, columns| match is_transposed {
+            true => (columns, rows),
+            false => (rows, columns),
+        };
+        Ok(Self {
+            description,
+            a: Layout::new(operands, stored(a_transposed, m, k), a_row)?,
+            b: Layout::new(operands, stored(b_transposed, k, n), b_row)?,
+            c: Layout::new(result, (m, n), c_row)?,
+        })
+    }
+
+    fn layouts(&self) -> [sys::cublasLtMatrixLayout_t; 3] {
+        [self.a.0, self.b.0, self.c.0]
+    }
+
+    /// # Safety
+    /// Every matrix and the bias lie in memory that is alive.
+    unsafe fn issue(
+        &self,
+        device: &Cuda,
+        handle: sys::cublasLtHandle_t,
+        product: &Product<'_>,
+        algorithm: Algorithm,
+        workspace: u64,
+    ) -> Result<(), CublasError> {
+        let at = |memory: &CudaBytes, dtype: DType, first: usize| {
+            (memory.address() + (first * dtype.size()) as u64) as *mut c_void
+        };
+        let (a, b, c) = (&product.a, &product.b, &product.c);
+        let result = at(c.memory, c.dtype, c.first);
+        let beta: f32 = if product.accumulate { 1.0 } else { 0.0 };
+        // SAFETY: the descriptors are alive; both factors are read before the call returns; the
+        // caller answers for the memory.
+        unsafe {
+            result::matmul(
+                handle,
+                self.description.0,
+                ptr::from_ref(&product.alpha).cast(),
+                ptr::from_ref(&beta).cast(),
+                at(b.memory, b.dtype, b.first),
+                self.b.0,
+                at(a.memory, a.dtype, a.first),
+                self.a.0,
+                result,
+                self.c.0,
+                result,
+                self.c.0,
+                &algorithm.algorithm,
+                workspace as *mut c_void,
+                algorithm.workspace,
+                device.shared.stream.cu_stream().cast(),
+            )
+        }
+    }
+}
