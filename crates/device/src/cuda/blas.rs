@@ -4,7 +4,7 @@ mod library;
 
 pub(super) use library::Blas;
 
-use super::{Cuda, CudaBytes, failed};
+use super::{Cuda, CudaBytes, Held, failed};
 use crate::{DType, Device, DeviceError, Tensor, inside};
 use cudarc::cublaslt::{result::CublasError, sys};
 use library::{Call, Problem};
@@ -16,7 +16,7 @@ const TYPICAL: usize = 4096;
 /// A matrix in memory: rows of consecutive elements, `row` elements from one to the next.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    memory: &'a CudaBytes,
+    memory: Option<&'a CudaBytes>,
     dtype: DType,
     first: usize,
     row: usize,
@@ -26,11 +26,15 @@ pub struct Matrix<'a> {
 impl<'a> Matrix<'a> {
     /// The elements of a tensor, from the first on.
     pub fn of(tensor: &'a Tensor<Cuda>, row: usize) -> Self {
-        Self::bytes(tensor.buffer(), tensor.dtype(), row)
+        Self::in_memory(Some(tensor.buffer()), tensor.dtype(), row)
     }
 
-    /// Untyped memory, from its start on.
-    pub fn bytes(memory: &'a CudaBytes, dtype: DType, row: usize) -> Self {
+    /// Elements in working memory, from the first on.
+    pub fn scratch(scratch: &'a Held<'_>, dtype: DType, row: usize) -> Self {
+        Self::in_memory(scratch.memory(), dtype, row)
+    }
+
+    fn in_memory(memory: Option<&'a CudaBytes>, dtype: DType, row: usize) -> Self {
         Self {
             memory,
             dtype,
@@ -57,12 +61,24 @@ impl<'a> Matrix<'a> {
             ..self
         }
     }
+
+    /// Where its first element is.
+    fn address(&self) -> u64 {
+        let start = self.memory.map_or(0, CudaBytes::address);
+        start + (self.first * self.dtype.size()) as u64
+    }
+
+    /// Of the address, as far as it is of use: 256 bytes are what an allocation has.
+    fn alignment(&self) -> u32 {
+        let bytes = self.first * self.dtype.size();
+        1 << bytes.trailing_zeros().min(8)
+    }
 }
 
 /// A matrix that is written, as [`Matrix`].
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
-    memory: &'a mut CudaBytes,
+    memory: Option<&'a mut CudaBytes>,
     dtype: DType,
     first: usize,
     row: usize,
@@ -72,11 +88,15 @@ impl<'a> MatrixMut<'a> {
     /// The elements of a tensor, from the first on.
     pub fn of(tensor: &'a mut Tensor<Cuda>, row: usize) -> Self {
         let dtype = tensor.dtype();
-        Self::bytes(tensor.buffer_mut(), dtype, row)
+        Self::in_memory(Some(tensor.buffer_mut()), dtype, row)
     }
 
-    /// Untyped memory, from its start on.
-    pub fn bytes(memory: &'a mut CudaBytes, dtype: DType, row: usize) -> Self {
+    /// Elements in working memory, from the first on.
+    pub fn scratch(scratch: &'a mut Held<'_>, dtype: DType, row: usize) -> Self {
+        Self::in_memory(scratch.memory_mut(), dtype, row)
+    }
+
+    fn in_memory(memory: Option<&'a mut CudaBytes>, dtype: DType, row: usize) -> Self {
         Self {
             memory,
             dtype,
@@ -91,6 +111,17 @@ impl<'a> MatrixMut<'a> {
         Self {
             first: row.saturating_mul(self.row),
             ..self
+        }
+    }
+
+    /// The same, read.
+    fn shared(&self) -> Matrix<'_> {
+        Matrix {
+            memory: self.memory.as_deref(),
+            dtype: self.dtype,
+            first: self.first,
+            row: self.row,
+            is_transposed: false,
         }
     }
 }
@@ -117,8 +148,8 @@ pub struct Product<'a> {
     pub b: Matrix<'a>,
     /// Overwritten or added into, `[m, n]`; memory between its rows is left alone.
     pub c: MatrixMut<'a>,
-    /// Added to every row, `[n]` of the type of `c`.
-    pub bias: Option<&'a CudaBytes>,
+    /// Added to every row, `[1, n]` of the type of `c`.
+    pub bias: Option<Matrix<'a>>,
     /// Rows of the result.
     pub m: usize,
     /// Columns of the result.
@@ -192,8 +223,8 @@ impl Cuda {
         let mut issue = |problem| {
             let algorithm = blas.algorithm(problem).map_err(error)?;
             let scratch = self.scratch("matrix_product", algorithm.workspace)?;
-            let mut workspace = scratch.hold();
-            let workspace = workspace.bytes().map_or(0, |memory| memory.address());
+            let workspace = scratch.hold();
+            let workspace = workspace.memory().map_or(0, CudaBytes::address);
             // SAFETY: the check proved that every matrix lies in its memory.
             let status = unsafe { call.issue(self, blas.handle, &product, algorithm, workspace) };
             Ok::<_, DeviceError>(status)
@@ -224,6 +255,9 @@ impl Cuda {
             row,
         } = product.c;
         let size = dtype.size();
+        let Some(memory) = memory else {
+            return Ok(());
+        };
         for i in 0..product.m {
             self.zero(memory, (first + i * row) * size, product.n * size)?;
         }
@@ -250,60 +284,37 @@ impl Product<'_> {
             false => (rows, columns),
         };
         let (m, n, k) = (self.m, self.n, self.k);
-        fits(
-            a.memory,
-            a.dtype,
-            a.first,
-            a.row,
-            stored(a.is_transposed, m, k),
-        )?;
-        fits(
-            b.memory,
-            b.dtype,
-            b.first,
-            b.row,
-            stored(b.is_transposed, k, n),
-        )?;
-        fits(c.memory, c.dtype, c.first, c.row, (m, n))?;
-        match self.bias {
-            Some(bias) => fits(bias, c.dtype, 0, n, (1, n)),
+        fits(a, stored(a.is_transposed, m, k))?;
+        fits(b, stored(b.is_transposed, k, n))?;
+        fits(&c.shared(), (m, n))?;
+        match &self.bias {
+            Some(bias) => {
+                of_type(c.dtype, bias.dtype)?;
+                fits(bias, (1, n))
+            }
             None => Ok(()),
         }
     }
 
     fn problem(&self) -> Problem {
         let (a, b, c) = (&self.a, &self.b, &self.c);
-        // As far as it is of use: 256 bytes are what an allocation has.
-        let alignment = |first: usize, dtype: DType| {
-            let bytes = first * dtype.size();
-            1 << bytes.trailing_zeros().min(8)
-        };
         Problem {
             sizes: [self.m, self.n, self.k],
             rows: [a.row, b.row, c.row],
             is_transposed: [a.is_transposed, b.is_transposed],
             types: [a.dtype, c.dtype],
-            alignment: [
-                alignment(a.first, a.dtype),
-                alignment(b.first, b.dtype),
-                alignment(c.first, c.dtype),
-            ],
+            alignment: [a.alignment(), b.alignment(), c.shared().alignment()],
             has_bias: self.bias.is_some(),
         }
     }
 }
 
-/// Errors unless rows of a matrix neither overlap nor reach beyond the memory.
-fn fits(
-    memory: &CudaBytes,
-    dtype: DType,
-    first: usize,
-    row: usize,
-    (rows, columns): (usize, usize),
-) -> Result<(), DeviceError> {
+/// Errors unless rows of a matrix, as stored, neither overlap nor reach beyond the memory.
+fn fits(matrix: &Matrix<'_>, (rows, columns): (usize, usize)) -> Result<(), DeviceError> {
     if rows == 0 || columns == 0 {
         return Ok(());
     }
+    let row = matrix.row;
     if rows > 1 && row < columns {
         return Err(DeviceError::WrongLength {
             shape: vec![rows, columns],
@@ -311,8 +322,9 @@ fn fits(
             got: row,
         });
     }
-    let size = dtype.size();
+    let size = matrix.dtype.size();
     let elements = (rows - 1).saturating_mul(row).saturating_add(columns);
     let bytes = elements.saturating_mul(size);
-    inside(first.saturating_mul(size), bytes, memory.len()).map(drop)
+    let len = matrix.memory.map_or(0, CudaBytes::len);
+    inside(matrix.first.saturating_mul(size), bytes, len).map(drop)
 }

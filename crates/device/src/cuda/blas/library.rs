@@ -1,7 +1,7 @@
 //! What the library is told: handle, descriptors, algorithms.
 
-use super::Product;
-use crate::{Cuda, DType, DeviceError, cuda::CudaBytes};
+use super::{Matrix, Product};
+use crate::{Cuda, DType, DeviceError};
 use cudarc::cublaslt::{
     result::{self, CublasError},
     sys::{
@@ -192,7 +192,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(problem: Problem, bias: Option<&CudaBytes>) -> Result<Self, CublasError> {
+    pub(super) fn new(problem: Problem, bias: Option<Matrix<'_>>) -> Result<Self, CublasError> {
         let [m, n, k] = problem.sizes;
         let [operands, result] = problem.types;
         let [a_row, b_row, c_row] = problem.rows;
@@ -243,11 +243,8 @@ impl Call {
         algorithm: Algorithm,
         workspace: u64,
     ) -> Result<(), CublasError> {
-        let at = |memory: &CudaBytes, dtype: DType, first: usize| {
-            (memory.address() + (first * dtype.size()) as u64) as *mut c_void
-        };
-        let (a, b, c) = (&product.a, &product.b, &product.c);
-        let result = at(c.memory, c.dtype, c.first);
+        let at = |matrix: &Matrix<'_>| matrix.address() as *mut c_void;
+        let (a, b, result) = (&product.a, &product.b, at(&product.c.shared()));
         let beta: f32 = if product.accumulate { 1.0 } else { 0.0 };
         // SAFETY: the descriptors are alive; both factors are read before the call returns; the
         // caller answers for the memory.
@@ -257,9 +254,9 @@ impl Call {
                 self.description.0,
                 ptr::from_ref(&product.alpha).cast(),
                 ptr::from_ref(&beta).cast(),
-                at(b.memory, b.dtype, b.first),
+                at(b),
                 self.b.0,
-                at(a.memory, a.dtype, a.first),
+                at(a),
                 self.a.0,
                 result,
                 self.c.0,
