@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod digest;
 mod fetch;
+mod parallel;
 mod ptx;
 mod tidy;
 
