@@ -2,14 +2,16 @@
 
 use super::{
     architecture::{ARCHITECTURES, Architecture, Block},
+    expectations::{Expectations, is_instruction},
     toolchain::{self, Toolchain},
 };
 use crate::{digest::sha256, parallel};
 use anyhow::{Context, Result, ensure};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     fs,
-    io::Write,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +29,8 @@ pub struct Usage {
     pub stack: u32,
     pub spill_stores: u32,
     pub spill_loads: u32,
+    /// Its instructions with their modifiers.
+    pub opcodes: BTreeSet<String>,
 }
 
 /// The kernels of one `kernel.cu`.
@@ -41,6 +45,10 @@ pub struct Module {
 pub struct Kernel {
     /// Of a block, as `__launch_bounds__` says.
     pub threads: u32,
+    /// Bytes of dynamic shared memory, as its source says.
+    pub dynamic_shared: u32,
+    /// Instructions that it has to have, as its source says.
+    pub expected: Vec<String>,
     /// In the order of [`ARCHITECTURES`].
     pub usage: Vec<Usage>,
 }
@@ -52,33 +60,39 @@ impl Kernel {
             let block = Block {
                 threads: self.threads,
                 registers: usage.registers,
-                shared: usage.shared,
+                shared: usage.shared + self.dynamic_shared,
                 barriers: usage.barriers,
             };
             (on, block)
         })
     }
 
-    /// What no kernel may do, named by architecture.
-    fn problems(&self, symbol: &str) -> Vec<String> {
-        let mut problems = Vec::new();
+    /// What no kernel may do, with the architectures on which this one does.
+    fn problems(&self) -> BTreeMap<String, Vec<String>> {
+        let mut problems: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for ((on, block), usage) in self.blocks().zip(&self.usage) {
-            let at = format!("{symbol} on {}", on.name());
+            let mut add = |text| problems.entry(text).or_default().push(on.name());
             let Usage {
                 stack,
-                spill_stores,
-                spill_loads,
+                spill_stores: stores,
+                spill_loads: loads,
                 ..
             } = usage;
-            if stack + spill_stores + spill_loads > 0 {
-                problems.push(format!(
-                    "{at}: {stack} bytes of local memory, {spill_stores} of spill stores, \
-                     {spill_loads} of spill loads"
+            if stack + stores + loads > 0 {
+                add(format!(
+                    "{stack} bytes of local memory, {stores} of spill stores, {loads} of spill loads"
                 ));
             }
+            let has = |wanted: &str| {
+                let mut opcodes = usage.opcodes.iter();
+                opcodes.any(|found| is_instruction(wanted, found))
+            };
+            for wanted in self.expected.iter().filter(|wanted| !has(wanted)) {
+                add(format!("no {wanted}"));
+            }
             if on.occupancy(block) == 0 {
-                problems.push(format!(
-                    "{at}: no block fits ({} threads, {} registers, {} bytes of shared memory of {})",
+                add(format!(
+                    "no block fits ({} threads, {} registers, {} bytes of shared memory of {})",
                     block.threads,
                     block.registers,
                     block.shared,
@@ -95,23 +109,25 @@ pub fn assemble(toolchain: &Toolchain, root: &Path, sources: &[PathBuf]) -> Resu
     let texts = sources
         .iter()
         .map(|source| {
-            let path = root.join(source).with_extension("ptx");
-            fs::read_to_string(&path).with_context(|| path.display().to_string())
+            let paths = [root.join(source), root.join(source).with_extension("ptx")];
+            let [source, ptx] = paths
+                .map(|path| fs::read_to_string(&path).with_context(|| path.display().to_string()));
+            Ok((source?, ptx?))
         })
         .collect::<Result<Vec<_>>>()?;
     let jobs: Vec<(&String, &Architecture)> = texts
         .iter()
-        .flat_map(|ptx| ARCHITECTURES.iter().map(move |on| (ptx, on)))
+        .flat_map(|(_, ptx)| ARCHITECTURES.iter().map(move |on| (ptx, on)))
         .collect();
     let results = parallel::map(&jobs, |(ptx, on)| {
         parse(&report(toolchain, root, ptx, &on.name())?)
     });
     let mut results = results.into_iter();
     let mut modules = Vec::new();
-    for (source, ptx) in sources.iter().zip(&texts) {
+    for (source, (text, ptx)) in sources.iter().zip(&texts) {
         let usage = results.by_ref().take(ARCHITECTURES.len());
         let usage = usage.collect::<Result<Vec<_>>>();
-        let kernels = usage.and_then(|usage| kernels(ptx, usage));
+        let kernels = usage.and_then(|usage| kernels(text, ptx, usage));
         modules.push(Module {
             source: source.clone(),
             kernels: kernels.with_context(|| source.display().to_string())?,
@@ -120,14 +136,28 @@ pub fn assemble(toolchain: &Toolchain, root: &Path, sources: &[PathBuf]) -> Resu
     Ok(modules)
 }
 
-/// The kernels of a PTX from their usage on each architecture.
-fn kernels(ptx: &str, mut usage: Vec<BTreeMap<String, Usage>>) -> Result<BTreeMap<String, Kernel>> {
+/// The kernels of a source and its PTX, from their usage on each architecture.
+fn kernels(
+    source: &str,
+    ptx: &str,
+    mut usage: Vec<BTreeMap<String, Usage>>,
+) -> Result<BTreeMap<String, Kernel>> {
+    let threads = threads(ptx)?;
+    let symbols = threads.keys().map(String::as_str).collect();
+    let says = Expectations::read(source, &symbols)?;
     let mut kernels = BTreeMap::new();
-    for (symbol, threads) in threads(ptx)? {
-        let usage = usage.iter_mut().map(|kernels| kernels.remove(&symbol));
+    for (symbol, &threads) in &threads {
+        let usage = usage.iter_mut().map(|kernels| kernels.remove(symbol));
         let usage = usage.collect::<Option<Vec<_>>>();
         let usage = usage.with_context(|| format!("the assembler told nothing of {symbol}"))?;
-        kernels.insert(symbol, Kernel { threads, usage });
+        let expected = says.instructions(symbol).into_iter();
+        let kernel = Kernel {
+            threads,
+            dynamic_shared: says.dynamic_shared(symbol),
+            expected: expected.map(str::to_owned).collect(),
+            usage,
+        };
+        kernels.insert(symbol.clone(), kernel);
     }
     Ok(kernels)
 }
@@ -137,7 +167,9 @@ fn kernels(ptx: &str, mut usage: Vec<BTreeMap<String, Usage>>) -> Result<BTreeMa
 fn report(toolchain: &Toolchain, root: &Path, ptx: &str, architecture: &str) -> Result<String> {
     let folder = root.join(REPORTS);
     let identity = toolchain::identity();
-    let flags = toolchain::ASSEMBLER_FLAGS.join(" ");
+    let flags = [toolchain::ASSEMBLER_FLAGS, toolchain::DISASSEMBLER_FLAGS]
+        .concat()
+        .join(" ");
     let key = [&identity, &flags, architecture, ptx].map(str::as_bytes);
     let kept = folder.join(sha256(&key));
     if let Ok(text) = fs::read_to_string(&kept) {
@@ -147,7 +179,8 @@ fn report(toolchain: &Toolchain, root: &Path, ptx: &str, architecture: &str) -> 
     let scratch = tempfile::tempdir()?;
     let [source, cubin] = ["kernel.ptx", "kernel.cubin"].map(|name| scratch.path().join(name));
     fs::write(&source, ptx)?;
-    let text = toolchain.assemble(&source, architecture, &cubin)?;
+    let mut text = toolchain.assemble(&source, architecture, &cubin)?;
+    text.push_str(&opcodes(&toolchain.disassemble(&cubin)?)?);
     let mut file = tempfile::NamedTempFile::new_in(&folder)?;
     file.write_all(text.as_bytes())?;
     file.persist(&kept)?;
@@ -156,17 +189,19 @@ fn report(toolchain: &Toolchain, root: &Path, ptx: &str, architecture: &str) -> 
 
 /// An error that names every kernel, with its architecture, that does what none may.
 pub fn check(modules: &[Module]) -> Result<()> {
-    let mut problems = Vec::new();
+    let mut problems = String::new();
     for module in modules {
+        let source = module.source.display();
         for (symbol, kernel) in &module.kernels {
-            let found = kernel.problems(symbol).into_iter();
-            problems.extend(found.map(|text| format!("\n{}: {text}", module.source.display())));
+            for (text, on) in kernel.problems() {
+                writeln!(problems, "{source}: {symbol} on {}: {text}", on.join(", "))?;
+            }
         }
     }
     ensure!(
         problems.is_empty(),
-        "kernels that break the rules of docs/cuda.md:{}",
-        problems.concat()
+        "kernels that break the rules of docs/cuda.md:\n{}",
+        problems.trim_end()
     );
     Ok(())
 }
@@ -192,7 +227,38 @@ pub fn summary(modules: &[Module]) -> String {
     )
 }
 
-/// Reads what `ptxas -v` prints. Functions that a kernel calls count for the kernel.
+/// A line for each kernel of a disassembly: its symbol and its instructions, each once.
+fn opcodes(disassembly: &str) -> Result<String> {
+    let mut kernels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut found = None;
+    for line in disassembly.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some(".section") => {
+                let section = words.next().and_then(|word| word.strip_prefix(".text."));
+                let symbol = section.and_then(|section| section.split(',').next());
+                found = symbol.map(|symbol| kernels.entry(symbol).or_default());
+            }
+            // The address; behind it a predicate, or none.
+            Some(word) if word.starts_with("/*") && word.ends_with("*/") => {
+                let opcode = words.find(|word| !word.starts_with('@'));
+                let found = found.as_mut().context("an instruction of no kernel")?;
+                found.extend(opcode.map(|opcode| opcode.trim_end_matches(';')));
+            }
+            _ => {}
+        }
+    }
+    let line = |(symbol, opcodes): (_, BTreeSet<&str>)| {
+        let opcodes: Vec<&str> = opcodes.into_iter().collect();
+        format!("{OPCODES}{symbol} {}\n", opcodes.join(" "))
+    };
+    Ok(kernels.into_iter().map(line).collect())
+}
+
+const OPCODES: &str = "instructions of ";
+
+/// Reads what `ptxas -v` prints, and the lines of [`opcodes`]. Functions that a kernel calls count
+/// for the kernel.
 fn parse(log: &str) -> Result<BTreeMap<String, Usage>> {
     let mut kernels: BTreeMap<String, Usage> = BTreeMap::new();
     let mut symbol = String::new();
@@ -201,6 +267,10 @@ fn parse(log: &str) -> Result<BTreeMap<String, Usage>> {
             let (name, _) = rest.split_once('\'').context("a name without an end")?;
             symbol = name.into();
             kernels.insert(symbol.clone(), Usage::default());
+        } else if let Some(words) = line.strip_prefix(OPCODES) {
+            let mut words = words.split(' ').map(str::to_owned);
+            let usage = words.next().and_then(|symbol| kernels.get_mut(&symbol));
+            usage.with_context(|| line.to_owned())?.opcodes = words.collect();
         } else if line.contains("bytes stack frame") || line.contains("Used ") {
             let usage = kernels.get_mut(&symbol);
             let usage = usage.with_context(|| format!("of no kernel: {line}"))?;
@@ -271,6 +341,65 @@ ptxas info    : Function properties for b
 ptxas info    : Used 9 registers, used 0 barriers, 384 bytes cmem[0]
 ";
 
+    const DISASSEMBLY: &str = "\
+\t.target\tsm_80
+
+//--------------------- .text.a_f32 --------------------------
+\t.section\t.text.a_f32,\"ax\",@progbits
+a_f32:
+        /*0000*/                   IMAD.MOV.U32 R1, RZ, RZ, c[0x0][0x28] ;
+        /*0010*/              @!P0 LDG.E.128.CONSTANT R4, [R2.64] ;
+        /*0020*/               @P0 EXIT ;
+.L_x_0:
+        /*0030*/                   NOP;
+\t.section\t.text.b,\"ax\",@progbits
+        /*0000*/                   EXIT ;
+";
+
+    /// One kernel, `k`.
+    fn module(dynamic_shared: u32, expected: &[&str], usage: Vec<Usage>) -> Module {
+        let kernel = Kernel {
+            threads: 256,
+            dynamic_shared,
+            expected: expected.iter().map(|&text| text.into()).collect(),
+            usage,
+        };
+        Module {
+            source: "kernel.cu".into(),
+            kernels: [("k".to_owned(), kernel)].into(),
+        }
+    }
+
+    #[test]
+    fn instructions_are_read_and_missing_ones_named() {
+        let text = opcodes(DISASSEMBLY).unwrap();
+        let usage = parse(&(LOG.to_owned() + &text)).unwrap();
+        let expected = ["EXIT", "IMAD.MOV.U32", "LDG.E.128.CONSTANT", "NOP"];
+        let a = Vec::from_iter(&usage["a_f32"].opcodes);
+        assert_eq!(a, expected);
+        let b = usage["b"].clone();
+        assert_eq!(Vec::from_iter(&b.opcodes), ["EXIT"]);
+        check(&[module(0, &["EXIT"], vec![b.clone()])]).unwrap();
+        let error = check(&[module(0, &["EXIT", "LDG.128"], vec![b])]).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.ends_with("kernel.cu: k on sm_80: no LDG.128"),
+            "{error}"
+        );
+        assert!(opcodes("        /*0000*/   EXIT ;").is_err());
+    }
+
+    #[test]
+    fn dynamic_shared_memory_counts() {
+        let usage = parse(LOG).unwrap()["b"].clone();
+        let percent = |bytes| {
+            let module = module(bytes, &[], vec![usage.clone()]);
+            let (on, block) = module.kernels["k"].blocks().next().unwrap();
+            on.occupancy(block)
+        };
+        assert_eq!((percent(0), percent(48 * 1024)), (100, 37));
+    }
+
     #[test]
     fn usage_is_read_and_what_wastes_is_named() {
         let mut usage = parse(LOG).unwrap();
@@ -281,21 +410,12 @@ ptxas info    : Used 9 registers, used 0 barriers, 384 bytes cmem[0]
             stack: 40,
             spill_stores: 20,
             spill_loads: 28,
+            opcodes: BTreeSet::new(),
         };
         assert_eq!(usage["a_f32"], a);
         let b = usage.remove("b").unwrap();
         assert_eq!(b.registers, 9);
-        let module = |usage: Vec<Usage>| Module {
-            source: "kernel.cu".into(),
-            kernels: [(
-                "k".to_owned(),
-                Kernel {
-                    threads: 256,
-                    usage,
-                },
-            )]
-            .into(),
-        };
+        let module = |usage: Vec<Usage>| module(0, &[], usage);
         check(&[module(vec![b.clone(), b.clone()])]).unwrap();
         let error = check(&[module(vec![b.clone(), a])])
             .unwrap_err()

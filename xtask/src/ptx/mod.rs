@@ -2,6 +2,7 @@
 
 mod architecture;
 mod assembly;
+mod expectations;
 mod lock;
 mod toolchain;
 mod wrappers;
@@ -21,7 +22,7 @@ const SOURCE: &str = "kernel.cu";
 /// Translates every `kernel.cu` that has changed since the lock file was written, and writes beside
 /// it `kernel.ptx` and `kernel.rs`. With `check`, translates all of them and changes nothing: errors
 /// if a committed file differs. Then assembles all for every architecture: errors if a kernel uses
-/// local memory or fits on none.
+/// local memory, lacks an instruction that its source expects, or fits on no multiprocessor.
 pub fn run(root: &Path, check: bool) -> Result<()> {
     let headers = lock::hash_files(
         root,

@@ -20,6 +20,8 @@ const PACKAGES: &[&str] = &[
 const FLAGS: &[&str] = &["-arch=compute_80", "-O3", "-std=c++17"];
 /// As the driver assembles, and telling what it did.
 pub const ASSEMBLER_FLAGS: &[&str] = &["-O3", "-v"];
+/// Only the code, as it stands.
+pub const DISASSEMBLER_FLAGS: &[&str] = &["--print-code", "--no-dataflow"];
 /// Shared headers, `#include "tightrope/…"`.
 pub const HEADERS: &str = "crates/device/include";
 
@@ -79,6 +81,12 @@ impl Toolchain {
         let mut ptxas = Command::new(self.bin.join("ptxas"));
         let output = ptxas.args(ASSEMBLER_FLAGS).arg("-arch").arg(architecture);
         run_both(output.arg(ptx).arg("-o").arg(cubin)).map(|(_, log)| log)
+    }
+
+    /// The instructions of what was assembled.
+    pub fn disassemble(&self, cubin: &Path) -> Result<String> {
+        let mut nvdisasm = Command::new(self.bin.join("nvdisasm"));
+        run(nvdisasm.args(DISASSEMBLER_FLAGS).arg(cubin))
     }
 
     /// The source after the preprocessor.
