@@ -4,6 +4,7 @@ mod architecture;
 mod assembly;
 mod expectations;
 mod lock;
+mod table;
 mod toolchain;
 mod wrappers;
 
@@ -22,7 +23,8 @@ const SOURCE: &str = "kernel.cu";
 /// Translates every `kernel.cu` that has changed since the lock file was written, and writes beside
 /// it `kernel.ptx` and `kernel.rs`. With `check`, translates all of them and changes nothing: errors
 /// if a committed file differs. Then assembles all for every architecture: errors if a kernel uses
-/// local memory, lacks an instruction that its source expects, or fits on no multiprocessor.
+/// local memory, lacks an instruction that its source expects, or fits on no multiprocessor. What
+/// they take is written into `docs/kernels.md`, or compared with it.
 pub fn run(root: &Path, check: bool) -> Result<()> {
     let headers = lock::hash_files(
         root,
@@ -62,18 +64,29 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
     } else if old != new {
         stale.push(lock::FILE.into());
     }
-    ensure!(
-        stale.is_empty(),
-        "out of date, run `cargo xtask ptx`: {}",
-        stale
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect::<Vec<_>>()
-            .join(", ")
-    );
+    is_current(&stale)?;
     let modules = assembly::assemble(&toolchain, root, &sources)?;
     assembly::check(&modules)?;
+    let text = table::render(&modules);
+    if fs::read_to_string(root.join(table::FILE)).ok() != Some(text.clone()) {
+        if check {
+            is_current(&[table::FILE.into()])?;
+        }
+        fs::write(root.join(table::FILE), text)?;
+        println!("wrote {}", table::FILE);
+    }
     println!("{}", assembly::summary(&modules));
+    Ok(())
+}
+
+/// An error that names what is not as the sources say.
+fn is_current(stale: &[PathBuf]) -> Result<()> {
+    let names: Vec<_> = stale.iter().map(|path| path.to_string_lossy()).collect();
+    ensure!(
+        names.is_empty(),
+        "out of date, run `cargo xtask ptx`: {}",
+        names.join(", ")
+    );
     Ok(())
 }
 
