@@ -36,7 +36,7 @@ impl Held<'_> {
         self.0.as_ref()
     }
     /// As [`Held::memory`].
-    pub(super) fn memory_mut(&mut self) -> Option<&mut CudaBytes> {
+    pub fn memory_mut(&mut self) -> Option<&mut CudaBytes> {
         self.0.as_mut()
     }
 }

@@ -36,7 +36,7 @@ impl SumOfSquares for Cuda {
             self.scratch("sum_of_squares_chunks", chunks * size_of::<f64>())?,
         ];
         let [mut table, mut sums] = scratch.each_ref().map(|scratch| scratch.hold());
-        if let Some(bytes) = table.bytes() {
+        if let Some(bytes) = table.memory_mut() {
             self.write(bytes, 0, bytemuck::cast_slice(&entries))?;
         }
         let kernel = SumOfSquaresChunks {
@@ -56,7 +56,7 @@ impl SumOfSquares for Cuda {
         // SAFETY: there are so many sums.
         unsafe { kernel.launch(self, &[], Launch::linear(1, TOTAL_THREADS)?) }?;
         let mut total = [0f64];
-        if let Some(bytes) = sums.bytes() {
+        if let Some(bytes) = sums.memory_mut() {
             self.read(bytes, 0, bytemuck::cast_slice_mut(&mut total))?;
         }
         Ok(total[0])
