@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: everything that has to pass, in order, with timings.
 
-use crate::tidy;
+use crate::{ptx, tidy};
 use anyhow::{Context, Result, ensure};
 use std::{
     path::Path,
@@ -45,6 +45,8 @@ pub fn run(root: &Path) -> Result<()> {
 
 fn steps(root: &Path, report: &mut Report) -> Result<()> {
     report.step("tidy", || tidy::run(root))?;
+    // Before the tests, which run the PTX that is committed.
+    report.step("kernels", || ptx::run(root, true))?;
     for (name, arguments) in CARGO {
         report.step(name, || cargo(root, arguments))?;
     }

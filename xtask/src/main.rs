@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod digest;
 mod fetch;
+mod parallel;
 mod ptx;
 mod tidy;
 
@@ -23,14 +24,16 @@ struct Cli {
 enum Chore {
     /// Check what the compiler does not: crate edges, files' first lines, names in the documents
     Tidy,
-    /// Run everything that has to pass: tidy, format, lints, tests, documentation, licences
+    /// Run everything that has to pass: tidy, kernels, format, lints, tests, documentation, licences
+    /// (needs Python with pip)
     Ci,
     /// Run benchmark suites and store their rows in benches/runs/
     Bench {
         /// Suites to run [default: all]
         suites: Vec<String>,
     },
-    /// Translate device code to PTX, and write the launches that fit it (needs Python with pip)
+    /// Translate device code to PTX with the launches that fit it, and assemble it for every
+    /// architecture (needs Python with pip)
     Ptx {
         /// Change nothing: fail if what is committed is not what the sources give
         #[arg(long)]

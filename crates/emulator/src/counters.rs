@@ -1,5 +1,6 @@
 //! What a launch did, counted.
 use crate::op::InstructionClass;
+use std::{fmt, str::FromStr};
 
 /// Classes of [`InstructionClass`] in the order of its declaration.
 pub const CLASSES: [InstructionClass; 10] = [
@@ -71,6 +72,14 @@ impl Counters {
 
     /// Adds the counts of another part of the launch.
     pub fn add(&mut self, other: &Counters) {
+        let mut other = other.clone();
+        for ((_, sum), (_, part)) in self.fields().into_iter().zip(other.fields()) {
+            *sum += *part;
+        }
+    }
+
+    /// Every count with its name.
+    fn fields(&mut self) -> [(&'static str, &mut u64); 23] {
         let Counters {
             blocks,
             warp_instructions,
@@ -86,27 +95,44 @@ impl Counters {
             shared_passes,
             tensor_multiply_adds,
             float_operations,
-        } = other;
-        self.blocks += blocks;
-        self.warp_instructions += warp_instructions;
-        for (sum, part) in self
-            .thread_instructions_by_class
-            .iter_mut()
-            .zip(thread_instructions_by_class)
-        {
-            *sum += part;
-        }
-        self.global_load_bytes += global_load_bytes;
-        self.global_store_bytes += global_store_bytes;
-        self.global_load_sectors += global_load_sectors;
-        self.global_store_sectors += global_store_sectors;
-        self.global_requests += global_requests;
-        self.global_atomics += global_atomics;
-        self.shared_bytes += shared_bytes;
-        self.shared_passes_ideal += shared_passes_ideal;
-        self.shared_passes += shared_passes;
-        self.tensor_multiply_adds += tensor_multiply_adds;
-        self.float_operations += float_operations;
+        } = self;
+        let [
+            integer,
+            float,
+            special,
+            convert,
+            moves,
+            predicate,
+            memory,
+            warp,
+            matrix,
+            control,
+        ] = thread_instructions_by_class;
+        [
+            ("blocks", blocks),
+            ("warp_instructions", warp_instructions),
+            ("integer_instructions", integer),
+            ("float_instructions", float),
+            ("special_instructions", special),
+            ("convert_instructions", convert),
+            ("move_instructions", moves),
+            ("predicate_instructions", predicate),
+            ("memory_instructions", memory),
+            ("warp_level_instructions", warp),
+            ("matrix_instructions", matrix),
+            ("control_instructions", control),
+            ("global_load_bytes", global_load_bytes),
+            ("global_store_bytes", global_store_bytes),
+            ("global_load_sectors", global_load_sectors),
+            ("global_store_sectors", global_store_sectors),
+            ("global_requests", global_requests),
+            ("global_atomics", global_atomics),
+            ("shared_bytes", shared_bytes),
+            ("shared_passes_ideal", shared_passes_ideal),
+            ("shared_passes", shared_passes),
+            ("tensor_multiply_adds", tensor_multiply_adds),
+            ("float_operations", float_operations),
+        ]
     }
 
     /// Counts the sectors of one warp access to device memory.
@@ -157,6 +183,31 @@ impl Counters {
     }
 }
 
+/// `name value` of every count, with tabs between them.
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut copy = self.clone();
+        let fields = copy.fields().map(|(name, value)| format!("{name} {value}"));
+        f.write_str(&fields.join("\t"))
+    }
+}
+
+/// What [`Display`](fmt::Display) writes; the error is the part that is missing or no number.
+impl FromStr for Counters {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut counters = Counters::default();
+        let mut parts = text.split('\t');
+        for (name, value) in counters.fields() {
+            let part = parts.next().and_then(|part| part.strip_prefix(name));
+            let number = part.and_then(|part| part.strip_prefix(' ')?.parse().ok());
+            *value = number.ok_or_else(|| name.to_owned())?;
+        }
+        Ok(counters)
+    }
+}
+
 /// The most different words that any bank has to give.
 fn passes(addresses: &[u64; 32], lanes: u32, bytes: u64) -> u32 {
     let (mut words, mut count, mut load) = ([0u64; 32], 0usize, [0u8; 32]);
@@ -191,6 +242,29 @@ mod tests {
         let mut counters = Counters::default();
         counters.count_passes(&addresses(f), !0, bytes);
         (counters.shared_passes_ideal, counters.shared_passes)
+    }
+
+    #[test]
+    fn counts_are_read_as_they_were_written_and_added_one_by_one() {
+        let mut counters = Counters::default();
+        for (index, (_, value)) in counters.fields().into_iter().enumerate() {
+            *value = 10 + index as u64;
+        }
+        let text = counters.to_string();
+        assert!(
+            text.starts_with("blocks 10\twarp_instructions 11\t"),
+            "{text}"
+        );
+        assert_eq!(text.parse::<Counters>().unwrap(), counters);
+        assert_eq!(
+            "blocks 1\twarp".parse::<Counters>().unwrap_err(),
+            "warp_instructions"
+        );
+        let before = counters.clone();
+        counters.add(&before);
+        assert_eq!(counters.blocks, 20);
+        assert_eq!(counters.float_operations, 2 * before.float_operations);
+        assert_eq!(counters.of(InstructionClass::Control), 2 * (10 + 11));
     }
 
     #[test]

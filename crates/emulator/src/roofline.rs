@@ -6,6 +6,8 @@ use crate::Counters;
 pub struct Gpu {
     /// Name.
     pub name: &'static str,
+    /// Name that the driver gives it.
+    pub driver_name: &'static str,
     /// Device memory, bytes a second.
     pub memory_bytes_per_second: f64,
     /// bf16 tensor cores with f32 accumulation, operations a second (a multiply-add is two).
@@ -20,12 +22,52 @@ pub struct Gpu {
 
 /// GPUs with the figures of their vendor's data sheets and architecture papers.
 pub const GPUS: [Gpu; 6] = [
-    Gpu::new("A100 80GB SXM", 2039e9, 312e12, 19.5e12, 108, 1.410e9),
-    Gpu::new("H100 SXM", 3350e9, 989.4e12, 66.9e12, 132, 1.830e9),
-    Gpu::new("H200", 4800e9, 989.4e12, 66.9e12, 132, 1.830e9),
-    Gpu::new("L4", 300e9, 121e12, 30.3e12, 58, 2.040e9),
-    Gpu::new("RTX 3090", 936.2e9, 71.0e12, 35.6e12, 82, 1.695e9),
-    Gpu::new("RTX 4090", 1008e9, 165.2e12, 82.6e12, 128, 2.520e9),
+    Gpu::new(
+        "A100 80GB SXM",
+        "NVIDIA A100-SXM4-80GB",
+        2039e9,
+        312e12,
+        19.5e12,
+        108,
+        1.410e9,
+    ),
+    Gpu::new(
+        "H100 SXM",
+        "NVIDIA H100 80GB HBM3",
+        3350e9,
+        989.4e12,
+        66.9e12,
+        132,
+        1.830e9,
+    ),
+    Gpu::new(
+        "H200",
+        "NVIDIA H200",
+        4800e9,
+        989.4e12,
+        66.9e12,
+        132,
+        1.830e9,
+    ),
+    Gpu::new("L4", "NVIDIA L4", 300e9, 121e12, 30.3e12, 58, 2.040e9),
+    Gpu::new(
+        "RTX 3090",
+        "NVIDIA GeForce RTX 3090",
+        936.2e9,
+        71.0e12,
+        35.6e12,
+        82,
+        1.695e9,
+    ),
+    Gpu::new(
+        "RTX 4090",
+        "NVIDIA GeForce RTX 4090",
+        1008e9,
+        165.2e12,
+        82.6e12,
+        128,
+        2.520e9,
+    ),
 ];
 
 /// Thread instructions that a multiprocessor issues a clock: four schedulers, 32 lanes each.
@@ -54,6 +96,7 @@ pub struct Estimate {
 impl Gpu {
     const fn new(
         name: &'static str,
+        driver_name: &'static str,
         memory_bytes_per_second: f64,
         tensor_operations_per_second: f64,
         float_operations_per_second: f64,
@@ -62,6 +105,7 @@ impl Gpu {
     ) -> Self {
         Self {
             name,
+            driver_name,
             memory_bytes_per_second,
             tensor_operations_per_second,
             float_operations_per_second,

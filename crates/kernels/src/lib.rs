@@ -15,6 +15,7 @@
 
 pub mod adamw;
 pub mod attention;
+mod cast;
 mod check;
 mod cpu;
 pub mod embedding;

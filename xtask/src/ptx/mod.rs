@@ -1,9 +1,14 @@
 //! `cargo xtask ptx`: device code to PTX, with the launches that fit it.
 
+mod architecture;
+mod assembly;
+mod expectations;
 mod lock;
+mod table;
 mod toolchain;
 mod wrappers;
 
+use crate::parallel;
 use anyhow::{Context, Result, ensure};
 use lock::Lock;
 use std::{
@@ -17,7 +22,9 @@ const SOURCE: &str = "kernel.cu";
 
 /// Translates every `kernel.cu` that has changed since the lock file was written, and writes beside
 /// it `kernel.ptx` and `kernel.rs`. With `check`, translates all of them and changes nothing: errors
-/// if a committed file differs.
+/// if a committed file differs. Then assembles all for every architecture: errors if a kernel uses
+/// local memory, lacks an instruction that its source expects, or fits on no multiprocessor. What
+/// they take is written into `docs/kernels.md`, or compared with it.
 pub fn run(root: &Path, check: bool) -> Result<()> {
     let headers = lock::hash_files(
         root,
@@ -25,53 +32,62 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
     )?;
     let sources = find(root, Path::new("crates"), &|name| name == SOURCE)?;
     ensure!(!sources.is_empty(), "no {SOURCE} below {}", root.display());
+    let toolchain = Toolchain::install(root)?;
     let old = Lock::read(root)?;
     let mut new = Lock::new(&headers);
-    let mut toolchain = None;
-    let mut stale = Vec::new();
+    let mut wanted = Vec::new();
     for source in &sources {
         let hash = lock::hash_files(root, std::slice::from_ref(source))?;
         let products = [source.with_extension("ptx"), source.with_extension("rs")];
         if !check && old.is_current(root, &new, source, &hash, &products)? {
             new.keep(&old, source);
-            continue;
+        } else {
+            wanted.push((source, hash, products));
         }
-        let toolchain = match &mut toolchain {
-            Some(toolchain) => toolchain,
-            none => none.insert(Toolchain::install(root)?),
-        };
-        let texts =
-            translate(toolchain, root, source).with_context(|| source.display().to_string())?;
-        for (path, text) in products.iter().zip(&texts) {
-            if check {
-                if fs::read_to_string(root.join(path)).ok().as_ref() != Some(text) {
-                    stale.push(path.clone());
-                }
-            } else {
-                fs::write(root.join(path), text)?;
+    }
+    let texts = parallel::map(&wanted, |(source, ..)| translate(&toolchain, root, source));
+    let mut stale = Vec::new();
+    for ((source, hash, products), texts) in wanted.into_iter().zip(texts) {
+        let texts = texts.with_context(|| source.display().to_string())?;
+        for (path, text) in products.into_iter().zip(&texts) {
+            if !check {
+                fs::write(root.join(&path), text)?;
                 println!("wrote {} ({} lines)", path.display(), text.lines().count());
+            } else if fs::read_to_string(root.join(&path)).ok().as_ref() != Some(text) {
+                stale.push(path);
             }
         }
         new.insert(source, hash, &texts);
     }
-    if check {
-        if old != new {
-            stale.push(lock::FILE.into());
-        }
-        ensure!(
-            stale.is_empty(),
-            "out of date, run `cargo xtask ptx`: {}",
-            stale
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
-        println!("{} modules are as their sources say", sources.len());
-        Ok(())
-    } else {
-        new.write(root)
+    if !check {
+        new.write(root)?;
+    } else if old != new {
+        stale.push(lock::FILE.into());
     }
+    is_current(&stale)?;
+    let modules = assembly::assemble(&toolchain, root, &sources)?;
+    assembly::check(&modules)?;
+    let text = table::render(&modules);
+    if fs::read_to_string(root.join(table::FILE)).ok() != Some(text.clone()) {
+        if check {
+            is_current(&[table::FILE.into()])?;
+        }
+        fs::write(root.join(table::FILE), text)?;
+        println!("wrote {}", table::FILE);
+    }
+    println!("{}", assembly::summary(&modules));
+    Ok(())
+}
+
+/// An error that names what is not as the sources say.
+fn is_current(stale: &[PathBuf]) -> Result<()> {
+    let names: Vec<_> = stale.iter().map(|path| path.to_string_lossy()).collect();
+    ensure!(
+        names.is_empty(),
+        "out of date, run `cargo xtask ptx`: {}",
+        names.join(", ")
+    );
+    Ok(())
 }
 
 /// PTX and launches.

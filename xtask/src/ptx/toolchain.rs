@@ -18,6 +18,10 @@ const PACKAGES: &[&str] = &[
 ];
 /// For code that every supported GPU runs; the driver translates it for newer ones.
 const FLAGS: &[&str] = &["-arch=compute_80", "-O3", "-std=c++17"];
+/// As the driver assembles, and telling what it did.
+pub const ASSEMBLER_FLAGS: &[&str] = &["-O3", "-v"];
+/// Only the code, as it stands.
+pub const DISASSEMBLER_FLAGS: &[&str] = &["--print-code", "--no-dataflow"];
 /// Shared headers, `#include "tightrope/…"`.
 pub const HEADERS: &str = "crates/device/include";
 
@@ -37,12 +41,14 @@ impl Toolchain {
         }
         println!("installing the CUDA compiler in {}", environment.display());
         let mut python = Command::new("python3");
-        run(python.args(["-m", "venv", "--clear"]).arg(&environment))?;
+        run(python.args(["-m", "venv", "--clear"]).arg(&environment))
+            .context("the CUDA compiler needs Python 3 with its modules venv and pip")?;
         let mut pip = Command::new(environment.join("bin/python"));
         run(pip
             .args(["-m", "pip", "install", "--quiet", "--no-deps"])
             .arg("--disable-pip-version-check")
-            .args(PACKAGES))?;
+            .args(PACKAGES))
+        .context("the CUDA compiler comes through pip, which failed")?;
         let toolchain = Self::find(&environment)?;
         fs::write(&stamp, wanted)?;
         Ok(toolchain)
@@ -70,6 +76,19 @@ impl Toolchain {
         Ok(())
     }
 
+    /// Assembles PTX for an architecture; what the assembler tells of every kernel.
+    pub fn assemble(&self, ptx: &Path, architecture: &str, cubin: &Path) -> Result<String> {
+        let mut ptxas = Command::new(self.bin.join("ptxas"));
+        let output = ptxas.args(ASSEMBLER_FLAGS).arg("-arch").arg(architecture);
+        run_both(output.arg(ptx).arg("-o").arg(cubin)).map(|(_, log)| log)
+    }
+
+    /// The instructions of what was assembled.
+    pub fn disassemble(&self, cubin: &Path) -> Result<String> {
+        let mut nvdisasm = Command::new(self.bin.join("nvdisasm"));
+        run(nvdisasm.args(DISASSEMBLER_FLAGS).arg(cubin))
+    }
+
     /// The source after the preprocessor.
     pub fn preprocess(&self, root: &Path, source: &Path) -> Result<String> {
         run(self.nvcc(root).arg("-E").arg(source))
@@ -83,14 +102,19 @@ pub fn identity() -> String {
 
 /// Its standard output; an error with its standard error if it fails.
 pub fn run(command: &mut Command) -> Result<String> {
+    run_both(command).map(|(output, _)| output)
+}
+
+/// Its standard output and its standard error; an error with both if it fails.
+fn run_both(command: &mut Command) -> Result<(String, String)> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| name.clone())?;
-    let text = String::from_utf8_lossy(&output.stderr);
+    let [out, err] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     ensure!(
         output.status.success(),
-        "{name}: {}\n{}{text}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout)
+        "{name}: {}\n{out}{err}",
+        output.status
     );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok((out, err))
 }

@@ -31,8 +31,12 @@ impl Held<'_> {
     pub fn output(&mut self) -> Output<'_> {
         self.0.as_mut().map_or(Output::NONE, Output::bytes)
     }
-    /// The memory itself.
-    pub fn bytes(&mut self) -> Option<&mut CudaBytes> {
+    /// The memory; none if another thread could not grow it.
+    pub(super) fn memory(&self) -> Option<&CudaBytes> {
+        self.0.as_ref()
+    }
+    /// As [`Held::memory`].
+    pub fn memory_mut(&mut self) -> Option<&mut CudaBytes> {
         self.0.as_mut()
     }
 }

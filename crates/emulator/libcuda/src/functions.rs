@@ -39,19 +39,8 @@ fn record(kernel: &str, config: &LaunchConfig, counters: &Counters) {
         return;
     };
     let line = format!(
-        "{kernel}\tgrid {:?}\tblock {:?}\tblocks {}\tthread_instructions {}\tload_bytes {}\tstore_bytes {}\t\
-         load_sectors {}\tstore_sectors {}\tshared_passes {}\tbank_conflicts {}\ttensor_multiply_adds {}\n",
-        config.grid,
-        config.block,
-        counters.blocks,
-        counters.thread_instructions(),
-        counters.global_load_bytes,
-        counters.global_store_bytes,
-        counters.global_load_sectors,
-        counters.global_store_sectors,
-        counters.shared_passes,
-        counters.bank_conflicts(),
-        counters.tensor_multiply_adds,
+        "{kernel}\tgrid {:?}\tblock {:?}\t{counters}\n",
+        config.grid, config.block
     );
     let file = std::fs::OpenOptions::new()
         .create(true)

@@ -3,6 +3,8 @@
 // Bytes at least, for n elements of s bytes: forward 3ns, backward 6ns. Arithmetic in f32 as on the
 // CPU: the sigmoid from the exponential of a number that is not positive, which keeps the digits of
 // the negative side.
+//
+// expects: LDG.128 STG.128
 #include "tightrope/element.cuh"
 
 constexpr int THREADS = 256;

@@ -6,6 +6,9 @@
 //
 // Bytes at least, for `n = rows · dim` elements of `s` bytes: forward `2ns` (`4ns` with a residual),
 // backward `3ns` (`4ns` when it accumulates), plus 4 a row for `rstd` and 4 a feature for the weight.
+//
+// expects: LDG.128 STG.128 in rms_norm_forward_* rms_norm_backward_*
+// dynamic shared memory: 32768 in rms_norm_backward_*
 #include "tightrope/element.cuh"
 #include "tightrope/reduce.cuh"
 

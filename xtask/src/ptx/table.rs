@@ -1,0 +1,91 @@
+//! `docs/kernels.md`: what every kernel takes on every architecture.
+
+use super::{architecture::ARCHITECTURES, assembly::Module};
+use std::{collections::BTreeSet, fmt::Write};
+
+/// Relative to the root.
+pub const FILE: &str = "docs/kernels.md";
+
+const HEAD: &str = "\
+# Kernels
+
+Written by `cargo xtask ptx` and compared by `cargo xtask ptx --check`; changes by hand are lost. [GPUs](cuda.md) has the rules.
+
+A cell is `registers of a thread / occupancy in percent`: the warps that are resident at once, of the most that a multiprocessor holds, computed as the vendor's `cuda_occupancy.h` does from what ptxas 13.0 makes of the committed PTX. Nothing here was measured on hardware. `threads` and `shared` are those of a block; shared memory in bytes, static and dynamic. No kernel uses local memory, so none spills registers: the check fails otherwise.
+
+Two kinds of comments in a `kernel.cu` are read. Without `in`, they are about every kernel of the file; `*` stands for anything.
+
+- `// expects: LDG.128 STG.128 in copy_*`: the disassembly of these kernels has these instructions on every architecture. `LDG.128` is an `LDG` that has `128` among its modifiers; tensor cores are `HMMA`.
+- `// dynamic shared memory: 32768 in copy_*`: what they are launched with at a usual shape, for the occupancy.
+";
+
+/// The whole document.
+pub fn render(modules: &[Module]) -> String {
+    let mut text = HEAD.to_owned();
+    let names = ARCHITECTURES.iter().map(|on| on.name());
+    let columns: Vec<String> = names.collect();
+    for module in modules {
+        // A path of the repository has `/`, and a folder with the operation's name.
+        let source = module.source.to_string_lossy();
+        let operation = source.rsplit('/').nth(1).unwrap_or(&source);
+        let expected: BTreeSet<&str> = module
+            .kernels
+            .values()
+            .flat_map(|kernel| kernel.expected.iter().map(String::as_str))
+            .collect();
+        let expected = match expected.is_empty() {
+            true => "no instructions in particular".to_owned(),
+            false => Vec::from_iter(expected).join(", "),
+        };
+        let head = format!("\n## {operation}\n\n`{source}`, which expects {expected}.\n\n");
+        text += &head;
+        text += &format!("| kernel | threads | shared | {} |\n", columns.join(" | "));
+        text += &format!("| --- | --: | --: |{}\n", " --: |".repeat(columns.len()));
+        for (symbol, kernel) in &module.kernels {
+            let shared = kernel.blocks().map(|(_, block)| block.shared).max();
+            let shared = shared.unwrap_or_default();
+            // Writing to a string cannot fail.
+            let _ = write!(text, "| `{symbol}` | {} | {shared} |", kernel.threads);
+            for (on, block) in kernel.blocks() {
+                let _ = write!(text, " {} / {} |", block.registers, on.occupancy(block));
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ptx::assembly::{Kernel, Usage};
+
+    #[test]
+    fn a_row_for_each_kernel_and_a_cell_for_each_architecture() {
+        let usage = Usage {
+            registers: 40,
+            shared: 32,
+            barriers: 1,
+            ..Usage::default()
+        };
+        let kernel = Kernel {
+            threads: 256,
+            dynamic_shared: 1000,
+            expected: vec!["LDG.128".into()],
+            usage: vec![usage; ARCHITECTURES.len()],
+        };
+        let module = Module {
+            source: "crates/kernels/src/copy/kernel.cu".into(),
+            kernels: [("copy_f32".to_owned(), kernel)].into(),
+        };
+        let text = render(&[module]);
+        let row = "| `copy_f32` | 256 | 1032 | 40 / 75 | 40 / 100 | 40 / 100 | 40 / 75 | 40 / 75 | 40 / 100 |\n";
+        assert!(text.ends_with(row), "{text}");
+        assert!(
+            text.contains(
+                "\n## copy\n\n`crates/kernels/src/copy/kernel.cu`, which expects LDG.128."
+            )
+        );
+        assert!(text.contains("| kernel | threads | shared | sm_80 | sm_86 |"));
+    }
+}
