@@ -43,7 +43,10 @@ fn training_gives_the_losses_of_the_processor() {
     let fixture = Fixture::with_config("");
     fixture.ok(&["train", "run.toml", "--set", "device=cpu"]);
     let expected = losses(&fixture.path("out"));
-    let told = ok(&fixture, &[&["train", "run.toml", "--overwrite"], &F32[..]].concat());
+    let told = ok(
+        &fixture,
+        &[&["train", "run.toml", "--overwrite"], &F32[..]].concat(),
+    );
     assert!(told.contains("GPU") || !is_emulated(), "{told}");
     assert_close(&losses(&fixture.path("out")), &expected, 1e-5);
     // On its own it takes the GPU, and bf16.
@@ -61,11 +64,23 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     let whole = metrics(&fixture.path("out"));
     let adapter = "out/adapter/adapter_model.safetensors";
     let weights = std::fs::read(fixture.path(adapter)).unwrap();
-    ok(&fixture, &["train", "run.toml", "--overwrite", "--set", "run.max_steps=4"]);
+    ok(
+        &fixture,
+        &[
+            "train",
+            "run.toml",
+            "--overwrite",
+            "--set",
+            "run.max_steps=4",
+        ],
+    );
     ok(&fixture, &["train", "run.toml", "--resume"]);
     let rows = metrics(&fixture.path("out"));
     let steps = |rows: &[Value]| -> Vec<Value> {
-        rows.iter().filter(|row| row["loss"].is_number()).cloned().collect()
+        rows.iter()
+            .filter(|row| row["loss"].is_number())
+            .cloned()
+            .collect()
     };
     assert_eq!(steps(&rows), steps(&whole));
     assert_eq!(std::fs::read(fixture.path(adapter)).unwrap(), weights);
@@ -82,11 +97,21 @@ fn the_adapter_answers_is_evaluated_and_verified() {
     let (a, b) = both(&["eval", "run.toml", "--json"]);
     let loss = |text: &str| json_lines(text)[0]["loss"].as_f64().unwrap();
     assert_close(&[loss(&a)], &[loss(&b)], 1e-5);
-    let (a, b) = both(&["generate", "run.toml", "--prompt", "Say red 3 times", "--max-tokens", "12"]);
+    let (a, b) = both(&[
+        "generate",
+        "run.toml",
+        "--prompt",
+        "Say red 3 times",
+        "--max-tokens",
+        "12",
+    ]);
     assert_eq!(a, b);
     for precision in ["f32", "bf16"] {
         let precision = format!("precision={precision}");
-        let verified = ok(&fixture, &["verify", "run.toml", "--json", "--set", &precision]);
+        let verified = ok(
+            &fixture,
+            &["verify", "run.toml", "--json", "--set", &precision],
+        );
         assert_eq!(json_lines(&verified)[0]["passed"], true, "{verified}");
     }
 }

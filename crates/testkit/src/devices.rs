@@ -25,6 +25,26 @@ pub fn cuda() -> &'static Cuda {
     })
 }
 
+/// Makes a folder in which the loader finds the stand-ins under the names of the real libraries:
+/// with it as `LD_LIBRARY_PATH`, a program has a GPU.
+pub fn link_libraries(folder: &Path) {
+    std::fs::create_dir_all(folder).expect("a folder");
+    for (name, stand_in) in [
+        ("libcuda.so", "libcuda_emulator.so"),
+        ("libcublasLt.so", "libcublaslt_emulator.so"),
+    ] {
+        let link = folder.join(name);
+        if !link.exists() {
+            std::os::unix::fs::symlink(built(stand_in), link).expect("a link");
+        }
+    }
+}
+
+/// Whether this machine has a driver, before [`cuda`] was asked for.
+pub fn has_driver() -> bool {
+    Cuda::has_driver()
+}
+
 /// Whether [`cuda`] is the emulator: large shapes would take too long on it.
 pub fn is_emulated() -> bool {
     !std::env::var("TIGHTROPE_TEST_CUDA").is_ok_and(|value| value == "hardware")
