@@ -50,116 +50,52 @@ __device__ __forceinline__ void rotate(
     }
 }
 
-// One head, of which this is lane `lane` of `lanes`.
-template <typename Index> struct Head {
-    // Elements, and pairs that rotate; both 0 for lanes that have no head.
-    Index dim;
-    Index pairs;
-    Index lane;
-    Index lanes;
-};
-
+// One head, of which this is lane `lane` of `lanes`; `dim` and `pairs` are 0 for lanes without one.
 // `ONCE`: no lane has more than N pairs.
 template <typename T, typename Index, int N, bool ONCE>
 __device__ __forceinline__ void forward(
     const T* x, const float* weight, float offset, float eps, const float* cos, const float* sin,
-    T* y, float* rstd, Head<Index> head) {
-    const Index first = head.lane * N, step = head.lanes * N, rotating = 2 * head.pairs;
+    T* y, float* rstd, Index dim, Index pairs, Index lane, Index lanes) {
+    const Index start = lane * N, step = lanes * N;
+    Floats<N> low, high;
+    const auto load_pairs = [&](Index i) {
+        low = load<N>(x + i);
+        high = load<N>(x + pairs + i);
+    };
     float squares = 0.0f;
     const auto add = [&](const Floats<N>& value) {
 #pragma unroll
         for (int k = 0; k < N; ++k) squares += value[k] * value[k];
     };
-    Floats<N> low, high;
-    for (Index i = first; i < head.pairs; i += step) {
-        low = load<N>(x + i);
-        high = load<N>(x + head.pairs + i);
+    for (Index i = start; i < pairs; i += step) {
+        load_pairs(i);
         add(low);
         add(high);
         if (ONCE) break;
     }
-    for (Index i = rotating + first; i < head.dim; i += step) add(load<N>(x + i));
+    for (Index i = 2 * pairs + start; i < dim; i += step) add(load<N>(x + i));
     // Rounded as IEEE 754 has it, unlike `rsqrtf`.
-    const float scale =
-        1.0f / sqrtf(lanes_sum(squares, head.lanes) / float(head.dim) + eps);
-    if (head.lane == 0 && head.dim > 0) *rstd = scale;
+    const float scale = 1.0f / sqrtf(lanes_sum(squares, lanes) / float(dim) + eps);
+    if (lane == 0 && dim > 0) *rstd = scale;
     const auto normalise = [&](Floats<N>& value, Index i) {
         const auto factor = Floats<N>::load(weight + i);
 #pragma unroll
         for (int k = 0; k < N; ++k) value[k] *= scale * (factor[k] + offset);
     };
-    for (Index i = first; i < head.pairs; i += step) {
-        if (!ONCE) {
-            low = load<N>(x + i);
-            high = load<N>(x + head.pairs + i);
-        }
+    for (Index i = start; i < pairs; i += step) {
+        if (!ONCE) load_pairs(i);
         normalise(low, i);
-        normalise(high, head.pairs + i);
+        normalise(high, pairs + i);
         rotate(low, high, cos + i, sin + i, 1.0f);
         store(low, y + i);
-        store(high, y + head.pairs + i);
+        store(high, y + pairs + i);
         if (ONCE) break;
     }
-    for (Index i = rotating + first; i < head.dim; i += step) {
+    for (Index i = 2 * pairs + start; i < dim; i += step) {
         auto value = load<N>(x + i);
         normalise(value, i);
         store(value, y + i);
     }
-}
-
-// Overwrites the gradient of what was rotated with that of what was normalised; adds this head's
-// share into `dweight`, which only this lane's columns of this head's copy in shared memory are
-// touched by.
-template <typename T, typename Index, int N, bool ONCE>
-__device__ __forceinline__ void backward(
-    T* dx, const T* x, const float* rstd, const float* weight, float offset, const float* cos,
-    const float* sin, float* dweight, Head<Index> head) {
-    const Index first = head.lane * N, step = head.lanes * N, rotating = 2 * head.pairs;
-    const float scale = head.dim > 0 ? *rstd : 0.0f;
-    float product = 0.0f;
-    const auto add = [&](const Floats<N>& gradient, Index i) {
-        const auto value = load<N>(x + i);
-        const auto factor = Floats<N>::load(weight + i);
-#pragma unroll
-        for (int k = 0; k < N; ++k) product += gradient[k] * (factor[k] + offset) * value[k];
-    };
-    Floats<N> low, high;
-    const auto turn_back = [&](Index i) {
-        low = load<N>(dx + i);
-        high = load<N>(dx + head.pairs + i);
-        rotate(low, high, cos + i, sin + i, -1.0f);
-    };
-    for (Index i = first; i < head.pairs; i += step) {
-        turn_back(i);
-        add(low, i);
-        add(high, head.pairs + i);
-        if (ONCE) break;
-    }
-    for (Index i = rotating + first; i < head.dim; i += step) add(load<N>(dx + i), i);
-    // `x · pull` is `n · mean_h(g · n)`.
-    const float pull = lanes_sum(product, head.lanes) * scale / float(head.dim) * scale;
-    const auto finish = [&](const Floats<N>& gradient, Index i) {
-        const auto value = load<N>(x + i);
-        const auto factor = Floats<N>::load(weight + i);
-        Floats<N> result;
-#pragma unroll
-        for (int k = 0; k < N; ++k)
-            result[k] = scale * (gradient[k] * (factor[k] + offset) - value[k] * pull);
-        store(result, dx + i);
-        if (dweight) {
-            auto share = Floats<N>::load(dweight + i);
-#pragma unroll
-            for (int k = 0; k < N; ++k) share[k] += gradient[k] * scale * value[k];
-            share.store(dweight + i);
-        }
-    };
-    for (Index i = first; i < head.pairs; i += step) {
-        if (!ONCE) turn_back(i);
-        finish(low, i);
-        finish(high, head.pairs + i);
-        if (ONCE) break;
-    }
-    for (Index i = rotating + first; i < head.dim; i += step) finish(load<N>(dx + i), i);
 }
 
 // Grid: `lanes` threads for each head of each token, queries and keys.
@@ -168,30 +104,72 @@ __device__ __forceinline__ void forward_heads(
     const T* q, const T* k, const float* q_weight, const float* k_weight, float offset, float eps,
     const float* cos, const float* sin, T* q_rotated, T* k_rotated, float* q_rstd, float* k_rstd,
     Index tokens, Index q_heads, Index k_heads, Index dim, Index pairs, uint32_t lanes) {
-    const uint32_t groups = THREADS / lanes;
-    const Index number = Index(blockIdx.x) * groups + threadIdx.x / lanes;
+    const Index number = Index(blockIdx.x) * (THREADS / lanes) + threadIdx.x / lanes;
     const Index token = number / (q_heads + k_heads);
-    const bool has_head = token < tokens;
-    const Index index = number % (q_heads + k_heads);
-    const bool is_query = index < q_heads;
-    // Rows of x and y.
-    const Index row = is_query ? token * q_heads + index : token * k_heads + index - q_heads;
-    const Head<Index> head = {
-        has_head ? dim : 0, has_head ? pairs : 0, threadIdx.x % lanes, lanes};
+    const Index head = number % (q_heads + k_heads);
+    const bool is_query = head < q_heads;
+    const Index row = is_query ? token * q_heads + head : token * k_heads + head - q_heads;
     const T* x = (is_query ? q : k) + row * dim;
     T* y = (is_query ? q_rotated : k_rotated) + row * dim;
     float* rstd = (is_query ? q_rstd : k_rstd) + row;
     const float* weight = is_query ? q_weight : k_weight;
-    cos += token * pairs;
-    sin += token * pairs;
+    const float* c = cos + token * pairs;
+    const float* s = sin + token * pairs;
+    const Index own_dim = token < tokens ? dim : 0, own_pairs = token < tokens ? pairs : 0;
+    const Index lane = threadIdx.x % lanes;
     constexpr int N = WIDTH<T>;
     if (dim % N != 0 || pairs % N != 0)
-        forward<T, Index, 1, false>(x, weight, offset, eps, cos, sin, y, rstd, head);
+        forward<T, Index, 1, false>(
+            x, weight, offset, eps, c, s, y, rstd, own_dim, own_pairs, lane, lanes);
     else if (pairs <= lanes * N)
-        forward<T, Index, N, true>(x, weight, offset, eps, cos, sin, y, rstd, head);
+        forward<T, Index, N, true>(
+            x, weight, offset, eps, c, s, y, rstd, own_dim, own_pairs, lane, lanes);
     else
-        forward<T, Index, N, false>(x, weight, offset, eps, cos, sin, y, rstd, head);
+        forward<T, Index, N, false>(
+            x, weight, offset, eps, c, s, y, rstd, own_dim, own_pairs, lane, lanes);
 }
+
+// N features in the backward pass: the factor of each, and a share of its `dweight`, which lies in
+// `copy` where it is not at hand.
+template <int N> struct Features {
+    Floats<N> factor;
+    Floats<N> share;
+
+    __device__ __forceinline__ void load(const float* weight, float offset, const float* copy) {
+        factor = Floats<N>::load(weight);
+        if (copy) share = Floats<N>::load(copy);
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            factor[k] += offset;
+            if (!copy) share[k] = 0.0f;
+        }
+    }
+};
+
+// N elements of a head in the backward pass: what was normalised, and the gradient of the result.
+template <int N> struct Part {
+    Floats<N> x;
+    Floats<N> d;
+
+    __device__ __forceinline__ float product(const Features<N>& features) const {
+        float sum = 0.0f;
+#pragma unroll
+        for (int k = 0; k < N; ++k) sum += d[k] * features.factor[k] * x[k];
+        return sum;
+    }
+
+    // The gradient of x. `x · pull` is `n · mean_h(g · n)`.
+    __device__ __forceinline__ Floats<N> finish(
+        Features<N>& features, float scale, float pull) const {
+        Floats<N> dx;
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            dx[k] = scale * (d[k] * features.factor[k] - x[k] * pull);
+            features.share[k] += d[k] * scale * x[k];
+        }
+        return dx;
+    }
+};
 
 // Queries or keys in the backward pass.
 template <typename T, typename Index> struct Side {
@@ -204,6 +182,77 @@ template <typename T, typename Index> struct Side {
     Index heads;
 };
 
+// The heads `first .. end`, in turn. Adds their shares of dweight into `copy`, unless it is null;
+// no other lanes touch the same features of this copy. `ONCE`: no lane has more than N pairs, and
+// keeps their features in registers.
+template <typename T, typename Index, int N, bool ONCE>
+__device__ __forceinline__ void backward(
+    const Side<T, Index>& side, float offset, const float* cos, const float* sin, float* copy,
+    Index dim, Index pairs, Index first, Index end, uint32_t lanes) {
+    const Index start = threadIdx.x % lanes * N, step = lanes * N;
+    const auto load_features = [&](Features<N>& features, Index i) {
+        features.load(side.weight + i, offset, copy ? copy + i : nullptr);
+    };
+    const auto store_features = [&](const Features<N>& features, Index i) {
+        if (copy) features.share.store(copy + i);
+    };
+    Features<N> low_features, high_features;
+    if (ONCE && start < pairs) {
+        load_features(low_features, start);
+        load_features(high_features, pairs + start);
+    }
+    for (Index base = first; base < end; base += THREADS / lanes) {
+        const Index row = base + threadIdx.x / lanes;
+        const T* x = side.x + row * dim;
+        T* dx = side.dx + row * dim;
+        const Index angles = row / side.heads * pairs;
+        // Lanes without a head go along with the others of their warp.
+        const Index own_dim = row < end ? dim : 0, own_pairs = row < end ? pairs : 0;
+        const float scale = row < end ? side.rstd[row] : 0.0f;
+        Part<N> low, high;
+        const auto load_pairs = [&](Index i) {
+            low = {load<N>(x + i), load<N>(dx + i)};
+            high = {load<N>(x + pairs + i), load<N>(dx + pairs + i)};
+            rotate(low.d, high.d, cos + angles + i, sin + angles + i, -1.0f);
+            if (ONCE) return;
+            load_features(low_features, i);
+            load_features(high_features, pairs + i);
+        };
+        const auto load_other = [&](Features<N>& features, Index i) {
+            load_features(features, i);
+            return Part<N>{load<N>(x + i), load<N>(dx + i)};
+        };
+        float product = 0.0f;
+        for (Index i = start; i < own_pairs; i += step) {
+            load_pairs(i);
+            product += low.product(low_features) + high.product(high_features);
+            if (ONCE) break;
+        }
+        for (Index i = 2 * pairs + start; i < own_dim; i += step) {
+            Features<N> features;
+            product += load_other(features, i).product(features);
+        }
+        const float pull = lanes_sum(product, lanes) * scale / float(dim) * scale;
+        for (Index i = start; i < own_pairs; i += step) {
+            if (!ONCE) load_pairs(i);
+            store(low.finish(low_features, scale, pull), dx + i);
+            store(high.finish(high_features, scale, pull), dx + pairs + i);
+            if (ONCE) break;
+            store_features(low_features, i);
+            store_features(high_features, pairs + i);
+        }
+        for (Index i = 2 * pairs + start; i < own_dim; i += step) {
+            Features<N> features;
+            store(load_other(features, i).finish(features, scale, pull), dx + i);
+            store_features(features, i);
+        }
+    }
+    if (ONCE && start < pairs) {
+        store_features(low_features, start);
+        store_features(high_features, pairs + start);
+    }
+}
+
 // Grid: one block for each run of `rows_per_block` heads of `side`, of which this is block `block`.
 // Shared memory, unless `partial` is null: one copy of [dim] f32 for each group of lanes.
 template <typename T, typename Index>
@@ -212,35 +261,23 @@ __device__ __forceinline__ void backward_heads(
     Index dim, Index pairs, Index block, Index rows_per_block, uint32_t lanes) {
     extern __shared__ float copies[];
     const uint32_t groups = THREADS / lanes;
-    const uint32_t group = threadIdx.x / lanes;
     if (partial) {
         for (Index i = threadIdx.x; i < groups * dim; i += THREADS) copies[i] = 0.0f;
         __syncthreads();
     }
-    float* copy = partial ? copies + group * dim : nullptr;
+    float* copy = partial ? copies + threadIdx.x / lanes * dim : nullptr;
     const Index first = block * rows_per_block;
     const Index end = min(first + rows_per_block, side.rows);
-    for (Index base = first; base < end; base += groups) {
-        const Index row = base + group;
-        const bool has_head = row < end;
-        const Head<Index> head = {
-            has_head ? dim : 0, has_head ? pairs : 0, threadIdx.x % lanes, lanes};
-        const Index token = row / side.heads;
-        T* dx = side.dx + row * dim;
-        const T* x = side.x + row * dim;
-        const float* rstd = side.rstd + row;
-        const float* c = cos + token * pairs;
-        const float* s = sin + token * pairs;
-        constexpr int N = WIDTH<T>;
-        if (dim % N != 0 || pairs % N != 0)
-            backward<T, Index, 1, false>(
-                dx, x, rstd, side.weight, offset, c, s, copy, head);
-        else if (pairs <= lanes * N)
-            backward<T, Index, N, true>(dx, x, rstd, side.weight, offset, c, s, copy, head);
-        else
-            backward<T, Index, N, false>(
-                dx, x, rstd, side.weight, offset, c, s, copy, head);
-    }
+    constexpr int N = WIDTH<T>;
+    if (dim % N != 0 || pairs % N != 0)
+        backward<T, Index, 1, false>(
+            side, offset, cos, sin, copy, dim, pairs, first, end, lanes);
+    else if (pairs <= lanes * N)
+        backward<T, Index, N, true>(
+            side, offset, cos, sin, copy, dim, pairs, first, end, lanes);
+    else
+        backward<T, Index, N, false>(
+            side, offset, cos, sin, copy, dim, pairs, first, end, lanes);
     if (partial) {
         __syncthreads();
         for (Index i = threadIdx.x; i < dim; i += THREADS) {
