@@ -1,7 +1,8 @@
 //! Arguments that are refused.
 
 use super::*;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, DeviceError};
+use tightrope_testkit::cuda;
 
 /// Operands of the forward pass, then of the backward pass, with their elements.
 const OPERANDS: [(&str, usize); 20] = [
@@ -144,4 +145,17 @@ fn check(wrong: Option<(usize, DType, usize)>, rotary_dim: usize) -> Result<(), 
         rotary_dim,
     }
     .check()
+}
+
+/// A copy of such a gradient for every warp does not fit the shared memory of a block.
+#[test]
+fn heads_of_thousands_of_features_can_be_normalised_but_not_trained_on_cuda() {
+    let mut case = Case::new(DType::BF16, shape(1, [1, 1], 3200, 3200), false);
+    let result = case.try_run(cuda());
+    assert!(matches!(
+        result,
+        Err(KernelError::Device(DeviceError::NoKernel { .. }))
+    ));
+    (case.q.frozen, case.k.frozen) = (true, true);
+    case.try_run(cuda()).unwrap();
 }

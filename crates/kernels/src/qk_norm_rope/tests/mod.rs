@@ -116,6 +116,10 @@ impl Case {
 
     /// Of queries and of keys.
     fn run<D: QkNormRope>(&self, device: &D) -> [Results; 2] {
+        self.try_run(device).unwrap()
+    }
+
+    fn try_run<D: QkNormRope>(&self, device: &D) -> Result<[Results; 2], KernelError> {
         let all = |values: &[f32]| tensor(device, self.dtype, &[values.len()], values);
         let f32s = |values: &[f32]| tensor(device, DType::F32, &[values.len()], values);
         let (cos, sin) = (f32s(&self.cos), f32s(&self.sin));
@@ -153,9 +157,7 @@ impl Case {
             head_dim,
             rotary_dim,
         };
-        device
-            .qk_norm_rope_forward(args.checked().unwrap())
-            .unwrap();
+        device.qk_norm_rope_forward(args.checked()?)?;
         let [mut q_dx, mut k_dx] = sides.map(|side| all(&side.dy));
         let [mut q_dweight, mut k_dweight] = sides.map(|side| f32s(&side.before));
         let args = Backward {
@@ -182,9 +184,7 @@ impl Case {
             head_dim,
             rotary_dim,
         };
-        device
-            .qk_norm_rope_backward(args.checked().unwrap())
-            .unwrap();
+        device.qk_norm_rope_backward(args.checked()?)?;
         let results = |tensors: [Tensor<D>; 4]| {
             let [y, rstd, dx, dweight] = tensors.map(|tensor| tensor.to_f32_vec().unwrap());
             Results {
@@ -194,9 +194,9 @@ impl Case {
                 dweight,
             }
         };
-        [
+        Ok([
             results([q_y, q_rstd, q_dx, q_dweight]),
             results([k_y, k_rstd, k_dx, k_dweight]),
-        ]
+        ])
     }
 }
