@@ -6,7 +6,7 @@ use tightrope_testkit::{
     Random, assert_close, cuda, oracle::linear as oracle, rounded, rounding, tensor, unit, widen,
 };
 
-const SHAPES: [(usize, usize, usize, usize); 9] = [
+const SHAPES: [(usize, usize, usize, usize); 10] = [
     // tokens, inputs, outputs, rank
     (0, 3, 4, 2),
     (1, 1, 1, 1),
@@ -15,7 +15,8 @@ const SHAPES: [(usize, usize, usize, usize); 9] = [
     (7, 17, 31, 5),
     (13, 64, 33, 16),
     (65, 257, 47, 9),
-    (300, 129, 145, 17),
+    (97, 129, 145, 17),
+    (300, 40, 35, 3),
     (150, 600, 130, 16),
 ];
 const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
