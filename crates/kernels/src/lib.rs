@@ -14,9 +14,11 @@
 #![deny(missing_docs)]
 
 pub mod adamw;
+pub mod adamw_8bit;
 pub mod attention;
 mod check;
 mod cpu;
+pub mod dynamic_map;
 pub mod embedding;
 mod error;
 pub mod glu;
@@ -31,6 +33,7 @@ pub use error::KernelError;
 /// A device that has every operation.
 pub trait Kernels:
     adamw::AdamW
+    + adamw_8bit::AdamW8bit
     + attention::Attention
     + embedding::Embedding
     + glu::Glu
@@ -43,6 +46,7 @@ pub trait Kernels:
 
 impl<D> Kernels for D where
     D: adamw::AdamW
+        + adamw_8bit::AdamW8bit
         + attention::Attention
         + embedding::Embedding
         + glu::Glu
