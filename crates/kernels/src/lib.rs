@@ -13,6 +13,7 @@
 //! thread up to 65,536 elements.
 #![deny(missing_docs)]
 
+pub mod absmax;
 pub mod adamw;
 pub mod adamw_8bit;
 pub mod attention;
@@ -24,6 +25,7 @@ mod error;
 pub mod glu;
 pub mod linear;
 pub mod linear_cross_entropy;
+pub mod nf4;
 pub mod rms_norm;
 pub mod sum_of_squares;
 
@@ -32,26 +34,30 @@ pub use error::KernelError;
 
 /// A device that has every operation.
 pub trait Kernels:
-    adamw::AdamW
+    absmax::Absmax
+    + adamw::AdamW
     + adamw_8bit::AdamW8bit
     + attention::Attention
     + embedding::Embedding
     + glu::Glu
     + linear::Linear
     + linear_cross_entropy::LinearCrossEntropy
+    + nf4::Nf4
     + rms_norm::RmsNorm
     + sum_of_squares::SumOfSquares
 {
 }
 
 impl<D> Kernels for D where
-    D: adamw::AdamW
+    D: absmax::Absmax
+        + adamw::AdamW
         + adamw_8bit::AdamW8bit
         + attention::Attention
         + embedding::Embedding
         + glu::Glu
         + linear::Linear
         + linear_cross_entropy::LinearCrossEntropy
+        + nf4::Nf4
         + rms_norm::RmsNorm
         + sum_of_squares::SumOfSquares
 {
