@@ -1,6 +1,6 @@
 //! Benchmark suites: what is swept, and the rows that they give.
 //!
-//! A suite checks that an answer is right before it times it. `cargo xtask bench` runs suites and
+//! A suite checks that an answer is right before it times it, where no test does. `cargo xtask bench` runs suites and
 //! stores their rows, with date, commit and machine, in `runs/`. A new suite is a file in `suites/`
 //! and a line in [`SUITES`].
 #![forbid(unsafe_code)]
@@ -33,7 +33,12 @@ pub const SUITES: &[Suite] = &[
     suites::packing::SUITE,
     suites::batching::SUITE,
     suites::step::SUITE,
+    suites::kernels::SUITE,
 ];
+
+/// The environment variable that names the file into which the emulator writes what it counts.
+/// Where it is set, the suite `kernels` expects the emulator instead of a GPU.
+pub const EMULATOR_REPORT: &str = "TIGHTROPE_EMULATOR_REPORT";
 
 /// A row from its fields in order.
 fn row<const N: usize>(fields: [(&str, Value); N]) -> Row {
