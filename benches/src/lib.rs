@@ -14,6 +14,7 @@ pub use lengths::log_normal_lengths;
 pub use timing::{Timing, time};
 
 use serde_json::{Map, Value};
+use tightrope_device::{Cuda, Device};
 
 /// One measurement: what was measured, with which settings, and the figures. Units are in the names.
 pub type Row = Map<String, Value>;
@@ -40,10 +41,30 @@ pub const SUITES: &[Suite] = &[
 /// Where it is set, the suite `kernels` expects the emulator instead of a GPU.
 pub const EMULATOR_REPORT: &str = "TIGHTROPE_EMULATOR_REPORT";
 
+/// The name of the GPU, as [`Device::name`] gives it. Errors if there is none, or only the emulator.
+pub fn gpu() -> anyhow::Result<String> {
+    let name = Cuda::new(0)?.name();
+    anyhow::ensure!(!name.contains(EMULATOR), "{name} is no GPU");
+    Ok(name)
+}
+
+/// In the name of the emulated device.
+const EMULATOR: &str = "emulator";
+
 /// A row from its fields in order.
 fn row<const N: usize>(fields: [(&str, Value); N]) -> Row {
     fields
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_emulator_is_no_gpu() {
+        let _loaded = tightrope_testkit::cuda();
+        let error = super::gpu().unwrap_err().to_string();
+        assert!(error.contains("is no GPU"), "{error}");
+    }
 }

@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod digest;
 mod fetch;
+mod gpu;
 mod parallel;
 mod ptx;
 mod tidy;
@@ -49,6 +50,9 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Run what only a GPU can show: tests, times against the roofline, training; one report in
+    /// benches/runs/
+    Gpu,
     /// Download a real model or data set into an ignored folder, checksums pinned (needs pip)
     Fetch {
         #[arg(value_enum)]
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
             json,
         } => bench::run(root, &suites, emulated, json.as_deref()),
         Chore::Ptx { check } => ptx::run(root, check),
+        Chore::Gpu => gpu::run(root),
         Chore::Fetch { item } => fetch::run(root, item),
     };
     match result {

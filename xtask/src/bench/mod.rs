@@ -90,7 +90,7 @@ fn line(row: &Row) -> String {
 }
 
 /// Rows with date, commit, command and machine.
-fn described(root: &Path, suite: &str, rows: Vec<Row>) -> Value {
+pub fn described(root: &Path, suite: &str, rows: Vec<Row>) -> Value {
     let root = root.to_string_lossy();
     let commit = output("git", &["-C", &root, "describe", "--always", "--dirty"]);
     let command: Vec<String> = std::env::args().skip(1).collect();
@@ -105,7 +105,7 @@ fn described(root: &Path, suite: &str, rows: Vec<Row>) -> Value {
 }
 
 /// `benches/runs/<date>-<suite>-<commit>.json`.
-fn dated(root: &Path, suite: &str, run: &Value) -> PathBuf {
+pub fn dated(root: &Path, suite: &str, run: &Value) -> PathBuf {
     let text = |key: &str| run[key].as_str().unwrap_or("unknown");
     let date = text("time").split('T').next().unwrap_or_default();
     root.join("benches/runs")
@@ -145,7 +145,7 @@ fn proc_field(file: &str, field: &str) -> Option<String> {
 }
 
 /// What a program prints; none if it is not there or fails.
-fn output(program: &str, arguments: &[&str]) -> Option<String> {
+pub fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())

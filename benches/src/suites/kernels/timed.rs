@@ -59,3 +59,34 @@ pub fn time(cuda: &Cuda, case: Case) -> Result<Row> {
         ("share_of_roofline", json!(least.map(|least| least / min))),
     ]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::sleep;
+
+    #[test]
+    fn the_time_is_that_of_one_launch() {
+        let case = Case {
+            name: "sleep".into(),
+            shape: "1 ms".into(),
+            elements: 1,
+            least_bytes: 1000,
+            least_multiply_adds: 0,
+            prepare: Box::new(|_| {
+                Ok(Box::new(|_| {
+                    sleep(Duration::from_millis(1));
+                    Ok(())
+                }))
+            }),
+        };
+        let row = time(tightrope_testkit::cuda(), case).unwrap();
+        assert!(row["launches"].as_u64().unwrap() > 1, "{row:?}");
+        let [min, median] = ["min_us", "median_us"].map(|key| row[key].as_f64().unwrap());
+        assert!(1000.0 <= min && min <= median, "{row:?}");
+        assert!(
+            row["share_of_roofline"].is_null(),
+            "the emulator has no roofline"
+        );
+    }
+}
