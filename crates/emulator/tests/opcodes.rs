@@ -132,6 +132,9 @@ fn bits_and_shifts() {
             ("bfind.u32", &[0x10], 4),
             ("bfind.u32", &[0], 0xffff_ffff),
             ("bfind.s32", &[0xffff_fffe], 0),
+            ("bfind.shiftamt.u32", &[0x10], 27),
+            ("bfind.shiftamt.u32", &[0xffff_ffff], 0),
+            ("bfind.shiftamt.u32", &[0], 0xffff_ffff),
         ],
     );
     // lop3: the table of (a & b) ^ c.
@@ -141,6 +144,9 @@ fn bits_and_shifts() {
         evaluate("clz.b64 %r20, %rd1;\ncvt.u64.u32 %rd40, %r20;", &[1]),
         63
     );
+    let body = "bfind.shiftamt.u64 %r20, %rd1;\ncvt.u64.u32 %rd40, %r20;";
+    assert_eq!(evaluate(body, &[1]), 63);
+    assert_eq!(evaluate(body, &[0]), 0xffff_ffff);
     assert_eq!(
         evaluate("bfe.s64 %rd40, %rd1, 60, 8;", &[0x8000_0000_0000_0000]),
         (-8i64) as u64

@@ -158,7 +158,8 @@ fn attention(criterion: &mut Criterion) {
             key_start: (index * length) as u32,
             key_len: length as u32,
         };
-        let ranges = Ranges::new(cpu, (0..count).map(range).collect()).unwrap();
+        let mut ranges = Ranges::empty(cpu).unwrap();
+        ranges.set((0..count).map(range)).unwrap();
         let config = Config {
             ranges: &ranges,
             heads,

@@ -8,7 +8,7 @@ use std::{hint::black_box, time::Duration};
 use tightrope_device::{Cpu, DType, Tensor};
 use tightrope_kernels::{
     Check,
-    adamw::{AdamW, Update},
+    adamw::{AdamW, Hyperparameters, Update},
     embedding::{self, Embedding},
     glu::{self, Activation, Glu},
     rms_norm::{self, RmsNorm},
@@ -166,21 +166,25 @@ fn parameters(criterion: &mut Criterion) {
                     gradient: &gradient,
                     m: &mut m,
                     v: &mut v,
-                    learning_rate: 1e-3,
-                    beta1: 0.9,
-                    beta2: 0.999,
-                    eps: 1e-8,
-                    weight_decay: 0.01,
-                    step: 7,
-                    gradient_scale: 1.0,
+                    hyperparameters: Hyperparameters {
+                        learning_rate: 1e-3,
+                        beta1: 0.9,
+                        beta2: 0.999,
+                        eps: 1e-8,
+                        weight_decay: 0.01,
+                        step: 7,
+                        gradient_scale: 1.0,
+                    },
                 };
                 cpu.adamw_update(args.checked().unwrap()).unwrap();
             });
         });
         group.bench_function(format!("sum_of_squares, {}", cpu.threads()), |b| {
             b.iter(|| {
-                cpu.sum_of_squares(Sum { x: &gradient }.checked().unwrap())
-                    .unwrap()
+                let args = Sum {
+                    tensors: &[&gradient],
+                };
+                cpu.sum_of_squares(args.checked().unwrap()).unwrap()
             });
         });
     }

@@ -15,6 +15,7 @@
 
 pub mod adamw;
 pub mod attention;
+mod cast;
 mod check;
 mod cpu;
 pub mod embedding;
@@ -22,6 +23,7 @@ mod error;
 pub mod glu;
 pub mod linear;
 pub mod linear_cross_entropy;
+pub mod qk_norm_rope;
 pub mod rms_norm;
 pub mod sum_of_squares;
 
@@ -36,6 +38,7 @@ pub trait Kernels:
     + glu::Glu
     + linear::Linear
     + linear_cross_entropy::LinearCrossEntropy
+    + qk_norm_rope::QkNormRope
     + rms_norm::RmsNorm
     + sum_of_squares::SumOfSquares
 {
@@ -48,6 +51,7 @@ impl<D> Kernels for D where
         + glu::Glu
         + linear::Linear
         + linear_cross_entropy::LinearCrossEntropy
+        + qk_norm_rope::QkNormRope
         + rms_norm::RmsNorm
         + sum_of_squares::SumOfSquares
 {

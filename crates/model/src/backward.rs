@@ -11,6 +11,7 @@ use crate::{
 use tightrope_device::Tensor;
 use tightrope_kernels::{
     Check, Kernels, attention, glu,
+    qk_norm_rope::{self, HeadsBackward},
     rms_norm::{self, RmsNorm},
 };
 use tightrope_rope::Direction;
@@ -179,45 +180,37 @@ fn attention<D: Backend>(
         config: pass.attention(layer),
     };
     pass.device.attention_backward(attended.checked()?)?;
-    rotate(
-        pass,
-        &mut backward.dq,
-        &mut backward.dk,
-        Direction::Backward,
-    )?;
-    // The gradients before the heads' norms go where the rotated queries and keys were.
-    if let (Some(q_norm), Some(k_norm), Some((q_rstd, k_rstd)), Some((q, k))) = (
-        &mut weights.q_norm,
-        &mut weights.k_norm,
-        &saved.head_rstd,
-        &mut workspace.rotated,
-    ) {
-        let head_dim = architecture.head_dim;
-        let queries = (pass.tokens * architecture.heads, head_dim);
-        let keys = (pass.tokens * architecture.kv_heads, head_dim);
-        norm_backward(
-            pass,
-            q_norm,
-            &backward.dq,
-            (&saved.q, q_rstd),
-            q,
-            false,
-            queries,
-        )?;
-        norm_backward(
-            pass,
-            k_norm,
-            &backward.dk,
-            (&saved.k, k_rstd),
-            k,
-            false,
-            keys,
-        )?;
+    let (dq, dk) = (&mut backward.dq, &mut backward.dk);
+    match (&mut weights.q_norm, &mut weights.k_norm, &saved.head_rstd) {
+        (Some(q_norm), Some(k_norm), Some((q_rstd, k_rstd))) => {
+            let normed = qk_norm_rope::Backward {
+                q: HeadsBackward {
+                    dx: dq,
+                    x: &saved.q,
+                    rstd: q_rstd,
+                    weight: &q_norm.value,
+                    dweight: q_norm.gradient.as_mut(),
+                    heads: architecture.heads,
+                },
+                k: HeadsBackward {
+                    dx: dk,
+                    x: &saved.k,
+                    rstd: k_rstd,
+                    weight: &k_norm.value,
+                    dweight: k_norm.gradient.as_mut(),
+                    heads: architecture.kv_heads,
+                },
+                plus_one: architecture.norm_plus_one,
+                cos: pass.cos,
+                sin: pass.sin,
+                tokens: pass.tokens,
+                head_dim: architecture.head_dim,
+                rotary_dim: architecture.rope.rotary_dim(),
+            };
+            pass.device.qk_norm_rope_backward(normed.checked()?)?;
+        }
+        _ => rotate(pass, dq, dk, Direction::Backward)?,
     }
-    let (dq, dk) = match &workspace.rotated {
-        Some((dq, dk)) => (dq, dk),
-        None => (&backward.dq, &backward.dk),
-    };
 
     let normed = &mut workspace.normed;
     norm(
@@ -230,8 +223,8 @@ fn attention<D: Backend>(
     )?;
     let dnormed = &mut workspace.branch;
     for (linear, dy, xa, accumulate) in [
-        (&mut linears.q, dq, &xa.q, false),
-        (&mut linears.k, dk, &xa.k, true),
+        (&mut linears.q, &backward.dq, &xa.q, false),
+        (&mut linears.k, &backward.dk, &xa.k, true),
         (&mut linears.v, &backward.dv, &xa.v, true),
     ] {
         let dx = (!lowest).then_some(&mut *dnormed);

@@ -1,7 +1,7 @@
 //! The forward pass of a decoder layer.
 
 use crate::{
-    Architecture, Backend, ModelError,
+    Backend, ModelError,
     activations::{Saved, Stream, Workspace},
     cache::LayerCache,
     parameter::Parameter,
@@ -12,6 +12,7 @@ use tightrope_device::{Device, Tensor};
 use tightrope_kernels::{
     Check, Kernels, attention,
     glu::{self, Glu},
+    qk_norm_rope::{self, HeadsForward, QkNormRope},
     rms_norm::{self, Residual, RmsNorm},
 };
 use tightrope_rope::{Direction, Heads, Pairing, Rope, Rotate};
@@ -92,43 +93,45 @@ pub(crate) fn rotate<D: Rope>(
 }
 
 /// From `saved.q` and `saved.k` as projected to `workspace.rotated`, where heads are normalised.
-pub(crate) fn norm_heads<D: Backend>(
+pub(crate) fn norm_heads<D: QkNormRope>(
     pass: &Pass<'_, D>,
     weights: &LayerWeights<Tensor<D>>,
     saved: &mut Saved<Tensor<D>>,
     workspace: &mut Workspace<Tensor<D>>,
 ) -> Result<(), ModelError> {
-    let Architecture {
-        heads,
-        kv_heads,
-        head_dim,
-        ..
-    } = *pass.architecture;
-    if let (Some(q_norm), Some(k_norm), Some((q_rstd, k_rstd)), Some((q, k))) = (
+    let architecture = pass.architecture;
+    let (Some(q_norm), Some(k_norm), Some((q_rstd, k_rstd)), Some((q, k))) = (
         &weights.q_norm,
         &weights.k_norm,
         &mut saved.head_rstd,
         &mut workspace.rotated,
-    ) {
-        norm(
-            pass,
-            q_norm,
-            &saved.q,
-            q,
-            q_rstd,
-            (pass.tokens * heads, head_dim),
-        )?;
-        norm(
-            pass,
-            k_norm,
-            &saved.k,
-            k,
-            k_rstd,
-            (pass.tokens * kv_heads, head_dim),
-        )?;
-        rotate(pass, q, k, Direction::Forward)?;
-    }
-    Ok(())
+    ) else {
+        return Ok(());
+    };
+    let forward = qk_norm_rope::Forward {
+        q: HeadsForward {
+            x: &saved.q,
+            weight: &q_norm.value,
+            y: q,
+            rstd: q_rstd,
+            heads: architecture.heads,
+        },
+        k: HeadsForward {
+            x: &saved.k,
+            weight: &k_norm.value,
+            y: k,
+            rstd: k_rstd,
+            heads: architecture.kv_heads,
+        },
+        plus_one: architecture.norm_plus_one,
+        eps: architecture.norm_eps,
+        cos: pass.cos,
+        sin: pass.sin,
+        tokens: pass.tokens,
+        head_dim: architecture.head_dim,
+        rotary_dim: architecture.rope.rotary_dim(),
+    };
+    Ok(pass.device.qk_norm_rope_forward(forward.checked()?)?)
 }
 
 /// From `workspace.normed` to `workspace.branch`.

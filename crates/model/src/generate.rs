@@ -5,7 +5,7 @@ use crate::{
     forward::copy_rows,
     model::{head, project},
 };
-use tightrope_kernels::attention::{Range, Ranges};
+use tightrope_kernels::attention::Range;
 use tightrope_packing::{Segment, Segments};
 
 impl<D: Backend> Model<D> {
@@ -84,8 +84,8 @@ impl<D: Backend> Model<D> {
             key_start: 0,
             key_len: end,
         };
-        let ranges = Ranges::new(&self.device, vec![range])?;
-        self.forward(&ranges, tokens.len(), Some(cache))?;
+        self.ranges.set([range])?;
+        self.forward(tokens.len(), Some(cache))?;
         cache.len += tokens.len();
         Ok(())
     }

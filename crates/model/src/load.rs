@@ -13,6 +13,7 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 use tightrope_device::DType;
+use tightrope_kernels::attention::Ranges;
 use tightrope_rope::RotaryEmbedding;
 
 impl<D: Backend> Model<D> {
@@ -114,6 +115,7 @@ impl<D: Backend> Model<D> {
             plan,
             rope,
             tables: [vec![0.0; angles], vec![0.0; angles]],
+            ranges: Ranges::empty(device)?,
             adapter,
             dropout,
             capacity: options.capacity,

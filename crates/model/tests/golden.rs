@@ -7,7 +7,11 @@ use common::{Expected, batchings, cases, cpu, documents, options, step};
 use serde::Deserialize;
 use std::path::Path;
 use tightrope_device::{DType, Tensor};
-use tightrope_kernels::{Check, adamw::Update, sum_of_squares::Sum};
+use tightrope_kernels::{
+    Check,
+    adamw::{self, Update},
+    sum_of_squares::Sum,
+};
 use tightrope_model::{Backend, LoadOptions, Model};
 use tightrope_packing::Batch;
 use tightrope_testkit::relative_distance;
@@ -154,25 +158,27 @@ fn update<D: Backend>(
 ) -> f64 {
     let device = model.device().clone();
     let mut parameters = model.parameters();
-    let squares = parameters.iter().map(|p| {
-        device
-            .sum_of_squares(Sum { x: p.gradient }.checked().unwrap())
-            .unwrap()
-    });
-    let norm = squares.sum::<f64>().sqrt();
+    let gradients: Vec<_> = parameters.iter().map(|p| &*p.gradient).collect();
+    let args = Sum {
+        tensors: &gradients,
+    };
+    let squares = device.sum_of_squares(args.checked().unwrap()).unwrap();
+    let norm = squares.sqrt();
     for (parameter, (m, v)) in parameters.iter_mut().zip(moments) {
         let update = Update {
             weight: parameter.weight,
             gradient: parameter.gradient,
             m,
             v,
-            learning_rate: h.learning_rate,
-            beta1: h.beta1,
-            beta2: h.beta2,
-            eps: h.eps,
-            weight_decay: if parameter.decay { h.weight_decay } else { 0.0 },
-            step,
-            gradient_scale: (h.max_grad_norm / (norm + 1e-6)).min(1.0),
+            hyperparameters: adamw::Hyperparameters {
+                learning_rate: h.learning_rate,
+                beta1: h.beta1,
+                beta2: h.beta2,
+                eps: h.eps,
+                weight_decay: if parameter.decay { h.weight_decay } else { 0.0 },
+                step,
+                gradient_scale: (h.max_grad_norm / (norm + 1e-6)).min(1.0),
+            },
         };
         device.adamw_update(update.checked().unwrap()).unwrap();
     }

@@ -16,11 +16,13 @@ pub enum RopeError {
         /// Elements that it has.
         got: usize,
     },
-    /// An argument has an element type that the rotation does not take.
-    #[error("`{operand}`: expected f32, got {got}")]
+    /// An argument has an element type that the rotation does not take there.
+    #[error("`{operand}`: expected {expected}, got {got}")]
     DType {
         /// Name of the argument.
         operand: &'static str,
+        /// What it takes.
+        expected: &'static str,
         /// Its type.
         got: DType,
     },

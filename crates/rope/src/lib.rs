@@ -3,7 +3,6 @@
 #![deny(missing_docs)]
 
 mod config;
-mod cpu;
 mod embedding;
 mod error;
 mod frequencies;

@@ -1,18 +1,21 @@
 //! The rotation against the f64 oracle, its transpose, its invariants and its checks.
 
 use proptest::prelude::*;
-use tightrope_device::{Cpu, DType, IndexWidth, Tensor};
+use tightrope_device::{Cpu, DType, DeviceError, IndexWidth, Tensor};
 use tightrope_rope::{
     Direction, Heads, Pairing, Rope, RopeConfig, RopeError, RotaryEmbedding, Rotate,
 };
-use tightrope_testkit::{Random, assert_close, oracle, widen};
+use tightrope_testkit::{Random, cuda, oracle, rounded, rounding, tensor, unit, widen};
 
 /// Two products and a sum of f32 numbers, tables rounded once: 4 half units of the pair's norm,
 /// which is at most √2 times its larger element.
 const TOLERANCE: f64 = 4.0 * f32::EPSILON as f64;
+const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+const PAIRINGS: [Pairing; 2] = [Pairing::Halves, Pairing::Interleaved];
 
 #[derive(Clone, Debug)]
 struct Case {
+    dtype: DType,
     tokens: usize,
     q_heads: usize,
     k_heads: usize,
@@ -23,6 +26,7 @@ struct Case {
     pairing: Pairing,
 }
 
+#[derive(Clone, PartialEq)]
 struct Data {
     q: Vec<f32>,
     k: Vec<f32>,
@@ -42,10 +46,8 @@ impl Case {
 
     fn data(&self, seed: u64) -> Data {
         let mut random = Random::new(seed);
-        let (q, k) = (
-            random.normal(self.len(self.q_heads), 1.0),
-            random.normal(self.len(self.k_heads), 1.0),
-        );
+        let mut numbers = |heads| rounded(&random.normal(self.len(heads), 1.0), self.dtype);
+        let (q, k) = (numbers(self.q_heads), numbers(self.k_heads));
         let pairs = self.rotary_dim / 2;
         let (mut cos, mut sin) = (
             vec![0.0; self.tokens * pairs],
@@ -63,16 +65,22 @@ impl Case {
         RotaryEmbedding::new(&RopeConfig::new(10_000.0, self.rotary_dim, 2048)).unwrap()
     }
 
-    fn run(
+    /// `data` with `q` and `k` rotated.
+    fn run<D: Rope>(&self, device: &D, data: &Data, direction: Direction) -> Data {
+        self.run_with(device, data, direction, |args| device.rope(args))
+    }
+
+    fn run_with<D: Rope>(
         &self,
-        cpu: &Cpu,
+        device: &D,
         data: &Data,
         direction: Direction,
-        width: Option<IndexWidth>,
-    ) -> (Vec<f32>, Vec<f32>) {
-        let tensor = |values: &[f32]| Tensor::from_slice(cpu, &[values.len()], values).unwrap();
-        let (mut q, mut k) = (tensor(&data.q), tensor(&data.k));
-        let args = Rotate {
+        rope: impl Fn(Rotate<'_, D>) -> Result<(), RopeError>,
+    ) -> Data {
+        let heads = |values: &[f32]| tensor(device, self.dtype, &[values.len()], values);
+        let table = |values: &[f32]| tensor(device, DType::F32, &[values.len()], values);
+        let (mut q, mut k) = (heads(&data.q), heads(&data.k));
+        rope(Rotate {
             q: Heads {
                 tensor: &mut q,
                 heads: self.q_heads,
@@ -83,19 +91,20 @@ impl Case {
                 heads: self.k_heads,
                 row_stride: self.stride(self.k_heads),
             },
-            cos: &tensor(&data.cos),
-            sin: &tensor(&data.sin),
+            cos: &table(&data.cos),
+            sin: &table(&data.sin),
             tokens: self.tokens,
             head_dim: self.head_dim,
             rotary_dim: self.rotary_dim,
             pairing: self.pairing,
             direction,
-        };
-        match width {
-            None => cpu.rope(args).unwrap(),
-            Some(width) => cpu.rope_with_width(args, width).unwrap(),
+        })
+        .unwrap();
+        Data {
+            q: q.to_f32_vec().unwrap(),
+            k: k.to_f32_vec().unwrap(),
+            ..data.clone()
         }
-        (q.to_vec().unwrap(), k.to_vec().unwrap())
     }
 
     fn expected(&self, x: &[f32], heads: usize, sign: f64) -> Vec<f64> {
@@ -118,20 +127,23 @@ impl Case {
     }
 }
 
-fn cases() -> impl Strategy<Value = Case> {
+/// Shapes with and without accesses of 16 bytes.
+fn cases(dtype: DType) -> impl Strategy<Value = Case> {
     let dims = prop_oneof![Just(2), Just(6), Just(16), Just(34), Just(64), Just(7)];
+    let gaps = prop_oneof![Just(0), Just(1), Just(2), Just(8)];
     let pairing = prop_oneof![Just(Pairing::Halves), Just(Pairing::Interleaved)];
     (
         0usize..6,
-        0usize..4,
+        0usize..7,
         0usize..3,
         dims,
         0usize..40,
-        0usize..3,
+        gaps,
         pairing,
     )
         .prop_map(
-            |(tokens, q_heads, k_heads, head_dim, rotary, gap, pairing)| Case {
+            move |(tokens, q_heads, k_heads, head_dim, rotary, gap, pairing)| Case {
+                dtype,
                 tokens,
                 q_heads,
                 k_heads,
@@ -152,60 +164,115 @@ fn config() -> ProptestConfig {
 }
 
 /// Large enough for several blocks, rows that do not fill the last one.
-fn large(pairing: Pairing) -> Case {
+fn large(dtype: DType, pairing: Pairing, gap: usize) -> Case {
     Case {
+        dtype,
         tokens: 331,
         q_heads: 5,
         k_heads: 2,
         head_dim: 64,
         rotary_dim: 48,
-        gap: 9,
+        gap,
         pairing,
     }
 }
 
-#[test]
-fn rotation_is_the_oracles_in_both_directions() {
-    let cpu = Cpu::new(2).unwrap();
-    proptest!(config(), |(case in cases(), seed in any::<u64>())| {
+/// Elementwise; a NaN fails.
+#[track_caller]
+fn assert_within(name: &str, got: &[f32], expected: &[f64], tolerance: impl Fn(f64) -> f64) {
+    assert_eq!(got.len(), expected.len(), "{name}");
+    for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
+        let tolerance = tolerance(expected);
+        let close = (f64::from(got) - expected).abs() <= tolerance;
+        assert!(close, "{name}[{i}]: {got} {expected} ± {tolerance}");
+    }
+}
+
+fn compare_with_the_oracle<D: Rope>(device: &D, dtype: DType) {
+    proptest!(config(), |(case in cases(dtype), seed in any::<u64>())| {
         let data = case.data(seed);
         for (direction, sign) in [(Direction::Forward, 1.0), (Direction::Backward, -1.0)] {
-            let (q, k) = case.run(&cpu, &data, direction, None);
-            // The tolerance is relative to the pair; normal numbers of this test stay below 6.
-            assert_close("q", &q, &case.expected(&data.q, case.q_heads, sign), 6.0 * TOLERANCE, 0.0);
-            assert_close("k", &k, &case.expected(&data.k, case.k_heads, sign), 6.0 * TOLERANCE, 0.0);
+            let got = case.run(device, &data, direction);
+            // The tolerance is relative to the pair; normal numbers of this test stay below 6. The
+            // result that is rounded is off by as much.
+            let error = 6.0 * TOLERANCE;
+            let within = |x: f64| error + rounding(dtype, x.abs() + error);
+            assert_within("q", &got.q, &case.expected(&data.q, case.q_heads, sign), within);
+            assert_within("k", &got.k, &case.expected(&data.k, case.k_heads, sign), within);
         }
     });
 }
 
 #[test]
-fn backward_is_the_transpose_and_undoes_forward() {
+fn rotation_is_the_oracles_in_both_directions() {
+    compare_with_the_oracle(&Cpu::new(2).unwrap(), DType::F32);
+}
+
+#[test]
+fn rotation_on_cuda_is_the_oracles_in_every_type() {
+    for dtype in FLOATS {
+        compare_with_the_oracle(cuda(), dtype);
+    }
+}
+
+#[test]
+fn cuda_and_the_cpu_have_the_same_bits_in_f32() {
     let cpu = Cpu::new(2).unwrap();
-    proptest!(config(), |(case in cases(), seed in any::<u64>())| {
+    for (pairing, gap) in PAIRINGS.into_iter().flat_map(|p| [(p, 8), (p, 9)]) {
+        let case = large(DType::F32, pairing, gap);
+        let data = case.data(4);
+        for direction in [Direction::Forward, Direction::Backward] {
+            let (got, expected) = (
+                case.run(cuda(), &data, direction),
+                case.run(&cpu, &data, direction),
+            );
+            assert!(got == expected);
+        }
+    }
+}
+
+fn check_the_transpose<D: Rope>(device: &D, dtype: DType) {
+    proptest!(config(), |(case in cases(dtype), seed in any::<u64>())| {
         let data = case.data(seed);
-        let (q, k) = case.run(&cpu, &data, Direction::Forward, None);
-        let turned = Data { q, k, cos: data.cos.clone(), sin: data.sin.clone() };
-        let (q, k) = case.run(&cpu, &turned, Direction::Backward, None);
-        assert_close("q", &q, &widen(&data.q), 12.0 * TOLERANCE, 0.0);
-        assert_close("k", &k, &widen(&data.k), 12.0 * TOLERANCE, 0.0);
+        let turned = case.run(device, &data, Direction::Forward);
+        let back = case.run(device, &turned, Direction::Backward);
+        // Rounding both elements of a pair moves it by √2 units of its norm, below 6·√2; then each
+        // is rounded once more.
+        let u = if dtype == DType::F32 { 0.0 } else { unit(dtype) };
+        let within = |_| 12.0 * TOLERANCE + 3.0 * 6.0 * u;
+        assert_within("q", &back.q, &widen(&data.q), within);
+        assert_within("k", &back.k, &widen(&data.k), within);
         // ⟨R x, y⟩ = ⟨x, Rᵀ y⟩, with x = q and y of another seed.
-        let other = case.data(seed ^ 1);
-        let (back, _) = case.run(&cpu, &Data { cos: data.cos.clone(), sin: data.sin.clone(), ..other }, Direction::Backward, None);
-        let other = case.data(seed ^ 1);
+        let other = Data { q: case.data(seed ^ 1).q, ..data.clone() };
+        let back = case.run(device, &other, Direction::Backward);
         let inner = |a: &[f32], b: &[f32]| -> f64 { widen(a).iter().zip(widen(b)).map(|(a, b)| a * b).sum() };
-        let difference = (inner(&turned.q, &other.q) - inner(&data.q, &back)).abs();
-        let close = difference <= 36.0 * TOLERANCE * data.q.len().max(1) as f64;
-        prop_assert!(close, "{difference}");
+        let difference = (inner(&turned.q, &other.q) - inner(&data.q, &back.q)).abs();
+        let bound = 36.0 * (TOLERANCE + 4.0 * u) * data.q.len().max(1) as f64;
+        prop_assert!(difference <= bound, "{difference} {bound}");
     });
 }
 
 #[test]
+fn backward_is_the_transpose_and_undoes_forward() {
+    check_the_transpose(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in FLOATS {
+        check_the_transpose(cuda(), dtype);
+    }
+}
+
+#[test]
 fn what_does_not_rotate_keeps_its_bits_and_norms_are_kept() {
-    let cpu = Cpu::new(2).unwrap();
-    for pairing in [Pairing::Halves, Pairing::Interleaved] {
-        let case = large(pairing);
+    check_what_does_not_rotate(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in FLOATS {
+        check_what_does_not_rotate(cuda(), dtype);
+    }
+}
+
+fn check_what_does_not_rotate<D: Rope>(device: &D, dtype: DType) {
+    for (pairing, gap) in PAIRINGS.into_iter().flat_map(|p| [(p, 8), (p, 9)]) {
+        let case = large(dtype, pairing, gap);
         let data = case.data(3);
-        let (q, _) = case.run(&cpu, &data, Direction::Forward, None);
+        let q = case.run(device, &data, Direction::Forward).q;
         let width = case.q_heads * case.head_dim;
         let mut changed = 0;
         for (index, value) in q.iter().enumerate() {
@@ -221,50 +288,80 @@ fn what_does_not_rotate_keeps_its_bits_and_norms_are_kept() {
         for start in (0..q.len()).step_by(case.stride(case.q_heads)) {
             let range = start..start + case.rotary_dim;
             let (before, after) = (norm(&data.q[range.clone()]), norm(&q[range]));
-            let close = (before - after).abs() <= 4.0 * TOLERANCE * before;
-            assert!(close, "{before} {after}");
+            // A unit of rounding in every element is two in its square.
+            let error = 4.0 * TOLERANCE + 2.1 * unit(dtype);
+            assert!((before - after).abs() <= error * before, "{before} {after}");
         }
     }
 }
 
 #[test]
 fn bits_depend_neither_on_threads_nor_on_the_index_width_nor_on_the_place() {
-    for pairing in [Pairing::Halves, Pairing::Interleaved] {
-        let case = large(pairing);
+    for pairing in PAIRINGS {
+        let case = large(DType::F32, pairing, 9);
         let data = case.data(5);
         let one = Cpu::new(1).unwrap();
-        let expected = case.run(&one, &data, Direction::Forward, None);
+        let expected = case.run(&one, &data, Direction::Forward);
         for threads in [2, 3] {
             let cpu = Cpu::new(threads).unwrap();
-            for width in [IndexWidth::Narrow, IndexWidth::Wide] {
-                assert!(case.run(&cpu, &data, Direction::Forward, Some(width)) == expected);
-            }
+            check_widths(&cpu, &case, &data, &expected);
         }
-        // The last 100 rows alone, with the angles that they had.
-        let (stride, pairs, skip) = (
-            case.stride(case.q_heads),
-            case.rotary_dim / 2,
-            case.tokens - 100,
-        );
-        let tail = Case {
-            tokens: 100,
-            ..case.clone()
-        };
-        let part = Data {
-            q: data.q[skip * stride..].to_vec(),
-            k: data.k[skip * case.stride(case.k_heads)..].to_vec(),
-            cos: data.cos[skip * pairs..].to_vec(),
-            sin: data.sin[skip * pairs..].to_vec(),
-        };
-        let (q, _) = tail.run(&one, &part, Direction::Forward, None);
-        assert!(q == expected.0[skip * stride..]);
+        check_the_place(&one, &case, &data, &expected);
     }
+}
+
+#[test]
+fn bits_on_cuda_depend_neither_on_the_index_width_nor_on_the_place() {
+    let wide = cuda().forcing(IndexWidth::Wide);
+    for ((pairing, gap), dtype) in PAIRINGS
+        .into_iter()
+        .flat_map(|p| [(p, 8), (p, 9)])
+        .flat_map(|p| FLOATS.map(|dtype| (p, dtype)))
+    {
+        let case = large(dtype, pairing, gap);
+        let data = case.data(5);
+        let expected = case.run(cuda(), &data, Direction::Forward);
+        assert!(case.run(&wide, &data, Direction::Forward) == expected);
+        check_widths(cuda(), &case, &data, &expected);
+        check_the_place(cuda(), &case, &data, &expected);
+    }
+}
+
+fn check_widths<D: Rope>(device: &D, case: &Case, data: &Data, expected: &Data) {
+    for width in [IndexWidth::Narrow, IndexWidth::Wide] {
+        let got = case.run_with(device, data, Direction::Forward, |args| {
+            device.rope_with_width(args, width)
+        });
+        assert!(got == *expected, "{width:?}");
+    }
+}
+
+/// The last 100 rows alone, with the angles that they had.
+fn check_the_place<D: Rope>(device: &D, case: &Case, data: &Data, expected: &Data) {
+    let (pairs, skip) = (case.rotary_dim / 2, case.tokens - 100);
+    let tail = Case {
+        tokens: 100,
+        ..case.clone()
+    };
+    let (q, k) = (
+        skip * case.stride(case.q_heads),
+        skip * case.stride(case.k_heads),
+    );
+    let part = Data {
+        q: data.q[q..].to_vec(),
+        k: data.k[k..].to_vec(),
+        cos: data.cos[skip * pairs..].to_vec(),
+        sin: data.sin[skip * pairs..].to_vec(),
+    };
+    let part = tail.run(device, &part, Direction::Forward);
+    assert!(part.q == expected.q[q..] && part.k == expected.k[k..]);
 }
 
 #[test]
 fn inner_products_depend_on_the_distance_alone() {
     let cpu = Cpu::new(1).unwrap();
     let case = Case {
+        dtype: DType::F32,
         tokens: 1,
         q_heads: 1,
         k_heads: 1,
@@ -280,9 +377,9 @@ fn inner_products_depend_on_the_distance_alone() {
             embedding
                 .fill_tables([(position, 1)].into_iter(), &mut data.cos, &mut data.sin)
                 .unwrap();
-            case.run(&cpu, &data, Direction::Forward, None)
+            case.run(&cpu, &data, Direction::Forward)
         };
-        let ((q, _), (_, k)) = (rotated(query), rotated(key));
+        let (q, k) = (rotated(query).q, rotated(key).k);
         widen(&q)
             .iter()
             .zip(widen(&k))
@@ -305,35 +402,81 @@ fn inner_products_depend_on_the_distance_alone() {
 
 #[test]
 fn nan_stays_in_its_pair() {
+    check_nan(&Cpu::new(1).unwrap(), DType::F32);
+    for dtype in FLOATS {
+        check_nan(cuda(), dtype);
+    }
+}
+
+fn check_nan<D: Rope>(device: &D, dtype: DType) {
+    for (pairing, partner) in [(Pairing::Halves, 25), (Pairing::Interleaved, 16)] {
+        let case = Case {
+            dtype,
+            tokens: 2,
+            q_heads: 1,
+            k_heads: 1,
+            head_dim: 16,
+            rotary_dim: 16,
+            gap: 0,
+            pairing,
+        };
+        let mut data = case.data(1);
+        data.q[17] = f32::NAN;
+        let got = case.run(device, &data, Direction::Forward);
+        let nan: Vec<usize> = (0..32).filter(|&index| got.q[index].is_nan()).collect();
+        assert_eq!(nan, [17.min(partner), 17.max(partner)]);
+        assert!(got.k.iter().all(|k| !k.is_nan()));
+    }
+}
+
+#[test]
+fn the_cpu_takes_no_half_precision() {
     let cpu = Cpu::new(1).unwrap();
-    let case = Case {
-        tokens: 2,
-        q_heads: 1,
-        k_heads: 1,
-        head_dim: 8,
-        rotary_dim: 8,
-        gap: 0,
-        pairing: Pairing::Halves,
-    };
-    let mut data = case.data(1);
-    data.q[9] = f32::NAN;
-    let (q, k) = case.run(&cpu, &data, Direction::Forward, None);
-    let nan: Vec<usize> = (0..16).filter(|&index| q[index].is_nan()).collect();
-    assert_eq!(nan, [9, 13]);
-    assert!(k.iter().all(|k| !k.is_nan()));
+    for dtype in [DType::BF16, DType::F16] {
+        let zeros = |dtype, len: usize| Tensor::zeros(&cpu, dtype, &[len]).unwrap();
+        let (mut q, mut k) = (zeros(dtype, 8), zeros(dtype, 8));
+        let table = zeros(DType::F32, 4);
+        let heads = |tensor| Heads {
+            tensor,
+            heads: 1,
+            row_stride: 8,
+        };
+        let result = cpu.rope(Rotate {
+            q: heads(&mut q),
+            k: heads(&mut k),
+            cos: &table,
+            sin: &table,
+            tokens: 1,
+            head_dim: 8,
+            rotary_dim: 8,
+            pairing: Pairing::Halves,
+            direction: Direction::Forward,
+        });
+        let wrong = DeviceError::WrongDType {
+            expected: DType::F32,
+            got: dtype,
+        };
+        assert_eq!(result.unwrap_err().to_string(), wrong.to_string());
+    }
 }
 
 #[test]
 fn arguments_that_do_not_fit_are_refused() {
-    let cpu = Cpu::new(1).unwrap();
+    check_refusals(&Cpu::new(1).unwrap());
+    check_refusals(cuda());
+}
+
+fn check_refusals<D: Rope>(device: &D) {
     // What is wrong, and the operand or parameter that the error names.
     let broken = |change: &str| {
-        let zeros = |dtype, len: usize| Tensor::zeros(&cpu, dtype, &[len]).unwrap();
+        let zeros = |dtype, len: usize| Tensor::zeros(device, dtype, &[len]).unwrap();
         let (mut q, mut k) = (zeros(DType::F32, 24), zeros(DType::F32, 24));
         let (mut cos, mut sin) = (zeros(DType::F32, 12), zeros(DType::F32, 12));
         match change {
             "q" => q = zeros(DType::F32, 23),
+            "q dtype" => q = zeros(DType::U32, 24),
             "k dtype" => k = zeros(DType::BF16, 24),
+            "sin dtype" => sin = zeros(DType::BF16, 12),
             "cos" => cos = zeros(DType::F32, 11),
             "sin" => sin = zeros(DType::F32, 11),
             _ => {}
@@ -344,7 +487,7 @@ fn arguments_that_do_not_fit_are_refused() {
             "row_stride" => (8, 7),
             _ => (8, 8),
         };
-        cpu.rope(Rotate {
+        device.rope(Rotate {
             q: Heads {
                 tensor: &mut q,
                 heads: 1,
@@ -372,13 +515,13 @@ fn arguments_that_do_not_fit_are_refused() {
             "{error}"
         );
     }
-    assert!(matches!(
-        broken("k dtype"),
-        Err(RopeError::DType {
-            operand: "k",
-            got: DType::BF16
-        })
-    ));
+    for (operand, dtype) in [("q", DType::U32), ("k", DType::BF16), ("sin", DType::BF16)] {
+        let error = broken(&format!("{operand} dtype")).unwrap_err();
+        assert!(
+            matches!(error, RopeError::DType { operand: o, got, .. } if o == operand && got == dtype),
+            "{error}"
+        );
+    }
     for (change, parameter) in [
         ("odd", "rotary_dim"),
         ("wide", "rotary_dim"),

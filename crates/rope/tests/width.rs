@@ -1,7 +1,9 @@
-//! The index width on both sides of 2³¹ elements, on a device that only notes sizes.
+//! The index width on both sides of 2³¹ elements, on a device that only notes sizes; rotations on
+//! both sides of 2³² elements, on the emulator, which stores only what is touched.
 
-use tightrope_device::{DType, Device, DeviceError, IndexWidth, Tensor};
-use tightrope_rope::{Direction, Heads, Pairing, RopeError, Rotate};
+use tightrope_device::{Cuda, DType, Device, DeviceError, IndexWidth, Tensor};
+use tightrope_rope::{Direction, Heads, Pairing, Rope, RopeError, Rotate};
+use tightrope_testkit::{Random, cuda, is_emulated, tensor};
 
 /// Memory without contents.
 #[derive(Clone, Debug)]
@@ -80,6 +82,140 @@ fn offsets_beyond_two_to_the_31_need_the_wide_form() {
         match expected {
             IndexWidth::Narrow => narrow.unwrap(),
             IndexWidth::Wide => assert!(matches!(narrow, Err(RopeError::TooNarrow))),
+        }
+    }
+}
+
+const HEADS: usize = 2;
+const HEAD_DIM: usize = 16;
+const WIDTH: usize = HEADS * HEAD_DIM;
+/// Elements on either side of a row that are looked at as well.
+const MARGIN: usize = 64;
+
+/// The elements of a row, as they are stored.
+type Row = Vec<u8>;
+
+/// Queries or keys so far apart that only they are ever stored.
+struct Far {
+    tensor: Tensor<Cuda>,
+    stride: usize,
+}
+
+impl Far {
+    fn new(dtype: DType, rows: &[Row], stride: usize) -> Self {
+        let len = (rows.len() - 1) * stride + WIDTH;
+        let mut tensor = Tensor::zeros(cuda(), dtype, &[len]).unwrap();
+        for (index, row) in rows.iter().enumerate() {
+            let offset = index * stride * dtype.size();
+            cuda().write(tensor.buffer_mut(), offset, row).unwrap();
+        }
+        Self { tensor, stride }
+    }
+
+    fn heads(&mut self) -> Heads<'_, Cuda> {
+        Heads {
+            tensor: &mut self.tensor,
+            heads: HEADS,
+            row_stride: self.stride,
+        }
+    }
+
+    /// All rows; in the gaps around them there must still be zeros.
+    fn rows(&self, tokens: usize) -> Vec<Row> {
+        let size = self.tensor.dtype().size();
+        let row = |token: usize| {
+            let start = token * self.stride;
+            let margin = MARGIN.min(self.stride - WIDTH);
+            let (from, to) = (
+                start.saturating_sub(margin),
+                (start + WIDTH + margin).min(self.tensor.len()),
+            );
+            let mut bytes = vec![7; (to - from) * size];
+            cuda()
+                .read(self.tensor.buffer(), from * size, &mut bytes)
+                .unwrap();
+            let inside = (start - from) * size..(start - from + WIDTH) * size;
+            let row = bytes.drain(inside).collect();
+            assert!(bytes.iter().all(|&byte| byte == 0));
+            row
+        };
+        (0..tokens).map(row).collect()
+    }
+}
+
+/// Random rows.
+fn numbers(dtype: DType, tokens: usize) -> Vec<Row> {
+    let numbers = Random::new(1).normal(tokens * WIDTH, 1.0);
+    let numbers = tensor(cuda(), dtype, &[tokens, WIDTH], &numbers);
+    let mut bytes = vec![0; numbers.bytes()];
+    cuda().read(numbers.buffer(), 0, &mut bytes).unwrap();
+    bytes
+        .chunks(WIDTH * dtype.size())
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// `rows` as queries and as keys with these strides, rotated on `device`.
+fn rotate(
+    device: &Cuda,
+    (dtype, pairing): (DType, Pairing),
+    rows: &[Row],
+    strides: [usize; 2],
+) -> [Vec<Row>; 2] {
+    let angles = Random::new(2).normal(rows.len() * HEAD_DIM / 2, 1.0);
+    let table = |f: fn(f32) -> f32| {
+        let values: Vec<f32> = angles.iter().map(|&angle| f(angle)).collect();
+        Tensor::from_slice(cuda(), &[values.len()], &values).unwrap()
+    };
+    let [mut q, mut k] = strides.map(|stride| Far::new(dtype, rows, stride));
+    let args = Rotate {
+        q: q.heads(),
+        k: k.heads(),
+        cos: &table(f32::cos),
+        sin: &table(f32::sin),
+        tokens: rows.len(),
+        head_dim: HEAD_DIM,
+        rotary_dim: HEAD_DIM,
+        pairing,
+        direction: Direction::Forward,
+    };
+    device.rope(args).unwrap();
+    [q, k].map(|side| side.rows(rows.len()))
+}
+
+#[test]
+fn rotations_are_right_beyond_two_to_the_31_and_two_to_the_32() {
+    // A GPU would have to store it all.
+    if !is_emulated() {
+        return;
+    }
+    for kind in [
+        (DType::F32, Pairing::Halves),
+        (DType::BF16, Pairing::Interleaved),
+        (DType::F16, Pairing::Halves),
+    ] {
+        let rows = numbers(kind.0, 5);
+        let near = rotate(cuda(), kind, &rows, [WIDTH; 2]);
+        assert!(near.iter().all(|near| near[4] != rows[4]));
+        // With accesses of 16 bytes and without.
+        for far in [(1 << 30) + 40, (1 << 30) + 41] {
+            for strides in [[far, WIDTH], [WIDTH, far]] {
+                for (tokens, passed) in [(3, 1 << 31), (5, 1 << 32)] {
+                    assert!((tokens - 1) * far > passed);
+                    let got = rotate(cuda(), kind, &rows[..tokens], strides);
+                    for (got, near) in got.iter().zip(&near) {
+                        assert!(got[..] == near[..tokens]);
+                    }
+                }
+                // 32 bits lead the fifth row to the zeros behind the first.
+                let narrow = cuda().forcing(IndexWidth::Narrow);
+                let got = rotate(&narrow, kind, &rows, strides);
+                for ((got, near), stride) in got.iter().zip(&near).zip(strides) {
+                    assert!(got[..4] == near[..4]);
+                    let fifth = if stride == far { &rows[4] } else { &near[4] };
+                    assert!(got[4] == *fifth);
+                }
+            }
         }
     }
 }

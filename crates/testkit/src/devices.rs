@@ -10,7 +10,8 @@ use tightrope_device::{Cuda, DType, Device, Tensor};
 /// One handle for the whole test program.
 ///
 /// Without `TIGHTROPE_TEST_CUDA=hardware`, the stand-ins for the driver and for cuBLASLt are loaded
-/// from the build folder first; from then on every search for `libcuda.so` finds them.
+/// from the build folder first; from then on every search for `libcuda.so` and
+/// `libcublasLt.so` finds them.
 ///
 /// Panics if there is neither.
 pub fn cuda() -> &'static Cuda {
@@ -18,6 +19,7 @@ pub fn cuda() -> &'static Cuda {
     CUDA.get_or_init(|| {
         if is_emulated() {
             load(&built("libcuda_emulator.so"));
+            load(&built("libcublaslt_emulator.so"));
         }
         Cuda::new(0).expect("a GPU, emulated or not")
     })

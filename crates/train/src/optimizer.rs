@@ -79,17 +79,19 @@ impl<D: Backend> Optimizer<D> {
                 gradient: parameter.gradient,
                 m: &mut moments.m,
                 v: &mut moments.v,
-                learning_rate: learning_rate * ratio,
-                beta1: self.settings.beta1,
-                beta2: self.settings.beta2,
-                eps: self.settings.eps,
-                weight_decay: if parameter.decay {
-                    self.settings.weight_decay
-                } else {
-                    0.0
+                hyperparameters: adamw::Hyperparameters {
+                    learning_rate: learning_rate * ratio,
+                    beta1: self.settings.beta1,
+                    beta2: self.settings.beta2,
+                    eps: self.settings.eps,
+                    weight_decay: if parameter.decay {
+                        self.settings.weight_decay
+                    } else {
+                        0.0
+                    },
+                    step,
+                    gradient_scale,
                 },
-                step,
-                gradient_scale,
             };
             device.adamw_update(update.checked()?)?;
         }
@@ -115,15 +117,13 @@ impl<D: Backend> Optimizer<D> {
     }
 }
 
-/// `√(Σ g²)` over all gradients; not finite exactly if one of them is not.
+/// `√(Σ g²)` over all gradients; not finite exactly if one of them is not. Waits for the device, once.
 pub fn gradient_norm<D: Backend>(model: &mut Model<D>) -> Result<f64, TrainError> {
     let device = model.device().clone();
-    let mut sum = 0.0;
-    for parameter in model.parameters() {
-        let args = sum_of_squares::Sum {
-            x: parameter.gradient,
-        };
-        sum += device.sum_of_squares(args.checked()?)?;
-    }
-    Ok(sum.sqrt())
+    let parameters = model.parameters();
+    let gradients: Vec<_> = parameters.iter().map(|p| &*p.gradient).collect();
+    let args = sum_of_squares::Sum {
+        tensors: &gradients,
+    };
+    Ok(device.sum_of_squares(args.checked()?)?.sqrt())
 }

@@ -17,8 +17,9 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("crates/packing", &[]),
     ("crates/device", &[]),
     ("crates/emulator", &[]),
+    ("crates/emulator/libcublaslt", &["libcuda"]),
     ("crates/emulator/libcuda", &["emulator"]),
-    ("crates/testkit", &["device", "libcuda"]),
+    ("crates/testkit", &["device", "libcublaslt", "libcuda"]),
     ("xtask", &["benches"]),
     (
         "benches",

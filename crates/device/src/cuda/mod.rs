@@ -1,9 +1,11 @@
 //! NVIDIA GPUs: memory, one stream and kernels, through the driver that is found at run time.
 
+mod blas;
 mod launch;
 mod memory;
 mod scratch;
 
+pub use blas::{Matrix, MatrixMut, Product, Varying};
 pub use launch::{Input, Launch, Module, Output, Parameter};
 pub use memory::CudaBytes;
 pub use scratch::{Held, Scratch};
@@ -31,6 +33,8 @@ pub struct Cuda {
 }
 
 struct Shared {
+    /// Made when first needed.
+    blas: Mutex<Option<blas::Blas>>,
     name: String,
     ordinal: usize,
     context: Arc<CudaContext>,
@@ -74,6 +78,7 @@ impl Cuda {
         Ok(Self {
             forced: None,
             shared: Arc::new(Shared {
+                blas: Mutex::default(),
                 name: context.name().map_err(failed)?,
                 ordinal,
                 stream: context.new_stream().map_err(failed)?,

@@ -1,7 +1,7 @@
 //! Working memory that operations share, grown when first needed and kept.
 
 use super::{Cuda, CudaBytes, Input, Output};
-use crate::{Device, DeviceError};
+use crate::{Device, DeviceError, inside};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -31,8 +31,19 @@ impl Held<'_> {
     pub fn output(&mut self) -> Output<'_> {
         self.0.as_mut().map_or(Output::NONE, Output::bytes)
     }
-    /// The memory itself.
-    pub fn bytes(&mut self) -> Option<&mut CudaBytes> {
+    /// Writes bytes of the host over the first ones.
+    pub fn write(&mut self, device: &Cuda, source: &[u8]) -> Result<(), DeviceError> {
+        match self.0.as_mut() {
+            Some(memory) => device.write(memory, 0, source),
+            None => inside(0, source.len(), 0).map(drop),
+        }
+    }
+    /// The memory; none if another thread could not grow it.
+    pub(super) fn memory(&self) -> Option<&CudaBytes> {
+        self.0.as_ref()
+    }
+    /// As [`Held::memory`].
+    pub fn memory_mut(&mut self) -> Option<&mut CudaBytes> {
         self.0.as_mut()
     }
 }

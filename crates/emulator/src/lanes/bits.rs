@@ -166,6 +166,18 @@ pub(super) fn resolve(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolve
             B64 => plain(lanes!(|a: u64| a.reverse_bits()), 1),
             _ => None,
         },
+        // How far the bit is from the top; all ones where there is none.
+        "bfind" if modifiers.take("shiftamt") => match ty {
+            U32 => plain(
+                lanes!(|a: u32| a.checked_ilog2().map_or(!0, |at| 31 - at)),
+                1,
+            ),
+            U64 => plain(
+                lanes!(|a: u64| a.checked_ilog2().map_or(!0, |at| 63 - at)),
+                1,
+            ),
+            _ => None,
+        },
         "bfind" => match ty {
             U32 => plain(lanes!(|a: u32| 31u32.wrapping_sub(a.leading_zeros())), 1),
             U64 => plain(lanes!(|a: u64| 63u32.wrapping_sub(a.leading_zeros())), 1),

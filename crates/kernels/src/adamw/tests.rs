@@ -1,9 +1,9 @@
 //! AdamW against the f64 oracle and against PyTorch; order of the formula, threads, checks.
 
 use super::*;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, IndexWidth};
 use tightrope_testkit::{
-    Random,
+    Random, cuda,
     oracle::adamw::{Options, State, step},
 };
 
@@ -17,59 +17,60 @@ const OPTIONS: Options = Options {
 /// Half a unit in the last place: the error of one rounding.
 const UNIT: f64 = f32::EPSILON as f64 / 2.0;
 
-struct Parameter {
-    weight: Tensor<Cpu>,
-    m: Tensor<Cpu>,
-    v: Tensor<Cpu>,
+struct Parameter<D: AdamW> {
+    weight: Tensor<D>,
+    m: Tensor<D>,
+    v: Tensor<D>,
 }
 
-impl Parameter {
-    fn new(cpu: &Cpu, weight: &[f32]) -> Self {
-        let zeros = || Tensor::zeros(cpu, DType::F32, &[weight.len()]).unwrap();
+impl<D: AdamW> Parameter<D> {
+    fn new(device: &D, weight: &[f32]) -> Self {
+        let zeros = || Tensor::zeros(device, DType::F32, &[weight.len()]).unwrap();
         Self {
-            weight: Tensor::from_slice(cpu, &[weight.len()], weight).unwrap(),
+            weight: Tensor::from_slice(device, &[weight.len()], weight).unwrap(),
             m: zeros(),
             v: zeros(),
         }
     }
 
-    fn step(
-        &mut self,
-        cpu: &Cpu,
-        gradient: &[f32],
-        step: u64,
-        gradient_scale: f64,
-        options: Options,
-    ) {
-        let gradient = Tensor::from_slice(cpu, &[gradient.len()], gradient).unwrap();
+    fn step(&mut self, gradient: &[f32], step: u64, gradient_scale: f64, options: Options) {
+        let device = self.weight.device().clone();
+        let gradient = Tensor::from_slice(&device, &[gradient.len()], gradient).unwrap();
         let args = update(self, &gradient, step, gradient_scale, options);
-        cpu.adamw_update(args.checked().unwrap()).unwrap();
+        device.adamw_update(args.checked().unwrap()).unwrap();
     }
 
     fn values(&self) -> [Vec<f32>; 3] {
         [&self.weight, &self.m, &self.v].map(|tensor| tensor.to_vec().unwrap())
     }
+
+    fn bits(&self) -> [Vec<u32>; 3] {
+        self.values()
+            .map(|values| values.iter().map(|x| x.to_bits()).collect())
+    }
 }
 
-fn update<'a>(
-    parameter: &'a mut Parameter,
-    gradient: &'a Tensor<Cpu>,
+fn update<'a, D: AdamW>(
+    parameter: &'a mut Parameter<D>,
+    gradient: &'a Tensor<D>,
     step: u64,
     gradient_scale: f64,
     options: Options,
-) -> Update<'a, Cpu> {
+) -> Update<'a, D> {
     Update {
         weight: &mut parameter.weight,
         gradient,
         m: &mut parameter.m,
         v: &mut parameter.v,
-        learning_rate: options.learning_rate,
-        beta1: options.beta1,
-        beta2: options.beta2,
-        eps: options.eps,
-        weight_decay: options.weight_decay,
-        step,
-        gradient_scale,
+        hyperparameters: Hyperparameters {
+            learning_rate: options.learning_rate,
+            beta1: options.beta1,
+            beta2: options.beta2,
+            eps: options.eps,
+            weight_decay: options.weight_decay,
+            step,
+            gradient_scale,
+        },
     }
 }
 
@@ -79,12 +80,22 @@ fn assert_within(name: &str, got: f32, exact: f64, tolerance: f64) {
 }
 
 #[test]
-fn ten_steps_are_the_oracles_at_every_length() {
-    let cpu = Cpu::new(2).unwrap();
+fn ten_steps_are_the_oracles_on_the_cpu() {
+    compare_with_the_oracle(&Cpu::new(2).unwrap());
+}
+
+#[test]
+fn ten_steps_are_the_oracles_on_cuda() {
+    compare_with_the_oracle(cuda());
+}
+
+fn compare_with_the_oracle<D: AdamW>(device: &D) {
     for (length, scale, weight_decay) in [
         (0, 1.0, 0.1),
         (1, 0.5, 0.0),
         (33, 0.25, 0.1),
+        (1024, 0.3, 0.1),
+        (1027, 0.3, 0.1),
         (65_539, 1.0, 0.01),
     ] {
         let mut random = Random::new(length as u64);
@@ -93,7 +104,7 @@ fn ten_steps_are_the_oracles_at_every_length() {
             ..OPTIONS
         };
         let weight = random.normal(length, 1.0);
-        let mut parameter = Parameter::new(&cpu, &weight);
+        let mut parameter = Parameter::new(device, &weight);
         let start = |&w: &f32| State {
             w: f64::from(w),
             ..State::default()
@@ -103,7 +114,7 @@ fn ten_steps_are_the_oracles_at_every_length() {
         let mut size = vec![0f64; length];
         for t in 1..=10u32 {
             let gradient = random.normal(length, 1e-2);
-            parameter.step(&cpu, &gradient, u64::from(t), scale, options);
+            parameter.step(&gradient, u64::from(t), scale, options);
             for ((exact, size), &g) in exact.iter_mut().zip(&mut size).zip(&gradient) {
                 let g = scale * f64::from(g);
                 *exact = step(*exact, g, t as i32, options);
@@ -170,7 +181,7 @@ fn ten_steps_are_pytorchs() {
                 g as f32 * scale[i as usize]
             })
             .collect();
-        parameter.step(&cpu, &gradient, t as u64, 1.0, OPTIONS);
+        parameter.step(&gradient, t as u64, 1.0, OPTIONS);
     }
     for (got, expected) in parameter.values().iter().zip(&expected) {
         for (&got, &expected) in got.iter().zip(expected) {
@@ -194,7 +205,7 @@ fn eps_stands_outside_the_root_and_decay_apart_from_the_gradient() {
         ..OPTIONS
     };
     let mut parameter = Parameter::new(&cpu, &[2.0, 2.0]);
-    parameter.step(&cpu, &[1.0, 0.0], 1, 1.0, options);
+    parameter.step(&[1.0, 0.0], 1, 1.0, options);
     let [w, ..] = parameter.values();
     assert_within("w", w[0], 2.0 * (1.0 - 1e-3) - 1e-2 / 2.0, 1e-6);
     assert_within("w", w[1], 2.0 * (1.0 - 1e-3), 1e-6);
@@ -205,23 +216,55 @@ fn bits_depend_neither_on_threads_nor_on_the_place_and_nan_stays_in_its_element(
     let weight = Random::new(1).normal(100_003, 1.0);
     let mut gradient = Random::new(2).normal(100_003, 1.0);
     gradient[70_000] = f32::NAN;
-    let run = |threads, from: usize| {
-        let cpu = Cpu::new(threads).unwrap();
-        let mut parameter = Parameter::new(&cpu, &weight[from..]);
-        parameter.step(&cpu, &gradient[from..], 1, 0.3, OPTIONS);
-        parameter.step(&cpu, &gradient[from..], 2, 0.3, OPTIONS);
-        parameter
-            .values()
-            .map(|values| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
-    };
-    let expected = run(1, 0);
-    for threads in [2, 3] {
-        assert!(run(threads, 0) == expected);
+    fn run<D: AdamW>(device: &D, weight: &[f32], gradient: &[f32]) -> [Vec<u32>; 3] {
+        let mut parameter = Parameter::new(device, weight);
+        parameter.step(gradient, 1, 0.3, OPTIONS);
+        parameter.step(gradient, 2, 0.3, OPTIONS);
+        parameter.bits()
     }
-    for (part, whole) in run(1, 99_989).iter().zip(&expected) {
+    let expected = run(&Cpu::new(1).unwrap(), &weight, &gradient);
+    for threads in [2, 3] {
+        assert!(run(&Cpu::new(threads).unwrap(), &weight, &gradient) == expected);
+    }
+    let (weight, gradient) = (&weight[99_989..], &gradient[99_989..]);
+    let part = run(&Cpu::new(1).unwrap(), weight, gradient);
+    for (part, whole) in part.iter().zip(&expected) {
         assert!(part[..] == whole[99_989..]);
         let nan = (0..whole.len()).filter(|&i| f32::from_bits(whole[i]).is_nan());
         assert!(nan.eq([70_000]));
+    }
+}
+
+#[test]
+fn cuda_has_the_bits_of_the_cpu_in_both_widths() {
+    let length = 2051;
+    let mut weight = Random::new(1).normal(length, 1.0);
+    let mut gradient = Random::new(2).normal(length, 1.0);
+    let special = [
+        0.0,
+        -0.0,
+        1e-30,
+        -1e-42,
+        1e30,
+        f32::MAX,
+        f32::INFINITY,
+        f32::NAN,
+    ];
+    weight[1000..1008].copy_from_slice(&special);
+    gradient[2000..2008].copy_from_slice(&special);
+    fn run<D: AdamW>(device: &D, weight: &[f32], gradient: &[f32]) -> Vec<Option<u32>> {
+        let mut parameter = Parameter::new(device, weight);
+        for step in 1..=5 {
+            parameter.step(gradient, step, 0.7, OPTIONS);
+        }
+        // One NaN is as good as another.
+        let bits = |x: f32| (!x.is_nan()).then_some(x.to_bits());
+        parameter.values().concat().into_iter().map(bits).collect()
+    }
+    let expected = run(&Cpu::new(1).unwrap(), &weight, &gradient);
+    let wide = cuda().forcing(IndexWidth::Wide);
+    for device in [cuda(), &wide] {
+        assert!(run(device, &weight, &gradient) == expected);
     }
 }
 
@@ -240,7 +283,7 @@ fn late_steps_keep_their_bias_correction() {
         ..State::default()
     };
     for t in 1..=100 {
-        parameter.step(&cpu, &[0.5], t, 1.0, options);
+        parameter.step(&[0.5], t, 1.0, options);
         exact = step(exact, 0.5, t as i32, options);
     }
     let [w, ..] = parameter.values();

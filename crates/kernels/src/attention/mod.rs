@@ -1,10 +1,17 @@
 //! Variable-length causal attention: block-diagonal over ranges, grouped queries, sliding window.
 
 mod cpu;
+mod cuda;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
-use crate::{Check, Checked, KernelError, check::at_least};
+use crate::{
+    Check, Checked, KernelError,
+    check::{activation, at_least},
+};
+use bytemuck::{Pod, Zeroable};
+use std::cmp::Reverse;
 use tightrope_device::{DType, Device, DeviceError, Tensor};
 
 /// One sequence: some of its queries and all keys that they may see.
@@ -12,7 +19,8 @@ use tightrope_device::{DType, Device, DeviceError, Tensor};
 /// The last query stands at the last key: query `i` of `query_len` sees keys
 /// `0..=i + key_len − query_len` of its range. In training both ranges are the same; in generation
 /// the keys are the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct Range {
     /// First row in `q`.
     pub query_start: u32,
@@ -24,31 +32,122 @@ pub struct Range {
     pub key_len: u32,
 }
 
-/// The ranges of a batch, on the host and on the device; made once per batch, read by every layer.
+/// Rows of a tile of [`Ranges`].
+const TILE: u32 = 64;
+
+/// The ranges of a batch, on the host and on the device; set once per batch, read by every layer.
+/// Memory grows to the largest batch and stays.
 #[derive(Debug)]
 pub struct Ranges<D: Device> {
     ranges: Vec<Range>,
     device: Tensor<D>,
+    query_tiles: Tiles<D>,
+    key_tiles: Tiles<D>,
+}
+
+/// Pieces of up to 64 rows of the ranges, in the order in which a GPU takes them.
+#[derive(Debug)]
+pub struct Tiles<D: Device> {
+    tiles: Vec<[u32; 2]>,
+    device: Tensor<D>,
 }
 
 impl<D: Device> Ranges<D> {
-    /// Copies the ranges to the device, u32 `[ranges, 4]`.
-    pub fn new(device: &D, ranges: Vec<Range>) -> Result<Self, DeviceError> {
-        let flat: Vec<u32> = ranges
-            .iter()
-            .flat_map(|r| [r.query_start, r.query_len, r.key_start, r.key_len])
-            .collect();
-        let device = Tensor::from_slice(device, &[ranges.len(), 4], &flat)?;
-        Ok(Self { ranges, device })
+    /// No ranges.
+    pub fn empty(device: &D) -> Result<Self, DeviceError> {
+        let none = || Tensor::zeros(device, DType::U32, &[0]);
+        let tiles = || -> Result<_, DeviceError> {
+            Ok(Tiles {
+                tiles: Vec::new(),
+                device: none()?,
+            })
+        };
+        Ok(Self {
+            ranges: Vec::new(),
+            device: none()?,
+            query_tiles: tiles()?,
+            key_tiles: tiles()?,
+        })
     }
+
+    /// Replaces the ranges, and copies them and their tiles to the device.
+    pub fn set(&mut self, ranges: impl IntoIterator<Item = Range>) -> Result<(), DeviceError> {
+        self.ranges.clear();
+        self.ranges.extend(ranges);
+        write(&mut self.device, bytemuck::cast_slice(&self.ranges))?;
+        // Queries see the keys before them, keys are seen by the queries after them.
+        let (queries, keys) = (&mut self.query_tiles, &mut self.key_tiles);
+        queries.set(
+            &self.ranges,
+            |range| range.query_len,
+            |range, first| first.saturating_add(range.key_len.saturating_sub(range.query_len)),
+        )?;
+        keys.set(
+            &self.ranges,
+            |range| range.key_len,
+            |range, first| range.key_len - first,
+        )
+    }
+
     /// The ranges on the host.
     pub fn as_slice(&self) -> &[Range] {
         &self.ranges
     }
-    /// The ranges on the device, u32 `[ranges, 4]`.
+    /// The ranges on the device, u32 `[ranges, 4]` or longer.
     pub fn tensor(&self) -> &Tensor<D> {
         &self.device
     }
+    /// Tiles of the queries.
+    pub fn query_tiles(&self) -> &Tiles<D> {
+        &self.query_tiles
+    }
+    /// Tiles of the keys.
+    pub fn key_tiles(&self) -> &Tiles<D> {
+        &self.key_tiles
+    }
+}
+
+impl<D: Device> Tiles<D> {
+    /// Those with most `work` come first, so that the last to be computed are short.
+    fn set(
+        &mut self,
+        ranges: &[Range],
+        rows: impl Fn(&Range) -> u32,
+        work: impl Fn(&Range, u32) -> u32,
+    ) -> Result<(), DeviceError> {
+        self.tiles.clear();
+        for (index, range) in (0..).zip(ranges) {
+            let firsts = (0..rows(range)).step_by(TILE as usize);
+            self.tiles.extend(firsts.map(|first| [index, first]));
+        }
+        self.tiles.sort_unstable_by_key(|&[index, first]| {
+            let work = work(&ranges[index as usize], first);
+            (Reverse(work), index, first)
+        });
+        write(&mut self.device, bytemuck::cast_slice(&self.tiles))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.tiles.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tiles.is_empty()
+    }
+    /// On the device, u32 `[len, 2]` or longer: the range, and the first row counted in it.
+    pub fn tensor(&self) -> &Tensor<D> {
+        &self.device
+    }
+}
+
+/// Writes `numbers` to a tensor that is replaced if it is too short.
+fn write<D: Device>(tensor: &mut Tensor<D>, numbers: &[u32]) -> Result<(), DeviceError> {
+    if tensor.len() < numbers.len() {
+        let shape = [numbers.len().next_power_of_two()];
+        *tensor = Tensor::zeros(tensor.device(), DType::U32, &shape)?;
+    }
+    tensor.write(numbers)
 }
 
 /// What both directions need to know.
@@ -81,13 +180,13 @@ impl<D: Device> Copy for Config<'_, D> {}
 /// range, causality and the window allow; `g(h) = h · kv_heads / heads`.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
-    /// f32 `[queries, heads, head_dim]`.
+    /// `[queries, heads, head_dim]`.
     pub q: &'a Tensor<D>,
-    /// f32 `[keys, kv_heads, head_dim]`.
+    /// `[keys, kv_heads, head_dim]`.
     pub k: &'a Tensor<D>,
-    /// f32 `[keys, kv_heads, head_dim]`.
+    /// `[keys, kv_heads, head_dim]`.
     pub v: &'a Tensor<D>,
-    /// Overwritten in all ranges, f32 `[queries, heads, head_dim]`.
+    /// Overwritten in all ranges, `[queries, heads, head_dim]`.
     pub y: &'a mut Tensor<D>,
     /// Overwritten with the log of the softmax's denominator, f32 `[queries, heads]`.
     pub lse: &'a mut Tensor<D>,
@@ -98,31 +197,33 @@ pub struct Forward<'a, D: Device> {
 /// Gradients with respect to `q`, `k` and `v`; probabilities are computed again from `lse`.
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
-    /// f32 `[queries, heads, head_dim]`.
+    /// `[queries, heads, head_dim]`.
     pub dy: &'a Tensor<D>,
-    /// From the forward pass, f32 `[queries, heads, head_dim]`.
+    /// From the forward pass, `[queries, heads, head_dim]`.
     pub y: &'a Tensor<D>,
     /// From the forward pass, f32 `[queries, heads]`.
     pub lse: &'a Tensor<D>,
-    /// f32 `[queries, heads, head_dim]`.
+    /// `[queries, heads, head_dim]`.
     pub q: &'a Tensor<D>,
-    /// f32 `[keys, kv_heads, head_dim]`.
+    /// `[keys, kv_heads, head_dim]`.
     pub k: &'a Tensor<D>,
-    /// f32 `[keys, kv_heads, head_dim]`.
+    /// `[keys, kv_heads, head_dim]`.
     pub v: &'a Tensor<D>,
     /// Scratch for `Σ_d dy · y`, f32 `[queries, heads]`.
     pub delta: &'a mut Tensor<D>,
-    /// Overwritten in all ranges, f32 `[queries, heads, head_dim]`.
+    /// Overwritten in all ranges, `[queries, heads, head_dim]`.
     pub dq: &'a mut Tensor<D>,
-    /// Overwritten in all ranges, f32 `[keys, kv_heads, head_dim]`.
+    /// Overwritten in all ranges, `[keys, kv_heads, head_dim]`.
     pub dk: &'a mut Tensor<D>,
-    /// Overwritten in all ranges, f32 `[keys, kv_heads, head_dim]`.
+    /// Overwritten in all ranges, `[keys, kv_heads, head_dim]`.
     pub dv: &'a mut Tensor<D>,
     /// Who sees whom.
     pub config: Config<'a, D>,
 }
 
-/// Variable-length attention without tokens × tokens in memory (Dao et al., 2022). f32 accumulation.
+/// Variable-length attention without tokens × tokens in memory (Dao et al., 2022). f32 accumulation;
+/// activations are all f32, bf16 or f16 (f32 on the CPU). Probabilities are rounded to that type before
+/// they are multiplied on a GPU.
 ///
 /// The bits of a range depend on the range alone. Working memory on the CPU, per thread: forward
 /// about `64 · (3 · head_dim + 64)` f32; backward `2 · key_len · head_dim` more, for the sums of `dk`
@@ -190,10 +291,11 @@ impl<D: Device> Check for Forward<'_, D> {
         config.check()?;
         let queries = [config.queries(), config.heads, config.head_dim];
         let keys = [config.keys(), config.kv_heads, config.head_dim];
-        at_least("q", self.q, DType::F32, &queries)?;
-        at_least("k", self.k, DType::F32, &keys)?;
-        at_least("v", self.v, DType::F32, &keys)?;
-        at_least("y", self.y, DType::F32, &queries)?;
+        let dtype = activation("q", self.q)?;
+        at_least("q", self.q, dtype, &queries)?;
+        at_least("k", self.k, dtype, &keys)?;
+        at_least("v", self.v, dtype, &keys)?;
+        at_least("y", self.y, dtype, &queries)?;
         at_least("lse", self.lse, DType::F32, &queries[..2])
     }
 }
@@ -204,13 +306,14 @@ impl<D: Device> Check for Backward<'_, D> {
         config.check()?;
         let queries = [config.queries(), config.heads, config.head_dim];
         let keys = [config.keys(), config.kv_heads, config.head_dim];
+        let dtype = activation("dy", self.dy)?;
         for (operand, tensor) in [
             ("dy", self.dy),
             ("y", self.y),
             ("q", self.q),
             ("dq", &*self.dq),
         ] {
-            at_least(operand, tensor, DType::F32, &queries)?;
+            at_least(operand, tensor, dtype, &queries)?;
         }
         for (operand, tensor) in [
             ("k", self.k),
@@ -218,7 +321,7 @@ impl<D: Device> Check for Backward<'_, D> {
             ("dk", &*self.dk),
             ("dv", &*self.dv),
         ] {
-            at_least(operand, tensor, DType::F32, &keys)?;
+            at_least(operand, tensor, dtype, &keys)?;
         }
         at_least("lse", self.lse, DType::F32, &queries[..2])?;
         at_least("delta", self.delta, DType::F32, &queries[..2])

@@ -2,10 +2,14 @@
 
 use super::*;
 use tightrope_device::Cpu;
-use tightrope_testkit::{Random, assert_close, oracle::attention as oracle, widen};
+use tightrope_testkit::{
+    Random, assert_close, cuda, oracle::attention as oracle, relative_distance, rounded, tensor,
+    unit, widen,
+};
 
 #[derive(Clone)]
 struct Case {
+    dtype: DType,
     ranges: Vec<Range>,
     heads: usize,
     kv_heads: usize,
@@ -21,6 +25,13 @@ struct Case {
 /// `y`, `lse`, `dq`, `dk`, `dv`.
 type Results = [Vec<f32>; 5];
 const NAMES: [&str; 5] = ["y", "lse", "dq", "dk", "dv"];
+
+/// Ranges on a device.
+fn on<D: Device>(device: &D, ranges: &[Range]) -> Ranges<D> {
+    let mut on_device = Ranges::empty(device).unwrap();
+    on_device.set(ranges.iter().copied()).unwrap();
+    on_device
+}
 
 /// Ranges of `(queries, keys)` one after the other.
 fn ranges(lengths: &[(u32, u32)]) -> Vec<Range> {
@@ -51,6 +62,7 @@ impl Case {
             keys as usize * kv_heads * head_dim,
         );
         Self {
+            dtype: DType::F32,
             ranges: ranges(lengths),
             heads,
             kv_heads,
@@ -64,14 +76,23 @@ impl Case {
         }
     }
 
+    /// The same with numbers of another type.
+    fn of(mut self, dtype: DType) -> Self {
+        for values in [&mut self.q, &mut self.k, &mut self.v, &mut self.dy] {
+            *values = rounded(values, dtype);
+        }
+        Self { dtype, ..self }
+    }
+
     fn scale(&self) -> f32 {
         (self.head_dim as f32).powf(-0.5)
     }
 
-    fn run(&self, cpu: &Cpu) -> Results {
-        let tensor = |v: &[f32]| Tensor::from_slice(cpu, &[v.len()], v).unwrap();
-        let nan = |len: usize| tensor(&vec![f32::NAN; len]);
-        let ranges = Ranges::new(cpu, self.ranges.clone()).unwrap();
+    fn run<D: Attention>(&self, device: &D) -> Results {
+        let of = |dtype, values: &[f32]| tensor(device, dtype, &[values.len()], values);
+        let nan = |len: usize| of(self.dtype, &vec![f32::NAN; len]);
+        let nan_f32 = |len: usize| of(DType::F32, &vec![f32::NAN; len]);
+        let ranges = on(device, &self.ranges);
         let config = Config {
             ranges: &ranges,
             heads: self.heads,
@@ -82,8 +103,8 @@ impl Case {
             softcap: self.softcap,
         };
         let rows = self.q.len() / self.head_dim;
-        let [q, k, v, dy] = [&self.q, &self.k, &self.v, &self.dy].map(|x| tensor(x));
-        let (mut y, mut lse, mut delta) = (nan(q.len()), nan(rows), nan(rows));
+        let [q, k, v, dy] = [&self.q, &self.k, &self.v, &self.dy].map(|x| of(self.dtype, x));
+        let (mut y, mut lse, mut delta) = (nan(q.len()), nan_f32(rows), nan_f32(rows));
         let (mut dq, mut dk, mut dv) = (nan(q.len()), nan(k.len()), nan(k.len()));
         let forward = Forward {
             q: &q,
@@ -93,7 +114,9 @@ impl Case {
             lse: &mut lse,
             config,
         };
-        cpu.attention_forward(forward.checked().unwrap()).unwrap();
+        device
+            .attention_forward(forward.checked().unwrap())
+            .unwrap();
         let backward = Backward {
             dy: &dy,
             y: &y,
@@ -107,7 +130,9 @@ impl Case {
             dv: &mut dv,
             config,
         };
-        cpu.attention_backward(backward.checked().unwrap()).unwrap();
+        device
+            .attention_backward(backward.checked().unwrap())
+            .unwrap();
         [y, lse, dq, dk, dv].map(|t| t.to_f32_vec().unwrap())
     }
 
@@ -132,9 +157,11 @@ impl Case {
         ]
     }
 
-    #[track_caller]
-    fn compare(&self, cpu: &Cpu) {
-        let got = self.run(cpu);
+    /// What the oracle says about every range.
+    fn expected(&self) -> [Vec<f64>; 5] {
+        let (queries, keys) = (self.q.len(), self.k.len());
+        let rows = queries / self.head_dim;
+        let mut whole = [queries, rows, queries, keys, keys].map(|len| vec![f64::NAN; len]);
         for range in &self.ranges {
             let options = oracle::Options {
                 queries: range.query_len as usize,
@@ -151,15 +178,31 @@ impl Case {
             let [k, v] = [&self.k, &self.v].map(|x| widen(&x[parts[3].clone()]));
             let forward = oracle::forward(&q, &k, &v, options);
             let backward = oracle::backward(&dy, &q, &k, &v, options);
-            let expected = [
+            let of_range = [
                 forward.y,
                 forward.lse,
                 backward.dq,
                 backward.dk,
                 backward.dv,
             ];
-            for (((name, got), part), expected) in NAMES.iter().zip(&got).zip(parts).zip(expected) {
-                assert_close(name, &got[part], &expected, 1e-5, 1e-5);
+            for ((whole, part), values) in whole.iter_mut().zip(parts).zip(of_range) {
+                whole[part].copy_from_slice(&values);
+            }
+        }
+        whole
+    }
+
+    #[track_caller]
+    fn compare<D: Attention>(&self, device: &D) {
+        let (got, expected) = (self.run(device), self.expected());
+        for ((name, got), expected) in NAMES.iter().zip(&got).zip(&expected) {
+            if self.dtype == DType::F32 || *name == "lse" {
+                assert_close(name, got, expected, 1e-5, 1e-5);
+            } else {
+                // Probabilities, their gradients, `y` in `delta` and the result are each rounded.
+                let distance = relative_distance(got, expected);
+                let bound = 4.0 * unit(self.dtype) + 1e-5;
+                assert!(distance <= bound, "{name}: {distance:e} > {bound:e}");
             }
         }
     }
@@ -190,6 +233,32 @@ fn every_result_matches_the_oracle() {
 }
 
 #[test]
+fn cuda_matches_the_oracle_in_every_type() {
+    let lengths = [
+        (1, 1),
+        (63, 63),
+        (0, 0),
+        (66, 66),
+        (17, 17),
+        (4, 70),
+        (0, 3),
+    ];
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for (sizes, window, softcap) in [
+            ((4, 2, 16), None, None),
+            ((2, 1, 20), Some(5), None),
+            ((1, 1, 80), Some(64), Some(1.5)),
+            ((2, 2, 33), Some(1), None),
+            ((1, 1, 256), None, Some(3.0)),
+        ] {
+            let mut case = Case::new(&lengths, sizes);
+            (case.window, case.softcap) = (window, softcap);
+            case.of(dtype).compare(cuda());
+        }
+    }
+}
+
+#[test]
 fn other_head_sizes_match() {
     let cpu = Cpu::new(2).unwrap();
     for head_dim in [8, 24, 32, 96, 128, 256] {
@@ -199,14 +268,18 @@ fn other_head_sizes_match() {
 
 #[test]
 fn queries_at_the_end_of_a_cache_match() {
-    let cpu = Cpu::new(2).unwrap();
+    check_cache(&Cpu::new(2).unwrap(), DType::F32);
+    check_cache(cuda(), DType::BF16);
+}
+
+fn check_cache<D: Attention>(device: &D, dtype: DType) {
     for window in [None, Some(3), Some(66)] {
         let mut case = Case::new(
             &[(1, 77), (5, 130), (64, 65), (1, 1), (70, 200), (0, 9)],
             (4, 2, 16),
         );
         case.window = window;
-        case.compare(&cpu);
+        case.of(dtype).compare(device);
     }
 }
 
@@ -225,11 +298,17 @@ fn bits_do_not_depend_on_threads() {
 
 #[test]
 fn a_range_has_the_same_bits_wherever_it_stands() {
-    let cpu = Cpu::new(2).unwrap();
+    check_place(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in [DType::F32, DType::BF16] {
+        check_place(cuda(), dtype);
+    }
+}
+
+fn check_place<D: Attention>(device: &D, dtype: DType) {
     let lengths = [(37, 37), (100, 100), (3, 3), (64, 80)];
-    let mut packed = Case::new(&lengths, (4, 2, 16));
+    let mut packed = Case::new(&lengths, (4, 2, 16)).of(dtype);
     packed.window = Some(50);
-    let whole = packed.run(&cpu);
+    let whole = packed.run(device);
     for (index, range) in packed.ranges.iter().enumerate() {
         let parts = packed.parts(range);
         let alone = Case {
@@ -242,7 +321,7 @@ fn a_range_has_the_same_bits_wherever_it_stands() {
         };
         for ((name, alone), (whole, part)) in NAMES
             .iter()
-            .zip(alone.run(&cpu))
+            .zip(alone.run(device))
             .zip(whole.iter().zip(parts))
         {
             assert_eq!(alone, whole[part], "{name} of range {index}");
@@ -252,20 +331,30 @@ fn a_range_has_the_same_bits_wherever_it_stands() {
 
 #[test]
 fn a_window_as_long_as_the_range_changes_no_bit() {
-    let cpu = Cpu::new(2).unwrap();
-    let mut case = Case::new(&[(130, 130)], (2, 1, 32));
-    let open = case.run(&cpu);
+    check_window(&Cpu::new(2).unwrap(), DType::F32);
+    check_window(cuda(), DType::BF16);
+}
+
+fn check_window<D: Attention>(device: &D, dtype: DType) {
+    let mut case = Case::new(&[(130, 130)], (2, 1, 32)).of(dtype);
+    let open = case.run(device);
     case.window = Some(130);
-    assert_eq!(open, case.run(&cpu));
+    assert_eq!(open, case.run(device));
 }
 
 #[test]
 fn a_nan_stays_in_its_range_and_is_not_hidden() {
-    let cpu = Cpu::new(2).unwrap();
-    let mut case = Case::new(&[(20, 20), (70, 70), (20, 20)], (2, 1, 16));
+    check_nan(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in [DType::F32, DType::BF16] {
+        check_nan(cuda(), dtype);
+    }
+}
+
+fn check_nan<D: Attention>(device: &D, dtype: DType) {
+    let mut case = Case::new(&[(20, 20), (70, 70), (20, 20)], (2, 1, 16)).of(dtype);
     // The first key of the second range: all its queries see it.
     case.k[20 * 16] = f32::NAN;
-    let results = case.run(&cpu);
+    let results = case.run(device);
     for (index, range) in case.ranges.iter().enumerate() {
         for (result, part) in results.iter().zip(case.parts(range)) {
             assert!(result[part].iter().all(|v| v.is_nan() == (index == 1)));
@@ -275,8 +364,121 @@ fn a_nan_stays_in_its_range_and_is_not_hidden() {
 
 #[test]
 fn large_scores_do_not_overflow() {
-    let cpu = Cpu::new(1).unwrap();
+    check_large(&Cpu::new(1).unwrap(), DType::F32);
+    for dtype in [DType::F32, DType::BF16] {
+        check_large(cuda(), dtype);
+    }
+}
+
+fn check_large<D: Attention>(device: &D, dtype: DType) {
     let mut case = Case::new(&[(80, 80)], (1, 1, 16));
     case.q.iter_mut().for_each(|q| *q *= 1e4);
-    assert!(case.run(&cpu).iter().flatten().all(|v| v.is_finite()));
+    let results = case.of(dtype).run(device);
+    assert!(results.iter().flatten().all(|v| v.is_finite()));
+}
+
+#[test]
+fn arguments_that_do_not_fit_are_refused() {
+    let cpu = Cpu::new(1).unwrap();
+    let zeros = |dtype, len: usize| Tensor::zeros(&cpu, dtype, &[len]).unwrap();
+    let ranges = on(&cpu, &ranges(&[(2, 3), (1, 1)]));
+    let config = Config {
+        ranges: &ranges,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        scale: 1.0,
+        window: None,
+        softcap: None,
+    };
+    let forward = |wrong: &str, dtype: DType, config: Config<'_, Cpu>| {
+        let [q, k, v, mut y, mut lse] = [("q", 96), ("k", 64), ("v", 64), ("y", 96), ("lse", 12)]
+            .map(|(name, len)| match (name == wrong, dtype) {
+                (true, DType::F32) => zeros(DType::F32, len - 1),
+                (true, dtype) => zeros(dtype, len),
+                (false, _) => zeros(DType::F32, len),
+            });
+        let forward = Forward {
+            q: &q,
+            k: &k,
+            v: &v,
+            y: &mut y,
+            lse: &mut lse,
+            config,
+        };
+        forward.check().map_err(|error| error.to_string())
+    };
+    assert_eq!(forward("none", DType::F32, config), Ok(()));
+    for wrong in ["q", "k", "v", "y", "lse"] {
+        for dtype in [DType::F32, DType::U32] {
+            let error = forward(wrong, dtype, config).unwrap_err();
+            assert!(error.contains(&format!("`{wrong}`")), "{wrong}: {error}");
+        }
+    }
+    for (name, config) in [
+        ("heads", Config { heads: 3, ..config }),
+        (
+            "window",
+            Config {
+                window: Some(0),
+                ..config
+            },
+        ),
+        (
+            "softcap",
+            Config {
+                softcap: Some(0.0),
+                ..config
+            },
+        ),
+    ] {
+        let error = forward("none", DType::F32, config).unwrap_err();
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn heads_without_a_kernel_are_refused() {
+    let case = Case::new(&[(2, 2)], (1, 1, 257));
+    let q = tensor(cuda(), DType::F32, &[case.q.len()], &case.q);
+    let ranges = on(cuda(), &case.ranges);
+    let (mut y, mut lse) = (
+        tensor(cuda(), DType::F32, &[case.q.len()], &case.q),
+        tensor(cuda(), DType::F32, &[2], &[0.0; 2]),
+    );
+    let forward = Forward {
+        q: &q,
+        k: &q,
+        v: &q,
+        y: &mut y,
+        lse: &mut lse,
+        config: Config {
+            ranges: &ranges,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 257,
+            scale: 1.0,
+            window: None,
+            softcap: None,
+        },
+    };
+    let error = cuda().attention_forward(forward.checked().unwrap());
+    assert!(error.unwrap_err().to_string().contains("257"));
+}
+
+#[test]
+fn tiles_cover_every_row_once_and_long_ones_come_first() {
+    let cpu = Cpu::new(1).unwrap();
+    let mut ranges = on(&cpu, &ranges(&[(200, 200); 3]));
+    ranges
+        .set(self::ranges(&[(3, 130), (0, 5), (129, 129)]))
+        .unwrap();
+    assert_eq!(
+        ranges.query_tiles().tiles,
+        [[2, 128], [0, 0], [2, 64], [2, 0]]
+    );
+    let keys = [[0, 0], [2, 0], [0, 64], [2, 64], [1, 0], [0, 128], [2, 128]];
+    assert_eq!(ranges.key_tiles().tiles, keys);
+    let stored = ranges.key_tiles().tensor().to_vec::<u32>().unwrap();
+    assert_eq!(stored[..14], *keys.as_flattened());
 }

@@ -1,12 +1,14 @@
 //! Embedding gather, and its scatter in the backward pass.
 
 mod cpu;
+mod cuda;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
 use crate::{
     Check, Checked, KernelError,
-    check::{at_least, exact, weight},
+    check::{activation, at_least, exact, weight},
 };
 use tightrope_device::{DType, Device, Tensor};
 
@@ -19,7 +21,7 @@ pub struct Forward<'a, D: Device> {
     pub table: &'a Tensor<D>,
     /// √hidden for Gemma, else 1.
     pub scale: f32,
-    /// Overwritten, f32 `[tokens, hidden]`.
+    /// Overwritten, `[tokens, hidden]`; f32, bf16 or f16.
     pub y: &'a mut Tensor<D>,
     /// Rows to compute.
     pub tokens: usize,
@@ -29,12 +31,12 @@ pub struct Forward<'a, D: Device> {
     pub hidden: usize,
 }
 
-/// `dtable[ids[t],:] += scale · dy[t,:]`, in the order of `t`.
+/// `dtable[ids[t],:] += scale · dy[t,:]`, fused and in the order of `t`.
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
     /// Token ids, u32 `[tokens]`.
     pub ids: &'a Tensor<D>,
-    /// f32 `[tokens, hidden]`.
+    /// `[tokens, hidden]`; f32, bf16 or f16.
     pub dy: &'a Tensor<D>,
     /// As in the forward pass.
     pub scale: f32,
@@ -48,7 +50,11 @@ pub struct Backward<'a, D: Device> {
     pub hidden: usize,
 }
 
-/// Embedding gather and scatter. Ids outside the vocabulary are [`KernelError::Index`].
+/// Embedding gather and scatter. Arithmetic in f32, `y` and `dy` of any type (f32 on the CPU).
+///
+/// An id outside the vocabulary is [`KernelError::Index`] on the CPU, and nothing is written. A GPU
+/// would have to be waited for to say so: there it is a trap, after which every call of the device
+/// fails. Callers check ids on the host, where they come from.
 pub trait Embedding: Device {
     /// Writes `y`.
     fn embedding_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
@@ -60,14 +66,16 @@ impl<D: Device> Check for Forward<'_, D> {
     fn check(&self) -> Result<(), KernelError> {
         at_least("ids", self.ids, DType::U32, &[self.tokens])?;
         weight("table", self.table, &[self.vocabulary, self.hidden])?;
-        at_least("y", self.y, DType::F32, &[self.tokens, self.hidden])
+        let dtype = activation("y", self.y)?;
+        at_least("y", self.y, dtype, &[self.tokens, self.hidden])
     }
 }
 
 impl<D: Device> Check for Backward<'_, D> {
     fn check(&self) -> Result<(), KernelError> {
         at_least("ids", self.ids, DType::U32, &[self.tokens])?;
-        at_least("dy", self.dy, DType::F32, &[self.tokens, self.hidden])?;
+        let dtype = activation("dy", self.dy)?;
+        at_least("dy", self.dy, dtype, &[self.tokens, self.hidden])?;
         exact("dtable", self.dtable, &[self.vocabulary, self.hidden])
     }
 }

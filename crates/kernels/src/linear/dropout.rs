@@ -6,14 +6,36 @@ use crate::{
     cpu::matmul::{Gate, Matrix, Rows},
 };
 use std::ops::Range;
-use tightrope_device::{Cpu, vectorize};
+use tightrope_device::{Cpu, Device, vectorize};
+
+/// What all elements share.
+#[derive(Clone, Copy)]
+pub(super) struct Parameters {
+    /// `splitmix` of the operation's salt.
+    pub salt: u64,
+    /// Elements whose hash is below are dropped.
+    pub threshold: u32,
+    /// Of the others.
+    pub factor: f32,
+}
+
+impl Parameters {
+    pub fn of<D: Device>(dropout: &Dropout<'_, D>) -> Self {
+        let probability = f64::from(dropout.probability);
+        Self {
+            salt: splitmix(dropout.salt),
+            // Below 2³², because the probability is at most 1 − 2⁻²⁴.
+            threshold: (probability * 2f64.powi(32)).round() as u32,
+            factor: (1.0 / (1.0 - probability)) as f32,
+        }
+    }
+}
 
 /// The mask of one operation, as [`Dropout`] defines it; there is none if nothing is dropped.
 pub(crate) struct Mask {
     /// `s` of each token, low half first: computed once, for a mask is applied a few columns at a time.
     states: Vec<(u32, u32)>,
-    threshold: u32,
-    factor: f32,
+    parameters: Parameters,
 }
 
 fn splitmix(mut z: u64) -> u64 {
@@ -44,17 +66,15 @@ impl Mask {
         if dropout.probability == 0.0 {
             return Ok(None);
         }
-        let salt = splitmix(dropout.salt);
+        let parameters = Parameters::of(dropout);
         let keys = dropout.keys.as_slice::<u32>()?.as_chunks::<2>().0;
         let state = |key: &[u32; 2]| {
-            let state = splitmix(salt ^ (u64::from(key[0]) | u64::from(key[1]) << 32));
+            let state = splitmix(parameters.salt ^ (u64::from(key[0]) | u64::from(key[1]) << 32));
             (state as u32, (state >> 32) as u32)
         };
         Ok(Some(Self {
             states: keys[..tokens].iter().map(state).collect(),
-            // Below 2³², because the probability is at most 1 − 2⁻²⁴.
-            threshold: (f64::from(dropout.probability) * 2f64.powi(32)).round() as u32,
-            factor: (1.0 / (1.0 - f64::from(dropout.probability))) as f32,
+            parameters,
         }))
     }
 }
@@ -62,7 +82,10 @@ impl Mask {
 impl Gate for Mask {
     fn apply(&self, row: usize, columns: Range<usize>, values: &mut [f32]) {
         let first = columns.start as u32;
-        multiply(values, first, self.states[row], self.threshold, self.factor);
+        let Parameters {
+            threshold, factor, ..
+        } = self.parameters;
+        multiply(values, first, self.states[row], threshold, factor);
     }
 }
 

@@ -1,13 +1,15 @@
 //! A linear layer with optional bias and LoRA adapter, as one node.
 
 mod cpu;
+mod cuda;
 mod dropout;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
 use crate::{
     Check, Checked, KernelError,
-    check::{at_least, exact, weight},
+    check::{activation, at_least, exact, weight},
 };
 use tightrope_device::{DType, Device, Tensor};
 
@@ -66,7 +68,7 @@ pub struct LoraForward<'a, D: Device> {
 /// `y = x·Wᵀ + bias + scale · (dropout(x)·Aᵀ)·Bᵀ`.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
-    /// f32 `[tokens, inputs]`.
+    /// `[tokens, inputs]`.
     pub x: &'a Tensor<D>,
     /// `[outputs, inputs]`; f32, bf16 or f16.
     pub weight: &'a Tensor<D>,
@@ -74,7 +76,7 @@ pub struct Forward<'a, D: Device> {
     pub bias: Option<&'a Tensor<D>>,
     /// The adapter.
     pub lora: Option<LoraForward<'a, D>>,
-    /// Overwritten, f32 `[tokens, outputs]`.
+    /// Overwritten, `[tokens, outputs]`.
     pub y: &'a mut Tensor<D>,
     /// Sizes.
     pub shape: Shape,
@@ -100,13 +102,13 @@ pub struct LoraBackwardInput<'a, D: Device> {
 /// `dx: None` computes only `dyb` (nothing before this layer is trained).
 #[derive(Debug)]
 pub struct BackwardInput<'a, D: Device> {
-    /// f32 `[tokens, outputs]`.
+    /// `[tokens, outputs]`.
     pub dy: &'a Tensor<D>,
     /// `[outputs, inputs]`; f32, bf16 or f16.
     pub weight: &'a Tensor<D>,
     /// The adapter.
     pub lora: Option<LoraBackwardInput<'a, D>>,
-    /// f32 `[tokens, inputs]`.
+    /// `[tokens, inputs]`.
     pub dx: Option<&'a mut Tensor<D>>,
     /// Whether `dx` is added into or overwritten.
     pub accumulate: bool,
@@ -134,9 +136,9 @@ pub struct LoraBackwardWeights<'a, D: Device> {
 /// `dW += dyᵀ·x`, `dbias += Σ_t dy`, and the adapter's gradients; whatever is `None` is frozen.
 #[derive(Debug)]
 pub struct BackwardWeights<'a, D: Device> {
-    /// f32 `[tokens, inputs]`.
+    /// `[tokens, inputs]`.
     pub x: &'a Tensor<D>,
-    /// f32 `[tokens, outputs]`.
+    /// `[tokens, outputs]`.
     pub dy: &'a Tensor<D>,
     /// Added into, f32 `[outputs, inputs]`.
     pub dweight: Option<&'a mut Tensor<D>>,
@@ -148,10 +150,16 @@ pub struct BackwardWeights<'a, D: Device> {
     pub shape: Shape,
 }
 
-/// Linear layers with LoRA (Hu et al., 2021; rsLoRA: Kalajdzievski, 2023). f32 accumulation.
+/// Linear layers with LoRA (Hu et al., 2021; rsLoRA: Kalajdzievski, 2023). f32 accumulation;
+/// activations (`x`, `y`, `dy`, `dx`) are all f32, bf16 or f16 (f32 on the CPU).
 ///
 /// The bits of `y` and `dx` of a token depend on the token alone, not on how many others there are
-/// nor on its place among them.
+/// nor on its place among them; on GPUs as far as
+/// [`Cuda::matmul`](tightrope_device::Cuda::matmul) says.
+///
+/// On GPUs operands of a product have the type of the activations: a weight that is stored in
+/// another, the bias, the adapter's matrices, `xa` and `dyb` are rounded to it first. Their copies
+/// are working memory, as are 64 MiB of activations where there is dropout.
 ///
 /// The gradient is in two parts because an operation between them (a gated unit) computes `x` again
 /// only after its own gradient is known.
@@ -206,7 +214,8 @@ impl<D: Device> Check for Forward<'_, D> {
             inputs,
             outputs,
         } = self.shape;
-        at_least("x", self.x, DType::F32, &[tokens, inputs])?;
+        let dtype = activation("x", self.x)?;
+        at_least("x", self.x, dtype, &[tokens, inputs])?;
         weight("weight", self.weight, &[outputs, inputs])?;
         if let Some(bias) = self.bias {
             exact("bias", bias, &[outputs])?;
@@ -216,7 +225,7 @@ impl<D: Device> Check for Forward<'_, D> {
             check_dropout(&lora.dropout, tokens)?;
             at_least("xa", lora.xa, DType::F32, &[tokens, rank])?;
         }
-        at_least("y", self.y, DType::F32, &[tokens, outputs])
+        at_least("y", self.y, dtype, &[tokens, outputs])
     }
 }
 
@@ -227,7 +236,8 @@ impl<D: Device> Check for BackwardInput<'_, D> {
             inputs,
             outputs,
         } = self.shape;
-        at_least("dy", self.dy, DType::F32, &[tokens, outputs])?;
+        let dtype = activation("dy", self.dy)?;
+        at_least("dy", self.dy, dtype, &[tokens, outputs])?;
         weight("weight", self.weight, &[outputs, inputs])?;
         if let Some(lora) = &self.lora {
             let rank = check_factors(lora.a, lora.b, self.shape)?;
@@ -235,7 +245,7 @@ impl<D: Device> Check for BackwardInput<'_, D> {
             at_least("dyb", lora.dyb, DType::F32, &[tokens, rank])?;
         }
         match &self.dx {
-            Some(dx) => at_least("dx", dx, DType::F32, &[tokens, inputs]),
+            Some(dx) => at_least("dx", dx, dtype, &[tokens, inputs]),
             None => Ok(()),
         }
     }
@@ -248,8 +258,9 @@ impl<D: Device> Check for BackwardWeights<'_, D> {
             inputs,
             outputs,
         } = self.shape;
-        at_least("x", self.x, DType::F32, &[tokens, inputs])?;
-        at_least("dy", self.dy, DType::F32, &[tokens, outputs])?;
+        let dtype = activation("x", self.x)?;
+        at_least("x", self.x, dtype, &[tokens, inputs])?;
+        at_least("dy", self.dy, dtype, &[tokens, outputs])?;
         if let Some(dweight) = &self.dweight {
             exact("dweight", dweight, &[outputs, inputs])?;
         }

@@ -1,6 +1,6 @@
 //! Output projection and cross-entropy on the CPU: a chunk of rows at a time.
 
-use super::{Forward, ForwardBackward, LinearCrossEntropy};
+use super::{Forward, ForwardBackward, LinearCrossEntropy, rows_with_target};
 use crate::{
     Checked, KernelError,
     cpu::{
@@ -10,7 +10,7 @@ use crate::{
     },
 };
 use rayon::prelude::*;
-use tightrope_device::{Cpu, Tensor, vectorize};
+use tightrope_device::{Cpu, vectorize};
 
 /// Logits of a chunk take at most this many bytes, unless [`MIN_ROWS`] rows need more.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -81,7 +81,7 @@ fn run(
         hidden,
         vocabulary,
     } = forward;
-    let rows = rows_with_target(targets, tokens, vocabulary)?;
+    let rows = rows_with_target(&targets.as_slice::<i32>()?[..tokens], vocabulary)?;
     let x = x.as_slice::<f32>()?;
     let weight = Weight::new("weight", weight, hidden)?;
     let losses = losses.as_mut_slice::<f32>()?;
@@ -152,30 +152,6 @@ fn run(
         }
     }
     Ok(())
-}
-
-/// The rows that have a target, with it.
-fn rows_with_target(
-    targets: &Tensor<Cpu>,
-    tokens: usize,
-    vocabulary: usize,
-) -> Result<Vec<(usize, usize)>, KernelError> {
-    let mut rows = Vec::new();
-    for (t, &target) in targets.as_slice::<i32>()?[..tokens].iter().enumerate() {
-        let Ok(class) = usize::try_from(target) else {
-            continue;
-        };
-        if class >= vocabulary {
-            return Err(KernelError::Index {
-                operand: "targets",
-                index: t,
-                value: i64::from(target),
-                bound: vocabulary,
-            });
-        }
-        rows.push((t, class));
-    }
-    Ok(rows)
 }
 
 /// Returns the loss of one row; with `factor`, turns its scaled products `z` into

@@ -1,12 +1,14 @@
 //! Output projection and cross-entropy in one, never holding tokens × vocabulary.
 
 mod cpu;
+mod cuda;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
 use crate::{
     Check, Checked, KernelError,
-    check::{at_least, exact, weight},
+    check::{activation, at_least, exact, weight},
 };
 use tightrope_device::{DType, Device, Tensor};
 
@@ -14,7 +16,7 @@ use tightrope_device::{DType, Device, Tensor};
 /// `losses[t] = logsumexp(l[t,:]) − l[t, targets[t]]`, and 0 where the target is negative.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
-    /// f32 `[tokens, hidden]`.
+    /// `[tokens, hidden]`.
     pub x: &'a Tensor<D>,
     /// `[vocabulary, hidden]`; f32, bf16 or f16.
     pub weight: &'a Tensor<D>,
@@ -41,19 +43,28 @@ pub struct ForwardBackward<'a, D: Device> {
     pub forward: Forward<'a, D>,
     /// 1 / (trained tokens of the whole optimizer step).
     pub scale: f32,
-    /// Overwritten, f32 `[tokens, hidden]`; zero in rows without target.
+    /// Overwritten, `[tokens, hidden]`; zero in rows without target.
     pub dx: &'a mut Tensor<D>,
     /// Added into, f32 `[vocabulary, hidden]`; `None` when the projection is frozen.
     pub dweight: Option<&'a mut Tensor<D>>,
 }
 
-/// Output projection and cross-entropy. f32 accumulation; targets outside the vocabulary are
-/// [`KernelError::Index`].
+/// Output projection and cross-entropy. f32 accumulation; `x` and `dx` are both f32, bf16 or f16
+/// (f32 on the CPU). Targets outside the vocabulary are [`KernelError::Index`].
+///
+/// A chunk of `r` rows is computed at a time, where `r` depends on the vocabulary alone; `dweight`
+/// is summed chunk by chunk.
 ///
 /// Working memory on the CPU: the logits and the rows of `x` of a chunk, that is at most
 /// `r · (vocabulary + hidden)` f32, where `r` rows are 64 MiB of logits, but at least 128 and at most
 /// 1,024 rows (131 MB at 262,144 classes), besides the packed operands of the matrix product.
-/// `r` depends on the vocabulary alone; `dweight` is summed chunk by chunk.
+///
+/// On GPUs the logits of a chunk are 256 MiB of f32, but at least 256 and at most 4,096 rows (268 MB
+/// at 262,144 classes), besides `r` rows of `x` and a copy of a weight that is stored in another type
+/// than `x`. The gradients of the logits are rounded to the type of `x` before they are multiplied,
+/// without the factors that may be small. Each call waits for the device once, to read the targets:
+/// their number decides how much is computed. Bits of a loss and of a row of `dx` depend on that row
+/// alone, on GPUs as far as [`Cuda::matmul`](tightrope_device::Cuda::matmul) says.
 pub trait LinearCrossEntropy: Device {
     /// Writes `losses`.
     fn linear_cross_entropy_forward(
@@ -67,9 +78,33 @@ pub trait LinearCrossEntropy: Device {
     ) -> Result<(), KernelError>;
 }
 
+/// The rows that have a target, with it.
+fn rows_with_target(
+    targets: &[i32],
+    vocabulary: usize,
+) -> Result<Vec<(usize, usize)>, KernelError> {
+    let mut rows = Vec::new();
+    for (t, &target) in targets.iter().enumerate() {
+        let Ok(class) = usize::try_from(target) else {
+            continue;
+        };
+        if class >= vocabulary {
+            return Err(KernelError::Index {
+                operand: "targets",
+                index: t,
+                value: i64::from(target),
+                bound: vocabulary,
+            });
+        }
+        rows.push((t, class));
+    }
+    Ok(rows)
+}
+
 impl<D: Device> Check for Forward<'_, D> {
     fn check(&self) -> Result<(), KernelError> {
-        at_least("x", self.x, DType::F32, &[self.tokens, self.hidden])?;
+        let dtype = activation("x", self.x)?;
+        at_least("x", self.x, dtype, &[self.tokens, self.hidden])?;
         weight("weight", self.weight, &[self.vocabulary, self.hidden])?;
         at_least("targets", self.targets, DType::I32, &[self.tokens])?;
         if let Some(softcap) = self.softcap
@@ -89,7 +124,8 @@ impl<D: Device> Check for ForwardBackward<'_, D> {
     fn check(&self) -> Result<(), KernelError> {
         let forward = &self.forward;
         forward.check()?;
-        at_least("dx", self.dx, DType::F32, &[forward.tokens, forward.hidden])?;
+        let dtype = forward.x.dtype();
+        at_least("dx", self.dx, dtype, &[forward.tokens, forward.hidden])?;
         match &self.dweight {
             Some(dweight) => exact("dweight", dweight, &[forward.vocabulary, forward.hidden]),
             None => Ok(()),

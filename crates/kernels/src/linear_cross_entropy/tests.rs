@@ -1,11 +1,16 @@
 //! The fused loss against the f64 oracle that holds everything in memory.
 
 use super::*;
-use half::bf16;
-use tightrope_device::Cpu;
-use tightrope_testkit::{Random, assert_close, oracle::linear_cross_entropy as oracle, widen};
+use tightrope_device::{Cpu, IndexWidth};
+use tightrope_testkit::{
+    Random, assert_close, cuda, oracle::linear_cross_entropy as oracle, rounded, rounding, tensor,
+    unit, widen,
+};
 
+#[derive(Clone)]
 struct Case {
+    /// Of the activations, and of the stored weight.
+    types: (DType, DType),
     hidden: usize,
     vocabulary: usize,
     x: Vec<f32>,
@@ -15,19 +20,48 @@ struct Case {
     softcap: Option<f32>,
 }
 
+const SHAPES: [(usize, usize, usize); 7] = [
+    // tokens, hidden, vocabulary
+    (0, 4, 5),
+    (1, 1, 1),
+    (3, 5, 2),
+    (20, 16, 17),
+    (33, 40, 301),
+    (140, 24, 515),
+    (3, 8, 4100),
+];
+const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 const SCALE: f32 = 0.125;
+/// What `dweight` holds before.
+const BEFORE: f32 = 0.5;
 
-/// `losses`, `dx`, `dweight` (which started at 0.5).
+/// `losses`, `dx`, `dweight`.
 type Results = [Vec<f32>; 3];
+const NAMES: [&str; 3] = ["losses", "dx", "dweight"];
 
 impl Case {
-    fn new((tokens, hidden, vocabulary): (usize, usize, usize), every: usize) -> Self {
+    fn new(shape: (usize, usize, usize), every: usize) -> Self {
+        Self::of((DType::F32, DType::F32), shape, every)
+    }
+
+    fn of(
+        types: (DType, DType),
+        (tokens, hidden, vocabulary): (usize, usize, usize),
+        every: usize,
+    ) -> Self {
         let mut random = Random::new((tokens * 7 + vocabulary) as u64);
+        // Not so small that f16 would have fewer digits.
+        let away = |v: f32| v.signum() * v.abs().max(1.0 / 64.0);
+        let mut numbers = |len, dtype| -> Vec<f32> {
+            let values: Vec<f32> = random.normal(len, 1.0).into_iter().map(away).collect();
+            rounded(&values, dtype)
+        };
         Self {
+            types,
             hidden,
             vocabulary,
-            x: random.normal(tokens * hidden, 1.0),
-            weight: random.normal(vocabulary * hidden, 1.0),
+            x: numbers(tokens * hidden, types.0),
+            weight: numbers(vocabulary * hidden, types.1),
             targets: (0..tokens)
                 .map(|t| {
                     if t % every == 0 {
@@ -42,31 +76,23 @@ impl Case {
         }
     }
 
-    fn run(&self, cpu: &Cpu) -> Result<Results, KernelError> {
+    fn run<D: LinearCrossEntropy>(&self, device: &D) -> Result<Results, KernelError> {
         let (tokens, hidden, vocabulary) = (self.targets.len(), self.hidden, self.vocabulary);
-        let x = Tensor::from_slice(cpu, &[tokens, hidden], &self.x)?;
-        let weight = Tensor::from_slice(cpu, &[vocabulary, hidden], &self.weight)?;
-        self.run_with(cpu, &x, &weight)
-    }
-
-    fn run_with(
-        &self,
-        cpu: &Cpu,
-        x: &Tensor<Cpu>,
-        weight: &Tensor<Cpu>,
-    ) -> Result<Results, KernelError> {
-        let (tokens, hidden, vocabulary) = (self.targets.len(), self.hidden, self.vocabulary);
-        let targets = Tensor::from_slice(cpu, &[tokens], &self.targets)?;
-        let filled = |shape: &[usize], value: f32| {
-            Tensor::from_slice(cpu, shape, &vec![value; shape.iter().product()])
+        let x = tensor(device, self.types.0, &[tokens, hidden], &self.x);
+        let weight = tensor(device, self.types.1, &[vocabulary, hidden], &self.weight);
+        let targets = Tensor::from_slice(device, &[tokens], &self.targets)?;
+        let filled = |dtype, shape: &[usize], value: f32| {
+            tensor(device, dtype, shape, &vec![value; shape.iter().product()])
         };
-        let mut losses = filled(&[tokens], f32::NAN)?;
-        let mut only = filled(&[tokens], f32::NAN)?;
-        let mut dx = filled(&[tokens, hidden], f32::NAN)?;
-        let mut dweight = filled(&[vocabulary, hidden], 0.5)?;
+        let mut losses = filled(DType::F32, &[tokens], f32::NAN);
+        let mut only = filled(DType::F32, &[tokens], f32::NAN);
+        let mut frozen = filled(DType::F32, &[tokens], f32::NAN);
+        let mut dx = filled(self.types.0, &[tokens, hidden], f32::NAN);
+        let mut frozen_dx = filled(self.types.0, &[tokens, hidden], f32::NAN);
+        let mut dweight = filled(DType::F32, &[vocabulary, hidden], BEFORE);
         let forward = |losses| Forward {
-            x,
-            weight,
+            x: &x,
+            weight: &weight,
             targets: &targets,
             logit_scale: self.logit_scale,
             softcap: self.softcap,
@@ -75,20 +101,34 @@ impl Case {
             hidden,
             vocabulary,
         };
-        cpu.linear_cross_entropy_forward(forward(&mut only).checked()?)?;
+        let bits = |tensor: &Tensor<D>| -> Result<Vec<u32>, KernelError> {
+            Ok(tensor.to_f32_vec()?.iter().map(|v| v.to_bits()).collect())
+        };
+        device.linear_cross_entropy_forward(forward(&mut only).checked()?)?;
+        let args = ForwardBackward {
+            forward: forward(&mut frozen),
+            scale: SCALE,
+            dx: &mut frozen_dx,
+            dweight: None,
+        };
+        device.linear_cross_entropy_forward_backward(args.checked()?)?;
         let args = ForwardBackward {
             forward: forward(&mut losses),
             scale: SCALE,
             dx: &mut dx,
             dweight: Some(&mut dweight),
         };
-        cpu.linear_cross_entropy_forward_backward(args.checked()?)?;
-        let same = only
-            .to_f32_vec()?
-            .iter()
-            .zip(losses.to_f32_vec()?)
-            .all(|(a, b)| a.to_bits() == b.to_bits());
-        assert!(same, "the loss depends on whether gradients are wanted");
+        device.linear_cross_entropy_forward_backward(args.checked()?)?;
+        assert_eq!(
+            bits(&only)?,
+            bits(&losses)?,
+            "the loss depends on whether gradients are wanted"
+        );
+        assert_eq!(
+            bits(&frozen_dx)?,
+            bits(&dx)?,
+            "dx depends on whether dweight is wanted"
+        );
         Ok([
             losses.to_f32_vec()?,
             dx.to_f32_vec()?,
@@ -108,52 +148,153 @@ impl Case {
             self.hidden,
             options,
         );
-        let scale = f64::from(SCALE);
+        let (scale, before) = (f64::from(SCALE), f64::from(BEFORE));
         [
             output.losses,
             output.dx.iter().map(|d| scale * d).collect(),
-            output.dweight.iter().map(|d| 0.5 + scale * d).collect(),
+            output.dweight.iter().map(|d| before + scale * d).collect(),
         ]
     }
 
+    /// What rounding can do to each result, in whichever order sums are formed.
+    fn errors(&self, expected: &[Vec<f64>; 3]) -> [Vec<f64>; 3] {
+        let Self {
+            hidden,
+            vocabulary,
+            types: (dtype, stored),
+            ..
+        } = *self;
+        let u = unit(DType::F32);
+        // Gradients of the logits are rounded to a narrower type, and a weight of another type is.
+        let narrow = if dtype == DType::F32 {
+            0.0
+        } else {
+            unit(dtype)
+        };
+        let converted = if dtype == stored { 0.0 } else { narrow };
+        let (x, weight) = (widen(&self.x), widen(&self.weight));
+        let factor = f64::from(SCALE) * f64::from(self.logit_scale);
+        // Threads add up their share of the exponentials one by one, and those are a few units off.
+        let sum = (vocabulary as f64 / 256.0 + 60.0) * u;
+        let [mut losses, mut dx, mut dweight] =
+            expected.each_ref().map(|values| vec![0.0; values.len()]);
+        for (t, &target) in self.targets.iter().enumerate() {
+            let Ok(target) = usize::try_from(target) else {
+                continue;
+            };
+            let row = &x[t * hidden..][..hidden];
+            let products = |v: usize| {
+                let scale = f64::from(self.logit_scale);
+                row.iter()
+                    .zip(&weight[v * hidden..])
+                    .map(move |(x, w)| scale * x * w)
+            };
+            let size = |v| products(v).map(f64::abs).sum::<f64>();
+            let largest = (0..vocabulary).map(size).fold(0.0, f64::max);
+            let cap = self.softcap.map(f64::from);
+            // Of a logit; of the difference of two.
+            let off = largest * ((hidden + 8) as f64 * u + 1.1 * converted)
+                + cap.map_or(0.0, |cap| 8.0 * u * cap);
+            let relative = (2.0 * off).exp_m1() + sum;
+            losses[t] = 2.0 * off + sum + 4.0 * u * expected[0][t].abs();
+            // 1 − tanh² cancels: relative to 1.
+            let slope = cap.map_or(0.0, |cap| 2.0 * off / cap + 8.0 * u);
+            let logit = |v| {
+                let z: f64 = products(v).sum();
+                cap.map_or(z, |cap| cap * (z / cap).tanh())
+            };
+            let logits: Vec<f64> = (0..vocabulary).map(logit).collect();
+            let top = logits.iter().copied().fold(f64::MIN, f64::max);
+            let total: f64 = logits.iter().map(|l| (l - top).exp()).sum();
+            for (v, l) in logits.iter().enumerate() {
+                let p = (l - top).exp() / total;
+                let q = if v == target { 1.0 - p } else { p };
+                let d = q * (relative + slope + 1.1 * narrow) + rounding(dtype, 0.0);
+                for (h, x) in row.iter().enumerate() {
+                    let w = weight[v * hidden + h].abs();
+                    let terms = (vocabulary + 8) as f64 * u + 1.1 * converted;
+                    dx[t * hidden + h] += factor * w * (d + q * terms);
+                    let terms = (self.targets.len() + 16) as f64 * u;
+                    dweight[v * hidden + h] += factor * x.abs() * (d + q * terms);
+                }
+            }
+        }
+        for (error, expected) in dx.iter_mut().zip(&expected[1]) {
+            *error += rounding(dtype, expected.abs() + *error);
+        }
+        for (error, expected) in dweight.iter_mut().zip(&expected[2]) {
+            *error += (self.targets.len() + 16) as f64 * u * (f64::from(BEFORE) + expected.abs());
+        }
+        [losses, dx, dweight]
+    }
+
     #[track_caller]
-    fn compare(&self, cpu: &Cpu) {
-        let [losses, dx, dweight] = self.run(cpu).unwrap();
+    fn compare<D: LinearCrossEntropy>(&self, device: &D) {
+        let got = self.run(device).unwrap();
         let expected = self.expected();
-        assert_close("losses", &losses, &expected[0], 4e-6, 4e-6);
-        assert_close("dx", &dx, &expected[1], 4e-6, 4e-6);
-        assert_close("dweight", &dweight, &expected[2], 4e-6, 4e-6);
+        let errors = self.errors(&expected);
+        for (i, got) in got.iter().enumerate() {
+            for (j, got) in got.iter().enumerate() {
+                let close = (f64::from(*got) - expected[i][j]).abs() <= errors[i][j];
+                assert!(
+                    close,
+                    "{:?} {} classes: {}[{j}] = {got}, {} ± {}",
+                    self.types, self.vocabulary, NAMES[i], expected[i][j], errors[i][j]
+                );
+            }
+        }
+        if self.types.0 == DType::F32 {
+            // Closer than what could happen at worst.
+            for i in 0..3 {
+                assert_close(NAMES[i], &got[i], &expected[i], 4e-6, 4e-6);
+            }
+        }
     }
 }
 
-#[test]
-fn every_result_matches_the_oracle() {
-    let cpu = Cpu::new(2).unwrap();
-    let shapes = [
-        (0, 4, 5),
-        (1, 1, 1),
-        (3, 5, 2),
-        (20, 16, 17),
-        (33, 40, 301),
-        (140, 24, 515),
-    ];
-    for shape in shapes {
-        for every in [1, 3, 1000] {
+fn compare_with_the_oracle<D: LinearCrossEntropy>(device: &D, dtype: DType) {
+    for (i, shape) in SHAPES.into_iter().enumerate() {
+        for (j, every) in [1, 3, 1000].into_iter().enumerate() {
             for softcap in [None, Some(3.0)] {
-                let mut case = Case::new(shape, every);
+                let mut case = Case::of((dtype, TYPES[(i + j) % 3]), shape, every);
                 case.softcap = softcap;
-                case.compare(&cpu);
+                case.compare(device);
             }
         }
     }
 }
 
 #[test]
+fn the_cpu_is_the_oracle() {
+    compare_with_the_oracle(&Cpu::new(2).unwrap(), DType::F32);
+}
+
+#[test]
+fn cuda_is_the_oracle_in_every_type() {
+    for dtype in TYPES {
+        compare_with_the_oracle(cuda(), dtype);
+    }
+}
+
+#[test]
 fn several_chunks_add_up() {
-    // 128 rows a chunk at this vocabulary would need 64 MiB; the rows are capped at 1,024.
+    // 128 rows a chunk at this vocabulary would need 64 MiB; the rows are capped at 1,024 on the
+    // CPU, at 256 on GPUs in tests.
     let cpu = Cpu::new(2).unwrap();
-    Case::new((2100, 3, 7), 1).compare(&cpu);
-    Case::new((2100, 3, 7), 2).compare(&cpu);
+    for every in [1, 2] {
+        Case::new((2100, 3, 7), every).compare(&cpu);
+        Case::new((2100, 3, 7), every).compare(cuda());
+        Case::of((DType::F16, DType::F16), (2100, 3, 7), every).compare(cuda());
+    }
+}
+
+#[test]
+fn wide_offsets_change_no_bit() {
+    let wide = cuda().forcing(IndexWidth::Wide);
+    for (shape, dtype) in SHAPES.iter().flat_map(|&s| TYPES.map(|t| (s, t))) {
+        let case = Case::of((dtype, dtype), shape, 2);
+        assert_eq!(case.run(cuda()).unwrap(), case.run(&wide).unwrap());
+    }
 }
 
 #[test]
@@ -167,85 +308,117 @@ fn bits_do_not_depend_on_threads() {
 
 #[test]
 fn a_row_has_the_same_bits_wherever_it_stands() {
-    let cpu = Cpu::new(2).unwrap();
-    let full = Case::new((90, 24, 301), 1);
-    let whole = full.run(&cpu).unwrap();
-    for (start, len) in [(0, 1), (89, 1), (13, 9)] {
-        let mut part = Case::new((90, 24, 301), 1);
-        part.x = full.x[start * 24..][..len * 24].to_vec();
-        part.targets = full.targets[start..][..len].to_vec();
-        let alone = part.run(&cpu).unwrap();
-        assert_eq!(alone[0], whole[0][start..][..len]);
-        assert_eq!(alone[1], whole[1][start * 24..][..len * 24]);
+    fn compare<D: LinearCrossEntropy>(device: &D, dtype: DType) {
+        let full = Case::of((dtype, dtype), (90, 24, 301), 1);
+        let whole = full.run(device).unwrap();
+        for (start, len) in [(0, 1), (89, 1), (13, 9)] {
+            let mut part = full.clone();
+            part.x = full.x[start * 24..][..len * 24].to_vec();
+            part.targets = full.targets[start..][..len].to_vec();
+            let alone = part.run(device).unwrap();
+            assert_eq!(alone[0], whole[0][start..][..len]);
+            assert_eq!(alone[1], whole[1][start * 24..][..len * 24]);
+        }
+        // Nor does it matter which others have a target.
+        let mut few = full.clone();
+        for (t, target) in few.targets.iter_mut().enumerate() {
+            if t % 7 != 3 {
+                *target = -1;
+            }
+        }
+        let few = few.run(device).unwrap();
+        for t in 0..90 {
+            let dx = &few[1][t * 24..][..24];
+            if t % 7 == 3 {
+                assert_eq!(few[0][t], whole[0][t]);
+                assert_eq!(dx, &whole[1][t * 24..][..24]);
+            } else {
+                assert_eq!(few[0][t], 0.0);
+                assert_eq!(dx, [0.0; 24]);
+            }
+        }
+    }
+    compare(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in TYPES {
+        compare(cuda(), dtype);
     }
 }
 
 #[test]
 fn a_confident_prediction_keeps_its_digits() {
     // Logits 0 and 20: the loss is 2·10⁻⁹ and so is `p − 1`, which subtraction would make 0.
-    let cpu = Cpu::new(1).unwrap();
-    let case = Case {
-        hidden: 1,
-        vocabulary: 2,
-        x: vec![1.0],
-        weight: vec![0.0, 20.0],
-        targets: vec![1],
-        logit_scale: 1.0,
-        softcap: None,
-    };
-    let [losses, dx, _] = case.run(&cpu).unwrap();
-    let expected = case.expected();
-    let loss = (-20f64).exp().ln_1p();
-    assert_close("losses", &losses, &[loss], 0.0, 1e-6);
-    assert_close("dx", &dx, &expected[1], 0.0, 1e-6);
+    fn compare<D: LinearCrossEntropy>(device: &D) {
+        let case = Case {
+            types: (DType::F32, DType::F32),
+            hidden: 1,
+            vocabulary: 2,
+            x: vec![1.0],
+            weight: vec![0.0, 20.0],
+            targets: vec![1],
+            logit_scale: 1.0,
+            softcap: None,
+        };
+        let [losses, dx, _] = case.run(device).unwrap();
+        let expected = case.expected();
+        let loss = (-20f64).exp().ln_1p();
+        assert_close("losses", &losses, &[loss], 0.0, 1e-6);
+        assert_close("dx", &dx, &expected[1], 0.0, 1e-6);
+    }
+    compare(&Cpu::new(1).unwrap());
+    compare(cuda());
 }
 
 #[test]
 fn large_logits_do_not_overflow() {
-    let cpu = Cpu::new(1).unwrap();
-    let mut case = Case::new((20, 16, 50), 1);
-    case.x.iter_mut().for_each(|x| *x *= 1000.0);
-    let [losses, dx, _] = case.run(&cpu).unwrap();
-    let expected = case.expected();
-    // Logits near 10⁴ are themselves rounded to about 10⁻³.
-    assert_close("losses", &losses, &expected[0], 4e-3, 4e-6);
-    assert!(dx.iter().all(|d| d.is_finite()));
-}
-
-#[test]
-fn stored_weights_are_read_exactly() {
-    let cpu = Cpu::new(2).unwrap();
-    let mut case = Case::new((9, 24, 65), 1);
-    let stored: Vec<bf16> = case.weight.iter().map(|&w| bf16::from_f32(w)).collect();
-    let weight = Tensor::from_slice(&cpu, &[65, 24], &stored).unwrap();
-    let x = Tensor::from_slice(&cpu, &[9, 24], &case.x).unwrap();
-    let got = case.run_with(&cpu, &x, &weight).unwrap();
-    case.weight = stored.iter().map(|w| w.to_f32()).collect();
-    for (got, expected) in got.iter().zip(case.expected()) {
-        assert_close("bf16", got, &expected, 4e-6, 4e-6);
+    fn compare<D: LinearCrossEntropy>(device: &D) {
+        let mut case = Case::new((20, 16, 50), 1);
+        case.x.iter_mut().for_each(|x| *x *= 1000.0);
+        let [losses, dx, _] = case.run(device).unwrap();
+        let expected = case.expected();
+        // Logits near 10⁴ are themselves rounded to about 10⁻³.
+        assert_close("losses", &losses, &expected[0], 4e-3, 4e-6);
+        assert!(dx.iter().all(|d| d.is_finite()));
     }
+    compare(&Cpu::new(1).unwrap());
+    compare(cuda());
 }
 
 #[test]
 fn a_nan_stays_in_its_row_and_is_not_hidden() {
-    let cpu = Cpu::new(2).unwrap();
-    let mut case = Case::new((12, 8, 40), 1);
-    case.x[5 * 8] = f32::NAN;
-    let [losses, dx, dweight] = case.run(&cpu).unwrap();
-    for (t, loss) in losses.iter().enumerate() {
-        assert_eq!(loss.is_nan(), t == 5);
+    fn compare<D: LinearCrossEntropy>(device: &D) {
+        for softcap in [None, Some(2.0)] {
+            let mut case = Case::new((12, 8, 40), 1);
+            case.softcap = softcap;
+            case.x[5 * 8] = f32::NAN;
+            let [losses, dx, dweight] = case.run(device).unwrap();
+            for (t, loss) in losses.iter().enumerate() {
+                assert_eq!(loss.is_nan(), t == 5);
+            }
+            for (index, d) in dx.iter().enumerate() {
+                assert_eq!(d.is_nan(), index / 8 == 5);
+            }
+            assert!(dweight.iter().all(|d| d.is_nan()));
+        }
     }
-    for (index, d) in dx.iter().enumerate() {
-        assert_eq!(d.is_nan(), index / 8 == 5);
-    }
-    assert!(dweight.iter().all(|d| d.is_nan()));
+    compare(&Cpu::new(2).unwrap());
+    compare(cuda());
 }
 
 #[test]
 fn a_target_outside_the_vocabulary_is_named() {
-    let cpu = Cpu::new(1).unwrap();
-    let mut case = Case::new((3, 4, 5), 1);
-    case.targets[2] = 5;
-    let error = case.run(&cpu).unwrap_err();
-    assert_eq!(error.to_string(), "`targets[2]` is 5, outside 0..5");
+    fn compare<D: LinearCrossEntropy>(device: &D) {
+        let mut case = Case::new((3, 4, 5), 1);
+        case.targets[2] = 5;
+        let error = case.run(device).unwrap_err();
+        assert_eq!(error.to_string(), "`targets[2]` is 5, outside 0..5");
+    }
+    compare(&Cpu::new(1).unwrap());
+    compare(cuda());
+}
+
+#[test]
+fn other_activations_than_f32_are_refused_on_the_cpu() {
+    let case = Case::of((DType::BF16, DType::F32), (3, 4, 5), 1);
+    let error = case.run(&Cpu::new(1).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("expected a tensor of f32"));
 }

@@ -12,7 +12,7 @@ use crate::{
 use tightrope_device::{Cpu, rows, vectorize};
 
 /// Most partial sums of `dweight`. Each covers consecutive rows, and they are added up in order.
-const PARTIALS: usize = 64;
+pub(crate) const PARTIALS: usize = 64;
 
 impl RmsNorm for Cpu {
     fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
@@ -87,9 +87,9 @@ impl RmsNorm for Cpu {
 
 /// The factor of each feature: `weight + offset`.
 #[derive(Clone, Copy)]
-struct Scale<'a> {
-    weight: &'a [f32],
-    offset: f32,
+pub(crate) struct Scale<'a> {
+    pub weight: &'a [f32],
+    pub offset: f32,
 }
 
 /// What the backward pass reads, all rows of it.
@@ -103,7 +103,7 @@ struct Saved<'a> {
 
 /// `Σ_i a[i] · b[i]` over lanes.
 #[inline(always)]
-fn dot(a: &[f32], b: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn dot(a: &[f32], b: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
     let whole = a.len() / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
@@ -120,7 +120,7 @@ fn dot(a: &[f32], b: impl Fn(usize) -> f32) -> f32 {
 
 /// Normalises one row and returns its `rstd`.
 #[inline(always)]
-fn normalise_row(y: &mut [f32], x: &[f32], scale: Scale<'_>, eps: f32) -> f32 {
+pub(crate) fn normalise_row(y: &mut [f32], x: &[f32], scale: Scale<'_>, eps: f32) -> f32 {
     let x = &x[..y.len()];
     let weight = &scale.weight[..y.len()];
     let rstd = 1.0 / (dot(x, |i| x[i]) / y.len() as f32 + eps).sqrt();

@@ -1,6 +1,6 @@
 //! Root-mean-square normalisation, with the residual addition fused.
 
-mod cpu;
+pub(crate) mod cpu;
 mod cuda;
 mod kernel;
 #[cfg(test)]

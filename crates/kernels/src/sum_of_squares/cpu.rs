@@ -1,4 +1,4 @@
-//! Sum of squares on the CPU: a fixed tree of blocks.
+//! Sums of squares on the CPU: a fixed tree of blocks for each tensor, one after the other.
 
 use super::{Sum, SumOfSquares};
 use crate::{Checked, KernelError};
@@ -11,11 +11,16 @@ const SEQUENTIAL: usize = 4 * LEAF;
 
 impl SumOfSquares for Cpu {
     fn sum_of_squares(&self, args: Checked<Sum<'_, Self>>) -> Result<f64, KernelError> {
-        let x = args.x.as_slice::<f32>()?;
-        if x.len() <= SEQUENTIAL || self.threads() == 1 {
-            return Ok(tree(x, false));
+        let mut total = 0.0;
+        for tensor in args.tensors {
+            let x = tensor.as_slice::<f32>()?;
+            total += if x.len() <= SEQUENTIAL || self.threads() == 1 {
+                tree(x, false)
+            } else {
+                self.install(|| tree(x, true))
+            };
         }
-        Ok(self.install(|| tree(x, true)))
+        Ok(total)
     }
 }
 

@@ -1,27 +1,31 @@
-//! The sum of squares of a tensor, for gradient norms.
+//! The sum of squares of several tensors, for gradient norms.
 
 mod cpu;
+mod cuda;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
 use crate::{Check, Checked, KernelError, check::at_least};
 use tightrope_device::{DType, Device, Tensor};
 
-/// `Σ x²`, accumulated in f64 in an order that depends on nothing but the length.
+/// `Σ x²` over all elements of all tensors, accumulated in f64 in an order that depends on nothing
+/// but their lengths.
 #[derive(Debug)]
 pub struct Sum<'a, D: Device> {
-    /// f32.
-    pub x: &'a Tensor<D>,
+    /// f32, of any shapes.
+    pub tensors: &'a [&'a Tensor<D>],
 }
 
 /// Sums of squares. Not finite exactly when some element is not finite.
 pub trait SumOfSquares: Device {
-    /// Returns the sum.
+    /// Returns the sum. Waits for the device, once.
     fn sum_of_squares(&self, args: Checked<Sum<'_, Self>>) -> Result<f64, KernelError>;
 }
 
 impl<D: Device> Check for Sum<'_, D> {
     fn check(&self) -> Result<(), KernelError> {
-        at_least("x", self.x, DType::F32, &[self.x.len()])
+        let mut tensors = self.tensors.iter();
+        tensors.try_for_each(|tensor| at_least("tensors", tensor, DType::F32, &[tensor.len()]))
     }
 }

@@ -20,13 +20,14 @@ impl<D: Backend> Model<D> {
         scale: f32,
         salt: u64,
     ) -> Result<Loss, ModelError> {
-        let ranges = self.stage(batch)?;
+        self.stage(batch)?;
         let tokens = batch.len();
         let Self {
             device,
             config,
             weights,
             activations,
+            ranges,
             dropout,
             ..
         } = self;
@@ -46,7 +47,7 @@ impl<D: Backend> Model<D> {
             device,
             architecture,
             tokens,
-            ranges: &ranges,
+            ranges,
             cos: &inputs.cos,
             sin: &inputs.sin,
             dropout: (*dropout > 0.0).then_some(linear::Dropout {

@@ -24,6 +24,8 @@ pub struct Model<D: Device> {
     pub(crate) config: ModelConfig,
     pub(crate) weights: Weights<Tensor<D>>,
     pub(crate) activations: Activations<Tensor<D>>,
+    /// Of the batch at hand.
+    pub(crate) ranges: Ranges<D>,
     pub(crate) plan: Plan,
     pub(crate) rope: RotaryEmbedding,
     /// Cosines and sines on the host, on their way to the device.
@@ -126,14 +128,13 @@ impl<D: Backend> Model<D> {
 
     /// From tokens to `workspace.normed`.
     fn run(&mut self, batch: &Batch) -> Result<(), ModelError> {
-        let ranges = self.stage(batch)?;
-        self.forward(&ranges, batch.len(), None)
+        self.stage(batch)?;
+        self.forward(batch.len(), None)
     }
 
     /// From what was staged to `workspace.normed`, without dropout.
     pub(crate) fn forward(
         &mut self,
-        ranges: &Ranges<D>,
         tokens: usize,
         cache: Option<&mut KvCache<D>>,
     ) -> Result<(), ModelError> {
@@ -148,7 +149,7 @@ impl<D: Backend> Model<D> {
             device: &self.device,
             architecture: self.config.architecture(),
             tokens,
-            ranges,
+            ranges: &self.ranges,
             cos: &inputs.cos,
             sin: &inputs.sin,
             dropout: None,

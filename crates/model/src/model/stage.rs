@@ -2,12 +2,12 @@
 
 use super::Model;
 use crate::{Backend, ModelError, activations::Inputs};
-use tightrope_kernels::attention::{Range, Ranges};
+use tightrope_kernels::attention::Range;
 use tightrope_packing::{Batch, Segment, Segments};
 
 impl<D: Backend> Model<D> {
     /// Copies a batch to the device.
-    pub(super) fn stage(&mut self, batch: &Batch) -> Result<Ranges<D>, ModelError> {
+    pub(super) fn stage(&mut self, batch: &Batch) -> Result<(), ModelError> {
         self.stage_tokens(batch.tokens(), batch.segments())?;
         let vocabulary = self.config.architecture().vocabulary;
         for (index, &target) in batch.targets().iter().enumerate() {
@@ -33,8 +33,8 @@ impl<D: Backend> Model<D> {
                 key_len: len,
             }
         };
-        let ranges = batch.segments().as_slice().iter().map(whole).collect();
-        Ok(Ranges::new(&self.device, ranges)?)
+        let ranges = batch.segments().as_slice().iter().map(whole);
+        Ok(self.ranges.set(ranges)?)
     }
 
     /// Copies token ids to the device, and the angles of their positions.

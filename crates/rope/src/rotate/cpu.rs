@@ -1,6 +1,7 @@
 //! The rotation on the CPU: Q and K of a token while its cosines and sines are in the cache.
 
-use crate::{Direction, Heads, Pairing, Rope, RopeError, Rotate};
+use super::{Heads, Pairing, Rope, Rotate};
+use crate::RopeError;
 use tightrope_device::{Cpu, IndexWidth, rows, vectorize};
 
 /// Elements of a block; up to four blocks stay on the calling thread.
@@ -31,10 +32,7 @@ impl Rope for Cpu {
             (IndexWidth::Wide, Pairing::Halves) => rotate_block::<u64, Halves>,
             (IndexWidth::Wide, Pairing::Interleaved) => rotate_block::<u64, Interleaved>,
         };
-        let sign = match args.direction {
-            Direction::Forward => 1.0,
-            Direction::Backward => -1.0,
-        };
+        let sign = args.direction.sign();
         self.for_each_block(args.tokens, block, parts, |_, tokens, (q, k, cos, sin)| {
             let angles = Angles {
                 cos: cos.slice,

@@ -1,12 +1,16 @@
 //! The fused rotation of Q and K, in place.
 
+mod cpu;
+mod cuda;
+mod kernel;
+
 use crate::RopeError;
 use tightrope_device::{DType, Device, IndexWidth, Tensor};
 
 /// Heads in a buffer of rows: head `h` of token `t` starts at `t · row_stride + h · head_dim`.
 #[derive(Debug)]
 pub struct Heads<'a, D: Device> {
-    /// Rotated in place, f32.
+    /// Rotated in place: f32, bf16 or f16 (f32 on the CPU), the same for queries and keys.
     pub tensor: &'a mut Tensor<D>,
     /// Heads of a row.
     pub heads: usize,
@@ -30,6 +34,16 @@ pub enum Direction {
     Forward,
     /// The transpose: the same with −sin.
     Backward,
+}
+
+impl Direction {
+    /// The factor of the sine.
+    fn sign(self) -> f32 {
+        match self {
+            Direction::Forward => 1.0,
+            Direction::Backward => -1.0,
+        }
+    }
 }
 
 /// Rotates the first `rotary_dim` elements of every head of `q` and `k`.
@@ -57,8 +71,8 @@ pub struct Rotate<'a, D: Device> {
 
 /// Rotary position embeddings (Su et al., 2021) of Q and K in one pass. Arithmetic in f32.
 pub trait Rope: Device {
-    /// Rotates `q` and `k` in place, with offsets of the narrowest width. Errors if they do not fit
-    /// ([`Rotate::check`]).
+    /// Rotates `q` and `k` in place, with offsets of the narrowest width (or of the one that a
+    /// [`Cuda`](tightrope_device::Cuda) forces). Errors if they do not fit ([`Rotate::check`]).
     fn rope(&self, args: Rotate<'_, Self>) -> Result<(), RopeError> {
         let width = args.check()?;
         self.rope_with_width(args, width)
@@ -72,6 +86,20 @@ pub trait Rope: Device {
 impl<D: Device> Rotate<'_, D> {
     /// Proves that every offset lies inside its buffer, and returns the width that offsets need.
     pub fn check(&self) -> Result<IndexWidth, RopeError> {
+        let largest = self.largest_offset()?;
+        Ok(IndexWidth::for_largest_offset(largest as u64))
+    }
+
+    /// [`Rotate::check`], and that `width` is wide enough.
+    pub fn check_width(&self, width: IndexWidth) -> Result<(), RopeError> {
+        match (self.check()?, width) {
+            (IndexWidth::Wide, IndexWidth::Narrow) => Err(RopeError::TooNarrow),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same proof; returns the largest offset, row strides included.
+    fn largest_offset(&self) -> Result<usize, RopeError> {
         let value = |name, value: usize, rule| RopeError::Value {
             name,
             value: value as f64,
@@ -80,6 +108,14 @@ impl<D: Device> Rotate<'_, D> {
         if !self.rotary_dim.is_multiple_of(2) || self.rotary_dim > self.head_dim {
             let rule = "must be even and at most head_dim";
             return Err(value("rotary_dim", self.rotary_dim, rule));
+        }
+        let dtype = self.q.tensor.dtype();
+        if !dtype.is_float() {
+            return Err(RopeError::DType {
+                operand: "q",
+                expected: "f32, bf16 or f16",
+                got: dtype,
+            });
         }
         let mut largest = 0;
         for (operand, heads) in [("q", &self.q), ("k", &self.k)] {
@@ -94,34 +130,26 @@ impl<D: Device> Rotate<'_, D> {
                     .saturating_mul(heads.row_stride)
                     .saturating_add(width),
             };
-            long_enough(operand, heads.tensor, needed)?;
-            largest = largest.max(needed as u64);
+            long_enough(operand, heads.tensor, dtype, needed)?;
+            largest = largest.max(needed);
         }
         let table = self.tokens.saturating_mul(self.rotary_dim / 2);
-        long_enough("cos", self.cos, table)?;
-        long_enough("sin", self.sin, table)?;
-        Ok(IndexWidth::for_largest_offset(largest.max(table as u64)))
-    }
-}
-
-impl<D: Device> Rotate<'_, D> {
-    /// [`Rotate::check`], and that `width` is wide enough.
-    pub fn check_width(&self, width: IndexWidth) -> Result<(), RopeError> {
-        match (self.check()?, width) {
-            (IndexWidth::Wide, IndexWidth::Narrow) => Err(RopeError::TooNarrow),
-            _ => Ok(()),
-        }
+        long_enough("cos", self.cos, DType::F32, table)?;
+        long_enough("sin", self.sin, DType::F32, table)?;
+        Ok(largest.max(table))
     }
 }
 
 fn long_enough<D: Device>(
     operand: &'static str,
     tensor: &Tensor<D>,
+    dtype: DType,
     needed: usize,
 ) -> Result<(), RopeError> {
-    if tensor.dtype() != DType::F32 {
+    if tensor.dtype() != dtype {
         return Err(RopeError::DType {
             operand,
+            expected: dtype.name(),
             got: tensor.dtype(),
         });
     }

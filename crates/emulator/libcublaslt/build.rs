@@ -1,0 +1,7 @@
+//! Names the stand-in `libcublasLt.so` inside the library, so that a test which has loaded it from
+//! the build folder finds it again under that name, without a library path.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcublasLt.so");
+}

@@ -1,0 +1,11 @@
+//! A stand-in `libcublasLt.so`: the calls of cuBLASLt that multiply matrices, computed on the CPU
+//! from and into the memory of the stand-in `libcuda.so`. Names, signatures and codes are those of
+//! cuBLASLt.
+#![allow(non_snake_case)]
+
+mod algorithm;
+mod descriptors;
+mod device;
+mod pointers;
+mod product;
+mod status;

@@ -1,0 +1,170 @@
+//! The product itself.
+use crate::algorithm::{Algorithm, Problem};
+use crate::descriptors::{self, Handle, Layout};
+use crate::device::Place;
+use crate::pointers::get;
+use crate::status::{INVALID_VALUE, NOT_SUPPORTED, Status, api, refuse};
+use std::ffi::c_void;
+
+/// Of a workspace, and of the bias.
+const WORKSPACE_ALIGNMENT: u64 = 256;
+
+/// `matrix[i, p]` as `out[p · rows + i]`, whichever way it is stored.
+fn by_columns(values: Vec<f32>, layout: Layout, is_transposed: bool) -> Vec<f32> {
+    if !is_transposed {
+        return values;
+    }
+    let (rows, columns) = (layout.columns as usize, layout.rows as usize);
+    let mut out = vec![0.0; rows * columns];
+    for (i, stored) in values.chunks_exact(columns).enumerate() {
+        for (p, &value) in stored.iter().enumerate() {
+            out[p * rows + i] = value;
+        }
+    }
+    out
+}
+
+/// `A[m,k] · B[k,n]`, column-major; `terms` terms at a time in f32.
+fn multiply(a: &[f32], b: &[f32], (m, n, k): (usize, usize, usize), terms: usize) -> Vec<f32> {
+    let mut d = vec![0f32; m * n];
+    let mut part = vec![0f32; m];
+    for (j, d) in d.chunks_exact_mut(m).enumerate() {
+        for start in (0..k).step_by(terms) {
+            part.fill(0.0);
+            for p in start..(start + terms).min(k) {
+                let factor = b[j * k + p];
+                for (part, a) in part.iter_mut().zip(&a[p * m..]) {
+                    *part += a * factor;
+                }
+            }
+            for (d, part) in d.iter_mut().zip(&part) {
+                *d += part;
+            }
+        }
+    }
+    d
+}
+
+struct Call<'a> {
+    problem: Problem,
+    algorithm: Algorithm,
+    a: Place<'a>,
+    b: Place<'a>,
+    d: Place<'a>,
+    workspace: (u64, u64),
+}
+
+impl Call<'_> {
+    fn check(&self) -> Status {
+        self.problem.accepts(&self.algorithm)?;
+        let places = [&self.a, &self.b, &self.d, &self.d];
+        for (place, alignment) in places.into_iter().zip(self.algorithm.alignment) {
+            let alignment = u64::from(alignment).max(place.layout.of.bytes());
+            if place.address == 0 || !place.address.is_multiple_of(alignment) {
+                return refuse(
+                    INVALID_VALUE,
+                    format_args!(
+                        "{} is at {:#x}, alignment {alignment}",
+                        place.name, place.address
+                    ),
+                );
+            }
+        }
+        let (start, bytes) = self.workspace;
+        let needed = self.algorithm.workspace;
+        if bytes < needed || start == 0 || !start.is_multiple_of(WORKSPACE_ALIGNMENT) {
+            return refuse(
+                INVALID_VALUE,
+                format_args!("a workspace of {bytes} bytes at {start:#x}, {needed} are needed"),
+            );
+        }
+        let overlap = |(s, e): (u64, u64), (other, end): (u64, u64)| s < end && other < e;
+        let workspace = (start, start.saturating_add(bytes));
+        for place in [&self.a, &self.b, &self.d] {
+            if overlap(workspace, place.range()) {
+                return refuse(
+                    INVALID_VALUE,
+                    format_args!("{} and the workspace overlap", place.name),
+                );
+            }
+        }
+        for place in [&self.a, &self.b] {
+            if overlap(self.d.range(), place.range()) {
+                return refuse(INVALID_VALUE, format_args!("{} and D overlap", place.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&self, alpha: f32, beta: f32) -> Status {
+        let Problem {
+            operation,
+            a,
+            b,
+            d,
+            k,
+        } = self.problem;
+        let [a_transposed, b_transposed] = operation.is_transposed;
+        let a = by_columns(self.a.read()?, a, a_transposed);
+        let b = by_columns(self.b.read()?, b, b_transposed);
+        // What a workspace holds afterwards is nobody's business.
+        let garbage = vec![0xff; self.algorithm.workspace as usize];
+        self.d.put(self.workspace.0, &garbage)?;
+        let (m, n, k) = (d.rows as usize, d.columns as usize, k as usize);
+        let terms = self.algorithm.terms as usize;
+        let mut result = multiply(&a, &b, (m, n, k), terms);
+        result.iter_mut().for_each(|value| *value *= alpha);
+        // Otherwise C is never read.
+        if beta != 0.0 {
+            for (value, before) in result.iter_mut().zip(self.d.read()?) {
+                *value += beta * before;
+            }
+        }
+        if operation.has_bias {
+            let bias = Place {
+                name: "the bias",
+                address: operation.bias,
+                layout: Layout {
+                    columns: 1,
+                    stride: d.rows,
+                    ..d
+                },
+                ..self.d
+            };
+            let bias = bias.read()?;
+            for column in result.chunks_exact_mut(m) {
+                column
+                    .iter_mut()
+                    .zip(&bias)
+                    .for_each(|(value, b)| *value += b);
+            }
+        }
+        self.d.write(&result)
+    }
+}
+
+api! {
+    fn cublasLtMatmul(
+        library: Handle, operation: Handle,
+        alpha: *const f32, a: u64, a_layout: Handle, b: u64, b_layout: Handle,
+        beta: *const f32, c: u64, c_layout: Handle, d: u64, d_layout: Handle,
+        algorithm: *const Algorithm, workspace: u64, workspace_bytes: usize, stream: *mut c_void,
+    ) {
+        descriptors::library(library)?;
+        let problem = Problem::of(operation, [a_layout, b_layout, c_layout, d_layout])?;
+        if c != d {
+            return refuse(NOT_SUPPORTED, "C and D are different matrices");
+        }
+        let place = |name, address, layout| Place { name, address, layout, stream };
+        let call = Call {
+            problem,
+            algorithm: get(algorithm)?,
+            a: place("A", a, problem.a),
+            b: place("B", b, problem.b),
+            d: place("D", d, problem.d),
+            workspace: (workspace, workspace_bytes as u64),
+        };
+        call.check()?;
+        call.run(get(alpha)?, get(beta)?)
+    }
+}

@@ -1,0 +1,32 @@
+//! Results of the calls.
+
+/// `cublasStatus_t`.
+pub(crate) type Code = i32;
+/// Every call ends in `Ok` or in an error code.
+pub(crate) type Status = Result<(), Code>;
+
+pub(crate) const INVALID_VALUE: Code = 7;
+pub(crate) const EXECUTION_FAILED: Code = 13;
+pub(crate) const NOT_SUPPORTED: Code = 15;
+
+/// Prints what is wrong; the code tells only its kind.
+pub(crate) fn refuse<T>(code: Code, why: impl std::fmt::Display) -> Result<T, Code> {
+    eprintln!("cuBLASLt stand-in: {why}");
+    Err(code)
+}
+
+/// Defines functions of cuBLASLt: C calling convention, `Status` turned into a code.
+macro_rules! api {
+    ($(fn $name:ident($($argument:ident: $t:ty),* $(,)?) $body:block)*) => {$(
+        #[doc = concat!("`", stringify!($name), "` of cuBLASLt.")]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name($($argument: $t),*) -> $crate::status::Code {
+            let call = || -> $crate::status::Status { $body };
+            match call() {
+                Ok(()) => 0,
+                Err(code) => code,
+            }
+        }
+    )*};
+}
+pub(crate) use api;

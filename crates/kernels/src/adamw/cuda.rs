@@ -1,0 +1,40 @@
+//! AdamW on NVIDIA GPUs.
+
+use super::{AdamW, Factors, Update, kernel::AdamwUpdate};
+use crate::{Checked, KernelError};
+use tightrope_device::{
+    Cuda,
+    cuda::{Input, Launch, Output},
+};
+
+const THREADS: u32 = 256;
+/// Elements of a thread.
+const VECTOR: usize = 4;
+
+impl AdamW for Cuda {
+    fn adamw_update(&self, args: Checked<Update<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let elements = args.weight.len();
+        let factors = Factors::new(&args.hyperparameters);
+        let kernel = AdamwUpdate {
+            weight: Output::of(args.weight),
+            gradient: Input::of(args.gradient),
+            m: Output::of(args.m),
+            v: Output::of(args.v),
+            gradient_scale: factors.gradient,
+            keep: factors.keep,
+            blend1: factors.blend1,
+            beta2: factors.beta2,
+            blend2: factors.blend2,
+            root: factors.root,
+            eps: factors.eps,
+            rate: factors.rate,
+            elements: elements as u64,
+        };
+        let variant = [self.index_width(elements).suffix()];
+        let launch = Launch::linear(elements.div_ceil(THREADS as usize * VECTOR), THREADS)?;
+        // SAFETY: the check of the arguments proved that each has so many elements; the three that
+        // are written are borrowed apart.
+        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+    }
+}

@@ -1,0 +1,93 @@
+//! The numbers of an update.
+
+use crate::KernelError;
+
+/// Everything that an update needs besides its tensors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hyperparameters {
+    /// η.
+    pub learning_rate: f64,
+    /// β₁.
+    pub beta1: f64,
+    /// β₂.
+    pub beta2: f64,
+    /// Outside the root.
+    pub eps: f64,
+    /// λ; 0 for norms and biases.
+    pub weight_decay: f64,
+    /// t, counted from 1.
+    pub step: u64,
+    /// Clipping by global norm: min(1, maximum / norm).
+    pub gradient_scale: f64,
+}
+
+impl Hyperparameters {
+    /// Whether the formula has a meaning for them.
+    pub(crate) fn check(&self) -> Result<(), KernelError> {
+        if self.step == 0 {
+            return Err(KernelError::Value {
+                operand: "step",
+                value: 0.0,
+                rule: "is counted from 1",
+            });
+        }
+        for (operand, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(KernelError::Value {
+                    operand,
+                    value: beta,
+                    rule: "must be at least 0 and less than 1",
+                });
+            }
+        }
+        if self.eps.is_nan() || self.eps < 0.0 {
+            return Err(KernelError::Value {
+                operand: "eps",
+                value: self.eps,
+                rule: "must be at least 0",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What does not depend on the element, computed in f64 and rounded once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Factors {
+    pub gradient: f32,
+    pub keep: f32,
+    pub blend1: f32,
+    pub beta2: f32,
+    pub blend2: f32,
+    pub root: f32,
+    pub eps: f32,
+    pub rate: f32,
+}
+
+impl Factors {
+    pub fn new(h: &Hyperparameters) -> Self {
+        let step = h.step as f64;
+        let correction1 = 1.0 - h.beta1.powf(step);
+        let correction2 = 1.0 - h.beta2.powf(step);
+        Self {
+            gradient: h.gradient_scale as f32,
+            keep: (1.0 - h.learning_rate * h.weight_decay) as f32,
+            blend1: (1.0 - h.beta1) as f32,
+            beta2: h.beta2 as f32,
+            blend2: (1.0 - h.beta2) as f32,
+            root: (1.0 / correction2.sqrt()) as f32,
+            eps: h.eps as f32,
+            rate: (h.learning_rate / correction1) as f32,
+        }
+    }
+
+    /// Updates one element. Rust fuses only where it says so, and GPUs compute the same.
+    #[inline(always)]
+    pub fn step(&self, gradient: f32, weight: &mut f32, m: &mut f32, v: &mut f32) {
+        let g = self.gradient * gradient;
+        *m = self.blend1.mul_add(g - *m, *m);
+        *v = (self.blend2 * g).mul_add(g, self.beta2 * *v);
+        let denominator = v.sqrt().mul_add(self.root, self.eps);
+        *weight = (*weight * self.keep) - self.rate * (*m / denominator);
+    }
+}

@@ -1,0 +1,204 @@
+//! Attention on NVIDIA GPUs.
+
+use super::{
+    Attention, Backward, Config, Forward, TILE, Tiles,
+    kernel::{AttentionForward, AttentionKeysBackward, AttentionQueriesBackward},
+};
+use crate::{Checked, KernelError};
+use tightrope_device::{
+    Cuda, DType, DeviceError,
+    cuda::{Input, Launch, Output},
+};
+
+/// The sizes of a head's kernels, as `kernel.cu` has them.
+#[derive(Clone, Copy)]
+struct Sizes {
+    /// Features of a head, rounded up.
+    padded: usize,
+    element: usize,
+}
+
+/// Head sizes that there are kernels for, as symbols carry them.
+const PADDED: [(usize, &str); 4] = [(32, "32"), (64, "64"), (128, "128"), (256, "256")];
+/// Most columns of `dk` and `dv` that a block computes.
+const COLUMNS: usize = 128;
+
+impl Sizes {
+    /// With the last part of the variant. Errors for heads that are too large.
+    fn of(
+        operation: &'static str,
+        dtype: DType,
+        config: &Config<'_, Cuda>,
+    ) -> Result<(Self, &'static str), DeviceError> {
+        let head_dim = config.head_dim;
+        let refuse = |variant| DeviceError::NoKernel { operation, variant };
+        let mut sizes = PADDED.into_iter();
+        let (padded, name) = sizes
+            .find(|&(padded, _)| head_dim <= padded)
+            .ok_or_else(|| refuse(format!("heads of {head_dim} features")))?;
+        // Positions in a range are signed.
+        let ranges = config.ranges.as_slice();
+        if let Some(range) = ranges.iter().find(|r| r.key_len > i32::MAX as u32) {
+            return Err(refuse(format!("a sequence of {} tokens", range.key_len)));
+        }
+        let element = dtype.size();
+        Ok((Self { padded, element }, name))
+    }
+
+    fn is_f32(self) -> bool {
+        self.element == 4
+    }
+
+    fn warps(self) -> usize {
+        if self.is_f32() && self.padded >= 128 {
+            2
+        } else {
+            4
+        }
+    }
+
+    fn rows(self) -> usize {
+        16 * self.warps()
+    }
+
+    fn stream(self) -> usize {
+        let rows = if self.padded == 256 { 16 } else { 32 };
+        rows * 2 / self.element
+    }
+
+    /// Of factors on their way from one product to the next, which f32 alone needs.
+    fn stage_bytes(self, columns: usize) -> usize {
+        if self.is_f32() {
+            self.warps() * 16 * (columns + 4) * size_of::<f32>()
+        } else {
+            0
+        }
+    }
+
+    fn row_bytes(self) -> usize {
+        self.padded * self.element
+    }
+
+    fn forward_bytes(self) -> usize {
+        let keys = 2 * self.stream();
+        (self.rows() + 2 * keys) * self.row_bytes() + self.stage_bytes(keys)
+    }
+
+    fn backward_bytes(self) -> usize {
+        let statistics = 4 * self.stream() * size_of::<f32>();
+        (2 * self.rows() + 4 * self.stream()) * self.row_bytes()
+            + statistics
+            + self.stage_bytes(self.stream())
+    }
+
+    /// Blocks that share a tile.
+    fn parts(self) -> u32 {
+        TILE / self.rows() as u32
+    }
+
+    fn launch(
+        self,
+        tiles: &Tiles<Cuda>,
+        heads: usize,
+        parts: u32,
+        shared_bytes: usize,
+    ) -> Result<Launch, DeviceError> {
+        let launch = Launch::linear(tiles.len(), 32 * self.warps() as u32)?;
+        let heads = u32::try_from(heads).unwrap_or(u32::MAX);
+        Ok(Launch {
+            grid: [launch.grid[0], heads, parts],
+            ..launch
+        }
+        .shared(shared_bytes))
+    }
+}
+
+fn window(config: &Config<'_, Cuda>) -> u32 {
+    let window = config.window.and_then(|window| u32::try_from(window).ok());
+    window.unwrap_or(u32::MAX)
+}
+
+impl Attention for Cuda {
+    fn attention_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let (config, dtype) = (args.config, args.q.dtype());
+        let (sizes, padded) = Sizes::of("attention_forward", dtype, &config)?;
+        let tiles = config.ranges.query_tiles();
+        let kernel = AttentionForward {
+            q: Input::of(args.q),
+            k: Input::of(args.k),
+            v: Input::of(args.v),
+            y: Output::of(args.y),
+            lse: Output::of(args.lse),
+            ranges: Input::of(config.ranges.tensor()),
+            tiles: Input::of(tiles.tensor()),
+            heads: config.heads as u32,
+            kv_heads: config.kv_heads as u32,
+            head_dim: config.head_dim as u32,
+            scale: config.scale,
+            window: window(&config),
+            softcap: config.softcap.unwrap_or(0.0),
+        };
+        let shared = sizes.forward_bytes();
+        let launch = sizes.launch(tiles, config.heads, sizes.parts(), shared)?;
+        // SAFETY: the check of the arguments proved that every range lies in every operand, and
+        // tiles are made of the ranges.
+        Ok(unsafe { kernel.launch(self, &[dtype.name(), padded], launch) }?)
+    }
+
+    fn attention_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let (config, dtype) = (args.config, args.q.dtype());
+        let (sizes, padded) = Sizes::of("attention_backward", dtype, &config)?;
+        let variant = [dtype.name(), padded];
+        let shared = sizes.backward_bytes();
+        let (heads, kv_heads) = (config.heads as u32, config.kv_heads as u32);
+        let head_dim = config.head_dim as u32;
+        let softcap = config.softcap.unwrap_or(0.0);
+        let tiles = config.ranges.query_tiles();
+        let kernel = AttentionQueriesBackward {
+            dy: Input::of(args.dy),
+            y: Input::of(args.y),
+            lse: Input::of(args.lse),
+            q: Input::of(args.q),
+            k: Input::of(args.k),
+            v: Input::of(args.v),
+            delta: Output::of(args.delta),
+            dq: Output::of(args.dq),
+            ranges: Input::of(config.ranges.tensor()),
+            tiles: Input::of(tiles.tensor()),
+            heads,
+            kv_heads,
+            head_dim,
+            scale: config.scale,
+            window: window(&config),
+            softcap,
+        };
+        let launch = sizes.launch(tiles, config.heads, sizes.parts(), shared)?;
+        // SAFETY: as in the forward pass.
+        unsafe { kernel.launch(self, &variant, launch) }?;
+        let tiles = config.ranges.key_tiles();
+        let kernel = AttentionKeysBackward {
+            dy: Input::of(args.dy),
+            lse: Input::of(args.lse),
+            q: Input::of(args.q),
+            k: Input::of(args.k),
+            v: Input::of(args.v),
+            delta: Input::of(args.delta),
+            dk: Output::of(args.dk),
+            dv: Output::of(args.dv),
+            ranges: Input::of(config.ranges.tensor()),
+            tiles: Input::of(tiles.tensor()),
+            heads,
+            kv_heads,
+            head_dim,
+            scale: config.scale,
+            window: window(&config),
+            softcap,
+        };
+        let parts = sizes.parts() * sizes.padded.div_ceil(COLUMNS) as u32;
+        let launch = sizes.launch(tiles, config.kv_heads, parts, shared)?;
+        // SAFETY: as in the forward pass.
+        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+    }
+}

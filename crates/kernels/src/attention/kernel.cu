@@ -1,0 +1,479 @@
+// Attention of variable length without tokens × tokens in memory, forward and backward
+// (FlashAttention-2, Dao 2023), causal and block-diagonal.
+//
+// A block owns a tile of up to 64 rows of one range and head, 16 for each warp, and streams the rows
+// of the other side past it through asynchronous copies. Tiles are counted from the start of a
+// range, sums run in the order of rows, and no two blocks add into the same place: the bits of a
+// range depend on the range alone. The gradient takes two kernels, one for `dq` and one for `dk` and
+// `dv`, so 7 products where one with atomic additions would take 5.
+//
+// Bytes at least, for n queries and m keys of h and g heads of d elements of s bytes: forward
+// ds(2nh + 2mg) + 4nh, backward ds(4nh + 4mg) + 8nh. Offsets inside a tile fit 32 bits; rows are
+// multiplied out in 64.
+//
+// Shared memory, in rows of D elements for F = 16 · WARPS and S = STREAM: forward F + 4S, backward
+// 2F + 4S. With D = 128 and bf16 that is 48 KiB (3 blocks on a processor with 164 KiB) and 64 KiB
+// (2 blocks); 96 KiB is the most, with D = 256.
+#include "tightrope/tile.cuh"
+
+// Head sizes are rounded up to D. `dk` and `dv` of D = 256 do not fit the registers: their columns
+// are computed by halves, each with the scores again.
+template <typename T, int D> struct Sizes {
+    static constexpr int WARPS = sizeof(T) == 4 && D >= 128 ? 2 : 4;
+    static constexpr int THREADS = 32 * WARPS;
+    static constexpr int ROWS = 16 * WARPS;
+    // Rows of a stage of the backward pass; the forward pass has tiles of twice as many keys.
+    static constexpr int STREAM = (D == 256 ? 16 : 32) * 2 / sizeof(T);
+    static constexpr int COLUMNS = D < 128 ? D : 128;
+};
+// Rows of an entry in the lists of tiles.
+constexpr int TILE = 64;
+
+constexpr float LOG2E = 1.44269504f;
+constexpr float LN2 = 0.69314718f;
+
+// 2ˣ within 2 units in the last place; 0 where it is subnormal.
+__device__ __forceinline__ float power_of_two(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
+
+struct Range {
+    uint32_t query_start, query_len, key_start, key_len;
+};
+
+// Scores in units of log 2 from products, and the softcap.
+struct Scoring {
+    float scale, cap;
+
+    __device__ __forceinline__ Scoring(float scale, float softcap)
+        : scale(softcap > 0.0f ? 2.0f * LOG2E * scale / softcap : scale * LOG2E),
+          cap(softcap * LOG2E) {}
+
+    // Sets `slope` to the derivative, divided by the scale of scores.
+    __device__ __forceinline__ float operator()(float product, float& slope) const {
+        slope = 1.0f;
+        if (cap > 0.0f) {
+            // tanh(x) = 1 − 2 / (1 + e^2x), off by 2⁻²³ at most.
+            const float power = power_of_two(product * scale);
+            const float tanh = 1.0f - __fdividef(2.0f, 1.0f + power);
+            slope = 1.0f - tanh * tanh;
+            return cap * tanh;
+        }
+        return product * scale;
+    }
+};
+
+// Which keys of its range a query sees; positions count from the start of the range's keys.
+struct Sight {
+    int ahead, window;
+
+    __device__ __forceinline__ Sight(const Range& range, uint32_t window)
+        : ahead(range.key_len - range.query_len), window(min(window, 0x7fffffffu)) {}
+
+    __device__ __forceinline__ int last(int query) const { return query + ahead; }
+    __device__ __forceinline__ int first(int query) const {
+        return max(query + ahead - window + 1, 0);
+    }
+    __device__ __forceinline__ bool sees(int query, int key) const {
+        return key <= last(query) && key >= first(query);
+    }
+    // Whether every query of `from..=to` sees every key of `low..=high`.
+    __device__ __forceinline__ bool all(int from, int to, int low, int high) const {
+        return high <= last(from) && low >= first(to);
+    }
+};
+
+// Over the four lanes that share a row.
+__device__ __forceinline__ float row_sum(float x) {
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+__device__ __forceinline__ float row_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+template <int N> __device__ __forceinline__ void clear(float (&sum)[N][4]) {
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[n][i] = 0.0f;
+}
+
+template <typename T, int D>
+__device__ __forceinline__ void forward(
+    const T* q, const T* k, const T* v, T* y, float* lse, const Range* ranges, const uint2* tiles,
+    uint32_t heads, uint32_t kv_heads, uint32_t head_dim, float scale, uint32_t window,
+    float softcap) {
+    using S = Sizes<T, D>;
+    constexpr int KEYS = 2 * S::STREAM, N = KEYS / 8;
+    const uint2 tile = tiles[blockIdx.x];
+    const Range range = ranges[tile.x];
+    const int queries = range.query_len, first = tile.y + blockIdx.z * S::ROWS;
+    if (first >= queries) return;
+
+    extern __shared__ uint4 memory[];
+    const Tile<T, D> q_tile{reinterpret_cast<T*>(memory)};
+    const Tile<T, D> k_tile{q_tile.start + S::ROWS * D};
+    const Tile<T, D> v_tile{k_tile.start + KEYS * D};
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    float* stage =
+        reinterpret_cast<float*>(v_tile.start + KEYS * D) + warp * STAGE<T, N>;
+
+    const uint32_t head = blockIdx.y, kv_head = head / (heads / kv_heads);
+    const uint32_t q_stride = heads * head_dim, kv_stride = kv_heads * head_dim;
+    const uint64_t start = uint64_t(range.query_start) + first;
+    q += start * q_stride + head * head_dim;
+    y += start * q_stride + head * head_dim;
+    lse += start * heads + head;
+    k += uint64_t(range.key_start) * kv_stride + kv_head * head_dim;
+    v += uint64_t(range.key_start) * kv_stride + kv_head * head_dim;
+    const auto fill_keys = [&](Tile<T, D> to, const T* from, int key) {
+        fill<KEYS, S::THREADS>(
+            to, from + uint64_t(key) * kv_stride, kv_stride, int(range.key_len) - key, head_dim);
+        commit_copies();
+    };
+
+    const Sight sight(range, window);
+    const Scoring score(scale, softcap);
+    const int row = warp * 16, last = min(first + S::ROWS, queries) - 1;
+    // Of this lane's rows, counted in the range.
+    const int mine[2] = {first + row + lane / 4, first + row + lane / 4 + 8};
+    float top[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
+    float out[D / 8][4];
+    clear(out);
+
+    const int begin = sight.first(first) / KEYS * KEYS, end = sight.last(last) + 1;
+    fill<S::ROWS, S::THREADS>(q_tile, q, q_stride, queries - first, head_dim);
+    fill_keys(k_tile, k, begin);
+    for (int key = begin; key < end; key += KEYS) {
+        await_copies<0>();
+        __syncthreads();
+        fill_keys(v_tile, v, key);
+        float s[N][4];
+        clear(s);
+        add_product_transposed(s, q_tile, row, k_tile);
+        await_copies<0>();
+        __syncthreads();
+        if (key + KEYS < end) fill_keys(k_tile, k, key + KEYS);
+
+        const bool whole = sight.all(first, last, key, key + KEYS - 1);
+        float largest[2] = {top[0], top[1]};
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                float slope;
+                s[n][i] = score(s[n][i], slope);
+                if (!whole && !sight.sees(mine[i / 2], key + 8 * n + lane % 4 * 2 + i % 2))
+                    s[n][i] = -INFINITY;
+                largest[i / 2] = fmaxf(largest[i / 2], s[n][i]);
+            }
+        float reference[2];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            largest[r] = row_max(largest[r]);
+            // Where nothing is seen yet, anything finite.
+            reference[r] = largest[r] == -INFINITY ? 0.0f : largest[r];
+            const float factor = power_of_two(top[r] - reference[r]);
+            top[r] = largest[r];
+            total[r] *= factor;
+#pragma unroll
+            for (int n = 0; n < D / 8; ++n) out[n][2 * r] *= factor, out[n][2 * r + 1] *= factor;
+        }
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                s[n][i] = power_of_two(s[n][i] - reference[i / 2]);
+                total[i / 2] += s[n][i];
+            }
+        add_product(out, s, v_tile, 0, stage);
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        total[r] = row_sum(total[r]);
+        if (lane % 4 == 0 && mine[r] < queries)
+            lse[uint64_t(mine[r] - first) * heads] = fmaf(top[r], LN2, logf(total[r]));
+#pragma unroll
+        for (int n = 0; n < D / 8; ++n) out[n][2 * r] /= total[r], out[n][2 * r + 1] /= total[r];
+    }
+    store_rows(
+        out, q_tile, row, y + uint64_t(row) * q_stride, q_stride, queries - first - row, 0,
+        head_dim);
+}
+
+// Also computes delta[t,h] = Σ_d dy · y, which `backward_keys` reads.
+template <typename T, int D>
+__device__ __forceinline__ void backward_queries(
+    const T* dy, const T* y, const float* lse, const T* q, const T* k, const T* v, float* delta,
+    T* dq, const Range* ranges, const uint2* tiles, uint32_t heads, uint32_t kv_heads,
+    uint32_t head_dim, float scale, uint32_t window, float softcap) {
+    using S = Sizes<T, D>;
+    constexpr int N = S::STREAM / 8, CHUNK = Tile<T, D>::CHUNK, CHUNKS = Tile<T, D>::CHUNKS;
+    const uint2 tile = tiles[blockIdx.x];
+    const Range range = ranges[tile.x];
+    const int queries = range.query_len, first = tile.y + blockIdx.z * S::ROWS;
+    if (first >= queries) return;
+
+    extern __shared__ uint4 memory[];
+    const Tile<T, D> q_tile{reinterpret_cast<T*>(memory)};
+    const Tile<T, D> dy_tile{q_tile.start + S::ROWS * D};
+    T* stages = dy_tile.start + S::ROWS * D;
+    const auto k_tile = [&](int stage) { return Tile<T, D>{stages + 2 * stage * S::STREAM * D}; };
+    const auto v_tile = [&](int stage) {
+        return Tile<T, D>{stages + (2 * stage + 1) * S::STREAM * D};
+    };
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    float* staging = reinterpret_cast<float*>(stages + 4 * S::STREAM * D) + warp * STAGE<T, N>;
+
+    const uint32_t head = blockIdx.y, kv_head = head / (heads / kv_heads);
+    const uint32_t q_stride = heads * head_dim, kv_stride = kv_heads * head_dim;
+    const uint64_t start = uint64_t(range.query_start) + first;
+    const uint64_t q_at = start * q_stride + head * head_dim, lse_at = start * heads + head;
+    k += uint64_t(range.key_start) * kv_stride + kv_head * head_dim;
+    v += uint64_t(range.key_start) * kv_stride + kv_head * head_dim;
+    const auto fill_stage = [&](int stage, int key) {
+        const uint64_t at = uint64_t(key) * kv_stride;
+        const int rows = int(range.key_len) - key;
+        fill<S::STREAM, S::THREADS>(k_tile(stage), k + at, kv_stride, rows, head_dim);
+        fill<S::STREAM, S::THREADS>(v_tile(stage), v + at, kv_stride, rows, head_dim);
+        commit_copies();
+    };
+
+    const Sight sight(range, window);
+    const Scoring score(scale, softcap);
+    const int row = warp * 16, last = min(first + S::ROWS, queries) - 1;
+    const int begin = sight.first(first) / S::STREAM * S::STREAM, end = sight.last(last) + 1;
+    fill<S::ROWS, S::THREADS>(q_tile, q + q_at, q_stride, queries - first, head_dim);
+    fill<S::ROWS, S::THREADS>(dy_tile, dy + q_at, q_stride, queries - first, head_dim);
+    fill_stage(0, begin);
+    await_copies<0>();
+    __syncthreads();
+
+    const int mine[2] = {first + row + lane / 4, first + row + lane / 4 + 8};
+    float logs[2] = {0.0f, 0.0f}, deltas[2] = {0.0f, 0.0f};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const int at = mine[r] - first;
+        if (mine[r] < queries) {
+            logs[r] = lse[lse_at + uint64_t(at) * heads] * LOG2E;
+            const T* from = y + q_at + uint64_t(at) * q_stride;
+            if (head_dim % CHUNK == 0) {
+#pragma unroll 1
+                for (int c = lane % 4; c < CHUNKS && c * CHUNK < head_dim; c += 4) {
+                    const auto left = Vector<T, CHUNK>::load(dy_tile.chunk(at, c));
+                    const auto right = Vector<T, CHUNK>::load(from + c * CHUNK);
+#pragma unroll
+                    for (int i = 0; i < CHUNK; ++i) deltas[r] += left.get(i) * right.get(i);
+                }
+            } else {
+#pragma unroll 1
+                for (int c = lane % 4; c < head_dim; c += 4)
+                    deltas[r] += to_float(*dy_tile.at(at, c)) * to_float(from[c]);
+            }
+        }
+        deltas[r] = row_sum(deltas[r]);
+        if (lane % 4 == 0 && mine[r] < queries)
+            delta[lse_at + uint64_t(at) * heads] = deltas[r];
+    }
+
+    float out[D / 8][4];
+    clear(out);
+    for (int key = begin, stage = 0; key < end; key += S::STREAM, stage ^= 1) {
+        if (key + S::STREAM < end) {
+            fill_stage(stage ^ 1, key + S::STREAM);
+            await_copies<1>();
+        } else {
+            await_copies<0>();
+        }
+        __syncthreads();
+        float s[N][4], d[N][4];
+        clear(s);
+        clear(d);
+        add_product_transposed(s, q_tile, row, k_tile(stage));
+        add_product_transposed(d, dy_tile, row, v_tile(stage));
+        const bool whole = sight.all(first, last, key, key + S::STREAM - 1);
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                float slope;
+                float p = power_of_two(score(s[n][i], slope) - logs[i / 2]);
+                if (!whole && !sight.sees(mine[i / 2], key + 8 * n + lane % 4 * 2 + i % 2))
+                    p = 0.0f;
+                s[n][i] = p * (d[n][i] - deltas[i / 2]) * slope;
+            }
+        add_product(out, s, k_tile(stage), 0, staging);
+        __syncthreads();
+    }
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[n][i] *= scale;
+    store_rows(
+        out, q_tile, row, dq + q_at + uint64_t(row) * q_stride, q_stride, queries - first - row, 0,
+        head_dim);
+}
+
+// Scores are transposed here: rows are keys, columns are queries.
+template <typename T, int D>
+__device__ __forceinline__ void backward_keys(
+    const T* dy, const float* lse, const T* q, const T* k, const T* v, const float* delta, T* dk,
+    T* dv, const Range* ranges, const uint2* tiles, uint32_t heads, uint32_t kv_heads,
+    uint32_t head_dim, float scale, uint32_t window, float softcap) {
+    using S = Sizes<T, D>;
+    constexpr int N = S::STREAM / 8, PARTS = TILE / S::ROWS;
+    const uint2 tile = tiles[blockIdx.x];
+    const Range range = ranges[tile.x];
+    const int queries = range.query_len, keys = range.key_len;
+    const int first = tile.y + blockIdx.z % PARTS * S::ROWS;
+    const int column = blockIdx.z / PARTS * S::COLUMNS;
+    if (first >= keys || column >= head_dim) return;
+
+    extern __shared__ uint4 memory[];
+    const Tile<T, D> k_tile{reinterpret_cast<T*>(memory)};
+    const Tile<T, D> v_tile{k_tile.start + S::ROWS * D};
+    T* stages = v_tile.start + S::ROWS * D;
+    const auto q_tile = [&](int stage) { return Tile<T, D>{stages + 2 * stage * S::STREAM * D}; };
+    const auto dy_tile = [&](int stage) {
+        return Tile<T, D>{stages + (2 * stage + 1) * S::STREAM * D};
+    };
+    // For each stage log-sum-exp, then delta.
+    float* statistics = reinterpret_cast<float*>(stages + 4 * S::STREAM * D);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    float* staging = statistics + 4 * S::STREAM + warp * STAGE<T, N>;
+
+    const uint32_t kv_head = blockIdx.y, group = heads / kv_heads;
+    const uint32_t q_stride = heads * head_dim, kv_stride = kv_heads * head_dim;
+    const uint64_t k_at =
+        (uint64_t(range.key_start) + first) * kv_stride + kv_head * head_dim;
+    const auto fill_stage = [&](int stage, uint32_t head, int query) {
+        const uint64_t start = uint64_t(range.query_start) + query;
+        const uint64_t at = start * q_stride + head * head_dim;
+        const int rows = queries - query;
+        fill<S::STREAM, S::THREADS>(q_tile(stage), q + at, q_stride, rows, head_dim);
+        fill<S::STREAM, S::THREADS>(dy_tile(stage), dy + at, q_stride, rows, head_dim);
+        for (int i = threadIdx.x; i < 2 * S::STREAM; i += S::THREADS) {
+            const int r = i % S::STREAM;
+            const float* from = i < S::STREAM ? lse : delta;
+            const uint64_t offset = (start + r) * heads + head;
+            copy_async_4(
+                statistics + 2 * stage * S::STREAM + i, r < rows ? from + offset : from, r < rows);
+        }
+        commit_copies();
+    };
+
+    const Sight sight(range, window);
+    const Scoring score(scale, softcap);
+    const int row = warp * 16, last = min(first + S::ROWS, keys) - 1;
+    const int mine[2] = {first + row + lane / 4, first + row + lane / 4 + 8};
+    // Queries that see some key of the tile.
+    const int begin = max(first - sight.ahead, 0) / S::STREAM * S::STREAM;
+    const int end =
+        int(max(min(int64_t(last) - sight.ahead + sight.window, int64_t(queries)), int64_t(0)));
+    const uint32_t steps = end > begin ? (end - begin + S::STREAM - 1) / S::STREAM : 0;
+
+    fill<S::ROWS, S::THREADS>(k_tile, k + k_at, kv_stride, keys - first, head_dim);
+    fill<S::ROWS, S::THREADS>(v_tile, v + k_at, kv_stride, keys - first, head_dim);
+    commit_copies();
+    const uint32_t head = kv_head * group;
+    if (steps > 0) fill_stage(0, head, begin);
+    float k_out[S::COLUMNS / 8][4], v_out[S::COLUMNS / 8][4];
+    clear(k_out);
+    clear(v_out);
+    for (uint32_t i = 0; i < group * steps; ++i) {
+        const int stage = i % 2, query = begin + i % steps * S::STREAM;
+        if (i + 1 < group * steps) {
+            fill_stage(stage ^ 1, head + (i + 1) / steps, begin + (i + 1) % steps * S::STREAM);
+            await_copies<1>();
+        } else {
+            await_copies<0>();
+        }
+        __syncthreads();
+        float s[N][4], d[N][4];
+        clear(s);
+        clear(d);
+        add_product_transposed(s, k_tile, row, q_tile(stage));
+        add_product_transposed(d, v_tile, row, dy_tile(stage));
+        const bool whole = query + S::STREAM <= queries &&
+                           sight.all(query, query + S::STREAM - 1, first, last);
+        const float* logs = statistics + 2 * stage * S::STREAM;
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const int at = 8 * n + lane % 4 * 2 + i % 2;
+                float slope;
+                float p = power_of_two(score(s[n][i], slope) - logs[at] * LOG2E);
+                if (!whole && !(query + at < queries && sight.sees(query + at, mine[i / 2])))
+                    p = 0.0f;
+                s[n][i] = p;
+                d[n][i] = p * (d[n][i] - logs[S::STREAM + at]) * slope;
+            }
+        add_product(v_out, s, dy_tile(stage), column, staging);
+        add_product(k_out, d, q_tile(stage), column, staging);
+        __syncthreads();
+    }
+    await_copies<0>();
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < S::COLUMNS / 8; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) k_out[n][i] *= scale;
+    const uint64_t to = k_at + uint64_t(row) * kv_stride;
+    const int rows = keys - first - row;
+    store_rows(k_out, k_tile, row, dk + to, kv_stride, rows, column, head_dim);
+    store_rows(v_out, v_tile, row, dv + to, kv_stride, rows, column, head_dim);
+}
+
+// q, y, dy, dq: [queries, heads, head_dim]; k, v, dk, dv: [keys, kv_heads, head_dim]; lse, delta:
+// [queries, heads]; ranges: [ranges, 4]; tiles: [tiles, 2], a range and the first row of a tile of
+// 64. A softcap of 0 is none. Grid: tiles × heads (of queries or of keys) × parts of a tile, and of
+// `backward_keys` × parts of the columns.
+#define ATTENTION(T, TYPE, D)                                                                      \
+    extern "C" __global__ void __launch_bounds__(Sizes<T, D>::THREADS, 1)                          \
+        attention_forward_##TYPE##_##D(                                                            \
+            const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,             \
+            T* __restrict__ y, float* __restrict__ lse, const uint32_t* __restrict__ ranges,       \
+            const uint32_t* __restrict__ tiles, uint32_t heads, uint32_t kv_heads,                 \
+            uint32_t head_dim, float scale, uint32_t window, float softcap) {                      \
+        forward<T, D>(                                                                             \
+            q, k, v, y, lse, reinterpret_cast<const Range*>(ranges),                               \
+            reinterpret_cast<const uint2*>(tiles), heads, kv_heads, head_dim, scale, window,       \
+            softcap);                                                                              \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(Sizes<T, D>::THREADS, 1)                          \
+        attention_queries_backward_##TYPE##_##D(                                                   \
+            const T* __restrict__ dy, const T* __restrict__ y, const float* __restrict__ lse,      \
+            const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,             \
+            float* __restrict__ delta, T* __restrict__ dq, const uint32_t* __restrict__ ranges,    \
+            const uint32_t* __restrict__ tiles, uint32_t heads, uint32_t kv_heads,                 \
+            uint32_t head_dim, float scale, uint32_t window, float softcap) {                      \
+        backward_queries<T, D>(                                                                    \
+            dy, y, lse, q, k, v, delta, dq, reinterpret_cast<const Range*>(ranges),                \
+            reinterpret_cast<const uint2*>(tiles), heads, kv_heads, head_dim, scale, window,       \
+            softcap);                                                                              \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(Sizes<T, D>::THREADS, 1)                          \
+        attention_keys_backward_##TYPE##_##D(                                                      \
+            const T* __restrict__ dy, const float* __restrict__ lse, const T* __restrict__ q,      \
+            const T* __restrict__ k, const T* __restrict__ v, const float* __restrict__ delta,     \
+            T* __restrict__ dk, T* __restrict__ dv, const uint32_t* __restrict__ ranges,           \
+            const uint32_t* __restrict__ tiles, uint32_t heads, uint32_t kv_heads,                 \
+            uint32_t head_dim, float scale, uint32_t window, float softcap) {                      \
+        backward_keys<T, D>(                                                                       \
+            dy, lse, q, k, v, delta, dk, dv, reinterpret_cast<const Range*>(ranges),               \
+            reinterpret_cast<const uint2*>(tiles), heads, kv_heads, head_dim, scale, window,       \
+            softcap);                                                                              \
+    }
+#define EVERY_HEAD_SIZE(T, TYPE)                                                                   \
+    ATTENTION(T, TYPE, 32)                                                                         \
+    ATTENTION(T, TYPE, 64)                                                                         \
+    ATTENTION(T, TYPE, 128)                                                                        \
+    ATTENTION(T, TYPE, 256)
+EVERY_HEAD_SIZE(float, f32)
+EVERY_HEAD_SIZE(__nv_bfloat16, bf16)
+EVERY_HEAD_SIZE(__half, f16)

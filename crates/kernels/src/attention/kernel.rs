@@ -1,0 +1,227 @@
+//! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
+
+use tightrope_device::{
+    DeviceError,
+    cuda::{Cuda, Input, Launch, Module, Output},
+};
+
+/// The kernels and their PTX.
+pub const MODULE: Module = Module {
+    ptx: include_str!("kernel.ptx"),
+    kernels: &[
+        "attention_forward_f32_32",
+        "attention_queries_backward_f32_32",
+        "attention_keys_backward_f32_32",
+        "attention_forward_f32_64",
+        "attention_queries_backward_f32_64",
+        "attention_keys_backward_f32_64",
+        "attention_forward_f32_128",
+        "attention_queries_backward_f32_128",
+        "attention_keys_backward_f32_128",
+        "attention_forward_f32_256",
+        "attention_queries_backward_f32_256",
+        "attention_keys_backward_f32_256",
+        "attention_forward_bf16_32",
+        "attention_queries_backward_bf16_32",
+        "attention_keys_backward_bf16_32",
+        "attention_forward_bf16_64",
+        "attention_queries_backward_bf16_64",
+        "attention_keys_backward_bf16_64",
+        "attention_forward_bf16_128",
+        "attention_queries_backward_bf16_128",
+        "attention_keys_backward_bf16_128",
+        "attention_forward_bf16_256",
+        "attention_queries_backward_bf16_256",
+        "attention_keys_backward_bf16_256",
+        "attention_forward_f16_32",
+        "attention_queries_backward_f16_32",
+        "attention_keys_backward_f16_32",
+        "attention_forward_f16_64",
+        "attention_queries_backward_f16_64",
+        "attention_keys_backward_f16_64",
+        "attention_forward_f16_128",
+        "attention_queries_backward_f16_128",
+        "attention_keys_backward_f16_128",
+        "attention_forward_f16_256",
+        "attention_queries_backward_f16_256",
+        "attention_keys_backward_f16_256",
+    ],
+};
+
+/// Parameters of `attention_forward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`, `f16_32`, `f16_64`, `f16_128`, `f16_256`.
+#[derive(Debug)]
+pub struct AttentionForward<'a> {
+    pub q: Input<'a>,
+    pub k: Input<'a>,
+    pub v: Input<'a>,
+    pub y: Output<'a>,
+    pub lse: Output<'a>,
+    pub ranges: Input<'a>,
+    pub tiles: Input<'a>,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    pub scale: f32,
+    pub window: u32,
+    pub softcap: f32,
+}
+
+impl AttentionForward<'_> {
+    /// Issues the kernel.
+    ///
+    /// # Safety
+    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
+    /// sizes say.
+    pub unsafe fn launch(
+        self,
+        cuda: &Cuda,
+        variant: &[&str],
+        launch: Launch,
+    ) -> Result<(), DeviceError> {
+        let parameters = [
+            self.q.into(),
+            self.k.into(),
+            self.v.into(),
+            self.y.into(),
+            self.lse.into(),
+            self.ranges.into(),
+            self.tiles.into(),
+            self.heads.into(),
+            self.kv_heads.into(),
+            self.head_dim.into(),
+            self.scale.into(),
+            self.window.into(),
+            self.softcap.into(),
+        ];
+        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
+        unsafe { cuda.launch(&MODULE, "attention_forward", variant, launch, parameters) }
+    }
+}
+
+/// Parameters of `attention_keys_backward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`, `f16_32`, `f16_64`, `f16_128`, `f16_256`.
+#[derive(Debug)]
+pub struct AttentionKeysBackward<'a> {
+    pub dy: Input<'a>,
+    pub lse: Input<'a>,
+    pub q: Input<'a>,
+    pub k: Input<'a>,
+    pub v: Input<'a>,
+    pub delta: Input<'a>,
+    pub dk: Output<'a>,
+    pub dv: Output<'a>,
+    pub ranges: Input<'a>,
+    pub tiles: Input<'a>,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    pub scale: f32,
+    pub window: u32,
+    pub softcap: f32,
+}
+
+impl AttentionKeysBackward<'_> {
+    /// Issues the kernel.
+    ///
+    /// # Safety
+    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
+    /// sizes say.
+    pub unsafe fn launch(
+        self,
+        cuda: &Cuda,
+        variant: &[&str],
+        launch: Launch,
+    ) -> Result<(), DeviceError> {
+        let parameters = [
+            self.dy.into(),
+            self.lse.into(),
+            self.q.into(),
+            self.k.into(),
+            self.v.into(),
+            self.delta.into(),
+            self.dk.into(),
+            self.dv.into(),
+            self.ranges.into(),
+            self.tiles.into(),
+            self.heads.into(),
+            self.kv_heads.into(),
+            self.head_dim.into(),
+            self.scale.into(),
+            self.window.into(),
+            self.softcap.into(),
+        ];
+        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
+        unsafe {
+            cuda.launch(
+                &MODULE,
+                "attention_keys_backward",
+                variant,
+                launch,
+                parameters,
+            )
+        }
+    }
+}
+
+/// Parameters of `attention_queries_backward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`, `f16_32`, `f16_64`, `f16_128`, `f16_256`.
+#[derive(Debug)]
+pub struct AttentionQueriesBackward<'a> {
+    pub dy: Input<'a>,
+    pub y: Input<'a>,
+    pub lse: Input<'a>,
+    pub q: Input<'a>,
+    pub k: Input<'a>,
+    pub v: Input<'a>,
+    pub delta: Output<'a>,
+    pub dq: Output<'a>,
+    pub ranges: Input<'a>,
+    pub tiles: Input<'a>,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    pub scale: f32,
+    pub window: u32,
+    pub softcap: f32,
+}
+
+impl AttentionQueriesBackward<'_> {
+    /// Issues the kernel.
+    ///
+    /// # Safety
+    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
+    /// sizes say.
+    pub unsafe fn launch(
+        self,
+        cuda: &Cuda,
+        variant: &[&str],
+        launch: Launch,
+    ) -> Result<(), DeviceError> {
+        let parameters = [
+            self.dy.into(),
+            self.y.into(),
+            self.lse.into(),
+            self.q.into(),
+            self.k.into(),
+            self.v.into(),
+            self.delta.into(),
+            self.dq.into(),
+            self.ranges.into(),
+            self.tiles.into(),
+            self.heads.into(),
+            self.kv_heads.into(),
+            self.head_dim.into(),
+            self.scale.into(),
+            self.window.into(),
+            self.softcap.into(),
+        ];
+        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
+        unsafe {
+            cuda.launch(
+                &MODULE,
+                "attention_queries_backward",
+                variant,
+                launch,
+                parameters,
+            )
+        }
+    }
+}

@@ -1,0 +1,54 @@
+// Elements in another type, each thread as many as make 16 bytes of the narrower type.
+//
+// Bytes at least, for n elements: n times the sizes of both types. Rounded to nearest, ties to even,
+// by way of f32, which holds every number of the other types. One offset for each thread: 64 bits
+// for all shapes.
+#include "tightrope/element.cuh"
+
+constexpr int THREADS = 256;
+
+// N elements, at most 16 bytes at once.
+template <typename T, int N> struct Run {
+    static constexpr int CHUNK = N < WIDTH<T> ? N : WIDTH<T>;
+    Vector<T, CHUNK> chunk[N / CHUNK];
+
+    __device__ __forceinline__ void load(const T* from) {
+#pragma unroll
+        for (int c = 0; c < N / CHUNK; ++c) chunk[c] = Vector<T, CHUNK>::load(from + c * CHUNK);
+    }
+    __device__ __forceinline__ void store(T* to) const {
+#pragma unroll
+        for (int c = 0; c < N / CHUNK; ++c) chunk[c].store(to + c * CHUNK);
+    }
+};
+
+template <typename From, typename To>
+__device__ __forceinline__ void cast(const From* from, To* to, uint64_t elements) {
+    constexpr int N = sizeof(From) < sizeof(To) ? WIDTH<From> : WIDTH<To>;
+    const uint64_t first = (uint64_t(blockIdx.x) * THREADS + threadIdx.x) * N;
+    if (first + N <= elements) {
+        Run<From, N> source;
+        Run<To, N> result;
+        source.load(from + first);
+#pragma unroll
+        for (int k = 0; k < N; ++k)
+            result.chunk[k / result.CHUNK].set(
+                k % result.CHUNK, source.chunk[k / source.CHUNK].get(k % source.CHUNK));
+        result.store(to + first);
+    } else {
+        for (uint64_t i = first; i < elements; ++i) to[i] = from_float<To>(to_float(from[i]));
+    }
+}
+
+// Grid: one thread for each 8 elements. from, to: [elements].
+#define CAST(FROM, FROM_NAME, TO, TO_NAME)                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS) cast_##FROM_NAME##_##TO_NAME(            \
+        const FROM* __restrict__ from, TO* __restrict__ to, uint64_t elements) {                   \
+        cast(from, to, elements);                                                                  \
+    }
+CAST(float, f32, __nv_bfloat16, bf16)
+CAST(float, f32, __half, f16)
+CAST(__nv_bfloat16, bf16, float, f32)
+CAST(__nv_bfloat16, bf16, __half, f16)
+CAST(__half, f16, float, f32)
+CAST(__half, f16, __nv_bfloat16, bf16)

@@ -1,0 +1,95 @@
+//! Conversions against those of the `half` crate, bit by bit.
+
+use super::*;
+use half::{bf16, f16};
+use tightrope_device::{
+    Cuda, DType, Device, Tensor,
+    cuda::{Matrix, MatrixMut, Product, Varying},
+};
+use tightrope_testkit::{Random, cuda, tensor};
+
+const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+
+/// The converted elements, read back by way of a product with one.
+fn converted(device: &Cuda, tensor: &Tensor<Cuda>, len: usize, dtype: DType) -> Vec<f32> {
+    let source = Source::new(device, "a test of casts", tensor, len, dtype).unwrap();
+    let converted = source.convert(device).unwrap();
+    let one = tightrope_testkit::tensor(device, dtype, &[1], &[1.0]);
+    let mut result = Tensor::zeros(device, DType::F32, &[len]).unwrap();
+    device
+        .matmul(Product {
+            a: converted.matrix(1),
+            b: Matrix::of(&one, 1),
+            c: MatrixMut::of(&mut result, 1),
+            bias: None,
+            m: len,
+            n: 1,
+            k: 1,
+            alpha: 1.0,
+            accumulate: false,
+            varying: Varying::Rows,
+        })
+        .unwrap();
+    result.to_f32_vec().unwrap()
+}
+
+fn round(value: f32, dtype: DType) -> f32 {
+    match dtype {
+        DType::F16 => f16::from_f32(value).to_f32(),
+        DType::BF16 => bf16::from_f32(value).to_f32(),
+        _ => value,
+    }
+}
+
+#[test]
+fn every_pair_of_types_rounds_to_nearest() {
+    let device = cuda();
+    let mut random = Random::new(3);
+    let mut values = random.normal(2060, 10.0);
+    let special = [
+        0.0,
+        -0.0,
+        1.0 + f32::EPSILON,
+        1.0 + 2f32.powi(-9),
+        1.0 + 3.0 * 2f32.powi(-9),
+        1.0 + 2f32.powi(-12),
+        65_519.0,
+        65_520.0,
+        -1e6,
+        f32::MAX,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        2f32.powi(-24),
+        2f32.powi(-25),
+        3e-8,
+        1e-40,
+    ];
+    for (i, value) in special.into_iter().enumerate() {
+        values[i * 101] = value;
+    }
+    for (from, to) in TYPES.iter().flat_map(|&from| TYPES.map(|to| (from, to))) {
+        for len in [0, 1, 7, 8, 9, 2060] {
+            let stored = tensor(device, from, &[values.len()], &values);
+            let got = converted(device, &stored, len, to);
+            for (got, &value) in got.iter().zip(&values) {
+                let expected = round(round(value, from), to);
+                let same = got.to_bits() == expected.to_bits()
+                    || got.is_nan() && expected.is_nan()
+                    // Adding to zero, the product loses the sign.
+                    || *got == 0.0 && expected == 0.0;
+                assert!(same, "{value} {from} {to}: {got} {expected}");
+            }
+        }
+    }
+    device.synchronize().unwrap();
+}
+
+#[test]
+fn only_what_is_stored_otherwise_is_copied() {
+    let stored = tensor(cuda(), DType::BF16, &[3], &[1.0, 2.0, 3.0]);
+    for dtype in TYPES {
+        let source = Source::new(cuda(), "a test of copies", &stored, 3, dtype).unwrap();
+        assert_eq!(source.is_copied(), dtype != DType::BF16);
+    }
+}

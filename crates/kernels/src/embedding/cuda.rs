@@ -1,0 +1,162 @@
+//! Embedding on NVIDIA GPUs.
+
+use super::{
+    Backward, Embedding, Forward,
+    kernel::{
+        EmbeddingBackward, EmbeddingCountIds, EmbeddingForward, EmbeddingOrderTokens,
+        EmbeddingSumCounts,
+    },
+};
+use crate::{Checked, KernelError};
+use tightrope_device::{
+    Cuda, DType, DeviceError,
+    cuda::{Input, Launch, Output},
+};
+
+/// Threads of a warp, and warps of a block.
+const LANES: u32 = 32;
+const WARPS: u32 = 8;
+/// Blocks along y that a grid can have.
+const GRID_Y: usize = 65_535;
+/// What one pass of the sort looks at.
+const DIGIT_BITS: u32 = 8;
+const DIGITS: usize = 1 << DIGIT_BITS;
+/// A tile of the sort has at least so many tokens, and there are at most so many tiles.
+const TILE: usize = 512;
+const TILES: usize = 256;
+
+/// `rows` warps along x, `columns` along y.
+fn grid(rows: usize, columns: usize) -> Result<Launch, DeviceError> {
+    let linear = Launch::linear(rows.div_ceil(WARPS as usize), LANES)?;
+    Ok(Launch {
+        grid: [linear.grid[0], columns.min(GRID_Y) as u32, 1],
+        block: [LANES, WARPS, 1],
+        ..linear
+    })
+}
+
+/// Warps for `hidden` features, of which a thread takes `step` at a time where they are a multiple.
+fn columns(hidden: usize, step: usize) -> usize {
+    let step = if hidden.is_multiple_of(step) { step } else { 1 };
+    hidden.div_ceil(LANES as usize * step)
+}
+
+/// Elements in 16 bytes.
+fn width(dtype: DType) -> usize {
+    16 / dtype.size()
+}
+
+impl Embedding for Cuda {
+    fn embedding_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let (table, y) = (args.table.dtype(), args.y.dtype());
+        let largest = args.tokens.max(args.vocabulary);
+        let variant = [
+            table.name(),
+            y.name(),
+            self.index_width(largest.saturating_mul(args.hidden))
+                .suffix(),
+        ];
+        let step = width(table).max(width(y));
+        let launch = grid(args.tokens, columns(args.hidden, step))?;
+        let kernel = EmbeddingForward {
+            ids: Input::of(args.ids),
+            table: Input::of(args.table),
+            scale: args.scale,
+            y: Output::of(args.y),
+            tokens: args.tokens as u64,
+            vocabulary: args.vocabulary as u64,
+            hidden: args.hidden as u64,
+        };
+        // SAFETY: the check of the arguments proved every operand; the kernel reads no row outside
+        // the table.
+        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+    }
+
+    fn embedding_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        if args.tokens == 0 {
+            return Ok(());
+        }
+        let tokens = u32::try_from(args.tokens).map_err(|_| DeviceError::NoKernel {
+            operation: "embedding_backward",
+            variant: format!("{} tokens", args.tokens),
+        })?;
+        let vocabulary = args.vocabulary as u64;
+        let largest = args.tokens.max(args.vocabulary);
+        let variant = [
+            args.dy.dtype().name(),
+            self.index_width(largest.saturating_mul(args.hidden))
+                .suffix(),
+        ];
+
+        let tile = args.tokens.div_ceil(TILES).max(TILE);
+        let tiles = args.tokens.div_ceil(tile);
+        let entries = DIGITS * tiles;
+        let bytes = args.tokens * size_of::<u32>();
+        let scratch = [
+            self.scratch("embedding_order", bytes)?,
+            self.scratch("embedding_sorted", bytes)?,
+        ];
+        let counts = self.scratch("embedding_counts", entries * size_of::<u32>())?;
+        let [mut order, mut sorted] = scratch.each_ref().map(|scratch| scratch.hold());
+        let mut counts = counts.hold();
+        let per_tile = grid(tiles, 1)?;
+        // One pass even if all ids are 0, since it writes the order.
+        let bits = vocabulary
+            .saturating_sub(1)
+            .checked_ilog2()
+            .map_or(1, |bit| bit + 1);
+        for shift in (0..bits).step_by(DIGIT_BITS as usize) {
+            let is_first = shift == 0;
+            let kernel = EmbeddingCountIds {
+                ids: Input::of(args.ids),
+                order: if is_first { Input::NONE } else { order.input() },
+                counts: counts.output(),
+                tokens,
+                vocabulary,
+                tile: tile as u32,
+                tiles: tiles as u32,
+                shift,
+            };
+            // SAFETY: there are `tokens` ids and, after the first pass, as many places in the order,
+            // each a token's number; and a count for each digit of each tile.
+            unsafe { kernel.launch(self, &[], per_tile) }?;
+            let kernel = EmbeddingSumCounts {
+                counts: counts.output(),
+                entries: entries as u32,
+            };
+            // SAFETY: there are so many counts.
+            unsafe { kernel.launch(self, &[], Launch::linear(1, 1024)?) }?;
+            let kernel = EmbeddingOrderTokens {
+                ids: Input::of(args.ids),
+                order: if is_first { Input::NONE } else { order.input() },
+                places: counts.input(),
+                sorted: sorted.output(),
+                tokens,
+                vocabulary,
+                tile: tile as u32,
+                tiles: tiles as u32,
+                shift,
+            };
+            // SAFETY: as for the counts; they say a place below `tokens` for each token.
+            unsafe { kernel.launch(self, &[], per_tile) }?;
+            std::mem::swap(&mut order, &mut sorted);
+        }
+
+        let windows = args.tokens.div_ceil(LANES as usize);
+        let launch = grid(windows, columns(args.hidden, width(args.dy.dtype())))?;
+        let kernel = EmbeddingBackward {
+            ids: Input::of(args.ids),
+            order: order.input(),
+            dy: Input::of(args.dy),
+            scale: args.scale,
+            dtable: Output::of(args.dtable),
+            tokens,
+            hidden: args.hidden as u64,
+        };
+        // SAFETY: the check of the arguments proved every operand; the order has every token once,
+        // and the sort has met no id outside the table.
+        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+    }
+}

@@ -1,0 +1,159 @@
+// What a linear layer needs besides matrix products: dropout, its gradient, and the gradient of the
+// bias.
+//
+// Bytes at least, for [tokens, inputs] elements of s bytes: dropout 2s an element and 8 a token; its
+// gradient 4 + s an element (4 + 2s when it adds), and 8 a token; the gradient of the bias s for each
+// element of dy and 8 for each feature and run of 256 tokens. Arithmetic in f32.
+#include "tightrope/element.cuh"
+
+constexpr int THREADS = 256;
+constexpr int WARPS = THREADS / 32;
+
+// The mask as `Dropout` in mod.rs defines it. `salt`: already mixed.
+struct Mask {
+    uint64_t salt;
+    const uint32_t* keys;
+    uint32_t threshold;
+    float factor;
+};
+
+// What a token contributes to the hashes of its elements.
+struct TokenState {
+    uint32_t low, high;
+};
+
+__device__ __forceinline__ TokenState token_state(const Mask& mask, uint64_t token) {
+    const auto key = Vector<uint32_t, 2>::load(mask.keys + 2 * token);
+    uint64_t z = mask.salt ^ (uint64_t(key.element[0]) | uint64_t(key.element[1]) << 32);
+    z += 0x9e3779b97f4a7c15ull;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    z ^= z >> 31;
+    return {uint32_t(z), uint32_t(z >> 32)};
+}
+
+// 0 where element `i` of the token is dropped.
+__device__ __forceinline__ float kept(const Mask& mask, TokenState state, uint32_t i) {
+    uint32_t h = i * 0x9e3779b9u + state.low;
+    h = (h ^ (h >> 16)) * 0x7feb352du;
+    h ^= state.high;
+    h = (h ^ (h >> 15)) * 0x846ca68bu;
+    h ^= h >> 16;
+    return h < mask.threshold ? 0.0f : mask.factor;
+}
+
+template <typename T, typename Index, int N>
+__device__ __forceinline__ void dropout_row(
+    const T* x, T* dropped, const Mask& mask, TokenState state, Index inputs) {
+    for (Index i = threadIdx.x * N; i < inputs; i += THREADS * N) {
+        auto value = Vector<T, N>::load(x + i);
+#pragma unroll
+        // A factor instead of a choice, so that NaN passes through dropped elements too.
+        for (int k = 0; k < N; ++k)
+            value.set(k, value.get(k) * kept(mask, state, uint32_t(i) + k));
+        value.store(dropped + i);
+    }
+}
+
+template <typename T, typename Index, int N>
+__device__ __forceinline__ void dropout_gradient_row(
+    const float* gradient, T* dx, uint32_t accumulate, const Mask& mask, TokenState state,
+    Index inputs) {
+    for (Index i = threadIdx.x * N; i < inputs; i += THREADS * N) {
+        const auto change = Floats<N>::load(gradient + i);
+        Vector<T, N> result;
+        if (accumulate) result = Vector<T, N>::load(dx + i);
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            const float masked = change[k] * kept(mask, state, uint32_t(i) + k);
+            result.set(k, accumulate ? result.get(k) + masked : masked);
+        }
+        result.store(dx + i);
+    }
+}
+
+// Sums the columns of a run of rows. A warp covers 16 bytes for each of its lanes, warp w takes rows
+// w, w + 8, … of the run; then the warps' sums are added in order.
+template <typename T, typename Index, int N>
+__device__ __forceinline__ void column_sums(
+    const T* dy, float* partial, Index tokens, Index outputs, Index run) {
+    __shared__ float sums[WARPS][32 * N];
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const Index column = (Index(blockIdx.y) * 32 + lane) * N;
+    const Index first = Index(blockIdx.x) * run;
+    const Index end = min(first + run, tokens);
+    float total[N] = {};
+    if (column < outputs) {
+        for (Index row = first + warp; row < end; row += WARPS) {
+            const auto value = Vector<T, N>::load(dy + row * outputs + column);
+#pragma unroll
+            for (int k = 0; k < N; ++k) total[k] += value.get(k);
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < N; ++k) sums[warp][lane * N + k] = total[k];
+    __syncthreads();
+    const Index strip = Index(blockIdx.y) * 32 * N;
+    for (uint32_t i = threadIdx.x; i < 32 * N && strip + i < outputs; i += THREADS) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) sum += sums[w][i];
+        partial[Index(blockIdx.x) * outputs + strip + i] = sum;
+    }
+}
+
+// x: [tokens, inputs]; keys: [tokens, 2]; dropped, gradient: [rows, inputs], for the tokens from
+// `first` on. dx: [tokens, inputs], overwritten or added into. Grid: one block for each of the rows.
+//
+// dy: [tokens, outputs]; partial: [blocks along x, outputs], overwritten. Grid: x runs of `run`
+// rows, y strips of 32 · 16 bytes of columns, or 32 columns where `outputs` does not allow that.
+#define LINEAR(T, TYPE, INDEX, BITS)                                                               \
+    extern "C" __global__ void __launch_bounds__(THREADS) linear_dropout_##TYPE##_##BITS(          \
+        const T* __restrict__ x, T* __restrict__ dropped, uint64_t salt,                           \
+        const uint32_t* __restrict__ keys, uint32_t threshold, float factor, uint64_t first,       \
+        uint64_t inputs) {                                                                         \
+        const Mask mask = {salt, keys, threshold, factor};                                         \
+        const INDEX token = INDEX(first) + blockIdx.x, width = inputs;                             \
+        const auto state = token_state(mask, token);                                               \
+        const T* from = x + token * width;                                                         \
+        T* to = dropped + INDEX(blockIdx.x) * width;                                               \
+        if (width % WIDTH<T> == 0)                                                                 \
+            dropout_row<T, INDEX, WIDTH<T>>(from, to, mask, state, width);                         \
+        else                                                                                       \
+            dropout_row<T, INDEX, 1>(from, to, mask, state, width);                                \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                          \
+        linear_dropout_gradient_##TYPE##_##BITS(                                                   \
+            const float* __restrict__ gradient, T* __restrict__ dx, uint32_t accumulate,           \
+            uint64_t salt, const uint32_t* __restrict__ keys, uint32_t threshold, float factor,    \
+            uint64_t first, uint64_t inputs) {                                                     \
+        const Mask mask = {salt, keys, threshold, factor};                                         \
+        const INDEX token = INDEX(first) + blockIdx.x, width = inputs;                             \
+        const auto state = token_state(mask, token);                                               \
+        const float* from = gradient + INDEX(blockIdx.x) * width;                                  \
+        T* to = dx + token * width;                                                                \
+        if (width % WIDTH<T> == 0)                                                                 \
+            dropout_gradient_row<T, INDEX, WIDTH<T>>(from, to, accumulate, mask, state, width);    \
+        else                                                                                       \
+            dropout_gradient_row<T, INDEX, 1>(from, to, accumulate, mask, state, width);           \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS) linear_column_sums_##TYPE##_##BITS(      \
+        const T* __restrict__ dy, float* __restrict__ partial, uint64_t tokens, uint64_t outputs,  \
+        uint64_t run) {                                                                            \
+        if (outputs % WIDTH<T> == 0)                                                               \
+            column_sums<T, INDEX, WIDTH<T>>(dy, partial, tokens, outputs, run);                    \
+        else                                                                                       \
+            column_sums<T, INDEX, 1>(dy, partial, tokens, outputs, run);                           \
+    }
+FOR_FLOATS_AND_WIDTHS(LINEAR)
+
+// Adds the sums of the runs into dbias, in order. Grid: one thread for each feature.
+// partial: [runs, outputs]; dbias: [outputs].
+extern "C" __global__ void __launch_bounds__(THREADS) linear_add_partials(
+    const float* __restrict__ partial, float* __restrict__ dbias, uint64_t runs, uint64_t outputs) {
+    const uint64_t i = uint64_t(blockIdx.x) * THREADS + threadIdx.x;
+    if (i >= outputs) return;
+    float total = 0.0f;
+    for (uint64_t run = 0; run < runs; ++run) total += partial[run * outputs + i];
+    dbias[i] += total;
+}

@@ -1,0 +1,205 @@
+// Cross-entropy on the logits of a chunk of rows, and the rows of a chunk gathered and scattered.
+//
+// A block takes a row of logits: once for its largest logit and the sum of exponentials, and once
+// more, in place, for the gradient. Bytes at least, for a row of `vocabulary` logits and gradients of
+// s bytes: 4 · vocabulary for the loss, and (4 + s) · vocabulary for the gradient; gathering and
+// scattering 2 · s · hidden. Arithmetic in f32.
+#include "tightrope/element.cuh"
+#include "tightrope/reduce.cuh"
+
+constexpr int THREADS = 256;
+constexpr int WARPS = THREADS / 32;
+// Consecutive classes of a thread, whatever the type of the gradient: the loss must not depend on it.
+constexpr int N = 8;
+
+// The largest over a block, in every thread. `partial` has WARPS elements of shared memory.
+__device__ __forceinline__ float block_max(float x, float* partial) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2)
+        x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, distance));
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
+    __syncthreads();
+    float largest = partial[0];
+#pragma unroll
+    for (int warp = 1; warp < WARPS; ++warp) largest = fmaxf(largest, partial[warp]);
+    __syncthreads();
+    return largest;
+}
+
+template <bool CAPPED> __device__ __forceinline__ float capped(float z, float softcap) {
+    return CAPPED ? softcap * tanhf(z / softcap) : z;
+}
+
+// Logits of the classes from `first` on, −∞ where there are none.
+template <bool CAPPED>
+__device__ __forceinline__ Floats<N> logits_at(
+    const float* row, uint32_t first, uint32_t vocabulary, float softcap) {
+    Floats<N> result;
+    if (first + N <= vocabulary) {
+        result = Floats<N>::load(row + first);
+#pragma unroll
+        for (int k = 0; k < N; ++k) result[k] = capped<CAPPED>(result[k], softcap);
+    } else {
+#pragma unroll
+        for (int k = 0; k < N; ++k)
+            result[k] = first + k < vocabulary ? capped<CAPPED>(row[first + k], softcap) : -INFINITY;
+    }
+    return result;
+}
+
+// With `m` the largest logit, the exponentials are of `l − m`.
+struct Exponentials {
+    float largest;
+    // That of the target, and the sum of those of all others: the true class has the gradient
+    // −others / total, which keeps its digits where p − 1 would cancel.
+    float own, others;
+
+    __device__ __forceinline__ float total() const { return own + others; }
+};
+
+template <bool CAPPED>
+__device__ __forceinline__ Exponentials exponentials(
+    const float* row, uint32_t target, uint32_t vocabulary, float softcap, float& at_target) {
+    __shared__ float partial[WARPS];
+    at_target = capped<CAPPED>(row[target], softcap);
+    // Finite, so that the difference of two is never NaN.
+    float largest = -3.402823466e38f, sum = 0.0f;
+    for (uint32_t first = threadIdx.x * N; first < vocabulary; first += THREADS * N) {
+        auto logit = logits_at<CAPPED>(row, first, vocabulary, softcap);
+        float new_largest = largest;
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            if (first + k == target) logit[k] = -INFINITY;
+            new_largest = fmaxf(new_largest, logit[k]);
+        }
+        float more = 0.0f;
+#pragma unroll
+        for (int k = 0; k < N; ++k) more += expf(logit[k] - new_largest);
+        sum = sum * expf(largest - new_largest) + more;
+        largest = new_largest;
+    }
+    // A NaN is no largest, but reaches the sum.
+    const float all = block_max(fmaxf(largest, at_target), partial);
+    const float others = block_sum<WARPS>(sum * expf(largest - all), partial);
+    return {all, expf(at_target - all), others};
+}
+
+__device__ __forceinline__ float loss_of(const Exponentials& e, float at_target) {
+    const float distance = e.largest - at_target;
+    // With the target on top `own` is 1, and a small loss keeps all its digits.
+    return distance == 0.0f ? log1pf(e.others) : distance + logf(e.total());
+}
+
+template <bool CAPPED>
+__device__ __forceinline__ void loss(
+    const float* logits, const uint64_t* rows, const int32_t* targets, float softcap, float* losses,
+    uint32_t vocabulary, uint64_t stride) {
+    const uint64_t token = rows[blockIdx.x];
+    const float* row = logits + blockIdx.x * stride;
+    float at_target;
+    const auto e = exponentials<CAPPED>(row, targets[token], vocabulary, softcap, at_target);
+    if (threadIdx.x == 0) losses[token] = loss_of(e, at_target);
+}
+
+// Turns the row into gradients, the first of them where the first logit was. Narrower than logits,
+// they overwrite only what was read before the barrier.
+template <bool CAPPED, typename T>
+__device__ __forceinline__ void gradient(
+    float* logits, const uint64_t* rows, const int32_t* targets, float softcap, float* losses,
+    uint32_t vocabulary, uint64_t stride) {
+    const uint64_t token = rows[blockIdx.x];
+    const uint32_t target = targets[token];
+    float* row = logits + blockIdx.x * stride;
+    T* result = reinterpret_cast<T*>(row);
+    float at_target;
+    const auto e = exponentials<CAPPED>(row, target, vocabulary, softcap, at_target);
+    if (threadIdx.x == 0) losses[token] = loss_of(e, at_target);
+    const float scale = 1.0f / e.total();
+    const float own = -e.others * scale;
+    for (uint32_t tile = 0; tile < vocabulary; tile += THREADS * N) {
+        const uint32_t first = tile + threadIdx.x * N;
+        T change[N];
+        if (first < vocabulary) {
+            const auto logit = logits_at<CAPPED>(row, first, vocabulary, softcap);
+#pragma unroll
+            for (int k = 0; k < N; ++k) {
+                const float p = expf(logit[k] - e.largest) * scale;
+                const float t = logit[k] / softcap;
+                const float d = first + k == target ? own : p;
+                change[k] = from_float<T>(CAPPED ? d * (1.0f - t * t) : d);
+            }
+        }
+        __syncthreads();
+        if (first + N <= vocabulary) {
+            constexpr int CHUNK = N < WIDTH<T> ? N : WIDTH<T>;
+#pragma unroll
+            for (int c = 0; c < N; c += CHUNK) {
+                Vector<T, CHUNK> chunk;
+#pragma unroll
+                for (int k = 0; k < CHUNK; ++k) chunk.element[k] = change[c + k];
+                chunk.store(result + first + c);
+            }
+        } else {
+#pragma unroll
+            for (int k = 0; k < N; ++k)
+                if (first + k < vocabulary) result[first + k] = change[k];
+        }
+    }
+}
+
+// Grid: one block for each row of the chunk. logits: [rows, stride], `stride` a multiple of 8, of
+// which the first `vocabulary` are read; rows: [rows], tokens; targets, losses: [tokens]. Gradients
+// overwrite the logits, in rows of `stride` · 4 bytes. Without softcap it is 0.
+extern "C" __global__ void __launch_bounds__(THREADS) linear_cross_entropy_loss(
+    const float* __restrict__ logits, const uint64_t* __restrict__ rows,
+    const int32_t* __restrict__ targets, float softcap, float* __restrict__ losses,
+    uint64_t vocabulary, uint64_t stride) {
+    if (softcap == 0.0f)
+        loss<false>(logits, rows, targets, softcap, losses, vocabulary, stride);
+    else
+        loss<true>(logits, rows, targets, softcap, losses, vocabulary, stride);
+}
+#define GRADIENT(T, TYPE)                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS) linear_cross_entropy_gradient_##TYPE(    \
+        float* logits, const uint64_t* __restrict__ rows, const int32_t* __restrict__ targets,     \
+        float softcap, float* __restrict__ losses, uint64_t vocabulary, uint64_t stride) {         \
+        if (softcap == 0.0f)                                                                       \
+            gradient<false, T>(logits, rows, targets, softcap, losses, vocabulary, stride);        \
+        else                                                                                       \
+            gradient<true, T>(logits, rows, targets, softcap, losses, vocabulary, stride);         \
+    }
+GRADIENT(float, f32)
+GRADIENT(__nv_bfloat16, bf16)
+GRADIENT(__half, f16)
+
+template <typename T, typename Index, int WIDE>
+__device__ __forceinline__ void copy_row(const T* from, T* to, Index hidden) {
+    for (Index i = threadIdx.x * WIDE; i < hidden; i += THREADS * WIDE)
+        Vector<T, WIDE>::load(from + i).store(to + i);
+}
+
+template <typename T, typename Index>
+__device__ __forceinline__ void copy_row(const T* from, T* to, Index hidden) {
+    if (hidden % WIDTH<T> == 0)
+        copy_row<T, Index, WIDTH<T>>(from, to, hidden);
+    else
+        copy_row<T, Index, 1>(from, to, hidden);
+}
+
+// Grid: one block for each row of the chunk. all: [tokens, hidden]; chunk: [rows, hidden].
+#define COPY(T, TYPE, INDEX, BITS)                                                                 \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                          \
+        linear_cross_entropy_gather_##TYPE##_##BITS(                                               \
+            const T* __restrict__ all, const uint64_t* __restrict__ rows, T* __restrict__ chunk,   \
+            uint64_t hidden) {                                                                     \
+        const INDEX token = rows[blockIdx.x], width = hidden;                                      \
+        copy_row<T, INDEX>(all + token * width, chunk + INDEX(blockIdx.x) * width, width);         \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                          \
+        linear_cross_entropy_scatter_##TYPE##_##BITS(                                              \
+            const T* __restrict__ chunk, const uint64_t* __restrict__ rows, T* __restrict__ all,   \
+            uint64_t hidden) {                                                                     \
+        const INDEX token = rows[blockIdx.x], width = hidden;                                      \
+        copy_row<T, INDEX>(chunk + INDEX(blockIdx.x) * width, all + token * width, width);         \
+    }
+FOR_FLOATS_AND_WIDTHS(COPY)

@@ -1,0 +1,188 @@
+//! The norm of heads and their rotation on the CPU: each head comes from memory once.
+
+use super::{Backward, Forward, HeadsBackward, HeadsForward, QkNormRope};
+use crate::{
+    Checked, KernelError,
+    cpu::{block_rows, scratch::Scratch},
+    rms_norm::cpu::{PARTIALS, Scale, dot, normalise_row},
+};
+use tightrope_device::{Cpu, Tensor, rows, vectorize};
+
+impl QkNormRope for Cpu {
+    fn qk_norm_rope_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let offset = f32::from(u8::from(args.plus_one));
+        for heads in [args.q, args.k] {
+            let angles = Angles::new(args.cos, args.sin, args.rotary_dim, heads.heads)?;
+            forward(self, heads, args.tokens, offset, args.eps, angles)?;
+        }
+        Ok(())
+    }
+
+    fn qk_norm_rope_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let offset = f32::from(u8::from(args.plus_one));
+        for heads in [args.q, args.k] {
+            let angles = Angles::new(args.cos, args.sin, args.rotary_dim, heads.heads)?;
+            backward(self, heads, args.tokens, offset, angles)?;
+        }
+        Ok(())
+    }
+}
+
+fn forward(
+    cpu: &Cpu,
+    heads: HeadsForward<'_, Cpu>,
+    tokens: usize,
+    offset: f32,
+    eps: f32,
+    angles: Angles<'_>,
+) -> Result<(), KernelError> {
+    let weight = heads.weight.as_slice()?;
+    let (count, dim) = (tokens * heads.heads, weight.len());
+    let x = &heads.x.as_slice::<f32>()?[..count * dim];
+    let y = &mut heads.y.as_mut_slice::<f32>()?[..count * dim];
+    let rstd = &mut heads.rstd.as_mut_slice::<f32>()?[..count];
+    let scale = Scale { weight, offset };
+    let parts = (rows(x, dim), rows(y, dim), rows(rstd, 1));
+    cpu.for_each_block(count, block_rows(dim), parts, |first, _, (x, y, rstd)| {
+        normalise_and_rotate(rstd.slice, y.slice, x.slice, scale, eps, angles, first);
+    });
+    Ok(())
+}
+
+fn backward(
+    cpu: &Cpu,
+    heads: HeadsBackward<'_, Cpu>,
+    tokens: usize,
+    offset: f32,
+    angles: Angles<'_>,
+) -> Result<(), KernelError> {
+    let weight = heads.weight.as_slice()?;
+    let (count, dim) = (tokens * heads.heads, weight.len());
+    let dx = &mut heads.dx.as_mut_slice::<f32>()?[..count * dim];
+    let saved = Saved {
+        x: &heads.x.as_slice::<f32>()?[..count * dim],
+        rstd: &heads.rstd.as_slice::<f32>()?[..count],
+        scale: Scale { weight, offset },
+    };
+    let Some(dweight) = heads.dweight else {
+        cpu.for_each_block(count, block_rows(dim), rows(dx, dim), |first, _, dx| {
+            differentiate(dx.slice, &mut [], saved, angles, first);
+        });
+        return Ok(());
+    };
+    let block = block_rows(dim).max(count.div_ceil(PARTIALS));
+    let blocks = count.div_ceil(block);
+    let mut partials = Scratch::take(cpu, blocks * dim)?;
+    partials.fill(0.0);
+    let parts = (rows(dx, block * dim), rows(&mut partials[..], dim));
+    cpu.for_each_block(blocks, 1, parts, |index, _, (dx, partial)| {
+        differentiate(dx.slice, partial.slice, saved, angles, index * block);
+    });
+    let dweight = dweight.as_mut_slice::<f32>()?;
+    for partial in partials.chunks_exact(dim.max(1)) {
+        for (total, partial) in dweight.iter_mut().zip(partial) {
+            *total += partial;
+        }
+    }
+    Ok(())
+}
+
+/// Cosines and sines of all tokens, for rows of which each token has `heads`.
+#[derive(Clone, Copy)]
+struct Angles<'a> {
+    cos: &'a [f32],
+    sin: &'a [f32],
+    pairs: usize,
+    heads: usize,
+}
+
+impl<'a> Angles<'a> {
+    fn new(
+        cos: &'a Tensor<Cpu>,
+        sin: &'a Tensor<Cpu>,
+        rotary_dim: usize,
+        heads: usize,
+    ) -> Result<Self, KernelError> {
+        Ok(Self {
+            cos: cos.as_slice()?,
+            sin: sin.as_slice()?,
+            pairs: rotary_dim / 2,
+            heads,
+        })
+    }
+
+    /// Turns a row by its angles, or with `sign` −1 back.
+    #[inline(always)]
+    fn rotate(self, x: &mut [f32], row: usize, sign: f32) {
+        let start = row / self.heads * self.pairs;
+        let cos = &self.cos[start..start + self.pairs];
+        let sin = &self.sin[start..start + self.pairs];
+        let (low, high) = x[..2 * self.pairs].split_at_mut(self.pairs);
+        for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+            let (x, y, sin) = (*low, *high, sign * sin);
+            *low = x.mul_add(*cos, -(y * sin));
+            *high = y.mul_add(*cos, x * sin);
+        }
+    }
+}
+
+/// What the backward pass reads, all rows of it.
+#[derive(Clone, Copy)]
+struct Saved<'a> {
+    x: &'a [f32],
+    rstd: &'a [f32],
+    scale: Scale<'a>,
+}
+
+vectorize! {
+    /// The rows of `y`, the first of which is row `first` of all.
+    fn normalise_and_rotate(
+        rstd: &mut [f32],
+        y: &mut [f32],
+        x: &[f32],
+        scale: Scale<'_>,
+        eps: f32,
+        angles: Angles<'_>,
+        first: usize,
+    ) {
+        let dim = scale.weight.len();
+        for (row, rstd) in rstd.iter_mut().enumerate() {
+            let range = row * dim..(row + 1) * dim;
+            let y = &mut y[range.clone()];
+            *rstd = normalise_row(y, &x[range], scale, eps);
+            angles.rotate(y, first + row, 1.0);
+        }
+    }
+
+    /// `dx` in place of `dy` and `dweight` of the rows of `dx`, the first of which is row `first` of
+    /// `saved`; an empty `dweight` is not wanted.
+    fn differentiate(
+        dx: &mut [f32],
+        dweight: &mut [f32],
+        saved: Saved<'_>,
+        angles: Angles<'_>,
+        first: usize,
+    ) {
+        let Scale { weight, offset } = saved.scale;
+        let dim = weight.len();
+        for (row, dx) in dx.chunks_exact_mut(dim.max(1)).enumerate() {
+            let row = first + row;
+            let rstd = saved.rstd[row];
+            let x = &saved.x[row * dim..(row + 1) * dim];
+            angles.rotate(dx, row, -1.0);
+            if !dweight.is_empty() {
+                for i in 0..dim {
+                    dweight[i] = (dx[i] * rstd).mul_add(x[i], dweight[i]);
+                }
+            }
+            let mean = dot(x, |i| dx[i] * (weight[i] + offset)) * rstd / dim as f32;
+            let pull = mean * rstd;
+            for i in 0..dim {
+                // `x · pull` is `n · mean_h(g · n)`.
+                dx[i] = rstd * x[i].mul_add(-pull, dx[i] * (weight[i] + offset));
+            }
+        }
+    }
+}

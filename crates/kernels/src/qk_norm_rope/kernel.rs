@@ -1,0 +1,202 @@
+//! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
+
+use tightrope_device::{
+    DeviceError,
+    cuda::{Cuda, Input, Launch, Module, Output},
+};
+
+/// The kernels and their PTX.
+pub const MODULE: Module = Module {
+    ptx: include_str!("kernel.ptx"),
+    kernels: &[
+        "qk_norm_rope_forward_f32_u32",
+        "qk_norm_rope_backward_f32_u32",
+        "qk_norm_rope_forward_f32_u64",
+        "qk_norm_rope_backward_f32_u64",
+        "qk_norm_rope_forward_bf16_u32",
+        "qk_norm_rope_backward_bf16_u32",
+        "qk_norm_rope_forward_bf16_u64",
+        "qk_norm_rope_backward_bf16_u64",
+        "qk_norm_rope_forward_f16_u32",
+        "qk_norm_rope_backward_f16_u32",
+        "qk_norm_rope_forward_f16_u64",
+        "qk_norm_rope_backward_f16_u64",
+        "qk_norm_rope_add_partials",
+    ],
+};
+
+/// Parameters of `qk_norm_rope_add_partials`. Variants: ``.
+#[derive(Debug)]
+pub struct QkNormRopeAddPartials<'a> {
+    pub partial: Input<'a>,
+    pub q_dweight: Output<'a>,
+    pub k_dweight: Output<'a>,
+    pub q_blocks: u64,
+    pub k_blocks: u64,
+    pub dim: u64,
+}
+
+impl QkNormRopeAddPartials<'_> {
+    /// Issues the kernel.
+    ///
+    /// # Safety
+    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
+    /// sizes say.
+    pub unsafe fn launch(
+        self,
+        cuda: &Cuda,
+        variant: &[&str],
+        launch: Launch,
+    ) -> Result<(), DeviceError> {
+        let parameters = [
+            self.partial.into(),
+            self.q_dweight.into(),
+            self.k_dweight.into(),
+            self.q_blocks.into(),
+            self.k_blocks.into(),
+            self.dim.into(),
+        ];
+        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
+        unsafe {
+            cuda.launch(
+                &MODULE,
+                "qk_norm_rope_add_partials",
+                variant,
+                launch,
+                parameters,
+            )
+        }
+    }
+}
+
+/// Parameters of `qk_norm_rope_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+#[derive(Debug)]
+pub struct QkNormRopeBackward<'a> {
+    pub q_dx: Output<'a>,
+    pub k_dx: Output<'a>,
+    pub q: Input<'a>,
+    pub k: Input<'a>,
+    pub q_rstd: Input<'a>,
+    pub k_rstd: Input<'a>,
+    pub q_weight: Input<'a>,
+    pub k_weight: Input<'a>,
+    pub offset: f32,
+    pub cos: Input<'a>,
+    pub sin: Input<'a>,
+    pub partial: Output<'a>,
+    pub tokens: u64,
+    pub q_heads: u64,
+    pub k_heads: u64,
+    pub dim: u64,
+    pub pairs: u64,
+    pub q_blocks: u64,
+    pub rows_per_block: u64,
+    pub lanes: u32,
+}
+
+impl QkNormRopeBackward<'_> {
+    /// Issues the kernel.
+    ///
+    /// # Safety
+    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
+    /// sizes say.
+    pub unsafe fn launch(
+        self,
+        cuda: &Cuda,
+        variant: &[&str],
+        launch: Launch,
+    ) -> Result<(), DeviceError> {
+        let parameters = [
+            self.q_dx.into(),
+            self.k_dx.into(),
+            self.q.into(),
+            self.k.into(),
+            self.q_rstd.into(),
+            self.k_rstd.into(),
+            self.q_weight.into(),
+            self.k_weight.into(),
+            self.offset.into(),
+            self.cos.into(),
+            self.sin.into(),
+            self.partial.into(),
+            self.tokens.into(),
+            self.q_heads.into(),
+            self.k_heads.into(),
+            self.dim.into(),
+            self.pairs.into(),
+            self.q_blocks.into(),
+            self.rows_per_block.into(),
+            self.lanes.into(),
+        ];
+        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
+        unsafe {
+            cuda.launch(
+                &MODULE,
+                "qk_norm_rope_backward",
+                variant,
+                launch,
+                parameters,
+            )
+        }
+    }
+}
+
+/// Parameters of `qk_norm_rope_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+#[derive(Debug)]
+pub struct QkNormRopeForward<'a> {
+    pub q: Input<'a>,
+    pub k: Input<'a>,
+    pub q_weight: Input<'a>,
+    pub k_weight: Input<'a>,
+    pub offset: f32,
+    pub eps: f32,
+    pub cos: Input<'a>,
+    pub sin: Input<'a>,
+    pub q_rotated: Output<'a>,
+    pub k_rotated: Output<'a>,
+    pub q_rstd: Output<'a>,
+    pub k_rstd: Output<'a>,
+    pub tokens: u64,
+    pub q_heads: u64,
+    pub k_heads: u64,
+    pub dim: u64,
+    pub pairs: u64,
+    pub lanes: u32,
+}
+
+impl QkNormRopeForward<'_> {
+    /// Issues the kernel.
+    ///
+    /// # Safety
+    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
+    /// sizes say.
+    pub unsafe fn launch(
+        self,
+        cuda: &Cuda,
+        variant: &[&str],
+        launch: Launch,
+    ) -> Result<(), DeviceError> {
+        let parameters = [
+            self.q.into(),
+            self.k.into(),
+            self.q_weight.into(),
+            self.k_weight.into(),
+            self.offset.into(),
+            self.eps.into(),
+            self.cos.into(),
+            self.sin.into(),
+            self.q_rotated.into(),
+            self.k_rotated.into(),
+            self.q_rstd.into(),
+            self.k_rstd.into(),
+            self.tokens.into(),
+            self.q_heads.into(),
+            self.k_heads.into(),
+            self.dim.into(),
+            self.pairs.into(),
+            self.lanes.into(),
+        ];
+        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
+        unsafe { cuda.launch(&MODULE, "qk_norm_rope_forward", variant, launch, parameters) }
+    }
+}

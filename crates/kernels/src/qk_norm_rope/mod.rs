@@ -1,0 +1,162 @@
+//! The norm of each head of queries and keys, fused with the rotation of both.
+
+mod cpu;
+mod cuda;
+mod kernel;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    Check, Checked, KernelError,
+    check::{activation, at_least, exact},
+};
+use tightrope_device::{DType, Device, Tensor};
+
+/// Queries or keys in the forward pass.
+#[derive(Debug)]
+pub struct HeadsForward<'a, D: Device> {
+    /// As projected, `[tokens, heads, head_dim]`.
+    pub x: &'a Tensor<D>,
+    /// f32 `[head_dim]`.
+    pub weight: &'a Tensor<D>,
+    /// Overwritten, `[tokens, heads, head_dim]`.
+    pub y: &'a mut Tensor<D>,
+    /// Overwritten, f32 `[tokens, heads]`; saved for the backward pass.
+    pub rstd: &'a mut Tensor<D>,
+    /// Heads of a token.
+    pub heads: usize,
+}
+
+/// `n[i] = x[i] · rstd · (w[i] + plus_one)`, `rstd = (mean_i x[i]² + eps)^-½` for each head; then the
+/// rotation of the pairs `(i, i + rotary_dim/2)` by the angles of the token:
+/// `y[i] = n[i]·cos[i] − n[i + rotary_dim/2]·sin[i]`,
+/// `y[i + rotary_dim/2] = n[i + rotary_dim/2]·cos[i] + n[i]·sin[i]`, and `y[i] = n[i]` beyond
+/// `rotary_dim`.
+#[derive(Debug)]
+pub struct Forward<'a, D: Device> {
+    /// Queries.
+    pub q: HeadsForward<'a, D>,
+    /// Keys.
+    pub k: HeadsForward<'a, D>,
+    /// Gemma stores `w - 1`.
+    pub plus_one: bool,
+    /// Inside the root.
+    pub eps: f32,
+    /// f32 `[tokens, rotary_dim / 2]`.
+    pub cos: &'a Tensor<D>,
+    /// f32 `[tokens, rotary_dim / 2]`.
+    pub sin: &'a Tensor<D>,
+    /// Rows in use.
+    pub tokens: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Elements of a head that rotate: even, at most `head_dim`.
+    pub rotary_dim: usize,
+}
+
+/// Queries or keys in the backward pass.
+#[derive(Debug)]
+pub struct HeadsBackward<'a, D: Device> {
+    /// In: dy. Out: dx. `[tokens, heads, head_dim]`.
+    pub dx: &'a mut Tensor<D>,
+    /// As projected, `[tokens, heads, head_dim]`.
+    pub x: &'a Tensor<D>,
+    /// From the forward pass, f32 `[tokens, heads]`.
+    pub rstd: &'a Tensor<D>,
+    /// f32 `[head_dim]`.
+    pub weight: &'a Tensor<D>,
+    /// Added into, f32 `[head_dim]`; `None` when the weight is frozen.
+    pub dweight: Option<&'a mut Tensor<D>>,
+    /// Heads of a token.
+    pub heads: usize,
+}
+
+/// With `d` = dy rotated back (the same with −sin), `g = d · (w + plus_one)` and `n = x · rstd`:
+/// `dx = rstd · (g − n · mean_i(g · n))` for each head, `dw[i] = Σ d[i] · n[i]` over tokens and heads.
+#[derive(Debug)]
+pub struct Backward<'a, D: Device> {
+    /// Queries.
+    pub q: HeadsBackward<'a, D>,
+    /// Keys.
+    pub k: HeadsBackward<'a, D>,
+    /// As in the forward pass.
+    pub plus_one: bool,
+    /// As in the forward pass.
+    pub cos: &'a Tensor<D>,
+    /// As in the forward pass.
+    pub sin: &'a Tensor<D>,
+    /// Rows in use.
+    pub tokens: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// As in the forward pass.
+    pub rotary_dim: usize,
+}
+
+/// The norm of each head (Qwen3) and rotary embeddings in one pass over queries and keys. Arithmetic
+/// in f32, rounded once; activations are all f32, bf16 or f16 (f32 on the CPU).
+pub trait QkNormRope: Device {
+    /// Writes `y` and `rstd` of queries and keys.
+    fn qk_norm_rope_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
+    /// Overwrites `dx` of queries and keys; adds into `dweight` of both.
+    fn qk_norm_rope_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError>;
+}
+
+impl<D: Device> Check for Forward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let Self { q, k, .. } = self;
+        rotation(self.rotary_dim, self.head_dim)?;
+        let dtype = activation("q.x", q.x)?;
+        let dims = [self.tokens, q.heads, self.head_dim];
+        at_least("q.x", q.x, dtype, &dims)?;
+        exact("q.weight", q.weight, &[self.head_dim])?;
+        at_least("q.y", q.y, dtype, &dims)?;
+        at_least("q.rstd", q.rstd, DType::F32, &dims[..2])?;
+        let dims = [self.tokens, k.heads, self.head_dim];
+        at_least("k.x", k.x, dtype, &dims)?;
+        exact("k.weight", k.weight, &[self.head_dim])?;
+        at_least("k.y", k.y, dtype, &dims)?;
+        at_least("k.rstd", k.rstd, DType::F32, &dims[..2])?;
+        let table = [self.tokens, self.rotary_dim / 2];
+        at_least("cos", self.cos, DType::F32, &table)?;
+        at_least("sin", self.sin, DType::F32, &table)
+    }
+}
+
+impl<D: Device> Check for Backward<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let Self { q, k, .. } = self;
+        rotation(self.rotary_dim, self.head_dim)?;
+        let dtype = activation("q.dx", q.dx)?;
+        let dims = [self.tokens, q.heads, self.head_dim];
+        at_least("q.dx", q.dx, dtype, &dims)?;
+        at_least("q.x", q.x, dtype, &dims)?;
+        at_least("q.rstd", q.rstd, DType::F32, &dims[..2])?;
+        exact("q.weight", q.weight, &[self.head_dim])?;
+        if let Some(dweight) = &q.dweight {
+            exact("q.dweight", dweight, &[self.head_dim])?;
+        }
+        let dims = [self.tokens, k.heads, self.head_dim];
+        at_least("k.dx", k.dx, dtype, &dims)?;
+        at_least("k.x", k.x, dtype, &dims)?;
+        at_least("k.rstd", k.rstd, DType::F32, &dims[..2])?;
+        exact("k.weight", k.weight, &[self.head_dim])?;
+        if let Some(dweight) = &k.dweight {
+            exact("k.dweight", dweight, &[self.head_dim])?;
+        }
+        let table = [self.tokens, self.rotary_dim / 2];
+        at_least("cos", self.cos, DType::F32, &table)?;
+        at_least("sin", self.sin, DType::F32, &table)
+    }
+}
+
+fn rotation(rotary_dim: usize, head_dim: usize) -> Result<(), KernelError> {
+    if rotary_dim.is_multiple_of(2) && rotary_dim <= head_dim {
+        return Ok(());
+    }
+    Err(KernelError::Value {
+        operand: "rotary_dim",
+        value: rotary_dim as f64,
+        rule: "must be even and at most head_dim",
+    })
+}

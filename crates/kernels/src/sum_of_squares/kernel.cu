@@ -1,0 +1,89 @@
+// The sum of squares of several tensors, in two launches for all of them.
+//
+// A block sums a chunk of one tensor, 16 bytes a thread at a time, in f64: squares of f32 are exact
+// and never overflow. One block then adds the sums of the chunks. Every order follows from the
+// lengths. Bytes at least: 4 an element. For each there is one conversion and one multiply-add in
+// f64, which memory hides where f64 runs at 1/64 of the rate of f32 and faster than 1 TB/s does not.
+#include "tightrope/reduce.cuh"
+
+constexpr int THREADS = 256;
+constexpr int TOTAL_THREADS = 1024;
+// Loads of a thread that are on their way at a time.
+constexpr int AHEAD = 4;
+
+// In the first thread.
+template <int WARPS> __device__ __forceinline__ double block_total(double x) {
+    __shared__ double partial[WARPS];
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2)
+        x += __shfl_xor_sync(ALL_LANES, x, distance);
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
+    __syncthreads();
+    double total = 0.0;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp) total += partial[warp];
+    return total;
+}
+
+__device__ __forceinline__ void add_square(double& sum, float x) {
+    sum = fma(double(x), double(x), sum);
+}
+
+// A tensor and the number of its first chunk.
+struct Tensor {
+    uint64_t address;
+    uint64_t elements;
+    uint64_t first_chunk;
+};
+
+// Grid: a block for each chunk. table: [tensors] of `Tensor`, none empty; sums: [chunks].
+extern "C" __global__ void __launch_bounds__(THREADS, 4) sum_of_squares_chunks(
+    const uint64_t* __restrict__ table, uint64_t tensors, uint64_t chunk,
+    double* __restrict__ sums) {
+    // The last tensor that begins at or before this chunk.
+    const Tensor* entries = reinterpret_cast<const Tensor*>(table);
+    uint64_t index = 0;
+    for (uint64_t end = tensors; end - index > 1;) {
+        const uint64_t middle = (index + end) / 2;
+        (entries[middle].first_chunk <= blockIdx.x ? index : end) = middle;
+    }
+    const Tensor tensor = entries[index];
+    const uint64_t first = (blockIdx.x - tensor.first_chunk) * chunk;
+    const float* x = reinterpret_cast<const float*>(tensor.address) + first;
+    const uint64_t elements = min(tensor.elements - first, chunk);
+    // `__ldg` says that this is global memory, which an address from a table does not.
+    const auto load = [&](uint64_t i) { return __ldg(reinterpret_cast<const float4*>(x + i)); };
+    double sum[4] = {};
+    const auto add = [&](float4 value) {
+        add_square(sum[0], value.x);
+        add_square(sum[1], value.y);
+        add_square(sum[2], value.z);
+        add_square(sum[3], value.w);
+    };
+    constexpr uint64_t STEP = THREADS * 4;
+    uint64_t i = threadIdx.x * 4;
+    for (; i + (AHEAD - 1) * STEP + 4 <= elements; i += AHEAD * STEP) {
+        float4 value[AHEAD];
+#pragma unroll
+        for (int a = 0; a < AHEAD; ++a) value[a] = load(i + a * STEP);
+#pragma unroll
+        for (int a = 0; a < AHEAD; ++a) add(value[a]);
+    }
+#pragma unroll 1
+    for (; i + 4 <= elements; i += STEP) add(load(i));
+    // Up to three elements at the end of a tensor.
+#pragma unroll 1
+    for (; i < elements; ++i) add_square(sum[0], __ldg(x + i));
+    const double total = block_total<THREADS / 32>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    if (threadIdx.x == 0) sums[blockIdx.x] = total;
+}
+
+// Puts the total over the first sum. Grid: one block. sums: [chunks].
+extern "C" __global__ void __launch_bounds__(TOTAL_THREADS) sum_of_squares_total(
+    double* sums, uint64_t chunks) {
+    double sum = 0.0;
+#pragma unroll 4
+    for (uint64_t i = threadIdx.x; i < chunks; i += TOTAL_THREADS) sum += sums[i];
+    const double total = block_total<TOTAL_THREADS / 32>(sum);
+    if (threadIdx.x == 0) sums[0] = total;
+}

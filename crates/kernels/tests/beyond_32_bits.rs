@@ -1,0 +1,121 @@
+//! Gated units and norms of more than 2³¹ and 2³² elements on the emulator, which stores only what is
+//! touched and here executes only the first and last blocks of each grid.
+//!
+//! A program of its own, because the choice of blocks is one for the whole process.
+
+use tightrope_device::{Cuda, DType, Device, IndexWidth, Tensor};
+use tightrope_kernels::{
+    Check, KernelError,
+    glu::{self, Activation, Glu},
+    rms_norm::{self, RmsNorm},
+};
+use tightrope_testkit::{Random, cuda, is_emulated, tensor};
+
+/// Elements at the end that are looked at: less than two blocks of either operation.
+const TAIL: usize = 1024;
+
+/// Zeros, and at their end these numbers.
+fn far(values: &[f32], elements: usize) -> Tensor<Cuda> {
+    let near = tensor(cuda(), DType::BF16, &[values.len()], values);
+    let mut bytes = vec![0; near.bytes()];
+    cuda().read(near.buffer(), 0, &mut bytes).unwrap();
+    let mut far = Tensor::zeros(cuda(), DType::BF16, &[elements]).unwrap();
+    let start = far.bytes() - bytes.len();
+    cuda().write(far.buffer_mut(), start, &bytes).unwrap();
+    far
+}
+
+/// The last elements, as they are stored.
+fn tail(tensor: &Tensor<Cuda>) -> Vec<u8> {
+    let mut bytes = vec![0; TAIL * tensor.dtype().size()];
+    let start = tensor.bytes() - bytes.len();
+    cuda().read(tensor.buffer(), start, &mut bytes).unwrap();
+    bytes
+}
+
+/// `y`, `dgate`, `dup` of the last elements.
+fn gated(device: &Cuda, elements: usize) -> Result<[Vec<u8>; 3], KernelError> {
+    let mut random = Random::new(1);
+    let mut numbers = || far(&random.normal(TAIL, 1.0), elements);
+    let (mut gate, mut up, mut dy) = (numbers(), numbers(), numbers());
+    let mut y = far(&[], elements);
+    let activation = Activation::Silu;
+    let forward = glu::Forward {
+        gate: &gate,
+        up: &up,
+        y: &mut y,
+        activation,
+        elements,
+    };
+    device.glu_forward(forward.checked()?)?;
+    let backward = glu::Backward {
+        gate: &mut gate,
+        up: &mut up,
+        dy: &mut dy,
+        activation,
+        elements,
+    };
+    device.glu_backward(backward.checked()?)?;
+    Ok([y, gate, up].map(|tensor| tail(&tensor)))
+}
+
+/// `y` and `dx` of the last row.
+fn normed(device: &Cuda, rows: usize) -> Result<[Vec<u8>; 2], KernelError> {
+    let dim = TAIL;
+    let mut random = Random::new(2);
+    let mut numbers = || far(&random.normal(TAIL, 1.0), rows * dim);
+    let (x, dy) = (numbers(), numbers());
+    let (mut y, mut dx) = (far(&[], rows * dim), far(&[], rows * dim));
+    let weight = tensor(cuda(), DType::F32, &[dim], &vec![0.5; dim]);
+    let mut rstd = Tensor::zeros(cuda(), DType::F32, &[rows])?;
+    let forward = rms_norm::Forward {
+        x: &x,
+        residual: None,
+        weight: &weight,
+        plus_one: false,
+        eps: 1e-6,
+        y: &mut y,
+        rstd: &mut rstd,
+        rows,
+        dim,
+    };
+    device.rms_norm_forward(forward.checked()?)?;
+    let backward = rms_norm::Backward {
+        dy: &dy,
+        x: &x,
+        rstd: &rstd,
+        weight: &weight,
+        plus_one: false,
+        dx: &mut dx,
+        accumulate: false,
+        dweight: None,
+        rows,
+        dim,
+    };
+    device.rms_norm_backward(backward.checked()?)?;
+    Ok([tail(&y), tail(&dx)])
+}
+
+#[test]
+fn the_last_elements_are_right_and_the_narrow_width_is_caught() {
+    if !is_emulated() {
+        // A GPU would have to compute it all.
+        return;
+    }
+    let near = gated(cuda(), TAIL).unwrap();
+    let near_row = normed(cuda(), 3).unwrap();
+    // SAFETY: this is the only test of this program, and nothing else reads or writes the
+    // environment while it does.
+    unsafe { std::env::set_var("TIGHTROPE_EMULATOR_BLOCKS", "2+2") };
+    let narrow = cuda().forcing(IndexWidth::Narrow);
+    for passed in [1 << 31, 1 << 32] {
+        let elements = passed + 2048 + 40;
+        assert!(gated(cuda(), elements).unwrap() == near, "{elements}");
+        let row = normed(cuda(), passed / TAIL + 5).unwrap();
+        assert!(row == near_row, "{passed}");
+    }
+    // 32 bits lead the last blocks to the first elements, where the first blocks are.
+    let elements = (1 << 32) + 2048 + 40;
+    let error = gated(&narrow, elements).unwrap_err().to_string();
+    assert!(error.contains("emulator"), "{error}");
+}

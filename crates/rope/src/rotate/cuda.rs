@@ -1,0 +1,62 @@
+//! The rotation on NVIDIA GPUs.
+
+use super::{Pairing, Rope, Rotate, kernel::RopeRotate};
+use crate::RopeError;
+use tightrope_device::{
+    Cuda, IndexWidth,
+    cuda::{Input, Launch, Output},
+};
+
+const THREADS: u32 = 256;
+/// Most heads that a thread turns.
+const HEADS: usize = 4;
+/// Bytes of an access where the shape allows.
+const VECTOR: usize = 16;
+
+impl Rope for Cuda {
+    fn rope(&self, args: Rotate<'_, Self>) -> Result<(), RopeError> {
+        let width = self.index_width(args.largest_offset()?);
+        launch(self, args, width)
+    }
+
+    fn rope_with_width(&self, args: Rotate<'_, Self>, width: IndexWidth) -> Result<(), RopeError> {
+        args.check_width(width)?;
+        launch(self, args, width)
+    }
+}
+
+/// With arguments that have been checked.
+fn launch(cuda: &Cuda, args: Rotate<'_, Cuda>, width: IndexWidth) -> Result<(), RopeError> {
+    let dtype = args.q.tensor.dtype();
+    let pairs = args.rotary_dim / 2;
+    let vector = VECTOR / dtype.size();
+    let steps = [pairs, args.head_dim, args.q.row_stride, args.k.row_stride];
+    let pairs_per_thread = if steps.iter().all(|step| step.is_multiple_of(vector)) {
+        vector
+    } else {
+        1
+    };
+    let groups = (args.q.heads + args.k.heads).div_ceil(HEADS);
+    let threads = args.tokens * groups * (pairs / pairs_per_thread);
+    let kernel = RopeRotate {
+        q: Output::of(args.q.tensor),
+        k: Output::of(args.k.tensor),
+        cos: Input::of(args.cos),
+        sin: Input::of(args.sin),
+        sign: args.direction.sign(),
+        interleaved: u32::from(args.pairing == Pairing::Interleaved),
+        tokens: args.tokens as u64,
+        q_heads: args.q.heads as u64,
+        k_heads: args.k.heads as u64,
+        q_stride: args.q.row_stride as u64,
+        k_stride: args.k.row_stride as u64,
+        head_dim: args.head_dim as u64,
+        pairs: pairs as u64,
+        groups: groups as u64,
+        pairs_per_thread: pairs_per_thread as u64,
+    };
+    let launch = Launch::linear(threads.div_ceil(THREADS as usize), THREADS)?;
+    // SAFETY: the check of the arguments proved that every offset lies inside its buffer, and `q`
+    // and `k` are apart, being borrowed apart.
+    Ok(unsafe { kernel.launch(cuda, &[dtype.name(), width.suffix()], launch) }?)
+}

@@ -1,0 +1,105 @@
+// The rotation of Q and K, in place, forward and backward (the sign of the sine).
+//
+// A thread turns the same N pairs of up to 4 heads of a token, so that cosines and sines come once
+// for all of them. It moves 16 bytes at a time if the shape allows, else one element: always N from
+// the first half of what rotates and N from the second, whether they are pairs with each other
+// (halves) or among themselves (interleaved), so that a warp's accesses leave no gaps.
+//
+// Bytes at least, for `n` rotating elements of q and k of `s` bytes: `2ns`, plus 8 for each pair of
+// a token. Arithmetic in f32 with the roundings of the CPU.
+#include "tightrope/element.cuh"
+
+constexpr int THREADS = 256;
+
+template <typename Index> struct Shape {
+    Index tokens;
+    Index q_heads;
+    Index k_heads;
+    // Elements from one token to the next.
+    Index q_stride;
+    Index k_stride;
+    Index head_dim;
+    Index pairs;
+    // Threads that share the same pairs of a token: each turns every `groups`-th head.
+    Index groups;
+};
+
+// A thread's angles of a token: N neighbours, or half of them N / 2 pairs from either half.
+template <int N, bool EITHER, typename Index>
+__device__ __forceinline__ Floats<N> load_angles(const float* table, Index first, Index pairs) {
+    if constexpr (EITHER) {
+        const auto low = Floats<N / 2>::load(table + first / 2);
+        const auto high = Floats<N / 2>::load(table + (pairs + first) / 2);
+        Floats<N> angles;
+#pragma unroll
+        for (int i = 0; i < N; ++i) angles[i] = i < N / 2 ? low[i] : high[i - N / 2];
+        return angles;
+    } else {
+        return Floats<N>::load(table + first);
+    }
+}
+
+template <typename T, typename Index, int N, bool INTERLEAVED>
+__device__ __forceinline__ void rotate(
+    T* q, T* k, const float* cos, const float* sin, float sign, const Shape<Index>& shape) {
+    const Index chunks = shape.pairs / N;
+    const Index item = Index(blockIdx.x) * THREADS + threadIdx.x;
+    const Index token = item / chunks / shape.groups;
+    if (token >= shape.tokens) return;
+    const Index first = item % chunks * N;
+    constexpr bool EITHER = INTERLEAVED && N > 1;
+    constexpr bool NEIGHBOURS = INTERLEAVED && N == 1;
+    const auto c = load_angles<N, EITHER>(cos + token * shape.pairs, first, shape.pairs);
+    auto s = load_angles<N, EITHER>(sin + token * shape.pairs, first, shape.pairs);
+#pragma unroll
+    for (int i = 0; i < N; ++i) s[i] *= sign;
+    const Index heads = shape.q_heads + shape.k_heads;
+    for (Index head = item / chunks % shape.groups; head < heads; head += shape.groups) {
+        const bool is_query = head < shape.q_heads;
+        const Index row = token * (is_query ? shape.q_stride : shape.k_stride);
+        const Index start = row + (is_query ? head : head - shape.q_heads) * shape.head_dim;
+        T* const low = (is_query ? q : k) + (start + (NEIGHBOURS ? 2 * first : first));
+        T* const high = low + (NEIGHBOURS ? 1 : shape.pairs);
+        Vector<T, N> part[2] = {Vector<T, N>::load(low), Vector<T, N>::load(high)};
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            // Where the pair stands among the 2N elements.
+            const int a = INTERLEAVED ? 2 * i : i, b = INTERLEAVED ? 2 * i + 1 : N + i;
+            const float x = part[a / N].get(a % N), y = part[b / N].get(b % N);
+            part[a / N].set(a % N, fmaf(x, c[i], -(y * s[i])));
+            part[b / N].set(b % N, fmaf(y, c[i], x * s[i]));
+        }
+        part[0].store(low);
+        part[1].store(high);
+    }
+}
+
+template <typename T, typename Index, int N>
+__device__ __forceinline__ void rotate_pairs(
+    T* q, T* k, const float* cos, const float* sin, float sign, uint32_t interleaved,
+    const Shape<Index>& shape) {
+    if (interleaved)
+        rotate<T, Index, N, true>(q, k, cos, sin, sign, shape);
+    else
+        rotate<T, Index, N, false>(q, k, cos, sin, sign, shape);
+}
+
+// Grid: one thread for each `pairs_per_thread` pairs, each group and each token.
+// q: [tokens, q_stride], k: [tokens, k_stride], of which the rotating elements are overwritten;
+// cos, sin: [tokens, pairs]. sign: 1 forward, -1 backward. pairs_per_thread: 1, or as many elements
+// as 16 bytes have where that divides `pairs`, `head_dim` and both strides.
+#define ROPE_ROTATE(T, TYPE, INDEX, BITS)                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS) rope_rotate_##TYPE##_##BITS(             \
+        T* __restrict__ q, T* __restrict__ k, const float* __restrict__ cos,                       \
+        const float* __restrict__ sin, float sign, uint32_t interleaved, uint64_t tokens,          \
+        uint64_t q_heads, uint64_t k_heads, uint64_t q_stride, uint64_t k_stride,                  \
+        uint64_t head_dim, uint64_t pairs, uint64_t groups, uint64_t pairs_per_thread) {           \
+        const Shape<INDEX> shape = {                                                               \
+            INDEX(tokens),   INDEX(q_heads),  INDEX(k_heads), INDEX(q_stride),                     \
+            INDEX(k_stride), INDEX(head_dim), INDEX(pairs),   INDEX(groups)};                      \
+        if (pairs_per_thread == 1)                                                                 \
+            rotate_pairs<T, INDEX, 1>(q, k, cos, sin, sign, interleaved, shape);                   \
+        else                                                                                       \
+            rotate_pairs<T, INDEX, WIDTH<T>>(q, k, cos, sin, sign, interleaved, shape);            \
+    }
+FOR_FLOATS_AND_WIDTHS(ROPE_ROTATE)
