@@ -16,9 +16,14 @@ pub enum Scale {
 impl Scale {
     /// Tokens: on the emulator as many as the case can do with.
     pub fn tokens(self, emulated: usize) -> usize {
+        self.pick(emulated, 16 * 1024)
+    }
+
+    /// Any other size.
+    pub fn pick(self, emulated: usize, hardware: usize) -> usize {
         match self {
             Scale::Emulated => emulated,
-            Scale::Hardware => 16 * 1024,
+            Scale::Hardware => hardware,
         }
     }
 }

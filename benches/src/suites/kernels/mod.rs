@@ -4,10 +4,15 @@
 //! Whether their answers are right is tested beside them. Another operation is a file here and a
 //! line in [`OPERATIONS`].
 
+mod adamw;
+mod attention;
 mod case;
 mod counted;
+mod embedding;
 mod glu;
 mod rms_norm;
+mod rotate;
+mod sum_of_squares;
 mod timed;
 
 use crate::{EMULATOR_REPORT, Row, Suite, row};
@@ -28,7 +33,15 @@ pub const SUITE: Suite = Suite {
 type Cases = fn(Scale) -> Vec<Case>;
 
 /// Every operation, by the folder of its `kernel.cu`.
-const OPERATIONS: &[(&str, Cases)] = &[("glu", glu::cases), ("rms_norm", rms_norm::cases)];
+const OPERATIONS: &[(&str, Cases)] = &[
+    ("adamw", adamw::cases),
+    ("attention", attention::cases),
+    ("embedding", embedding::cases),
+    ("glu", glu::cases),
+    ("rms_norm", rms_norm::cases),
+    ("rotate", rotate::cases),
+    ("sum_of_squares", sum_of_squares::cases),
+];
 
 fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
     let cuda = Cuda::new(0)?;
