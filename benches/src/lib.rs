@@ -1,6 +1,6 @@
 //! Benchmark suites: what is swept, and the rows that they give.
 //!
-//! A suite checks that an answer is right before it times it. `cargo xtask bench` runs suites and
+//! A suite checks that an answer is right before it times it, where no test does. `cargo xtask bench` runs suites and
 //! stores their rows, with date, commit and machine, in `runs/`. A new suite is a file in `suites/`
 //! and a line in [`SUITES`].
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ pub use lengths::log_normal_lengths;
 pub use timing::{Timing, time};
 
 use serde_json::{Map, Value};
+use tightrope_device::{Cuda, Device};
 
 /// One measurement: what was measured, with which settings, and the figures. Units are in the names.
 pub type Row = Map<String, Value>;
@@ -33,7 +34,22 @@ pub const SUITES: &[Suite] = &[
     suites::packing::SUITE,
     suites::batching::SUITE,
     suites::step::SUITE,
+    suites::kernels::SUITE,
 ];
+
+/// The environment variable that names the file into which the emulator writes what it counts.
+/// Where it is set, the suite `kernels` expects the emulator instead of a GPU.
+pub const EMULATOR_REPORT: &str = "TIGHTROPE_EMULATOR_REPORT";
+
+/// The name of the GPU, as [`Device::name`] gives it. Errors if there is none, or only the emulator.
+pub fn gpu() -> anyhow::Result<String> {
+    let name = Cuda::new(0)?.name();
+    anyhow::ensure!(!name.contains(EMULATOR), "{name} is no GPU");
+    Ok(name)
+}
+
+/// In the name of the emulated device.
+const EMULATOR: &str = "emulator";
 
 /// A row from its fields in order.
 fn row<const N: usize>(fields: [(&str, Value); N]) -> Row {
@@ -41,4 +57,14 @@ fn row<const N: usize>(fields: [(&str, Value); N]) -> Row {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_emulator_is_no_gpu() {
+        let _loaded = tightrope_testkit::cuda();
+        let error = super::gpu().unwrap_err().to_string();
+        assert!(error.contains("is no GPU"), "{error}");
+    }
 }

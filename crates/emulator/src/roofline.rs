@@ -114,6 +114,13 @@ impl Gpu {
         }
     }
 
+    /// Seconds for what any implementation has to do: move bytes and multiply on tensor cores, at
+    /// once.
+    pub fn least_seconds(&self, bytes: f64, multiply_adds: f64) -> f64 {
+        let tensor = 2.0 * multiply_adds / self.tensor_operations_per_second;
+        tensor.max(bytes / self.memory_bytes_per_second)
+    }
+
     /// A lower bound by counting, no prediction: sectors as if no cache held any, PTX
     /// instructions as if each were one of the processor's, all multiprocessors busy.
     pub fn estimate(&self, counters: &Counters) -> Estimate {
@@ -177,5 +184,7 @@ mod tests {
         let (bound, seconds) = GPUS[1].estimate(&product).bound();
         assert_eq!(bound, Bound::Tensor);
         assert!((seconds - 2f64.powi(41) / 989.4e12).abs() <= 1e-9);
+        assert!((GPUS[0].least_seconds(2039e9, 1.0) - 1.0).abs() <= 1e-12);
+        assert!((GPUS[0].least_seconds(1.0, 156e12) - 1.0).abs() <= 1e-12);
     }
 }

@@ -11,6 +11,7 @@ use tightrope_kernels::{
     adamw::{AdamW, Hyperparameters, Update},
     embedding::{self, Embedding},
     glu::{self, Activation, Glu},
+    qk_norm_rope::{self, HeadsBackward, HeadsForward, QkNormRope},
     rms_norm::{self, RmsNorm},
     sum_of_squares::{Sum, SumOfSquares},
 };
@@ -152,6 +153,82 @@ fn rms_norm(criterion: &mut Criterion) {
     }
 }
 
+/// Qwen3-0.6B's heads.
+fn qk_norm_rope(criterion: &mut Criterion) {
+    const HEADS: [usize; 2] = [16, 8];
+    const DIM: usize = 128;
+    let tokens = TOKENS / 4;
+    let mut group = criterion.benchmark_group("qk_norm_rope");
+    let elements = tokens * HEADS.iter().sum::<usize>() * DIM;
+    group.throughput(Throughput::Elements(elements as u64));
+    for cpu in devices() {
+        let [q, k] = HEADS.map(|heads| random(&cpu, &[tokens, heads, DIM]));
+        let [mut q_y, mut k_y] = HEADS.map(|heads| random(&cpu, &[tokens, heads, DIM]));
+        let [mut q_rstd, mut k_rstd] = HEADS.map(|heads| zeros(&cpu, &[tokens, heads]));
+        let [mut q_dweight, mut k_dweight] = HEADS.map(|_| zeros(&cpu, &[DIM]));
+        let weight = random(&cpu, &[DIM]);
+        let [cos, sin] = [(); 2].map(|()| zeros(&cpu, &[tokens, DIM / 2]));
+        group.bench_function(format!("forward, {}", cpu.threads()), |b| {
+            b.iter(|| {
+                let args = qk_norm_rope::Forward {
+                    q: HeadsForward {
+                        x: &q,
+                        weight: &weight,
+                        y: &mut q_y,
+                        rstd: &mut q_rstd,
+                        heads: HEADS[0],
+                    },
+                    k: HeadsForward {
+                        x: &k,
+                        weight: &weight,
+                        y: &mut k_y,
+                        rstd: &mut k_rstd,
+                        heads: HEADS[1],
+                    },
+                    plus_one: false,
+                    eps: 1e-5,
+                    cos: &cos,
+                    sin: &sin,
+                    tokens,
+                    head_dim: DIM,
+                    rotary_dim: DIM,
+                };
+                cpu.qk_norm_rope_forward(args.checked().unwrap()).unwrap();
+            });
+        });
+        // In place: the numbers become zeros, and the work does not depend on them.
+        group.bench_function(format!("backward, {}", cpu.threads()), |b| {
+            b.iter(|| {
+                let args = qk_norm_rope::Backward {
+                    q: HeadsBackward {
+                        dx: &mut q_y,
+                        x: &q,
+                        rstd: &q_rstd,
+                        weight: &weight,
+                        dweight: Some(&mut q_dweight),
+                        heads: HEADS[0],
+                    },
+                    k: HeadsBackward {
+                        dx: &mut k_y,
+                        x: &k,
+                        rstd: &k_rstd,
+                        weight: &weight,
+                        dweight: Some(&mut k_dweight),
+                        heads: HEADS[1],
+                    },
+                    plus_one: false,
+                    cos: &cos,
+                    sin: &sin,
+                    tokens,
+                    head_dim: DIM,
+                    rotary_dim: DIM,
+                };
+                cpu.qk_norm_rope_backward(args.checked().unwrap()).unwrap();
+            });
+        });
+    }
+}
+
 fn parameters(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parameters");
     for cpu in devices() {
@@ -243,6 +320,6 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = copy, glu, rms_norm, parameters, embedding
+    targets = copy, glu, rms_norm, qk_norm_rope, parameters, embedding
 }
 criterion_main!(benches);

@@ -13,16 +13,20 @@
 //! thread up to 65,536 elements.
 #![deny(missing_docs)]
 
+pub mod absmax;
 pub mod adamw;
+pub mod adamw_8bit;
 pub mod attention;
 mod cast;
 mod check;
 mod cpu;
+pub mod dynamic_map;
 pub mod embedding;
 mod error;
 pub mod glu;
 pub mod linear;
 pub mod linear_cross_entropy;
+pub mod nf4;
 pub mod qk_norm_rope;
 pub mod rms_norm;
 pub mod sum_of_squares;
@@ -32,12 +36,15 @@ pub use error::KernelError;
 
 /// A device that has every operation.
 pub trait Kernels:
-    adamw::AdamW
+    absmax::Absmax
+    + adamw::AdamW
+    + adamw_8bit::AdamW8bit
     + attention::Attention
     + embedding::Embedding
     + glu::Glu
     + linear::Linear
     + linear_cross_entropy::LinearCrossEntropy
+    + nf4::Nf4
     + qk_norm_rope::QkNormRope
     + rms_norm::RmsNorm
     + sum_of_squares::SumOfSquares
@@ -45,12 +52,15 @@ pub trait Kernels:
 }
 
 impl<D> Kernels for D where
-    D: adamw::AdamW
+    D: absmax::Absmax
+        + adamw::AdamW
+        + adamw_8bit::AdamW8bit
         + attention::Attention
         + embedding::Embedding
         + glu::Glu
         + linear::Linear
         + linear_cross_entropy::LinearCrossEntropy
+        + nf4::Nf4
         + qk_norm_rope::QkNormRope
         + rms_norm::RmsNorm
         + sum_of_squares::SumOfSquares

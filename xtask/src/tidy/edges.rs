@@ -24,7 +24,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
     (
         "benches",
         &[
-            "packing", "data", "device", "rope", "kernels", "model", "train",
+            "packing", "data", "device", "rope", "kernels", "model", "train", "emulator",
         ],
     ),
 ];

@@ -283,9 +283,9 @@ fn several_chunks_add_up() {
     let cpu = Cpu::new(2).unwrap();
     for every in [1, 2] {
         Case::new((2100, 3, 7), every).compare(&cpu);
-        Case::new((2100, 3, 7), every).compare(cuda());
-        Case::of((DType::F16, DType::F16), (2100, 3, 7), every).compare(cuda());
+        Case::new((600, 3, 7), every).compare(cuda());
     }
+    Case::of((DType::F16, DType::F16), (600, 3, 7), 1).compare(cuda());
 }
 
 #[test]

@@ -1,0 +1,42 @@
+//! AdamW on one parameter.
+
+use super::case::{Case, Scale, floats, zeros};
+use tightrope_device::DType::F32;
+use tightrope_kernels::{
+    Check,
+    adamw::{AdamW, Hyperparameters, Update},
+};
+
+pub fn cases(scale: Scale) -> Vec<Case> {
+    let elements = scale.pick(1 << 20, 4096 * 14_336);
+    vec![Case {
+        name: "adamw update".into(),
+        shape: elements.to_string(),
+        elements,
+        least_bytes: 28 * elements,
+        least_multiply_adds: 0,
+        prepare: Box::new(move |cuda| {
+            let (mut weight, gradient) = (floats(cuda, &[elements])?, floats(cuda, &[elements])?);
+            let mut m = zeros(cuda, F32, &[elements])?;
+            let mut v = zeros(cuda, F32, &[elements])?;
+            Ok(Box::new(move |cuda| {
+                let args = Update {
+                    weight: &mut weight,
+                    gradient: &gradient,
+                    m: &mut m,
+                    v: &mut v,
+                    hyperparameters: Hyperparameters {
+                        learning_rate: 1e-4,
+                        beta1: 0.9,
+                        beta2: 0.999,
+                        eps: 1e-8,
+                        weight_decay: 0.01,
+                        step: 1,
+                        gradient_scale: 1.0,
+                    },
+                };
+                Ok(cuda.adamw_update(args.checked()?)?)
+            }))
+        }),
+    }]
+}

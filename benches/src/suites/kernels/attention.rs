@@ -1,0 +1,131 @@
+//! Causal attention over whole sequences.
+
+use super::case::{Case, Scale, activations, floats, zeros};
+use anyhow::Result;
+use tightrope_device::{
+    Cuda,
+    DType::{BF16, F32},
+};
+use tightrope_kernels::{
+    Check,
+    attention::{Attention, Backward, Config, Forward, Range, Ranges},
+};
+
+const HEADS: usize = 32;
+const KV_HEADS: usize = 8;
+const HEAD: usize = 128;
+/// Of bf16.
+const SIZE: usize = 2;
+/// Tokens of a sequence at most.
+const LONGEST: usize = 2048;
+
+pub fn cases(scale: Scale) -> Vec<Case> {
+    let tokens = scale.tokens(192);
+    vec![forward(tokens), backward(tokens)]
+}
+
+fn shape(tokens: usize) -> String {
+    let length = tokens.min(LONGEST);
+    let sequences = tokens / length;
+    format!("{sequences} × {length} tokens, {HEADS} heads over {KV_HEADS}, {HEAD}")
+}
+
+/// Multiply-adds of `products` matrix products over what causality leaves.
+fn multiply_adds(tokens: usize, products: usize) -> usize {
+    let length = tokens.min(LONGEST);
+    tokens / length * (length * (length + 1) / 2) * products * HEADS * HEAD
+}
+
+fn ranges(cuda: &Cuda, tokens: usize) -> Result<Ranges<Cuda>> {
+    let length = tokens.min(LONGEST) as u32;
+    let starts = (0..tokens as u32).step_by(length as usize);
+    let mut ranges = Ranges::empty(cuda)?;
+    ranges.set(starts.map(|start| Range {
+        query_start: start,
+        query_len: length,
+        key_start: start,
+        key_len: length,
+    }))?;
+    Ok(ranges)
+}
+
+fn config(ranges: &Ranges<Cuda>) -> Config<'_, Cuda> {
+    Config {
+        ranges,
+        heads: HEADS,
+        kv_heads: KV_HEADS,
+        head_dim: HEAD,
+        scale: (HEAD as f32).powf(-0.5),
+        window: None,
+        softcap: None,
+    }
+}
+
+fn forward(tokens: usize) -> Case {
+    Case {
+        name: "attention forward".into(),
+        shape: shape(tokens),
+        elements: tokens * HEADS * HEAD,
+        least_bytes: tokens * (HEAD * SIZE * (2 * HEADS + 2 * KV_HEADS) + 4 * HEADS),
+        least_multiply_adds: multiply_adds(tokens, 2),
+        prepare: Box::new(move |cuda| {
+            let ranges = ranges(cuda, tokens)?;
+            let queries = [tokens, HEADS, HEAD];
+            let keys = [tokens, KV_HEADS, HEAD];
+            let q = activations(cuda, &queries)?;
+            let (k, v) = (activations(cuda, &keys)?, activations(cuda, &keys)?);
+            let mut y = zeros(cuda, BF16, &queries)?;
+            let mut lse = zeros(cuda, F32, &[tokens, HEADS])?;
+            Ok(Box::new(move |cuda| {
+                let args = Forward {
+                    q: &q,
+                    k: &k,
+                    v: &v,
+                    y: &mut y,
+                    lse: &mut lse,
+                    config: config(&ranges),
+                };
+                Ok(cuda.attention_forward(args.checked()?)?)
+            }))
+        }),
+    }
+}
+
+/// Five products at least, the scores computed again.
+fn backward(tokens: usize) -> Case {
+    Case {
+        name: "attention backward".into(),
+        shape: shape(tokens),
+        elements: tokens * HEADS * HEAD,
+        least_bytes: tokens * (HEAD * SIZE * (4 * HEADS + 4 * KV_HEADS) + 8 * HEADS),
+        least_multiply_adds: multiply_adds(tokens, 5),
+        prepare: Box::new(move |cuda| {
+            let ranges = ranges(cuda, tokens)?;
+            let queries = [tokens, HEADS, HEAD];
+            let keys = [tokens, KV_HEADS, HEAD];
+            let (q, dy) = (activations(cuda, &queries)?, activations(cuda, &queries)?);
+            let y = activations(cuda, &queries)?;
+            let (k, v) = (activations(cuda, &keys)?, activations(cuda, &keys)?);
+            let lse = floats(cuda, &[tokens, HEADS])?;
+            let mut delta = zeros(cuda, F32, &[tokens, HEADS])?;
+            let mut dq = zeros(cuda, BF16, &queries)?;
+            let (mut dk, mut dv) = (zeros(cuda, BF16, &keys)?, zeros(cuda, BF16, &keys)?);
+            Ok(Box::new(move |cuda| {
+                let args = Backward {
+                    dy: &dy,
+                    y: &y,
+                    lse: &lse,
+                    q: &q,
+                    k: &k,
+                    v: &v,
+                    delta: &mut delta,
+                    dq: &mut dq,
+                    dk: &mut dk,
+                    dv: &mut dv,
+                    config: config(&ranges),
+                };
+                Ok(cuda.attention_backward(args.checked()?)?)
+            }))
+        }),
+    }
+}

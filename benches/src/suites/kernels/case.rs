@@ -1,0 +1,74 @@
+//! One operation at one shape, and what it has to move and to multiply at least.
+
+use anyhow::Result;
+use half::bf16;
+use tightrope_device::{Cuda, DType, Tensor};
+
+/// How much there is to do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scale {
+    /// So few tokens that the emulator takes about a second.
+    Emulated,
+    /// So many that no cache holds them.
+    Hardware,
+}
+
+impl Scale {
+    /// Tokens: on the emulator as many as the case can do with.
+    pub fn tokens(self, emulated: usize) -> usize {
+        self.pick(emulated, 16 * 1024)
+    }
+
+    /// Any other size.
+    pub fn pick(self, emulated: usize, hardware: usize) -> usize {
+        match self {
+            Scale::Emulated => emulated,
+            Scale::Hardware => hardware,
+        }
+    }
+}
+
+/// Issues an operation once; it may be issued again and again.
+pub type Work = Box<dyn FnMut(&Cuda) -> Result<()>>;
+/// Makes the operands.
+pub type Prepare = Box<dyn FnOnce(&Cuda) -> Result<Work>>;
+
+/// One operation at one shape.
+pub struct Case {
+    /// Operation, direction, and what else tells it from others.
+    pub name: String,
+    /// Its sizes, in words.
+    pub shape: String,
+    /// What the instructions are divided by.
+    pub elements: usize,
+    /// Bytes that it must read and write at least, each once, as its `kernel.cu` says.
+    pub least_bytes: usize,
+    /// Multiply-adds of its matrix products; 0 without.
+    pub least_multiply_adds: usize,
+    /// Only when its turn has come, so that operands of one case are there at a time.
+    pub prepare: Prepare,
+}
+
+/// bf16 numbers below 1 in magnitude, far from regular.
+pub fn activations(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
+    let count = shape.iter().product();
+    let values: Vec<bf16> = (0..count).map(|i| bf16::from_f32(number(i))).collect();
+    Ok(Tensor::from_slice(cuda, shape, &values)?)
+}
+
+/// The same in f32.
+pub fn floats(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
+    let values: Vec<f32> = (0..shape.iter().product()).map(number).collect();
+    Ok(Tensor::from_slice(cuda, shape, &values)?)
+}
+
+/// Zeros.
+pub fn zeros(cuda: &Cuda, dtype: DType, shape: &[usize]) -> Result<Tensor<Cuda>> {
+    Ok(Tensor::zeros(cuda, dtype, shape)?)
+}
+
+/// The fractional part of a multiple of the golden ratio, moved to `-1..1`.
+fn number(index: usize) -> f32 {
+    let bits = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    bits as f32 / (1u64 << 23) as f32 - 1.0
+}

@@ -1,0 +1,38 @@
+//! Weights in 8 bits on NVIDIA GPUs.
+
+use super::{Absmax, Dequantize, kernel::AbsmaxDequantize};
+use crate::{Checked, KernelError};
+use tightrope_device::{
+    Cuda,
+    cuda::{Input, Launch, Output},
+};
+
+const THREADS: u32 = 256;
+/// Pieces of 16 bytes, or of one element, for each thread.
+const PIECES: usize = 4;
+
+impl Absmax for Cuda {
+    fn absmax_dequantize(&self, args: Checked<Dequantize<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let elements = args.rows * args.columns;
+        let dtype = args.y.dtype();
+        let variant = [dtype.name(), self.index_width(elements).suffix()];
+        let width = 16 / dtype.size();
+        let piece = if args.columns.is_multiple_of(width) {
+            width
+        } else {
+            1
+        };
+        let blocks = elements.div_ceil(THREADS as usize * PIECES * piece);
+        let launch = Launch::linear(blocks, THREADS)?;
+        let kernel = AbsmaxDequantize {
+            codes: Input::of(args.codes),
+            absmax: Input::of(args.absmax),
+            y: Output::of(args.y),
+            rows: args.rows as u64,
+            columns: args.columns as u64,
+        };
+        // SAFETY: the check of the arguments proved every operand.
+        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+    }
+}

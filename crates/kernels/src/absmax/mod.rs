@@ -1,0 +1,51 @@
+//! Weights in 8 bits, with a scale for each row.
+
+mod cpu;
+mod cuda;
+mod kernel;
+mod quantize;
+#[cfg(test)]
+mod tests;
+
+pub use quantize::{Quantized, quantize};
+
+use crate::{
+    Check, Checked, KernelError,
+    check::{activation, at_least},
+};
+use tightrope_device::{DType, Device, Tensor};
+
+/// `y[r,c] = code[r,c] · (absmax[r] / 127)`: in f32, rounded to the type of `y`.
+///
+/// A row is whatever shares a scale: an output of a projection, as in bitsandbytes' `CB` and `SCB`, or
+/// a block of any other length.
+#[derive(Debug)]
+pub struct Dequantize<'a, D: Device> {
+    /// Integers from −127 to 127 in two's complement, u8 `[rows, columns]`.
+    pub codes: &'a Tensor<D>,
+    /// The largest magnitude of each row, f32 `[rows]`.
+    pub absmax: &'a Tensor<D>,
+    /// Overwritten, `[rows, columns]`; f32, bf16 or f16.
+    pub y: &'a mut Tensor<D>,
+    /// Rows to compute.
+    pub rows: usize,
+    /// Elements that share a scale.
+    pub columns: usize,
+}
+
+/// Weights in 8 bits (Dettmers et al., 2022). `y` is f32 on the CPU and of any type on CUDA. A scale
+/// that is not finite makes its row not finite. Weights are quantised on the host ([`quantize`]).
+pub trait Absmax: Device {
+    /// Writes `y`.
+    fn absmax_dequantize(&self, args: Checked<Dequantize<'_, Self>>) -> Result<(), KernelError>;
+}
+
+impl<D: Device> Check for Dequantize<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let dims = [self.rows, self.columns];
+        at_least("codes", self.codes, DType::U8, &dims)?;
+        at_least("absmax", self.absmax, DType::F32, &[self.rows])?;
+        let dtype = activation("y", self.y)?;
+        at_least("y", self.y, dtype, &dims)
+    }
+}

@@ -1,0 +1,81 @@
+//! AdamW with moments of 8 bits on the CPU, block by block.
+
+use super::{AdamW8bit, BLOCK, Update};
+use crate::{
+    Checked, KernelError,
+    adamw::Factors,
+    cpu::block_rows,
+    dynamic_map::{DynamicMap, absmax, ratio},
+};
+use tightrope_device::{Cpu, rows, vectorize};
+
+impl AdamW8bit for Cpu {
+    fn adamw_8bit_update(&self, args: Checked<Update<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.into_inner();
+        let factors = Factors::new(&args.hyperparameters);
+        let elements = args.weight.len();
+        let blocks = elements.div_ceil(BLOCK);
+        let parts = (
+            (
+                rows(args.weight.as_mut_slice::<f32>()?, BLOCK),
+                rows(&args.gradient.as_slice::<f32>()?[..elements], BLOCK),
+            ),
+            (
+                rows(&mut args.m.codes.as_mut_slice::<u8>()?[..elements], BLOCK),
+                rows(&mut args.m.absmax.as_mut_slice::<f32>()?[..blocks], 1),
+            ),
+            (
+                rows(&mut args.v.codes.as_mut_slice::<u8>()?[..elements], BLOCK),
+                rows(&mut args.v.absmax.as_mut_slice::<f32>()?[..blocks], 1),
+            ),
+        );
+        self.for_each_block(
+            blocks,
+            block_rows(BLOCK),
+            parts,
+            |_, _, ((weight, gradient), (m_codes, m_absmax), (v_codes, v_absmax))| {
+                let weights = weight.slice.chunks_mut(BLOCK);
+                let gradients = gradient.slice.chunks(BLOCK);
+                let m_codes = m_codes.slice.chunks_mut(BLOCK).zip(m_absmax.slice);
+                let v_codes = v_codes.slice.chunks_mut(BLOCK).zip(v_absmax.slice);
+                let moments = m_codes.zip(v_codes);
+                for ((weight, gradient), (m, v)) in weights.zip(gradients).zip(moments) {
+                    update(weight, gradient, m, v, factors);
+                }
+            },
+        );
+        Ok(())
+    }
+}
+
+vectorize! {
+    fn update(
+        weight: &mut [f32],
+        gradient: &[f32],
+        m: (&mut [u8], &mut f32),
+        v: (&mut [u8], &mut f32),
+        factors: Factors,
+    ) {
+        let (signed, unsigned) = (DynamicMap::signed(), DynamicMap::unsigned());
+        let (mut m_values, mut v_values) = ([0f32; BLOCK], [0f32; BLOCK]);
+        let m_values = &mut m_values[..weight.len()];
+        let v_values = &mut v_values[..weight.len()];
+        for (value, &code) in m_values.iter_mut().zip(&*m.0) {
+            *value = signed.value(code) * *m.1;
+        }
+        for (value, &code) in v_values.iter_mut().zip(&*v.0) {
+            *value = unsigned.value(code) * *v.1;
+        }
+        let moments = m_values.iter_mut().zip(&mut *v_values);
+        for ((weight, &gradient), (m, v)) in weight.iter_mut().zip(gradient).zip(moments) {
+            factors.step(gradient, weight, m, v);
+        }
+        (*m.1, *v.1) = (absmax(m_values), absmax(v_values));
+        for (code, &value) in m.0.iter_mut().zip(&*m_values) {
+            *code = signed.nearest(ratio(value, *m.1));
+        }
+        for (code, &value) in v.0.iter_mut().zip(&*v_values) {
+            *code = unsigned.nearest(ratio(value, *v.1)).max(u8::from(value > 0.0));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! AdamW whose moments are stored in 8 bits.
+
+mod cpu;
+mod cuda;
+mod kernel;
+#[cfg(test)]
+mod tests;
+
+pub use crate::adamw::Hyperparameters;
+
+use crate::{Check, Checked, KernelError, check::at_least};
+use tightrope_device::{DType, Device, Tensor};
+
+/// Elements that share a scale.
+pub const BLOCK: usize = 256;
+
+/// Below this number of elements moments are better kept in f32 ([`crate::adamw`]): they are small,
+/// and norms and biases are sensitive. Whoever keeps the moments chooses.
+pub const LEAST_ELEMENTS: usize = 4096;
+
+/// A moment: element `i` is `absmax[i / 256] · map(codes[i])`. All zeros mean zero.
+#[derive(Debug)]
+pub struct Moment<'a, D: Device> {
+    /// u8 `[elements]`.
+    pub codes: &'a mut Tensor<D>,
+    /// The largest magnitude of each block, f32 `[elements / 256]`, rounded up.
+    pub absmax: &'a mut Tensor<D>,
+}
+
+/// One update of one parameter: [`crate::adamw::Update`] on moments that are read from their codes;
+/// the weight sees the new moments as they are before they are stored again.
+///
+/// Each is then divided by the new largest magnitude of its block and stored as the nearest number of
+/// the [dynamic map](crate::dynamic_map::DynamicMap) (Dettmers et al., 2022), signed for `m` and
+/// unsigned for `v`. A positive `v` never becomes zero: `m / √v` would explode in a later step whose
+/// gradient is small, as bitsandbytes' may.
+///
+/// An element of the gradient that is not finite makes the moments of its block not finite: there is
+/// no code for it, only a scale.
+#[derive(Debug)]
+pub struct Update<'a, D: Device> {
+    /// Updated in place, f32 `[elements]`.
+    pub weight: &'a mut Tensor<D>,
+    /// f32 `[elements]`.
+    pub gradient: &'a Tensor<D>,
+    /// First moment, updated in place.
+    pub m: Moment<'a, D>,
+    /// Second moment, updated in place.
+    pub v: Moment<'a, D>,
+    /// The numbers.
+    pub hyperparameters: Hyperparameters,
+}
+
+/// AdamW with moments of 8 bits. Arithmetic in f32, with the same bits on every device.
+pub trait AdamW8bit: Device {
+    /// Updates `weight`, `m` and `v`.
+    fn adamw_8bit_update(&self, args: Checked<Update<'_, Self>>) -> Result<(), KernelError>;
+}
+
+impl<D: Device> Check for Update<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        self.hyperparameters.check()?;
+        let elements = self.weight.len();
+        let blocks = elements.div_ceil(BLOCK);
+        at_least("weight", self.weight, DType::F32, &[elements])?;
+        at_least("gradient", self.gradient, DType::F32, &[elements])?;
+        at_least("m.codes", self.m.codes, DType::U8, &[elements])?;
+        at_least("m.absmax", self.m.absmax, DType::F32, &[blocks])?;
+        at_least("v.codes", self.v.codes, DType::U8, &[elements])?;
+        at_least("v.absmax", self.v.absmax, DType::F32, &[blocks])
+    }
+}

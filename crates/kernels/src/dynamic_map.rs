@@ -1,0 +1,216 @@
+//! The dynamic map of bitsandbytes: 256 numbers from −1 (or 0) to 1, most of them near 1.
+//!
+//! Between 0 and 1 there are seven decades (Dettmers, 2016). Of the signed map, each sign has in the
+//! highest decade the 64 centres of equal parts of 0.1 to 1, in the next the 32 centres of equal parts
+//! of 0.01 to 0.1, down to one; of the unsigned map they are twice as many. Both have 0 and 1 too.
+//! The numbers are `create_dynamic_map`'s to the last bit.
+
+use std::sync::LazyLock;
+
+/// Numbers of the map.
+const CODES: usize = 256;
+
+static SIGNED: LazyLock<DynamicMap> = LazyLock::new(|| DynamicMap::new(signed_value));
+static UNSIGNED: LazyLock<DynamicMap> = LazyLock::new(|| DynamicMap::new(unsigned_value));
+
+/// What 8-bit codes stand for, in increasing order.
+#[derive(Debug)]
+pub struct DynamicMap {
+    values: [f32; CODES],
+    /// Between each number and the next.
+    midpoints: [f32; CODES - 1],
+}
+
+impl DynamicMap {
+    /// From −0.993 to 1.
+    pub fn signed() -> &'static Self {
+        &SIGNED
+    }
+
+    /// From 0 to 1.
+    pub fn unsigned() -> &'static Self {
+        &UNSIGNED
+    }
+
+    fn new(value: fn(usize) -> f32) -> Self {
+        let values = std::array::from_fn(value);
+        Self {
+            values,
+            midpoints: std::array::from_fn(|code| (values[code] + values[code + 1]) * 0.5),
+        }
+    }
+
+    /// All numbers, by code.
+    pub fn values(&self) -> &[f32; CODES] {
+        &self.values
+    }
+
+    /// What `code` stands for.
+    #[inline(always)]
+    pub fn value(&self, code: u8) -> f32 {
+        self.values[usize::from(code)]
+    }
+
+    /// The code of the number next to `x`, of two equally near ones the lower; 0 for NaN.
+    #[inline(always)]
+    pub fn nearest(&self, x: f32) -> u8 {
+        let mut code = 0;
+        for half in [128, 64, 32, 16, 8, 4, 2, 1] {
+            code += half * usize::from(x > self.midpoints[code + half - 1]);
+        }
+        code as u8
+    }
+}
+
+fn signed_value(code: usize) -> f32 {
+    match code {
+        255 => 1.0,
+        127 => 0.0,
+        0..127 => -centre(127 - code, 0),
+        _ => centre(code - 127, 0),
+    }
+}
+
+fn unsigned_value(code: usize) -> f32 {
+    match code {
+        255 => 1.0,
+        0 => 0.0,
+        _ => centre(code + 1, 1),
+    }
+}
+
+/// The part with this rank, counted from 1 through all decades, of which the lowest has
+/// 2^`log_lowest` parts.
+fn centre(rank: usize, log_lowest: u32) -> f32 {
+    const DECADES: [f32; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
+    let log_parts = rank.ilog2();
+    let parts = 1 << log_parts;
+    let part = rank - parts;
+    // As `torch.linspace` has it, from either end.
+    let step = (1.0 - 0.1) / parts as f32;
+    let edge = |i: usize| {
+        if i < parts.div_ceil(2) {
+            step.mul_add(i as f32, 0.1)
+        } else {
+            (-step).mul_add((parts - i) as f32, 1.0)
+        }
+    };
+    DECADES[(log_parts - log_lowest) as usize] * ((edge(part) + edge(part + 1)) * 0.5)
+}
+
+/// The largest magnitude; NaN, whose bits are larger than those of any number, if there is one.
+pub(crate) fn absmax(values: &[f32]) -> f32 {
+    let bits = values.iter().map(|x| x.to_bits() & 0x7fff_ffff);
+    f32::from_bits(bits.fold(0, u32::max))
+}
+
+/// `x / absmax`, and 0 where all is 0.
+#[inline(always)]
+pub(crate) fn ratio(x: f32, absmax: f32) -> f32 {
+    if absmax == 0.0 { 0.0 } else { x / absmax }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_bitsandbytes() {
+        // bitsandbytes 0.50.2 on torch 2.15.0: `create_dynamic_map(signed)`.
+        let signed = [
+            (0, -0.992_968_74),
+            (1, -0.978_906_3),
+            (63, -0.107_031_256),
+            (64, -0.098_593_75),
+            (126, -5.500_000_4e-7),
+            (127, 0.0),
+            (128, 5.500_000_4e-7),
+            (129, 3.250_000_2e-6),
+            (130, 7.75e-6),
+            (131, 2.124_999_8e-5),
+            (192, 0.121_093_75),
+            (254, 0.992_968_74),
+            (255, 1.0),
+        ];
+        let unsigned = [
+            (0, 0.0),
+            (1, 3.250_000_3e-7),
+            (2, 7.75e-7),
+            (63, 0.010_703_126),
+            (126, 0.099_296_875),
+            (127, 0.103_515_625),
+            (192, 0.560_546_9),
+            (254, 0.996_484_4),
+            (255, 1.0),
+        ];
+        for (map, expected) in [
+            (DynamicMap::signed(), &signed[..]),
+            (DynamicMap::unsigned(), &unsigned[..]),
+        ] {
+            for &(code, value) in expected {
+                assert_eq!(map.value(code), value, "{code}");
+            }
+        }
+        // All of them: FNV-1a over their bits.
+        let hash = |map: &DynamicMap| {
+            let bits = map.values.iter().map(|value| value.to_bits());
+            bits.fold(0x811c_9dc5_u32, |hash, bits| {
+                (hash ^ bits).wrapping_mul(0x0100_0193)
+            })
+        };
+        assert_eq!(hash(DynamicMap::signed()), 0x2eda_3815);
+        assert_eq!(hash(DynamicMap::unsigned()), 0x55e9_f7c3);
+    }
+
+    #[test]
+    fn the_numbers_are_the_centres_of_equal_parts_of_decades() {
+        let decade = |lowest: u32, decade: i32| {
+            let parts = 1 << (lowest + decade as u32);
+            let centre = move |part| {
+                10f64.powi(decade - 6) * (0.1 + 0.9 * (f64::from(part) + 0.5) / f64::from(parts))
+            };
+            (0..parts).map(centre)
+        };
+        let positive = |lowest| (0..7).flat_map(move |d| decade(lowest, d));
+        let mut signed: Vec<f64> = positive(0).flat_map(|x| [x, -x]).chain([0., 1.]).collect();
+        signed.sort_by(f64::total_cmp);
+        let unsigned: Vec<f64> = [0.].into_iter().chain(positive(1)).chain([1.]).collect();
+        for (map, expected) in [
+            (DynamicMap::signed(), signed),
+            (DynamicMap::unsigned(), unsigned),
+        ] {
+            assert_eq!(expected.len(), CODES);
+            for (&value, expected) in map.values.iter().zip(expected) {
+                // The edges are rounded as f32, and 0.1 is the smallest.
+                let close = (f64::from(value) - expected).abs() <= 4e-7 * expected.abs();
+                assert!(close, "{value} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_nearest_number_is_found() {
+        for map in [DynamicMap::signed(), DynamicMap::unsigned()] {
+            assert!(map.values.is_sorted());
+            for code in 0..=255u8 {
+                assert_eq!(map.nearest(map.value(code)), code);
+                let Some(next) = code.checked_add(1) else {
+                    continue;
+                };
+                let middle = map.midpoints[usize::from(code)];
+                assert_eq!(map.nearest(middle), code);
+                assert_eq!(map.nearest(middle.next_up()), next);
+            }
+            assert_eq!((map.nearest(f32::NEG_INFINITY), map.nearest(9.0)), (0, 255));
+            assert_eq!(map.nearest(f32::NAN), 0);
+        }
+    }
+
+    #[test]
+    fn the_largest_magnitude_is_nan_if_there_is_one() {
+        assert_eq!(absmax(&[]), 0.0);
+        assert_eq!(absmax(&[-0.0, 1.0, -3.0, 2.0]), 3.0);
+        assert_eq!(absmax(&[1.0, f32::NEG_INFINITY]), f32::INFINITY);
+        assert!(absmax(&[f32::INFINITY, -f32::NAN, 1.0]).is_nan());
+    }
+}

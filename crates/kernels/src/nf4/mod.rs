@@ -1,0 +1,97 @@
+//! NF4: weights in 4 bits, as QLoRA has them.
+
+mod cpu;
+mod cuda;
+mod kernel;
+mod quantize;
+#[cfg(test)]
+mod tests;
+
+pub use quantize::{Quantized, QuantizedScales, quantize, quantize_scales};
+
+use crate::{
+    Check, Checked, KernelError,
+    check::{activation, at_least},
+};
+use tightrope_device::{DType, Device, Tensor};
+
+/// Elements that share a scale.
+pub const BLOCK: usize = 64;
+/// Scales that share one, where scales are quantised themselves.
+pub const SCALE_BLOCK: usize = 256;
+
+/// What the codes stand for: quantiles of the normal distribution, from −1 to 1, with 0 among them
+/// (Dettmers et al., 2023).
+pub const VALUES: [f32; 16] = [
+    -1.0,
+    -0.696_192_8,
+    -0.525_073_05,
+    -0.394_917_5,
+    -0.284_441_38,
+    -0.184_773_43,
+    -0.091_050_036,
+    0.0,
+    0.079_580_3,
+    0.160_930_2,
+    0.246_112_3,
+    0.337_915_24,
+    0.440_709_83,
+    0.562_617,
+    0.722_956_84,
+    1.0,
+];
+
+/// The scale of each block: the largest magnitude of its elements.
+#[derive(Debug)]
+pub enum Scales<'a, D: Device> {
+    /// As it is, f32 `[blocks]`.
+    Plain(&'a Tensor<D>),
+    /// Double quantisation: the scale of block `b` is `map(codes[b]) · absmax[b / 256] + offset`, in
+    /// the signed [dynamic map](crate::dynamic_map::DynamicMap).
+    Quantized {
+        /// u8 `[blocks]`.
+        codes: &'a Tensor<D>,
+        /// f32 `[blocks / 256]`, rounded up.
+        absmax: &'a Tensor<D>,
+        /// The mean of all scales.
+        offset: f32,
+    },
+}
+
+/// `y[i] = VALUES[code(i)] · scale[i / 64]`: in f32, rounded to the type of `y`. Every layout is
+/// bitsandbytes'.
+#[derive(Debug)]
+pub struct Dequantize<'a, D: Device> {
+    /// Two elements in a byte, the first in the high half; u8 `[elements / 2]`, rounded up.
+    pub codes: &'a Tensor<D>,
+    /// Of `elements / 64` blocks, rounded up.
+    pub scales: Scales<'a, D>,
+    /// Overwritten, `[elements]`; f32, bf16 or f16.
+    pub y: &'a mut Tensor<D>,
+    /// Elements to compute.
+    pub elements: usize,
+}
+
+/// Weights in NF4. `y` is f32 on the CPU and of any type on CUDA. A scale that is not finite makes
+/// its block not finite. Weights are quantised on the host ([`quantize`]).
+pub trait Nf4: Device {
+    /// Writes `y`.
+    fn nf4_dequantize(&self, args: Checked<Dequantize<'_, Self>>) -> Result<(), KernelError>;
+}
+
+impl<D: Device> Check for Dequantize<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        let blocks = self.elements.div_ceil(BLOCK);
+        at_least("codes", self.codes, DType::U8, &[self.elements.div_ceil(2)])?;
+        match self.scales {
+            Scales::Plain(scales) => at_least("scales", scales, DType::F32, &[blocks])?,
+            Scales::Quantized { codes, absmax, .. } => {
+                at_least("scales.codes", codes, DType::U8, &[blocks])?;
+                let groups = blocks.div_ceil(SCALE_BLOCK);
+                at_least("scales.absmax", absmax, DType::F32, &[groups])?;
+            }
+        }
+        let dtype = activation("y", self.y)?;
+        at_least("y", self.y, dtype, &[self.elements])
+    }
+}

@@ -1,0 +1,92 @@
+//! Weights to NF4, on the host.
+
+use super::{BLOCK, SCALE_BLOCK, VALUES};
+use crate::{
+    cpu::block_rows,
+    dynamic_map::{DynamicMap, absmax, ratio},
+};
+use tightrope_device::{Cpu, rows};
+
+/// Codes and scales, as [`super::Dequantize`] takes them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantized {
+    /// Two elements in a byte, the first in the high half; behind an odd number of elements a zero.
+    pub codes: Vec<u8>,
+    /// The largest magnitude of each block.
+    pub scales: Vec<f32>,
+}
+
+/// Scales that are quantised themselves, as [`super::Scales::Quantized`] takes them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedScales {
+    /// One for each scale.
+    pub codes: Vec<u8>,
+    /// The largest magnitude of 256 scales less the offset.
+    pub absmax: Vec<f32>,
+    /// The mean of all scales.
+    pub offset: f32,
+}
+
+/// The code of the value next to `x`, of two equally near ones the lower; 0 for NaN.
+fn nearest(x: f32) -> u8 {
+    let above = VALUES.windows(2).map(|pair| (pair[0] + pair[1]) * 0.5);
+    above.map(|midpoint| u8::from(x > midpoint)).sum()
+}
+
+/// Divides each 64 elements by their largest magnitude and takes the nearest of [`VALUES`]. An
+/// element that is NaN makes its scale NaN.
+pub fn quantize<T: Copy + Into<f32> + Sync>(cpu: &Cpu, x: &[T]) -> Quantized {
+    let blocks = x.len().div_ceil(BLOCK);
+    let mut quantized = Quantized {
+        codes: vec![0; x.len().div_ceil(2)],
+        scales: vec![0.0; blocks],
+    };
+    let parts = (
+        rows(x, BLOCK),
+        rows(&mut quantized.codes[..], BLOCK / 2),
+        rows(&mut quantized.scales[..], 1),
+    );
+    cpu.for_each_block(
+        blocks,
+        block_rows(BLOCK),
+        parts,
+        |_, _, (x, codes, scales)| {
+            let blocks = x.slice.chunks(BLOCK);
+            let codes = codes.slice.chunks_mut(BLOCK / 2);
+            for ((x, codes), scale) in blocks.zip(codes).zip(scales.slice) {
+                // Behind the last element stand zeros.
+                let mut values = [0f32; BLOCK];
+                for (value, &x) in values.iter_mut().zip(x) {
+                    *value = x.into();
+                }
+                *scale = absmax(&values);
+                for (code, pair) in codes.iter_mut().zip(values.chunks_exact(2)) {
+                    let [high, low] = [pair[0], pair[1]].map(|x| nearest(ratio(x, *scale)));
+                    *code = high << 4 | low;
+                }
+            }
+        },
+    );
+    quantized
+}
+
+/// Subtracts the mean, divides each 256 by their largest magnitude and takes the nearest of the signed
+/// dynamic map. A scale that is not finite makes all of them so.
+pub fn quantize_scales(scales: &[f32]) -> QuantizedScales {
+    let sum: f64 = scales.iter().map(|&scale| f64::from(scale)).sum();
+    let offset = (sum / scales.len().max(1) as f64) as f32;
+    let map = DynamicMap::signed();
+    let mut quantized = QuantizedScales {
+        codes: Vec::with_capacity(scales.len()),
+        absmax: Vec::with_capacity(scales.len().div_ceil(SCALE_BLOCK)),
+        offset,
+    };
+    for group in scales.chunks(SCALE_BLOCK) {
+        let centred: Vec<f32> = group.iter().map(|scale| scale - offset).collect();
+        let largest = absmax(&centred);
+        let codes = centred.iter().map(|&x| map.nearest(ratio(x, largest)));
+        quantized.codes.extend(codes);
+        quantized.absmax.push(largest);
+    }
+    quantized
+}

@@ -1,0 +1,75 @@
+//! The same chore once more, in a process that finds the emulator where it looks for a GPU.
+
+use anyhow::{Context, Result, ensure};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use tightrope_benches::EMULATOR_REPORT;
+use toml::Table;
+
+/// Folders of stand-in libraries.
+const STAND_INS: &str = "crates/emulator";
+
+/// Whether this is that process.
+pub fn is_loaded() -> bool {
+    env::var_os(EMULATOR_REPORT).is_some()
+}
+
+/// Builds the stand-in libraries and runs this chore again with them loaded. They carry the names of
+/// the libraries that they stand in for, so whoever looks for those finds them.
+pub fn run_again(root: &Path) -> Result<()> {
+    let (packages, files) = stand_ins(root)?;
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(root)
+        .args(["build", "--release", "--quiet"]);
+    cargo.args(packages.iter().flat_map(|name| ["-p", name]));
+    let status = cargo.status().context("cargo")?;
+    ensure!(status.success(), "building the emulator: {status}");
+    let this = env::current_exe()?;
+    let paths: Vec<PathBuf> = files.iter().map(|file| this.with_file_name(file)).collect();
+    for path in &paths {
+        ensure!(path.exists(), "{} was not built", path.display());
+    }
+    let folder = tempfile::tempdir()?;
+    let status = Command::new(this)
+        .args(env::args_os().skip(1))
+        .env("LD_PRELOAD", env::join_paths(paths)?)
+        .env(EMULATOR_REPORT, folder.path().join("launches.tsv"))
+        .status()?;
+    ensure!(status.success(), "on the emulator: {status}");
+    Ok(())
+}
+
+/// Packages of the stand-in libraries, and the files that they become.
+fn stand_ins(root: &Path) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut packages, mut files) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(root.join(STAND_INS))? {
+        let path = entry?.path().join("Cargo.toml");
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        let manifest: Table = text.parse().with_context(|| path.display().to_string())?;
+        let name = |table: &str| manifest.get(table)?.get("name")?.as_str();
+        let names = name("package").zip(name("lib"));
+        let (package, library) = names.with_context(|| path.display().to_string())?;
+        packages.push(package.to_owned());
+        files.push(format!("lib{library}.so"));
+    }
+    Ok((packages, files))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stand_in_driver_is_found() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let (packages, files) = stand_ins(root).unwrap();
+        assert!(packages.iter().any(|name| name == "tightrope-libcuda"));
+        assert!(files.iter().any(|name| name == "libcuda_emulator.so"));
+    }
+}
