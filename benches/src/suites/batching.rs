@@ -6,11 +6,10 @@ use crate::{Row, Suite, row};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use std::{path::Path, time::Instant};
+use tightrope_device::Cpu;
 use tightrope_model::{Backend, Model, ModelConfig};
 use tightrope_packing::{Batch, IGNORED, Sequence};
-use tightrope_train::{
-    Base, Config, Optimizer, batches::Batches, device, gradient_norm, load_options,
-};
+use tightrope_train::{Base, Config, Optimizer, batches::Batches, gradient_norm, load_options};
 
 pub const SUITE: Suite = Suite {
     name: "batching",
@@ -69,7 +68,7 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
         .map(Batches::max_tokens)
         .max()
         .unwrap_or(CAPACITY);
-    let device = device(packed.device, 0)?;
+    let device = Cpu::new(0)?;
     let mut model = Model::random(&device, architecture()?, &load_options(&packed, capacity))?;
     let mut optimizer = Optimizer::new(&mut model, &packed.optimizer, 1.0)?;
 

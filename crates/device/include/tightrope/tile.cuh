@@ -95,15 +95,15 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&matrix)[4], 
 MULTIPLY_MATRICES(__nv_bfloat16, "bf16")
 MULTIPLY_MATRICES(__half, "f16")
 
-// sum += a·bᵀ for the 16 rows of `a` from `row` on and 8·N rows of `b`.
+// sum += a·bᵀ for the 16 rows of `a` from `row` on and 8·N rows of `b`; beyond `dim` both are zero.
 template <int N, typename T, int D>
 __device__ __forceinline__ void add_product_transposed(
-    float (&sum)[N][4], Tile<T, D> a, int row, Tile<T, D> b) {
+    float (&sum)[N][4], Tile<T, D> a, int row, Tile<T, D> b, int dim) {
     const int lane = threadIdx.x % 32;
     if constexpr (sizeof(T) == 4) {
         const int group = lane / 4, pair = lane % 4 * 2;
 #pragma unroll 1
-        for (int chunk = 0; chunk < D / 4; ++chunk) {
+        for (int chunk = 0; 4 * chunk < dim; ++chunk) {
             const auto upper = Vector<float, 4>::load(a.chunk(row + group, chunk));
             const auto lower = Vector<float, 4>::load(a.chunk(row + group + 8, chunk));
 #pragma unroll
@@ -122,7 +122,7 @@ __device__ __forceinline__ void add_product_transposed(
     } else {
         static_assert(N % 2 == 0);
 #pragma unroll 2
-        for (int k = 0; k < D / 16; ++k) {
+        for (int k = 0; 16 * k < dim; ++k) {
             uint32_t left[4];
             load_matrices(left, a.chunk(row + lane % 16, 2 * k + lane / 16));
 #pragma unroll

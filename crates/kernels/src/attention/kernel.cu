@@ -79,6 +79,10 @@ struct Sight {
     __device__ __forceinline__ bool sees(int query, int key) const {
         return key <= last(query) && key >= first(query);
     }
+    // Whether some query of `from..=to` sees some key of `low..=high`.
+    __device__ __forceinline__ bool any(int from, int to, int low, int high) const {
+        return from <= to && low <= last(to) && high >= first(from);
+    }
     // Whether every query of `from..=to` sees every key of `low..=high`.
     __device__ __forceinline__ bool all(int from, int to, int low, int high) const {
         return high <= last(from) && low >= first(to);
@@ -139,8 +143,9 @@ __device__ __forceinline__ void forward(
     const Sight sight(range, window);
     const Scoring score(scale, softcap);
     const int row = warp * 16, last = min(first + S::ROWS, queries) - 1;
-    // Of this lane's rows, counted in the range.
-    const int mine[2] = {first + row + lane / 4, first + row + lane / 4 + 8};
+    // Queries of the warp, and of this lane, counted in the range.
+    const int top_row = first + row, low_row = min(top_row + 15, queries - 1);
+    const int mine[2] = {top_row + lane / 4, top_row + lane / 4 + 8};
     float top[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
     float out[D / 8][4];
     clear(out);
@@ -152,14 +157,16 @@ __device__ __forceinline__ void forward(
         await_copies<0>();
         __syncthreads();
         fill_keys(v_tile, v, key);
+        const bool sees = sight.any(top_row, low_row, key, key + KEYS - 1);
         float s[N][4];
         clear(s);
-        add_product_transposed(s, q_tile, row, k_tile);
+        if (sees) add_product_transposed(s, q_tile, row, k_tile, head_dim);
         await_copies<0>();
         __syncthreads();
         if (key + KEYS < end) fill_keys(k_tile, k, key + KEYS);
 
-        const bool whole = sight.all(first, last, key, key + KEYS - 1);
+        if (!sees) continue;
+        const bool whole = sight.all(top_row, low_row, key, key + KEYS - 1);
         float largest[2] = {top[0], top[1]};
 #pragma unroll
         for (int n = 0; n < N; ++n)
@@ -253,7 +260,8 @@ __device__ __forceinline__ void backward_queries(
     await_copies<0>();
     __syncthreads();
 
-    const int mine[2] = {first + row + lane / 4, first + row + lane / 4 + 8};
+    const int top_row = first + row, low_row = min(top_row + 15, queries - 1);
+    const int mine[2] = {top_row + lane / 4, top_row + lane / 4 + 8};
     float logs[2] = {0.0f, 0.0f}, deltas[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -290,23 +298,25 @@ __device__ __forceinline__ void backward_queries(
             await_copies<0>();
         }
         __syncthreads();
-        float s[N][4], d[N][4];
-        clear(s);
-        clear(d);
-        add_product_transposed(s, q_tile, row, k_tile(stage));
-        add_product_transposed(d, dy_tile, row, v_tile(stage));
-        const bool whole = sight.all(first, last, key, key + S::STREAM - 1);
+        if (sight.any(top_row, low_row, key, key + S::STREAM - 1)) {
+            float s[N][4], d[N][4];
+            clear(s);
+            clear(d);
+            add_product_transposed(s, q_tile, row, k_tile(stage), head_dim);
+            add_product_transposed(d, dy_tile, row, v_tile(stage), head_dim);
+            const bool whole = sight.all(top_row, low_row, key, key + S::STREAM - 1);
 #pragma unroll
-        for (int n = 0; n < N; ++n)
+            for (int n = 0; n < N; ++n)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                float slope;
-                float p = power_of_two(score(s[n][i], slope) - logs[i / 2]);
-                if (!whole && !sight.sees(mine[i / 2], key + 8 * n + lane % 4 * 2 + i % 2))
-                    p = 0.0f;
-                s[n][i] = p * (d[n][i] - deltas[i / 2]) * slope;
-            }
-        add_product(out, s, k_tile(stage), 0, staging);
+                for (int i = 0; i < 4; ++i) {
+                    float slope;
+                    float p = power_of_two(score(s[n][i], slope) - logs[i / 2]);
+                    if (!whole && !sight.sees(mine[i / 2], key + 8 * n + lane % 4 * 2 + i % 2))
+                        p = 0.0f;
+                    s[n][i] = p * (d[n][i] - deltas[i / 2]) * slope;
+                }
+            add_product(out, s, k_tile(stage), 0, staging);
+        }
         __syncthreads();
     }
 #pragma unroll
@@ -369,7 +379,8 @@ __device__ __forceinline__ void backward_keys(
     const Sight sight(range, window);
     const Scoring score(scale, softcap);
     const int row = warp * 16, last = min(first + S::ROWS, keys) - 1;
-    const int mine[2] = {first + row + lane / 4, first + row + lane / 4 + 8};
+    const int top_row = first + row, low_row = min(top_row + 15, keys - 1);
+    const int mine[2] = {top_row + lane / 4, top_row + lane / 4 + 8};
     // Queries that see some key of the tile.
     const int begin = max(first - sight.ahead, 0) / S::STREAM * S::STREAM;
     const int end =
@@ -393,28 +404,31 @@ __device__ __forceinline__ void backward_keys(
             await_copies<0>();
         }
         __syncthreads();
-        float s[N][4], d[N][4];
-        clear(s);
-        clear(d);
-        add_product_transposed(s, k_tile, row, q_tile(stage));
-        add_product_transposed(d, v_tile, row, dy_tile(stage));
-        const bool whole = query + S::STREAM <= queries &&
-                           sight.all(query, query + S::STREAM - 1, first, last);
-        const float* logs = statistics + 2 * stage * S::STREAM;
+        const int last_query = min(query + S::STREAM, queries) - 1;
+        if (top_row <= low_row && sight.any(query, last_query, top_row, low_row)) {
+            float s[N][4], d[N][4];
+            clear(s);
+            clear(d);
+            add_product_transposed(s, k_tile, row, q_tile(stage), head_dim);
+            add_product_transposed(d, v_tile, row, dy_tile(stage), head_dim);
+            const bool whole = query + S::STREAM <= queries &&
+                               sight.all(query, last_query, top_row, low_row);
+            const float* logs = statistics + 2 * stage * S::STREAM;
 #pragma unroll
-        for (int n = 0; n < N; ++n)
+            for (int n = 0; n < N; ++n)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const int at = 8 * n + lane % 4 * 2 + i % 2;
-                float slope;
-                float p = power_of_two(score(s[n][i], slope) - logs[at] * LOG2E);
-                if (!whole && !(query + at < queries && sight.sees(query + at, mine[i / 2])))
-                    p = 0.0f;
-                s[n][i] = p;
-                d[n][i] = p * (d[n][i] - logs[S::STREAM + at]) * slope;
-            }
-        add_product(v_out, s, dy_tile(stage), column, staging);
-        add_product(k_out, d, q_tile(stage), column, staging);
+                for (int i = 0; i < 4; ++i) {
+                    const int at = 8 * n + lane % 4 * 2 + i % 2;
+                    float slope;
+                    float p = power_of_two(score(s[n][i], slope) - logs[at] * LOG2E);
+                    if (!whole && !(query + at < queries && sight.sees(query + at, mine[i / 2])))
+                        p = 0.0f;
+                    s[n][i] = p;
+                    d[n][i] = p * (d[n][i] - logs[S::STREAM + at]) * slope;
+                }
+            add_product(v_out, s, dy_tile(stage), column, staging);
+            add_product(k_out, d, q_tile(stage), column, staging);
+        }
         __syncthreads();
     }
     await_copies<0>();
