@@ -81,8 +81,8 @@ fn a_configuration_file_is_all_it_takes() {
     let merged = folder.path().join("merged");
     let base = folder.path().join("base");
     let adapter = report.weights.as_path();
-    merge(&device, base.to_str().unwrap(), Some(adapter), &merged, &()).unwrap();
-    let refused = merge(&device, base.to_str().unwrap(), Some(adapter), &merged, &());
+    merge(1, base.to_str().unwrap(), Some(adapter), &merged, &()).unwrap();
+    let refused = merge(1, base.to_str().unwrap(), Some(adapter), &merged, &());
     assert!(refused.unwrap_err().to_string().contains("not empty"));
     let data = dataset(40, 1).sequences;
     let mut losses = Vec::new();

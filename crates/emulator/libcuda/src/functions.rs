@@ -13,6 +13,9 @@ const MOST_DYNAMIC_SHARED: c_int = 8;
 const DEFAULT_SHARED: u32 = 48 * 1024;
 const OPT_IN_SHARED: u32 = 163 * 1024;
 
+/// Names the file that [`record`] writes; without it nothing is counted.
+const REPORT: &str = "TIGHTROPE_EMULATOR_REPORT";
+
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
@@ -24,6 +27,7 @@ fn configure(grid: [u32; 3], block: [u32; 3], dynamic_shared: u32) -> LaunchConf
         dynamic_shared,
         ..LaunchConfig::new(grid, block)
     };
+    config.checks.counters = std::env::var_os(REPORT).is_some();
     config.seed = variable("TIGHTROPE_EMULATOR_SEED");
     let ends = variable::<String>("TIGHTROPE_EMULATOR_BLOCKS");
     let ends = ends.as_deref().and_then(|text| text.split_once('+'));
@@ -33,9 +37,9 @@ fn configure(grid: [u32; 3], block: [u32; 3], dynamic_shared: u32) -> LaunchConf
     config
 }
 
-/// Appends one line per launch to the file that `TIGHTROPE_EMULATOR_REPORT` names.
+/// Appends one line per launch to the file that [`REPORT`] names.
 fn record(kernel: &str, config: &LaunchConfig, counters: &Counters) {
-    let Ok(path) = std::env::var("TIGHTROPE_EMULATOR_REPORT") else {
+    let Ok(path) = std::env::var(REPORT) else {
         return;
     };
     let line = format!(
