@@ -37,11 +37,12 @@ const F32: Precision = Precision {
 };
 
 /// A rounding to bf16 is off by 2⁻⁹ on average, and some 30 in a row, unrelated to each other, make
-/// √30 times as much of a logit; gradients pass twice as many. See docs/numerics.md.
+/// √30 times as much of a logit. Gradients pass twice as many, and those of keys are differences of
+/// larger numbers. See docs/numerics.md.
 const BF16: Precision = Precision {
     dtype: DType::BF16,
     loss: 5e-3,
-    gradient: 6e-2,
+    gradient: 8e-2,
     logits: 3e-2,
 };
 
