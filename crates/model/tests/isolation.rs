@@ -87,7 +87,8 @@ fn perturbed(sequences: &[Sequence], changed: usize) -> [Vec<Sequence>; 2] {
     })
 }
 
-fn check_perturbation<D: Backend>(device: &D, precision: DType) {
+/// In the first `ways` to put everything into one batch.
+fn check_perturbation<D: Backend>(device: &D, precision: DType, ways: usize) {
     for case in cases() {
         for lora in [false, true] {
             let sequences = documents(&case);
@@ -103,10 +104,8 @@ fn check_perturbation<D: Backend>(device: &D, precision: DType) {
                 .unwrap();
             let [before, after] = perturbed(&sequences, changed);
             let batches = batchings(&before).into_iter().zip(batchings(&after));
-            for ((way, before), (_, after)) in batches {
-                if before.len() > 1 {
-                    continue;
-                }
+            let single = batches.filter(|((_, before), _)| before.len() == 1);
+            for ((way, before), (_, after)) in single.take(ways) {
                 let logits = [&before, &after].map(|b| model.logits(&b[0]).unwrap());
                 for (sequence, rows) in rows(&before[0]) {
                     let range = rows.start * vocabulary..rows.end * vocabulary;
@@ -127,13 +126,13 @@ fn check_perturbation<D: Backend>(device: &D, precision: DType) {
 
 #[test]
 fn changing_a_sequence_leaves_the_others_bitwise_alone() {
-    check_perturbation(&cpu(2), DType::F32);
+    check_perturbation(&cpu(2), DType::F32, usize::MAX);
 }
 
 #[test]
 fn changing_a_sequence_leaves_the_others_bitwise_alone_on_cuda() {
-    check_perturbation(cuda(), DType::F32);
-    check_perturbation(cuda(), DType::BF16);
+    check_perturbation(cuda(), DType::F32, 1);
+    check_perturbation(cuda(), DType::BF16, 1);
 }
 
 #[test]
