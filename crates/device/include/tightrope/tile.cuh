@@ -222,8 +222,8 @@ __device__ __forceinline__ void store_rows(
         for (int i = lane; i < 16 * CHUNKS; i += 32) {
             const int r = i / CHUNKS, c = i % CHUNKS;
             if (r < rows && column + c * CHUNK < dim)
-                Vector<T, CHUNK>::load(tile.chunk(row + r, c))
-                    .store(to + uint64_t(r) * stride + column + c * CHUNK);
+                *reinterpret_cast<uint4*>(to + uint64_t(r) * stride + column + c * CHUNK) =
+                    *reinterpret_cast<const uint4*>(tile.chunk(row + r, c));
         }
     } else {
 #pragma unroll 1
