@@ -39,7 +39,7 @@ pub const SUITES: &[Suite] = &[
 
 /// The environment variable that names the file into which the emulator writes what it counts.
 /// Where it is set, the suite `kernels` expects the emulator instead of a GPU.
-pub const EMULATOR_REPORT: &str = "TIGHTROPE_EMULATOR_REPORT";
+pub const EMULATOR_REPORT: &str = tightrope_emulator::report::VARIABLE;
 
 /// The name of the GPU, as [`Device::name`] gives it. Errors if there is none, or only the emulator.
 pub fn gpu() -> anyhow::Result<String> {

@@ -28,6 +28,10 @@ fn every_case_is_counted() {
         // What must be moved at least has to be asked for, so a number below 1 is a wrong least.
         assert!(asked.as_f64().unwrap() >= 1.0, "{row:?}");
         assert!(row["moved_over_asked"].as_f64().unwrap() > 0.0, "{row:?}");
+        // Matrix products are not executed; the row says so.
+        let operation = row["operation"].as_str().unwrap();
+        let by_formula = row["share_by_formula"].as_f64().unwrap();
+        assert_eq!(by_formula > 0.0, operation.starts_with("linear"), "{row:?}");
         let gpu = &row["roofline"]["H100 SXM"];
         let [least, counted] = ["least_us", "counted_us"].map(|key| gpu[key].as_f64().unwrap());
         assert!(0.0 < least && least <= counted, "{row:?}");

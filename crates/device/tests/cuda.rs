@@ -1,6 +1,7 @@
 //! Memory of a GPU: what is written is read, ranges are checked, the peak is counted.
 
-use tightrope_device::{Cuda, DType, Device, Tensor};
+use std::{thread::sleep, time::Duration};
+use tightrope_device::{Cuda, DType, Device, DeviceError, Tensor};
 use tightrope_testkit::cuda;
 
 #[test]
@@ -57,4 +58,30 @@ fn a_gpu_that_is_not_there_is_named() {
     let _loaded = cuda();
     let error = Cuda::new(1000).unwrap_err().to_string();
     assert!(error.contains("1000"), "{error}");
+}
+
+#[test]
+fn the_time_is_that_between_the_events() {
+    let device = cuda();
+    let mut bytes = device.allocate(1 << 20).unwrap();
+    let mut zeroed = |pause| {
+        let issue = || {
+            device.zero(&mut bytes, 0, 1 << 20)?;
+            sleep(pause);
+            device.zero(&mut bytes, 0, 1 << 20)
+        };
+        device.time(issue).unwrap()
+    };
+    let pause = Duration::from_millis(20);
+    let (short, long) = (zeroed(Duration::ZERO), zeroed(pause));
+    // The first event is reached before the pause, the second after it.
+    assert!(long >= pause.mul_f64(0.99), "{long:?}");
+    assert!(short < long, "{short:?} {long:?}");
+    let failing = || {
+        Err(DeviceError::WrongDType {
+            expected: DType::F32,
+            got: DType::U8,
+        })
+    };
+    assert!(device.time(failing).is_err());
 }

@@ -45,6 +45,7 @@ mod memory;
 mod module;
 mod op;
 pub mod ptx;
+pub mod report;
 pub mod roofline;
 mod streams;
 

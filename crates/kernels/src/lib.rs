@@ -17,7 +17,7 @@ pub mod absmax;
 pub mod adamw;
 pub mod adamw_8bit;
 pub mod attention;
-mod cast;
+pub mod cast;
 mod check;
 mod cpu;
 pub mod dynamic_map;

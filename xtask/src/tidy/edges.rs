@@ -17,7 +17,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("crates/packing", &[]),
     ("crates/device", &[]),
     ("crates/emulator", &[]),
-    ("crates/emulator/libcublaslt", &["libcuda"]),
+    ("crates/emulator/libcublaslt", &["emulator", "libcuda"]),
     ("crates/emulator/libcuda", &["emulator"]),
     ("crates/testkit", &["device", "libcublaslt", "libcuda"]),
     ("xtask", &["benches"]),

@@ -62,6 +62,22 @@ pub fn floats(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
     Ok(Tensor::from_slice(cuda, shape, &values)?)
 }
 
+/// f32 numbers between 0 and 1: scales.
+pub fn positive(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
+    let count: usize = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|i| (number(i) + 1.0) / 2.0).collect();
+    Ok(Tensor::from_slice(cuda, shape, &values)?)
+}
+
+/// Bytes of every value: codes.
+pub fn bytes(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
+    let count: usize = shape.iter().product();
+    let values: Vec<u8> = (0..count)
+        .map(|i| (number(i) * 127.0) as i8 as u8)
+        .collect();
+    Ok(Tensor::from_slice(cuda, shape, &values)?)
+}
+
 /// Zeros.
 pub fn zeros(cuda: &Cuda, dtype: DType, shape: &[usize]) -> Result<Tensor<Cuda>> {
     Ok(Tensor::zeros(cuda, dtype, shape)?)

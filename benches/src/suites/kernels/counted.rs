@@ -2,11 +2,15 @@
 
 use super::case::Case;
 use crate::{Row, row};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, fs, path::Path, time::Instant};
 use tightrope_device::{Cuda, Device};
-use tightrope_emulator::{Counters, roofline::GPUS};
+use tightrope_emulator::{
+    Counters,
+    report::{Entry, Source},
+    roofline::GPUS,
+};
 
 /// Issues the operation once. `report` is the file into which the emulator writes what it counts.
 pub fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
@@ -17,14 +21,14 @@ pub fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
     work(cuda)?;
     cuda.synchronize()?;
     let seconds = start.elapsed().as_secs_f64();
-    let text = read(report)?;
-    let (kernels, counters) = sum(&text[before..])?;
-    ensure!(!kernels.is_empty(), "nothing was launched");
+    let issued = Issued::read(&read(report)?[before..])?;
+    ensure!(!issued.names.is_empty(), "nothing was issued");
 
-    let asked = counters.global_load_bytes + counters.global_store_bytes;
+    let counters = &issued.counters;
+    let asked = bytes(counters);
     let per = |part: u64, whole: usize| part as f64 / whole as f64;
     let of_gpu = |gpu: &tightrope_emulator::roofline::Gpu| {
-        let (bound, counted) = gpu.estimate(&counters).bound();
+        let (bound, counted) = gpu.estimate(counters).bound();
         let least = gpu.least_seconds(case.least_bytes as f64, case.least_multiply_adds as f64);
         let times = json!({
             "least_us": least * 1e6,
@@ -36,9 +40,14 @@ pub fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
     Ok(row([
         ("operation", case.name.into()),
         ("shape", case.shape.into()),
-        ("kernels", Vec::from_iter(kernels).into()),
+        ("issued", Vec::from_iter(issued.names).into()),
         ("least_bytes", case.least_bytes.into()),
         ("asked_over_least", per(asked, case.least_bytes).into()),
+        // Of the bytes asked for: matrix products are not executed, but known to need so many.
+        (
+            "share_by_formula",
+            per(bytes(&issued.by_formula), asked as usize).into(),
+        ),
         (
             "sectors",
             (counters.global_load_sectors + counters.global_store_sectors).into(),
@@ -47,6 +56,7 @@ pub fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
             "moved_over_asked",
             per(counters.global_bytes_moved(), asked as usize).into(),
         ),
+        // Of what was executed.
         (
             "instructions_per_element",
             per(counters.thread_instructions(), case.elements).into(),
@@ -54,12 +64,21 @@ pub fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
         ("shared_passes", counters.shared_passes.into()),
         ("bank_conflicts", counters.bank_conflicts().into()),
         ("tensor_multiply_adds", counters.tensor_multiply_adds.into()),
+        (
+            "tensor_multiply_adds_by_formula",
+            issued.by_formula.tensor_multiply_adds.into(),
+        ),
         ("emulation_s", seconds.into()),
         (
             "roofline",
             Value::Object(GPUS.iter().map(of_gpu).collect::<Map<_, _>>()),
         ),
     ]))
+}
+
+/// Asked of device memory.
+fn bytes(counters: &Counters) -> u64 {
+    counters.global_load_bytes + counters.global_store_bytes
 }
 
 /// The report, which is not there before the first launch.
@@ -70,19 +89,33 @@ fn read(report: &Path) -> Result<String> {
     }
 }
 
-/// The kernels that were launched, and their counts added up.
-fn sum(lines: &str) -> Result<(BTreeSet<String>, Counters)> {
-    let (mut kernels, mut all) = (BTreeSet::new(), Counters::default());
-    for line in lines.lines() {
-        // Kernel, grid and block, then the counts.
-        let mut parts = line.splitn(4, '\t');
-        let kernel = parts.next().unwrap_or_default();
-        let counters: Result<Counters, _> = parts.nth(2).unwrap_or_default().parse();
-        let counters = counters.map_err(|missing| anyhow::anyhow!("no `{missing}` in: {line}"))?;
-        kernels.insert(kernel.to_owned());
-        all.add(&counters);
+/// What was issued, by name, and all counts added up.
+#[derive(Default)]
+struct Issued {
+    names: BTreeSet<String>,
+    counters: Counters,
+    /// The part of them that comes from formulas.
+    by_formula: Counters,
+}
+
+impl Issued {
+    fn read(lines: &str) -> Result<Self> {
+        let mut all = Self::default();
+        for line in lines.lines() {
+            let entry: Result<Entry, String> = line.parse();
+            let entry =
+                entry.map_err(|wrong| anyhow!("`{wrong}` is missing or wrong in: {line}"))?;
+            all.counters.add(&entry.counters);
+            all.names.insert(match entry.source {
+                Source::Executed => entry.name,
+                Source::Formula => {
+                    all.by_formula.add(&entry.counters);
+                    format!("{} (by formula)", entry.name)
+                }
+            });
+        }
+        Ok(all)
     }
-    Ok((kernels, all))
 }
 
 #[cfg(test)]
@@ -90,16 +123,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn launches_are_added_up() {
-        let counters = Counters {
-            global_load_bytes: 3,
-            ..Counters::default()
+    fn counts_are_added_up_and_formulas_told_apart() {
+        let line = |name: &str, source, global_load_bytes| {
+            let entry = Entry {
+                name: name.into(),
+                source,
+                sizes: "[1]".into(),
+                counters: Counters {
+                    global_load_bytes,
+                    ..Counters::default()
+                },
+            };
+            format!("{entry}\n")
         };
-        let line =
-            |kernel: &str| format!("{kernel}\tgrid [1, 1, 1]\tblock [32, 1, 1]\t{counters}\n");
-        let (kernels, sum_of) = sum(&(line("b") + &line("a") + &line("b"))).unwrap();
-        assert_eq!(Vec::from_iter(kernels), ["a", "b"]);
-        assert_eq!(sum_of.global_load_bytes, 9);
-        assert!(sum("a\tgrid\tblock\tblocks 1\n").is_err());
+        let lines = line("b", Source::Executed, 3)
+            + &line("a", Source::Formula, 5)
+            + &line("b", Source::Executed, 3);
+        let issued = Issued::read(&lines).unwrap();
+        assert_eq!(Vec::from_iter(issued.names), ["a (by formula)", "b"]);
+        assert_eq!(issued.counters.global_load_bytes, 11);
+        assert_eq!(issued.by_formula.global_load_bytes, 5);
+        assert!(Issued::read("a\texecuted\t[1]\tblocks 1\n").is_err());
     }
 }

@@ -4,12 +4,19 @@
 //! Whether their answers are right is tested beside them. Another operation is a file here and a
 //! line in [`OPERATIONS`].
 
+mod absmax;
 mod adamw;
+mod adamw_8bit;
 mod attention;
 mod case;
+mod cast;
 mod counted;
 mod embedding;
 mod glu;
+mod linear;
+mod linear_cross_entropy;
+mod nf4;
+mod qk_norm_rope;
 mod rms_norm;
 mod rotate;
 mod sum_of_squares;
@@ -25,7 +32,7 @@ pub const SUITE: Suite = Suite {
     name: "kernels",
     about: "every operation that a GPU has, at the sizes of Llama 3 8B in bf16: on hardware times against \
             the roofline; with --emulated bytes, sectors, instructions and bank conflicts, and least \
-            times of named GPUs",
+            times of named GPUs (matrix products by formula, as if each moved its operands once)",
     run,
 };
 
@@ -34,10 +41,17 @@ type Cases = fn(Scale) -> Vec<Case>;
 
 /// Every operation, by the folder of its `kernel.cu`.
 const OPERATIONS: &[(&str, Cases)] = &[
+    ("absmax", absmax::cases),
     ("adamw", adamw::cases),
+    ("adamw_8bit", adamw_8bit::cases),
     ("attention", attention::cases),
+    ("cast", cast::cases),
     ("embedding", embedding::cases),
     ("glu", glu::cases),
+    ("linear", linear::cases),
+    ("linear_cross_entropy", linear_cross_entropy::cases),
+    ("nf4", nf4::cases),
+    ("qk_norm_rope", qk_norm_rope::cases),
     ("rms_norm", rms_norm::cases),
     ("rotate", rotate::cases),
     ("sum_of_squares", sum_of_squares::cases),

@@ -4,27 +4,19 @@ use super::case::Case;
 use crate::{Row, row};
 use anyhow::Result;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tightrope_device::{Cuda, Device};
 use tightrope_emulator::roofline::GPUS;
 
-/// One batch of launches takes at least so long, so that neither the wait at its end nor the first
-/// launch weighs anything.
+/// One batch of launches takes at least so long, so that what its first launch waits for the host
+/// weighs nothing.
 const BATCH: Duration = Duration::from_millis(50);
 const BATCHES: usize = 7;
 
-/// Batches of launches back to back, timed on the host from one wait to the next.
+/// Batches of launches back to back, timed by events of the GPU around each batch.
 pub fn time(cuda: &Cuda, case: Case) -> Result<Row> {
     let mut work = (case.prepare)(cuda)?;
-    let mut batch = |launches: u32| -> Result<Duration> {
-        cuda.synchronize()?;
-        let start = Instant::now();
-        for _ in 0..launches {
-            work(cuda)?;
-        }
-        cuda.synchronize()?;
-        Ok(start.elapsed())
-    };
+    let mut batch = |launches: u32| cuda.time(|| (0..launches).try_for_each(|_| work(cuda)));
     // The first one also translates the kernel.
     batch(1)?;
     let mut launches = 1;

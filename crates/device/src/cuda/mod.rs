@@ -4,6 +4,7 @@ mod blas;
 mod launch;
 mod memory;
 mod scratch;
+mod time;
 
 pub use blas::{Matrix, MatrixMut, Product, Varying};
 pub use launch::{Input, Launch, Module, Output, Parameter};

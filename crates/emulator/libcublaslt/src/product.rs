@@ -1,10 +1,14 @@
 //! The product itself.
 use crate::algorithm::{Algorithm, Problem};
-use crate::descriptors::{self, Handle, Layout};
+use crate::descriptors::{self, Handle, Layout, Type};
 use crate::device::Place;
 use crate::pointers::get;
 use crate::status::{INVALID_VALUE, NOT_SUPPORTED, Status, api, refuse};
 use std::ffi::c_void;
+use tightrope_emulator::{
+    Counters,
+    report::{Entry, Source},
+};
 
 /// Of a workspace, and of the bias.
 const WORKSPACE_ALIGNMENT: u64 = 256;
@@ -139,7 +143,45 @@ impl Call<'_> {
                     .for_each(|(value, b)| *value += b);
             }
         }
-        self.d.write(&result)
+        self.d.write(&result)?;
+        if Entry::is_wanted() {
+            self.problem.entry(beta != 0.0).append();
+        }
+        Ok(())
+    }
+}
+
+impl Problem {
+    /// The least that a product can move and compute: each operand and the result once, wherever
+    /// caches put them. f32 is multiplied outside of tensor cores.
+    fn entry(&self, adds: bool) -> Entry {
+        let bytes = |layout: Layout| layout.rows * layout.columns * layout.of.bytes();
+        let Self { a, b, d, k, .. } = *self;
+        let (m, n) = (d.rows, d.columns);
+        let multiply_adds = m * n * k;
+        let bias = match self.operation.has_bias {
+            true => m * d.of.bytes(),
+            false => 0,
+        };
+        let before = if adds { bytes(d) } else { 0 };
+        let loaded = bytes(a) + bytes(b) + bias + before;
+        let mut counters = Counters {
+            global_load_bytes: loaded,
+            global_load_sectors: loaded.div_ceil(32),
+            global_store_bytes: bytes(d),
+            global_store_sectors: bytes(d).div_ceil(32),
+            ..Counters::default()
+        };
+        match a.of {
+            Type::F32 => counters.float_operations = 2 * multiply_adds,
+            Type::F16 | Type::BF16 => counters.tensor_multiply_adds = multiply_adds,
+        }
+        Entry {
+            name: "cublasLtMatmul".into(),
+            source: Source::Formula,
+            sizes: format!("[{m}, {n}, {k}]"),
+            counters,
+        }
     }
 }
 
@@ -166,5 +208,48 @@ api! {
         };
         call.check()?;
         call.run(get(alpha)?, get(beta)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptors::Operation;
+
+    #[test]
+    fn a_product_moves_each_matrix_once() {
+        let layout = |of, rows, columns| Layout {
+            of,
+            rows,
+            columns,
+            // What lies between columns is not touched.
+            stride: 1000,
+        };
+        let problem = |of, result, has_bias| Problem {
+            operation: Operation {
+                is_transposed: [true, false],
+                has_bias,
+                bias: 0,
+            },
+            a: layout(of, 4, 2),
+            b: layout(of, 4, 3),
+            d: layout(result, 2, 3),
+            k: 4,
+        };
+        let entry = problem(Type::F32, Type::F32, false).entry(false);
+        assert_eq!(
+            (entry.source, &*entry.sizes),
+            (Source::Formula, "[2, 3, 4]")
+        );
+        let counters = entry.counters;
+        assert_eq!(counters.global_load_bytes, 4 * (8 + 12));
+        assert_eq!(counters.global_store_bytes, 4 * 6);
+        assert_eq!(counters.global_bytes_moved(), 32 * (3 + 1));
+        assert_eq!(counters.float_operations, 2 * 24);
+        assert_eq!(counters.tensor_multiply_adds, 0);
+        let counters = problem(Type::BF16, Type::F32, true).entry(true).counters;
+        assert_eq!(counters.global_load_bytes, 2 * (8 + 12) + 4 * 6 + 4 * 2);
+        assert_eq!(counters.tensor_multiply_adds, 24);
+        assert_eq!(counters.float_operations, 0);
     }
 }

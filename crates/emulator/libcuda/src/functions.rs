@@ -5,16 +5,15 @@ use crate::status::{
     Code, INVALID_HANDLE, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED, Status, api, refuse, report,
 };
 use std::ffi::{c_char, c_int, c_uint, c_void};
-use std::io::Write;
-use tightrope_emulator::{BlockSelection, Counters, LaunchConfig, Module};
+use tightrope_emulator::{
+    BlockSelection, LaunchConfig, Module,
+    report::{Entry, Source},
+};
 
 const MOST_DYNAMIC_SHARED: c_int = 8;
 /// Dynamic shared memory that needs no opting in, and the most there is.
 const DEFAULT_SHARED: u32 = 48 * 1024;
 const OPT_IN_SHARED: u32 = 163 * 1024;
-
-/// Names the file that [`record`] writes; without it nothing is counted.
-const REPORT: &str = "TIGHTROPE_EMULATOR_REPORT";
 
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -27,7 +26,7 @@ fn configure(grid: [u32; 3], block: [u32; 3], dynamic_shared: u32) -> LaunchConf
         dynamic_shared,
         ..LaunchConfig::new(grid, block)
     };
-    config.checks.counters = std::env::var_os(REPORT).is_some();
+    config.checks.counters = Entry::is_wanted();
     config.seed = variable("TIGHTROPE_EMULATOR_SEED");
     let ends = variable::<String>("TIGHTROPE_EMULATOR_BLOCKS");
     let ends = ends.as_deref().and_then(|text| text.split_once('+'));
@@ -35,24 +34,6 @@ fn configure(grid: [u32; 3], block: [u32; 3], dynamic_shared: u32) -> LaunchConf
         config.blocks = BlockSelection::Ends { first, last };
     }
     config
-}
-
-/// Appends one line per launch to the file that [`REPORT`] names.
-fn record(kernel: &str, config: &LaunchConfig, counters: &Counters) {
-    let Ok(path) = std::env::var(REPORT) else {
-        return;
-    };
-    let line = format!(
-        "{kernel}\tgrid {:?}\tblock {:?}\t{counters}\n",
-        config.grid, config.block
-    );
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path);
-    if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
-        eprintln!("emulator: {path}: {error}");
-    }
 }
 
 impl Driver {
@@ -86,7 +67,13 @@ fn launch(
     let report_of = module
         .launch(&function.name, &driver.memory, &order, &parameters, &config)
         .map_err(|error| refuse(&error))?;
-    record(&function.name, &config, &report_of.counters);
+    let entry = Entry {
+        name: function.name.clone(),
+        source: Source::Executed,
+        sizes: format!("grid {:?} block {:?}", config.grid, config.block),
+        counters: report_of.counters,
+    };
+    entry.append();
     match report_of
         .findings
         .iter()

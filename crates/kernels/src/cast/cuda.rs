@@ -1,15 +1,54 @@
 //! A tensor in another type: itself, or a copy in working memory.
 
 use super::kernel::Cast;
-use crate::KernelError;
+use crate::{
+    KernelError,
+    check::{activation, at_least},
+};
 use tightrope_device::{
     Cuda, DType, Tensor,
-    cuda::{Held, Input, Launch, Matrix, Scratch},
+    cuda::{Held, Input, Launch, Matrix, Output, Scratch},
 };
 
 const THREADS: u32 = 256;
 /// Elements of a thread.
 const EACH: usize = 8;
+
+/// Overwrites the first `elements` elements of `to` with those of `from`, rounded to nearest, ties to
+/// even. Both are floating-point numbers, of different types.
+pub fn cast(
+    cuda: &Cuda,
+    from: &Tensor<Cuda>,
+    to: &mut Tensor<Cuda>,
+    elements: usize,
+) -> Result<(), KernelError> {
+    at_least("from", from, activation("from", from)?, &[elements])?;
+    let dtype = activation("to", to)?;
+    at_least("to", to, dtype, &[elements])?;
+    // SAFETY: both have so many elements.
+    unsafe { issue(cuda, from, Output::of(to), dtype, elements) }
+}
+
+/// # Safety
+/// `from` and `to` have at least `elements` elements, those of `to` of type `dtype`.
+unsafe fn issue(
+    cuda: &Cuda,
+    from: &Tensor<Cuda>,
+    to: Output<'_>,
+    dtype: DType,
+    elements: usize,
+) -> Result<(), KernelError> {
+    let kernel = Cast {
+        from: Input::of(from),
+        to,
+        elements: elements as u64,
+    };
+    let variant = [from.dtype().name(), dtype.name()];
+    let blocks = elements.div_ceil(THREADS as usize * EACH);
+    let launch = Launch::linear(blocks, THREADS)?;
+    // SAFETY: the caller answers for it.
+    Ok(unsafe { kernel.launch(cuda, &variant, launch) }?)
+}
 
 /// What is to be read as elements of `dtype`, with room for the copy if it is stored otherwise.
 pub(crate) struct Source<'a> {
@@ -56,16 +95,9 @@ impl<'a> Source<'a> {
     pub(crate) fn convert(&self, cuda: &Cuda) -> Result<Converted<'_>, KernelError> {
         let mut copy = self.copy.as_ref().map(Scratch::hold);
         if let Some(copy) = &mut copy {
-            let kernel = Cast {
-                from: Input::of(self.tensor),
-                to: copy.output(),
-                elements: self.len as u64,
-            };
-            let variant = [self.tensor.dtype().name(), self.dtype.name()];
-            let blocks = self.len.div_ceil(THREADS as usize * EACH);
             // SAFETY: the tensor has at least `len` elements, as the caller has checked, and the
             // copy was made for as many.
-            unsafe { kernel.launch(cuda, &variant, Launch::linear(blocks, THREADS)?) }?;
+            unsafe { issue(cuda, self.tensor, copy.output(), self.dtype, self.len) }?;
         }
         Ok(Converted {
             tensor: self.tensor,

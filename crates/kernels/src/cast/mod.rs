@@ -1,8 +1,10 @@
-//! Operands of matrix products on NVIDIA GPUs in one element type.
+//! Elements in another type, on NVIDIA GPUs: operands of matrix products are of one type.
 
 mod cuda;
 mod kernel;
 #[cfg(test)]
 mod tests;
+
+pub use cuda::cast;
 
 pub(crate) use cuda::Source;

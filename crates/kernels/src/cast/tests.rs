@@ -93,3 +93,17 @@ fn only_what_is_stored_otherwise_is_copied() {
         assert_eq!(source.is_copied(), dtype != DType::BF16);
     }
 }
+
+#[test]
+fn a_tensor_is_cast_into_another_and_what_does_not_fit_is_refused() {
+    let device = cuda();
+    let from = tensor(device, DType::F32, &[3], &[1.0, -2.5, 3.0]);
+    let mut to = tensor(device, DType::F16, &[3], &[7.0; 3]);
+    cast(device, &from, &mut to, 2).unwrap();
+    assert_eq!(to.to_f32_vec().unwrap(), [1.0, -2.5, 7.0]);
+    assert!(cast(device, &from, &mut to, 4).is_err());
+    let mut same = Tensor::zeros(device, DType::F32, &[3]).unwrap();
+    assert!(cast(device, &from, &mut same, 3).is_err());
+    let mut integers = Tensor::zeros(device, DType::U32, &[3]).unwrap();
+    assert!(cast(device, &from, &mut integers, 3).is_err());
+}

@@ -1,0 +1,39 @@
+//! Weights in 8 bits with a scale for each row, to bf16.
+
+use super::case::{Case, Scale, bytes, positive, zeros};
+use tightrope_device::DType::BF16;
+use tightrope_kernels::{
+    Check,
+    absmax::{Absmax, Dequantize},
+};
+
+const COLUMNS: usize = 4096;
+/// Of bf16.
+const SIZE: usize = 2;
+
+pub fn cases(scale: Scale) -> Vec<Case> {
+    let rows = scale.pick(256, 14_336);
+    let elements = rows * COLUMNS;
+    vec![Case {
+        name: "absmax dequantize".into(),
+        shape: format!("{rows} × {COLUMNS}"),
+        elements,
+        least_bytes: (1 + SIZE) * elements + 4 * rows,
+        least_multiply_adds: 0,
+        prepare: Box::new(move |cuda| {
+            let codes = bytes(cuda, &[rows, COLUMNS])?;
+            let absmax = positive(cuda, &[rows])?;
+            let mut y = zeros(cuda, BF16, &[rows, COLUMNS])?;
+            Ok(Box::new(move |cuda| {
+                let args = Dequantize {
+                    codes: &codes,
+                    absmax: &absmax,
+                    y: &mut y,
+                    rows,
+                    columns: COLUMNS,
+                };
+                Ok(cuda.absmax_dequantize(args.checked()?)?)
+            }))
+        }),
+    }]
+}

@@ -1,0 +1,221 @@
+//! A projection of Llama 3 8B: alone, and with an adapter of rank 16 behind dropout.
+
+use super::case::{Case, Scale, activations, floats, zeros};
+use anyhow::Result;
+use tightrope_device::{
+    Cuda,
+    DType::{BF16, F32},
+    Tensor,
+};
+use tightrope_kernels::{
+    Check,
+    linear::{
+        BackwardInput, BackwardWeights, Dropout, Forward, Linear, LoraBackwardInput,
+        LoraBackwardWeights, LoraForward, Shape,
+    },
+};
+
+const INPUTS: usize = 4096;
+const OUTPUTS: usize = 4096;
+const RANK: usize = 16;
+/// Of bf16.
+const SIZE: usize = 2;
+/// α/r.
+const FACTOR: f32 = 2.0;
+
+pub fn cases(scale: Scale) -> Vec<Case> {
+    let tokens = scale.tokens(64);
+    vec![
+        forward(tokens, false),
+        forward(tokens, true),
+        backward_input(tokens),
+        backward_weights(tokens, false),
+        backward_weights(tokens, true),
+    ]
+}
+
+fn sizes(tokens: usize) -> Shape {
+    Shape {
+        tokens,
+        inputs: INPUTS,
+        outputs: OUTPUTS,
+    }
+}
+
+/// Operation, whether there is an adapter, and what its products have to move and to multiply.
+fn case(
+    (operation, has_adapter): (&str, bool),
+    tokens: usize,
+    (least_bytes, least_multiply_adds): (usize, usize),
+    prepare: super::case::Prepare,
+) -> Case {
+    let (adapter, rank) = if has_adapter {
+        (", adapter and dropout", format!(", rank {RANK}"))
+    } else {
+        ("", String::new())
+    };
+    Case {
+        name: format!("linear {operation}{adapter}"),
+        shape: format!("{tokens} × {INPUTS} → {OUTPUTS}{rank}"),
+        elements: tokens * OUTPUTS,
+        least_bytes,
+        least_multiply_adds,
+        prepare,
+    }
+}
+
+/// Both factors, what is between them, and the keys of the dropout.
+struct Adapter {
+    a: Tensor<Cuda>,
+    b: Tensor<Cuda>,
+    between: Tensor<Cuda>,
+    keys: Tensor<Cuda>,
+}
+
+impl Adapter {
+    /// Read once, with `between` written and the keys read.
+    fn least_bytes(tokens: usize) -> usize {
+        4 * RANK * (INPUTS + OUTPUTS) + tokens * (4 * RANK + 8)
+    }
+
+    /// Through both factors.
+    fn multiply_adds(tokens: usize) -> usize {
+        tokens * RANK * (INPUTS + OUTPUTS)
+    }
+
+    fn new(cuda: &Cuda, tokens: usize) -> Result<Self> {
+        let keys: Vec<u32> = (0..tokens as u32).flat_map(|token| [0, token]).collect();
+        Ok(Self {
+            a: floats(cuda, &[RANK, INPUTS])?,
+            b: floats(cuda, &[OUTPUTS, RANK])?,
+            between: zeros(cuda, F32, &[tokens, RANK])?,
+            keys: Tensor::from_slice(cuda, &[tokens, 2], &keys)?,
+        })
+    }
+}
+
+fn dropout(keys: &Tensor<Cuda>) -> Option<Dropout<'_, Cuda>> {
+    Some(Dropout {
+        probability: 0.05,
+        salt: 7,
+        keys,
+    })
+}
+
+fn forward(tokens: usize, has_adapter: bool) -> Case {
+    let mut least = (
+        SIZE * (tokens * (INPUTS + OUTPUTS) + INPUTS * OUTPUTS),
+        tokens * INPUTS * OUTPUTS,
+    );
+    if has_adapter {
+        least.0 += Adapter::least_bytes(tokens);
+        least.1 += Adapter::multiply_adds(tokens);
+    }
+    let prepare = move |cuda: &Cuda| -> Result<super::case::Work> {
+        let x = activations(cuda, &[tokens, INPUTS])?;
+        let weight = activations(cuda, &[OUTPUTS, INPUTS])?;
+        let mut adapter = Adapter::new(cuda, tokens)?;
+        let mut y = zeros(cuda, BF16, &[tokens, OUTPUTS])?;
+        Ok(Box::new(move |cuda| {
+            let lora = LoraForward {
+                a: &adapter.a,
+                b: &adapter.b,
+                scale: FACTOR,
+                dropout: dropout(&adapter.keys),
+                xa: &mut adapter.between,
+            };
+            let args = Forward {
+                x: &x,
+                weight: &weight,
+                bias: None,
+                lora: has_adapter.then_some(lora),
+                y: &mut y,
+                shape: sizes(tokens),
+            };
+            Ok(cuda.linear_forward(args.checked()?)?)
+        }))
+    };
+    case(("forward", has_adapter), tokens, least, Box::new(prepare))
+}
+
+fn backward_input(tokens: usize) -> Case {
+    let least = (
+        SIZE * (tokens * (INPUTS + OUTPUTS) + INPUTS * OUTPUTS) + Adapter::least_bytes(tokens),
+        tokens * INPUTS * OUTPUTS + Adapter::multiply_adds(tokens),
+    );
+    let prepare = move |cuda: &Cuda| -> Result<super::case::Work> {
+        let dy = activations(cuda, &[tokens, OUTPUTS])?;
+        let weight = activations(cuda, &[OUTPUTS, INPUTS])?;
+        let mut adapter = Adapter::new(cuda, tokens)?;
+        let mut dx = zeros(cuda, BF16, &[tokens, INPUTS])?;
+        Ok(Box::new(move |cuda| {
+            let lora = LoraBackwardInput {
+                a: &adapter.a,
+                b: &adapter.b,
+                scale: FACTOR,
+                dropout: dropout(&adapter.keys),
+                dyb: &mut adapter.between,
+            };
+            let args = BackwardInput {
+                dy: &dy,
+                weight: &weight,
+                lora: Some(lora),
+                dx: Some(&mut dx),
+                accumulate: false,
+                shape: sizes(tokens),
+            };
+            Ok(cuda.linear_backward_input(args.checked()?)?)
+        }))
+    };
+    case(("backward input", true), tokens, least, Box::new(prepare))
+}
+
+/// Either of the adapter, or of the weight and the bias.
+fn backward_weights(tokens: usize, has_adapter: bool) -> Case {
+    let operands = SIZE * tokens * (INPUTS + OUTPUTS);
+    let least = if has_adapter {
+        let factors = 8 * RANK * (INPUTS + OUTPUTS);
+        (
+            operands + factors + tokens * (2 * 4 * RANK + 8),
+            Adapter::multiply_adds(tokens),
+        )
+    } else {
+        (
+            operands + 8 * (INPUTS * OUTPUTS + OUTPUTS),
+            tokens * INPUTS * OUTPUTS,
+        )
+    };
+    let prepare = move |cuda: &Cuda| -> Result<super::case::Work> {
+        let x = activations(cuda, &[tokens, INPUTS])?;
+        let dy = activations(cuda, &[tokens, OUTPUTS])?;
+        let mut dweight = zeros(cuda, F32, &[OUTPUTS, INPUTS])?;
+        let mut dbias = zeros(cuda, F32, &[OUTPUTS])?;
+        let mut adapter = Adapter::new(cuda, tokens)?;
+        let dyb = floats(cuda, &[tokens, RANK])?;
+        Ok(Box::new(move |cuda| {
+            let lora = LoraBackwardWeights {
+                scale: FACTOR,
+                dropout: dropout(&adapter.keys),
+                xa: &adapter.between,
+                dyb: &dyb,
+                da: &mut adapter.a,
+                db: &mut adapter.b,
+            };
+            let args = BackwardWeights {
+                x: &x,
+                dy: &dy,
+                dweight: (!has_adapter).then_some(&mut dweight),
+                dbias: (!has_adapter).then_some(&mut dbias),
+                lora: has_adapter.then_some(lora),
+                shape: sizes(tokens),
+            };
+            Ok(cuda.linear_backward_weights(args.checked()?)?)
+        }))
+    };
+    let name = if has_adapter {
+        "backward weights"
+    } else {
+        "backward weights, bias"
+    };
+    case((name, has_adapter), tokens, least, Box::new(prepare))
+}

@@ -1,0 +1,96 @@
+//! The output projection of Llama 3 8B and its loss; every token has a target.
+
+use super::case::{Case, Scale, activations, zeros};
+use tightrope_device::{
+    DType::{BF16, F32},
+    Tensor,
+};
+use tightrope_kernels::{
+    Check,
+    linear_cross_entropy::{Forward, ForwardBackward, LinearCrossEntropy},
+};
+
+const HIDDEN: usize = 4096;
+/// Of bf16.
+const SIZE: usize = 2;
+
+/// What is computed beside the losses.
+#[derive(Clone, Copy, PartialEq)]
+enum Gradients {
+    Nothing,
+    OfInput,
+    OfInputAndWeight,
+}
+
+pub fn cases(scale: Scale) -> Vec<Case> {
+    let tokens = scale.tokens(64);
+    let vocabulary = scale.pick(4096, 128_256);
+    [
+        Gradients::Nothing,
+        Gradients::OfInput,
+        Gradients::OfInputAndWeight,
+    ]
+    .map(|gradients| case(tokens, vocabulary, gradients))
+    .into()
+}
+
+/// At least: no logit ever leaves the chip. They need not be kept for the gradients, which then take
+/// a product more; that is not counted.
+fn case(tokens: usize, vocabulary: usize, gradients: Gradients) -> Case {
+    let (rows, weight) = (tokens * HIDDEN, vocabulary * HIDDEN);
+    let losses = SIZE * (rows + weight) + 8 * tokens;
+    let (name, least_bytes, products) = match gradients {
+        Gradients::Nothing => ("forward", losses, 1),
+        Gradients::OfInput => ("forward and backward", losses + SIZE * rows, 2),
+        Gradients::OfInputAndWeight => (
+            "forward and backward, weight trained",
+            losses + SIZE * rows + 8 * weight,
+            3,
+        ),
+    };
+    Case {
+        name: format!("linear_cross_entropy {name}"),
+        shape: format!("{tokens} × {HIDDEN} → {vocabulary}"),
+        elements: tokens * vocabulary,
+        least_bytes,
+        least_multiply_adds: products * tokens * HIDDEN * vocabulary,
+        prepare: Box::new(move |cuda| {
+            let x = activations(cuda, &[tokens, HIDDEN])?;
+            let weight = activations(cuda, &[vocabulary, HIDDEN])?;
+            let targets: Vec<i32> = (0..tokens)
+                .map(|token| (token * 7919 % vocabulary) as i32)
+                .collect();
+            let targets = Tensor::from_slice(cuda, &[tokens], &targets)?;
+            let mut losses = zeros(cuda, F32, &[tokens])?;
+            let mut dx = zeros(cuda, BF16, &[tokens, HIDDEN])?;
+            let mut dweight = match gradients {
+                Gradients::OfInputAndWeight => Some(zeros(cuda, F32, &[vocabulary, HIDDEN])?),
+                _ => None,
+            };
+            // Reads the targets back each time, which its time includes.
+            Ok(Box::new(move |cuda| {
+                let forward = Forward {
+                    x: &x,
+                    weight: &weight,
+                    targets: &targets,
+                    logit_scale: 1.0,
+                    softcap: None,
+                    losses: &mut losses,
+                    tokens,
+                    hidden: HIDDEN,
+                    vocabulary,
+                };
+                if gradients == Gradients::Nothing {
+                    return Ok(cuda.linear_cross_entropy_forward(forward.checked()?)?);
+                }
+                let args = ForwardBackward {
+                    forward,
+                    scale: 1.0 / tokens as f32,
+                    dx: &mut dx,
+                    dweight: dweight.as_mut(),
+                };
+                Ok(cuda.linear_cross_entropy_forward_backward(args.checked()?)?)
+            }))
+        }),
+    }
+}
