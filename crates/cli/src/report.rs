@@ -7,7 +7,7 @@ use crate::{
 use console::style;
 use std::{fmt::Write, time::Duration};
 use tightrope_data::Preflight;
-use tightrope_train::{Outcome, Plan, RunReport, demo::Demonstration};
+use tightrope_train::{Outcome, Plan, RunReport, StatePlan, demo::Demonstration};
 
 /// A heading, lines of `name  value`, and warnings.
 struct Block(String);
@@ -101,6 +101,7 @@ pub fn plan(plan: &Plan) -> String {
         "trained",
         format!("{} parameters", grouped(plan.trained_parameters)),
     );
+    block.line("optimizer", optimizer(&plan.optimizer));
     let rows = format!(
         "{} sequences in {} packs, {} tokens",
         grouped(plan.sequences),
@@ -119,6 +120,21 @@ pub fn plan(plan: &Plan) -> String {
     );
     block.line("steps", steps);
     block.0
+}
+
+/// What the optimizer keeps: `8bit: 2.1 MiB for 1,048,576 parameters in 12 tensors; f32: …`.
+fn optimizer(plans: &[StatePlan]) -> String {
+    let way = |plan: &StatePlan| {
+        format!(
+            "{}: {} for {} parameters in {} tensors",
+            plan.state.name(),
+            bytes(plan.bytes),
+            grouped(plan.parameters),
+            grouped(plan.tensors)
+        )
+    };
+    let ways: Vec<String> = plans.iter().map(way).collect();
+    ways.join("; ")
 }
 
 /// What a run has done.

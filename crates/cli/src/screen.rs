@@ -189,6 +189,7 @@ mod tests {
         let plan = Plan {
             device: String::new(),
             trained_parameters: 0,
+            optimizer: Vec::new(),
             sequences: 0,
             packs: 0,
             tokens_per_epoch: 0,

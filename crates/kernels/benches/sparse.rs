@@ -8,12 +8,10 @@ use std::{hint::black_box, time::Duration};
 use tightrope_device::{Cpu, DType, Tensor};
 use tightrope_kernels::{
     Check,
-    adamw::{AdamW, Hyperparameters, Update},
     embedding::{self, Embedding},
     glu::{self, Activation, Glu},
     qk_norm_rope::{self, HeadsBackward, HeadsForward, QkNormRope},
     rms_norm::{self, RmsNorm},
-    sum_of_squares::{Sum, SumOfSquares},
 };
 use tightrope_testkit::Random;
 
@@ -229,44 +227,6 @@ fn qk_norm_rope(criterion: &mut Criterion) {
     }
 }
 
-fn parameters(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("parameters");
-    for cpu in devices() {
-        let elements = 4 << 20;
-        group.throughput(Throughput::Elements(elements as u64));
-        let gradient = random(&cpu, &[elements]);
-        let [mut weight, mut m, mut v] = [(); 3].map(|()| zeros(&cpu, &[elements]));
-        group.bench_function(format!("adamw, {}", cpu.threads()), |b| {
-            b.iter(|| {
-                let args = Update {
-                    weight: &mut weight,
-                    gradient: &gradient,
-                    m: &mut m,
-                    v: &mut v,
-                    hyperparameters: Hyperparameters {
-                        learning_rate: 1e-3,
-                        beta1: 0.9,
-                        beta2: 0.999,
-                        eps: 1e-8,
-                        weight_decay: 0.01,
-                        step: 7,
-                        gradient_scale: 1.0,
-                    },
-                };
-                cpu.adamw_update(args.checked().unwrap()).unwrap();
-            });
-        });
-        group.bench_function(format!("sum_of_squares, {}", cpu.threads()), |b| {
-            b.iter(|| {
-                let args = Sum {
-                    tensors: &[&gradient],
-                };
-                cpu.sum_of_squares(args.checked().unwrap()).unwrap()
-            });
-        });
-    }
-}
-
 fn embedding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("embedding");
     group.throughput(Throughput::Elements((TOKENS * HIDDEN) as u64));
@@ -320,6 +280,6 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = copy, glu, rms_norm, qk_norm_rope, parameters, embedding
+    targets = copy, glu, rms_norm, qk_norm_rope, embedding
 }
 criterion_main!(benches);

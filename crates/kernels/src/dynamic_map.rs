@@ -17,8 +17,27 @@ static UNSIGNED: LazyLock<DynamicMap> = LazyLock::new(|| DynamicMap::new(unsigne
 #[derive(Debug)]
 pub struct DynamicMap {
     values: [f32; CODES],
-    /// Between each number and the next.
-    midpoints: [f32; CODES - 1],
+    /// By the upper half of a [`Key`]: `lowest code << 16 | lower halves above the midpoint`. Between
+    /// keys with the same upper half lies one midpoint at most, so that adding the lower half carries
+    /// into the code where it should.
+    codes: [u32; 1 << 16],
+}
+
+/// The bits of a number as an integer that grows with the number; 0 for NaN.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Key(u32);
+
+impl Key {
+    #[inline(always)]
+    pub fn of(x: f32) -> Self {
+        let bits = x.to_bits();
+        let negative = ((bits as i32) >> 31) as u32;
+        Self(if x.is_nan() {
+            0
+        } else {
+            bits ^ (negative | 1 << 31)
+        })
+    }
 }
 
 impl DynamicMap {
@@ -34,10 +53,17 @@ impl DynamicMap {
 
     fn new(value: fn(usize) -> f32) -> Self {
         let values = std::array::from_fn(value);
-        Self {
-            values,
-            midpoints: std::array::from_fn(|code| (values[code] + values[code + 1]) * 0.5),
-        }
+        let midpoints = midpoints(&values).map(|midpoint| Key::of(midpoint).0);
+        let codes = std::array::from_fn(|upper| {
+            let first = (upper as u32) << 16;
+            let code = midpoints.partition_point(|&midpoint| midpoint < first);
+            let above = match midpoints.get(code) {
+                Some(midpoint) if midpoint >> 16 == upper as u32 => !midpoint & 0xffff,
+                _ => 0,
+            };
+            (code as u32) << 16 | above
+        });
+        Self { values, codes }
     }
 
     /// All numbers, by code.
@@ -54,12 +80,19 @@ impl DynamicMap {
     /// The code of the number next to `x`, of two equally near ones the lower; 0 for NaN.
     #[inline(always)]
     pub fn nearest(&self, x: f32) -> u8 {
-        let mut code = 0;
-        for half in [128, 64, 32, 16, 8, 4, 2, 1] {
-            code += half * usize::from(x > self.midpoints[code + half - 1]);
-        }
-        code as u8
+        self.nearest_of(Key::of(x))
     }
+
+    /// The same for the key of `x`.
+    #[inline(always)]
+    pub(crate) fn nearest_of(&self, Key(key): Key) -> u8 {
+        ((self.codes[(key >> 16) as usize] + (key & 0xffff)) >> 16) as u8
+    }
+}
+
+/// Between each number and the next.
+fn midpoints(values: &[f32; CODES]) -> [f32; CODES - 1] {
+    std::array::from_fn(|code| (values[code] + values[code + 1]) * 0.5)
 }
 
 fn signed_value(code: usize) -> f32 {
@@ -99,6 +132,7 @@ fn centre(rank: usize, log_lowest: u32) -> f32 {
 }
 
 /// The largest magnitude; NaN, whose bits are larger than those of any number, if there is one.
+#[inline(always)]
 pub(crate) fn absmax(values: &[f32]) -> f32 {
     let bits = values.iter().map(|x| x.to_bits() & 0x7fff_ffff);
     f32::from_bits(bits.fold(0, u32::max))
@@ -107,7 +141,7 @@ pub(crate) fn absmax(values: &[f32]) -> f32 {
 /// `x / absmax`, and 0 where all is 0.
 #[inline(always)]
 pub(crate) fn ratio(x: f32, absmax: f32) -> f32 {
-    if absmax == 0.0 { 0.0 } else { x / absmax }
+    x / if absmax == 0.0 { 1.0 } else { absmax }
 }
 
 #[cfg(test)]
@@ -197,12 +231,31 @@ mod tests {
                 let Some(next) = code.checked_add(1) else {
                     continue;
                 };
-                let middle = map.midpoints[usize::from(code)];
+                assert!(map.value(code) < map.value(next));
+                let middle = midpoints(map.values())[usize::from(code)];
                 assert_eq!(map.nearest(middle), code);
                 assert_eq!(map.nearest(middle.next_up()), next);
             }
             assert_eq!((map.nearest(f32::NEG_INFINITY), map.nearest(9.0)), (0, 255));
-            assert_eq!(map.nearest(f32::NAN), 0);
+            for nan in [0x7f80_0001, 0x7fc0_0000, 0xff80_0001, 0xffff_ffff] {
+                assert_eq!(map.nearest(f32::from_bits(nan)), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_with_the_same_upper_half_have_one_midpoint_between_them_at_most() {
+        for map in [DynamicMap::signed(), DynamicMap::unsigned()] {
+            let midpoints = midpoints(map.values());
+            for upper in 0..1u32 << 16 {
+                let ends = [upper << 16, upper << 16 | 0xffff].map(f32::from_bits);
+                if ends.iter().any(|x| x.is_nan()) {
+                    continue;
+                }
+                let codes = ends.map(|x| midpoints.partition_point(|&midpoint| x > midpoint));
+                assert!(codes[0].abs_diff(codes[1]) <= 1, "{ends:?} {codes:?}");
+                assert_eq!(ends.map(|x| usize::from(map.nearest(x))), codes);
+            }
         }
     }
 

@@ -47,7 +47,7 @@ pub use lock::OutputLock;
 pub use merge::merge;
 pub use metrics::{EvalRow, Metrics, StepRow, peak_memory_bytes};
 pub use observer::{Observer, Plan};
-pub use optimizer::{Optimizer, gradient_norm};
+pub use optimizer::{Optimizer, StatePlan, gradient_norm};
 pub use output::{Output, RunOptions};
 pub use prepared::Prepared;
 pub use report::{Evaluation, Outcome, Padding, RunReport};

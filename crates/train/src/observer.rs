@@ -1,6 +1,6 @@
 //! Who is told what happens while a run goes on.
 
-use crate::{EvalRow, StepRow};
+use crate::{EvalRow, StatePlan, StepRow};
 use std::path::{Path, PathBuf};
 use tightrope_data::{Preflight, Progress};
 
@@ -11,6 +11,8 @@ pub struct Plan {
     pub device: String,
     /// Trained numbers.
     pub trained_parameters: u64,
+    /// What the optimizer keeps for them.
+    pub optimizer: Vec<StatePlan>,
     /// Sequences to train on.
     pub sequences: u64,
     /// Packs (or batches) of an epoch.

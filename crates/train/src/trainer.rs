@@ -161,6 +161,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         Plan {
             device: self.model.device().name(),
             trained_parameters,
+            optimizer: self.optimizer.plan(),
             sequences: self.prepared.train.sequences.len() as u64,
             packs: batches.packing().len() as u64,
             tokens_per_epoch: batches.packing().tokens(),
@@ -406,7 +407,7 @@ fn read_weights<D: Backend>(
         shards.entry(shard.to_owned()).or_default().push(weight);
     }
     for (shard, weights) in shards {
-        read_tensors(&folder.join(shard), weights)?;
+        read_tensors(&folder.join(shard), &[], weights)?;
     }
     Ok(())
 }

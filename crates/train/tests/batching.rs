@@ -104,7 +104,7 @@ fn verification_passes_and_would_notice() {
         let run = Run::new(sets);
         let config = run.config();
         let prepared = tightrope_train::Prepared::new(&config, &run.train, None, 0).unwrap();
-        let mut model = run.model(&config, prepared.capacity());
+        let mut model = run.model(&run.cpu(), &config, prepared.capacity());
         let sequences = &run.train.sequences;
         let result = verify(&mut model, sequences, prepared.batches(), 3).unwrap();
         assert!(result.passed && result.checks.len() == 6, "{result:#?}");

@@ -91,7 +91,7 @@ fn a_loss_that_is_not_a_number_stops_before_the_update_and_names_the_sequence() 
     let config = run.config();
     let output = Output::open(&config, &run.options, &()).unwrap();
     let prepared = Prepared::new(&config, &run.train, None, 0).unwrap();
-    let mut model = run.model(&config, prepared.capacity());
+    let mut model = run.model(&run.cpu(), &config, prepared.capacity());
     break_embedding(&mut model, 36);
     let trainer = Trainer::new(&config, &run.options, output, prepared, None, model, &());
     let error = trainer.unwrap().run(&StopFlag::default(), &()).unwrap_err();

@@ -4,7 +4,7 @@ use crate::{
     cpu::block_rows,
     dynamic_map::{absmax, ratio},
 };
-use tightrope_device::{Cpu, rows};
+use tightrope_device::{Cpu, rows, vectorize};
 
 /// Codes and scales, as [`super::Dequantize`] takes them.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,13 +38,21 @@ pub fn quantize<T: Copy + Into<f32> + Sync>(cpu: &Cpu, x: &[T], columns: usize) 
             let codes = codes.slice.chunks_mut(columns);
             for ((x, codes), scale) in x.slice.chunks(columns).zip(codes).zip(scales.slice) {
                 let values: Vec<f32> = x.iter().map(|&x| x.into()).collect();
-                *scale = absmax(&values);
-                for (code, value) in codes.iter_mut().zip(values) {
-                    // NaN becomes 0.
-                    *code = (127.0 * ratio(value, *scale)).round_ties_even() as i8 as u8;
-                }
+                *scale = scaled(codes, &values);
             }
         },
     );
     quantized
+}
+
+vectorize! {
+    /// Overwrites `codes`; the scale.
+    fn scaled(codes: &mut [u8], values: &[f32]) -> f32 {
+        let scale = absmax(values);
+        for (code, &value) in codes.iter_mut().zip(values) {
+            // NaN becomes 0.
+            *code = (127.0 * ratio(value, scale)).round_ties_even() as i8 as u8;
+        }
+        scale
+    }
 }

@@ -5,7 +5,7 @@ use crate::{
     Checked, KernelError,
     adamw::Factors,
     cpu::block_rows,
-    dynamic_map::{DynamicMap, absmax, ratio},
+    dynamic_map::{DynamicMap, Key, absmax, ratio},
 };
 use tightrope_device::{Cpu, rows, vectorize};
 
@@ -60,22 +60,30 @@ vectorize! {
         let (mut m_values, mut v_values) = ([0f32; BLOCK], [0f32; BLOCK]);
         let m_values = &mut m_values[..weight.len()];
         let v_values = &mut v_values[..weight.len()];
-        for (value, &code) in m_values.iter_mut().zip(&*m.0) {
-            *value = signed.value(code) * *m.1;
-        }
-        for (value, &code) in v_values.iter_mut().zip(&*v.0) {
-            *value = unsigned.value(code) * *v.1;
-        }
         let moments = m_values.iter_mut().zip(&mut *v_values);
-        for ((weight, &gradient), (m, v)) in weight.iter_mut().zip(gradient).zip(moments) {
-            factors.step(gradient, weight, m, v);
+        let codes = m.0.iter().zip(&*v.0);
+        let elements = weight.iter_mut().zip(gradient);
+        for ((weight, &gradient), (moments, codes)) in elements.zip(moments.zip(codes)) {
+            *moments.0 = signed.value(*codes.0) * *m.1;
+            *moments.1 = unsigned.value(*codes.1) * *v.1;
+            factors.step(gradient, weight, moments.0, moments.1);
         }
         (*m.1, *v.1) = (absmax(m_values), absmax(v_values));
-        for (code, &value) in m.0.iter_mut().zip(&*m_values) {
-            *code = signed.nearest(ratio(value, *m.1));
+        // Keys apart from codes: the compiler vectorises all but the look-up.
+        let mut keys = [Key::default(); BLOCK];
+        for (key, &value) in keys.iter_mut().zip(&*m_values) {
+            *key = Key::of(ratio(value, *m.1));
         }
-        for (code, &value) in v.0.iter_mut().zip(&*v_values) {
-            *code = unsigned.nearest(ratio(value, *v.1)).max(u8::from(value > 0.0));
+        for (code, &key) in m.0.iter_mut().zip(&keys) {
+            *code = signed.nearest_of(key);
+        }
+        for (key, &value) in keys.iter_mut().zip(&*v_values) {
+            // A positive number does not become zero.
+            let least = if value > 0.0 { unsigned.value(1) } else { 0.0 };
+            *key = Key::of(ratio(value, *v.1).max(least));
+        }
+        for (code, &key) in v.0.iter_mut().zip(&keys) {
+            *code = unsigned.nearest_of(key);
         }
     }
 }

@@ -4,6 +4,17 @@ use super::{BLOCK, Dequantize, Nf4, SCALE_BLOCK, Scales, VALUES};
 use crate::{Checked, KernelError, cpu::block_rows, dynamic_map::DynamicMap};
 use tightrope_device::{Cpu, rows};
 
+/// What a byte stands for.
+static PAIRS: [[f32; 2]; 256] = {
+    let mut pairs = [[0.0; 2]; 256];
+    let mut code = 0;
+    while code < 256 {
+        pairs[code] = [VALUES[code >> 4], VALUES[code & 15]];
+        code += 1;
+    }
+    pairs
+};
+
 /// Scales in host memory.
 #[derive(Clone, Copy)]
 enum Host<'a> {
@@ -41,10 +52,13 @@ impl Nf4 for Cpu {
             let codes = codes.slice.chunks(BLOCK / 2);
             for (block, (codes, y)) in codes.zip(y.slice.chunks_mut(BLOCK)).enumerate() {
                 let scale = scales.of(first + block);
-                for (pair, &code) in y.chunks_mut(2).zip(codes) {
-                    for (y, code) in pair.iter_mut().zip([code >> 4, code & 15]) {
-                        *y = VALUES[usize::from(code)] * scale;
-                    }
+                let scaled = |&code: &u8| PAIRS[usize::from(code)].map(|value| value * scale);
+                let (pairs, odd) = y.as_chunks_mut();
+                for (pair, code) in pairs.iter_mut().zip(codes) {
+                    *pair = scaled(code);
+                }
+                if let ([last], Some(code)) = (odd, codes.last()) {
+                    *last = scaled(code)[0];
                 }
             }
         });

@@ -5,7 +5,7 @@ use crate::{
     cpu::block_rows,
     dynamic_map::{DynamicMap, absmax, ratio},
 };
-use tightrope_device::{Cpu, rows};
+use tightrope_device::{Cpu, rows, vectorize};
 
 /// Codes and scales, as [`super::Dequantize`] takes them.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,11 +27,16 @@ pub struct QuantizedScales {
     pub offset: f32,
 }
 
-/// The code of the value next to `x`, of two equally near ones the lower; 0 for NaN.
-fn nearest(x: f32) -> u8 {
-    let above = VALUES.windows(2).map(|pair| (pair[0] + pair[1]) * 0.5);
-    above.map(|midpoint| u8::from(x > midpoint)).sum()
-}
+/// Between each value and the next.
+const MIDPOINTS: [f32; 15] = {
+    let mut midpoints = [0.0; 15];
+    let mut code = 0;
+    while code < 15 {
+        midpoints[code] = (VALUES[code] + VALUES[code + 1]) * 0.5;
+        code += 1;
+    }
+    midpoints
+};
 
 /// Divides each 64 elements by their largest magnitude and takes the nearest of [`VALUES`]. An
 /// element that is NaN makes its scale NaN.
@@ -59,15 +64,30 @@ pub fn quantize<T: Copy + Into<f32> + Sync>(cpu: &Cpu, x: &[T]) -> Quantized {
                 for (value, &x) in values.iter_mut().zip(x) {
                     *value = x.into();
                 }
-                *scale = absmax(&values);
-                for (code, pair) in codes.iter_mut().zip(values.chunks_exact(2)) {
-                    let [high, low] = [pair[0], pair[1]].map(|x| nearest(ratio(x, *scale)));
-                    *code = high << 4 | low;
-                }
+                *scale = scaled(codes, &values);
             }
         },
     );
     quantized
+}
+
+vectorize! {
+    /// Overwrites `codes`; the scale.
+    fn scaled(codes: &mut [u8], values: &[f32; BLOCK]) -> f32 {
+        let scale = absmax(values);
+        let ratios = values.map(|x| ratio(x, scale));
+        // The midpoints below: of two equally near values the lower, 0 for NaN.
+        let mut nearest = [0u32; BLOCK];
+        for midpoint in MIDPOINTS {
+            for (nearest, &x) in nearest.iter_mut().zip(&ratios) {
+                *nearest += u32::from(x > midpoint);
+            }
+        }
+        for (code, pair) in codes.iter_mut().zip(nearest.chunks_exact(2)) {
+            *code = (pair[0] << 4 | pair[1]) as u8;
+        }
+        scale
+    }
 }
 
 /// Subtracts the mean, divides each 256 by their largest magnitude and takes the nearest of the signed

@@ -8,51 +8,102 @@ use safetensors::{
 };
 use std::{
     borrow::Cow,
+    cell::RefCell,
     collections::HashMap,
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
     path::Path,
 };
-use tightrope_device::{Device, Tensor};
+use tightrope_device::{DType, Device, DeviceError, Tensor};
 
 /// Largest header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// An f32 tensor that is copied from the device when its turn comes.
-struct OnDevice<'a, D: Device>(&'a Tensor<D>);
+/// A tensor that is copied from the device when its turn comes.
+struct OnDevice<'a, D: Device> {
+    tensor: &'a Tensor<D>,
+    dtype: Dtype,
+    /// The first error, which a [`View`] cannot return.
+    failed: &'a RefCell<Option<DeviceError>>,
+}
 
 impl<D: Device> View for &OnDevice<'_, D> {
     fn dtype(&self) -> Dtype {
-        Dtype::F32
+        self.dtype
     }
     fn shape(&self) -> &[usize] {
-        self.0.shape()
+        self.tensor.shape()
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        // `write_tensors` has checked the type, the only thing that reading can object to here.
-        let elements = self.0.to_vec::<f32>().unwrap_or_default();
-        let bytes = elements.iter().flat_map(|x| x.to_le_bytes());
-        Cow::Owned(bytes.collect())
+        let bytes = stored(self.tensor).unwrap_or_else(|error| {
+            self.failed.borrow_mut().get_or_insert(error);
+            Vec::new()
+        });
+        Cow::Owned(bytes)
     }
     fn data_len(&self) -> usize {
-        self.0.bytes()
+        self.tensor.bytes()
     }
 }
 
-/// Writes f32 tensors.
+/// The type in the file; an error if tensors of this type are not kept in files.
+fn file_dtype(dtype: DType) -> Result<Dtype, DeviceError> {
+    match dtype {
+        DType::F32 => Ok(Dtype::F32),
+        DType::U8 => Ok(Dtype::U8),
+        got => Err(DeviceError::WrongDType {
+            expected: DType::F32,
+            got,
+        }),
+    }
+}
+
+/// The bytes in the file.
+fn stored<D: Device>(tensor: &Tensor<D>) -> Result<Vec<u8>, DeviceError> {
+    if tensor.dtype() == DType::U8 {
+        return tensor.to_vec();
+    }
+    let elements = tensor.to_vec::<f32>()?;
+    Ok(elements.iter().flat_map(|x| x.to_le_bytes()).collect())
+}
+
+/// Puts bytes of a file, as many as the tensor has, into it.
+fn restore<D: Device>(tensor: &mut Tensor<D>, bytes: &[u8]) -> Result<(), DeviceError> {
+    if tensor.dtype() == DType::U8 {
+        return tensor.write(bytes);
+    }
+    let elements = bytes.as_chunks::<4>().0.iter();
+    let elements: Vec<f32> = elements.map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    tensor.write(&elements)
+}
+
+/// Writes tensors of f32 or u8; `about` says, by key and value, what they are.
 pub(crate) fn write_tensors<'a, D: Device>(
     path: &Path,
-    tensors: impl IntoIterator<Item = (String, &'a Tensor<D>)>,
+    about: &[(&str, &str)],
+    tensors: impl IntoIterator<Item = (String, &'a mut Tensor<D>)>,
 ) -> Result<(), TrainError> {
-    let views: Vec<_> = tensors
-        .into_iter()
-        .map(|(name, tensor)| (name, OnDevice(tensor)))
-        .collect();
+    let failed = RefCell::new(None);
+    let mut views = Vec::new();
+    for (name, tensor) in tensors {
+        let view = OnDevice {
+            dtype: file_dtype(tensor.dtype())?,
+            tensor,
+            failed: &failed,
+        };
+        views.push((name, view));
+    }
     let views = views.iter().map(|(name, view)| (name.as_str(), view));
-    serialize_to_file(views, None, path).map_err(|error| TrainError::Io {
+    let about = about.iter().map(|&(k, v)| (k.to_owned(), v.to_owned()));
+    let about: HashMap<String, String> = about.collect();
+    let about = (!about.is_empty()).then_some(about);
+    serialize_to_file(views, about, path).map_err(|error| TrainError::Io {
         path: path.to_owned(),
         source: std::io::Error::other(error),
     })?;
+    if let Some(error) = failed.take() {
+        return Err(error.into());
+    }
     // The safetensors crate makes its files readable by their owner alone.
     #[cfg(unix)]
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
@@ -60,9 +111,11 @@ pub(crate) fn write_tensors<'a, D: Device>(
     Ok(())
 }
 
-/// Reads exactly these f32 tensors from a file that holds these and no others.
+/// Reads exactly these tensors from a file that holds these and no others. Where the file says what
+/// they are, it must say the same as `about`.
 pub(crate) fn read_tensors<'a, D: Device>(
     path: &Path,
+    about: &[(&str, &str)],
     tensors: impl IntoIterator<Item = (String, &'a mut Tensor<D>)>,
 ) -> Result<(), TrainError> {
     let mismatch = |reason: String| CheckpointError::Mismatch {
@@ -80,15 +133,27 @@ pub(crate) fn read_tensors<'a, D: Device>(
     file.read_exact(&mut header).map_err(at(path))?;
     let header: Metadata =
         serde_json::from_slice(&header).map_err(|error| mismatch(error.to_string()))?;
+    let written = header.metadata().as_ref();
+    for (key, here) in about {
+        let there = written.and_then(|written| written.get(*key));
+        if let Some(there) = there.filter(|there| there != here) {
+            return Err(mismatch(format!(
+                "written with {key} = \"{there}\", which cannot be read as \"{here}\"; put the old \
+                 value back, or start afresh"
+            ))
+            .into());
+        }
+    }
     let mut stored: HashMap<String, _> = header.tensors();
     for (name, tensor) in tensors {
         let info = stored
             .remove(&name)
             .ok_or_else(|| mismatch(format!("`{name}` is missing")))?;
         let bytes = info.data_offsets.1.saturating_sub(info.data_offsets.0);
-        if info.dtype != Dtype::F32 || info.shape != tensor.shape() || bytes != tensor.bytes() {
+        let dtype = file_dtype(tensor.dtype())?;
+        if info.dtype != dtype || info.shape != tensor.shape() || bytes != tensor.bytes() {
             return Err(mismatch(format!(
-                "`{name}`: expected F32 {:?}, got {:?} {:?}",
+                "`{name}`: expected {dtype:?} {:?}, got {:?} {:?}",
                 tensor.shape(),
                 info.dtype,
                 info.shape
@@ -100,12 +165,7 @@ pub(crate) fn read_tensors<'a, D: Device>(
         file.seek(SeekFrom::Start(start))
             .and_then(|_| file.read_exact(&mut data))
             .map_err(at(path))?;
-        let (whole, _) = data.as_chunks::<4>();
-        let elements: Vec<f32> = whole
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect();
-        tensor.write(&elements)?;
+        restore(tensor, &data)?;
     }
     match stored.keys().next() {
         None => Ok(()),
@@ -116,7 +176,11 @@ pub(crate) fn read_tensors<'a, D: Device>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tightrope_device::{Cpu, DType};
+    use tightrope_device::Cpu;
+
+    fn message(result: Result<(), TrainError>) -> String {
+        result.unwrap_err().to_string()
+    }
 
     #[test]
     fn tensors_come_back_bit_for_bit_and_wrong_ones_are_refused() {
@@ -124,13 +188,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.safetensors");
         let values = [f32::MIN_POSITIVE, -0.0, 1.0 / 3.0, f32::MAX, 5.0, 6.0];
-        let a = Tensor::from_slice(&cpu, &[2, 3], &values).unwrap();
-        let empty = Tensor::zeros(&cpu, DType::F32, &[0]).unwrap();
-        write_tensors(&path, [("a".into(), &a), ("empty".into(), &empty)]).unwrap();
+        let mut a = Tensor::from_slice(&cpu, &[2, 3], &values).unwrap();
+        let mut codes = Tensor::from_slice(&cpu, &[5], &[0u8, 1, 127, 128, 255]).unwrap();
+        let mut empty = Tensor::zeros(&cpu, DType::F32, &[0]).unwrap();
+        let all = [
+            ("a".into(), &mut a),
+            ("codes".into(), &mut codes),
+            ("empty".into(), &mut empty),
+        ];
+        write_tensors(&path, &[], all).unwrap();
 
         let mut b = Tensor::zeros(&cpu, DType::F32, &[2, 3]).unwrap();
+        let mut read = Tensor::zeros(&cpu, DType::U8, &[5]).unwrap();
         let mut none = Tensor::zeros(&cpu, DType::F32, &[0]).unwrap();
-        read_tensors(&path, [("a".into(), &mut b), ("empty".into(), &mut none)]).unwrap();
+        let all = [
+            ("a".into(), &mut b),
+            ("codes".into(), &mut read),
+            ("empty".into(), &mut none),
+        ];
+        read_tensors(&path, &[], all).unwrap();
         let bits = |t: &Tensor<Cpu>| -> Vec<u32> {
             t.to_vec::<f32>()
                 .unwrap()
@@ -139,17 +215,53 @@ mod tests {
                 .collect()
         };
         assert_eq!(bits(&a), bits(&b));
+        assert_eq!(codes.to_vec::<u8>().unwrap(), read.to_vec::<u8>().unwrap());
 
-        let message = |result: Result<(), TrainError>| result.unwrap_err().to_string();
-        let missing = message(read_tensors(&path, [("x".into(), &mut b)]));
+        let missing = message(read_tensors(&path, &[], [("x".into(), &mut b)]));
         assert!(missing.contains("`x` is missing"), "{missing}");
-        let unknown = message(read_tensors(&path, [("a".into(), &mut b)]));
+        let all = [("a".into(), &mut b), ("codes".into(), &mut read)];
+        let unknown = message(read_tensors(&path, &[], all));
         assert!(
             unknown.contains("`empty` belongs to no parameter"),
             "{unknown}"
         );
         let mut flat = Tensor::zeros(&cpu, DType::F32, &[6]).unwrap();
-        let shape = message(read_tensors(&path, [("a".into(), &mut flat)]));
+        let shape = message(read_tensors(&path, &[], [("a".into(), &mut flat)]));
         assert!(shape.contains("[6]") && shape.contains("[2, 3]"), "{shape}");
+        let mut floats = Tensor::zeros(&cpu, DType::F32, &[5]).unwrap();
+        let dtype = message(read_tensors(&path, &[], [("codes".into(), &mut floats)]));
+        assert!(dtype.contains("expected F32 [5], got U8 [5]"), "{dtype}");
+    }
+
+    #[test]
+    fn what_a_file_says_about_its_tensors_is_compared() {
+        let cpu = Cpu::new(1).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        let mut a = Tensor::from_slice(&cpu, &[1], &[1u8]).unwrap();
+        write_tensors(&path, &[("kind", "old")], [("a".into(), &mut a)]).unwrap();
+        for about in [&[][..], &[("kind", "old")], &[("another", "x")]] {
+            read_tensors(&path, about, [("a".into(), &mut a)]).unwrap();
+        }
+        let error = message(read_tensors(
+            &path,
+            &[("kind", "new")],
+            [("a".into(), &mut a)],
+        ));
+        assert!(
+            error.contains("written with kind = \"old\", which cannot be read as \"new\""),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn types_that_are_not_kept_are_refused() {
+        let cpu = Cpu::new(1).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        let mut a = Tensor::zeros(&cpu, DType::BF16, &[1]).unwrap();
+        let error = message(write_tensors(&path, &[], [("a".into(), &mut a)]));
+        assert!(error.contains("bf16"), "{error}");
+        assert!(!path.exists());
     }
 }

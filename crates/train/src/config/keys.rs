@@ -209,6 +209,9 @@ pub const KEYS: &[Key] = &[
         "Added to the root of the second moment."),
     key("optimizer", "weight_decay", NOT_NEGATIVE, Some("0.01"), Fixed,
         "Decoupled decay of matrices and embeddings; norms and biases never decay."),
+    key("optimizer", "state", Choice(&["f32", "8bit"]), Some("\"f32\""), Fixed,
+        "How both moments are kept: 8 bytes a parameter in f32, 2 in 8bit, which costs some precision; \
+         tensors of fewer than 4,096 elements are kept in f32 all the same."),
     key("optimizer", "max_grad_norm", NOT_NEGATIVE, Some("1.0"), Fixed,
         "Gradients are scaled down to this global norm; 0: never."),
 

@@ -142,12 +142,33 @@ pub struct BatchSection {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct OptimizerSection {
+    pub state: OptimizerState,
     pub learning_rate: f64,
     pub beta1: f64,
     pub beta2: f64,
     pub eps: f64,
     pub weight_decay: f64,
     pub max_grad_norm: f64,
+}
+
+/// How the optimizer keeps its moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum OptimizerState {
+    #[serde(rename = "f32")]
+    F32,
+    #[serde(rename = "8bit")]
+    EightBits,
+}
+
+impl OptimizerState {
+    /// As configurations have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            OptimizerState::F32 => "f32",
+            OptimizerState::EightBits => "8bit",
+        }
+    }
 }
 
 /// `[schedule]`; one of `warmup_steps` and `warmup_ratio` is there.

@@ -1,6 +1,7 @@
 //! Reading configurations, good and bad.
 
 use super::*;
+use tightrope_kernels::adamw_8bit;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("/etc/runs/my.toml"), &[])
@@ -164,6 +165,20 @@ fn words_of_the_table_are_the_words_of_the_crates() {
             }
         }
     }
+}
+
+#[test]
+fn the_state_of_the_optimizer_has_one_name_and_the_help_its_least_size() {
+    let key = Key::find("optimizer.state").unwrap();
+    let Kind::Choice(words) = key.kind else {
+        panic!("{key:?}");
+    };
+    for word in words {
+        let config = with(&[&format!("optimizer.state={word}")]).unwrap();
+        assert_eq!(config.optimizer.state.name(), *word);
+    }
+    assert_eq!(adamw_8bit::LEAST_ELEMENTS, 4096);
+    assert!(key.help.contains("fewer than 4,096 elements"));
 }
 
 #[test]

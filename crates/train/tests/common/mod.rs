@@ -8,11 +8,11 @@ use std::{
 };
 use tightrope_data::{Dataset, Origin, Progress};
 use tightrope_device::Cpu;
-use tightrope_model::{Model, ModelConfig};
+use tightrope_model::{Backend, Model, ModelConfig};
 use tightrope_packing::{IGNORED, Sequence};
 use tightrope_testkit::Random;
 use tightrope_train::{
-    Config, Observer, Output, Prepared, RunOptions, RunReport, StepRow, StopFlag, TrainError,
+    Config, Observer, Output, Plan, Prepared, RunOptions, RunReport, StepRow, StopFlag, TrainError,
     Trainer, load_options,
 };
 
@@ -44,11 +44,16 @@ pub fn dataset(count: usize, seed: u64) -> Dataset {
 }
 
 pub fn architecture() -> ModelConfig {
+    sized(16, 24)
+}
+
+/// With so many hidden and intermediate features.
+pub fn sized(hidden: usize, intermediate: usize) -> ModelConfig {
     let settings = json!({
         "model_type": "llama",
         "vocab_size": VOCABULARY,
-        "hidden_size": 16,
-        "intermediate_size": 24,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -63,6 +68,7 @@ pub fn architecture() -> ModelConfig {
 pub struct Run {
     pub output: PathBuf,
     pub sets: Vec<String>,
+    pub architecture: ModelConfig,
     pub train: Dataset,
     pub eval: Option<Dataset>,
     pub options: RunOptions,
@@ -77,6 +83,7 @@ impl Run {
         let mut run = Self {
             output: folder.path().join("run"),
             sets: Vec::new(),
+            architecture: architecture(),
             train: dataset(30, 1),
             eval: None,
             options: RunOptions {
@@ -111,9 +118,13 @@ impl Run {
         Config::parse("model = \"tiny/random\"", Path::new("tiny.toml"), &sets).unwrap()
     }
 
-    pub fn model(&self, config: &Config, capacity: usize) -> Model<Cpu> {
-        let device = Cpu::new(self.options.threads).unwrap();
-        Model::random(&device, architecture(), &load_options(config, capacity)).unwrap()
+    pub fn cpu(&self) -> Cpu {
+        Cpu::new(self.options.threads).unwrap()
+    }
+
+    pub fn model<D: Backend>(&self, device: &D, config: &Config, capacity: usize) -> Model<D> {
+        let options = load_options(config, capacity);
+        Model::random(device, self.architecture.clone(), &options).unwrap()
     }
 
     /// Runs to the end, or until `stop_after` steps of the run are done.
@@ -122,10 +133,18 @@ impl Run {
     }
 
     pub fn watched(&self, watch: &Watch) -> Result<RunReport, TrainError> {
+        self.watched_on(&self.cpu(), watch)
+    }
+
+    pub fn watched_on<D: Backend>(
+        &self,
+        device: &D,
+        watch: &Watch,
+    ) -> Result<RunReport, TrainError> {
         let config = self.config();
         let output = Output::open(&config, &self.options, watch)?;
         let prepared = Prepared::new(&config, &self.train, self.eval.as_ref(), 0)?;
-        let model = self.model(&config, prepared.capacity());
+        let model = self.model(device, &config, prepared.capacity());
         let trainer = Trainer::new(&config, &self.options, output, prepared, None, model, watch);
         trainer?.run(&watch.stop, watch)
     }
@@ -168,6 +187,7 @@ pub struct Watch {
     pub stop: StopFlag,
     stop_after: Option<u64>,
     pub notices: std::sync::Mutex<Vec<String>>,
+    pub plan: std::sync::Mutex<Option<Plan>>,
 }
 
 impl Watch {
@@ -176,6 +196,7 @@ impl Watch {
             stop: StopFlag::default(),
             stop_after,
             notices: std::sync::Mutex::default(),
+            plan: std::sync::Mutex::default(),
         }
     }
 }
@@ -187,6 +208,9 @@ impl Progress for Watch {
 }
 
 impl Observer for Watch {
+    fn planned(&self, plan: &Plan) {
+        *self.plan.lock().unwrap() = Some(plan.clone());
+    }
     fn stepped(&self, row: &StepRow) {
         if self.stop_after.is_some_and(|step| row.step >= step) {
             self.stop.request();

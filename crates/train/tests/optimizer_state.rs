@@ -1,0 +1,205 @@
+//! Moments in 8 bits: losses beside those with f32, the same bits after resuming, what is kept and
+//! what is told of it.
+
+mod common;
+
+use common::{LORA, Run, Watch, sized};
+use safetensors::{Dtype, SafeTensors};
+use std::fs;
+use tightrope_model::Backend;
+use tightrope_testkit::cuda;
+use tightrope_train::{StatePlan, TrainError, config::OptimizerState};
+
+const EIGHT: &str = "optimizer.state=8bit";
+
+/// The matrices of the feed-forward layers, 129 × 32, are kept in 8 bits, with a last block that is
+/// not whole; everything else is too small.
+fn fresh(sets: &[&str]) -> Run {
+    let mut run = Run::new(&["schedule.kind=constant", "schedule.warmup_steps=0"]);
+    run.set(sets);
+    run.architecture = sized(32, 129);
+    run
+}
+
+fn losses<D: Backend>(device: &D, state: &str) -> Vec<f64> {
+    let run = fresh(&[state, "run.max_steps=25", "run.save_every=100"]);
+    run.watched_on(device, &Watch::new(None)).unwrap();
+    let rows = run.rows();
+    rows.iter()
+        .map(|row| row["loss"].as_f64().unwrap())
+        .collect()
+}
+
+fn check_losses<D: Backend>(device: &D) {
+    let (f32s, eights) = (losses(device, "optimizer.state=f32"), losses(device, EIGHT));
+    assert_eq!(f32s.len(), 25);
+    // The first update sees the moments before they are rounded.
+    assert_eq!(f32s[..2], eights[..2]);
+    assert_ne!(f32s[2..], eights[2..]);
+    let gain = f32s[0] - f32s[24];
+    assert!(gain > 1.0, "{f32s:?}");
+    for (a, b) in f32s.iter().zip(&eights) {
+        let close = (a - b).abs() <= 0.01 * gain;
+        assert!(close, "{f32s:?}\n{eights:?}");
+    }
+}
+
+#[test]
+fn losses_are_those_of_f32_on_the_cpu() {
+    check_losses(&Run::new(&[]).cpu());
+}
+
+#[test]
+fn losses_are_those_of_f32_on_cuda() {
+    check_losses(cuda());
+}
+
+fn check_resuming<D: Backend>(device: &D, sets: &[&str]) {
+    let sets = [&[EIGHT, "run.max_steps=5"], sets].concat();
+    let whole = fresh(&sets);
+    let expected = whole.result(&whole.watched_on(device, &Watch::new(None)).unwrap());
+    let mut run = fresh(&sets);
+    for stop in [1, 3] {
+        run.watched_on(device, &Watch::new(Some(stop))).unwrap();
+        run.resume();
+    }
+    let report = run.watched_on(device, &Watch::new(None)).unwrap();
+    assert!(
+        run.result(&report) == expected,
+        "stopped and resumed, the bits differ"
+    );
+}
+
+#[test]
+fn a_run_stopped_anywhere_ends_with_the_same_bits_on_the_cpu() {
+    let cpu = Run::new(&[]).cpu();
+    check_resuming(&cpu, &[]);
+    // Factors of an adapter that are large enough.
+    check_resuming(&cpu, &[LORA, &["lora.r=136"]].concat());
+}
+
+#[test]
+fn a_run_stopped_anywhere_ends_with_the_same_bits_on_cuda() {
+    check_resuming(cuda(), &[]);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let results = [1, 3].map(|threads| {
+        let mut run = fresh(&[EIGHT]);
+        run.options.threads = threads;
+        run.result(&run.go(None).unwrap())
+    });
+    assert!(results[0] == results[1]);
+}
+
+#[test]
+fn another_state_is_refused_on_resuming() {
+    for (old, new) in [("f32", "8bit"), ("8bit", "f32")] {
+        let mut run = fresh(&[&format!("optimizer.state={old}")]);
+        run.go(Some(2)).unwrap();
+        run.resume().set(&[&format!("optimizer.state={new}")]);
+        let error = run.go(None).unwrap_err();
+        assert!(matches!(error, TrainError::Changed { .. }), "{error}");
+        let said = format!("optimizer.state: \"{old}\" -> \"{new}\"");
+        assert!(error.to_string().contains(&said), "{error}");
+        // Even if that were wanted: moments are not converted.
+        run.options.allow_change = true;
+        let error = run.go(None).unwrap_err().to_string();
+        let said = format!(
+            "optimizer.safetensors: written with optimizer.state = \"{old}\", which cannot be read as \
+             \"{new}\""
+        );
+        assert!(error.contains(&said), "{error}");
+    }
+}
+
+fn check_what_is_kept<D: Backend>(device: &D) {
+    let small = StatePlan {
+        state: OptimizerState::F32,
+        tensors: 15,
+        // Embedding and head; q, k, v, o and two norms of two layers; the last norm.
+        parameters: 2 * 37 * 32 + 2 * (2 * 32 * 32 + 2 * 16 * 32 + 2 * 32) + 32,
+        bytes: 8 * 8672,
+    };
+    let large = 6 * 129 * 32;
+    let both = |plan: StatePlan| (plan.parameters, plan.bytes);
+    for (set, expected) in [
+        (
+            "optimizer.state=f32",
+            vec![StatePlan {
+                tensors: 21,
+                parameters: small.parameters + large,
+                bytes: small.bytes + 8 * large,
+                ..small
+            }],
+        ),
+        (
+            EIGHT,
+            vec![
+                StatePlan {
+                    state: OptimizerState::EightBits,
+                    tensors: 6,
+                    parameters: large,
+                    // Two codes for each element, two scales for each of 17 blocks.
+                    bytes: 2 * large + 6 * 17 * 2 * 4,
+                },
+                small,
+            ],
+        ),
+    ] {
+        let run = fresh(&[set, "run.max_steps=1"]);
+        let watch = Watch::new(None);
+        let report = run.watched_on(device, &watch).unwrap();
+        let plan = watch.plan.into_inner().unwrap().unwrap();
+        assert_eq!(plan.optimizer, expected);
+        let (parameters, bytes) = expected
+            .into_iter()
+            .map(both)
+            .fold((0, 0), |sum, plan| (sum.0 + plan.0, sum.1 + plan.1));
+        assert_eq!(plan.trained_parameters, parameters);
+
+        // As large as what a checkpoint holds of them.
+        let file = report.checkpoint.unwrap().join("optimizer.safetensors");
+        let file = fs::read(file).unwrap();
+        let tensors = SafeTensors::deserialize(&file).unwrap();
+        let kept: usize = tensors.iter().map(|(_, view)| view.data().len()).sum();
+        assert_eq!(kept as u64, bytes);
+        let gate = "model.layers.1.mlp.gate_proj.weight";
+        let of_gate: Vec<_> = tensors
+            .iter()
+            .filter_map(|(name, view)| {
+                let name = name.strip_prefix(gate)?.to_owned();
+                Some((name, view.dtype(), view.shape().to_vec()))
+            })
+            .collect();
+        let moments = |parts: &[(&str, Dtype, &[usize])]| -> Vec<_> {
+            let part = |m: &str, (name, dtype, shape): &(&str, Dtype, &[usize])| {
+                (format!(".{m}{name}"), *dtype, shape.to_vec())
+            };
+            let of = |m: &'static str| parts.iter().map(move |p| part(m, p));
+            of("m").chain(of("v")).collect()
+        };
+        let mut expected = match set {
+            EIGHT => moments(&[
+                (".codes", Dtype::U8, &[129, 32]),
+                (".absmax", Dtype::F32, &[17]),
+            ]),
+            _ => moments(&[("", Dtype::F32, &[129, 32])]),
+        };
+        let mut of_gate = of_gate;
+        of_gate.sort_by(|a, b| a.0.cmp(&b.0));
+        expected.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(of_gate, expected);
+    }
+}
+
+#[test]
+fn the_plan_says_what_a_checkpoint_holds_on_the_cpu() {
+    check_what_is_kept(&Run::new(&[]).cpu());
+}
+
+#[test]
+fn the_plan_says_what_a_checkpoint_holds_on_cuda() {
+    check_what_is_kept(cuda());
+}
