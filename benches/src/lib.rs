@@ -34,6 +34,7 @@ pub const SUITES: &[Suite] = &[
     suites::packing::SUITE,
     suites::batching::SUITE,
     suites::step::SUITE,
+    suites::optimizer::SUITE,
     suites::kernels::SUITE,
 ];
 

@@ -2,6 +2,7 @@
 
 pub mod batching;
 pub mod kernels;
+pub mod optimizer;
 pub mod packing;
 mod rows;
 pub mod step;

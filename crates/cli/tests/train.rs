@@ -123,6 +123,45 @@ fn a_changed_configuration_is_shown_and_refused() {
 }
 
 #[test]
+fn the_plan_shows_what_the_optimizer_keeps() {
+    let fixture = Fixture::with_config("");
+    // The factors of the adapter that are large enough have 4,096 elements or more.
+    let sets = ["lora.r=128", "optimizer.state=8bit", "run.max_steps=1"];
+    let mut command = vec!["train", "run.toml", "--json"];
+    command.extend(sets.iter().flat_map(|set| ["--set", set]));
+    let events = json_lines(&fixture.ok(&command));
+    let plan = events
+        .iter()
+        .find(|event| event["event"] == "plan")
+        .unwrap();
+    let ways = plan["optimizer"].as_array().unwrap();
+    let states: Vec<_> = ways
+        .iter()
+        .map(|way| way["state"].as_str().unwrap())
+        .collect();
+    assert_eq!(states, ["8bit", "f32"]);
+    let sum = |key: &str| {
+        ways.iter()
+            .map(|way| way[key].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!(sum("parameters"), plan["trained_parameters"]);
+
+    let text = fixture.ok(&[&command[..2], &command[3..], &["--overwrite"]].concat());
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("  optimizer"))
+        .unwrap();
+    // In each of two layers 9 factors have 32 × 128 elements, 3 have 48 × 128, and the second ones of k
+    // and v 16 × 128.
+    assert_eq!(
+        line.trim_start(),
+        "optimizer       8bit: 219.4 KiB for 110,592 parameters in 24 tensors; f32: 64.0 KiB for \
+         8,192 parameters in 4 tensors"
+    );
+}
+
+#[test]
 fn threads_do_not_change_a_bit() {
     let fixture = Fixture::with_config("");
     let weights = |threads: &str, output: &str| {
