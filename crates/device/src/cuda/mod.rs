@@ -6,7 +6,7 @@ mod memory;
 mod scratch;
 
 pub use blas::{Matrix, MatrixMut, Product, Varying};
-pub use launch::{Input, Launch, Module, Output, Parameter};
+pub use launch::{Input, Launch, Module, Output, Parameter, vector_width};
 pub use memory::CudaBytes;
 pub use scratch::{Held, Scratch};
 
