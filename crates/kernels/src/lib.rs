@@ -27,6 +27,7 @@ pub mod glu;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod nf4;
+mod partials;
 pub mod qk_norm_rope;
 pub mod rms_norm;
 pub mod sum_of_squares;

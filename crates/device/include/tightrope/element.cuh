@@ -48,6 +48,7 @@ template <int N> struct Floats {
     __device__ __forceinline__ float operator[](int i) const {
         return chunk[i / CHUNK].element[i % CHUNK];
     }
+    __device__ __forceinline__ float get(int i) const { return (*this)[i]; }
 };
 
 // Elements in 16 bytes.

@@ -1,7 +1,7 @@
 //! Kernels and their parameters.
 
 use super::{Cuda, CudaBytes, failed};
-use crate::{DeviceError, Tensor};
+use crate::{DType, DeviceError, Tensor};
 use cudarc::driver::{result, sys};
 use std::{ffi::c_void, marker::PhantomData};
 
@@ -50,6 +50,13 @@ impl Launch {
             ..self
         }
     }
+}
+
+/// Elements of an access: 16 bytes of them if all of these sizes are multiples of as many, else 1.
+pub fn vector_width(dtype: DType, sizes: &[usize]) -> usize {
+    let width = 16 / dtype.size();
+    let fits = sizes.iter().all(|size| size.is_multiple_of(width));
+    if fits { width } else { 1 }
 }
 
 /// What a kernel reads.
@@ -210,6 +217,14 @@ mod tests {
     fn a_grid_has_at_most_so_many_blocks() {
         assert_eq!(Launch::linear(7, 32).unwrap().grid, [7, 1, 1]);
         assert!(Launch::linear(1 << 31, 32).is_err());
+    }
+
+    #[test]
+    fn accesses_have_16_bytes_where_every_size_allows() {
+        assert_eq!(vector_width(DType::BF16, &[64, 8]), 8);
+        assert_eq!(vector_width(DType::F32, &[64, 4]), 4);
+        assert_eq!(vector_width(DType::BF16, &[64, 4]), 1);
+        assert_eq!(vector_width(DType::U8, &[]), 16);
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod scratch;
 mod time;
 
 pub use blas::{Matrix, MatrixMut, Product, Varying};
-pub use launch::{Input, Launch, Module, Output, Parameter};
+pub use launch::{Input, Launch, Module, Output, Parameter, vector_width};
 pub use memory::CudaBytes;
 pub use scratch::{Held, Scratch};
 

@@ -4,7 +4,7 @@ use super::{Absmax, Dequantize, kernel::AbsmaxDequantize};
 use crate::{Checked, KernelError};
 use tightrope_device::{
     Cuda,
-    cuda::{Input, Launch, Output},
+    cuda::{Input, Launch, Output, vector_width},
 };
 
 const THREADS: u32 = 256;
@@ -17,12 +17,7 @@ impl Absmax for Cuda {
         let elements = args.rows * args.columns;
         let dtype = args.y.dtype();
         let variant = [dtype.name(), self.index_width(elements).suffix()];
-        let width = 16 / dtype.size();
-        let piece = if args.columns.is_multiple_of(width) {
-            width
-        } else {
-            1
-        };
+        let piece = vector_width(dtype, &[args.columns]);
         let blocks = elements.div_ceil(THREADS as usize * PIECES * piece);
         let launch = Launch::linear(blocks, THREADS)?;
         let kernel = AbsmaxDequantize {

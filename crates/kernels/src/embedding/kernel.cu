@@ -9,8 +9,8 @@
 // 2^16 takes two passes, up to 2^24 three. Since a sum has one order, a run is as slow as its warp,
 // for which rows of dy are on their way eight at a time.
 #include "tightrope/element.cuh"
+#include "tightrope/reduce.cuh"
 
-constexpr uint32_t ALL_LANES = 0xffffffffu;
 // Warps of a block.
 constexpr uint32_t WARPS = 8;
 // Rows of dy that are on their way at a time.

@@ -10,10 +10,10 @@ use super::{
     dropout::Parameters,
     kernel::{LinearAddPartials, LinearColumnSums, LinearDropout, LinearDropoutGradient},
 };
-use crate::{Checked, KernelError, cast::Source};
+use crate::{Checked, KernelError, cast::Source, partials};
 use tightrope_device::{
     Cuda, DType, Tensor,
-    cuda::{Input, Launch, Matrix, MatrixMut, Output, Product, Varying},
+    cuda::{Input, Launch, Matrix, MatrixMut, Output, Product, Varying, vector_width},
 };
 
 const THREADS: u32 = 256;
@@ -340,10 +340,7 @@ fn add_rows(
         outputs: outputs as u64,
         run: RUN as u64,
     };
-    let each = match 16 / dtype.size() {
-        each if outputs.is_multiple_of(each) => each,
-        _ => 1,
-    };
+    let each = vector_width(dtype, &[outputs]);
     let launch = Launch::linear(runs, THREADS)?;
     let [x, ..] = launch.grid;
     let [y, ..] = Launch::linear(outputs.div_ceil(32 * each), THREADS)?.grid;
@@ -361,7 +358,7 @@ fn add_rows(
         runs: runs as u64,
         outputs: outputs as u64,
     };
-    let launch = Launch::linear(outputs.div_ceil(THREADS as usize), THREADS)?;
+    let launch = partials::launch(outputs)?;
     // SAFETY: as above; `dbias` has `outputs` elements.
     Ok(unsafe { kernel.launch(cuda, &[], launch) }?)
 }

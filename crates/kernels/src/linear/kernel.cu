@@ -5,6 +5,7 @@
 // gradient 4 + s an element (4 + 2s when it adds), and 8 a token; the gradient of the bias s for each
 // element of dy and 8 for each feature and run of 256 tokens. Arithmetic in f32.
 #include "tightrope/element.cuh"
+#include "tightrope/partials.cuh"
 
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
@@ -77,29 +78,25 @@ __device__ __forceinline__ void dropout_gradient_row(
 template <typename T, typename Index, int N>
 __device__ __forceinline__ void column_sums(
     const T* dy, float* partial, Index tokens, Index outputs, Index run) {
-    __shared__ float sums[WARPS][32 * N];
+    __shared__ __align__(16) float sums[WARPS][32 * N];
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Index column = (Index(blockIdx.y) * 32 + lane) * N;
     const Index first = Index(blockIdx.x) * run;
     const Index end = min(first + run, tokens);
-    float total[N] = {};
+    Floats<N> total = {};
     if (column < outputs) {
+#pragma unroll 4
         for (Index row = first + warp; row < end; row += WARPS) {
             const auto value = Vector<T, N>::load(dy + row * outputs + column);
 #pragma unroll
             for (int k = 0; k < N; ++k) total[k] += value.get(k);
         }
     }
-#pragma unroll
-    for (int k = 0; k < N; ++k) sums[warp][lane * N + k] = total[k];
-    __syncthreads();
+    total.store(sums[warp] + lane * N);
     const Index strip = Index(blockIdx.y) * 32 * N;
-    for (uint32_t i = threadIdx.x; i < 32 * N && strip + i < outputs; i += THREADS) {
-        float sum = 0.0f;
-#pragma unroll
-        for (int w = 0; w < WARPS; ++w) sum += sums[w][i];
-        partial[Index(blockIdx.x) * outputs + strip + i] = sum;
-    }
+    sum_copies(
+        sums[0], WARPS, 32 * N, min(outputs - strip, Index(32 * N)),
+        partial + Index(blockIdx.x) * outputs + strip);
 }
 
 // x: [tokens, inputs]; keys: [tokens, 2]; dropped, gradient: [rows, inputs], for the tokens from
@@ -147,13 +144,8 @@ __device__ __forceinline__ void column_sums(
     }
 FOR_FLOATS_AND_WIDTHS(LINEAR)
 
-// Adds the sums of the runs into dbias, in order. Grid: one thread for each feature.
-// partial: [runs, outputs]; dbias: [outputs].
-extern "C" __global__ void __launch_bounds__(THREADS) linear_add_partials(
+// partial: [runs, outputs]; dbias: [outputs], added into.
+extern "C" __global__ void __launch_bounds__(PARTIAL_THREADS) linear_add_partials(
     const float* __restrict__ partial, float* __restrict__ dbias, uint64_t runs, uint64_t outputs) {
-    const uint64_t i = uint64_t(blockIdx.x) * THREADS + threadIdx.x;
-    if (i >= outputs) return;
-    float total = 0.0f;
-    for (uint64_t run = 0; run < runs; ++run) total += partial[run * outputs + i];
-    dbias[i] += total;
+    add_partials(partial, runs, outputs, dbias);
 }

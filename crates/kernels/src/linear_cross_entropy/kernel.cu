@@ -12,20 +12,6 @@ constexpr int WARPS = THREADS / 32;
 // Consecutive classes of a thread, whatever the type of the gradient: the loss must not depend on it.
 constexpr int N = 8;
 
-// The largest over a block, in every thread. `partial` has WARPS elements of shared memory.
-__device__ __forceinline__ float block_max(float x, float* partial) {
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2)
-        x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, distance));
-    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
-    __syncthreads();
-    float largest = partial[0];
-#pragma unroll
-    for (int warp = 1; warp < WARPS; ++warp) largest = fmaxf(largest, partial[warp]);
-    __syncthreads();
-    return largest;
-}
-
 template <bool CAPPED> __device__ __forceinline__ float capped(float z, float softcap) {
     return CAPPED ? softcap * tanhf(z / softcap) : z;
 }
@@ -79,7 +65,7 @@ __device__ __forceinline__ Exponentials exponentials(
         largest = new_largest;
     }
     // A NaN is no largest, but reaches the sum.
-    const float all = block_max(fmaxf(largest, at_target), partial);
+    const float all = block_max<WARPS>(fmaxf(largest, at_target), partial);
     const float others = block_sum<WARPS>(sum * expf(largest - all), partial);
     return {all, expf(at_target - all), others};
 }

@@ -4,28 +4,24 @@ use super::{
     Backward, Forward, QkNormRope,
     kernel::{QkNormRopeAddPartials, QkNormRopeBackward, QkNormRopeForward},
 };
-use crate::{Checked, KernelError};
+use crate::{Checked, KernelError, partials};
 use tightrope_device::{
     Cuda, DType, DeviceError,
-    cuda::{Input, Launch, Output},
+    cuda::{Input, Launch, Output, vector_width},
 };
 
 const THREADS: u32 = 256;
-/// Bytes of an access where the shape allows.
-const VECTOR: usize = 16;
+/// Most heads of a token that the same lanes take forward, as `kernel.cu` has it.
+const HEADS: usize = 4;
 /// About the most blocks of the backward pass, and so of partial sums of both `dweight`. Fixed, so
-/// that the result does not depend on the GPU.
-const BLOCKS: usize = 512;
+/// that the result does not depend on the GPU. Few in tests, so that a block meets several heads.
+const BLOCKS: usize = if cfg!(test) { 4 } else { 512 };
 /// Shared memory of a block on every supported GPU, for one copy of `dweight` for each head at hand.
 const SHARED_BYTES: usize = 99 * 1024;
-/// Features of a block that adds partial sums, and threads for each.
-const COLUMNS: usize = 32;
 
 /// Lanes that share a head.
 fn lanes(dtype: DType, head_dim: usize, pairs: usize) -> u32 {
-    let vector = VECTOR / dtype.size();
-    let has_vectors = head_dim.is_multiple_of(vector) && pairs.is_multiple_of(vector);
-    let step = if has_vectors { vector } else { 1 };
+    let step = vector_width(dtype, &[head_dim, pairs]);
     let steps = pairs.max(head_dim - 2 * pairs).div_ceil(step);
     let mut sizes = [1, 2, 4, 8, 16].into_iter();
     sizes.find(|&lanes| lanes as usize >= steps).unwrap_or(32)
@@ -71,7 +67,8 @@ impl QkNormRope for Cuda {
             lanes,
         };
         let groups = (THREADS / lanes) as usize;
-        let launch = Launch::linear((tokens * heads).div_ceil(groups), THREADS)?;
+        let parts = q.heads.div_ceil(HEADS) + k.heads.div_ceil(HEADS);
+        let launch = Launch::linear((tokens * parts).div_ceil(groups), THREADS)?;
         let variant = variant(self, dtype, tokens, heads, dim);
         // SAFETY: the check of the arguments proved that every operand has what the kernel touches.
         Ok(unsafe { kernel.launch(self, &variant, launch) }?)
@@ -145,7 +142,7 @@ impl QkNormRope for Cuda {
             k_blocks: k_blocks as u64,
             dim: dim as u64,
         };
-        let mut launch = Launch::linear(dim.div_ceil(COLUMNS), 1024)?;
+        let mut launch = partials::launch(dim)?;
         launch.grid[1] = 2;
         // SAFETY: as above; each `dweight` has `dim` elements.
         Ok(unsafe { kernel.launch(self, &[], launch) }?)

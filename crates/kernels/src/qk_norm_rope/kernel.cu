@@ -3,23 +3,18 @@
 // A head is shared by `lanes` neighbouring lanes of a warp. A lane has N elements of the first half
 // of what rotates and the N that form pairs with them, 16 bytes each if the shape allows, so that
 // nothing but the sum of squares (backward: of products) passes between lanes. Where a lane has no
-// more than these, which is every usual shape, a head stays in registers; else the second pass over
-// it meets the cache.
+// more than these, which is every usual shape, a head stays in registers, and factors and angles
+// stay there for one head after another of a token; else the second pass over it meets the cache.
 //
 // Bytes at least, for `n` elements of q and k of `s` bytes: forward `2ns`, backward `3ns`, plus 4 a
-// head for `rstd` and 8 for each pair of a token.
-#include "tightrope/element.cuh"
-#include "tightrope/reduce.cuh"
+// head for `rstd` and 8 for each pair of a token. Forward, angles and factors are read once for up to
+// 4 heads; backward, angles once for the heads of a token that a group of lanes has.
+#include "tightrope/norm.cuh"
+#include "tightrope/partials.cuh"
 
 constexpr int THREADS = 256;
-
-// The sum over `lanes` neighbouring lanes, a power of two, in each of them. All lanes of the warp
-// take part.
-__device__ __forceinline__ float lanes_sum(float x, uint32_t lanes) {
-    for (uint32_t distance = lanes / 2; distance > 0; distance /= 2)
-        x += __shfl_xor_sync(ALL_LANES, x, distance);
-    return x;
-}
+// Most heads of a token that the same lanes take forward.
+constexpr int HEADS = 4;
 
 template <int N, typename T> __device__ __forceinline__ Floats<N> load(const T* from) {
     const auto value = Vector<T, N>::load(from);
@@ -36,139 +31,170 @@ template <int N, typename T> __device__ __forceinline__ void store(const Floats<
     result.store(to);
 }
 
-// Turns pairs by their angles, or with `sign` -1 back.
-template <int N>
-__device__ __forceinline__ void rotate(
-    Floats<N>& low, Floats<N>& high, const float* cos, const float* sin, float sign) {
-    const auto c = Floats<N>::load(cos);
-    const auto s = Floats<N>::load(sin);
-#pragma unroll
-    for (int k = 0; k < N; ++k) {
-        const float x = low[k], y = high[k], turn = sign * s[k];
-        low[k] = fmaf(x, c[k], -(y * turn));
-        high[k] = fmaf(y, c[k], x * turn);
-    }
-}
+// N pairs of a token.
+template <int N> struct Angles {
+    Floats<N> cos, sin;
 
-// One head, of which this is lane `lane` of `lanes`; `dim` and `pairs` are 0 for lanes without one.
-// `ONCE`: no lane has more than N pairs.
-template <typename T, typename Index, int N, bool ONCE>
-__device__ __forceinline__ void forward(
-    const T* x, const float* weight, float offset, float eps, const float* cos, const float* sin,
-    T* y, float* rstd, Index dim, Index pairs, Index lane, Index lanes) {
-    const Index start = lane * N, step = lanes * N;
-    Floats<N> low, high;
-    const auto load_pairs = [&](Index i) {
-        low = load<N>(x + i);
-        high = load<N>(x + pairs + i);
-    };
-    float squares = 0.0f;
-    const auto add = [&](const Floats<N>& value) {
-#pragma unroll
-        for (int k = 0; k < N; ++k) squares += value[k] * value[k];
-    };
-    for (Index i = start; i < pairs; i += step) {
-        load_pairs(i);
-        add(low);
-        add(high);
-        if (ONCE) break;
+    __device__ __forceinline__ static Angles load(const float* cosines, const float* sines) {
+        return {Floats<N>::load(cosines), Floats<N>::load(sines)};
     }
-    for (Index i = 2 * pairs + start; i < dim; i += step) add(load<N>(x + i));
-    // Rounded as IEEE 754 has it, unlike `rsqrtf`.
-    const float scale = 1.0f / sqrtf(lanes_sum(squares, lanes) / float(dim) + eps);
-    if (lane == 0 && dim > 0) *rstd = scale;
-    const auto normalise = [&](Floats<N>& value, Index i) {
-        const auto factor = Floats<N>::load(weight + i);
+
+    // Turns pairs by their angles, or with `sign` -1 back.
+    __device__ __forceinline__ void rotate(Floats<N>& low, Floats<N>& high, float sign) const {
 #pragma unroll
-        for (int k = 0; k < N; ++k) value[k] *= scale * (factor[k] + offset);
-    };
-    for (Index i = start; i < pairs; i += step) {
-        if (!ONCE) load_pairs(i);
-        normalise(low, i);
-        normalise(high, pairs + i);
-        rotate(low, high, cos + i, sin + i, 1.0f);
-        store(low, y + i);
-        store(high, y + pairs + i);
-        if (ONCE) break;
+        for (int k = 0; k < N; ++k) {
+            const float x = low[k], y = high[k], turn = sign * sin[k];
+            low[k] = fmaf(x, cos[k], -(y * turn));
+            high[k] = fmaf(y, cos[k], x * turn);
+        }
+    }
+};
+
+// Up to HEADS heads of a token from `x` on, of which these are `lanes` lanes; `heads` is 0 for lanes
+// without any. No lane has more than N pairs: all heads are on their way at once.
+template <typename T, typename Index, int N>
+__device__ __forceinline__ void forward_at_once(
+    const T* x, const float* weight, float offset, float eps, const float* cos, const float* sin,
+    T* y, float* rstd, uint32_t heads, Index dim, Index pairs, uint32_t lanes) {
+    const Index start = threadIdx.x % lanes * N, step = lanes * N;
+    const bool has_pairs = heads > 0 && start < pairs;
+    Vector<T, N> low[HEADS] = {}, high[HEADS] = {};
+    float scale[HEADS] = {};
+#pragma unroll
+    for (uint32_t head = 0; head < HEADS; ++head)
+        if (head < heads && has_pairs) {
+            low[head] = Vector<T, N>::load(x + head * dim + start);
+            high[head] = Vector<T, N>::load(x + head * dim + pairs + start);
+        }
+#pragma unroll
+    for (uint32_t head = 0; head < HEADS; ++head) {
+        const auto add = [&](const Vector<T, N>& value) {
+#pragma unroll
+            for (int k = 0; k < N; ++k) scale[head] += value.get(k) * value.get(k);
+        };
+        if (head < heads && has_pairs) add(low[head]), add(high[head]);
+        for (Index i = 2 * pairs + start; i < dim; i += step)
+            if (head < heads) add(Vector<T, N>::load(x + head * dim + i));
+    }
+#pragma unroll
+    for (uint32_t head = 0; head < HEADS; ++head) {
+        scale[head] =
+            reciprocal_root_mean(lanes_sum(scale[head], lanes), float(dim), eps);
+        if (start == 0 && head < heads) rstd[head] = scale[head];
+    }
+    if (has_pairs) {
+        constexpr int PART = WIDTH<float>;
+#pragma unroll
+        for (int part = 0; part < N; part += PART) {
+            const Index i = start + part;
+            const auto low_factor = load_factors<PART>(weight + i, offset);
+            const auto high_factor = load_factors<PART>(weight + pairs + i, offset);
+            const auto angles = Angles<PART>::load(cos + i, sin + i);
+#pragma unroll
+            for (uint32_t head = 0; head < HEADS; ++head) {
+                Floats<PART> a, b;
+#pragma unroll
+                for (int k = 0; k < PART; ++k) {
+                    a[k] = low[head].get(part + k) * scale[head] * low_factor[k];
+                    b[k] = high[head].get(part + k) * scale[head] * high_factor[k];
+                }
+                angles.rotate(a, b, 1.0f);
+#pragma unroll
+                for (int k = 0; k < PART; ++k) {
+                    low[head].set(part + k, a[k]);
+                    high[head].set(part + k, b[k]);
+                }
+            }
+        }
+#pragma unroll
+        for (uint32_t head = 0; head < HEADS; ++head)
+            if (head < heads) {
+                low[head].store(y + head * dim + start);
+                high[head].store(y + head * dim + pairs + start);
+            }
     }
     for (Index i = 2 * pairs + start; i < dim; i += step) {
-        auto value = load<N>(x + i);
-        normalise(value, i);
-        store(value, y + i);
+        const auto factor = load_factors<N>(weight + i, offset);
+#pragma unroll
+        for (uint32_t head = 0; head < HEADS; ++head) {
+            if (head >= heads) break;
+            auto value = Vector<T, N>::load(x + head * dim + i);
+#pragma unroll
+            for (int k = 0; k < N; ++k) value.set(k, value.get(k) * scale[head] * factor[k]);
+            value.store(y + head * dim + i);
+        }
     }
 }
 
-// Grid: `lanes` threads for each head of each token, queries and keys.
+// The same for any number of pairs, head by head.
+template <typename T, typename Index, int N>
+__device__ __forceinline__ void forward(
+    const T* x, const float* weight, float offset, float eps, const float* cos, const float* sin,
+    T* y, float* rstd, uint32_t heads, Index dim, Index pairs, uint32_t lanes) {
+    const Index start = threadIdx.x % lanes * N, step = lanes * N;
+#pragma unroll 1
+    for (uint32_t head = 0; head < HEADS; ++head, x += dim, y += dim) {
+        // Lanes without a head go along with the others of their warp.
+        const Index own_dim = head < heads ? dim : 0, own_pairs = head < heads ? pairs : 0;
+        float squares = 0.0f;
+        for (Index i = start; i < own_dim; i += step) {
+            const auto value = load<N>(x + i);
+#pragma unroll
+            for (int k = 0; k < N; ++k) squares += value[k] * value[k];
+        }
+        const float scale = reciprocal_root_mean(lanes_sum(squares, lanes), float(dim), eps);
+        if (start == 0 && head < heads) rstd[head] = scale;
+        const auto normalised = [&](Index i) {
+            const auto factor = load_factors<N>(weight + i, offset);
+            auto value = load<N>(x + i);
+#pragma unroll
+            for (int k = 0; k < N; ++k) value[k] = value[k] * scale * factor[k];
+            return value;
+        };
+        for (Index i = start; i < own_pairs; i += step) {
+            auto low = normalised(i), high = normalised(pairs + i);
+            Angles<N>::load(cos + i, sin + i).rotate(low, high, 1.0f);
+            store(low, y + i);
+            store(high, y + pairs + i);
+        }
+        for (Index i = 2 * pairs + start; i < own_dim; i += step) store(normalised(i), y + i);
+    }
+}
+
+// Grid: `lanes` threads for each HEADS heads, or fewer, of the queries or keys of a token.
 template <typename T, typename Index>
 __device__ __forceinline__ void forward_heads(
     const T* q, const T* k, const float* q_weight, const float* k_weight, float offset, float eps,
     const float* cos, const float* sin, T* q_rotated, T* k_rotated, float* q_rstd, float* k_rstd,
     Index tokens, Index q_heads, Index k_heads, Index dim, Index pairs, uint32_t lanes) {
+    const Index q_parts = (q_heads + (HEADS - 1)) / HEADS, k_parts = (k_heads + (HEADS - 1)) / HEADS;
     const Index number = Index(blockIdx.x) * (THREADS / lanes) + threadIdx.x / lanes;
-    const Index token = number / (q_heads + k_heads);
-    const Index head = number % (q_heads + k_heads);
-    const bool is_query = head < q_heads;
-    const Index row = is_query ? token * q_heads + head : token * k_heads + head - q_heads;
+    const Index token = number / (q_parts + k_parts), part = number % (q_parts + k_parts);
+    const bool is_query = part < q_parts;
+    const Index of_token = is_query ? q_heads : k_heads;
+    const Index head = (is_query ? part : part - q_parts) * HEADS;
+    const Index row = token * of_token + head;
+    const uint32_t heads = token < tokens ? min(of_token - head, Index(HEADS)) : 0;
     const T* x = (is_query ? q : k) + row * dim;
     T* y = (is_query ? q_rotated : k_rotated) + row * dim;
     float* rstd = (is_query ? q_rstd : k_rstd) + row;
     const float* weight = is_query ? q_weight : k_weight;
     const float* c = cos + token * pairs;
     const float* s = sin + token * pairs;
-    const Index own_dim = token < tokens ? dim : 0, own_pairs = token < tokens ? pairs : 0;
-    const Index lane = threadIdx.x % lanes;
     constexpr int N = WIDTH<T>;
     if (dim % N != 0 || pairs % N != 0)
-        forward<T, Index, 1, false>(
-            x, weight, offset, eps, c, s, y, rstd, own_dim, own_pairs, lane, lanes);
+        forward<T, Index, 1>(x, weight, offset, eps, c, s, y, rstd, heads, dim, pairs, lanes);
     else if (pairs <= lanes * N)
-        forward<T, Index, N, true>(
-            x, weight, offset, eps, c, s, y, rstd, own_dim, own_pairs, lane, lanes);
+        forward_at_once<T, Index, N>(
+            x, weight, offset, eps, c, s, y, rstd, heads, dim, pairs, lanes);
     else
-        forward<T, Index, N, false>(
-            x, weight, offset, eps, c, s, y, rstd, own_dim, own_pairs, lane, lanes);
+        forward<T, Index, N>(x, weight, offset, eps, c, s, y, rstd, heads, dim, pairs, lanes);
 }
 
-// N features in the backward pass: the factor of each, and a share of its `dweight`, which lies in
-// `copy` where it is not at hand.
-template <int N> struct Features {
-    Floats<N> factor;
-    Floats<N> share;
-
-    __device__ __forceinline__ void load(const float* weight, float offset, const float* copy) {
-        factor = Floats<N>::load(weight);
-        if (copy) share = Floats<N>::load(copy);
-#pragma unroll
-        for (int k = 0; k < N; ++k) {
-            factor[k] += offset;
-            if (!copy) share[k] = 0.0f;
-        }
-    }
-};
-
 // N elements of a head in the backward pass: what was normalised, and the gradient of the result.
-template <int N> struct Part {
-    Floats<N> x;
+template <typename T, int N> struct Part {
+    Vector<T, N> x;
     Floats<N> d;
-
-    __device__ __forceinline__ float product(const Features<N>& features) const {
-        float sum = 0.0f;
-#pragma unroll
-        for (int k = 0; k < N; ++k) sum += d[k] * features.factor[k] * x[k];
-        return sum;
-    }
-
-    // The gradient of x. `x · pull` is `n · mean_h(g · n)`.
-    __device__ __forceinline__ Floats<N> finish(
-        Features<N>& features, float scale, float pull) const {
-        Floats<N> dx;
-#pragma unroll
-        for (int k = 0; k < N; ++k) {
-            dx[k] = scale * (d[k] * features.factor[k] - x[k] * pull);
-            features.share[k] += d[k] * scale * x[k];
-        }
-        return dx;
-    }
 };
 
 // Queries or keys in the backward pass.
@@ -182,74 +208,94 @@ template <typename T, typename Index> struct Side {
     Index heads;
 };
 
-// The heads `first .. end`, in turn. Adds their shares of dweight into `copy`, unless it is null;
-// no other lanes touch the same features of this copy. `ONCE`: no lane has more than N pairs, and
-// keeps their features in registers.
+// The heads `first .. end`, in turn, of which each group of lanes takes `run` in succession. Writes
+// their shares of dweight into `copy`, unless it is null; no other lanes touch the same features of
+// this copy. `ONCE`: no lane has more than N pairs, and keeps their features and angles in registers.
 template <typename T, typename Index, int N, bool ONCE>
 __device__ __forceinline__ void backward(
     const Side<T, Index>& side, float offset, const float* cos, const float* sin, float* copy,
-    Index dim, Index pairs, Index first, Index end, uint32_t lanes) {
+    Index dim, Index pairs, Index first, Index run, uint32_t lanes) {
     const Index start = threadIdx.x % lanes * N, step = lanes * N;
     const auto load_features = [&](Features<N>& features, Index i) {
-        features.load(side.weight + i, offset, copy ? copy + i : nullptr);
+        features.factor = load_factors<N>(side.weight + i, offset);
+        features.share = {};
+        // Between heads it lies there.
+        if (copy && (!ONCE || i >= 2 * pairs)) features.share = Floats<N>::load(copy + i);
     };
-    const auto store_features = [&](const Features<N>& features, Index i) {
+    const auto store_share = [&](const Features<N>& features, Index i) {
         if (copy) features.share.store(copy + i);
     };
     Features<N> low_features, high_features;
+    low_features.share = {};
+    for (Index i = start; !ONCE && i < pairs; i += step) {
+        store_share(low_features, i);
+        store_share(low_features, pairs + i);
+    }
+    for (Index i = 2 * pairs + start; i < dim; i += step) store_share(low_features, i);
     if (ONCE && start < pairs) {
         load_features(low_features, start);
         load_features(high_features, pairs + start);
     }
-    for (Index base = first; base < end; base += THREADS / lanes) {
-        const Index row = base + threadIdx.x / lanes;
+    Angles<N> angles;
+    // None yet.
+    Index angles_of = ~Index(0);
+    first += threadIdx.x / lanes * run;
+#pragma unroll 1
+    for (Index row = first; row < first + run; ++row) {
         const T* x = side.x + row * dim;
         T* dx = side.dx + row * dim;
-        const Index angles = row / side.heads * pairs;
+        const Index token = row / side.heads;
         // Lanes without a head go along with the others of their warp.
-        const Index own_dim = row < end ? dim : 0, own_pairs = row < end ? pairs : 0;
-        const float scale = row < end ? side.rstd[row] : 0.0f;
-        Part<N> low, high;
+        const bool inside = row < side.rows;
+        const Index own_dim = inside ? dim : 0, own_pairs = inside ? pairs : 0;
+        const float scale = inside ? side.rstd[row] : 0.0f;
+        Part<T, N> low, high;
         const auto load_pairs = [&](Index i) {
-            low = {load<N>(x + i), load<N>(dx + i)};
-            high = {load<N>(x + pairs + i), load<N>(dx + pairs + i)};
-            rotate(low.d, high.d, cos + angles + i, sin + angles + i, -1.0f);
+            low = {Vector<T, N>::load(x + i), load<N>(dx + i)};
+            high = {Vector<T, N>::load(x + pairs + i), load<N>(dx + pairs + i)};
+            if (!ONCE || token != angles_of)
+                angles = Angles<N>::load(cos + token * pairs + i, sin + token * pairs + i);
+            angles_of = token;
+            angles.rotate(low.d, high.d, -1.0f);
             if (ONCE) return;
             load_features(low_features, i);
             load_features(high_features, pairs + i);
         };
         const auto load_other = [&](Features<N>& features, Index i) {
             load_features(features, i);
-            return Part<N>{load<N>(x + i), load<N>(dx + i)};
+            return Part<T, N>{Vector<T, N>::load(x + i), load<N>(dx + i)};
         };
         float product = 0.0f;
         for (Index i = start; i < own_pairs; i += step) {
             load_pairs(i);
-            product += low.product(low_features) + high.product(high_features);
+            product +=
+                low_features.product(low.x, low.d) + high_features.product(high.x, high.d);
             if (ONCE) break;
         }
         for (Index i = 2 * pairs + start; i < own_dim; i += step) {
             Features<N> features;
-            product += load_other(features, i).product(features);
+            const auto part = load_other(features, i);
+            product += features.product(part.x, part.d);
         }
-        const float pull = lanes_sum(product, lanes) * scale / float(dim) * scale;
+        const float pull = pull_of(lanes_sum(product, lanes), scale, float(dim));
         for (Index i = start; i < own_pairs; i += step) {
             if (!ONCE) load_pairs(i);
-            store(low.finish(low_features, scale, pull), dx + i);
-            store(high.finish(high_features, scale, pull), dx + pairs + i);
+            store(low_features.finish(low.x, low.d, scale, pull), dx + i);
+            store(high_features.finish(high.x, high.d, scale, pull), dx + pairs + i);
             if (ONCE) break;
-            store_features(low_features, i);
-            store_features(high_features, pairs + i);
+            store_share(low_features, i);
+            store_share(high_features, pairs + i);
         }
         for (Index i = 2 * pairs + start; i < own_dim; i += step) {
             Features<N> features;
-            store(load_other(features, i).finish(features, scale, pull), dx + i);
-            store_features(features, i);
+            const auto part = load_other(features, i);
+            store(features.finish(part.x, part.d, scale, pull), dx + i);
+            store_share(features, i);
         }
     }
     if (ONCE && start < pairs) {
-        store_features(low_features, start);
-        store_features(high_features, pairs + start);
+        store_share(low_features, start);
+        store_share(high_features, pairs + start);
     }
 }
 
@@ -261,31 +307,19 @@ __device__ __forceinline__ void backward_heads(
     Index dim, Index pairs, Index block, Index rows_per_block, uint32_t lanes) {
     extern __shared__ float copies[];
     const uint32_t groups = THREADS / lanes;
-    if (partial) {
-        for (Index i = threadIdx.x; i < groups * dim; i += THREADS) copies[i] = 0.0f;
-        __syncthreads();
-    }
     float* copy = partial ? copies + threadIdx.x / lanes * dim : nullptr;
-    const Index first = block * rows_per_block;
-    const Index end = min(first + rows_per_block, side.rows);
+    const Index first = block * rows_per_block, run = rows_per_block / groups;
     constexpr int N = WIDTH<T>;
     if (dim % N != 0 || pairs % N != 0)
         backward<T, Index, 1, false>(
-            side, offset, cos, sin, copy, dim, pairs, first, end, lanes);
+            side, offset, cos, sin, copy, dim, pairs, first, run, lanes);
     else if (pairs <= lanes * N)
         backward<T, Index, N, true>(
-            side, offset, cos, sin, copy, dim, pairs, first, end, lanes);
+            side, offset, cos, sin, copy, dim, pairs, first, run, lanes);
     else
         backward<T, Index, N, false>(
-            side, offset, cos, sin, copy, dim, pairs, first, end, lanes);
-    if (partial) {
-        __syncthreads();
-        for (Index i = threadIdx.x; i < dim; i += THREADS) {
-            float total = 0.0f;
-            for (uint32_t from = 0; from < groups; ++from) total += copies[from * dim + i];
-            partial[Index(blockIdx.x) * dim + i] = total;
-        }
-    }
+            side, offset, cos, sin, copy, dim, pairs, first, run, lanes);
+    if (partial) sum_copies(copies, groups, dim, dim, partial + Index(blockIdx.x) * dim);
 }
 
 // q, q_rotated, q_dx: [tokens, q_heads, dim]; q_rstd: [tokens, q_heads]; k likewise; weights: [dim];
@@ -293,7 +327,7 @@ __device__ __forceinline__ void backward_heads(
 // of q and k. partial: [blocks, dim], overwritten, of queries in the first `q_blocks` blocks; or
 // null. lanes: a power of two, at most 32.
 #define QK_NORM_ROPE(T, TYPE, INDEX, BITS)                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS) qk_norm_rope_forward_##TYPE##_##BITS(    \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2) qk_norm_rope_forward_##TYPE##_##BITS( \
         const T* __restrict__ q, const T* __restrict__ k, const float* __restrict__ q_weight,      \
         const float* __restrict__ k_weight, float offset, float eps,                               \
         const float* __restrict__ cos, const float* __restrict__ sin, T* __restrict__ q_rotated,   \
@@ -304,7 +338,7 @@ __device__ __forceinline__ void backward_heads(
             q, k, q_weight, k_weight, offset, eps, cos, sin, q_rotated, k_rotated, q_rstd, k_rstd, \
             tokens, q_heads, k_heads, dim, pairs, lanes);                                          \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS) qk_norm_rope_backward_##TYPE##_##BITS(   \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2) qk_norm_rope_backward_##TYPE##_##BITS(\
         T* __restrict__ q_dx, T* __restrict__ k_dx, const T* __restrict__ q,                       \
         const T* __restrict__ k, const float* __restrict__ q_rstd,                                 \
         const float* __restrict__ k_rstd, const float* __restrict__ q_weight,                      \
@@ -323,30 +357,12 @@ __device__ __forceinline__ void backward_heads(
     }
 FOR_FLOATS_AND_WIDTHS(QK_NORM_ROPE)
 
-constexpr int COLUMNS = 32;
-constexpr int SLICES = 32;
-
-// Adds the partial sums into both gradients, in a fixed order: `SLICES` threads for each feature,
-// then their sums. Grid: a block for each `COLUMNS` features; y is 0 for queries and 1 for keys.
+// Adds the partial sums into both gradients. Grid: y is 0 for queries and 1 for keys.
 // partial: [q_blocks + k_blocks, dim]; q_dweight, k_dweight: [dim], or null.
-extern "C" __global__ void __launch_bounds__(COLUMNS* SLICES) qk_norm_rope_add_partials(
+extern "C" __global__ void __launch_bounds__(PARTIAL_THREADS) qk_norm_rope_add_partials(
     const float* __restrict__ partial, float* __restrict__ q_dweight,
     float* __restrict__ k_dweight, uint64_t q_blocks, uint64_t k_blocks, uint64_t dim) {
-    __shared__ float sums[SLICES][COLUMNS + 1];
-    float* dweight = blockIdx.y == 0 ? q_dweight : k_dweight;
-    if (!dweight) return;
-    const uint64_t first = blockIdx.y == 0 ? 0 : q_blocks;
-    const uint64_t blocks = blockIdx.y == 0 ? q_blocks : k_blocks;
-    const uint32_t column = threadIdx.x % COLUMNS, slice = threadIdx.x / COLUMNS;
-    const uint64_t i = uint64_t(blockIdx.x) * COLUMNS + column;
-    float total = 0.0f;
-    if (i < dim)
-        for (uint64_t block = slice; block < blocks; block += SLICES)
-            total += partial[(first + block) * dim + i];
-    sums[slice][column] = total;
-    __syncthreads();
-    // Now a warp has a feature, and a lane a slice of it.
-    total = warp_sum(sums[column][slice]);
-    const uint64_t feature = uint64_t(blockIdx.x) * COLUMNS + slice;
-    if (column == 0 && feature < dim) dweight[feature] += total;
+    if (blockIdx.y == 0 && q_dweight) add_partials(partial, q_blocks, dim, q_dweight);
+    if (blockIdx.y == 1 && k_dweight)
+        add_partials(partial + q_blocks * dim, k_blocks, dim, k_dweight);
 }

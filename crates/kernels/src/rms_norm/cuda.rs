@@ -4,31 +4,58 @@ use super::{
     Backward, Forward, RmsNorm,
     kernel::{RmsNormAddPartials, RmsNormBackward, RmsNormForward},
 };
-use crate::{Checked, KernelError};
+use crate::{Checked, KernelError, partials};
 use tightrope_device::{
     Cuda, DeviceError,
     cuda::{Input, Launch, Output},
 };
 
-const THREADS: u32 = 256;
-/// Rows up to here are each shared by one warp, longer ones by eight.
-const SHORT: usize = 1024;
-/// Most blocks of the backward pass, and so most partial sums of `dweight`. Fixed, so that the
-/// result does not depend on the GPU.
-const BLOCKS: usize = 512;
-/// Shared memory of a block on every supported GPU, for one copy of `dweight`.
-const SHARED_BYTES: usize = 99 * 1024;
+/// Elements of a row that a thread holds, as `kernel.cu` has it.
+const HELD: usize = 16;
+/// Most threads of a block, and threads of a block that has several rows at hand.
+const MOST_THREADS: usize = 512;
+const THREADS: usize = 256;
+/// Most blocks. Fixed, so that the order in which `dweight` is summed does not depend on the GPU. Few
+/// in tests, so that they meet several rows.
+const FORWARD_BLOCKS: usize = if cfg!(test) { 5 } else { 512 };
+const BACKWARD_BLOCKS: usize = if cfg!(test) { 5 } else { 256 };
 
-/// Warps that share a row.
-fn warps(dim: usize) -> u32 {
-    if dim <= SHORT { 1 } else { THREADS / 32 }
+/// Who shares what.
+struct Plan {
+    /// Threads that share a row: a power of two up to 32, or a multiple of 32.
+    threads: usize,
+    /// Rows that a block has at hand.
+    groups: usize,
+    rows_per_block: usize,
+    blocks: usize,
+}
+
+impl Plan {
+    fn new(rows: usize, dim: usize, most_blocks: usize) -> Self {
+        let threads = match dim.div_ceil(HELD).max(1) {
+            lanes @ ..=32 => lanes.next_power_of_two(),
+            threads => threads.next_multiple_of(32).min(MOST_THREADS),
+        };
+        let groups = (THREADS / threads).max(1);
+        let rows_per_block = rows.div_ceil(most_blocks).max(1).next_multiple_of(groups);
+        Self {
+            threads,
+            groups,
+            rows_per_block,
+            blocks: rows.div_ceil(rows_per_block),
+        }
+    }
+
+    fn launch(&self) -> Result<Launch, DeviceError> {
+        Launch::linear(self.blocks, (self.groups * self.threads) as u32)
+    }
 }
 
 impl RmsNorm for Cuda {
     fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
         let args = args.into_inner();
         let (rows, dim) = (args.rows, args.dim);
-        let warps = warps(dim);
+        let plan = Plan::new(rows, dim, FORWARD_BLOCKS);
         let variant = [
             args.x.dtype().name(),
             self.index_width(rows.saturating_mul(dim)).suffix(),
@@ -48,10 +75,10 @@ impl RmsNorm for Cuda {
             rstd: Output::of(args.rstd),
             rows: rows as u64,
             dim: dim as u64,
-            warps,
+            rows_per_block: plan.rows_per_block as u64,
+            threads: plan.threads as u32,
         };
-        let groups = (THREADS / 32 / warps) as usize;
-        let launch = Launch::linear(rows.div_ceil(groups), THREADS)?;
+        let launch = plan.launch()?;
         // SAFETY: the check of the arguments proved that every operand has what the kernel touches.
         Ok(unsafe { kernel.launch(self, &variant, launch) }?)
     }
@@ -62,24 +89,16 @@ impl RmsNorm for Cuda {
         if rows == 0 {
             return Ok(());
         }
-        let warps = warps(dim);
-        let groups = (THREADS / 32 / warps) as usize;
+        let plan = Plan::new(rows, dim, BACKWARD_BLOCKS);
         let variant = [
             args.dx.dtype().name(),
             self.index_width(rows.saturating_mul(dim)).suffix(),
         ];
-        let rows_per_block = rows.div_ceil(BLOCKS).next_multiple_of(groups);
-        let blocks = rows.div_ceil(rows_per_block);
-        // A frozen weight needs neither.
-        let copies = if args.dweight.is_some() { dim } else { 0 };
-        let shared_bytes = groups * copies * size_of::<f32>();
-        if shared_bytes > SHARED_BYTES {
-            return Err(KernelError::Device(DeviceError::NoKernel {
-                operation: "rms_norm_backward",
-                variant: format!("a trained weight of {dim} features"),
-            }));
-        }
-        let scratch = self.scratch("rms_norm_partials", blocks * copies * size_of::<f32>())?;
+        // A frozen weight needs no sums.
+        let sums = if args.dweight.is_some() { dim } else { 0 };
+        let copies = if plan.groups > 1 { plan.groups } else { 0 };
+        let shared_bytes = copies * sums * size_of::<f32>();
+        let scratch = self.scratch("rms_norm_partials", plan.blocks * sums * size_of::<f32>())?;
         let mut partials = scratch.hold();
         let kernel = RmsNormBackward {
             dy: Input::of(args.dy),
@@ -95,10 +114,10 @@ impl RmsNorm for Cuda {
             },
             rows: rows as u64,
             dim: dim as u64,
-            rows_per_block: rows_per_block as u64,
-            warps,
+            rows_per_block: plan.rows_per_block as u64,
+            threads: plan.threads as u32,
         };
-        let launch = Launch::linear(blocks, THREADS)?.shared(shared_bytes);
+        let launch = plan.launch()?.shared(shared_bytes);
         // SAFETY: the check of the arguments proved every operand; the partial sums have `dim`
         // elements for each block.
         unsafe { kernel.launch(self, &variant, launch) }?;
@@ -108,10 +127,10 @@ impl RmsNorm for Cuda {
         let kernel = RmsNormAddPartials {
             partial: partials.input(),
             dweight: Output::of(dweight),
-            blocks: blocks as u64,
+            blocks: plan.blocks as u64,
             dim: dim as u64,
         };
-        let launch = Launch::linear(dim.div_ceil(THREADS as usize), THREADS)?;
+        let launch = partials::launch(dim)?;
         // SAFETY: as above; `dweight` has `dim` elements.
         Ok(unsafe { kernel.launch(self, &[], launch) }?)
     }

@@ -79,7 +79,7 @@ pub struct RmsNormBackward<'a> {
     pub rows: u64,
     pub dim: u64,
     pub rows_per_block: u64,
-    pub warps: u32,
+    pub threads: u32,
 }
 
 impl RmsNormBackward<'_> {
@@ -106,7 +106,7 @@ impl RmsNormBackward<'_> {
             self.rows.into(),
             self.dim.into(),
             self.rows_per_block.into(),
-            self.warps.into(),
+            self.threads.into(),
         ];
         // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
         unsafe { cuda.launch(&MODULE, "rms_norm_backward", variant, launch, parameters) }
@@ -126,7 +126,8 @@ pub struct RmsNormForward<'a> {
     pub rstd: Output<'a>,
     pub rows: u64,
     pub dim: u64,
-    pub warps: u32,
+    pub rows_per_block: u64,
+    pub threads: u32,
 }
 
 impl RmsNormForward<'_> {
@@ -152,7 +153,8 @@ impl RmsNormForward<'_> {
             self.rstd.into(),
             self.rows.into(),
             self.dim.into(),
-            self.warps.into(),
+            self.rows_per_block.into(),
+            self.threads.into(),
         ];
         // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
         unsafe { cuda.launch(&MODULE, "rms_norm_forward", variant, launch, parameters) }

@@ -7,8 +7,9 @@ use tightrope_testkit::{
 };
 
 const EPS: f32 = 1e-5;
-/// Rows and features; blocks have 16,384 elements, and up to four of them stay on one thread.
-const SHAPES: [(usize, usize); 10] = [
+/// Rows and features. On the CPU blocks have 16,384 elements, and up to four of them stay on one
+/// thread; on CUDA rows are shared by some lanes, some warps or more than a block holds at once.
+const SHAPES: [(usize, usize); 13] = [
     (0, 8),
     (1, 1),
     (3, 16),
@@ -16,14 +17,18 @@ const SHAPES: [(usize, usize); 10] = [
     (2, 33),
     (7, 64),
     (3, 576),
+    (21, 1000),
     (1, 4097),
+    (7, 4104),
+    (6, 8200),
     (321, 256),
     (4100, 17),
 ];
 
-/// Roundings on the way to a row's statistics: additions of a lane and of the tree, then a few.
+/// Roundings on the way to a row's statistics: additions of a lane (of 32, or with up to 16 elements)
+/// and of the tree, then a few.
 fn roundings(dim: usize) -> f64 {
-    dim as f64 / 32.0 + 12.0
+    (dim as f64 / 32.0).max(16.0) + 12.0
 }
 
 #[derive(Clone, Debug)]

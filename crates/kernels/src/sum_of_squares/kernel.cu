@@ -11,20 +11,6 @@ constexpr int TOTAL_THREADS = 1024;
 // Loads of a thread that are on their way at a time.
 constexpr int AHEAD = 4;
 
-// In the first thread.
-template <int WARPS> __device__ __forceinline__ double block_total(double x) {
-    __shared__ double partial[WARPS];
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2)
-        x += __shfl_xor_sync(ALL_LANES, x, distance);
-    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
-    __syncthreads();
-    double total = 0.0;
-#pragma unroll
-    for (int warp = 0; warp < WARPS; ++warp) total += partial[warp];
-    return total;
-}
-
 __device__ __forceinline__ void add_square(double& sum, float x) {
     sum = fma(double(x), double(x), sum);
 }
@@ -74,7 +60,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) sum_of_squares_chunks(
     // Up to three elements at the end of a tensor.
 #pragma unroll 1
     for (; i < elements; ++i) add_square(sum[0], __ldg(x + i));
-    const double total = block_total<THREADS / 32>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    __shared__ double partial[THREADS / 32];
+    const double own = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    const double total = block_sum<THREADS / 32>(own, partial);
     if (threadIdx.x == 0) sums[blockIdx.x] = total;
 }
 
@@ -84,6 +72,7 @@ extern "C" __global__ void __launch_bounds__(TOTAL_THREADS) sum_of_squares_total
     double sum = 0.0;
 #pragma unroll 4
     for (uint64_t i = threadIdx.x; i < chunks; i += TOTAL_THREADS) sum += sums[i];
-    const double total = block_total<TOTAL_THREADS / 32>(sum);
+    __shared__ double partial[TOTAL_THREADS / 32];
+    const double total = block_sum<TOTAL_THREADS / 32>(sum, partial);
     if (threadIdx.x == 0) sums[0] = total;
 }

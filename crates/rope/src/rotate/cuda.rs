@@ -4,14 +4,12 @@ use super::{Pairing, Rope, Rotate, kernel::RopeRotate};
 use crate::RopeError;
 use tightrope_device::{
     Cuda, IndexWidth,
-    cuda::{Input, Launch, Output},
+    cuda::{Input, Launch, Output, vector_width},
 };
 
 const THREADS: u32 = 256;
 /// Most heads that a thread turns.
 const HEADS: usize = 4;
-/// Bytes of an access where the shape allows.
-const VECTOR: usize = 16;
 
 impl Rope for Cuda {
     fn rope(&self, args: Rotate<'_, Self>) -> Result<(), RopeError> {
@@ -29,13 +27,8 @@ impl Rope for Cuda {
 fn launch(cuda: &Cuda, args: Rotate<'_, Cuda>, width: IndexWidth) -> Result<(), RopeError> {
     let dtype = args.q.tensor.dtype();
     let pairs = args.rotary_dim / 2;
-    let vector = VECTOR / dtype.size();
     let steps = [pairs, args.head_dim, args.q.row_stride, args.k.row_stride];
-    let pairs_per_thread = if steps.iter().all(|step| step.is_multiple_of(vector)) {
-        vector
-    } else {
-        1
-    };
+    let pairs_per_thread = vector_width(dtype, &steps);
     let groups = (args.q.heads + args.k.heads).div_ceil(HEADS);
     let threads = args.tokens * groups * (pairs / pairs_per_thread);
     let kernel = RopeRotate {
