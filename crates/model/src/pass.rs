@@ -8,7 +8,7 @@ use tightrope_kernels::{
     attention::{self, Ranges},
     linear::{
         BackwardInput, BackwardWeights, Dropout, Forward, Linear, LoraBackwardInput,
-        LoraBackwardWeights, LoraForward, Shape,
+        LoraBackwardWeights, LoraForward, Shape, Weight,
     },
 };
 
@@ -77,7 +77,7 @@ impl<D: Linear> Projection<Tensor<D>> {
         let lora = self.adapter.as_ref().zip(xa.as_mut());
         let forward = Forward {
             x,
-            weight: &self.weight.value,
+            weight: Weight::Float(&self.weight.value),
             bias: self.bias.as_ref().map(|bias| &bias.value),
             lora: lora.map(|(adapter, xa)| LoraForward {
                 a: &adapter.a.value,
@@ -104,7 +104,7 @@ impl<D: Linear> Projection<Tensor<D>> {
         let lora = self.adapter.as_ref().zip(dyb.as_mut());
         let backward = BackwardInput {
             dy,
-            weight: &self.weight.value,
+            weight: Weight::Float(&self.weight.value),
             lora: lora.map(|(adapter, dyb)| LoraBackwardInput {
                 a: &adapter.a.value,
                 b: &adapter.b.value,
