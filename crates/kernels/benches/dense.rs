@@ -8,7 +8,7 @@ use tightrope_device::{Cpu, DType, Tensor};
 use tightrope_kernels::{
     Check,
     attention::{self, Attention, Config, Range, Ranges},
-    linear::{self, BackwardInput, BackwardWeights, Linear, LoraForward, Shape},
+    linear::{self, BackwardInput, BackwardWeights, Linear, LoraForward, Shape, Weight},
     linear_cross_entropy::{self as loss, LinearCrossEntropy},
 };
 use tightrope_testkit::Random;
@@ -58,7 +58,7 @@ fn linear(criterion: &mut Criterion) {
                         });
                         let args = linear::Forward {
                             x: &x,
-                            weight: &w,
+                            weight: Weight::Float(&w),
                             bias: None,
                             lora,
                             y: &mut y,
@@ -75,7 +75,7 @@ fn linear(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let args = BackwardInput {
                         dy: &dy,
-                        weight: &w,
+                        weight: Weight::Float(&w),
                         lora: None,
                         dx: Some(&mut dx),
                         accumulate: false,

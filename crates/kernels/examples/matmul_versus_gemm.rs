@@ -9,7 +9,7 @@ use std::{hint::black_box, time::Instant};
 use tightrope_device::{Cpu, DType, Tensor};
 use tightrope_kernels::{
     Check,
-    linear::{BackwardInput, BackwardWeights, Forward, Linear, Shape},
+    linear::{BackwardInput, BackwardWeights, Forward, Linear, Shape, Weight},
 };
 use tightrope_testkit::Random;
 
@@ -148,7 +148,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
         || {
             let args = Forward {
                 x: &x,
-                weight: &w,
+                weight: Weight::Float(&w),
                 bias: None,
                 lora: None,
                 y: &mut y,
@@ -174,7 +174,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
         || {
             let args = BackwardInput {
                 dy: &dy,
-                weight: &w,
+                weight: Weight::Float(&w),
                 lora: None,
                 dx: Some(&mut dx),
                 accumulate: false,

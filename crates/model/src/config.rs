@@ -2,10 +2,12 @@
 
 use crate::{
     Architecture, ConfigError,
+    checkpoint::{Quantization, Stored},
     family::{self, Family},
     settings::Settings,
 };
 use serde_json::{Map, Value};
+use tightrope_device::DType;
 
 /// The configuration of a model: the settings as they were read, and what they mean.
 #[derive(Clone, Debug)]
@@ -13,14 +15,11 @@ pub struct ModelConfig {
     settings: Map<String, Value>,
     family: &'static Family,
     architecture: Architecture,
+    quantization: Option<Quantization>,
 }
 
 /// Settings that would change what is computed, and that nothing here computes.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    (
-        "quantization_config",
-        "quantised weights are not supported here",
-    ),
     (
         "use_bidirectional_attention",
         "only causal attention is supported",
@@ -50,6 +49,7 @@ impl ModelConfig {
         }
         Ok(Self {
             architecture: (family.describe)(&reader)?,
+            quantization: Quantization::read(&reader)?,
             family,
             settings: settings.clone(),
         })
@@ -62,6 +62,20 @@ impl ModelConfig {
             .entry("architectures")
             .or_insert_with(|| Value::from(vec![self.family.class]));
         Value::Object(settings)
+    }
+
+    /// Whether files hold weights of linear layers in NF4, in the layout of bitsandbytes.
+    pub fn is_quantized(&self) -> bool {
+        self.quantization.is_some()
+    }
+
+    /// How files hold the weight `name` of a linear layer, if those that are not quantised are of
+    /// type `dtype`.
+    pub(crate) fn stored(&self, name: &str, dtype: DType) -> Stored {
+        match &self.quantization {
+            Some(quantization) => quantization.stored(name, dtype),
+            None => Stored::Float(dtype),
+        }
     }
 
     /// What the model computes.

@@ -99,6 +99,16 @@ pub enum ModelError {
         /// What can be loaded.
         expected: &'static str,
     },
+    /// A quantised tensor is of a kind that cannot be loaded, or does not fit what belongs to it.
+    #[error("{file}: tensor `{tensor}`: {reason}")]
+    Quantization {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is not supported.
+        reason: String,
+    },
     /// The model has a tensor that the file lacks.
     #[error("{file}: tensor `{tensor}` is missing")]
     Missing {

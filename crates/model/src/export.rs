@@ -4,12 +4,12 @@ use crate::{
     Backend, Model, ModelError,
     checkpoint::{TensorOut, write_json, write_safetensors},
     lora::{CONFIG, WEIGHTS},
-    weights::Projection,
+    weights::{Projection, host},
 };
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::Path};
-use tightrope_device::{DType, Tensor};
+use tightrope_device::{Cpu, DType, Tensor};
 
 /// Files larger than this are split, as by Transformers.
 const SHARD_BYTES: usize = 5_000_000_000;
@@ -40,7 +40,8 @@ impl<D: Backend> Model<D> {
     /// adapter (if any) added to the weights. The tokenizer's files are the caller's.
     ///
     /// After full training everything is f32; otherwise tensors have the type of the file that
-    /// they came from. An adapter is added in f64 and rounded once.
+    /// they came from. What was kept in NF4 becomes what that stands for, in the type that it was
+    /// quantised from. An adapter is added in f64 and rounded once.
     pub fn save_merged(&self, folder: &Path) -> Result<(), ModelError> {
         self.save_merged_sharded(folder, SHARD_BYTES)
     }
@@ -51,7 +52,8 @@ impl<D: Backend> Model<D> {
         folder: &Path,
         shard_bytes: usize,
     ) -> Result<(), ModelError> {
-        let mut tensors = self.merged();
+        let host = host(&self.device)?;
+        let mut tensors = self.merged(&host);
         tensors.sort_by(|a, b| a.name.cmp(b.name));
         let mut shards: Vec<Vec<TensorOut<'_>>> = Vec::new();
         let mut room = 0;
@@ -87,31 +89,41 @@ impl<D: Backend> Model<D> {
         write_json(&folder.join("config.json"), &self.merged_config())
     }
 
-    fn merged(&self) -> Vec<TensorOut<'_>> {
+    fn merged<'a>(&'a self, host: &'a Cpu) -> Vec<TensorOut<'a>> {
         let projections = self.weights.projections();
         let adapted: BTreeMap<&str, &Projection<Tensor<D>>> = projections
             .filter(|projection| projection.adapter.is_some())
-            .map(|projection| (&*projection.weight.name, projection))
+            .map(|projection| (projection.weight.name(), projection))
             .collect();
-        self.weights
-            .base()
-            .map(|parameter| {
-                let dtype = parameter.stored;
-                let projection = adapted.get(&*parameter.name).copied();
-                TensorOut {
-                    name: &parameter.name,
-                    dtype,
-                    shape: &parameter.shape,
-                    bytes: Box::new(move || {
-                        let mut elements = parameter.value.to_f32_vec()?;
-                        if let Some(projection) = projection {
-                            add_adapter(projection, &mut elements)?;
-                        }
-                        Ok(to_bytes(dtype, &elements))
-                    }),
-                }
-            })
-            .collect()
+        let out = |name: &'a str, dtype, shape: &'a [usize], elements: Elements<'a>| {
+            let projection = adapted.get(name).copied();
+            TensorOut {
+                name,
+                dtype,
+                shape,
+                bytes: Box::new(move || {
+                    let mut elements = elements()?;
+                    if let Some(projection) = projection {
+                        add_adapter(projection, &mut elements)?;
+                    }
+                    Ok(to_bytes(dtype, &elements))
+                }),
+            }
+        };
+        let parameters = self.weights.base().map(|parameter| {
+            let elements = Box::new(|| Ok(parameter.value.to_f32_vec()?));
+            out(
+                &parameter.name,
+                parameter.stored,
+                &parameter.shape,
+                elements,
+            )
+        });
+        let quantized = self.weights.nf4().map(|weight| {
+            let elements = Box::new(|| weight.to_f32_vec(host));
+            out(&weight.name, weight.stored, &weight.shape, elements)
+        });
+        parameters.chain(quantized).collect()
     }
 
     fn merged_config(&self) -> Value {
@@ -123,10 +135,14 @@ impl<D: Backend> Model<D> {
         let mut config = self.config.to_json();
         if let Some(settings) = config.as_object_mut() {
             set_dtype(settings, name);
+            settings.shift_remove("quantization_config");
         }
         config
     }
 }
+
+/// The elements of a tensor; asked for when they are written.
+type Elements<'a> = Box<dyn Fn() -> Result<Vec<f32>, ModelError> + 'a>;
 
 /// Under the key that the file has, old or new.
 fn set_dtype(settings: &mut Map<String, Value>, name: &str) {
@@ -180,8 +196,7 @@ fn to_bytes(dtype: DType, elements: &[f32]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LoadOptions, Training};
-    use tightrope_device::Cpu;
+    use crate::{BaseStorage, LoadOptions, Training};
 
     #[test]
     fn large_models_are_split_and_read_back() {
@@ -190,6 +205,7 @@ mod tests {
         let options = LoadOptions {
             training: Training::None,
             adapter: None,
+            base: BaseStorage::AsStored,
             capacity: 1,
             recompute: false,
             precision: DType::F32,

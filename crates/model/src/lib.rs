@@ -36,7 +36,7 @@ pub use config::ModelConfig;
 pub use error::{ConfigError, ModelError};
 pub use loss::Loss;
 pub use model::Model;
-pub use options::{LoadOptions, LoraConfig, TargetModules, Training};
+pub use options::{BaseStorage, LoadOptions, LoraConfig, TargetModules, Training};
 pub use parameter::{ParameterKind, ParameterMut};
 pub use plan::{Plan, PlannedBuffer, Purpose};
 

@@ -3,13 +3,13 @@
 use crate::{
     Architecture, Backend, LoadOptions, Model, ModelConfig, ModelError, Plan, Training,
     activations,
-    checkpoint::{self, Checkpoint, Gguf, Safetensors},
+    checkpoint::{self, Bitsandbytes, Checkpoint, Elements, Expected, Gguf, Safetensors, Stored},
     lora::AdapterConfig,
     parameter::ParameterKind,
     plan::{Allocate, Allocator},
     random::Random,
     read_json,
-    weights::{self, Layout, Weights},
+    weights::{self, Layout, Weights, host},
 };
 use std::path::{Path, PathBuf};
 use tightrope_device::DType;
@@ -21,13 +21,15 @@ impl<D: Backend> Model<D> {
     /// `.gguf` file, whose quantised tensors become f32.
     ///
     /// Full training keeps everything in f32. Otherwise matrices and embeddings keep the type of
-    /// the file; norms and biases are small and become f32.
+    /// the file, or [`LoadOptions::base`] says how weights of linear layers are kept; norms and biases
+    /// are small and become f32. A folder may hold those weights in NF4 already, in the layout of
+    /// bitsandbytes.
     pub fn load(device: &D, path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
         let (config, file, checkpoint) = open(path)?;
         let stored = |name: &str| {
             let found = checkpoint::find(&*checkpoint, name);
             let info = found.and_then(|name| checkpoint.info(name));
-            info.map_or(DType::F32, |info| info.dtype)
+            info.map_or(Stored::Float(DType::F32), |info| info.stored)
         };
         let base = path.to_string_lossy();
         // Laid out without memory first: the files are checked before anything is allocated.
@@ -40,14 +42,27 @@ impl<D: Backend> Model<D> {
             &stored,
         )?;
         let tied = config.architecture().tied_head;
-        let parameters = expected.base().map(|p| (&*p.name, &*p.shape));
-        checkpoint::check(&*checkpoint, parameters, |name| {
+        let parameters = expected.base().map(|p| Expected {
+            name: &p.name,
+            shape: &p.shape,
+            nf4: false,
+        });
+        let quantized = expected.nf4().map(|weight| Expected {
+            name: &weight.name,
+            shape: &weight.shape,
+            nf4: true,
+        });
+        checkpoint::check(&*checkpoint, parameters.chain(quantized), |name| {
             // Old files keep the frequencies; a tied head may be there, and is not read.
             name.ends_with(".rotary_emb.inv_freq") || tied && name == "lm_head.weight"
         })?;
         let mut model = Self::build(device, config, options, &base, &file, &stored)?;
         for parameter in model.weights.base_mut() {
             checkpoint::read_into(&*checkpoint, &parameter.name, &mut parameter.value)?;
+        }
+        let host = host(device)?;
+        for weight in model.weights.nf4_mut() {
+            checkpoint::read_nf4_into(&*checkpoint, &host, weight)?;
         }
         model.fill_adapter(options)?;
         Ok(model)
@@ -61,7 +76,8 @@ impl<D: Backend> Model<D> {
         options: &LoadOptions,
     ) -> Result<Self, ModelError> {
         let file = Path::new("config.json");
-        let mut model = Self::build(device, config, options, "", file, &|_| DType::F32)?;
+        let stored = &|_: &str| Stored::Float(DType::F32);
+        let mut model = Self::build(device, config, options, "", file, stored)?;
         let Architecture {
             norm_plus_one,
             initializer_range,
@@ -81,6 +97,12 @@ impl<D: Backend> Model<D> {
                 }
             }
         }
+        let host = host(device)?;
+        for weight in model.weights.nf4_mut() {
+            let mut random = Random::new(options.seed, &weight.name);
+            let elements = random.normals(weight.shape.iter().product(), initializer_range);
+            weight.quantize(&host, &elements)?;
+        }
         model.fill_adapter(options)?;
         Ok(model)
     }
@@ -92,7 +114,7 @@ impl<D: Backend> Model<D> {
         options: &LoadOptions,
         base: &str,
         file: &Path,
-        stored: &dyn Fn(&str) -> DType,
+        stored: &dyn Fn(&str) -> Stored,
     ) -> Result<Self, ModelError> {
         let mut allocator = Allocator {
             device,
@@ -127,7 +149,11 @@ impl<D: Backend> Model<D> {
     fn fill_adapter(&mut self, options: &LoadOptions) -> Result<(), ModelError> {
         if let Some(folder) = &options.adapter {
             let (_, factors) = AdapterConfig::open(folder, &modules(&self.weights))?;
-            let expected = self.weights.adapter().map(|p| (&*p.name, &*p.shape));
+            let expected = self.weights.adapter().map(|p| Expected {
+                name: &p.name,
+                shape: &p.shape,
+                nf4: false,
+            });
             checkpoint::check(&factors, expected, |_| false)?;
             for parameter in self.weights.adapter_mut() {
                 checkpoint::read_into(&factors, &parameter.name, &mut parameter.value)?;
@@ -148,7 +174,7 @@ impl<D: Backend> Model<D> {
 
 impl Plan {
     /// Every buffer of a model that [`Model::load`] would allocate, when its matrices are stored
-    /// as `dtype`; reads no weights.
+    /// as `dtype`, or in NF4 if the configuration says so; reads no weights.
     pub fn new(
         config: &ModelConfig,
         options: &LoadOptions,
@@ -156,7 +182,8 @@ impl Plan {
     ) -> Result<Self, ModelError> {
         let mut plan = Self::default();
         let file = Path::new("config.json");
-        let (weights, _) = lay_out(&mut plan, config, options, "", file, &|_| dtype)?;
+        let stored = |name: &str| config.stored(name, dtype);
+        let (weights, _) = lay_out(&mut plan, config, options, "", file, &stored)?;
         lay_out_activations(&mut plan, config, options, &weights)?;
         Ok(plan)
     }
@@ -177,17 +204,25 @@ fn open(path: &Path) -> Result<(ModelConfig, PathBuf, Box<dyn Checkpoint>), Mode
         path.join("model.safetensors"),
         path.join("model.safetensors.index.json"),
     );
-    let checkpoint = if whole.is_file() {
-        Safetensors::open(&whole)?
+    let elements = match config.is_quantized() {
+        true => Elements::FloatsAndBytes,
+        false => Elements::Floats,
+    };
+    let files = if whole.is_file() {
+        Safetensors::open(&whole, elements)?
     } else if index.is_file() {
-        Safetensors::open_sharded(&index)?
+        Safetensors::open_sharded(&index, elements)?
     } else {
         return Err(ModelError::NoModel {
             path: path.to_path_buf(),
             reason: "has neither model.safetensors nor model.safetensors.index.json".into(),
         });
     };
-    Ok((config, file, Box::new(checkpoint)))
+    let checkpoint: Box<dyn Checkpoint> = match config.is_quantized() {
+        true => Box::new(Bitsandbytes::new(files)?),
+        false => Box::new(files),
+    };
+    Ok((config, file, checkpoint))
 }
 
 /// The configuration in a folder, and its file.
@@ -215,7 +250,7 @@ pub(crate) fn lay_out<A: Allocate>(
     options: &LoadOptions,
     base: &str,
     file: &Path,
-    stored: &dyn Fn(&str) -> DType,
+    stored: &dyn Fn(&str) -> Stored,
 ) -> Result<(Weights<A::Buffer>, Option<AdapterConfig>), ModelError> {
     let architecture = config.architecture();
     let full = options.training == Training::Full;
@@ -223,6 +258,7 @@ pub(crate) fn lay_out<A: Allocate>(
         full,
         adapter,
         adapter_trained,
+        base: options.base,
         stored,
     };
     let mut plan = Plan::default();
@@ -287,6 +323,6 @@ pub(crate) fn lay_out_activations<A: Allocate, W>(
 fn modules<T>(weights: &Weights<T>) -> Vec<String> {
     let names = weights
         .projections()
-        .map(|p| p.weight.name.trim_end_matches(".weight"));
+        .map(|p| p.weight.name().trim_end_matches(".weight"));
     names.map(String::from).collect()
 }

@@ -51,6 +51,17 @@ pub enum Training {
     Lora(LoraConfig),
 }
 
+/// How the weights of the decoder's linear layers are kept while they are frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BaseStorage {
+    /// As files hold them.
+    #[default]
+    AsStored,
+    /// In NF4 with scales that are quantised themselves, 4.13 bits an element (QLoRA; Dettmers et al.,
+    /// 2023). Embeddings, head, norms and biases stay as they are.
+    Nf4,
+}
+
 /// How a model is loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoadOptions {
@@ -58,6 +69,8 @@ pub struct LoadOptions {
     pub training: Training,
     /// Folder of a PEFT adapter to start from.
     pub adapter: Option<PathBuf>,
+    /// How frozen weights are kept; full training wants [`BaseStorage::AsStored`].
+    pub base: BaseStorage,
     /// Tokens of the largest batch; all buffers are laid out for it.
     pub capacity: usize,
     /// Keep only the input of each layer and compute the rest again in the backward pass.

@@ -77,7 +77,7 @@ impl<D: Linear> Projection<Tensor<D>> {
         let lora = self.adapter.as_ref().zip(xa.as_mut());
         let forward = Forward {
             x,
-            weight: &self.weight.value,
+            weight: self.weight.view(),
             bias: self.bias.as_ref().map(|bias| &bias.value),
             lora: lora.map(|(adapter, xa)| LoraForward {
                 a: &adapter.a.value,
@@ -104,7 +104,7 @@ impl<D: Linear> Projection<Tensor<D>> {
         let lora = self.adapter.as_ref().zip(dyb.as_mut());
         let backward = BackwardInput {
             dy,
-            weight: &self.weight.value,
+            weight: self.weight.view(),
             lora: lora.map(|(adapter, dyb)| LoraBackwardInput {
                 a: &adapter.a.value,
                 b: &adapter.b.value,
@@ -150,7 +150,7 @@ impl<D: Linear> Projection<Tensor<D>> {
         let backward = BackwardWeights {
             x,
             dy,
-            dweight: self.weight.gradient.as_mut(),
+            dweight: self.weight.gradient_mut(),
             dbias: self.bias.as_mut().and_then(|bias| bias.gradient.as_mut()),
             lora,
             shape,

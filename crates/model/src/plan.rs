@@ -105,7 +105,7 @@ impl<D: Device> Allocate for Allocator<'_, D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LoadOptions, LoraConfig, ModelConfig, Training, load};
+    use crate::{BaseStorage, LoadOptions, LoraConfig, ModelConfig, Training, load};
     use std::{
         path::Path,
         sync::{
@@ -164,15 +164,19 @@ mod tests {
     fn what_is_allocated_is_what_was_planned() {
         for case in ["llama_biases", "qwen3_window", "gemma2"] {
             let config = config(case);
-            for training in [
-                Training::None,
-                Training::Full,
-                Training::Lora(LoraConfig::default()),
+            let lora = || Training::Lora(LoraConfig::default());
+            for (training, base) in [
+                (Training::None, BaseStorage::AsStored),
+                (Training::None, BaseStorage::Nf4),
+                (Training::Full, BaseStorage::AsStored),
+                (lora(), BaseStorage::AsStored),
+                (lora(), BaseStorage::Nf4),
             ] {
                 for (recompute, capacity) in [(false, 0), (false, 7), (true, 33)] {
                     let options = LoadOptions {
                         training: training.clone(),
                         adapter: None,
+                        base,
                         capacity,
                         recompute,
                         precision: DType::F32,
@@ -186,10 +190,9 @@ mod tests {
                         plan: Plan::default(),
                     };
                     let file = Path::new("config.json");
+                    let stored = |name: &str| config.stored(name, DType::BF16);
                     let laid_out =
-                        load::lay_out(&mut allocator, &config, &options, "", file, &|_| {
-                            DType::BF16
-                        });
+                        load::lay_out(&mut allocator, &config, &options, "", file, &stored);
                     let (weights, _) = laid_out.unwrap();
                     load::lay_out_activations(&mut allocator, &config, &options, &weights).unwrap();
                     assert_eq!(allocator.plan, plan);
@@ -206,6 +209,7 @@ mod tests {
             let options = LoadOptions {
                 training: Training::Lora(LoraConfig::default()),
                 adapter: None,
+                base: BaseStorage::AsStored,
                 capacity: 64,
                 recompute,
                 precision: DType::F32,

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;
 use tightrope_device::{Cpu, DType};
-use tightrope_model::{LoadOptions, LoraConfig, Model, ModelError, TargetModules, Training};
+use tightrope_model::{
+    BaseStorage, LoadOptions, LoraConfig, Model, ModelError, TargetModules, Training,
+};
 
 const CASE: &str = "llama_biases";
 const CONFIG: &str = "adapter/adapter_config.json";
@@ -26,6 +28,7 @@ fn fresh(lora: LoraConfig) -> Result<Model<Cpu>, ModelError> {
     let options = LoadOptions {
         training: Training::Lora(lora),
         adapter: None,
+        base: BaseStorage::AsStored,
         capacity: 8,
         recompute: false,
         precision: DType::F32,

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{cases, cpu, documents, options, whole};
-use tightrope_model::{LoadOptions, Model, ModelError, Training};
+use tightrope_model::{BaseStorage, LoadOptions, Model, ModelError, Training};
 use tightrope_packing::Batch;
 
 #[test]
@@ -60,6 +60,7 @@ fn a_prompt_longer_than_the_model_is_read_in_pieces() {
         let options = LoadOptions {
             training: Training::None,
             adapter: None,
+            base: BaseStorage::AsStored,
             capacity,
             ..options(case, false, &sequences)
         };

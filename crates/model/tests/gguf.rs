@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tightrope_device::{Cpu, DType};
-use tightrope_model::{GgufTokenizerData, LoadOptions, Model, ModelConfig, ModelError, Training};
+use tightrope_model::{
+    BaseStorage, GgufTokenizerData, LoadOptions, Model, ModelConfig, ModelError, Training,
+};
 
 fn write(bytes: &[u8]) -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
@@ -24,6 +26,7 @@ fn load(path: &Path) -> Result<Model<Cpu>, ModelError> {
     let options = LoadOptions {
         training: Training::None,
         adapter: None,
+        base: BaseStorage::AsStored,
         capacity: 64,
         recompute: false,
         precision: DType::F32,

@@ -6,7 +6,9 @@ mod common;
 use common::{batchings, cases, cpu, documents, options, step, whole};
 use std::path::Path;
 use tightrope_device::{Cpu, DType};
-use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, TargetModules, Training};
+use tightrope_model::{
+    Backend, BaseStorage, LoadOptions, LoraConfig, Model, TargetModules, Training,
+};
 use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
 use tightrope_testkit::{cuda, relative_distance};
 
@@ -87,13 +89,19 @@ fn perturbed(sequences: &[Sequence], changed: usize) -> [Vec<Sequence>; 2] {
     })
 }
 
-/// In the first `ways` to put everything into one batch.
+/// With full training, LoRA, and LoRA on weights in NF4; in the first `ways` to put everything into
+/// one batch.
 fn check_perturbation<D: Backend>(device: &D, precision: DType, ways: usize) {
     for case in cases() {
-        for lora in [false, true] {
+        for (lora, base) in [
+            (false, BaseStorage::AsStored),
+            (true, BaseStorage::AsStored),
+            (true, BaseStorage::Nf4),
+        ] {
             let sequences = documents(&case);
             let options = LoadOptions {
                 precision,
+                base,
                 ..options(&case, lora, &sequences)
             };
             let mut model = Model::load(device, &case, &options).unwrap();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tightrope_device::{Cpu, DType};
 use tightrope_model::{
-    LoadOptions, LoraConfig, Model, ModelError, Purpose, TargetModules, Training,
+    BaseStorage, LoadOptions, LoraConfig, Model, ModelError, Purpose, TargetModules, Training,
 };
 use tightrope_packing::{Batch, Piece, Sequence};
 
@@ -21,6 +21,7 @@ fn options(training: Training) -> LoadOptions {
     LoadOptions {
         training,
         adapter: None,
+        base: BaseStorage::AsStored,
         capacity: 8,
         recompute: false,
         precision: DType::F32,
@@ -283,7 +284,6 @@ fn settings_that_cannot_be_used_are_named() {
         ("rms_norm_eps", json!(-1)),
         ("tie_word_embeddings", json!("yes")),
         ("attention_dropout", json!(0.1)),
-        ("quantization_config", json!({"bits": 4})),
         ("use_bidirectional_attention", json!(true)),
         ("num_local_experts", json!(8)),
         ("layer_types", json!(["full_attention"])),

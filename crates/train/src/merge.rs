@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 use tightrope_device::{Cpu, DType};
-use tightrope_model::{LoadOptions, Model, Training};
+use tightrope_model::{BaseStorage, LoadOptions, Model, Training};
 
 /// Writes `model` with `adapter` added to `folder`, with the tokenizer's files. The folder must not
 /// exist, or be empty; it appears whole or not at all. Computes in f32 on the processor.
@@ -31,6 +31,7 @@ pub fn merge(
     let options = LoadOptions {
         training: Training::None,
         adapter: adapter.map(Path::to_owned),
+        base: BaseStorage::AsStored,
         capacity: 1,
         recompute: false,
         precision: DType::F32,

@@ -5,7 +5,7 @@ mod common;
 use common::{VOCABULARY, architecture, dataset};
 use std::{fs, ops::ControlFlow, path::Path};
 use tightrope_device::{Cpu, DType};
-use tightrope_model::{LoadOptions, Model, Training};
+use tightrope_model::{BaseStorage, LoadOptions, Model, Training};
 use tightrope_train::{
     Config, Outcome, RunOptions, Sampling, StopFlag, evaluate, generate, merge, train,
 };
@@ -14,6 +14,7 @@ fn options(training: Training, adapter: Option<&Path>) -> LoadOptions {
     LoadOptions {
         training,
         adapter: adapter.map(Path::to_owned),
+        base: BaseStorage::AsStored,
         capacity: 64,
         recompute: false,
         precision: DType::F32,

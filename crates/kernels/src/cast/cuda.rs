@@ -1,9 +1,10 @@
-//! A tensor in another type: itself, or a copy in working memory.
+//! Stored elements in the type that a product wants: themselves, or a copy in working memory.
 
 use super::kernel::Cast;
 use crate::{
     KernelError,
     check::{activation, at_least},
+    nf4,
 };
 use tightrope_device::{
     Cuda, DType, Tensor,
@@ -51,18 +52,26 @@ unsafe fn issue(
 }
 
 /// What is to be read as elements of `dtype`, with room for the copy if it is stored otherwise.
-pub(crate) struct Source<'a> {
-    tensor: &'a Tensor<Cuda>,
-    len: usize,
-    dtype: DType,
-    copy: Option<Scratch>,
+pub(crate) enum Source<'a> {
+    AsIs(&'a Tensor<Cuda>),
+    Copied {
+        stored: Stored<'a>,
+        len: usize,
+        dtype: DType,
+        copy: Scratch,
+    },
+}
+
+/// What a copy is made from.
+pub(crate) enum Stored<'a> {
+    Float(&'a Tensor<Cuda>),
+    Nf4(nf4::Weight<'a, Cuda>),
 }
 
 /// What is read: it must be kept until the last kernel that reads it is issued.
-pub(crate) struct Converted<'a> {
-    tensor: &'a Tensor<Cuda>,
-    dtype: DType,
-    copy: Option<Held<'a>>,
+pub(crate) enum Converted<'a> {
+    AsIs(&'a Tensor<Cuda>),
+    Copied(Held<'a>, DType),
 }
 
 impl<'a> Source<'a> {
@@ -74,45 +83,76 @@ impl<'a> Source<'a> {
         len: usize,
         dtype: DType,
     ) -> Result<Self, KernelError> {
-        let copy = match tensor.dtype() == dtype {
-            true => None,
-            false => Some(cuda.scratch(name, len * dtype.size())?),
-        };
-        Ok(Self {
-            tensor,
+        if tensor.dtype() == dtype {
+            return Ok(Self::AsIs(tensor));
+        }
+        Self::copied(cuda, name, Stored::Float(tensor), len, dtype)
+    }
+
+    /// The first `len` elements of a weight in NF4, which is always copied.
+    pub(crate) fn nf4(
+        cuda: &Cuda,
+        name: &'static str,
+        weight: nf4::Weight<'a, Cuda>,
+        len: usize,
+        dtype: DType,
+    ) -> Result<Self, KernelError> {
+        Self::copied(cuda, name, Stored::Nf4(weight), len, dtype)
+    }
+
+    fn copied(
+        cuda: &Cuda,
+        name: &'static str,
+        stored: Stored<'a>,
+        len: usize,
+        dtype: DType,
+    ) -> Result<Self, KernelError> {
+        Ok(Self::Copied {
+            stored,
             len,
             dtype,
-            copy,
+            copy: cuda.scratch(name, len * dtype.size())?,
         })
     }
 
     #[cfg(test)]
     pub(super) fn is_copied(&self) -> bool {
-        self.copy.is_some()
+        matches!(self, Self::Copied { .. })
     }
 
     /// Issues the conversion, if one is needed: rounded to nearest, ties to even.
     pub(crate) fn convert(&self, cuda: &Cuda) -> Result<Converted<'_>, KernelError> {
-        let mut copy = self.copy.as_ref().map(Scratch::hold);
-        if let Some(copy) = &mut copy {
-            // SAFETY: the tensor has at least `len` elements, as the caller has checked, and the
-            // copy was made for as many.
-            unsafe { issue(cuda, self.tensor, copy.output(), self.dtype, self.len) }?;
+        let (stored, len, dtype, copy) = match self {
+            Self::AsIs(tensor) => return Ok(Converted::AsIs(tensor)),
+            Self::Copied {
+                stored,
+                len,
+                dtype,
+                copy,
+            } => (stored, *len, *dtype, copy),
+        };
+        let mut copy = copy.hold();
+        match stored {
+            Stored::Float(tensor) => {
+                // SAFETY: the tensor has at least `len` elements, as the caller has checked, and the
+                // copy was made for as many.
+                unsafe { issue(cuda, tensor, copy.output(), dtype, len) }?;
+            }
+            Stored::Nf4(weight) => {
+                // SAFETY: as above, of the weight.
+                unsafe { nf4::dequantize(cuda, *weight, copy.output(), dtype, len) }?;
+            }
         }
-        Ok(Converted {
-            tensor: self.tensor,
-            dtype: self.dtype,
-            copy,
-        })
+        Ok(Converted::Copied(copy, dtype))
     }
 }
 
 impl Converted<'_> {
     /// As rows of `row` elements.
     pub(crate) fn matrix(&self, row: usize) -> Matrix<'_> {
-        match &self.copy {
-            Some(copy) => Matrix::scratch(copy, self.dtype, row),
-            None => Matrix::of(self.tensor, row),
+        match self {
+            Self::AsIs(tensor) => Matrix::of(tensor, row),
+            Self::Copied(copy, dtype) => Matrix::scratch(copy, *dtype, row),
         }
     }
 }

@@ -2,12 +2,21 @@
 //! along as a further term of the base product.
 
 use super::dropout::{Dropped, Mask};
-use super::{BackwardInput, BackwardWeights, Forward, Linear, Shape};
+use super::{BackwardInput, BackwardWeights, Forward, Linear, Shape, Weight};
 use crate::{
     Checked, KernelError,
-    cpu::matmul::{Base, Gate, Matrix, Operand, Output, Rows, Term, Weight, product},
+    cpu::matmul::{self, Base, Gate, Matrix, Operand, Output, Rows, Term, product},
+    nf4,
 };
 use tightrope_device::Cpu;
+
+/// The rows of a weight.
+fn stored(weight: Weight<'_, Cpu>, inputs: usize) -> Result<matmul::Weight<'_>, KernelError> {
+    match weight {
+        Weight::Float(weight) => matmul::Weight::new("weight", weight, inputs),
+        Weight::Nf4(weight) => Ok(matmul::Weight::Nf4(nf4::HostRows::new(weight, inputs)?)),
+    }
+}
 
 impl Linear for Cpu {
     fn linear_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
@@ -25,7 +34,7 @@ impl Linear for Cpu {
             outputs,
         } = shape;
         let x = Matrix::new(x.as_slice::<f32>()?, inputs);
-        let weight = Weight::new("weight", weight, inputs)?;
+        let weight = stored(weight, inputs)?;
         let base = Term {
             a: Operand::Rows(&x),
             b: Operand::Rows(weight.rows()),
@@ -90,7 +99,7 @@ impl Linear for Cpu {
             outputs,
         } = shape;
         let dy = Matrix::new(dy.as_slice::<f32>()?, outputs);
-        let weight = Weight::new("weight", weight, inputs)?;
+        let weight = stored(weight, inputs)?;
         let base = Term {
             a: Operand::Rows(&dy),
             b: Operand::Columns(weight.rows()),

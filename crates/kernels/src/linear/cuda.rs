@@ -1,12 +1,13 @@
 //! Linear layers on NVIDIA GPUs: matrix products through cuBLASLt in the type of the activations.
 //!
-//! What is stored in another type (the base weight perhaps, the bias and the adapter's matrices, `xa`
-//! and `dyb`) is rounded to that type in working memory before it is multiplied; sums are f32. The
+//! What is stored in another type (the base weight perhaps, in NF4 or not, the bias and the adapter's
+//! matrices, `xa` and `dyb`) is rounded to that type in working memory before it is multiplied; sums are
+//! f32. The
 //! adapter's share, which is small, is written first and the base product added to it, so that of
 //! the two roundings the one of the larger number comes once.
 
 use super::{
-    BackwardInput, BackwardWeights, Dropout, Forward, Linear, Shape,
+    BackwardInput, BackwardWeights, Dropout, Forward, Linear, Shape, Weight,
     dropout::Parameters,
     kernel::{LinearAddPartials, LinearColumnSums, LinearDropout, LinearDropoutGradient},
 };
@@ -24,6 +25,20 @@ const LEAST_ROWS: usize = 128;
 /// Rows whose sum is a partial sum of the bias's gradient. Fixed, so that the result does not
 /// depend on the GPU.
 const RUN: usize = 256;
+
+/// A base weight of `len` elements, and room for its copy.
+fn stored<'a>(
+    cuda: &Cuda,
+    weight: Weight<'a, Cuda>,
+    len: usize,
+    dtype: DType,
+) -> Result<Source<'a>, KernelError> {
+    let name = "linear_weight";
+    match weight {
+        Weight::Float(weight) => Source::new(cuda, name, weight, len, dtype),
+        Weight::Nf4(weight) => Source::nf4(cuda, name, weight, len, dtype),
+    }
+}
 
 impl Linear for Cuda {
     fn linear_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
@@ -76,7 +91,7 @@ impl Linear for Cuda {
                 varying: Varying::Rows,
             })?;
         }
-        let weight = Source::new(self, "linear_weight", weight, outputs * inputs, dtype)?;
+        let weight = stored(self, weight, outputs * inputs, dtype)?;
         let bias = match bias {
             Some(bias) => Some(Source::new(self, "linear_bias", bias, outputs, dtype)?),
             None => None,
@@ -195,7 +210,7 @@ impl Linear for Cuda {
         let Some(dx) = dx else {
             return Ok(());
         };
-        let weight = Source::new(self, "linear_weight", weight, outputs * inputs, dtype)?;
+        let weight = stored(self, weight, outputs * inputs, dtype)?;
         let weight = weight.convert(self)?;
         let dx = MatrixMut::of(dx, inputs);
         Ok(through(weight.matrix(inputs), dx, inputs, accumulate)?)

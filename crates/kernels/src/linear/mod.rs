@@ -9,7 +9,8 @@ mod tests;
 
 use crate::{
     Check, Checked, KernelError,
-    check::{activation, at_least, exact, weight},
+    check::{activation, at_least, exact, product, weight},
+    nf4,
 };
 use tightrope_device::{DType, Device, Tensor};
 
@@ -50,6 +51,23 @@ pub struct Shape {
     pub outputs: usize,
 }
 
+/// A layer's own weight `[outputs, inputs]`. Only one of floating-point numbers has a gradient.
+#[derive(Debug)]
+pub enum Weight<'a, D: Device> {
+    /// f32, bf16 or f16.
+    Float(&'a Tensor<D>),
+    /// In NF4, row by row; blocks do not end with rows. A product decodes what it is about to read:
+    /// on the CPU a few rows at a time, to f32; on GPUs the whole, to the type of the activations.
+    Nf4(nf4::Weight<'a, D>),
+}
+
+impl<D: Device> Clone for Weight<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<D: Device> Copy for Weight<'_, D> {}
+
 /// Adapter of the forward pass.
 #[derive(Debug)]
 pub struct LoraForward<'a, D: Device> {
@@ -70,8 +88,8 @@ pub struct LoraForward<'a, D: Device> {
 pub struct Forward<'a, D: Device> {
     /// `[tokens, inputs]`.
     pub x: &'a Tensor<D>,
-    /// `[outputs, inputs]`; f32, bf16 or f16.
-    pub weight: &'a Tensor<D>,
+    /// `[outputs, inputs]`.
+    pub weight: Weight<'a, D>,
     /// f32 `[outputs]`.
     pub bias: Option<&'a Tensor<D>>,
     /// The adapter.
@@ -104,8 +122,8 @@ pub struct LoraBackwardInput<'a, D: Device> {
 pub struct BackwardInput<'a, D: Device> {
     /// `[tokens, outputs]`.
     pub dy: &'a Tensor<D>,
-    /// `[outputs, inputs]`; f32, bf16 or f16.
-    pub weight: &'a Tensor<D>,
+    /// `[outputs, inputs]`.
+    pub weight: Weight<'a, D>,
     /// The adapter.
     pub lora: Option<LoraBackwardInput<'a, D>>,
     /// `[tokens, inputs]`.
@@ -195,6 +213,14 @@ fn check_dropout<D: Device>(
     at_least("dropout.keys", dropout.keys, DType::U32, &[tokens, 2])
 }
 
+fn check_weight<D: Device>(stored: Weight<'_, D>, shape: Shape) -> Result<(), KernelError> {
+    let shape = [shape.outputs, shape.inputs];
+    match stored {
+        Weight::Float(tensor) => weight("weight", tensor, &shape),
+        Weight::Nf4(stored) => stored.check(product("weight", &shape)?),
+    }
+}
+
 /// Checks both factors of an adapter and returns the rank.
 fn check_factors<D: Device>(
     a: &Tensor<D>,
@@ -216,7 +242,7 @@ impl<D: Device> Check for Forward<'_, D> {
         } = self.shape;
         let dtype = activation("x", self.x)?;
         at_least("x", self.x, dtype, &[tokens, inputs])?;
-        weight("weight", self.weight, &[outputs, inputs])?;
+        check_weight(self.weight, self.shape)?;
         if let Some(bias) = self.bias {
             exact("bias", bias, &[outputs])?;
         }
@@ -238,7 +264,7 @@ impl<D: Device> Check for BackwardInput<'_, D> {
         } = self.shape;
         let dtype = activation("dy", self.dy)?;
         at_least("dy", self.dy, dtype, &[tokens, outputs])?;
-        weight("weight", self.weight, &[outputs, inputs])?;
+        check_weight(self.weight, self.shape)?;
         if let Some(lora) = &self.lora {
             let rank = check_factors(lora.a, lora.b, self.shape)?;
             check_dropout(&lora.dropout, tokens)?;

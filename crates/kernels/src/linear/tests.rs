@@ -2,6 +2,7 @@
 
 mod case;
 mod mask;
+mod nf4;
 
 use super::*;
 use case::{Case, NAMES, Results};
@@ -152,7 +153,7 @@ fn only_the_bottleneck_is_computed_without_dx() {
         let mut dyb = f32s(&[3, 2], &[f32::NAN; 6]);
         let args = BackwardInput {
             dy: &dy,
-            weight: &weight,
+            weight: Weight::Float(&weight),
             lora: Some(LoraBackwardInput {
                 a: &a,
                 b: &b,
@@ -197,7 +198,7 @@ fn neither_bias_nor_adapter_is_needed() {
         let mut dx = tensor(device, dtype, &[5, 24], &[f32::NAN; 120]);
         let args = Forward {
             x: &x,
-            weight: &weight,
+            weight: Weight::Float(&weight),
             bias: None,
             lora: None,
             y: &mut y,
@@ -206,7 +207,7 @@ fn neither_bias_nor_adapter_is_needed() {
         device.linear_forward(args.checked().unwrap()).unwrap();
         let args = BackwardInput {
             dy: &dy,
-            weight: &weight,
+            weight: Weight::Float(&weight),
             lora: None,
             dx: Some(&mut dx),
             accumulate: false,
@@ -252,7 +253,7 @@ fn activations_share_a_type_which_is_f32_on_the_cpu() {
         let mut y = zeros(dtype, &[2, 4]);
         let args = Forward {
             x: &x,
-            weight: &weight,
+            weight: Weight::Float(&weight),
             bias: None,
             lora: None,
             y: &mut y,

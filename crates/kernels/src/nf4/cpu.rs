@@ -1,66 +1,119 @@
-//! NF4 on the CPU, block by block.
+//! NF4 on the CPU: any run of elements, so that a product decodes what it is about to read.
 
-use super::{BLOCK, Dequantize, Nf4, SCALE_BLOCK, Scales, VALUES};
-use crate::{Checked, KernelError, cpu::block_rows, dynamic_map::DynamicMap};
-use tightrope_device::{Cpu, rows};
-
-/// What a byte stands for.
-static PAIRS: [[f32; 2]; 256] = {
-    let mut pairs = [[0.0; 2]; 256];
-    let mut code = 0;
-    while code < 256 {
-        pairs[code] = [VALUES[code >> 4], VALUES[code & 15]];
-        code += 1;
-    }
-    pairs
+use super::{BLOCK, Dequantize, Nf4, SCALE_BLOCK, Scales, VALUES, Weight};
+use crate::{
+    Checked, KernelError,
+    cpu::{block_rows, matmul::Rows},
+    dynamic_map::DynamicMap,
 };
+use std::ops::Range;
+use tightrope_device::{Cpu, DeviceError, rows};
 
 /// Scales in host memory.
 #[derive(Clone, Copy)]
-enum Host<'a> {
+enum HostScales<'a> {
     Plain(&'a [f32]),
     Quantized(&'a [u8], &'a [f32], f32),
 }
 
-impl Host<'_> {
+impl HostScales<'_> {
     fn of(self, block: usize) -> f32 {
         match self {
-            Host::Plain(scales) => scales[block],
-            Host::Quantized(codes, absmax, offset) => {
+            HostScales::Plain(scales) => scales[block],
+            HostScales::Quantized(codes, absmax, offset) => {
                 DynamicMap::signed().value(codes[block]) * absmax[block / SCALE_BLOCK] + offset
             }
         }
     }
 }
 
+/// A weight in host memory.
+#[derive(Clone, Copy)]
+struct Host<'a> {
+    codes: &'a [u8],
+    scales: HostScales<'a>,
+}
+
+impl<'a> Host<'a> {
+    fn new(weight: Weight<'a, Cpu>) -> Result<Self, DeviceError> {
+        Ok(Self {
+            codes: weight.codes.as_slice()?,
+            scales: match weight.scales {
+                Scales::Plain(scales) => HostScales::Plain(scales.as_slice()?),
+                Scales::Quantized {
+                    codes,
+                    absmax,
+                    offset,
+                } => HostScales::Quantized(codes.as_slice()?, absmax.as_slice()?, offset),
+            },
+        })
+    }
+
+    /// The elements from `first` on.
+    fn decode(&self, mut first: usize, mut y: &mut [f32]) {
+        while !y.is_empty() {
+            let len = y.len().min(BLOCK - first % BLOCK);
+            let (now, later) = y.split_at_mut(len);
+            let scale = self.scales.of(first / BLOCK);
+            let codes = &self.codes[first / 2..(first + len).div_ceil(2)];
+            decode_block(codes, first % 2, &VALUES.map(|value| value * scale), now);
+            (first, y) = (first + len, later);
+        }
+    }
+}
+
+/// `y[i] = values[code]`, the first code that of half `skip` of the first byte; `y` is not empty.
+fn decode_block(codes: &[u8], skip: usize, values: &[f32; 16], y: &mut [f32]) {
+    let value = |code: u8| values[usize::from(code)];
+    let (codes, y) = match skip {
+        1 => {
+            y[0] = value(codes[0] & 15);
+            (&codes[1..], &mut y[1..])
+        }
+        _ => (codes, y),
+    };
+    let (pairs, last) = y.as_chunks_mut::<2>();
+    for (pair, &code) in pairs.iter_mut().zip(codes) {
+        *pair = [value(code >> 4), value(code & 15)];
+    }
+    if let ([y], Some(code)) = (last, codes.last()) {
+        *y = value(code >> 4);
+    }
+}
+
+/// A weight as rows of `stride` elements.
+pub(crate) struct HostRows<'a> {
+    weight: Host<'a>,
+    stride: usize,
+}
+
+impl<'a> HostRows<'a> {
+    pub(crate) fn new(weight: Weight<'a, Cpu>, stride: usize) -> Result<Self, DeviceError> {
+        Ok(Self {
+            weight: Host::new(weight)?,
+            stride,
+        })
+    }
+}
+
+impl Rows for HostRows<'_> {
+    fn row<'s>(&'s self, row: usize, columns: Range<usize>, scratch: &'s mut [f32]) -> &'s [f32] {
+        let decoded = &mut scratch[..columns.len()];
+        self.weight
+            .decode(row * self.stride + columns.start, decoded);
+        decoded
+    }
+}
+
 impl Nf4 for Cpu {
     fn nf4_dequantize(&self, args: Checked<Dequantize<'_, Self>>) -> Result<(), KernelError> {
         let args = args.into_inner();
-        let scales = match args.scales {
-            Scales::Plain(scales) => Host::Plain(scales.as_slice()?),
-            Scales::Quantized {
-                codes,
-                absmax,
-                offset,
-            } => Host::Quantized(codes.as_slice()?, absmax.as_slice()?, offset),
-        };
+        let weight = Host::new(args.weight)?;
         let y = &mut args.y.as_mut_slice::<f32>()?[..args.elements];
-        let codes = &args.codes.as_slice::<u8>()?[..args.elements.div_ceil(2)];
         let blocks = args.elements.div_ceil(BLOCK);
-        let parts = (rows(codes, BLOCK / 2), rows(y, BLOCK));
-        self.for_each_block(blocks, block_rows(BLOCK), parts, |first, _, (codes, y)| {
-            let codes = codes.slice.chunks(BLOCK / 2);
-            for (block, (codes, y)) in codes.zip(y.slice.chunks_mut(BLOCK)).enumerate() {
-                let scale = scales.of(first + block);
-                let scaled = |&code: &u8| PAIRS[usize::from(code)].map(|value| value * scale);
-                let (pairs, odd) = y.as_chunks_mut();
-                for (pair, code) in pairs.iter_mut().zip(codes) {
-                    *pair = scaled(code);
-                }
-                if let ([last], Some(code)) = (odd, codes.last()) {
-                    *last = scaled(code)[0];
-                }
-            }
+        let parts = rows(y, BLOCK);
+        self.for_each_block(blocks, block_rows(BLOCK), parts, |first, _, y| {
+            weight.decode(first * BLOCK, y.slice);
         });
         Ok(())
     }

@@ -7,6 +7,8 @@ mod quantize;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cpu::HostRows;
+pub(crate) use cuda::dequantize;
 pub use quantize::{Quantized, QuantizedScales, quantize, quantize_scales};
 
 use crate::{
@@ -58,14 +60,20 @@ pub enum Scales<'a, D: Device> {
     },
 }
 
-/// `y[i] = VALUES[code(i)] · scale[i / 64]`: in f32, rounded to the type of `y`. Every layout is
-/// bitsandbytes'.
+/// Elements in NF4, laid out as bitsandbytes has them.
 #[derive(Debug)]
-pub struct Dequantize<'a, D: Device> {
+pub struct Weight<'a, D: Device> {
     /// Two elements in a byte, the first in the high half; u8 `[elements / 2]`, rounded up.
     pub codes: &'a Tensor<D>,
     /// Of `elements / 64` blocks, rounded up.
     pub scales: Scales<'a, D>,
+}
+
+/// `y[i] = VALUES[code(i)] · scale[i / 64]`: in f32, rounded to the type of `y`.
+#[derive(Debug)]
+pub struct Dequantize<'a, D: Device> {
+    /// `[elements]`.
+    pub weight: Weight<'a, D>,
     /// Overwritten, `[elements]`; f32, bf16 or f16.
     pub y: &'a mut Tensor<D>,
     /// Elements to compute.
@@ -79,18 +87,39 @@ pub trait Nf4: Device {
     fn nf4_dequantize(&self, args: Checked<Dequantize<'_, Self>>) -> Result<(), KernelError>;
 }
 
-impl<D: Device> Check for Dequantize<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
-        let blocks = self.elements.div_ceil(BLOCK);
-        at_least("codes", self.codes, DType::U8, &[self.elements.div_ceil(2)])?;
+impl<D: Device> Clone for Scales<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<D: Device> Copy for Scales<'_, D> {}
+
+impl<D: Device> Clone for Weight<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<D: Device> Copy for Weight<'_, D> {}
+
+impl<D: Device> Weight<'_, D> {
+    /// Whether there are `elements`.
+    pub(crate) fn check(&self, elements: usize) -> Result<(), KernelError> {
+        let blocks = elements.div_ceil(BLOCK);
+        at_least("codes", self.codes, DType::U8, &[elements.div_ceil(2)])?;
         match self.scales {
-            Scales::Plain(scales) => at_least("scales", scales, DType::F32, &[blocks])?,
+            Scales::Plain(scales) => at_least("scales", scales, DType::F32, &[blocks]),
             Scales::Quantized { codes, absmax, .. } => {
                 at_least("scales.codes", codes, DType::U8, &[blocks])?;
                 let groups = blocks.div_ceil(SCALE_BLOCK);
-                at_least("scales.absmax", absmax, DType::F32, &[groups])?;
+                at_least("scales.absmax", absmax, DType::F32, &[groups])
             }
         }
+    }
+}
+
+impl<D: Device> Check for Dequantize<'_, D> {
+    fn check(&self) -> Result<(), KernelError> {
+        self.weight.check(self.elements)?;
         let dtype = activation("y", self.y)?;
         at_least("y", self.y, dtype, &[self.elements])
     }

@@ -1,7 +1,7 @@
 //! NF4 against f64 and against bitsandbytes, at the edges of bytes, blocks and groups of scales.
 
 use super::*;
-use crate::dynamic_map::DynamicMap;
+use crate::{cpu::matmul::Rows, dynamic_map::DynamicMap};
 use half::bf16;
 use tightrope_device::{Cpu, DeviceError, IndexWidth};
 use tightrope_testkit::{Random, cuda, rounding, tensor, unit};
@@ -88,15 +88,17 @@ impl Case {
             &vec![7.0; self.elements + 1],
         );
         let args = Dequantize {
-            codes: &bytes(&self.codes),
-            scales: if double {
-                Scales::Quantized {
-                    codes: &scale_codes,
-                    absmax: &scales,
-                    offset: self.quantized.offset,
-                }
-            } else {
-                Scales::Plain(&scales)
+            weight: Weight {
+                codes: &bytes(&self.codes),
+                scales: if double {
+                    Scales::Quantized {
+                        codes: &scale_codes,
+                        absmax: &scales,
+                        offset: self.quantized.offset,
+                    }
+                } else {
+                    Scales::Plain(&scales)
+                },
             },
             y: &mut y,
             elements: self.elements,
@@ -150,6 +152,39 @@ fn bits_depend_neither_on_the_device_nor_on_threads_nor_on_the_width() {
     let case = Case::new(100_003);
     let run = |threads| case.run(&Cpu::new(threads).unwrap(), DType::F32, true);
     assert!(run(1) == run(3));
+}
+
+#[test]
+fn any_run_of_a_row_is_decoded() {
+    let case = Case::new(40_003);
+    let all = case.run(&Cpu::new(1).unwrap(), DType::F32, true);
+    let cpu = Cpu::new(1).unwrap();
+    let bytes = |bytes: &[u8]| Tensor::from_slice(&cpu, &[bytes.len()], bytes).unwrap();
+    let (codes, scale_codes) = (bytes(&case.codes), bytes(&case.quantized.codes));
+    let absmax = &case.quantized.absmax;
+    let absmax = Tensor::from_slice(&cpu, &[absmax.len()], absmax).unwrap();
+    let weight = Weight {
+        codes: &codes,
+        scales: Scales::Quantized {
+            codes: &scale_codes,
+            absmax: &absmax,
+            offset: case.quantized.offset,
+        },
+    };
+    let mut random = Random::new(5);
+    for stride in [1, 2, 7, 64, 101, 1000] {
+        let rows = HostRows::new(weight, stride).unwrap();
+        for _ in 0..200 {
+            let row = random.below(40_003 / stride);
+            let start = random.below(stride + 1);
+            let len = random.below(stride - start + 1);
+            let mut scratch = vec![f32::NAN; len + 1];
+            let got = rows.row(row, start..start + len, &mut scratch);
+            let first = row * stride + start;
+            assert_eq!(got, &all[first..first + len], "{row} of {stride}, {start}");
+            assert!(scratch[len].is_nan());
+        }
+    }
 }
 
 #[test]
@@ -336,8 +371,10 @@ fn arguments_that_do_not_fit_are_refused() {
                 Scales::Plain(&plain)
             };
             let args = Dequantize {
-                codes: &codes,
-                scales,
+                weight: Weight {
+                    codes: &codes,
+                    scales,
+                },
                 y: &mut make("y", DType::BF16, elements),
                 elements,
             };
@@ -355,8 +392,10 @@ fn arguments_that_do_not_fit_are_refused() {
         }
     }
     let args = Dequantize {
-        codes: &zeros(DType::U8, 1),
-        scales: Scales::Plain(&zeros(DType::F32, 1)),
+        weight: Weight {
+            codes: &zeros(DType::U8, 1),
+            scales: Scales::Plain(&zeros(DType::F32, 1)),
+        },
         y: &mut zeros(DType::BF16, 1),
         elements: 1,
     };

@@ -1,25 +1,61 @@
 //! Weight files, whatever their format: named tensors that can be read one by one.
 
+mod bitsandbytes;
 mod gguf;
 mod safetensors;
 mod write;
 
+pub(crate) use bitsandbytes::{Bitsandbytes, Quantization};
 pub(crate) use gguf::Gguf;
 pub use gguf::{GgufTokenizerData, GgufValue};
-pub(crate) use safetensors::Safetensors;
+pub(crate) use safetensors::{Elements, Safetensors};
 pub(crate) use write::{TensorOut, write_json, write_safetensors};
 
-use crate::ModelError;
+use crate::{
+    ModelError,
+    weights::{HostScales, Nf4},
+};
 use half::{bf16, f16};
 use std::path::Path;
-use tightrope_device::{DType, Device, Tensor};
+use tightrope_device::{Cpu, DType, Device, Tensor};
+
+/// How a file holds a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// f32, bf16 or f16.
+    Float(DType),
+    /// In NF4.
+    Nf4 {
+        /// The type that it was quantised from.
+        dtype: DType,
+        /// Whether its scales are quantised themselves.
+        double: bool,
+    },
+}
+
+impl Stored {
+    /// The type of its elements, before they were quantised if they are.
+    pub fn dtype(self) -> DType {
+        match self {
+            Stored::Float(dtype) | Stored::Nf4 { dtype, .. } => dtype,
+        }
+    }
+}
 
 /// A tensor in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TensorInfo {
-    /// What [`Checkpoint::read`] gives: f32, bf16 or f16.
-    pub dtype: DType,
+    pub stored: Stored,
     pub shape: Vec<usize>,
+}
+
+/// A tensor that the model has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected<'a> {
+    pub name: &'a str,
+    pub shape: &'a [usize],
+    /// Whether the file may hold it in NF4.
+    pub nf4: bool,
 }
 
 /// A file, or a folder of files, with the weights of a model.
@@ -30,9 +66,14 @@ pub(crate) trait Checkpoint {
     fn info(&self, name: &str) -> Option<TensorInfo>;
     /// The file that holds a tensor (or should), for messages.
     fn file(&self, name: &str) -> &Path;
-    /// The elements of a tensor, row-major, as little-endian bytes of [`TensorInfo::dtype`].
+    /// The elements of a tensor that is [`Stored::Float`], row-major, as little-endian bytes.
     fn read(&self, name: &str) -> Result<Vec<u8>, ModelError>;
+    /// Codes and scales of a tensor that is [`Stored::Nf4`]; `None` for others.
+    fn read_nf4(&self, name: &str) -> Result<Option<(Vec<u8>, HostScales)>, ModelError>;
 }
+
+/// What can be loaded as it is.
+const FLOATS: &str = "F32, BF16 or F16";
 
 /// The prefix that some files leave away.
 const PREFIX: &str = "model.";
@@ -49,21 +90,23 @@ pub(crate) fn find<'a>(checkpoint: &dyn Checkpoint, name: &'a str) -> Option<&'a
 /// Checks that the file has exactly the tensors that the model has, in their shapes.
 pub(crate) fn check<'a>(
     checkpoint: &dyn Checkpoint,
-    expected: impl Iterator<Item = (&'a str, &'a [usize])>,
+    expected: impl Iterator<Item = Expected<'a>>,
     ignored: impl Fn(&str) -> bool,
 ) -> Result<(), ModelError> {
     let mut known = std::collections::HashSet::new();
-    for (name, shape) in expected {
-        let Some(found) = find(checkpoint, name) else {
-            return Err(ModelError::Missing {
-                file: checkpoint.file(name).to_path_buf(),
-                tensor: name.to_string(),
-            });
+    for Expected { name, shape, nf4 } in expected {
+        let found = find(checkpoint, name).and_then(|name| Some((name, checkpoint.info(name)?)));
+        let Some((found, info)) = found else {
+            return Err(missing(checkpoint, name));
         };
-        let info = checkpoint.info(found).unwrap_or(TensorInfo {
-            dtype: DType::F32,
-            shape: Vec::new(),
-        });
+        if matches!(info.stored, Stored::Nf4 { .. }) && !nf4 {
+            return Err(ModelError::TensorDType {
+                file: checkpoint.file(found).to_path_buf(),
+                tensor: found.to_string(),
+                dtype: "NF4".to_string(),
+                expected: FLOATS,
+            });
+        }
         if info.shape != shape {
             return Err(ModelError::Shape {
                 file: checkpoint.file(found).to_path_buf(),
@@ -95,18 +138,52 @@ pub(crate) fn read_into<D: Device>(
     name: &str,
     destination: &mut Tensor<D>,
 ) -> Result<(), ModelError> {
-    let missing = || ModelError::Missing {
-        file: checkpoint.file(name).to_path_buf(),
-        tensor: name.to_string(),
-    };
-    let found = find(checkpoint, name).ok_or_else(missing)?;
-    let info = checkpoint.info(found).ok_or_else(missing)?;
-    let bytes = checkpoint.read(found)?;
-    if info.dtype == destination.dtype() {
+    let (dtype, bytes) = read(checkpoint, name)?;
+    if dtype == destination.dtype() {
         let device = destination.device().clone();
         return Ok(device.write(destination.buffer_mut(), 0, &bytes)?);
     }
-    Ok(destination.write(&to_f32(info.dtype, &bytes))?)
+    Ok(destination.write(&to_f32(dtype, &bytes))?)
+}
+
+/// Reads a weight in NF4, quantising it on the host unless it is stored so.
+pub(crate) fn read_nf4_into<D: Device>(
+    checkpoint: &dyn Checkpoint,
+    host: &Cpu,
+    destination: &mut Nf4<Tensor<D>>,
+) -> Result<(), ModelError> {
+    let name = destination.name.clone();
+    let found = find(checkpoint, &name).ok_or_else(|| missing(checkpoint, &name))?;
+    if let Some((codes, scales)) = checkpoint.read_nf4(found)? {
+        return destination.write(&codes, &scales);
+    }
+    let (dtype, bytes) = read(checkpoint, &name)?;
+    let halves = || bytes.as_chunks::<2>().0.iter().copied();
+    match dtype {
+        DType::BF16 => {
+            let elements: Vec<bf16> = halves().map(bf16::from_le_bytes).collect();
+            destination.quantize(host, &elements)
+        }
+        DType::F16 => {
+            let elements: Vec<f16> = halves().map(f16::from_le_bytes).collect();
+            destination.quantize(host, &elements)
+        }
+        _ => destination.quantize(host, &to_f32(dtype, &bytes)),
+    }
+}
+
+/// The elements of a tensor that is not quantised, under either name.
+fn read(checkpoint: &dyn Checkpoint, name: &str) -> Result<(DType, Vec<u8>), ModelError> {
+    let found = find(checkpoint, name).and_then(|name| Some((name, checkpoint.info(name)?)));
+    let (found, info) = found.ok_or_else(|| missing(checkpoint, name))?;
+    Ok((info.stored.dtype(), checkpoint.read(found)?))
+}
+
+fn missing(checkpoint: &dyn Checkpoint, name: &str) -> ModelError {
+    ModelError::Missing {
+        file: checkpoint.file(name).to_path_buf(),
+        tensor: name.to_string(),
+    }
 }
 
 /// Little-endian bytes of f32, bf16 or f16 as f32; exact.

@@ -4,8 +4,8 @@
 //! (the last wins) and shapes whose product overflows. Files are read, not mapped: truncating a
 //! mapped file under its reader kills the process.
 
-use super::{Checkpoint, TensorInfo};
-use crate::ModelError;
+use super::{Checkpoint, FLOATS, Stored, TensorInfo};
+use crate::{ModelError, weights::HostScales};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::{
@@ -20,6 +20,15 @@ use tightrope_device::DType;
 /// Larger headers are refused, as by the reference implementation.
 const LARGEST_HEADER: u64 = 100_000_000;
 
+/// What elements tensors may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Elements {
+    /// F32, BF16 and F16.
+    Floats,
+    /// These and U8, which only [`Safetensors::raw`] and [`Safetensors::bytes`] know of.
+    FloatsAndBytes,
+}
+
 /// Tensors of one or several files.
 #[derive(Debug)]
 pub(crate) struct Safetensors {
@@ -31,22 +40,23 @@ pub(crate) struct Safetensors {
 #[derive(Debug)]
 struct Entry {
     file: PathBuf,
-    info: TensorInfo,
+    dtype: DType,
+    shape: Vec<usize>,
     start: u64,
     bytes: usize,
 }
 
 impl Safetensors {
     /// One file.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
+    pub fn open(path: &Path, elements: Elements) -> Result<Self, ModelError> {
         Ok(Self {
             path: path.to_path_buf(),
-            tensors: read_header(path)?.into_iter().collect(),
+            tensors: read_header(path, elements)?.into_iter().collect(),
         })
     }
 
     /// The files that an index (`model.safetensors.index.json`) names, in the same folder.
-    pub fn open_sharded(index: &Path) -> Result<Self, ModelError> {
+    pub fn open_sharded(index: &Path, elements: Elements) -> Result<Self, ModelError> {
         let damaged = |reason: String| ModelError::Damaged {
             file: index.to_path_buf(),
             reason,
@@ -73,7 +83,7 @@ impl Safetensors {
                 )));
             }
             let path = folder.join(&file);
-            let found = read_header(&path)?;
+            let found = read_header(&path, elements)?;
             for tensor in named {
                 if !found.iter().any(|(name, _)| *name == tensor) {
                     return Err(ModelError::Missing { file: path, tensor });
@@ -93,6 +103,25 @@ impl Safetensors {
             tensors,
         })
     }
+
+    /// Type and shape of a tensor.
+    pub fn raw(&self, name: &str) -> Option<(DType, &[usize])> {
+        let entry = self.tensors.get(name)?;
+        Some((entry.dtype, &entry.shape))
+    }
+
+    /// The bytes of a tensor.
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>, ModelError> {
+        let Some(entry) = self.tensors.get(name) else {
+            return Err(super::missing(self, name));
+        };
+        let io = || ModelError::io(&entry.file);
+        let mut file = File::open(&entry.file).map_err(io())?;
+        file.seek(SeekFrom::Start(entry.start)).map_err(io())?;
+        let mut bytes = vec![0; entry.bytes];
+        file.read_exact(&mut bytes).map_err(io())?;
+        Ok(bytes)
+    }
 }
 
 impl Checkpoint for Safetensors {
@@ -101,7 +130,10 @@ impl Checkpoint for Safetensors {
     }
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
-        self.tensors.get(name).map(|entry| entry.info.clone())
+        self.tensors.get(name).map(|entry| TensorInfo {
+            stored: Stored::Float(entry.dtype),
+            shape: entry.shape.clone(),
+        })
     }
 
     fn file(&self, name: &str) -> &Path {
@@ -111,18 +143,11 @@ impl Checkpoint for Safetensors {
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, ModelError> {
-        let Some(entry) = self.tensors.get(name) else {
-            return Err(ModelError::Missing {
-                file: self.path.clone(),
-                tensor: name.to_string(),
-            });
-        };
-        let io = || ModelError::io(&entry.file);
-        let mut file = File::open(&entry.file).map_err(io())?;
-        file.seek(SeekFrom::Start(entry.start)).map_err(io())?;
-        let mut bytes = vec![0; entry.bytes];
-        file.read_exact(&mut bytes).map_err(io())?;
-        Ok(bytes)
+        self.bytes(name)
+    }
+
+    fn read_nf4(&self, _: &str) -> Result<Option<(Vec<u8>, HostScales)>, ModelError> {
+        Ok(None)
     }
 }
 
@@ -160,7 +185,7 @@ impl<'de> Deserialize<'de> for Unique {
 }
 
 /// The tensors of a file. They must lie side by side and end where the file ends.
-fn read_header(path: &Path) -> Result<Vec<(String, Entry)>, ModelError> {
+fn read_header(path: &Path, elements: Elements) -> Result<Vec<(String, Entry)>, ModelError> {
     let damaged = |reason: String| ModelError::Damaged {
         file: path.to_path_buf(),
         reason,
@@ -190,7 +215,7 @@ fn read_header(path: &Path) -> Result<Vec<(String, Entry)>, ModelError> {
     let mut tensors = Vec::new();
     for (name, description) in entries {
         if name != "__metadata__" {
-            let entry = entry(path, &name, &description, 8 + size, data)?;
+            let entry = entry(path, &name, &description, elements, (8 + size, data))?;
             tensors.push((name, entry));
         }
     }
@@ -217,8 +242,8 @@ fn entry(
     path: &Path,
     name: &str,
     description: &Value,
-    first: u64,
-    data: u64,
+    elements: Elements,
+    (first, data): (u64, u64),
 ) -> Result<Entry, ModelError> {
     let damaged = |reason: String| ModelError::DamagedTensor {
         file: path.to_path_buf(),
@@ -235,12 +260,13 @@ fn entry(
         Some("F32") => DType::F32,
         Some("BF16") => DType::BF16,
         Some("F16") => DType::F16,
+        Some("U8") if elements == Elements::FloatsAndBytes => DType::U8,
         other => {
             return Err(ModelError::TensorDType {
                 file: path.to_path_buf(),
                 tensor: name.to_string(),
                 dtype: other.unwrap_or("no dtype").to_string(),
-                expected: "F32, BF16 or F16",
+                expected: FLOATS,
             });
         }
     };
@@ -267,7 +293,8 @@ fn entry(
     let shape = shape.into_iter().map(size).collect::<Result<_, _>>()?;
     Ok(Entry {
         file: path.to_path_buf(),
-        info: TensorInfo { dtype, shape },
+        dtype,
+        shape,
         start: first + start,
         bytes: size(bytes)?,
     })

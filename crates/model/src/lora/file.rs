@@ -3,7 +3,7 @@
 use super::AdapterConfig;
 use crate::{
     ModelError,
-    checkpoint::{Checkpoint, Safetensors},
+    checkpoint::{Checkpoint, Elements, Safetensors},
     read_json,
 };
 use std::{
@@ -26,7 +26,7 @@ impl AdapterConfig {
         let path = folder.join(CONFIG);
         let config = Self::from_json(&read_json(&path)?);
         let mut config = config.map_err(ModelError::config(&path))?;
-        let weights = Safetensors::open(&folder.join(WEIGHTS))?;
+        let weights = Safetensors::open(&folder.join(WEIGHTS), Elements::Floats)?;
         let mut found = BTreeSet::new();
         for name in weights.names() {
             let module = name.strip_prefix(PREFIX).and_then(|name| {

@@ -70,7 +70,7 @@ pub(crate) fn project<D: Kernels>(
 ) -> Result<Vec<f32>, ModelError> {
     let forward = linear::Forward {
         x,
-        weight: head,
+        weight: linear::Weight::Float(head),
         bias: None,
         lora: None,
         y,

@@ -1,8 +1,9 @@
 //! Lays out the parameters of an architecture.
 
-use super::{Adapter, LayerWeights, Linears, Projection, Weights};
+use super::{Adapter, LayerWeights, Linears, Nf4, Projection, Weight, Weights};
 use crate::{
-    Architecture, ModelError,
+    Architecture, BaseStorage, ModelError,
+    checkpoint::Stored,
     lora::AdapterConfig,
     parameter::{Parameter, ParameterKind},
     plan::Allocate,
@@ -17,8 +18,10 @@ pub(crate) struct Layout<'a> {
     pub adapter: Option<&'a AdapterConfig>,
     /// Whether the adapter is trained.
     pub adapter_trained: bool,
-    /// The type that files hold a parameter in; frozen matrices and embeddings keep it.
-    pub stored: &'a dyn Fn(&str) -> DType,
+    /// How frozen weights of linear layers are kept.
+    pub base: BaseStorage,
+    /// How files hold a parameter; frozen matrices and embeddings keep that.
+    pub stored: &'a dyn Fn(&str) -> Stored,
 }
 
 /// Lays parameters out; names are those of Transformers.
@@ -119,8 +122,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         bias: bool,
         index: u64,
     ) -> Result<Projection<T>, ModelError> {
-        let name = format!("{module}.weight");
-        let weight = self.parameter(name, ParameterKind::Matrix, &[outputs, inputs])?;
+        let weight = self.weight(format!("{module}.weight"), &[outputs, inputs])?;
         let bias = if bias {
             let name = format!("{module}.bias");
             Some(self.parameter(name, ParameterKind::Bias, &[outputs])?)
@@ -158,6 +160,24 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         })
     }
 
+    fn weight(&mut self, name: String, shape: &[usize]) -> Result<Weight<T>, ModelError> {
+        let stored = (self.layout.stored)(&name);
+        let double = match (stored, self.layout.base) {
+            (Stored::Float(_), BaseStorage::AsStored) => {
+                let weight = self.parameter(name, ParameterKind::Matrix, shape)?;
+                return Ok(Weight::Float(weight));
+            }
+            (Stored::Nf4 { double, .. }, _) => double,
+            (Stored::Float(_), BaseStorage::Nf4) => true,
+        };
+        if self.layout.full {
+            let reason = "weights in NF4 cannot be trained: train an adapter on them";
+            return Err(ModelError::Unsupported(reason));
+        }
+        let weight = Nf4::allocate(self.allocate, name, stored.dtype(), shape, double)?;
+        Ok(Weight::Nf4(weight))
+    }
+
     fn norm(&mut self, module: String, features: usize) -> Result<Parameter<T>, ModelError> {
         self.parameter(format!("{module}.weight"), ParameterKind::Norm, &[features])
     }
@@ -171,7 +191,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         let full = self.layout.full;
         let stored = match full {
             true => DType::F32,
-            false => (self.layout.stored)(&name),
+            false => (self.layout.stored)(&name).dtype(),
         };
         let dtype = match kind {
             ParameterKind::Matrix | ParameterKind::Embedding => stored,

@@ -1,10 +1,14 @@
 //! The layout of a model's parameters, and their order.
 
 mod builder;
+mod nf4;
 
 pub(crate) use builder::{Builder, Layout};
+pub(crate) use nf4::{HostScales, Nf4, host};
 
 use crate::parameter::Parameter;
+use tightrope_device::{Device, Tensor};
+use tightrope_kernels::linear;
 
 /// One of something for each linear layer of a decoder layer.
 #[derive(Debug, Default)]
@@ -65,10 +69,19 @@ pub(crate) struct Adapter<T> {
     pub rank: usize,
 }
 
+/// The weight of a linear layer.
+#[derive(Debug)]
+pub(crate) enum Weight<T> {
+    /// Trained or frozen.
+    Float(Parameter<T>),
+    /// Frozen.
+    Nf4(Nf4<T>),
+}
+
 /// A linear layer.
 #[derive(Debug)]
 pub(crate) struct Projection<T> {
-    pub weight: Parameter<T>,
+    pub weight: Weight<T>,
     pub bias: Option<Parameter<T>>,
     pub adapter: Option<Adapter<T>>,
     pub inputs: usize,
@@ -101,14 +114,65 @@ pub(crate) struct Weights<T> {
     pub head: Option<Parameter<T>>,
 }
 
+impl<T> Weight<T> {
+    /// As files name it.
+    pub fn name(&self) -> &str {
+        match self {
+            Weight::Float(parameter) => &parameter.name,
+            Weight::Nf4(weight) => &weight.name,
+        }
+    }
+
+    /// Its gradient, if it is trained.
+    pub fn gradient_mut(&mut self) -> Option<&mut T> {
+        match self {
+            Weight::Float(parameter) => parameter.gradient.as_mut(),
+            Weight::Nf4(_) => None,
+        }
+    }
+}
+
+impl<D: Device> Weight<Tensor<D>> {
+    /// For an operation to read.
+    pub fn view(&self) -> linear::Weight<'_, D> {
+        match self {
+            Weight::Float(parameter) => linear::Weight::Float(&parameter.value),
+            Weight::Nf4(weight) => linear::Weight::Nf4(weight.view()),
+        }
+    }
+}
+
 impl<T> Projection<T> {
-    /// The layer's own parameters.
-    pub fn base(&self) -> impl Iterator<Item = &Parameter<T>> {
-        std::iter::once(&self.weight).chain(&self.bias)
+    /// The layer's own parameters, but not a weight in NF4.
+    fn base(&self) -> impl Iterator<Item = &Parameter<T>> {
+        let weight = match &self.weight {
+            Weight::Float(parameter) => Some(parameter),
+            Weight::Nf4(_) => None,
+        };
+        weight.into_iter().chain(&self.bias)
     }
 
     fn base_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
-        std::iter::once(&mut self.weight).chain(&mut self.bias)
+        let weight = match &mut self.weight {
+            Weight::Float(parameter) => Some(parameter),
+            Weight::Nf4(_) => None,
+        };
+        weight.into_iter().chain(&mut self.bias)
+    }
+
+    /// The weight, if it is in NF4.
+    fn nf4(&self) -> Option<&Nf4<T>> {
+        match &self.weight {
+            Weight::Float(_) => None,
+            Weight::Nf4(weight) => Some(weight),
+        }
+    }
+
+    fn nf4_mut(&mut self) -> Option<&mut Nf4<T>> {
+        match &mut self.weight {
+            Weight::Float(_) => None,
+            Weight::Nf4(weight) => Some(weight),
+        }
     }
 
     /// Whether anything in it is trained.
@@ -138,7 +202,7 @@ impl<T> LayerWeights<T> {
 }
 
 impl<T> Weights<T> {
-    /// The model's own parameters, in a fixed order.
+    /// The model's own parameters, but not what is in NF4, in a fixed order.
     pub fn base(&self) -> impl Iterator<Item = &Parameter<T>> {
         let layers = self.layers.iter().flat_map(|layer| {
             let linears = layer.linears.iter().flat_map(Projection::base);
@@ -165,6 +229,17 @@ impl<T> Weights<T> {
             .chain(layers)
             .chain([&mut self.norm])
             .chain(&mut self.head)
+    }
+
+    /// The weights in NF4.
+    pub fn nf4(&self) -> impl Iterator<Item = &Nf4<T>> {
+        self.projections().filter_map(Projection::nf4)
+    }
+
+    /// The weights in NF4.
+    pub fn nf4_mut(&mut self) -> impl Iterator<Item = &mut Nf4<T>> {
+        let projections = self.layers.iter_mut().flat_map(|l| l.linears.iter_mut());
+        projections.filter_map(Projection::nf4_mut)
     }
 
     /// Every linear layer.

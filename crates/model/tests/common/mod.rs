@@ -6,7 +6,7 @@ pub mod files;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use tightrope_device::{Cpu, DType};
-use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, Training};
+use tightrope_model::{Backend, BaseStorage, LoadOptions, LoraConfig, Model, Training};
 use tightrope_packing::{Batch, Piece, Sequence};
 
 /// Every folder of `tests/golden`.
@@ -83,6 +83,7 @@ pub fn options(case: &Path, lora: bool, sequences: &[Sequence]) -> LoadOptions {
             false => Training::Full,
         },
         adapter: lora.then(|| case.join("adapter")),
+        base: BaseStorage::AsStored,
         capacity: capacity(sequences),
         recompute: false,
         precision: DType::F32,

@@ -169,7 +169,8 @@ def make(folder, config):
     (folder / "trajectory.json").write_text(json.dumps(steps, indent=1) + "\n")
 
 
-for index, (name, (config, changes)) in enumerate(CASES.items()):
-    torch.manual_seed(index)
-    make(pathlib.Path(sys.argv[1]) / name, config(**{**BASE, **changes}))
-    print(name)
+if __name__ == "__main__":
+    for index, (name, (config, changes)) in enumerate(CASES.items()):
+        torch.manual_seed(index)
+        make(pathlib.Path(sys.argv[1]) / name, config(**{**BASE, **changes}))
+        print(name)

@@ -1,9 +1,8 @@
 //! Where the operands of a product come from: stored rows of some element type, read as f32.
 //!
-//! A new storage format (a quantised weight, say) is one implementation of [`Rows`] and one arm in
-//! [`Weight::new`].
+//! A new storage format is one implementation of [`Rows`] and one arm in [`Weight`].
 
-use crate::KernelError;
+use crate::{KernelError, nf4};
 use half::{bf16, f16};
 use std::ops::Range;
 use tightrope_device::{Cpu, DType, Element, Tensor};
@@ -75,6 +74,7 @@ pub(crate) enum Weight<'a> {
     F32(Matrix<'a, f32>),
     BF16(Matrix<'a, bf16>),
     F16(Matrix<'a, f16>),
+    Nf4(nf4::HostRows<'a>),
 }
 
 impl<'a> Weight<'a> {
@@ -108,6 +108,7 @@ impl<'a> Weight<'a> {
             Self::F32(matrix) => matrix,
             Self::BF16(matrix) => matrix,
             Self::F16(matrix) => matrix,
+            Self::Nf4(rows) => rows,
         }
     }
 }

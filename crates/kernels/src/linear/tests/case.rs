@@ -1,7 +1,7 @@
 //! A layer: what it reads, what it writes, and what the oracle says of it.
 
 use super::super::*;
-use super::{SALT, SCALE, cpu};
+use super::{SALT, SCALE, cpu, nf4::Stored};
 use tightrope_testkit::{Random, oracle::linear as oracle, rounded, rounding, tensor, unit, widen};
 
 /// Everything that a layer reads.
@@ -16,6 +16,8 @@ pub(super) struct Case {
     pub(super) x: Vec<f32>,
     pub(super) dy: Vec<f32>,
     pub(super) weight: Vec<f32>,
+    /// The weight in NF4, if it is stored so; `weight` is then what that stands for.
+    pub(super) nf4: Option<Stored>,
     pub(super) bias: Vec<f32>,
     pub(super) a: Vec<f32>,
     pub(super) b: Vec<f32>,
@@ -57,6 +59,7 @@ impl Case {
             x: rounded(&numbers(tokens * inputs), types.0),
             dy: rounded(&numbers(tokens * outputs), types.0),
             weight: rounded(&numbers(outputs * inputs), types.1),
+            nf4: None,
             bias: numbers(outputs),
             a: numbers(rank * inputs),
             b: numbers(outputs * rank),
@@ -74,7 +77,12 @@ impl Case {
         let activations =
             |shape: &[usize], values: &[f32]| tensor(device, self.types.0, shape, values);
         let f32s = |shape: &[usize], values: &[f32]| tensor(device, DType::F32, shape, values);
-        let weight = tensor(device, self.types.1, &[outputs, inputs], &self.weight);
+        let float = tensor(device, self.types.1, &[outputs, inputs], &self.weight);
+        let nf4 = self.nf4.as_ref().map(|stored| stored.on(device));
+        let weight = match &nf4 {
+            Some(nf4) => Weight::Nf4(nf4.weight()),
+            None => Weight::Float(&float),
+        };
         let x = activations(&[tokens, inputs], &self.x);
         let dy = activations(&[tokens, outputs], &self.dy);
         let bias = f32s(&[outputs], &self.bias);
@@ -101,7 +109,7 @@ impl Case {
         let mut db = filled(DType::F32, &[outputs, rank], 0.25);
         let forward = Forward {
             x: &x,
-            weight: &weight,
+            weight,
             bias: Some(&bias),
             lora: Some(LoraForward {
                 a: &a,
@@ -116,7 +124,7 @@ impl Case {
         device.linear_forward(forward.checked().unwrap()).unwrap();
         let backward = BackwardInput {
             dy: &dy,
-            weight: &weight,
+            weight,
             lora: Some(LoraBackwardInput {
                 a: &a,
                 b: &b,

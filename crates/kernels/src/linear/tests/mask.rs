@@ -38,7 +38,7 @@ fn factors<D: Linear>(device: &D, dtype: DType, inputs: usize, keys: &[u32]) -> 
     let mut xa = f32s(&[tokens, inputs], f32::NAN);
     let args = Forward {
         x: &ones(&[tokens, inputs]),
-        weight: &f32s(&[1, inputs], 0.0),
+        weight: Weight::Float(&f32s(&[1, inputs], 0.0)),
         bias: None,
         lora: Some(LoraForward {
             a: &identity,
@@ -54,7 +54,7 @@ fn factors<D: Linear>(device: &D, dtype: DType, inputs: usize, keys: &[u32]) -> 
     let mut dx = ones(&[tokens, inputs]);
     let args = BackwardInput {
         dy: &ones(&[tokens, 1]),
-        weight: &f32s(&[1, inputs], 0.0),
+        weight: Weight::Float(&f32s(&[1, inputs], 0.0)),
         lora: Some(LoraBackwardInput {
             a: &f32s(&[1, inputs], 1.0),
             b: &f32s(&[1, 1], 1.0),

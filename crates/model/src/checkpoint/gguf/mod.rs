@@ -10,8 +10,8 @@ mod tokenizer;
 pub use reader::GgufValue;
 pub use tokenizer::GgufTokenizerData;
 
-use super::{Checkpoint, TensorInfo, to_f32};
-use crate::{ConfigError, ModelConfig, ModelError};
+use super::{Checkpoint, Stored, TensorInfo, to_f32};
+use crate::{ConfigError, ModelConfig, ModelError, weights::HostScales};
 use names::Conversion;
 use reader::{Described, Header};
 use std::{
@@ -94,7 +94,7 @@ impl Checkpoint for Gguf {
     fn info(&self, name: &str) -> Option<TensorInfo> {
         let tensor = self.tensors.get(name)?;
         Some(TensorInfo {
-            dtype: tensor.encoding.dtype(),
+            stored: Stored::Float(tensor.encoding.dtype()),
             shape: tensor.shape.clone(),
         })
     }
@@ -136,6 +136,10 @@ impl Checkpoint for Gguf {
             bytes = elements.flat_map(|w| (w - 1.0).to_le_bytes()).collect();
         }
         Ok(bytes)
+    }
+
+    fn read_nf4(&self, _: &str) -> Result<Option<(Vec<u8>, HostScales)>, ModelError> {
+        Ok(None)
     }
 }
 
