@@ -123,20 +123,9 @@ fn weights(criterion: &mut Criterion) {
         for (name, scales) in [("nf4", Scales::Plain(&scales)), ("nf4 double", double)] {
             group.bench_function(format!("{name} dequantize, {threads}"), |b| {
                 b.iter(|| {
+                    let codes = &codes;
                     let args = nf4::Dequantize {
-                        codes: &codes,
-                        scales: match scales {
-                            Scales::Plain(scales) => Scales::Plain(scales),
-                            Scales::Quantized {
-                                codes,
-                                absmax,
-                                offset,
-                            } => Scales::Quantized {
-                                codes,
-                                absmax,
-                                offset,
-                            },
-                        },
+                        weight: nf4::Weight { codes, scales },
                         y: &mut y,
                         elements: ELEMENTS,
                     };

@@ -11,7 +11,7 @@ use tightrope_kernels::{
     Check,
     linear::{
         BackwardInput, BackwardWeights, Dropout, Forward, Linear, LoraBackwardInput,
-        LoraBackwardWeights, LoraForward, Shape,
+        LoraBackwardWeights, LoraForward, Shape, Weight,
     },
 };
 
@@ -126,7 +126,7 @@ fn forward(tokens: usize, has_adapter: bool) -> Case {
             };
             let args = Forward {
                 x: &x,
-                weight: &weight,
+                weight: Weight::Float(&weight),
                 bias: None,
                 lora: has_adapter.then_some(lora),
                 y: &mut y,
@@ -158,7 +158,7 @@ fn backward_input(tokens: usize) -> Case {
             };
             let args = BackwardInput {
                 dy: &dy,
-                weight: &weight,
+                weight: Weight::Float(&weight),
                 lora: Some(lora),
                 dx: Some(&mut dx),
                 accumulate: false,

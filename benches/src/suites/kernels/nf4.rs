@@ -4,7 +4,7 @@ use super::case::{Case, Scale, bytes, positive, zeros};
 use tightrope_device::DType::BF16;
 use tightrope_kernels::{
     Check,
-    nf4::{BLOCK, Dequantize, Nf4, SCALE_BLOCK, Scales},
+    nf4::{BLOCK, Dequantize, Nf4, SCALE_BLOCK, Scales, Weight},
 };
 
 /// Of bf16.
@@ -38,17 +38,18 @@ fn case(elements: usize, double: bool) -> Case {
             let plain = positive(cuda, &[blocks])?;
             let mut y = zeros(cuda, BF16, &[elements])?;
             Ok(Box::new(move |cuda| {
+                let scales = if double {
+                    Scales::Quantized {
+                        codes: &scale_codes,
+                        absmax: &absmax,
+                        offset: 1.0,
+                    }
+                } else {
+                    Scales::Plain(&plain)
+                };
+                let codes = &codes;
                 let args = Dequantize {
-                    codes: &codes,
-                    scales: if double {
-                        Scales::Quantized {
-                            codes: &scale_codes,
-                            absmax: &absmax,
-                            offset: 1.0,
-                        }
-                    } else {
-                        Scales::Plain(&plain)
-                    },
+                    weight: Weight { codes, scales },
                     y: &mut y,
                     elements,
                 };
