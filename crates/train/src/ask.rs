@@ -77,8 +77,8 @@ pub fn verify_config(
 
 /// A model on the device that was chosen.
 enum Loaded {
-    Cpu(Model<Cpu>),
-    Cuda(Model<Cuda>),
+    Cpu(Box<Model<Cpu>>),
+    Cuda(Box<Model<Cuda>>),
 }
 
 /// A model that answers.
@@ -98,8 +98,8 @@ impl Answerer {
         let (chosen, config) = choose(config, threads, observer)?;
         let base = Base::open(&config.model, observer)?;
         let model = match &chosen {
-            Chosen::Cpu(cpu) => Loaded::Cpu(load(cpu, &config, &base, PREFILL)?),
-            Chosen::Cuda(cuda) => Loaded::Cuda(load(cuda, &config, &base, PREFILL)?),
+            Chosen::Cpu(cpu) => Loaded::Cpu(load(cpu, &config, &base, PREFILL)?.into()),
+            Chosen::Cuda(cuda) => Loaded::Cuda(load(cuda, &config, &base, PREFILL)?.into()),
         };
         Ok(Self {
             model,
