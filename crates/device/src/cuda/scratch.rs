@@ -42,7 +42,7 @@ impl Held<'_> {
     pub(super) fn memory(&self) -> Option<&CudaBytes> {
         self.0.as_ref()
     }
-    /// As [`Held::memory`].
+    /// The memory, to write to; none if another thread could not grow it.
     pub fn memory_mut(&mut self) -> Option<&mut CudaBytes> {
         self.0.as_mut()
     }
