@@ -8,7 +8,7 @@ use crate::{
 use std::ops::ControlFlow;
 use tightrope_data::Tokenizer;
 use tightrope_device::{Cpu, Cuda};
-use tightrope_model::{Backend, BaseStorage, LoadOptions, Model, Training};
+use tightrope_model::{Backend, LoadOptions, Model, Training};
 use tightrope_packing::Sequence;
 
 /// Tokens that generation reads at a time.
@@ -24,7 +24,7 @@ fn load<D: Backend>(
     let options = LoadOptions {
         training: Training::None,
         adapter: config.adapter.clone(),
-        base: BaseStorage::AsStored,
+        base: config.base_storage(),
         capacity,
         recompute: false,
         precision: config.precision.dtype(),

@@ -13,7 +13,9 @@ use tightrope_device::{Cpu, DType};
 use tightrope_model::{BaseStorage, LoadOptions, Model, Training};
 
 /// Writes `model` with `adapter` added to `folder`, with the tokenizer's files. The folder must not
-/// exist, or be empty; it appears whole or not at all. Computes in f32 on the processor.
+/// exist, or be empty; it appears whole or not at all. Computes in f32 on the processor, with the
+/// weights that the model's files have, also where the adapter was trained on these in NF4; only
+/// what files hold in NF4 is dequantised.
 pub fn merge(
     threads: usize,
     model: &str,

@@ -10,9 +10,7 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 use tightrope_data::{Dataset, GgufTokenizer, Tokenizer};
-use tightrope_model::{
-    Backend, BaseStorage, GgufTokenizerData, LoadOptions, LoraConfig, Model, Training,
-};
+use tightrope_model::{Backend, GgufTokenizerData, LoadOptions, LoraConfig, Model, Training};
 
 /// A model found on this machine, with its tokenizer if it has one.
 pub struct Base {
@@ -102,7 +100,7 @@ pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
             .as_ref()
             .map_or(Training::Full, |lora| Training::Lora(lora.into())),
         adapter: config.adapter.clone(),
-        base: BaseStorage::AsStored,
+        base: config.base_storage(),
         capacity,
         recompute: config.run.recompute,
         precision: config.precision.dtype(),

@@ -12,6 +12,9 @@ Examples:
   tightrope merge --model M --adapter A --to my-model
   tightrope merge --model M.gguf --to my-model     dequantised, as safetensors
 
+An adapter that was trained with lora.quantize = \"nf4\" is added to the weights of the model's files,
+not to what NF4 makes of them, as PEFT does with a base in full precision; a model whose files are in
+NF4 is dequantised.
 The folder must not exist or be empty; it appears whole or not at all.
 Next: tightrope generate --model my-model, or from_pretrained(\"my-model\") in Python.";
 

@@ -189,6 +189,9 @@ pub const KEYS: &[Key] = &[
         "Which linear layers get an adapter, such as [\"q_proj\", \"v_proj\"]."),
     key("lora", "rslora", Boolean, Some("false"), Fixed,
         "Scale by alpha / sqrt(r) instead."),
+    key("lora", "quantize", Choice(&["none", "nf4"]), Some("\"none\""), Fixed,
+        "How the frozen weights of linear layers are kept: as the model's files have them, or in 4 bits \
+         (QLoRA). Merging adds the adapter to the weights of the files all the same."),
     key("lora", "lora_plus_ratio", POSITIVE, Some("1.0"), Fixed,
         "Learning rate of the B matrices over that of the A matrices (LoRA+)."),
 

@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tightrope_data::{DataOptions, Format, OnBadRow, Overlong, TrainOn};
+use tightrope_model::BaseStorage;
 use tightrope_packing::{Algorithm, Layout};
 use toml::{Table, Value};
 
@@ -104,7 +105,17 @@ pub struct LoraSection {
     pub dropout: f64,
     pub target_modules: TargetModules,
     pub rslora: bool,
+    pub quantize: Quantize,
     pub lora_plus_ratio: f64,
+}
+
+/// How frozen weights of linear layers are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Quantize {
+    None,
+    Nf4,
 }
 
 /// Which linear layers get an adapter.
@@ -306,6 +317,14 @@ impl Config {
             })?;
         }
         finish(values, path)
+    }
+
+    /// How frozen weights are kept.
+    pub fn base_storage(&self) -> BaseStorage {
+        match self.lora.as_ref().map(|lora| lora.quantize) {
+            Some(Quantize::Nf4) => BaseStorage::Nf4,
+            Some(Quantize::None) | None => BaseStorage::AsStored,
+        }
     }
 
     /// What decides how records become sequences.

@@ -77,6 +77,7 @@ fn the_sections_of_the_manual_are_understood() {
         dropout = 0.1
         target_modules = ["q_proj", "v_proj"]
         rslora = true
+        quantize = "nf4"
         lora_plus_ratio = 4
         [batch]
         sequences_per_step = 4
@@ -106,6 +107,7 @@ fn the_sections_of_the_manual_are_understood() {
         Some("/etc/runs/template.jinja")
     );
     assert_eq!(config.packing.mode, Algorithm::Bucketed);
+    assert_eq!(config.base_storage(), BaseStorage::Nf4);
     let lora = config.lora.unwrap();
     assert_eq!((lora.r, lora.alpha, lora.lora_plus_ratio), (8, 16.0, 4.0));
     let names = ["q_proj", "v_proj"].map(String::from).to_vec();
@@ -132,6 +134,8 @@ fn without_lora_everything_is_trained() {
         TargetModules::AllLinear(AllLinear::AllLinear)
     );
     assert_eq!((lora.r, lora.alpha), (8, 32.0));
+    assert_eq!(lora.quantize, Quantize::None);
+    assert_eq!(config.base_storage(), BaseStorage::AsStored);
     let adapter = with(&["adapter=a"]).unwrap();
     assert!(adapter.lora.is_some(), "an adapter is trained as one");
     assert_eq!(adapter.optimizer.learning_rate, 2e-4);

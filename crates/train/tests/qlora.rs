@@ -1,0 +1,118 @@
+//! Adapters on frozen weights in NF4: they learn, and runs are as reproducible as others.
+
+mod common;
+
+use common::{LORA, Run, Watch};
+use tightrope_device::DType;
+use tightrope_model::{Backend, Purpose};
+use tightrope_testkit::cuda;
+use tightrope_train::{Prepared, TrainError, verify};
+
+const NF4: &str = "lora.quantize=nf4";
+
+fn fresh(sets: &[&str]) -> Run {
+    let mut run = Run::new(&["schedule.kind=constant", "schedule.warmup_steps=0"]);
+    run.set(LORA);
+    run.set(sets);
+    run
+}
+
+fn losses<D: Backend>(device: &D, steps: u64, sets: &[&str]) -> Vec<f64> {
+    // All of the data in every step, so that losses fall smoothly.
+    let mut run = fresh(&["batch.packs_per_step=16", "lora.dropout=0"]);
+    run.set(&[&format!("run.max_steps={steps}")]);
+    run.set(sets);
+    run.watched_on(device, &Watch::new(None)).unwrap();
+    let rows = run.rows();
+    rows.iter()
+        .map(|row| row["loss"].as_f64().unwrap())
+        .collect()
+}
+
+#[test]
+fn losses_fall_as_with_weights_that_are_not_quantised() {
+    let cpu = Run::new(&[]).cpu();
+    let (plain, nf4) = (losses(&cpu, 25, &[]), losses(&cpu, 25, &[NF4]));
+    assert_eq!(nf4.len(), 25);
+    assert_ne!(plain, nf4);
+    let gain = plain[0] - plain[24];
+    assert!(gain > 0.5, "{plain:?}");
+    // What the weights lose matters little, and adapters make up for it.
+    assert!(
+        (nf4[24] - plain[24]).abs() < 0.1 * gain,
+        "{plain:?}\n{nf4:?}"
+    );
+    let on_cuda = losses(cuda(), 4, &[NF4]);
+    assert_eq!(on_cuda.len(), 4);
+    for (a, b) in nf4.iter().zip(&on_cuda) {
+        assert!((a - b).abs() <= 1e-4 * b, "{nf4:?}\n{on_cuda:?}");
+    }
+}
+
+fn check_resuming<D: Backend>(device: &D, sets: &[&str]) {
+    let sets = [&[NF4, "run.max_steps=5"], sets].concat();
+    let whole = fresh(&sets);
+    let expected = whole.result(&whole.watched_on(device, &Watch::new(None)).unwrap());
+    let mut run = fresh(&sets);
+    for stop in [1, 3] {
+        run.watched_on(device, &Watch::new(Some(stop))).unwrap();
+        run.resume();
+    }
+    let report = run.watched_on(device, &Watch::new(None)).unwrap();
+    assert!(
+        run.result(&report) == expected,
+        "stopped and resumed, the bits differ"
+    );
+}
+
+#[test]
+fn a_run_stopped_anywhere_ends_with_the_same_bits() {
+    let cpu = Run::new(&[]).cpu();
+    check_resuming(&cpu, &[]);
+    check_resuming(&cpu, &["optimizer.state=8bit", "lora.r=300"]);
+    check_resuming(cuda(), &["precision=bf16"]);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let results = [1, 3].map(|threads| {
+        let mut run = fresh(&[NF4]);
+        run.options.threads = threads;
+        run.result(&run.go(None).unwrap())
+    });
+    assert!(results[0] == results[1]);
+}
+
+#[test]
+fn another_storage_is_refused_on_resuming() {
+    for (old, new) in [("none", "nf4"), ("nf4", "none")] {
+        let mut run = fresh(&[&format!("lora.quantize={old}")]);
+        run.go(Some(2)).unwrap();
+        run.resume().set(&[&format!("lora.quantize={new}")]);
+        let error = run.go(None).unwrap_err();
+        assert!(matches!(error, TrainError::Changed { .. }), "{error}");
+        let said = format!("lora.quantize: \"{old}\" -> \"{new}\"");
+        assert!(error.to_string().contains(&said), "{error}");
+        run.options.allow_change = true;
+        run.go(None).unwrap();
+    }
+}
+
+#[test]
+fn verification_passes_and_the_base_is_in_four_bits() {
+    fn check<D: Backend>(device: &D) {
+        let run = fresh(&[NF4]);
+        let config = run.config();
+        let prepared = Prepared::new(&config, &run.train, None, 0).unwrap();
+        let mut model = run.model(device, &config, prepared.capacity());
+        let buffers = model.plan().buffers().iter();
+        let linear =
+            buffers.filter(|b| b.purpose == Purpose::Weights && b.name.ends_with("_proj.weight"));
+        assert!(linear.map(|b| b.dtype).all(|dtype| dtype == DType::U8));
+        let sequences = &run.train.sequences;
+        let result = verify(&mut model, sequences, prepared.batches(), 3).unwrap();
+        assert!(result.passed && result.checks.len() == 6, "{result:#?}");
+    }
+    check(&Run::new(&[]).cpu());
+    check(cuda());
+}
