@@ -117,6 +117,19 @@ fn the_adapter_answers_is_evaluated_and_verified() {
 }
 
 #[test]
+fn adapters_on_weights_in_four_bits_learn_as_on_the_processor() {
+    let fixture = Fixture::with_config("");
+    let train = ["train", "run.toml", "--set", "lora.quantize=nf4"];
+    fixture.ok(&[&train[..], &["--set", "device=cpu"]].concat());
+    let expected = losses(&fixture.path("out"));
+    let again = [&train[..], &["--overwrite"]].concat();
+    ok(&fixture, &[&again[..], &F32[..]].concat());
+    assert_close(&losses(&fixture.path("out")), &expected, 1e-5);
+    ok(&fixture, &again);
+    assert_close(&losses(&fixture.path("out")), &expected, 2e-2);
+}
+
+#[test]
 fn without_a_driver_the_error_says_so_and_bf16_needs_a_gpu() {
     let fixture = Fixture::with_config("");
     // On a machine with a driver there is nothing to refuse.
