@@ -3,8 +3,8 @@
 use super::{Backward, Forward, HeadsBackward, HeadsForward, QkNormRope};
 use crate::{
     Checked, KernelError,
-    cpu::{block_rows, scratch::Scratch},
-    rms_norm::cpu::{PARTIALS, Scale, dot, normalise_row},
+    cpu::block_rows,
+    rms_norm::cpu::{Scale, differentiate_rows, dot, normalise_row},
 };
 use tightrope_device::{Cpu, Tensor, rows, vectorize};
 
@@ -66,27 +66,15 @@ fn backward(
         rstd: &heads.rstd.as_slice::<f32>()?[..count],
         scale: Scale { weight, offset },
     };
-    let Some(dweight) = heads.dweight else {
-        cpu.for_each_block(count, block_rows(dim), rows(dx, dim), |first, _, dx| {
-            differentiate(dx.slice, &mut [], saved, angles, first);
-        });
-        return Ok(());
-    };
-    let block = block_rows(dim).max(count.div_ceil(PARTIALS));
-    let blocks = count.div_ceil(block);
-    let mut partials = Scratch::take(cpu, blocks * dim)?;
-    partials.fill(0.0);
-    let parts = (rows(dx, block * dim), rows(&mut partials[..], dim));
-    cpu.for_each_block(blocks, 1, parts, |index, _, (dx, partial)| {
-        differentiate(dx.slice, partial.slice, saved, angles, index * block);
-    });
-    let dweight = dweight.as_mut_slice::<f32>()?;
-    for partial in partials.chunks_exact(dim.max(1)) {
-        for (total, partial) in dweight.iter_mut().zip(partial) {
-            *total += partial;
-        }
-    }
-    Ok(())
+    differentiate_rows(
+        cpu,
+        dx,
+        heads.dweight,
+        (count, dim),
+        |dx, dweight, first| {
+            differentiate(dx, dweight, saved, angles, first);
+        },
+    )
 }
 
 /// Cosines and sines of all tokens, for rows of which each token has `heads`.

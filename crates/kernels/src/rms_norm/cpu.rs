@@ -9,10 +9,10 @@ use crate::{
         scratch::Scratch,
     },
 };
-use tightrope_device::{Cpu, rows, vectorize};
+use tightrope_device::{Cpu, Tensor, rows, vectorize};
 
 /// Most partial sums of `dweight`. Each covers consecutive rows, and they are added up in order.
-pub(crate) const PARTIALS: usize = 64;
+const PARTIALS: usize = 64;
 
 impl RmsNorm for Cpu {
     fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
@@ -61,28 +61,49 @@ impl RmsNorm for Cpu {
             },
         };
         let accumulate = args.accumulate;
-        let Some(dweight) = args.dweight else {
-            self.for_each_block(count, block_rows(dim), rows(dx, dim), |first, _, dx| {
-                differentiate(dx.slice, &mut [], saved, first, accumulate);
-            });
-            return Ok(());
-        };
-        let block = block_rows(dim).max(count.div_ceil(PARTIALS));
-        let blocks = count.div_ceil(block);
-        let mut partials = Scratch::take(self, blocks * dim)?;
-        partials.fill(0.0);
-        let parts = (rows(dx, block * dim), rows(&mut partials[..], dim));
-        self.for_each_block(blocks, 1, parts, |index, _, (dx, partial)| {
-            differentiate(dx.slice, partial.slice, saved, index * block, accumulate);
-        });
-        let dweight = dweight.as_mut_slice::<f32>()?;
-        for partial in partials.chunks_exact(dim.max(1)) {
-            for (total, partial) in dweight.iter_mut().zip(partial) {
-                *total += partial;
-            }
-        }
-        Ok(())
+        differentiate_rows(
+            self,
+            dx,
+            args.dweight,
+            (count, dim),
+            |dx, dweight, first| {
+                differentiate(dx, dweight, saved, first, accumulate);
+            },
+        )
     }
+}
+
+/// Calls `differentiate` with runs of the `count` rows of `dx`, what belongs to each of the sum over
+/// rows that is added into `dweight`, in order, and the number of its first row. The share is empty
+/// where there is no `dweight`.
+pub(crate) fn differentiate_rows(
+    cpu: &Cpu,
+    dx: &mut [f32],
+    dweight: Option<&mut Tensor<Cpu>>,
+    (count, dim): (usize, usize),
+    differentiate: impl Fn(&mut [f32], &mut [f32], usize) + Sync,
+) -> Result<(), KernelError> {
+    let Some(dweight) = dweight else {
+        cpu.for_each_block(count, block_rows(dim), rows(dx, dim), |first, _, dx| {
+            differentiate(dx.slice, &mut [], first);
+        });
+        return Ok(());
+    };
+    let block = block_rows(dim).max(count.div_ceil(PARTIALS));
+    let blocks = count.div_ceil(block);
+    let mut partials = Scratch::take(cpu, blocks * dim)?;
+    partials.fill(0.0);
+    let parts = (rows(dx, block * dim), rows(&mut partials[..], dim));
+    cpu.for_each_block(blocks, 1, parts, |index, _, (dx, partial)| {
+        differentiate(dx.slice, partial.slice, index * block);
+    });
+    let dweight = dweight.as_mut_slice::<f32>()?;
+    for partial in partials.chunks_exact(dim.max(1)) {
+        for (total, partial) in dweight.iter_mut().zip(partial) {
+            *total += partial;
+        }
+    }
+    Ok(())
 }
 
 /// The factor of each feature: `weight + offset`.
