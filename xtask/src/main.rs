@@ -6,7 +6,6 @@ mod ci;
 mod digest;
 mod fetch;
 mod gpu;
-mod parallel;
 mod ptx;
 mod tidy;
 

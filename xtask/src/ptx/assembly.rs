@@ -5,8 +5,9 @@ use super::{
     expectations::{Expectations, is_instruction},
     toolchain::{self, Toolchain},
 };
-use crate::{digest::sha256, parallel};
+use crate::digest::sha256;
 use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -119,9 +120,10 @@ pub fn assemble(toolchain: &Toolchain, root: &Path, sources: &[PathBuf]) -> Resu
         .iter()
         .flat_map(|(_, ptx)| ARCHITECTURES.iter().map(move |on| (ptx, on)))
         .collect();
-    let results = parallel::map(&jobs, |(ptx, on)| {
-        parse(&report(toolchain, root, ptx, &on.name())?)
-    });
+    let results: Vec<_> = jobs
+        .par_iter()
+        .map(|(ptx, on)| parse(&report(toolchain, root, ptx, &on.name())?))
+        .collect();
     let mut results = results.into_iter();
     let mut modules = Vec::new();
     for (source, (text, ptx)) in sources.iter().zip(&texts) {

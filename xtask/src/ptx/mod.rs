@@ -8,9 +8,9 @@ mod table;
 mod toolchain;
 mod wrappers;
 
-use crate::parallel;
 use anyhow::{Context, Result, ensure};
 use lock::Lock;
+use rayon::prelude::*;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -45,7 +45,10 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
             wanted.push((source, hash, products));
         }
     }
-    let texts = parallel::map(&wanted, |(source, ..)| translate(&toolchain, root, source));
+    let texts: Vec<_> = wanted
+        .par_iter()
+        .map(|(source, ..)| translate(&toolchain, root, source))
+        .collect();
     let mut stale = Vec::new();
     for ((source, hash, products), texts) in wanted.into_iter().zip(texts) {
         let texts = texts.with_context(|| source.display().to_string())?;
