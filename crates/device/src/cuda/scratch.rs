@@ -38,12 +38,19 @@ impl Held<'_> {
             None => inside(0, source.len(), 0).map(drop),
         }
     }
+    /// Copies the first bytes to the host, and waits for them.
+    pub fn read(&self, device: &Cuda, destination: &mut [u8]) -> Result<(), DeviceError> {
+        match self.0.as_ref() {
+            Some(memory) => device.read(memory, 0, destination),
+            None => inside(0, destination.len(), 0).map(drop),
+        }
+    }
     /// The memory; none if another thread could not grow it.
     pub(super) fn memory(&self) -> Option<&CudaBytes> {
         self.0.as_ref()
     }
-    /// The memory, to write to; none if another thread could not grow it.
-    pub fn memory_mut(&mut self) -> Option<&mut CudaBytes> {
+    /// As `memory`, to write to.
+    pub(super) fn memory_mut(&mut self) -> Option<&mut CudaBytes> {
         self.0.as_mut()
     }
 }

@@ -5,7 +5,7 @@ use super::{
     kernel::{SumOfSquaresChunks, SumOfSquaresTotal},
 };
 use crate::{Checked, KernelError};
-use tightrope_device::{Cuda, Device, Tensor, cuda::Launch};
+use tightrope_device::{Cuda, Tensor, cuda::Launch};
 
 const THREADS: u32 = 256;
 const TOTAL_THREADS: u32 = 1024;
@@ -36,9 +36,7 @@ impl SumOfSquares for Cuda {
             self.scratch("sum_of_squares_chunks", chunks * size_of::<f64>())?,
         ];
         let [mut table, mut sums] = scratch.each_ref().map(|scratch| scratch.hold());
-        if let Some(bytes) = table.memory_mut() {
-            self.write(bytes, 0, bytemuck::cast_slice(&entries))?;
-        }
+        table.write(self, bytemuck::cast_slice(&entries))?;
         let kernel = SumOfSquaresChunks {
             table: table.input(),
             tensors: entries.len() as u64,
@@ -56,9 +54,7 @@ impl SumOfSquares for Cuda {
         // SAFETY: there are so many sums.
         unsafe { kernel.launch(self, &[], Launch::linear(1, TOTAL_THREADS)?) }?;
         let mut total = [0f64];
-        if let Some(bytes) = sums.memory_mut() {
-            self.read(bytes, 0, bytemuck::cast_slice_mut(&mut total))?;
-        }
+        sums.read(self, bytemuck::cast_slice_mut(&mut total))?;
         Ok(total[0])
     }
 }
