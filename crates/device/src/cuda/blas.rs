@@ -279,10 +279,6 @@ impl Product<'_> {
         if c.dtype != DType::F32 {
             of_type(a.dtype, c.dtype)?;
         }
-        let stored = |is_transposed, rows, columns| match is_transposed {
-            true => (columns, rows),
-            false => (rows, columns),
-        };
         let (m, n, k) = (self.m, self.n, self.k);
         fits(a, stored(a.is_transposed, m, k))?;
         fits(b, stored(b.is_transposed, k, n))?;
@@ -306,6 +302,14 @@ impl Product<'_> {
             alignment: [a.alignment(), b.alignment(), c.shared().alignment()],
             has_bias: self.bias.is_some(),
         }
+    }
+}
+
+/// Rows and columns as they lie in memory, of a matrix of this shape or of its transpose.
+fn stored(is_transposed: bool, rows: usize, columns: usize) -> (usize, usize) {
+    match is_transposed {
+        true => (columns, rows),
+        false => (rows, columns),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the library is told: handle, descriptors, algorithms.
 
-use super::{Matrix, Product};
+use super::{Matrix, Product, stored};
 use crate::{Cuda, DType, DeviceError};
 use cudarc::cublaslt::{
     result::{self, CublasError},
@@ -217,10 +217,6 @@ impl Call {
             let pointer = bias.address();
             description.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &pointer)?;
         }
-        let stored = |is_transposed, rows, columns| match is_transposed {
-            true => (columns, rows),
-            false => (rows, columns),
-        };
         Ok(Self {
             description,
             a: Layout::new(operands, stored(a_transposed, m, k), a_row)?,
