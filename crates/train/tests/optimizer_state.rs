@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{LORA, Run, Watch, sized};
+use common::{LORA, Run, Watch, check_resuming, check_threads, sized};
 use safetensors::{Dtype, SafeTensors};
 use std::fs;
 use tightrope_model::Backend;
@@ -24,10 +24,7 @@ fn fresh(sets: &[&str]) -> Run {
 fn losses<D: Backend>(device: &D, state: &str) -> Vec<f64> {
     let run = fresh(&[state, "run.max_steps=25", "run.save_every=100"]);
     run.watched_on(device, &Watch::new(None)).unwrap();
-    let rows = run.rows();
-    rows.iter()
-        .map(|row| row["loss"].as_f64().unwrap())
-        .collect()
+    run.losses()
 }
 
 fn check_losses<D: Backend>(device: &D) {
@@ -54,43 +51,27 @@ fn losses_are_those_of_f32_on_cuda() {
     check_losses(cuda());
 }
 
-fn check_resuming<D: Backend>(device: &D, sets: &[&str]) {
-    let sets = [&[EIGHT, "run.max_steps=5"], sets].concat();
-    let whole = fresh(&sets);
-    let expected = whole.result(&whole.watched_on(device, &Watch::new(None)).unwrap());
-    let mut run = fresh(&sets);
-    for stop in [1, 3] {
-        run.watched_on(device, &Watch::new(Some(stop))).unwrap();
-        run.resume();
-    }
-    let report = run.watched_on(device, &Watch::new(None)).unwrap();
-    assert!(
-        run.result(&report) == expected,
-        "stopped and resumed, the bits differ"
-    );
+/// Changed by `sets`, and long enough to be stopped twice.
+fn short(sets: &[&str]) -> Run {
+    fresh(&[&[EIGHT, "run.max_steps=5"], sets].concat())
 }
 
 #[test]
 fn a_run_stopped_anywhere_ends_with_the_same_bits_on_the_cpu() {
     let cpu = Run::new(&[]).cpu();
-    check_resuming(&cpu, &[]);
+    check_resuming(&cpu, || short(&[]));
     // Factors of an adapter that are large enough.
-    check_resuming(&cpu, &[LORA, &["lora.r=136"]].concat());
+    check_resuming(&cpu, || short(&[LORA, &["lora.r=136"]].concat()));
 }
 
 #[test]
 fn a_run_stopped_anywhere_ends_with_the_same_bits_on_cuda() {
-    check_resuming(cuda(), &[]);
+    check_resuming(cuda(), || short(&[]));
 }
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let results = [1, 3].map(|threads| {
-        let mut run = fresh(&[EIGHT]);
-        run.options.threads = threads;
-        run.result(&run.go(None).unwrap())
-    });
-    assert!(results[0] == results[1]);
+    check_threads(|| fresh(&[EIGHT]));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{LORA, Run, Watch};
+use common::{LORA, Run, Watch, check_resuming, check_threads};
 use tightrope_device::DType;
 use tightrope_model::{Backend, Purpose};
 use tightrope_testkit::cuda;
@@ -23,10 +23,7 @@ fn losses<D: Backend>(device: &D, steps: u64, sets: &[&str]) -> Vec<f64> {
     run.set(&[&format!("run.max_steps={steps}")]);
     run.set(sets);
     run.watched_on(device, &Watch::new(None)).unwrap();
-    let rows = run.rows();
-    rows.iter()
-        .map(|row| row["loss"].as_f64().unwrap())
-        .collect()
+    run.losses()
 }
 
 #[test]
@@ -49,38 +46,22 @@ fn losses_fall_as_with_weights_that_are_not_quantised() {
     }
 }
 
-fn check_resuming<D: Backend>(device: &D, sets: &[&str]) {
-    let sets = [&[NF4, "run.max_steps=5"], sets].concat();
-    let whole = fresh(&sets);
-    let expected = whole.result(&whole.watched_on(device, &Watch::new(None)).unwrap());
-    let mut run = fresh(&sets);
-    for stop in [1, 3] {
-        run.watched_on(device, &Watch::new(Some(stop))).unwrap();
-        run.resume();
-    }
-    let report = run.watched_on(device, &Watch::new(None)).unwrap();
-    assert!(
-        run.result(&report) == expected,
-        "stopped and resumed, the bits differ"
-    );
+/// Changed by `sets`, and long enough to be stopped twice.
+fn short(sets: &[&str]) -> Run {
+    fresh(&[&[NF4, "run.max_steps=5"], sets].concat())
 }
 
 #[test]
 fn a_run_stopped_anywhere_ends_with_the_same_bits() {
     let cpu = Run::new(&[]).cpu();
-    check_resuming(&cpu, &[]);
-    check_resuming(&cpu, &["optimizer.state=8bit", "lora.r=300"]);
-    check_resuming(cuda(), &["precision=bf16"]);
+    check_resuming(&cpu, || short(&[]));
+    check_resuming(&cpu, || short(&["optimizer.state=8bit", "lora.r=300"]));
+    check_resuming(cuda(), || short(&["precision=bf16"]));
 }
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let results = [1, 3].map(|threads| {
-        let mut run = fresh(&[NF4]);
-        run.options.threads = threads;
-        run.result(&run.go(None).unwrap())
-    });
-    assert!(results[0] == results[1]);
+    check_threads(|| fresh(&[NF4]));
 }
 
 #[test]

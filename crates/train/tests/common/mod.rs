@@ -156,6 +156,14 @@ impl Run {
             .collect()
     }
 
+    /// The loss of every step.
+    pub fn losses(&self) -> Vec<f64> {
+        let rows = self.rows();
+        rows.iter()
+            .map(|row| row["loss"].as_f64().unwrap())
+            .collect()
+    }
+
     /// Everything that must be the same bit for bit: weights, optimizer, metrics apart from time.
     pub fn result(&self, report: &RunReport) -> (Vec<u8>, Vec<u8>, Vec<Value>) {
         let file = ["adapter_model.safetensors", "model.safetensors"];
@@ -180,6 +188,33 @@ impl Run {
         names.sort();
         names
     }
+}
+
+/// Stopped after one step and after three and resumed each time, a run ends with the bits of one that
+/// never stopped.
+pub fn check_resuming<D: Backend>(device: &D, fresh: impl Fn() -> Run) {
+    let whole = fresh();
+    let expected = whole.result(&whole.watched_on(device, &Watch::new(None)).unwrap());
+    let mut run = fresh();
+    for stop in [1, 3] {
+        run.watched_on(device, &Watch::new(Some(stop))).unwrap();
+        run.resume();
+    }
+    let report = run.watched_on(device, &Watch::new(None)).unwrap();
+    assert!(
+        run.result(&report) == expected,
+        "stopped and resumed, the bits differ"
+    );
+}
+
+/// One thread and three end with the same bits.
+pub fn check_threads(fresh: impl Fn() -> Run) {
+    let results = [1, 3].map(|threads| {
+        let mut run = fresh();
+        run.options.threads = threads;
+        run.result(&run.go(None).unwrap())
+    });
+    assert!(results[0] == results[1]);
 }
 
 /// Asks to stop after a step, and remembers what it is told.
