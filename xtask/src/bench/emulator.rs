@@ -36,19 +36,30 @@ pub fn run_again(root: &Path) -> Result<()> {
 /// Builds the stand-in libraries: what `LD_PRELOAD` takes.
 pub fn build(root: &Path) -> Result<OsString> {
     let (packages, files) = stand_ins(root)?;
-    let mut cargo = Command::new("cargo");
-    cargo
-        .current_dir(root)
-        .args(["build", "--release", "--quiet"]);
-    cargo.args(packages.iter().flat_map(|name| ["-p", name]));
-    let status = cargo.status().context("cargo")?;
-    ensure!(status.success(), "building the emulator: {status}");
+    let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+    build_packages(root, &packages)?;
     let this = env::current_exe()?;
     let paths: Vec<PathBuf> = files.iter().map(|file| this.with_file_name(file)).collect();
     for path in &paths {
         ensure!(path.exists(), "{} was not built", path.display());
     }
     Ok(env::join_paths(paths)?)
+}
+
+/// Builds packages as this program was, so that what they become lies beside it.
+pub fn build_packages(root: &Path, packages: &[&str]) -> Result<()> {
+    let status = Command::new("cargo")
+        .current_dir(root)
+        .args(["build", "--release", "--quiet"])
+        .args(packages.iter().flat_map(|name| ["-p", name]))
+        .status()
+        .context("cargo")?;
+    ensure!(
+        status.success(),
+        "building {}: {status}",
+        packages.join(", ")
+    );
+    Ok(())
 }
 
 /// Packages of the stand-in libraries, and the files that they become.

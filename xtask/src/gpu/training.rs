@@ -1,11 +1,13 @@
 //! Short training runs: a small model on GPU and CPU, whose losses have to agree, and a real one.
 
 use super::{Machine, State};
+use crate::bench::emulator::build_packages;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 const STEPS: usize = 10;
+const TRAINER: &str = "tightrope-cli";
 /// A small model and its data, made by the demonstration of the trainer, which runs on the CPU.
 const DEMONSTRATION: [&str; 7] = [
     "train",
@@ -54,7 +56,7 @@ const NEEDED: [(&str, &str); 2] = [
 /// Trains the same small model on the CPU in f32 and on the GPU in f32 and bf16, and compares the loss
 /// of each step.
 pub fn parity(machine: &Machine) -> Result<State> {
-    build(machine)?;
+    build_packages(&machine.root, &[TRAINER])?;
     let folder = tempfile::tempdir()?;
     machine.tightrope(folder.path(), &DEMONSTRATION.map(str::to_owned))?;
     fs::write(folder.path().join("run.toml"), CONFIGURATION)?;
@@ -144,7 +146,7 @@ pub fn real_model(machine: &Machine) -> Result<State> {
     if machine.stand_ins.is_some() {
         return Ok(State::Skipped("too large for the emulator".into()));
     }
-    build(machine)?;
+    build_packages(&machine.root, &[TRAINER])?;
     let folder = tempfile::tempdir()?;
     let arguments = [
         "train".to_owned(),
@@ -159,17 +161,6 @@ pub fn real_model(machine: &Machine) -> Result<State> {
     let text = machine.tightrope(&machine.root, &arguments)?;
     print!("{text}");
     Ok(State::Ok(json!(text)))
-}
-
-/// Builds the trainer, as this program was.
-fn build(machine: &Machine) -> Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .current_dir(&machine.root)
-        .args(["build", "--release", "--quiet", "-p", "tightrope-cli"]);
-    let status = cargo.status().context("cargo")?;
-    ensure!(status.success(), "building the trainer: {status}");
-    Ok(())
 }
 
 #[cfg(test)]
