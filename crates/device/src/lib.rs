@@ -22,7 +22,7 @@ pub use error::DeviceError;
 pub use index::IndexWidth;
 pub use tensor::Tensor;
 #[cfg(target_arch = "x86_64")]
-pub use vectorize::has_avx2_fma;
+pub use vectorize::{has_avx2_fma, has_avx512};
 
 use std::{fmt, ops::Range};
 

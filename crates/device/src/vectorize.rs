@@ -7,6 +7,13 @@ pub fn has_avx2_fma() -> bool {
     std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
 }
 
+/// Whether the processor has AVX-512F, which products of matrices use.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn has_avx512() -> bool {
+    std::arch::is_x86_feature_detected!("avx512f")
+}
+
 /// Compiles the function twice, for any processor and for AVX2 with FMA, and chooses at run time.
 ///
 /// The compiler vectorises the loops of the body, and what it calls must be `#[inline(always)]`.

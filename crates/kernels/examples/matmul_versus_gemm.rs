@@ -256,22 +256,32 @@ fn peak_flops(cpu: &Cpu) -> f64 {
         let start = cpu_time();
         cpu.install(|| {
             rayon::broadcast(|_| {
-                let mut sums = [[0.5f32; 8]; 12];
+                let mut sums = [[0.5f32; LANES]; 12];
                 chains(&mut sums, black_box(0.999), black_box(1e-3), STEPS);
                 black_box(sums);
             });
         });
-        let flops = 2 * STEPS * 12 * 8 * cpu.threads();
+        let flops = 2 * STEPS * 12 * LANES * cpu.threads();
         flops as f64 / (cpu_time() - start)
     };
     (0..5).map(|_| once()).fold(0.0, f64::max)
 }
 
-fn chains(sums: &mut [[f32; 8]; 12], a: f32, b: f32, steps: usize) {
+/// Of the widest vectors.
+const LANES: usize = 16;
+
+fn chains(sums: &mut [[f32; LANES]; 12], a: f32, b: f32, steps: usize) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the processor has AVX2 and FMA.
-        return unsafe { fused_chains(sums, a, b, steps) };
+    if tightrope_device::has_avx512() {
+        // SAFETY: the processor has AVX-512F.
+        return unsafe { avx512(sums, a, b, steps) };
+    } else if tightrope_device::has_avx2_fma() {
+        let (halves, _) = sums.as_flattened_mut().as_chunks_mut::<8>();
+        for halves in halves.chunks_exact_mut(12) {
+            // SAFETY: the processor has AVX2 and FMA.
+            unsafe { avx2(halves, a, b, steps) };
+        }
+        return;
     }
     for _ in 0..steps {
         sums.iter_mut()
@@ -281,12 +291,33 @@ fn chains(sums: &mut [[f32; 8]; 12], a: f32, b: f32, steps: usize) {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn avx512(sums: &mut [[f32; 16]; 12], a: f32, b: f32, steps: usize) {
+    use std::arch::x86_64::*;
+    let (a, b) = (_mm512_set1_ps(a), _mm512_set1_ps(b));
+    // SAFETY: each sum has sixteen elements.
+    let mut registers = sums.map(|sum| unsafe { _mm512_loadu_ps(sum.as_ptr()) });
+    for _ in 0..steps {
+        for register in &mut registers {
+            *register = _mm512_fmadd_ps(*register, a, b);
+        }
+    }
+    for (sum, register) in sums.iter_mut().zip(registers) {
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_ps(sum.as_mut_ptr(), register) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn fused_chains(sums: &mut [[f32; 8]; 12], a: f32, b: f32, steps: usize) {
+fn avx2(sums: &mut [[f32; 8]], a: f32, b: f32, steps: usize) {
     use std::arch::x86_64::*;
     let (a, b) = (_mm256_set1_ps(a), _mm256_set1_ps(b));
-    // SAFETY: each sum has eight elements.
-    let mut registers = sums.map(|sum| unsafe { _mm256_loadu_ps(sum.as_ptr()) });
+    let mut registers = [_mm256_setzero_ps(); 12];
+    for (register, sum) in registers.iter_mut().zip(&*sums) {
+        // SAFETY: each sum has eight elements.
+        *register = unsafe { _mm256_loadu_ps(sum.as_ptr()) };
+    }
     for _ in 0..steps {
         for register in &mut registers {
             *register = _mm256_fmadd_ps(*register, a, b);

@@ -1,6 +1,6 @@
 //! Divides a product into packed panels and tiles of the result, and those among the threads.
 
-use super::micro::{COLUMNS, Call, KERNEL, ROWS};
+use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Tile};
 use super::pack::pack;
 use super::{Base, Gate, Operand, Output, Term};
 use crate::{KernelError, cpu::scratch::Scratch};
@@ -193,11 +193,16 @@ impl Packed {
         })
     }
 
-    /// The panel of `W` elements from `index` on, for a block that starts `offset` steps into the
-    /// part and has `len` steps.
-    fn panel<const W: usize>(&self, index: usize, offset: usize, len: usize) -> &[f32] {
+    /// The panels of the elements `index..index + count`, for a block that starts `offset` steps into
+    /// the part and has `len` steps.
+    fn panels<const W: usize>(
+        &self,
+        (index, count): (usize, usize),
+        offset: usize,
+        len: usize,
+    ) -> &[f32] {
         let start = self.width * offset + (index - self.first) * len;
-        &self.scratch[start..start + W * len]
+        &self.scratch[start..start + count.next_multiple_of(W) * len]
     }
 }
 
@@ -257,7 +262,7 @@ impl Part<'_> {
         a: Option<&Packed>,
         b: Option<&Packed>,
     ) {
-        let mut local = Aligned([0f32; K_BLOCK * COLUMNS]);
+        let mut local = Aligned([0f32; K_BLOCK * MOST_COLUMNS]);
         let mut strip = |piece: &Piece<'_>, j: usize| {
             let (term, k, start) = (piece.term, piece.steps.len(), piece.steps.start);
             // The first block alone has the base of the part below it.
@@ -266,50 +271,56 @@ impl Part<'_> {
             } else {
                 Base::Output
             };
-            let count = COLUMNS.min(columns.end - j);
-            let (b, b_stride) = match (b, piece.b_direct) {
-                (Some(b), _) => (b.panel::<COLUMNS>(j, piece.offset, k), COLUMNS),
-                (None, Some((data, stride))) if count == COLUMNS => (
-                    &data[start * stride + j..][..(k - 1) * stride + COLUMNS],
-                    stride,
-                ),
+            let count = KERNEL.columns.min(columns.end - j);
+            let panels = count.div_ceil(COLUMNS);
+            // From one step and from one panel to the next.
+            let (b, b_stride, b_panel) = match (b, piece.b_direct) {
+                (Some(b), _) => {
+                    let b = b.panels::<COLUMNS>((j, count), piece.offset, k);
+                    (b, COLUMNS, COLUMNS * k)
+                }
+                (None, Some((data, stride))) if count == panels * COLUMNS => {
+                    let b = &data[start * stride + j..][..(k - 1) * stride + count];
+                    (b, stride, COLUMNS)
+                }
                 _ => {
-                    let panel = &mut local.0[..k * COLUMNS];
-                    pack::<COLUMNS>(term.b, j, count, piece.steps.clone(), panel);
-                    (&*panel, COLUMNS)
+                    let b = &mut local.0[..k * panels * COLUMNS];
+                    pack::<COLUMNS>(term.b, j, count, piece.steps.clone(), b);
+                    (&*b, COLUMNS, COLUMNS * k)
                 }
             };
-            for i in rows.clone().step_by(ROWS) {
-                let height = ROWS.min(rows.end - i);
-                let (tiles, a, a_stride) = match (piece.a_direct, a) {
+            for i in rows.clone().step_by(KERNEL.rows) {
+                let height = KERNEL.rows.min(rows.end - i);
+                let (a, a_stride, a_panel) = match (piece.a_direct, a) {
                     (Some((data, stride)), _) => {
                         let a = &data[i * stride + start..][..(height - 1) * stride + k];
-                        (&KERNEL.by_rows, a, stride)
+                        (a, stride, ROWS * stride)
                     }
-                    (None, Some(a)) => (
-                        &KERNEL.by_columns,
-                        a.panel::<ROWS>(i, piece.offset, k),
-                        ROWS,
-                    ),
+                    (None, Some(a)) => {
+                        let a = a.panels::<ROWS>((i, height), piece.offset, k);
+                        (a, ROWS, ROWS * k)
+                    }
                     (None, None) => unreachable!("`a` is packed unless it is read where it stands"),
                 };
                 let call = Call {
                     k,
                     a: a.as_ptr(),
                     a_stride,
+                    a_panel,
                     b: b.as_ptr(),
                     b_stride,
+                    b_panel,
                     alpha: term.alpha,
                     base: std::ptr::null(),
                     base_stride: 0,
                     c: std::ptr::null_mut(),
                     c_stride: 0,
                 };
-                let tile = tiles[height - 1];
+                let tile = KERNEL.tile(piece.a_direct.is_some(), height, panels);
                 self.write(call, tile, (i, height), (j, count), base, term.gate);
             }
         };
-        let strips = columns.clone().step_by(COLUMNS);
+        let strips = columns.clone().step_by(KERNEL.columns);
         if b.is_some() {
             // A block of `a` stays in the cache for all strips.
             for piece in self.pieces {
@@ -327,7 +338,7 @@ impl Part<'_> {
     fn write(
         &self,
         mut call: Call,
-        tile: super::micro::Tile,
+        tile: Tile,
         (i, height): (usize, usize),
         (j, count): (usize, usize),
         base: Base<'_>,
@@ -336,12 +347,12 @@ impl Part<'_> {
         let at = |row: usize, column: usize| {
             (i + row) * self.c.row_stride + (j + column) * self.c.column_stride
         };
-        if count == COLUMNS && self.c.column_stride == 1 && gate.is_none() {
+        if count.is_multiple_of(COLUMNS) && self.c.column_stride == 1 && gate.is_none() {
             call.c = self.c.data.wrapping_add(at(0, 0));
             call.c_stride = self.c.row_stride;
             (call.base, call.base_stride) = match base {
                 Base::Zero => (std::ptr::null(), 0),
-                Base::Bias(bias) => (bias[j..j + COLUMNS].as_ptr(), 0),
+                Base::Bias(bias) => (bias[j..j + count].as_ptr(), 0),
                 Base::Output => (call.c.cast_const(), call.c_stride),
             };
             // SAFETY: `product` checked that the result's elements lie inside its memory, this
@@ -351,7 +362,7 @@ impl Part<'_> {
             return;
         }
         // Edges, transposed and gated results go through a tile of their own.
-        let mut from = [[0f32; COLUMNS]; ROWS];
+        let mut from = [[0f32; MOST_COLUMNS]; MOST_ROWS];
         for (row, from) in from.iter_mut().enumerate().take(height) {
             for (column, from) in from.iter_mut().enumerate().take(count) {
                 *from = match base {
@@ -362,9 +373,9 @@ impl Part<'_> {
                 };
             }
         }
-        let mut into = [[0f32; COLUMNS]; ROWS];
+        let mut into = [[0f32; MOST_COLUMNS]; MOST_ROWS];
         call.c = into.as_mut_ptr().cast();
-        call.c_stride = COLUMNS;
+        call.c_stride = MOST_COLUMNS;
         if let Some(gate) = gate {
             // SAFETY: `into` has room for all rows; `a` and `b` as above.
             unsafe { tile(&call) };
@@ -376,7 +387,7 @@ impl Part<'_> {
             }
         } else {
             call.base = from.as_ptr().cast();
-            call.base_stride = COLUMNS;
+            call.base_stride = MOST_COLUMNS;
             // SAFETY: `from` and `into` have room for all rows; `a` and `b` as above.
             unsafe { tile(&call) };
         }
@@ -411,8 +422,8 @@ fn tiles(
             .map(|start| start..range.end.min(start + size))
             .collect()
     };
-    let row_panels = rows.len().div_ceil(ROWS);
-    let column_panels = columns.len().div_ceil(COLUMNS);
+    let row_panels = rows.len().div_ceil(KERNEL.rows);
+    let column_panels = columns.len().div_ceil(KERNEL.columns);
     let mut down = rows.len().div_ceil(TILE_ROWS);
     let mut across = columns.len().div_ceil(TILE_COLUMNS);
     // Four tiles a thread even out what other work on the machine takes from one of them.
@@ -421,9 +432,9 @@ fn tiles(
         down = down.max(wanted.div_ceil(across)).min(row_panels);
         across = across.max(wanted.div_ceil(down)).min(column_panels);
     }
-    let across = split(&columns, COLUMNS, across);
+    let across = split(&columns, KERNEL.columns, across);
     let mut tiles = Vec::new();
-    for rows in split(&rows, ROWS, down) {
+    for rows in split(&rows, KERNEL.rows, down) {
         tiles.extend(across.iter().map(|columns| (rows.clone(), columns.clone())));
     }
     tiles

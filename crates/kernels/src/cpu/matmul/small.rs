@@ -47,31 +47,36 @@ pub(crate) fn small_product(
     };
     let b_len = (n / COLUMNS - 1) * b_panel + k.saturating_sub(1) * b_stride + COLUMNS;
     assert!(k == 0 || b_len <= b.len(), "`b` is too short");
-    let (data, a_stride, a_row, tiles) = match a {
+    let by_rows = matches!(a, Left::Rows(..));
+    let (data, a_stride, a_row) = match a {
         Left::Rows(data, stride) => {
             assert!(
                 k == 0 || (m - 1) * stride + k <= data.len(),
                 "`a` is too short"
             );
-            (data, stride, stride, &KERNEL.by_rows)
+            (data, stride, stride)
         }
         Left::Columns(data, stride) => {
             assert!(
                 k == 0 || (k - 1) * stride + m <= data.len(),
                 "`a` is too short"
             );
-            (data, stride, 1, &KERNEL.by_columns)
+            (data, stride, 1)
         }
     };
-    for j in (0..n).step_by(COLUMNS) {
-        for i in (0..m).step_by(ROWS) {
+    for j in (0..n).step_by(KERNEL.columns) {
+        let panels = (n - j).min(KERNEL.columns) / COLUMNS;
+        for i in (0..m).step_by(KERNEL.rows) {
+            let tile = KERNEL.tile(by_rows, KERNEL.rows.min(m - i), panels);
             let to = c.as_mut_ptr().wrapping_add(i * c_stride + j);
             let call = Call {
                 k,
                 a: data.as_ptr().wrapping_add(i * a_row),
                 a_stride,
+                a_panel: ROWS * a_row,
                 b: b.as_ptr().wrapping_add(j / COLUMNS * b_panel),
                 b_stride,
+                b_panel,
                 alpha,
                 base: if accumulate {
                     to.cast_const()
@@ -83,7 +88,7 @@ pub(crate) fn small_product(
                 c_stride,
             };
             // SAFETY: the assertions above hold for the last row, column and step of all tiles.
-            unsafe { tiles[ROWS.min(m - i) - 1](&call) };
+            unsafe { tile(&call) };
         }
     }
 }
