@@ -11,6 +11,7 @@ pub mod cuda;
 mod dtype;
 mod error;
 mod index;
+mod peak;
 mod tensor;
 mod vectorize;
 

@@ -5,7 +5,7 @@
 //! Rates are per second of processor time, so that they are rates of one core and other programs on
 //! the machine disturb only the caches; what threads lose by waiting for each other is not seen.
 
-use std::{hint::black_box, time::Instant};
+use std::time::Instant;
 use tightrope_device::{Cpu, DType, Tensor};
 use tightrope_kernels::{
     Check,
@@ -143,7 +143,9 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
         w.as_slice::<f32>()?,
     );
     let mut c = vec![0f32; (tokens * inputs.max(outputs)).max(inputs * outputs)];
-    let peak = peak_flops(cpu);
+    // Of one core.
+    let peak = || cpu.measure_peak_flops() / cpu.threads() as f64;
+    let before = peak();
     let nt = best_of(
         || {
             let args = Forward {
@@ -224,7 +226,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
     );
     check("TN", dw.as_slice::<f32>()?, &c);
     // The machine may have slowed down in between.
-    let peak = peak.max(peak_flops(cpu));
+    let peak = before.max(peak());
     let flops = 2.0 * tokens as f64 * inputs as f64 * outputs as f64;
     print!("{tokens:>5} x {inputs:>4} -> {outputs:>4}:");
     let rows = [("NT", nt), ("NN", nn), ("TN", tn)].map(|(name, (ours, theirs))| {
@@ -246,85 +248,5 @@ fn check(name: &str, ours: &[f32], theirs: &[f32]) {
     for (index, (a, b)) in ours.iter().zip(theirs).enumerate() {
         let close = (a - b).abs() <= 1e-3 + 1e-3 * b.abs();
         assert!(close, "{name}[{index}]: {a} and {b}");
-    }
-}
-
-/// Fused multiply-adds a second of processor time, from registers alone, times two.
-fn peak_flops(cpu: &Cpu) -> f64 {
-    const STEPS: usize = 400_000;
-    let once = || {
-        let start = cpu_time();
-        cpu.install(|| {
-            rayon::broadcast(|_| {
-                let mut sums = [[0.5f32; LANES]; 12];
-                chains(&mut sums, black_box(0.999), black_box(1e-3), STEPS);
-                black_box(sums);
-            });
-        });
-        let flops = 2 * STEPS * 12 * LANES * cpu.threads();
-        flops as f64 / (cpu_time() - start)
-    };
-    (0..5).map(|_| once()).fold(0.0, f64::max)
-}
-
-/// Of the widest vectors.
-const LANES: usize = 16;
-
-fn chains(sums: &mut [[f32; LANES]; 12], a: f32, b: f32, steps: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if tightrope_device::has_avx512() {
-        // SAFETY: the processor has AVX-512F.
-        return unsafe { avx512(sums, a, b, steps) };
-    } else if tightrope_device::has_avx2_fma() {
-        let (halves, _) = sums.as_flattened_mut().as_chunks_mut::<8>();
-        for halves in halves.chunks_exact_mut(12) {
-            // SAFETY: the processor has AVX2 and FMA.
-            unsafe { avx2(halves, a, b, steps) };
-        }
-        return;
-    }
-    for _ in 0..steps {
-        sums.iter_mut()
-            .flatten()
-            .for_each(|sum| *sum = *sum * a + b);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn avx512(sums: &mut [[f32; 16]; 12], a: f32, b: f32, steps: usize) {
-    use std::arch::x86_64::*;
-    let (a, b) = (_mm512_set1_ps(a), _mm512_set1_ps(b));
-    // SAFETY: each sum has sixteen elements.
-    let mut registers = sums.map(|sum| unsafe { _mm512_loadu_ps(sum.as_ptr()) });
-    for _ in 0..steps {
-        for register in &mut registers {
-            *register = _mm512_fmadd_ps(*register, a, b);
-        }
-    }
-    for (sum, register) in sums.iter_mut().zip(registers) {
-        // SAFETY: as above.
-        unsafe { _mm512_storeu_ps(sum.as_mut_ptr(), register) };
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2(sums: &mut [[f32; 8]], a: f32, b: f32, steps: usize) {
-    use std::arch::x86_64::*;
-    let (a, b) = (_mm256_set1_ps(a), _mm256_set1_ps(b));
-    let mut registers = [_mm256_setzero_ps(); 12];
-    for (register, sum) in registers.iter_mut().zip(&*sums) {
-        // SAFETY: each sum has eight elements.
-        *register = unsafe { _mm256_loadu_ps(sum.as_ptr()) };
-    }
-    for _ in 0..steps {
-        for register in &mut registers {
-            *register = _mm256_fmadd_ps(*register, a, b);
-        }
-    }
-    for (sum, register) in sums.iter_mut().zip(registers) {
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_ps(sum.as_mut_ptr(), register) };
     }
 }

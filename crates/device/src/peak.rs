@@ -1,0 +1,87 @@
+//! What the processor can compute at most, measured: the yardstick of benches.
+
+use crate::Cpu;
+use std::{hint::black_box, time::Instant};
+
+/// Independent sums, enough to hide the latency of each.
+const CHAINS: usize = 12;
+const STEPS: usize = 20_000;
+const ROUNDS: usize = 50;
+
+impl Cpu {
+    /// Floating-point operations a second: fused multiply-adds of f32 (two each) in the widest vectors,
+    /// from registers alone, on all threads at once; of each thread its best round of a fraction of a
+    /// millisecond. Takes some 20 milliseconds.
+    pub fn measure_peak_flops(&self) -> f64 {
+        let rates = self.install(|| rayon::broadcast(|_| rate()));
+        rates.into_iter().sum()
+    }
+}
+
+/// Of this thread.
+fn rate() -> f64 {
+    let round = |_| {
+        let start = Instant::now();
+        let lanes = multiply_add(black_box(0.999), black_box(1e-3));
+        (2 * lanes * CHAINS * STEPS) as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..ROUNDS).map(round).fold(0.0, f64::max)
+}
+
+/// All chains once; the number of lanes.
+fn multiply_add(a: f32, b: f32) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if crate::has_avx512() {
+        // SAFETY: the processor has AVX-512F.
+        black_box(unsafe { x86::avx512(a, b) });
+        return 16;
+    } else if crate::has_avx2_fma() {
+        // SAFETY: the processor has AVX2 and FMA.
+        black_box(unsafe { x86::avx2(a, b) });
+        return 8;
+    }
+    let mut sums = [[0.5f32; 4]; CHAINS];
+    for _ in 0..STEPS {
+        for sum in sums.as_flattened_mut() {
+            *sum = *sum * a + b;
+        }
+    }
+    black_box(sums);
+    4
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{CHAINS, STEPS};
+    use std::arch::x86_64::*;
+
+    macro_rules! chains {
+        ($name:ident, $features:literal: $set1:ident, $fmadd:ident, $add:ident, $first:ident) => {
+            #[target_feature(enable = $features)]
+            pub(super) fn $name(a: f32, b: f32) -> f32 {
+                let (a, b) = ($set1(a), $set1(b));
+                let mut sums = [$set1(0.5); CHAINS];
+                for _ in 0..STEPS {
+                    for sum in &mut sums {
+                        *sum = $fmadd(*sum, a, b);
+                    }
+                }
+                $first(sums.into_iter().fold(b, |total, sum| $add(total, sum)))
+            }
+        };
+    }
+
+    chains!(avx512, "avx512f": _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_cvtss_f32);
+    chains!(avx2, "avx2,fma": _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_cvtss_f32);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_of_this_century_does_more_than_a_billion_a_second() {
+        let peak = Cpu::new(1).unwrap().measure_peak_flops();
+        assert!((1e9..1e13).contains(&peak), "{peak:e}");
+    }
+}
