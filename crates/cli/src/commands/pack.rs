@@ -385,11 +385,11 @@ fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::R
         ">depth",
         ">packs",
         ">efficiency",
-        ">lower bound",
-        ">above it",
+        ">lower\nbound",
+        ">above\nbound",
         ">seconds",
-        ">over padded",
-        ">over bucketed",
+        ">over\npadded",
+        ">over\nbucketed",
     ]);
     for Outcome {
         row,
