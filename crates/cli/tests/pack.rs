@@ -142,14 +142,19 @@ fn bad_files_are_named_with_the_place() {
         assert!(ran.stderr.contains(expected), "{}", ran.stderr);
     }
     let files = [
-        ("[1, -2]", "count 1 is -2"),
-        ("[1, 2.5]", "count 1 is 2.5"),
-        ("{\"count\": []}", "neither an array"),
+        ("[1, -2]", "h.json:1:5: count 1 is -2"),
+        ("[1,\n 2.5]", "h.json:2:2: count 1 is 2.5"),
+        ("{\"counts\": [1e3]}", "count 0 is 1e3"),
+        ("{\"count\": []}", "missing field `counts` at line 1"),
+        (
+            "5",
+            "expected an array, or an object with an array `counts`",
+        ),
         ("[1,", "cannot read h.json"),
         ("[18446744073709551615, 1]", "overflows 64 bits at length 2"),
         (
             "[1, 18446744073709551616]",
-            "count 1 is 1.8446744073709552e",
+            "count 1 is 18446744073709551616, not a whole number from 0 to 18446744073709551615",
         ),
         ("[1, NaN]", "line 1 column 5"),
         ("[1, \"2\"]", "count 1 is \"2\""),
@@ -177,10 +182,97 @@ fn bad_files_are_named_with_the_place() {
     fails(&strict, "lengths:2: sequence 1 has 20 tokens");
     let write = ["--histogram", "h.json", "--capacity", "10", "--write", "x"];
     fails(&write, "--write needs");
+    for (file, expected) in [("no/x", "there is no folder no"), (".", "it is a folder")] {
+        for option in ["--write", "--svg"] {
+            fails(&[&lengths[..], &["10", option, file]].concat(), expected);
+        }
+    }
     fails(
         &["--lengths", "none", "--capacity", "10"],
         "cannot read none",
     );
+}
+
+#[test]
+fn wrong_options_are_named() {
+    let folder = folder(&[("lengths", "5\n")]);
+    let fails = |code: i32, options: &[&str], expected: &str| {
+        let arguments = [&["--lengths", "lengths"], options].concat();
+        let ran = pack(folder.path(), &arguments);
+        assert_eq!(ran.code, Some(code));
+        assert_eq!(ran.stdout, "");
+        assert!(ran.stderr.contains(expected), "{expected}: {}", ran.stderr);
+    };
+    let at_ten = |code, option, value, expected| {
+        let options = ["--capacity", "10", option, value, "--json"];
+        fails(code, &options, expected);
+    };
+    fails(2, &[], "--capacity <N>");
+    fails(2, &["--capacity", "-1"], "'-1' for '--capacity <N>': not a");
+    fails(2, &["--capacity", "1.5"], "'1.5' for '--capacity <N>'");
+    fails(2, &["--capacity", "ten"], "'ten' for '--capacity <N>'");
+    fails(1, &["--capacity", "4294967297"], "capacity 4294967297");
+    at_ten(
+        2,
+        "--algorithm",
+        "bestfit",
+        "similar value exists: 'best-fit'",
+    );
+    at_ten(2, "--algorithm", "nnls", "similar value exists: 'nnlshp'");
+    at_ten(2, "--overlong", "trunc", "similar value exists: 'truncate'");
+    at_ten(2, "--depth", "4294967296", "fits 32 bits");
+    at_ten(1, "--depth", "0", "depth must be at least 1, got 0");
+    at_ten(1, "--window", "0", "window must be at least 1, got 0");
+    at_ten(
+        1,
+        "--batch-size",
+        "0",
+        "batch_size must be at least 1, got 0",
+    );
+    at_ten(2, "--histogram", "h.json", "cannot be used with");
+}
+
+/// Fewer sequences than a batch holds: one batch.
+#[test]
+fn a_small_histogram_is_one_padded_batch() {
+    let folder = folder(&[("h.json", "[1, 2]")]);
+    let ran = pack(folder.path(), &["--histogram", "h.json", "--capacity", "5"]);
+    let padding = "Batches of 8: 16.7 % padding in random order, 16.67 % when bucketed";
+    assert!(ran.stdout.contains(padding), "{}", ran.stdout);
+}
+
+/// Interrupted while it writes, it leaves nothing; otherwise the whole file.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_write_leaves_nothing() {
+    let folder = folder(&[("lengths", &"7\n".repeat(2_000_000))]);
+    let files = || -> Vec<String> {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != "lengths").collect()
+    };
+    let mut run = Command::new(env!("CARGO_BIN_EXE_tightrope"))
+        .current_dir(folder.path())
+        .args(["pack", "--lengths", "lengths", "--capacity", "7"])
+        .args(["--algorithm", "best-fit", "--write", "packing.json"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while files().is_empty() {
+        assert_eq!(run.try_wait().unwrap(), None, "nothing was written");
+    }
+    let id = run.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(kill.success());
+    match run.wait().unwrap().code() {
+        Some(130) if files().is_empty() => {}
+        // Too late: it had its final name.
+        _ => {
+            assert_eq!(files(), ["packing.json"]);
+            let stored = std::fs::read(folder.path().join("packing.json")).unwrap();
+            serde_json::from_slice::<tightrope_data::packing::Packing>(&stored).unwrap();
+        }
+    }
 }
 
 /// Every published count, to the unit.

@@ -156,3 +156,17 @@ fn pack_takes_the_training_data_of_a_configuration() {
     let wide = fixture.ok(&["pack", "run.toml", "--json", "--capacity", "1024"]);
     assert!(number(&json_lines(&wide)[0][0]["packs"]) < number(&best_fit["packs"]));
 }
+
+#[test]
+fn pack_takes_rows_of_token_ids() {
+    let fixture = Fixture::with_config("");
+    let row = "{\"input_ids\": [1, 2, 3], \"labels\": [-100, 2, 3]}\n";
+    fixture.write("train.jsonl", &row.repeat(5));
+    let table = fixture.ok(&["pack", "run.toml", "--capacity", "6"]);
+    assert!(
+        table.contains("5 sequences, 15 tokens, longest 3"),
+        "{table}"
+    );
+    let rows = fixture.ok(&["pack", "run.toml", "--capacity", "6", "--json"]);
+    assert_eq!(json_lines(&rows)[0][0]["packs"], 3);
+}

@@ -54,11 +54,13 @@ impl Padding {
     pub fn expected(histogram: &Histogram, batch_size: u32) -> Self {
         let total = histogram.sequences();
         let rows = u64::from(batch_size.max(1));
-        let whole = (total / rows) as f64 * rows as f64 * expected_longest(histogram, rows);
-        let rest = total % rows;
+        let batches = |count: u64, rows: u64| match count {
+            0 => 0.0,
+            _ => count as f64 * rows as f64 * expected_longest(histogram, rows),
+        };
         Self {
             tokens: histogram.tokens(),
-            computed_tokens: whole + rest as f64 * expected_longest(histogram, rest),
+            computed_tokens: batches(total / rows, rows) + batches(1, total % rows),
         }
     }
 
@@ -105,18 +107,31 @@ impl Padding {
     }
 }
 
+/// Of `rows` sequences, no more than there are.
 fn expected_longest(histogram: &Histogram, rows: u64) -> f64 {
     let total = histogram.sequences();
     let (mut up_to, mut below, mut mean) = (0u64, 0.0, 0.0);
     for &(length, count) in histogram.entries() {
         up_to += count;
-        let factors = (0..rows).map(|i| up_to.saturating_sub(i) as f64 / (total - i) as f64);
-        let at_most: f64 = factors.product();
+        let factor = |i: u64| up_to.saturating_sub(i) as f64 / (total - i) as f64;
+        let mut at_most = 1.0;
+        if up_to < total {
+            for i in 0..rows {
+                at_most *= factor(i);
+                // Further factors change nothing in f64; a batch may have millions of rows.
+                if at_most < NEGLIGIBLE {
+                    break;
+                }
+            }
+        }
         mean += f64::from(length) * (at_most - below);
         below = at_most;
     }
     mean
 }
+
+/// A length is below 2³² and a mean at least 1: such a probability is below f64's rounding of it.
+const NEGLIGIBLE: f64 = 1e-30;
 
 #[cfg(test)]
 mod tests {
@@ -140,6 +155,19 @@ mod tests {
         let histogram = Histogram::from_lengths(lengths).unwrap();
         let expected = Padding::expected(&histogram, 3).computed_tokens;
         assert!((sum / orders - expected).abs() < 1e-12, "{sum} {expected}");
+    }
+
+    #[test]
+    fn one_batch_of_all_is_as_long_as_the_longest() {
+        let lengths = [3u32, 5, 5, 9];
+        let histogram = Histogram::from_lengths(lengths).unwrap();
+        for batch_size in [4, 5, 8, u32::MAX] {
+            let padded = Padding::expected(&histogram, batch_size);
+            assert_eq!(padded.computed_tokens, 36.0, "{batch_size}");
+            assert_eq!(padded, Padding::in_order(lengths, batch_size));
+        }
+        let nothing = Padding::expected(&Histogram::default(), 8);
+        assert_eq!((nothing.share(), nothing.speed_up()), (0.0, 1.0));
     }
 
     #[test]

@@ -1,34 +1,5 @@
 //! Sequence packing: lengths to packs to segments, exact and fast.
-//!
-//! Pure data: no tensors, no files.
-//!
-//! ```
-//! use tightrope_packing::{Algorithm, Overlong, Packer, Sequence};
-//!
-//! let sequences: Vec<Sequence> = [7, 3, 12, 5, 2]
-//!     .map(|length| Sequence::from_labels(vec![9; length], &vec![9; length]).unwrap())
-//!     .into();
-//! let lengths: Vec<u32> = sequences.iter().map(|s| s.len() as u32).collect();
-//!
-//! let packer = Packer {
-//!     overlong: Overlong::Truncate,
-//!     seed: Some(42),
-//!     ..Packer::new(Algorithm::BestFit, 10)
-//! };
-//! let packing = packer.pack(&lengths)?;
-//! assert_eq!((packing.len(), packing.lower_bound()), (3, 3)); // optimal
-//! assert_eq!(packing.cuts().truncated.len(), 1); // the sequence of 12
-//!
-//! // Each epoch sees the packs in another order; nothing is packed again.
-//! for epoch in 0..2 {
-//!     for pack in packing.epoch_order(42, epoch) {
-//!         let batch = packing.batch(pack as usize, &sequences, 0).unwrap();
-//!         assert!(batch.len() <= 10);
-//!         let _attention_sees_only = batch.segments().cu_seqlens();
-//!     }
-//! }
-//! # Ok::<(), tightrope_packing::PackError>(())
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! # What is where
 //! - [`Packer`] takes lengths or a [`Histogram`] and an [`Algorithm`] by name; an algorithm is one
@@ -44,8 +15,7 @@
 //! # Cost
 //! All but the algorithms that take sequences as they come work on the histogram, on groups of
 //! equal packs: their cost grows with distinct lengths. Which sequence goes where is a counting sort
-//! and one pass over the packs: O(sequences). Measured figures, and the command behind each, are in
-//! the crate's README.
+//! and one pass over the packs: O(sequences).
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -6,10 +6,12 @@ mod output;
 
 use std::{
     path::PathBuf,
+    str::FromStr,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tightrope_data::packing::{
@@ -17,7 +19,7 @@ use tightrope_data::packing::{
 };
 use tightrope_train::{Config, batches};
 
-use crate::{exit::Exit, progress::style, table, terminal::Terminal};
+use crate::{exit::Exit, numbers::grouped, progress::style, table, terminal::Terminal};
 use chart::Fill;
 use input::Input;
 
@@ -55,7 +57,12 @@ pub struct Args {
     histogram: Option<PathBuf>,
 
     /// Tokens in a pack [default: packing.capacity of the configuration]
-    #[arg(long, value_name = "N", required_unless_present = "config")]
+    #[arg(
+        long,
+        value_name = "N",
+        required_unless_present = "config",
+        allow_negative_numbers = true, value_parser = whole::<u64>
+    )]
     capacity: Option<u64>,
 
     #[command(flatten)]
@@ -69,31 +76,36 @@ pub struct Args {
 #[derive(clap::Args)]
 struct Options {
     /// One algorithm [default: all that pack]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = algorithm())]
     algorithm: Option<Algorithm>,
 
     /// Largest number of sequences in a pack [default: that of the configuration; unlimited; 3 for nnlshp]
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", allow_negative_numbers = true, value_parser = whole::<u32>)]
     depth: Option<u32>,
 
     /// Sequences in the batches that packing is compared with [default: that of the configuration; 8]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u32>)]
     batch_size: Option<u32>,
 
     /// Packs that `streaming` keeps open [default: that of the configuration; 1024]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<usize>)]
     window: Option<usize>,
 
-    /// Sequences longer than the capacity: truncate, split, drop or error
-    #[arg(long, value_name = "WHAT", default_value = "truncate", value_parser = overlong)]
+    /// What becomes of sequences longer than the capacity
+    #[arg(long, value_name = "WHAT", default_value = "truncate", value_parser = overlong())]
     overlong: Overlong,
 
     /// Shuffles the packs and sequences of equal length [default: that of the configuration; 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
     seed: Option<u64>,
 
     /// Milliseconds to look for fewer packs than the algorithm finds
-    #[arg(long, value_name = "MS", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = 0,
+        allow_negative_numbers = true, value_parser = whole::<u64>
+    )]
     improve_ms: u64,
 }
 
@@ -110,9 +122,21 @@ struct Files {
     write: Option<PathBuf>,
 }
 
-fn overlong(name: &str) -> Result<Overlong, String> {
-    let quoted = serde_json::Value::String(name.into());
-    serde_json::from_value(quoted).map_err(|_| "one of truncate, split, drop, error".into())
+fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    let bits = 8 * size_of::<T>();
+    text.parse()
+        .map_err(|_| format!("not a whole number from 0 on that fits {bits} bits"))
+}
+
+/// Names as data: the help lists them, and a wrong one is answered with the nearest.
+fn algorithm() -> impl TypedValueParser<Value = Algorithm> {
+    PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::name))
+        .try_map(|name| name.parse::<Algorithm>())
+}
+
+fn overlong() -> impl TypedValueParser<Value = Overlong> {
+    PossibleValuesParser::new(["truncate", "split", "drop", "error"])
+        .try_map(|name| serde_json::from_value::<Overlong>(name.into()))
 }
 
 pub fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
@@ -192,20 +216,27 @@ fn compare(
     if files.write.is_some() && input.lengths.is_none() {
         bail!("--write needs the sequences' lengths; a histogram does not say which is which");
     }
+    for file in [&files.write, &files.svg].into_iter().flatten() {
+        output::check(file)?;
+    }
     let chosen = packer.algorithm;
     let compared = |a: &Algorithm| {
         all && a.layout() == Layout::Packed
             && (*a != Algorithm::Nnlshp || packer.capacity <= NNLSHP_UNASKED)
     };
     let algorithms = Algorithm::ALL.into_iter();
-    let algorithms = algorithms.filter(|a| *a == chosen || compared(a));
+    let algorithms: Vec<_> = algorithms.filter(|a| *a == chosen || compared(a)).collect();
+    let bar = progress(algorithms.len());
     let mut outcomes = Vec::new();
     for algorithm in algorithms {
         let packer = Packer {
             algorithm,
             ..packer.clone()
         };
-        let mut outcome = pack(input, &packer).map_err(|error| input.locate(error, algorithm))?;
+        bar.set_message(format!("packing with {algorithm}"));
+        let outcome = pack(input, &packer);
+        let mut outcome = outcome.map_err(|error| input.locate(error, algorithm))?;
+        bar.inc(1);
         // Only the chosen packing is used again; ten million sequences are 120 MB of it.
         if algorithm != chosen || files.write.is_none() {
             outcome.packing = None;
@@ -215,6 +246,7 @@ fn compare(
     let first = outcomes.iter().find(|o| o.row.algorithm == chosen);
     let first = first.context("no algorithm")?;
     if let (Some(file), Some(packing)) = (&files.write, &first.packing) {
+        bar.set_message(format!("writing {}", file.display()));
         output::write_atomically(file, |out| Ok(serde_json::to_writer(out, packing)?))?;
     }
     if let Some(file) = &files.svg {
@@ -222,6 +254,7 @@ fn compare(
         let svg = chart::svg(&title, &input.histogram, first.fill.as_ref())?;
         output::write_atomically(file, |out| Ok(out.write_all(svg.as_bytes())?))?;
     }
+    bar.finish_and_clear();
     if terminal.json() {
         let rows: Vec<&Row> = outcomes.iter().map(|outcome| &outcome.row).collect();
         return terminal.json_line(&rows);
@@ -246,16 +279,17 @@ fn compare(
     Ok(())
 }
 
-fn pack(input: &Input, packer: &Packer) -> Result<Outcome, PackError> {
-    let spinner = ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}"));
-    spinner.set_message(format!("packing with {}", packer.algorithm));
-    spinner.enable_steady_tick(Duration::from_millis(100));
-    let outcome = outcome(input, packer);
-    spinner.finish_and_clear();
-    outcome
+/// How many algorithms are done, where there are several, and that time passes.
+fn progress(algorithms: usize) -> ProgressBar {
+    let bar = ProgressBar::new(algorithms as u64).with_style(style(match algorithms {
+        1 => "{spinner} {msg} {elapsed}",
+        _ => "{spinner} {bar:30.green/dim} {pos} of {len}, {msg} {elapsed}",
+    }));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
 }
 
-fn outcome(input: &Input, packer: &Packer) -> Result<Outcome, PackError> {
+fn pack(input: &Input, packer: &Packer) -> Result<Outcome, PackError> {
     let row = |packs, efficiency, lower_bound, seconds| Row {
         algorithm: packer.algorithm,
         depth: packer.effective_depth(),
@@ -314,9 +348,9 @@ fn describe(input: &Input, first: &Outcome) -> String {
     let mut text = format!(
         "{}: {} sequences, {} tokens, longest {}",
         input.name.display(),
-        histogram.sequences(),
-        histogram.tokens(),
-        histogram.max_length(),
+        grouped(histogram.sequences()),
+        grouped(histogram.tokens()),
+        grouped(histogram.max_length().into()),
     );
     let cuts = &first.cuts;
     for (count, what) in [
@@ -327,7 +361,7 @@ fn describe(input: &Input, first: &Outcome) -> String {
         (cuts.lost_tokens, "tokens lost"),
     ] {
         if count > 0 {
-            text += &format!("; {count} {what}");
+            text += &format!("; {} {what}", grouped(count));
         }
     }
     text
@@ -335,13 +369,14 @@ fn describe(input: &Input, first: &Outcome) -> String {
 
 fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::Result<String> {
     let (fitting, _) = input.histogram.fit(packer.capacity, packer.overlong)?;
-    let padded = match &input.lengths {
+    let (padded, order) = match &input.lengths {
         Some(lengths) if packer.overlong == Overlong::Truncate => {
             let longest = u32::try_from(packer.capacity).unwrap_or(u32::MAX);
             let fitting = lengths.iter().filter(|&&length| length > 0);
-            Padding::in_order(fitting.map(|&l| l.min(longest)), packer.batch_size)
+            let fitting = fitting.map(|&l| l.min(longest));
+            (Padding::in_order(fitting, packer.batch_size), "this")
         }
-        _ => Padding::expected(&fitting, packer.batch_size),
+        _ => (Padding::expected(&fitting, packer.batch_size), "random"),
     };
     let bucketed = Padding::bucketed(&fitting, packer.batch_size);
 
@@ -350,11 +385,11 @@ fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::R
         ">depth",
         ">packs",
         ">efficiency",
-        ">lower bound",
-        ">above it",
+        ">lower\nbound",
+        ">above\nbound",
         ">seconds",
-        ">over padded",
-        ">over bucketed",
+        ">over\npadded",
+        ">over\nbucketed",
     ]);
     for Outcome {
         row,
@@ -369,12 +404,12 @@ fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::R
         table.add_row([
             row.algorithm.to_string(),
             row.depth.map_or("-".into(), |depth| depth.to_string()),
-            row.packs.to_string(),
+            grouped(row.packs),
             format!("{:.3} %", 100.0 * row.efficiency),
-            row.lower_bound.to_string(),
+            grouped(row.lower_bound),
             match row.packs.saturating_sub(row.lower_bound) {
                 0 => "optimal".into(),
-                above => format!("+{above}"),
+                above => format!("+{}", grouped(above)),
             },
             format!("{:.4}", row.seconds),
             over(&padded),
@@ -382,16 +417,11 @@ fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::R
         ]);
     }
     Ok(format!(
-        "{}\n\nBatches of {}: {:.1} % padding in {} order, {:.2} % when bucketed by length.\n\
+        "{}\n\nBatches of {}: {:.1} % padding in {order} order, {:.2} % when bucketed by length.\n\
          Without any padding: {:.2}x and {:.2}x (predicted).",
         table::text(&table),
-        packer.batch_size,
+        grouped(packer.batch_size.into()),
         100.0 * padded.share(),
-        if input.lengths.is_some() {
-            "this"
-        } else {
-            "random"
-        },
         100.0 * bucketed.share(),
         padded.speed_up(),
         bucketed.speed_up(),

@@ -3,6 +3,8 @@
 use plotters::prelude::*;
 use tightrope_data::packing::Histogram;
 
+use crate::numbers::grouped;
+
 const BINS: usize = 16;
 const BAR: f64 = 48.0;
 
@@ -53,9 +55,15 @@ fn length_bins(histogram: &Histogram) -> Vec<(String, u64)> {
     let longest = u64::from(histogram.max_length());
     let width = (longest + 1).div_ceil(BINS as u64).max(1);
     let used = longest / width + 1;
-    let mut bins: Vec<(String, u64)> = (0..used)
-        .map(|bin| (format!("{}–{}", bin * width, (bin + 1) * width - 1), 0))
-        .collect();
+    let label = |bin| match width {
+        1 => grouped(bin),
+        _ => format!(
+            "{}–{}",
+            grouped(bin * width),
+            grouped((bin + 1) * width - 1)
+        ),
+    };
+    let mut bins: Vec<(String, u64)> = (0..used).map(|bin| (label(bin), 0)).collect();
     for &(length, count) in histogram.entries() {
         bins[(u64::from(length) / width) as usize].1 += count;
     }
@@ -73,8 +81,9 @@ fn bars(bins: &[(String, u64)]) -> String {
         let eighths = (*count as f64 / most as f64 * BAR * 8.0).ceil() as usize;
         let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
         format!(
-            "{label:>label_width$} {}{rest} {count}\n",
-            "█".repeat(eighths / 8)
+            "{label:>label_width$} {}{rest} {}\n",
+            "█".repeat(eighths / 8),
+            grouped(*count)
         )
     };
     bins.iter().map(line).collect()
@@ -88,10 +97,10 @@ pub fn svg(title: &str, histogram: &Histogram, fill: Option<&Fill>) -> anyhow::R
         area.fill(&WHITE)?;
         let halves = area.split_evenly((2, 1));
         let bins = length_bins(histogram);
-        columns(&halves[0], "Sequences by length", &bins)?;
+        columns(&halves[0], "Sequences by length", "tokens", &bins)?;
         if let Some(fill) = fill {
             let caption = format!("Packs by how full they are ({title})");
-            columns(&halves[1], &caption, &fill.bins())?;
+            columns(&halves[1], &caption, "share of the capacity", &fill.bins())?;
         }
         area.present()?;
     }
@@ -101,14 +110,15 @@ pub fn svg(title: &str, histogram: &Histogram, fill: Option<&Fill>) -> anyhow::R
 fn columns(
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
     caption: &str,
+    what: &str,
     bins: &[(String, u64)],
 ) -> anyhow::Result<()> {
     let most = bins.iter().map(|bin| bin.1).max().unwrap_or(0).max(1);
     let mut chart = ChartBuilder::on(area)
         .caption(caption, ("sans-serif", 20))
         .margin(12)
-        .x_label_area_size(32)
-        .y_label_area_size(80)
+        .x_label_area_size(44)
+        .y_label_area_size(100)
         .build_cartesian_2d(
             (0..bins.len() - 1).into_segmented(),
             0..most.saturating_add(most / 20 + 1),
@@ -123,12 +133,16 @@ fn columns(
         .light_line_style(TRANSPARENT)
         .x_labels(bins.len())
         .x_label_formatter(&label)
-        .x_label_style(("sans-serif", 10))
+        .x_label_style(("sans-serif", 12))
+        .x_desc(what)
+        .y_label_formatter(&|count| grouped(*count))
+        .y_label_style(("sans-serif", 12))
+        .axis_desc_style(("sans-serif", 14))
         .draw()?;
     let bars = bins.iter().enumerate().map(|(bin, (_, count))| {
         let corner = (SegmentValue::Exact(bin), 0);
         let opposite = (SegmentValue::Exact(bin + 1), *count);
-        let mut bar = Rectangle::new([corner, opposite], BLUE.mix(0.6).filled());
+        let mut bar = Rectangle::new([corner, opposite], RGBColor(70, 110, 190).filled());
         bar.set_margin(0, 0, 2, 2);
         bar
     });

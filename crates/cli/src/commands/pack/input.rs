@@ -7,11 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tightrope_data::packing::{Algorithm, Histogram, PackError};
 use tightrope_train::{Base, Config, batches};
 
-use crate::progress::Bars;
+use crate::progress::{Bars, style};
 
 /// What there is to pack.
 pub struct Input {
@@ -55,8 +57,7 @@ pub fn lengths(file: &Path) -> anyhow::Result<Input> {
     let reading = || format!("cannot read {}", file.display());
     let opened = File::open(file).with_context(reading)?;
     let bar = ProgressBar::new(opened.metadata().with_context(reading)?.len());
-    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {eta}";
-    bar.set_style(ProgressStyle::with_template(style)?);
+    bar.set_style(style("{msg} {bar:30.green/dim} {percent:>3} %  {eta} left"));
     bar.set_message("reading lengths");
     let mut reader = BufReader::with_capacity(1 << 20, bar.wrap_read(opened));
     let mut lengths = Vec::new();
@@ -72,7 +73,7 @@ pub fn lengths(file: &Path) -> anyhow::Result<Input> {
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let length = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
         let Some(length) = length.filter(|_| !text.starts_with(b"+")) else {
-            bar.abandon();
+            bar.finish_and_clear();
             bail!(
                 "{}:{}: `{}` is not a length from 0 to {}",
                 file.display(),
@@ -98,29 +99,45 @@ const MAX_LINE: u64 = 64;
 /// A JSON array, or an object with an array `counts`.
 pub fn histogram(file: &Path) -> anyhow::Result<Input> {
     let reading = || format!("cannot read {}", file.display());
-    let text = std::fs::read(file).with_context(reading)?;
-    let json: serde_json::Value = serde_json::from_slice(&text).with_context(reading)?;
-    let array = json.as_array().or_else(|| json.get("counts")?.as_array());
-    let Some(array) = array else {
-        bail!(
-            "{}: neither an array nor an object with an array `counts`",
-            file.display()
-        );
+    let text = std::fs::read_to_string(file).with_context(reading)?;
+    let values: Vec<&RawValue> = match text.trim_start().starts_with('[') {
+        true => serde_json::from_str(&text).with_context(reading)?,
+        false => {
+            let object: Counts = serde_json::from_str(&text).with_context(reading)?;
+            object.counts
+        }
     };
-    let counts = array.iter().enumerate().map(|(index, value)| {
-        let count = value.as_u64();
-        count.with_context(|| {
-            format!(
-                "{}: count {index} is {value}, not a number of sequences",
-                file.display()
-            )
-        })
-    });
-    let counts = counts.collect::<anyhow::Result<Vec<u64>>>()?;
+    let mut counts = Vec::with_capacity(values.len());
+    for (index, value) in values.into_iter().map(RawValue::get).enumerate() {
+        let Ok(count) = value.parse() else {
+            let (line, column) = place(&text, value);
+            bail!(
+                "{}:{line}:{column}: count {index} is {value:.64}, not a whole number from 0 to {}",
+                file.display(),
+                u64::MAX
+            );
+        };
+        counts.push(count);
+    }
     Ok(Input {
         name: file.to_owned(),
         lengths: None,
         by_line: false,
         histogram: Histogram::from_counts(&counts).with_context(|| file.display().to_string())?,
     })
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an array, or an object with an array `counts`")]
+struct Counts<'a> {
+    #[serde(borrow)]
+    counts: Vec<&'a RawValue>,
+}
+
+/// Line and column, from 1, of a part of `text`.
+fn place(text: &str, part: &str) -> (usize, usize) {
+    let before = &text[..part.as_ptr().addr() - text.as_ptr().addr()];
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    let line = before.matches('\n').count() + 1;
+    (line, before[start..].chars().count() + 1)
 }
