@@ -206,10 +206,6 @@ impl Packed {
     }
 }
 
-/// Memory whose vectors do not straddle cache lines.
-#[repr(align(64))]
-struct Aligned<T>(T);
-
 /// Some consecutive blocks, of one term or several.
 struct Part<'a> {
     cpu: &'a Cpu,
@@ -248,7 +244,9 @@ impl Part<'_> {
                 tiles(rows, columns.clone(), self.cpu.threads())
                     .into_par_iter()
                     .with_max_len(1)
-                    .for_each(|(rows, columns)| self.tile(rows, columns, a.as_ref(), b.as_ref()));
+                    .try_for_each(|(rows, columns)| {
+                        self.tile(rows, columns, a.as_ref(), b.as_ref())
+                    })?;
             }
         }
         Ok(())
@@ -261,8 +259,14 @@ impl Part<'_> {
         columns: Range<usize>,
         a: Option<&Packed>,
         b: Option<&Packed>,
-    ) {
-        let mut local = Aligned([0f32; K_BLOCK * MOST_COLUMNS]);
+    ) -> Result<(), KernelError> {
+        // Of `b` what is packed where it is used.
+        let room = if b.is_none() {
+            K_BLOCK * KERNEL.columns
+        } else {
+            0
+        };
+        let mut local = Scratch::take(self.cpu, room)?;
         let mut strip = |piece: &Piece<'_>, j: usize| {
             let (term, k, start) = (piece.term, piece.steps.len(), piece.steps.start);
             // The first block alone has the base of the part below it.
@@ -284,7 +288,7 @@ impl Part<'_> {
                     (b, stride, COLUMNS)
                 }
                 _ => {
-                    let b = &mut local.0[..k * panels * COLUMNS];
+                    let b = &mut local[..k * panels * COLUMNS];
                     pack::<COLUMNS>(term.b, j, count, piece.steps.clone(), b);
                     (&*b, COLUMNS, COLUMNS * k)
                 }
@@ -332,6 +336,7 @@ impl Part<'_> {
                 self.pieces.iter().for_each(|piece| strip(piece, j));
             }
         }
+        Ok(())
     }
 
     /// Computes rows `i..i + height` and columns `j..j + count` of the result into its memory.
