@@ -16,6 +16,9 @@ template <> __device__ __forceinline__ __nv_bfloat16 from_float(float x) {
 }
 template <> __device__ __forceinline__ __half from_float(float x) { return __float2half_rn(x); }
 
+// Elements in 16 bytes.
+template <typename T> constexpr int WIDTH = 16 / sizeof(T);
+
 // N elements that are read and written at once, from an address that is a multiple of their size.
 template <typename T, int N> struct alignas(N * sizeof(T)) Vector {
     T element[N];
@@ -28,31 +31,30 @@ template <typename T, int N> struct alignas(N * sizeof(T)) Vector {
     __device__ __forceinline__ void set(int i, float x) { element[i] = from_float<T>(x); }
 };
 
-// N consecutive floats, up to 16 bytes at once.
-template <int N> struct Floats {
-    static constexpr int CHUNK = N < 4 ? N : 4;
-    Vector<float, CHUNK> chunk[N / CHUNK];
+// N consecutive elements, up to 16 bytes at once.
+template <typename T, int N> struct Run {
+    static constexpr int CHUNK = N < WIDTH<T> ? N : WIDTH<T>;
+    Vector<T, CHUNK> chunk[N / CHUNK];
 
-    __device__ __forceinline__ static Floats load(const float* from) {
-        Floats result;
+    __device__ __forceinline__ static Run load(const T* from) {
+        Run result;
 #pragma unroll
         for (int c = 0; c < N / CHUNK; ++c)
-            result.chunk[c] = Vector<float, CHUNK>::load(from + c * CHUNK);
+            result.chunk[c] = Vector<T, CHUNK>::load(from + c * CHUNK);
         return result;
     }
-    __device__ __forceinline__ void store(float* to) const {
+    __device__ __forceinline__ void store(T* to) const {
 #pragma unroll
         for (int c = 0; c < N / CHUNK; ++c) chunk[c].store(to + c * CHUNK);
     }
-    __device__ __forceinline__ float& operator[](int i) { return chunk[i / CHUNK].element[i % CHUNK]; }
-    __device__ __forceinline__ float operator[](int i) const {
+    __device__ __forceinline__ T& operator[](int i) { return chunk[i / CHUNK].element[i % CHUNK]; }
+    __device__ __forceinline__ T operator[](int i) const {
         return chunk[i / CHUNK].element[i % CHUNK];
     }
-    __device__ __forceinline__ float get(int i) const { return (*this)[i]; }
+    __device__ __forceinline__ float get(int i) const { return to_float((*this)[i]); }
+    __device__ __forceinline__ void set(int i, float x) { (*this)[i] = from_float<T>(x); }
 };
-
-// Elements in 16 bytes.
-template <typename T> constexpr int WIDTH = 16 / sizeof(T);
+template <int N> using Floats = Run<float, N>;
 
 // KERNEL(type, type's name, index type, index width's name) for every float type and index width.
 #define FOR_FLOATS_AND_WIDTHS(KERNEL)            \

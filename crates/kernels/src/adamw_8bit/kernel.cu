@@ -1,7 +1,7 @@
 // AdamW with moments of 8 bits: a warp reads, updates and quantises a block of 256 elements.
 //
 // Each lane has two runs of four elements, 16 bytes of weight and gradient each. Bytes at least: 16 an
-// element (9 read, 7 written: weight 8, gradient 4, codes 4) and 16 a block.
+// element (10 read, 6 written: weight 8, gradient 4, codes 4) and 16 a block.
 #include "tightrope/adamw.cuh"
 #include "tightrope/dynamic_map.cuh"
 #include "tightrope/element.cuh"

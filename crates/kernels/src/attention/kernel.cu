@@ -14,6 +14,7 @@
 // Shared memory, in rows of D elements for F = 16 · WARPS and S = STREAM: forward F + 4S, backward
 // 2F + 4S. With D = 128 and bf16 that is 48 KiB (3 blocks on a processor with 164 KiB) and 64 KiB
 // (2 blocks); 96 KiB is the most, with D = 256.
+#include "tightrope/reduce.cuh"
 #include "tightrope/tile.cuh"
 
 // Head sizes are rounded up to D. `dk` and `dv` of D = 256 do not fit the registers: their columns
@@ -91,12 +92,12 @@ struct Sight {
 
 // Over the four lanes that share a row.
 __device__ __forceinline__ float row_sum(float x) {
-    x += __shfl_xor_sync(0xffffffffu, x, 1);
-    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+    x += __shfl_xor_sync(ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 __device__ __forceinline__ float row_max(float x) {
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
 template <int N> __device__ __forceinline__ void clear(float (&sum)[N][4]) {

@@ -7,33 +7,15 @@
 
 constexpr int THREADS = 256;
 
-// N elements, at most 16 bytes at once.
-template <typename T, int N> struct Run {
-    static constexpr int CHUNK = N < WIDTH<T> ? N : WIDTH<T>;
-    Vector<T, CHUNK> chunk[N / CHUNK];
-
-    __device__ __forceinline__ void load(const T* from) {
-#pragma unroll
-        for (int c = 0; c < N / CHUNK; ++c) chunk[c] = Vector<T, CHUNK>::load(from + c * CHUNK);
-    }
-    __device__ __forceinline__ void store(T* to) const {
-#pragma unroll
-        for (int c = 0; c < N / CHUNK; ++c) chunk[c].store(to + c * CHUNK);
-    }
-};
-
 template <typename From, typename To>
 __device__ __forceinline__ void cast(const From* from, To* to, uint64_t elements) {
     constexpr int N = sizeof(From) < sizeof(To) ? WIDTH<From> : WIDTH<To>;
     const uint64_t first = (uint64_t(blockIdx.x) * THREADS + threadIdx.x) * N;
     if (first + N <= elements) {
-        Run<From, N> source;
+        const auto source = Run<From, N>::load(from + first);
         Run<To, N> result;
-        source.load(from + first);
 #pragma unroll
-        for (int k = 0; k < N; ++k)
-            result.chunk[k / result.CHUNK].set(
-                k % result.CHUNK, source.chunk[k / source.CHUNK].get(k % source.CHUNK));
+        for (int k = 0; k < N; ++k) result.set(k, source.get(k));
         result.store(to + first);
     } else {
         for (uint64_t i = first; i < elements; ++i) to[i] = from_float<To>(to_float(from[i]));

@@ -104,7 +104,7 @@ __device__ __forceinline__ void gradient(
     const float own = -e.others * scale;
     for (uint32_t tile = 0; tile < vocabulary; tile += THREADS * N) {
         const uint32_t first = tile + threadIdx.x * N;
-        T change[N];
+        Run<T, N> change;
         if (first < vocabulary) {
             const auto logit = logits_at<CAPPED>(row, first, vocabulary, softcap);
 #pragma unroll
@@ -112,19 +112,12 @@ __device__ __forceinline__ void gradient(
                 const float p = expf(logit[k] - e.largest) * scale;
                 const float t = logit[k] / softcap;
                 const float d = first + k == target ? own : p;
-                change[k] = from_float<T>(CAPPED ? d * (1.0f - t * t) : d);
+                change.set(k, CAPPED ? d * (1.0f - t * t) : d);
             }
         }
         __syncthreads();
         if (first + N <= vocabulary) {
-            constexpr int CHUNK = N < WIDTH<T> ? N : WIDTH<T>;
-#pragma unroll
-            for (int c = 0; c < N; c += CHUNK) {
-                Vector<T, CHUNK> chunk;
-#pragma unroll
-                for (int k = 0; k < CHUNK; ++k) chunk.element[k] = change[c + k];
-                chunk.store(result + first + c);
-            }
+            change.store(result + first);
         } else {
 #pragma unroll
             for (int k = 0; k < N; ++k)
