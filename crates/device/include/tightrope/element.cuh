@@ -16,8 +16,22 @@ template <> __device__ __forceinline__ __nv_bfloat16 from_float(float x) {
 }
 template <> __device__ __forceinline__ __half from_float(float x) { return __float2half_rn(x); }
 
+// Two in 32 bits, the first in the low half.
+__device__ __forceinline__ uint32_t packed(__nv_bfloat16, float low, float high) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+}
+__device__ __forceinline__ uint32_t packed(__half, float low, float high) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
 // Elements in 16 bytes.
 template <typename T> constexpr int WIDTH = 16 / sizeof(T);
+// Elements for a thread at a time where two types meet: 16 bytes of the wider one, so that
+// neighbouring threads leave no gaps in either.
+template <typename T, typename U>
+constexpr int COMMON_WIDTH = WIDTH<T> < WIDTH<U> ? WIDTH<T> : WIDTH<U>;
 
 // N elements that are read and written at once, from an address that is a multiple of their size.
 template <typename T, int N> struct alignas(N * sizeof(T)) Vector {
@@ -55,6 +69,34 @@ template <typename T, int N> struct Run {
     __device__ __forceinline__ void set(int i, float x) { (*this)[i] = from_float<T>(x); }
 };
 template <int N> using Floats = Run<float, N>;
+
+template <int N, typename T> __device__ __forceinline__ Floats<N> load(const T* from) {
+    const auto run = Run<T, N>::load(from);
+    Floats<N> result;
+#pragma unroll
+    for (int i = 0; i < N; ++i) result[i] = run.get(i);
+    return result;
+}
+
+// Rounds N elements and writes them to global memory. Plain stores of 16 bits the compiler writes in
+// pieces here and there, also when they are packed; these it leaves alone.
+template <int N, typename T> __device__ __forceinline__ void store(const Floats<N>& value, T* to) {
+    if constexpr (sizeof(T) == 2 && N % 4 == 0) {
+        const auto pair = [&](int i) { return packed(T(), value[2 * i], value[2 * i + 1]); };
+        if constexpr (N == 4)
+            __stwb(reinterpret_cast<uint2*>(to), make_uint2(pair(0), pair(1)));
+        else
+#pragma unroll
+            for (int i = 0; i < N / 2; i += 4)
+                __stwb(reinterpret_cast<uint4*>(to + 2 * i),
+                       make_uint4(pair(i), pair(i + 1), pair(i + 2), pair(i + 3)));
+    } else {
+        Run<T, N> result;
+#pragma unroll
+        for (int i = 0; i < N; ++i) result.set(i, value[i]);
+        result.store(to);
+    }
+}
 
 // KERNEL(type, type's name, index type, index width's name) for every float type and index width.
 #define FOR_FLOATS_AND_WIDTHS(KERNEL)            \

@@ -14,10 +14,10 @@ __device__ __forceinline__ void dequantize(
     const auto load = [&](Index i) { return Vector<uint8_t, N>::load(codes + i); };
     const auto step_of = [&](Index i) { return __fdiv_rn(absmax[i / columns], 127.0f); };
     const auto write = [&](Index i, const Vector<uint8_t, N>& bytes, float step) {
-        Vector<T, N> result;
+        Floats<N> result;
 #pragma unroll
-        for (int k = 0; k < N; ++k) result.set(k, float(int8_t(bytes.element[k])) * step);
-        result.store(y + i);
+        for (int k = 0; k < N; ++k) result[k] = float(int8_t(bytes.element[k])) * step;
+        store(result, y + i);
     };
     constexpr Index STEP = THREADS * N;
     const Index begin = Index(blockIdx.x) * PIECES * STEP;

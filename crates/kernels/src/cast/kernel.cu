@@ -1,4 +1,4 @@
-// Elements in another type, each thread as many as make 16 bytes of the narrower type.
+// Elements in another type, each thread as many as make 16 bytes of the wider type.
 //
 // Bytes at least, for n elements: n times the sizes of both types. Rounded to nearest, ties to even,
 // by way of f32, which holds every number of the other types. One offset for each thread: 64 bits
@@ -9,20 +9,16 @@ constexpr int THREADS = 256;
 
 template <typename From, typename To>
 __device__ __forceinline__ void cast(const From* from, To* to, uint64_t elements) {
-    constexpr int N = sizeof(From) < sizeof(To) ? WIDTH<From> : WIDTH<To>;
+    constexpr int N = COMMON_WIDTH<From, To>;
     const uint64_t first = (uint64_t(blockIdx.x) * THREADS + threadIdx.x) * N;
     if (first + N <= elements) {
-        const auto source = Run<From, N>::load(from + first);
-        Run<To, N> result;
-#pragma unroll
-        for (int k = 0; k < N; ++k) result.set(k, source.get(k));
-        result.store(to + first);
+        store(load<N>(from + first), to + first);
     } else {
         for (uint64_t i = first; i < elements; ++i) to[i] = from_float<To>(to_float(from[i]));
     }
 }
 
-// Grid: one thread for each 8 elements. from, to: [elements].
+// Grid: one thread for each 4 elements, 8 where neither type is f32. from, to: [elements].
 #define CAST(FROM, FROM_NAME, TO, TO_NAME)                                                         \
     extern "C" __global__ void __launch_bounds__(THREADS) cast_##FROM_NAME##_##TO_NAME(            \
         const FROM* __restrict__ from, TO* __restrict__ to, uint64_t elements) {                   \

@@ -40,10 +40,10 @@ __device__ __forceinline__ void dequantize(
     };
     const auto load = [&](Index i) { return Vector<uint8_t, N / 2>::load(codes + i / 2); };
     const auto write = [&](Index i, const Vector<uint8_t, N / 2>& bytes, float scale) {
-        Vector<T, N> result;
+        Floats<N> result;
 #pragma unroll
-        for (int k = 0; k < N; ++k) result.set(k, element(bytes.element[k / 2], k) * scale);
-        result.store(y + i);
+        for (int k = 0; k < N; ++k) result[k] = element(bytes.element[k / 2], k) * scale;
+        store(result, y + i);
     };
     constexpr Index STEP = THREADS * N;
     const Index begin = Index(blockIdx.x) * PIECES * STEP;
