@@ -66,7 +66,6 @@ template <typename T, int N> struct Run {
         return chunk[i / CHUNK].element[i % CHUNK];
     }
     __device__ __forceinline__ float get(int i) const { return to_float((*this)[i]); }
-    __device__ __forceinline__ void set(int i, float x) { (*this)[i] = from_float<T>(x); }
 };
 template <int N> using Floats = Run<float, N>;
 
@@ -78,23 +77,27 @@ template <int N, typename T> __device__ __forceinline__ Floats<N> load(const T* 
     return result;
 }
 
-// Rounds N elements and writes them to global memory. Plain stores of 16 bits the compiler writes in
-// pieces here and there, also when they are packed; these it leaves alone.
+// Rounds N elements and writes them to global memory, up to 16 bytes at once. Plain stores of 16
+// bytes the compiler issues in pieces here and there, however they are packed; these it leaves alone.
 template <int N, typename T> __device__ __forceinline__ void store(const Floats<N>& value, T* to) {
-    if constexpr (sizeof(T) == 2 && N % 4 == 0) {
-        const auto pair = [&](int i) { return packed(T(), value[2 * i], value[2 * i + 1]); };
-        if constexpr (N == 4)
-            __stwb(reinterpret_cast<uint2*>(to), make_uint2(pair(0), pair(1)));
-        else
+    if constexpr (N % 4 != 0) {
 #pragma unroll
-            for (int i = 0; i < N / 2; i += 4)
-                __stwb(reinterpret_cast<uint4*>(to + 2 * i),
-                       make_uint4(pair(i), pair(i + 1), pair(i + 2), pair(i + 3)));
+        for (int i = 0; i < N; ++i) to[i] = from_float<T>(value[i]);
+    } else if constexpr (sizeof(T) == 4) {
+#pragma unroll
+        for (int i = 0; i < N; i += 4)
+            __stwb(reinterpret_cast<float4*>(to + i),
+                   make_float4(value[i], value[i + 1], value[i + 2], value[i + 3]));
     } else {
-        Run<T, N> result;
+        const auto pair = [&](int i) { return packed(T(), value[i], value[i + 1]); };
+        constexpr int STEP = N % 8 == 0 ? 8 : 4;
 #pragma unroll
-        for (int i = 0; i < N; ++i) result.set(i, value[i]);
-        result.store(to);
+        for (int i = 0; i < N; i += STEP)
+            if constexpr (STEP == 8)
+                __stwb(reinterpret_cast<uint4*>(to + i),
+                       make_uint4(pair(i), pair(i + 2), pair(i + 4), pair(i + 6)));
+            else
+                __stwb(reinterpret_cast<uint2*>(to + i), make_uint2(pair(i), pair(i + 2)));
     }
 }
 

@@ -2,6 +2,8 @@
 //
 // Each lane has two runs of four elements, 16 bytes of weight and gradient each. Bytes at least: 16 an
 // element (10 read, 6 written: weight 8, gradient 4, codes 4) and 16 a block.
+//
+// expects: LDG.128 STG.128
 #include "tightrope/adamw.cuh"
 #include "tightrope/dynamic_map.cuh"
 #include "tightrope/element.cuh"

@@ -3,6 +3,10 @@
 // Bytes at least, for n elements: n times the sizes of both types. Rounded to nearest, ties to even,
 // by way of f32, which holds every number of the other types. One offset for each thread: 64 bits
 // for all shapes.
+//
+// expects: LDG.128 STG.128 in cast_*f16_*f16
+// expects: LDG.128 STG.64 in cast_f32_*
+// expects: LDG.64 STG.128 in cast_*_f32
 #include "tightrope/element.cuh"
 
 constexpr int THREADS = 256;

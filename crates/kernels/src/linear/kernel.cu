@@ -4,6 +4,10 @@
 // Bytes at least, for [tokens, inputs] elements of s bytes: dropout 2s an element and 8 a token; its
 // gradient 4 + s an element (4 + 2s when it adds), and 8 a token; the gradient of the bias s for each
 // element of dy and 8 for each feature and run of 256 tokens. Arithmetic in f32.
+//
+// expects: LDG.128 in linear_dropout_* linear_column_sums_*
+// expects: STG.128 in linear_dropout_f32_* linear_dropout_bf16_* linear_dropout_f16_* linear_dropout_gradient_f32_*
+// expects: LDG.64 STG.64 in linear_dropout_gradient_*f16_*
 #include "tightrope/element.cuh"
 #include "tightrope/partials.cuh"
 

@@ -4,6 +4,11 @@
 // more, in place, for the gradient. Bytes at least, for a row of `vocabulary` logits and gradients of
 // s bytes: 4 · vocabulary for the loss, and (4 + s) · vocabulary for the gradient; gathering and
 // scattering 2 · s · hidden. Arithmetic in f32.
+//
+// expects: LDG.128
+// expects: STG.128 in linear_cross_entropy_gradient_f32
+// expects: STG.64 in linear_cross_entropy_gradient_*f16
+// expects: STG.128 in linear_cross_entropy_gather_* linear_cross_entropy_scatter_*
 #include "tightrope/element.cuh"
 #include "tightrope/reduce.cuh"
 

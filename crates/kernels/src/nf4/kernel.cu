@@ -2,6 +2,8 @@
 //
 // Bytes at least, for n elements of s bytes: n/2 of codes, n·s, and for each 64 elements 4 of the scale,
 // or 1 where scales are quantised themselves.
+//
+// expects: STG.128
 #include "tightrope/dynamic_map.cuh"
 #include "tightrope/element.cuh"
 

@@ -9,6 +9,10 @@
 // Bytes at least, for `n` elements of q and k of `s` bytes: forward `2ns`, backward `3ns`, plus 4 a
 // head for `rstd` and 8 for each pair of a token. Forward, angles and factors are read once for up to
 // 4 heads; backward, angles once for the heads of a token that a group of lanes has.
+//
+// expects: LDG.128 STG.128 in qk_norm_rope_forward_* qk_norm_rope_backward_*
+// dynamic shared memory: 16384 in qk_norm_rope_backward_*f16_*
+// dynamic shared memory: 8192 in qk_norm_rope_backward_f32_*
 #include "tightrope/norm.cuh"
 #include "tightrope/partials.cuh"
 

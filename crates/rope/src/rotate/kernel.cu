@@ -7,6 +7,8 @@
 //
 // Bytes at least, for `n` rotating elements of q and k of `s` bytes: `2ns`, plus 8 for each pair of
 // a token. Arithmetic in f32 with the roundings of the CPU.
+//
+// expects: LDG.128 STG.128
 #include "tightrope/element.cuh"
 
 constexpr int THREADS = 256;
