@@ -2,8 +2,10 @@
 //
 // A block takes a row of logits: once for its largest logit and the sum of exponentials, and once
 // more, in place, for the gradient. Bytes at least, for a row of `vocabulary` logits and gradients of
-// s bytes: 4 · vocabulary for the loss, and (4 + s) · vocabulary for the gradient; gathering and
-// scattering 2 · s · hidden. Arithmetic in f32.
+// s bytes: 4 · vocabulary for the loss; (8 + s) · vocabulary for the gradient, or (4 + s) · vocabulary
+// where the row is still in the cache when it is read again. That of a small vocabulary is; with
+// 128,256 classes the rows of all blocks under way take several times the cache of any GPU. Gathering
+// and scattering 2 · s · hidden. Arithmetic in f32.
 //
 // expects: LDG.128
 // expects: STG.128 in linear_cross_entropy_gradient_f32
