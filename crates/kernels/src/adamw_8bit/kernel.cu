@@ -71,9 +71,10 @@ template <typename Index>
 __device__ __forceinline__ void update(
     float* weight, const float* gradient, uint8_t* m_codes, float* m_absmax, uint8_t* v_codes,
     float* v_absmax, const AdamWFactors& factors, Index elements) {
-    __shared__ DynamicMap m_map, v_map;
-    m_map.fill<true>();
-    v_map.fill<false>();
+    __shared__ DynamicMap<true> m_map;
+    __shared__ DynamicMap<false> v_map;
+    m_map.fill();
+    v_map.fill();
     const Index blocks = (elements + (BLOCK - 1)) / BLOCK;
     for (Index block = (Index(blockIdx.x) * THREADS + threadIdx.x) / 32; block < blocks;
          block += gridDim.x * (THREADS / 32)) {
@@ -113,7 +114,7 @@ __device__ __forceinline__ void update(
 
 // weight, gradient, m_codes, v_codes: [elements]; m_absmax, v_absmax: [elements / 256, rounded up].
 #define ADAMW_8BIT(INDEX, BITS)                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS) adamw_8bit_update_##BITS(                \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4) adamw_8bit_update_##BITS(             \
         float* __restrict__ weight, const float* __restrict__ gradient,                            \
         uint8_t* __restrict__ m_codes, float* __restrict__ m_absmax,                               \
         uint8_t* __restrict__ v_codes, float* __restrict__ v_absmax, float gradient_scale,         \
