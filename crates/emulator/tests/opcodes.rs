@@ -380,13 +380,19 @@ fn conversions() {
         );
     }
     let packed = "cvt.rn.bf16x2.f32 %r20, %f1, %f2;\ncvt.u64.u32 %rd40, %r20;";
-    assert_eq!(
-        evaluate(packed, &[f(1.0), f(2.0)]),
-        0x3f80_4000,
-        "the first goes to the upper half"
-    );
-    let packed = "cvt.rn.f16x2.f32 %r20, %f1, %f2;\ncvt.u64.u32 %rd40, %r20;";
-    assert_eq!(evaluate(packed, &[f(1.0), f(-2.0)]), 0x3c00_c000);
+    // The first goes to the upper half.
+    assert_eq!(evaluate(packed, &[f(1.0), f(2.0)]), 0x3f80_4000);
+    // Each as alone: ties to even, and any NaN the canonical one.
+    for (ty, tie, ties) in [
+        ("bf16", 2f32.powi(-8), 0x3f80_3f82),
+        ("f16", 2f32.powi(-11), 0x3c00_3c02),
+    ] {
+        let op = format!("cvt.rn.{ty}x2.f32 %r20, %f1, %f2;\ncvt.u64.u32 %rd40, %r20;");
+        assert_eq!(evaluate(&op, &[f(1.0 + tie), f(1.0 + 3.0 * tie)]), ties);
+        let nan = u64::from(0xffc0_1234u32);
+        assert_eq!(evaluate(&op, &[nan, f(-0.0)]), 0x7fff_8000);
+        assert_eq!(evaluate(&op, &[f(0.0), nan]), 0x0000_7fff);
+    }
 }
 
 #[test]

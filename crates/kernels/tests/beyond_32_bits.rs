@@ -1,5 +1,6 @@
-//! Gated units and norms of more than 2³¹ and 2³² elements on the emulator, which stores only what is
-//! touched and here executes only the first and last blocks of each grid.
+//! Gated units, norms, and norms of heads with their rotation, of more than 2³¹ and 2³² elements on
+//! the emulator, which stores only what is touched and here executes only the first and last blocks
+//! of each grid.
 //!
 //! A program of its own, because the choice of blocks is one for the whole process.
 
@@ -7,19 +8,25 @@ use tightrope_device::{Cuda, DType, Device, IndexWidth, Tensor};
 use tightrope_kernels::{
     Check, KernelError,
     glu::{self, Activation, Glu},
+    qk_norm_rope::{self, HeadsBackward, HeadsForward, QkNormRope},
     rms_norm::{self, RmsNorm},
 };
 use tightrope_testkit::{Random, cuda, is_emulated, tensor};
 
-/// Elements at the end that are looked at: less than two blocks of either operation.
+/// Elements at the end that are looked at: less than two blocks of any operation.
 const TAIL: usize = 1024;
 
 /// Zeros, and at their end these numbers.
 fn far(values: &[f32], elements: usize) -> Tensor<Cuda> {
-    let near = tensor(cuda(), DType::BF16, &[values.len()], values);
+    far_of(DType::BF16, values, elements)
+}
+
+/// The same in any type.
+fn far_of(dtype: DType, values: &[f32], elements: usize) -> Tensor<Cuda> {
+    let near = tensor(cuda(), dtype, &[values.len()], values);
     let mut bytes = vec![0; near.bytes()];
     cuda().read(near.buffer(), 0, &mut bytes).unwrap();
-    let mut far = Tensor::zeros(cuda(), DType::BF16, &[elements]).unwrap();
+    let mut far = Tensor::zeros(cuda(), dtype, &[elements]).unwrap();
     let start = far.bytes() - bytes.len();
     cuda().write(far.buffer_mut(), start, &bytes).unwrap();
     far
@@ -96,6 +103,66 @@ fn normed(device: &Cuda, rows: usize) -> Result<[Vec<u8>; 2], KernelError> {
     Ok([tail(&y), tail(&dx)])
 }
 
+/// Heads of the keys, which come last in a grid, and features of a head.
+const KEY_HEADS: usize = 8;
+const HEAD_DIM: usize = TAIL / KEY_HEADS;
+
+/// `y` and `dx` of the keys of the last token; there is one head of queries.
+fn rotated(device: &Cuda, tokens: usize) -> Result<[Vec<u8>; 2], KernelError> {
+    let pairs = HEAD_DIM / 2;
+    let mut random = Random::new(3);
+    let mut numbers =
+        |dtype, of_token: usize| far_of(dtype, &random.normal(of_token, 1.0), tokens * of_token);
+    let heads = [1, KEY_HEADS];
+    let x = heads.map(|heads| numbers(DType::BF16, heads * HEAD_DIM));
+    let mut y = heads.map(|heads| far(&[], tokens * heads * HEAD_DIM));
+    let mut dx = heads.map(|heads| numbers(DType::BF16, heads * HEAD_DIM));
+    let [cos, sin] = [(); 2].map(|()| numbers(DType::F32, pairs));
+    let mut rstd = heads.map(|heads| far_of(DType::F32, &[], tokens * heads));
+    let weight = tensor(cuda(), DType::F32, &[HEAD_DIM], &[0.5; HEAD_DIM]);
+    let ([q_x, k_x], [q_y, k_y], [q_rstd, k_rstd]) = (&x, &mut y, &mut rstd);
+    let side = |x, y, rstd, heads| HeadsForward {
+        x,
+        weight: &weight,
+        y,
+        rstd,
+        heads,
+    };
+    let forward = qk_norm_rope::Forward {
+        q: side(q_x, q_y, q_rstd, 1),
+        k: side(k_x, k_y, k_rstd, KEY_HEADS),
+        plus_one: false,
+        eps: 1e-6,
+        cos: &cos,
+        sin: &sin,
+        tokens,
+        head_dim: HEAD_DIM,
+        rotary_dim: HEAD_DIM,
+    };
+    device.qk_norm_rope_forward(forward.checked()?)?;
+    let [q_dx, k_dx] = &mut dx;
+    let side = |dx, x, rstd, heads| HeadsBackward {
+        dx,
+        x,
+        rstd,
+        weight: &weight,
+        dweight: None,
+        heads,
+    };
+    let backward = qk_norm_rope::Backward {
+        q: side(q_dx, q_x, &rstd[0], 1),
+        k: side(k_dx, k_x, &rstd[1], KEY_HEADS),
+        plus_one: false,
+        cos: &cos,
+        sin: &sin,
+        tokens,
+        head_dim: HEAD_DIM,
+        rotary_dim: HEAD_DIM,
+    };
+    device.qk_norm_rope_backward(backward.checked()?)?;
+    Ok([tail(&y[1]), tail(&dx[1])])
+}
+
 #[test]
 fn the_last_elements_are_right_and_the_narrow_width_is_caught() {
     if !is_emulated() {
@@ -104,6 +171,7 @@ fn the_last_elements_are_right_and_the_narrow_width_is_caught() {
     }
     let near = gated(cuda(), TAIL).unwrap();
     let near_row = normed(cuda(), 3).unwrap();
+    let near_token = rotated(cuda(), 3).unwrap();
     // SAFETY: this is the only test of this program, and nothing else reads or writes the
     // environment while it does.
     unsafe { std::env::set_var("TIGHTROPE_EMULATOR_BLOCKS", "2+2") };
@@ -113,9 +181,17 @@ fn the_last_elements_are_right_and_the_narrow_width_is_caught() {
         assert!(gated(cuda(), elements).unwrap() == near, "{elements}");
         let row = normed(cuda(), passed / TAIL + 5).unwrap();
         assert!(row == near_row, "{passed}");
+        let token = rotated(cuda(), passed / TAIL + 5).unwrap();
+        assert!(token == near_token, "{passed}");
     }
     // 32 bits lead the last blocks to the first elements, where the first blocks are.
     let elements = (1 << 32) + 2048 + 40;
-    let error = gated(&narrow, elements).unwrap_err().to_string();
-    assert!(error.contains("emulator"), "{error}");
+    for error in [
+        gated(&narrow, elements).unwrap_err().to_string(),
+        rotated(&narrow, (1 << 32) / TAIL + 5)
+            .unwrap_err()
+            .to_string(),
+    ] {
+        assert!(error.contains("emulator"), "{error}");
+    }
 }

@@ -41,9 +41,11 @@ pub struct Case {
     pub shape: String,
     /// What the instructions are divided by.
     pub elements: usize,
-    /// Bytes that it must read and write at least, each once, as its `kernel.cu` says.
+    /// Bytes that it must read and write at least: each operand and result of the operation once.
+    /// What passes from one of its kernels to the next is not counted.
     pub least_bytes: usize,
-    /// Multiply-adds of its matrix products; 0 without.
+    /// Multiply-adds of its matrix products at least; 0 without. Either is a bound of its own, which
+    /// one way to compute the operation need not reach together.
     pub least_multiply_adds: usize,
     /// Only when its turn has come, so that operands of one case are there at a time.
     pub prepare: Prepare,

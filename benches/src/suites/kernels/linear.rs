@@ -1,6 +1,6 @@
-//! A projection of Llama 3 8B: alone, and with an adapter of rank 16 behind dropout.
+//! A projection of Llama 3 8B: alone, in NF4, and with an adapter of rank 16 behind dropout.
 
-use super::case::{Case, Scale, activations, floats, zeros};
+use super::case::{Case, Scale, activations, bytes, floats, positive, zeros};
 use anyhow::Result;
 use tightrope_device::{
     Cuda,
@@ -13,6 +13,7 @@ use tightrope_kernels::{
         BackwardInput, BackwardWeights, Dropout, Forward, Linear, LoraBackwardInput,
         LoraBackwardWeights, LoraForward, Shape, Weight,
     },
+    nf4::{self, BLOCK, Scales},
 };
 
 const INPUTS: usize = 4096;
@@ -28,6 +29,7 @@ pub fn cases(scale: Scale) -> Vec<Case> {
     vec![
         forward(tokens, false),
         forward(tokens, true),
+        forward_nf4(tokens),
         backward_input(tokens),
         backward_weights(tokens, false),
         backward_weights(tokens, true),
@@ -136,6 +138,37 @@ fn forward(tokens: usize, has_adapter: bool) -> Case {
         }))
     };
     case(("forward", has_adapter), tokens, least, Box::new(prepare))
+}
+
+/// Decoded whole before the product, which is not in the least.
+fn forward_nf4(tokens: usize) -> Case {
+    let weights = INPUTS * OUTPUTS;
+    let blocks = weights / BLOCK;
+    let least = (
+        SIZE * tokens * (INPUTS + OUTPUTS) + weights / 2 + 4 * blocks,
+        tokens * weights,
+    );
+    let prepare = move |cuda: &Cuda| -> Result<super::case::Work> {
+        let x = activations(cuda, &[tokens, INPUTS])?;
+        let codes = bytes(cuda, &[weights / 2])?;
+        let scales = positive(cuda, &[blocks])?;
+        let mut y = zeros(cuda, BF16, &[tokens, OUTPUTS])?;
+        Ok(Box::new(move |cuda| {
+            let args = Forward {
+                x: &x,
+                weight: Weight::Nf4(nf4::Weight {
+                    codes: &codes,
+                    scales: Scales::Plain(&scales),
+                }),
+                bias: None,
+                lora: None,
+                y: &mut y,
+                shape: sizes(tokens),
+            };
+            Ok(cuda.linear_forward(args.checked()?)?)
+        }))
+    };
+    case(("forward, NF4", false), tokens, least, Box::new(prepare))
 }
 
 fn backward_input(tokens: usize) -> Case {

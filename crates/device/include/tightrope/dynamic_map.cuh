@@ -2,6 +2,17 @@
 #pragma once
 #include <stdint.h>
 
+// The upper end of one of the seven decades between 0 and 1.
+__device__ __forceinline__ float decade_end(uint32_t decade) {
+    return decade == 0   ? 1e-6f
+           : decade == 1 ? 1e-5f
+           : decade == 2 ? 1e-4f
+           : decade == 3 ? 1e-3f
+           : decade == 4 ? 1e-2f
+           : decade == 5 ? 1e-1f
+                         : 1.0f;
+}
+
 // Number `code` of the map, in increasing order, with the roundings that the CPU has. Between 0 and 1
 // there are seven decades: the highest 2^b of the codes (b = 6, 7 without a sign) are the centres of
 // equal parts of 0.1 to 1, half as many those of 0.01 to 0.1, and so on.
@@ -20,41 +31,61 @@ template <bool SIGNED> __device__ __forceinline__ float dynamic_value(uint32_t c
     };
     const float mean = (edge(part) + edge(part + 1)) * 0.5f;
     const uint32_t decade = SIGNED ? log_parts : log_parts - 1;
-    const float scale = decade == 0   ? 1e-6f
-                        : decade == 1 ? 1e-5f
-                        : decade == 2 ? 1e-4f
-                        : decade == 3 ? 1e-3f
-                        : decade == 4 ? 1e-2f
-                        : decade == 5 ? 1e-1f
-                                      : 1.0f;
-    const float value = scale * mean;
+    const float value = decade_end(decade) * mean;
     return place < 0 ? -value : value;
 }
 
+// Between 0 and 1 the ranks of the map's numbers lie along a line in each decade, steeper in lower
+// ones: the rank at x is about the least that a line has there. Of two lines, where x can be in two
+// decades, and with 2^23 added, so that the sum is rounded to a whole number.
+struct RankLine {
+    float slope;
+    float start;
+
+    __device__ __forceinline__ float at(float x) const { return fmaf(x, slope, start); }
+};
+
 // The map in shared memory.
-struct DynamicMap {
+template <bool SIGNED> struct DynamicMap {
+    // Exponents of 2^-23, which is nearer to 0 than to any other number, to 1, as the bits of a float
+    // have them.
+    static constexpr uint32_t LOWEST = 104, BINADES = 24;
     float value[256];
-    // Midpoints of neighbours as a search tree: below node k are 2k and 2k + 1.
-    float midpoint[256];
+    // Halfway to the number below; -inf and inf at the ends.
+    float edge[257];
+    // Those of the decades at either end of a binade.
+    alignas(16) RankLine line[BINADES][2];
 
     // By a block of 256 threads; ends with a barrier.
-    template <bool SIGNED> __device__ __forceinline__ void fill() {
-        value[threadIdx.x] = dynamic_value<SIGNED>(threadIdx.x);
-        __syncthreads();
-        if (threadIdx.x > 0) {
-            const uint32_t level = 31 - __clz(threadIdx.x);
-            const uint32_t place = threadIdx.x - (1u << level);
-            const uint32_t below = ((2 * place + 1) << (7 - level)) - 1;
-            midpoint[threadIdx.x] = (value[below] + value[below + 1]) * 0.5f;
+    __device__ __forceinline__ void fill() {
+        const uint32_t code = threadIdx.x;
+        value[code] = dynamic_value<SIGNED>(code);
+        if (code < 2 * BINADES) {
+            // 2 to the power of `exponent`.
+            const float x = __uint_as_float((LOWEST + code / 2 + code % 2) << 23);
+            uint32_t decade = 0;
+            float end = 1e-6f;
+            while (decade < 6 && x > end) end = decade_end(++decade);
+            const uint32_t parts = 1u << (SIGNED ? decade : decade + 1);
+            line[code / 2][code % 2] = {
+                float(parts) / (0.9f * end), float((1u << 23) + 8 * parts / 9)};
         }
+        __syncthreads();
+        edge[code] = code == 0 ? -INFINITY : (value[code - 1] + value[code]) * 0.5f;
+        if (code == 0) edge[256] = INFINITY;
         __syncthreads();
     }
 
-    // The code of the number next to x, of two equally near ones the lower; 0 for NaN.
+    // The code of the number next to x, of two equally near ones the lower; 0 for NaN. x is from -1
+    // to 1, or from 0 to 1 without a sign.
     __device__ __forceinline__ uint32_t nearest(float x) const {
-        uint32_t node = 1;
-#pragma unroll
-        for (int level = 0; level < 8; ++level) node = 2 * node + (x > midpoint[node]);
-        return node - 256;
+        const float size = fmaxf(fminf(fabsf(x), 1.0f), 1.1920929e-7f);
+        const RankLine* lines = line[(__float_as_uint(size) >> 23) - LOWEST];
+        const float rank = fminf(lines[0].at(size), lines[1].at(size));
+        const int place = __float_as_uint(rank) & 255;
+        // Off by one at most.
+        const int near = SIGNED ? 127 + (x < 0.0f ? -place : place) : place - 1;
+        const int code = near + (x > edge[near + 1]) - !(x > edge[near]);
+        return x == x ? code : 0;
     }
 };

@@ -137,15 +137,6 @@ __device__ __forceinline__ void add_product_transposed(
     }
 }
 
-__device__ __forceinline__ uint32_t packed(__nv_bfloat16, float low, float high) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-}
-__device__ __forceinline__ uint32_t packed(__half, float low, float high) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
 // f32 elements of shared memory that a warp needs for `add_product` of 8·K columns.
 template <typename T, int K> constexpr int STAGE = sizeof(T) == 4 ? 16 * (8 * K + 4) : 0;
 

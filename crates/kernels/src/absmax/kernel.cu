@@ -2,6 +2,9 @@
 // time, four times, if `columns` allows.
 //
 // Bytes at least, for n elements of s bytes: n of codes, n·s, and 4 a row.
+//
+// expects: STG.128
+// expects: LDG.64 in absmax_dequantize_*f16_*
 #include "tightrope/element.cuh"
 
 constexpr int THREADS = 256;
@@ -14,10 +17,10 @@ __device__ __forceinline__ void dequantize(
     const auto load = [&](Index i) { return Vector<uint8_t, N>::load(codes + i); };
     const auto step_of = [&](Index i) { return __fdiv_rn(absmax[i / columns], 127.0f); };
     const auto write = [&](Index i, const Vector<uint8_t, N>& bytes, float step) {
-        Vector<T, N> result;
+        Floats<N> result;
 #pragma unroll
-        for (int k = 0; k < N; ++k) result.set(k, float(int8_t(bytes.element[k])) * step);
-        result.store(y + i);
+        for (int k = 0; k < N; ++k) result[k] = float(int8_t(bytes.element[k])) * step;
+        store(result, y + i);
     };
     constexpr Index STEP = THREADS * N;
     const Index begin = Index(blockIdx.x) * PIECES * STEP;

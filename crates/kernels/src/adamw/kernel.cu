@@ -1,6 +1,8 @@
 // AdamW: elementwise, each thread 16 bytes of weight, gradient and both moments.
 //
 // Bytes at least: 28 an element (16 read, 12 written).
+//
+// expects: LDG.128 STG.128
 #include "tightrope/adamw.cuh"
 #include "tightrope/element.cuh"
 

@@ -1,7 +1,9 @@
 // AdamW with moments of 8 bits: a warp reads, updates and quantises a block of 256 elements.
 //
 // Each lane has two runs of four elements, 16 bytes of weight and gradient each. Bytes at least: 16 an
-// element (9 read, 7 written: weight 8, gradient 4, codes 4) and 16 a block.
+// element (10 read, 6 written: weight 8, gradient 4, codes 4) and 16 a block.
+//
+// expects: LDG.128 STG.128
 #include "tightrope/adamw.cuh"
 #include "tightrope/dynamic_map.cuh"
 #include "tightrope/element.cuh"
@@ -69,9 +71,10 @@ template <typename Index>
 __device__ __forceinline__ void update(
     float* weight, const float* gradient, uint8_t* m_codes, float* m_absmax, uint8_t* v_codes,
     float* v_absmax, const AdamWFactors& factors, Index elements) {
-    __shared__ DynamicMap m_map, v_map;
-    m_map.fill<true>();
-    v_map.fill<false>();
+    __shared__ DynamicMap<true> m_map;
+    __shared__ DynamicMap<false> v_map;
+    m_map.fill();
+    v_map.fill();
     const Index blocks = (elements + (BLOCK - 1)) / BLOCK;
     for (Index block = (Index(blockIdx.x) * THREADS + threadIdx.x) / 32; block < blocks;
          block += gridDim.x * (THREADS / 32)) {
@@ -111,7 +114,7 @@ __device__ __forceinline__ void update(
 
 // weight, gradient, m_codes, v_codes: [elements]; m_absmax, v_absmax: [elements / 256, rounded up].
 #define ADAMW_8BIT(INDEX, BITS)                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS) adamw_8bit_update_##BITS(                \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4) adamw_8bit_update_##BITS(             \
         float* __restrict__ weight, const float* __restrict__ gradient,                            \
         uint8_t* __restrict__ m_codes, float* __restrict__ m_absmax,                               \
         uint8_t* __restrict__ v_codes, float* __restrict__ v_absmax, float gradient_scale,         \

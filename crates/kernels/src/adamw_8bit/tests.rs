@@ -233,6 +233,53 @@ fn bits_depend_neither_on_the_device_nor_on_threads_nor_on_the_width() {
     }
 }
 
+/// Without a past, the moments are the gradient and its square, and a block with 1 in it is not
+/// scaled.
+#[test]
+fn next_to_every_midpoint_of_the_maps_the_right_code_is_found() {
+    let options = Options {
+        beta1: 0.0,
+        beta2: 0.0,
+        ..OPTIONS
+    };
+    let midpoints = |map: &DynamicMap| {
+        let pairs = map.values().windows(2);
+        pairs
+            .map(|pair| (pair[0] + pair[1]) * 0.5)
+            .collect::<Vec<_>>()
+    };
+    let roots = midpoints(DynamicMap::unsigned()).into_iter().map(f32::sqrt);
+    let near = midpoints(DynamicMap::signed()).into_iter().chain(roots);
+    let around =
+        |x: f32| (-3..=3).map(move |ulps| f32::from_bits(x.to_bits().wrapping_add_signed(ulps)));
+    let small = [
+        0.0,
+        -0.0,
+        -1.0,
+        f32::MIN_POSITIVE,
+        -1e-40,
+        1e-20,
+        -1e-7,
+        1.2e-7,
+        3e-4,
+    ];
+    let numbers: Vec<f32> = near.flat_map(around).chain(small).collect();
+    let blocks = numbers.chunks(BLOCK - 1);
+    let gradient: Vec<f32> = blocks.flat_map(|block| [&[1.0], block].concat()).collect();
+
+    fn run<D: AdamW8bit>(device: &D, gradient: &[f32], options: Options) -> Values {
+        let mut parameter = Parameter::new(device, &vec![1.0; gradient.len()]);
+        parameter.step(gradient, 1, 1.0, options);
+        parameter.values()
+    }
+    let on_cpu = run(&Cpu::new(1).unwrap(), &gradient, options);
+    assert!(run(cuda(), &gradient, options) == on_cpu);
+    for codes in [&on_cpu.m.0, &on_cpu.v.0] {
+        let found: std::collections::BTreeSet<u8> = codes.iter().copied().collect();
+        assert_eq!(found.len(), 256);
+    }
+}
+
 #[test]
 fn large_parameters_have_the_same_bits_for_any_number_of_threads() {
     let run = |threads| {

@@ -14,6 +14,28 @@
 // Shared memory, in rows of D elements for F = 16 · WARPS and S = STREAM: forward F + 4S, backward
 // 2F + 4S. With D = 128 and bf16 that is 48 KiB (3 blocks on a processor with 164 KiB) and 64 KiB
 // (2 blocks); 96 KiB is the most, with D = 256.
+//
+// expects: LDGSTS.128 STG.128
+// expects: LDSM HMMA in attention_*f16_*
+// expects: LDS.128 FFMA in attention_*f32_*
+// expects: LDG.128 in attention_queries_backward_*
+// dynamic shared memory: 12288 in attention_forward_*f16_32
+// dynamic shared memory: 24576 in attention_forward_*f16_64
+// dynamic shared memory: 49152 in attention_forward_*f16_128
+// dynamic shared memory: 65536 in attention_forward_*f16_256
+// dynamic shared memory: 25600 in attention_forward_f32_32
+// dynamic shared memory: 41984 in attention_forward_f32_64
+// dynamic shared memory: 53760 in attention_forward_f32_128
+// dynamic shared memory: 68096 in attention_forward_f32_256
+// dynamic shared memory: 16896 in attention_*_backward_*f16_32
+// dynamic shared memory: 33280 in attention_*_backward_*f16_64
+// dynamic shared memory: 66048 in attention_*_backward_*f16_128
+// dynamic shared memory: 98560 in attention_*_backward_*f16_256
+// dynamic shared memory: 29952 in attention_*_backward_f32_32
+// dynamic shared memory: 54528 in attention_*_backward_f32_64
+// dynamic shared memory: 68352 in attention_*_backward_f32_128
+// dynamic shared memory: 99968 in attention_*_backward_f32_256
+#include "tightrope/reduce.cuh"
 #include "tightrope/tile.cuh"
 
 // Head sizes are rounded up to D. `dk` and `dv` of D = 256 do not fit the registers: their columns
@@ -91,12 +113,12 @@ struct Sight {
 
 // Over the four lanes that share a row.
 __device__ __forceinline__ float row_sum(float x) {
-    x += __shfl_xor_sync(0xffffffffu, x, 1);
-    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+    x += __shfl_xor_sync(ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 __device__ __forceinline__ float row_max(float x) {
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
 template <int N> __device__ __forceinline__ void clear(float (&sum)[N][4]) {

@@ -12,8 +12,6 @@ use tightrope_device::{
 };
 
 const THREADS: u32 = 256;
-/// Elements of a thread.
-const EACH: usize = 8;
 
 /// Overwrites the first `elements` elements of `to` with those of `from`, rounded to nearest, ties to
 /// even. Both are floating-point numbers, of different types.
@@ -45,7 +43,9 @@ unsafe fn issue(
         elements: elements as u64,
     };
     let variant = [from.dtype().name(), dtype.name()];
-    let blocks = elements.div_ceil(THREADS as usize * EACH);
+    // Of a thread: 16 bytes of the wider type.
+    let each = 16 / from.dtype().size().max(dtype.size());
+    let blocks = elements.div_ceil(THREADS as usize * each);
     let launch = Launch::linear(blocks, THREADS)?;
     // SAFETY: the caller answers for it.
     Ok(unsafe { kernel.launch(cuda, &variant, launch) }?)

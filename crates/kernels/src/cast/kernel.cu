@@ -1,46 +1,28 @@
-// Elements in another type, each thread as many as make 16 bytes of the narrower type.
+// Elements in another type, each thread as many as make 16 bytes of the wider type.
 //
 // Bytes at least, for n elements: n times the sizes of both types. Rounded to nearest, ties to even,
 // by way of f32, which holds every number of the other types. One offset for each thread: 64 bits
 // for all shapes.
+//
+// expects: LDG.128 STG.128 in cast_*f16_*f16
+// expects: LDG.128 STG.64 in cast_f32_*
+// expects: LDG.64 STG.128 in cast_*_f32
 #include "tightrope/element.cuh"
 
 constexpr int THREADS = 256;
 
-// N elements, at most 16 bytes at once.
-template <typename T, int N> struct Run {
-    static constexpr int CHUNK = N < WIDTH<T> ? N : WIDTH<T>;
-    Vector<T, CHUNK> chunk[N / CHUNK];
-
-    __device__ __forceinline__ void load(const T* from) {
-#pragma unroll
-        for (int c = 0; c < N / CHUNK; ++c) chunk[c] = Vector<T, CHUNK>::load(from + c * CHUNK);
-    }
-    __device__ __forceinline__ void store(T* to) const {
-#pragma unroll
-        for (int c = 0; c < N / CHUNK; ++c) chunk[c].store(to + c * CHUNK);
-    }
-};
-
 template <typename From, typename To>
 __device__ __forceinline__ void cast(const From* from, To* to, uint64_t elements) {
-    constexpr int N = sizeof(From) < sizeof(To) ? WIDTH<From> : WIDTH<To>;
+    constexpr int N = COMMON_WIDTH<From, To>;
     const uint64_t first = (uint64_t(blockIdx.x) * THREADS + threadIdx.x) * N;
     if (first + N <= elements) {
-        Run<From, N> source;
-        Run<To, N> result;
-        source.load(from + first);
-#pragma unroll
-        for (int k = 0; k < N; ++k)
-            result.chunk[k / result.CHUNK].set(
-                k % result.CHUNK, source.chunk[k / source.CHUNK].get(k % source.CHUNK));
-        result.store(to + first);
+        store(load<N>(from + first), to + first);
     } else {
         for (uint64_t i = first; i < elements; ++i) to[i] = from_float<To>(to_float(from[i]));
     }
 }
 
-// Grid: one thread for each 8 elements. from, to: [elements].
+// Grid: one thread for each 4 elements, 8 where neither type is f32. from, to: [elements].
 #define CAST(FROM, FROM_NAME, TO, TO_NAME)                                                         \
     extern "C" __global__ void __launch_bounds__(THREADS) cast_##FROM_NAME##_##TO_NAME(            \
         const FROM* __restrict__ from, TO* __restrict__ to, uint64_t elements) {                   \

@@ -57,7 +57,7 @@ impl Embedding for Cuda {
             self.index_width(largest.saturating_mul(args.hidden))
                 .suffix(),
         ];
-        let step = width(table).max(width(y));
+        let step = width(table).min(width(y));
         let launch = grid(args.tokens, columns(args.hidden, step))?;
         let kernel = EmbeddingForward {
             ids: Input::of(args.ids),
@@ -145,7 +145,8 @@ impl Embedding for Cuda {
         }
 
         let windows = args.tokens.div_ceil(LANES as usize);
-        let launch = grid(windows, columns(args.hidden, width(args.dy.dtype())))?;
+        let step = width(args.dy.dtype()).min(width(DType::F32));
+        let launch = grid(windows, columns(args.hidden, step))?;
         let kernel = EmbeddingBackward {
             ids: Input::of(args.ids),
             order: order.input(),

@@ -4,10 +4,16 @@
 //
 // Scatter: token numbers are sorted by id (a stable radix sort, 8 bits a pass), so that the rows of
 // dy that belong to one row of the table stand in their order. A warp then sums a run of equal ids
-// in registers, 16 bytes a lane, and touches the table once: 8 bytes a feature for each id that
+// in registers, 16 bytes of the table a lane, and touches the table once: 8 bytes a feature for each id that
 // occurs, and dy once. The sort costs 3 launches a pass and some 20 bytes a token; a vocabulary up to
 // 2^16 takes two passes, up to 2^24 three. Since a sum has one order, a run is as slow as its warp,
 // for which rows of dy are on their way eight at a time.
+//
+// expects: LDG.128 STG.128 in embedding_forward_f32_f32_* embedding_forward_*f16_*f16_*
+// expects: LDG.128 STG.64 in embedding_forward_f32_*f16_*
+// expects: LDG.64 STG.128 in embedding_forward_*f16_f32_*
+// expects: LDG.128 STG.128 in embedding_backward_* embedding_sum_counts
+// expects: LDG.64 in embedding_backward_*f16_*
 #include "tightrope/element.cuh"
 #include "tightrope/reduce.cuh"
 
@@ -15,20 +21,16 @@
 constexpr uint32_t WARPS = 8;
 // Rows of dy that are on their way at a time.
 constexpr int AHEAD = 8;
-// Elements for a thread at a time, if `hidden` allows.
-template <typename T, typename Y>
-constexpr int STEP = WIDTH<T> > WIDTH<Y> ? WIDTH<T> : WIDTH<Y>;
 
 template <typename T, typename Y, typename Index, int N>
 __device__ __forceinline__ void gather(
     const T* row, float scale, Y* y, Index hidden) {
     for (Index i = (Index(blockIdx.y) * 32 + threadIdx.x) * N; i < hidden;
          i += Index(gridDim.y) * 32 * N) {
-        const auto value = Vector<T, N>::load(row + i);
-        Vector<Y, N> result;
+        auto value = load<N>(row + i);
 #pragma unroll
-        for (int k = 0; k < N; ++k) result.set(k, scale * value.get(k));
-        result.store(y + i);
+        for (int k = 0; k < N; ++k) value[k] *= scale;
+        store(value, y + i);
     }
 }
 
@@ -43,7 +45,7 @@ __device__ __forceinline__ void forward(
     if (id >= vocabulary) __trap();
     const T* row = table + Index(id) * hidden;
     y += token * hidden;
-    constexpr int N = STEP<T, Y>;
+    constexpr int N = COMMON_WIDTH<T, Y>;
     if (hidden % N == 0)
         gather<T, Y, Index, N>(row, scale, y, hidden);
     else
@@ -126,7 +128,7 @@ __device__ __forceinline__ void backward(
     if (threadIdx.x == 0 && first > 0) before = ids[order[first - 1]];
     const bool begins = first + threadIdx.x == 0 || window.id != before;
     const uint32_t starts = __ballot_sync(ALL_LANES, window.inside && begins);
-    constexpr int N = WIDTH<T>;
+    constexpr int N = COMMON_WIDTH<T, float>;
     const Index lane = Index(blockIdx.y) * 32 + threadIdx.x, lanes = Index(gridDim.y) * 32;
     // The whole warp stays together.
     if (hidden % N == 0)

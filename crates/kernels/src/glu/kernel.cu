@@ -45,54 +45,53 @@ struct GeluErf {
     }
 };
 
-template <typename G, typename T>
-__device__ __forceinline__ void forward_one(T gate, T up, T& y) {
-    float slope;
-    y = from_float<T>(G::value(to_float(gate), slope) * to_float(up));
+template <typename G, int N, typename T>
+__device__ __forceinline__ void forward_run(const T* gate, const T* up, T* y) {
+    const auto g = load<N>(gate), u = load<N>(up);
+    Floats<N> result;
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+        float slope;
+        result[k] = G::value(g[k], slope) * u[k];
+    }
+    store(result, y);
 }
 
-template <typename G, typename T>
-__device__ __forceinline__ void backward_one(T& gate, T& up, T& dy) {
-    float slope;
-    const float value = G::value(to_float(gate), slope);
-    const float u = to_float(up), d = to_float(dy);
-    gate = from_float<T>(d * u * slope);
-    up = from_float<T>(d * value);
-    dy = from_float<T>(value * u);
+template <typename G, int N, typename T>
+__device__ __forceinline__ void backward_run(T* gate, T* up, T* dy) {
+    auto g = load<N>(gate), u = load<N>(up), d = load<N>(dy);
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+        float slope;
+        const float value = G::value(g[k], slope);
+        g[k] = d[k] * u[k] * slope;
+        const float product = value * u[k];
+        u[k] = d[k] * value;
+        d[k] = product;
+    }
+    store(g, gate);
+    store(u, up);
+    store(d, dy);
 }
 
 template <typename G, typename T, typename Index>
 __device__ __forceinline__ void forward(const T* gate, const T* up, T* y, Index elements) {
     constexpr int N = WIDTH<T>;
     const Index first = (Index(blockIdx.x) * THREADS + threadIdx.x) * N;
-    if (first + N <= elements) {
-        const auto g = Vector<T, N>::load(gate + first);
-        const auto u = Vector<T, N>::load(up + first);
-        Vector<T, N> result;
-#pragma unroll
-        for (int k = 0; k < N; ++k) forward_one<G>(g.element[k], u.element[k], result.element[k]);
-        result.store(y + first);
-    } else {
-        for (Index i = first; i < elements; ++i) forward_one<G>(gate[i], up[i], y[i]);
-    }
+    if (first + N <= elements)
+        forward_run<G, N>(gate + first, up + first, y + first);
+    else
+        for (Index i = first; i < elements; ++i) forward_run<G, 1>(gate + i, up + i, y + i);
 }
 
 template <typename G, typename T, typename Index>
 __device__ __forceinline__ void backward(T* gate, T* up, T* dy, Index elements) {
     constexpr int N = WIDTH<T>;
     const Index first = (Index(blockIdx.x) * THREADS + threadIdx.x) * N;
-    if (first + N <= elements) {
-        auto g = Vector<T, N>::load(gate + first);
-        auto u = Vector<T, N>::load(up + first);
-        auto d = Vector<T, N>::load(dy + first);
-#pragma unroll
-        for (int k = 0; k < N; ++k) backward_one<G>(g.element[k], u.element[k], d.element[k]);
-        g.store(gate + first);
-        u.store(up + first);
-        d.store(dy + first);
-    } else {
-        for (Index i = first; i < elements; ++i) backward_one<G>(gate[i], up[i], dy[i]);
-    }
+    if (first + N <= elements)
+        backward_run<G, N>(gate + first, up + first, dy + first);
+    else
+        for (Index i = first; i < elements; ++i) backward_run<G, 1>(gate + i, up + i, dy + i);
 }
 
 // Grid: one thread for each 16 bytes of an operand. All operands: [elements].

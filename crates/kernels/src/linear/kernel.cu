@@ -4,6 +4,10 @@
 // Bytes at least, for [tokens, inputs] elements of s bytes: dropout 2s an element and 8 a token; its
 // gradient 4 + s an element (4 + 2s when it adds), and 8 a token; the gradient of the bias s for each
 // element of dy and 8 for each feature and run of 256 tokens. Arithmetic in f32.
+//
+// expects: LDG.128 in linear_dropout_* linear_column_sums_*
+// expects: STG.128 in linear_dropout_f32_* linear_dropout_bf16_* linear_dropout_f16_* linear_dropout_gradient_f32_*
+// expects: LDG.64 STG.64 in linear_dropout_gradient_*f16_*
 #include "tightrope/element.cuh"
 #include "tightrope/partials.cuh"
 
@@ -47,12 +51,11 @@ template <typename T, typename Index, int N>
 __device__ __forceinline__ void dropout_row(
     const T* x, T* dropped, const Mask& mask, TokenState state, Index inputs) {
     for (Index i = threadIdx.x * N; i < inputs; i += THREADS * N) {
-        auto value = Vector<T, N>::load(x + i);
+        auto value = load<N>(x + i);
 #pragma unroll
         // A factor instead of a choice, so that NaN passes through dropped elements too.
-        for (int k = 0; k < N; ++k)
-            value.set(k, value.get(k) * kept(mask, state, uint32_t(i) + k));
-        value.store(dropped + i);
+        for (int k = 0; k < N; ++k) value[k] *= kept(mask, state, uint32_t(i) + k);
+        store(value, dropped + i);
     }
 }
 
@@ -62,14 +65,14 @@ __device__ __forceinline__ void dropout_gradient_row(
     Index inputs) {
     for (Index i = threadIdx.x * N; i < inputs; i += THREADS * N) {
         const auto change = Floats<N>::load(gradient + i);
-        Vector<T, N> result;
-        if (accumulate) result = Vector<T, N>::load(dx + i);
+        Floats<N> result;
+        if (accumulate) result = load<N>(dx + i);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
             const float masked = change[k] * kept(mask, state, uint32_t(i) + k);
-            result.set(k, accumulate ? result.get(k) + masked : masked);
+            result[k] = accumulate ? result[k] + masked : masked;
         }
-        result.store(dx + i);
+        store(result, dx + i);
     }
 }
 
@@ -129,8 +132,9 @@ __device__ __forceinline__ void column_sums(
         const auto state = token_state(mask, token);                                               \
         const float* from = gradient + INDEX(blockIdx.x) * width;                                  \
         T* to = dx + token * width;                                                                \
-        if (width % WIDTH<T> == 0)                                                                 \
-            dropout_gradient_row<T, INDEX, WIDTH<T>>(from, to, accumulate, mask, state, width);    \
+        constexpr int N = COMMON_WIDTH<float, T>;                                                  \
+        if (width % N == 0)                                                                        \
+            dropout_gradient_row<T, INDEX, N>(from, to, accumulate, mask, state, width);           \
         else                                                                                       \
             dropout_gradient_row<T, INDEX, 1>(from, to, accumulate, mask, state, width);           \
     }                                                                                              \

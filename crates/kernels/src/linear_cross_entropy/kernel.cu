@@ -2,34 +2,55 @@
 //
 // A block takes a row of logits: once for its largest logit and the sum of exponentials, and once
 // more, in place, for the gradient. Bytes at least, for a row of `vocabulary` logits and gradients of
-// s bytes: 4 · vocabulary for the loss, and (4 + s) · vocabulary for the gradient; gathering and
-// scattering 2 · s · hidden. Arithmetic in f32.
+// s bytes: 4 · vocabulary for the loss; (8 + s) · vocabulary for the gradient, or (4 + s) · vocabulary
+// where the row is still in the cache when it is read again. That of a small vocabulary is; with
+// 128,256 classes the rows of all blocks under way take several times the cache of any GPU. Gathering
+// and scattering 2 · s · hidden. Arithmetic in f32.
+//
+// expects: LDG.128
+// expects: STG.128 in linear_cross_entropy_gradient_f32
+// expects: STG.64 in linear_cross_entropy_gradient_*f16
+// expects: STG.128 in linear_cross_entropy_gather_* linear_cross_entropy_scatter_*
 #include "tightrope/element.cuh"
 #include "tightrope/reduce.cuh"
 
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
-// Consecutive classes of a thread, whatever the type of the gradient: the loss must not depend on it.
+// Classes of a thread at a time, whatever the type of the gradient: the loss must not depend on it.
+// They come in runs of 16 bytes of logits, so that neighbouring threads leave no gaps.
 constexpr int N = 8;
+constexpr int RUN = WIDTH<float>;
+// Classes of a block at a time.
+constexpr uint32_t TILE = THREADS * N;
+
+// Where a thread's class stands in its tile.
+__device__ __forceinline__ uint32_t place(int k) {
+    return (k / RUN * THREADS + threadIdx.x) * RUN + k % RUN;
+}
 
 template <bool CAPPED> __device__ __forceinline__ float capped(float z, float softcap) {
     return CAPPED ? softcap * tanhf(z / softcap) : z;
 }
 
-// Logits of the classes from `first` on, −∞ where there are none.
+// The thread's logits of a tile, −∞ where there are no classes.
 template <bool CAPPED>
 __device__ __forceinline__ Floats<N> logits_at(
-    const float* row, uint32_t first, uint32_t vocabulary, float softcap) {
+    const float* row, uint32_t tile, uint32_t vocabulary, float softcap) {
     Floats<N> result;
-    if (first + N <= vocabulary) {
-        result = Floats<N>::load(row + first);
 #pragma unroll
-        for (int k = 0; k < N; ++k) result[k] = capped<CAPPED>(result[k], softcap);
-    } else {
+    for (int run = 0; run < N; run += RUN) {
+        const uint32_t first = tile + place(run);
+        if (first + RUN <= vocabulary) {
+            result.chunk[run / RUN] = Vector<float, RUN>::load(row + first);
+        } else {
 #pragma unroll
-        for (int k = 0; k < N; ++k)
-            result[k] = first + k < vocabulary ? capped<CAPPED>(row[first + k], softcap) : -INFINITY;
+            for (int k = 0; k < RUN; ++k)
+                result[run + k] = first + k < vocabulary ? row[first + k] : -INFINITY;
+        }
     }
+#pragma unroll
+    for (int k = 0; k < N; ++k)
+        if (tile + place(k) < vocabulary) result[k] = capped<CAPPED>(result[k], softcap);
     return result;
 }
 
@@ -50,12 +71,12 @@ __device__ __forceinline__ Exponentials exponentials(
     at_target = capped<CAPPED>(row[target], softcap);
     // Finite, so that the difference of two is never NaN.
     float largest = -3.402823466e38f, sum = 0.0f;
-    for (uint32_t first = threadIdx.x * N; first < vocabulary; first += THREADS * N) {
-        auto logit = logits_at<CAPPED>(row, first, vocabulary, softcap);
+    for (uint32_t tile = 0; tile < vocabulary; tile += TILE) {
+        auto logit = logits_at<CAPPED>(row, tile, vocabulary, softcap);
         float new_largest = largest;
 #pragma unroll
         for (int k = 0; k < N; ++k) {
-            if (first + k == target) logit[k] = -INFINITY;
+            if (tile + place(k) == target) logit[k] = -INFINITY;
             new_largest = fmaxf(new_largest, logit[k]);
         }
         float more = 0.0f;
@@ -102,33 +123,26 @@ __device__ __forceinline__ void gradient(
     if (threadIdx.x == 0) losses[token] = loss_of(e, at_target);
     const float scale = 1.0f / e.total();
     const float own = -e.others * scale;
-    for (uint32_t tile = 0; tile < vocabulary; tile += THREADS * N) {
-        const uint32_t first = tile + threadIdx.x * N;
-        T change[N];
-        if (first < vocabulary) {
-            const auto logit = logits_at<CAPPED>(row, first, vocabulary, softcap);
+    for (uint32_t tile = 0; tile < vocabulary; tile += TILE) {
+        auto change = logits_at<CAPPED>(row, tile, vocabulary, softcap);
 #pragma unroll
-            for (int k = 0; k < N; ++k) {
-                const float p = expf(logit[k] - e.largest) * scale;
-                const float t = logit[k] / softcap;
-                const float d = first + k == target ? own : p;
-                change[k] = from_float<T>(CAPPED ? d * (1.0f - t * t) : d);
-            }
+        for (int k = 0; k < N; ++k) {
+            const float p = expf(change[k] - e.largest) * scale;
+            const float t = change[k] / softcap;
+            const float d = tile + place(k) == target ? own : p;
+            change[k] = CAPPED ? d * (1.0f - t * t) : d;
         }
         __syncthreads();
-        if (first + N <= vocabulary) {
-            constexpr int CHUNK = N < WIDTH<T> ? N : WIDTH<T>;
 #pragma unroll
-            for (int c = 0; c < N; c += CHUNK) {
-                Vector<T, CHUNK> chunk;
+        for (int run = 0; run < N; run += RUN) {
+            const uint32_t first = tile + place(run);
+            if (first + RUN <= vocabulary) {
+                store(Floats<RUN>{change.chunk[run / RUN]}, result + first);
+            } else {
 #pragma unroll
-                for (int k = 0; k < CHUNK; ++k) chunk.element[k] = change[c + k];
-                chunk.store(result + first + c);
+                for (int k = 0; k < RUN; ++k)
+                    if (first + k < vocabulary) result[first + k] = from_float<T>(change[run + k]);
             }
-        } else {
-#pragma unroll
-            for (int k = 0; k < N; ++k)
-                if (first + k < vocabulary) result[first + k] = change[k];
         }
     }
 }

@@ -2,6 +2,8 @@
 //
 // Bytes at least, for n elements of s bytes: n/2 of codes, n·s, and for each 64 elements 4 of the scale,
 // or 1 where scales are quantised themselves.
+//
+// expects: STG.128
 #include "tightrope/dynamic_map.cuh"
 #include "tightrope/element.cuh"
 
@@ -40,10 +42,10 @@ __device__ __forceinline__ void dequantize(
     };
     const auto load = [&](Index i) { return Vector<uint8_t, N / 2>::load(codes + i / 2); };
     const auto write = [&](Index i, const Vector<uint8_t, N / 2>& bytes, float scale) {
-        Vector<T, N> result;
+        Floats<N> result;
 #pragma unroll
-        for (int k = 0; k < N; ++k) result.set(k, element(bytes.element[k / 2], k) * scale);
-        result.store(y + i);
+        for (int k = 0; k < N; ++k) result[k] = element(bytes.element[k / 2], k) * scale;
+        store(result, y + i);
     };
     constexpr Index STEP = THREADS * N;
     const Index begin = Index(blockIdx.x) * PIECES * STEP;

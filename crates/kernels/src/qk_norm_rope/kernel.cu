@@ -9,27 +9,16 @@
 // Bytes at least, for `n` elements of q and k of `s` bytes: forward `2ns`, backward `3ns`, plus 4 a
 // head for `rstd` and 8 for each pair of a token. Forward, angles and factors are read once for up to
 // 4 heads; backward, angles once for the heads of a token that a group of lanes has.
+//
+// expects: LDG.128 STG.128 in qk_norm_rope_forward_* qk_norm_rope_backward_*
+// dynamic shared memory: 16384 in qk_norm_rope_backward_*f16_*
+// dynamic shared memory: 8192 in qk_norm_rope_backward_f32_*
 #include "tightrope/norm.cuh"
 #include "tightrope/partials.cuh"
 
 constexpr int THREADS = 256;
 // Most heads of a token that the same lanes take forward.
 constexpr int HEADS = 4;
-
-template <int N, typename T> __device__ __forceinline__ Floats<N> load(const T* from) {
-    const auto value = Vector<T, N>::load(from);
-    Floats<N> result;
-#pragma unroll
-    for (int k = 0; k < N; ++k) result[k] = value.get(k);
-    return result;
-}
-
-template <int N, typename T> __device__ __forceinline__ void store(const Floats<N>& value, T* to) {
-    Vector<T, N> result;
-#pragma unroll
-    for (int k = 0; k < N; ++k) result.set(k, value[k]);
-    result.store(to);
-}
 
 // N pairs of a token.
 template <int N> struct Angles {
@@ -83,45 +72,32 @@ __device__ __forceinline__ void forward_at_once(
         if (start == 0 && head < heads) rstd[head] = scale[head];
     }
     if (has_pairs) {
-        constexpr int PART = WIDTH<float>;
+        const auto low_factor = load_factors<N>(weight + start, offset);
+        const auto high_factor = load_factors<N>(weight + pairs + start, offset);
+        const auto angles = Angles<N>::load(cos + start, sin + start);
 #pragma unroll
-        for (int part = 0; part < N; part += PART) {
-            const Index i = start + part;
-            const auto low_factor = load_factors<PART>(weight + i, offset);
-            const auto high_factor = load_factors<PART>(weight + pairs + i, offset);
-            const auto angles = Angles<PART>::load(cos + i, sin + i);
+        for (uint32_t head = 0; head < HEADS; ++head) {
+            if (head >= heads) break;
+            Floats<N> a, b;
 #pragma unroll
-            for (uint32_t head = 0; head < HEADS; ++head) {
-                Floats<PART> a, b;
-#pragma unroll
-                for (int k = 0; k < PART; ++k) {
-                    a[k] = low[head].get(part + k) * scale[head] * low_factor[k];
-                    b[k] = high[head].get(part + k) * scale[head] * high_factor[k];
-                }
-                angles.rotate(a, b, 1.0f);
-#pragma unroll
-                for (int k = 0; k < PART; ++k) {
-                    low[head].set(part + k, a[k]);
-                    high[head].set(part + k, b[k]);
-                }
+            for (int k = 0; k < N; ++k) {
+                a[k] = low[head].get(k) * scale[head] * low_factor[k];
+                b[k] = high[head].get(k) * scale[head] * high_factor[k];
             }
+            angles.rotate(a, b, 1.0f);
+            store(a, y + head * dim + start);
+            store(b, y + head * dim + pairs + start);
         }
-#pragma unroll
-        for (uint32_t head = 0; head < HEADS; ++head)
-            if (head < heads) {
-                low[head].store(y + head * dim + start);
-                high[head].store(y + head * dim + pairs + start);
-            }
     }
     for (Index i = 2 * pairs + start; i < dim; i += step) {
         const auto factor = load_factors<N>(weight + i, offset);
 #pragma unroll
         for (uint32_t head = 0; head < HEADS; ++head) {
             if (head >= heads) break;
-            auto value = Vector<T, N>::load(x + head * dim + i);
+            auto value = load<N>(x + head * dim + i);
 #pragma unroll
-            for (int k = 0; k < N; ++k) value.set(k, value.get(k) * scale[head] * factor[k]);
-            value.store(y + head * dim + i);
+            for (int k = 0; k < N; ++k) value[k] = value[k] * scale[head] * factor[k];
+            store(value, y + head * dim + i);
         }
     }
 }

@@ -98,7 +98,9 @@ pub struct Backward<'a, D: Device> {
 pub trait QkNormRope: Device {
     /// Writes `y` and `rstd` of queries and keys.
     fn qk_norm_rope_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
-    /// Overwrites `dx` of queries and keys; adds into `dweight` of both.
+    /// Overwrites `dx` of queries and keys; adds into `dweight` of both. Errors on CUDA where a weight
+    /// is trained and a head has more than 3,168 features, several times those of any known model:
+    /// each of 8 warps has a gradient of its own in shared memory.
     fn qk_norm_rope_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError>;
 }
 

@@ -104,11 +104,10 @@ __device__ __forceinline__ void forward(
                 value[k] = Vector<T, N>::load((add ? sum : x) + at + i);
                 load_factor(k, i);
             }
-            Vector<T, N> result;
+            Floats<N> result;
 #pragma unroll
-            for (int n = 0; n < N; ++n)
-                result.set(n, value[k].get(n) * scale * factor[k][n]);
-            result.store(y + at + i);
+            for (int n = 0; n < N; ++n) result[n] = value[k].get(n) * scale * factor[k][n];
+            store(result, y + at + i);
         });
     }
 }
@@ -167,12 +166,11 @@ __device__ __forceinline__ void backward(
                 load_before(k, i);
                 if (copy) features[k].share = Floats<N>::load(copy + i);
             }
-            const auto change = features[k].finish(value[k], gradient[k], scale, pull);
-            Vector<T, N> result;
+            auto result = features[k].finish(value[k], gradient[k], scale, pull);
 #pragma unroll
             for (int n = 0; n < N; ++n)
-                result.set(n, accumulate ? before[k].get(n) + change[n] : change[n]);
-            result.store(dx + at + i);
+                if (accumulate) result[n] = before[k].get(n) + result[n];
+            store(result, dx + at + i);
             if (!ONCE) store_share(k, i);
         });
     }

@@ -4,6 +4,8 @@
 // and never overflow. One block then adds the sums of the chunks. Every order follows from the
 // lengths. Bytes at least: 4 an element. For each there is one conversion and one multiply-add in
 // f64, which memory hides where f64 runs at 1/64 of the rate of f32 and faster than 1 TB/s does not.
+//
+// expects: LDG.128 DFMA in sum_of_squares_chunks
 #include "tightrope/reduce.cuh"
 
 constexpr int THREADS = 256;

@@ -7,6 +7,8 @@
 //
 // Bytes at least, for `n` rotating elements of q and k of `s` bytes: `2ns`, plus 8 for each pair of
 // a token. Arithmetic in f32 with the roundings of the CPU.
+//
+// expects: LDG.128 STG.128
 #include "tightrope/element.cuh"
 
 constexpr int THREADS = 256;
@@ -60,17 +62,17 @@ __device__ __forceinline__ void rotate(
         const Index start = row + (is_query ? head : head - shape.q_heads) * shape.head_dim;
         T* const low = (is_query ? q : k) + (start + (NEIGHBOURS ? 2 * first : first));
         T* const high = low + (NEIGHBOURS ? 1 : shape.pairs);
-        Vector<T, N> part[2] = {Vector<T, N>::load(low), Vector<T, N>::load(high)};
+        Floats<N> part[2] = {load<N>(low), load<N>(high)};
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             // Where the pair stands among the 2N elements.
             const int a = INTERLEAVED ? 2 * i : i, b = INTERLEAVED ? 2 * i + 1 : N + i;
-            const float x = part[a / N].get(a % N), y = part[b / N].get(b % N);
-            part[a / N].set(a % N, fmaf(x, c[i], -(y * s[i])));
-            part[b / N].set(b % N, fmaf(y, c[i], x * s[i]));
+            const float x = part[a / N][a % N], y = part[b / N][b % N];
+            part[a / N][a % N] = fmaf(x, c[i], -(y * s[i]));
+            part[b / N][b % N] = fmaf(y, c[i], x * s[i]);
         }
-        part[0].store(low);
-        part[1].store(high);
+        store(part[0], low);
+        store(part[1], high);
     }
 }
 
