@@ -130,7 +130,7 @@ impl<'a> Piece<'a> {
             },
             // The same; `b` has the form of a panel already.
             b_direct: match term.b {
-                Operand::Columns(rows) if some && m <= 4 * ROWS => rows.plain(),
+                Operand::Columns(rows) if some && m <= 16 * ROWS => rows.plain(),
                 _ => None,
             },
         }
