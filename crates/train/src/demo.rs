@@ -29,8 +29,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            steps: 1000,
-            records: 40_000,
+            steps: 5000,
+            records: 90_000,
             questions: 300,
         }
     }
@@ -89,18 +89,16 @@ train_on = "assistant"
 max_length = 256
 overlong = "drop"
 [packing]
-capacity = 1024
-[batch]
-packs_per_step = 2
+capacity = 512
 [optimizer]
-learning_rate = 5e-3
+learning_rate = 3e-3
 beta2 = 0.98
-weight_decay = 0.05
+weight_decay = 0.01
 [schedule]
 warmup_ratio = 0.05
 min_ratio = 0.05
 [run]
-save_every = 200
+save_every = 1000
 keep = 1
 "#;
 

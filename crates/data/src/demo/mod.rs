@@ -39,9 +39,9 @@ pub enum Task {
     Reverse,
     /// All numbers from one to another.
     Count,
-    /// A multiplication table.
+    /// Multiplication tables.
     Table,
-    /// Weekdays or months, one after the other.
+    /// Weekdays, one after the other.
     Recite,
     /// A value from a table in the question.
     Lookup,

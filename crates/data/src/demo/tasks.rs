@@ -13,11 +13,11 @@ pub(super) fn record(random: &mut Random) -> Record {
         0 => Language::English,
         _ => Language::Korean,
     };
-    // Median 48 tokens, about, with the template; the few beyond 620 are cut there.
-    let length = (48.0 * random.normal().exp()).min(620.0) as usize;
+    // Median 42 tokens, about, with the template; the few beyond 620 are cut there.
+    let length = (42.0 * (0.9 * random.normal()).exp()).min(620.0) as usize;
     let task = match length {
-        0..48 => SHORT[random.below(SHORT.len())],
-        48..70 => MIDDLE[random.below(MIDDLE.len())],
+        0..54 => SHORT[random.below(SHORT.len())],
+        54..84 => MIDDLE[random.below(MIDDLE.len())],
         _ => LONG[random.below(LONG.len())],
     };
     let say = Say { language };
@@ -34,7 +34,7 @@ pub(super) fn record(random: &mut Random) -> Record {
         Task::Reverse => words(say, random, false),
         Task::Count => count(say, random, length),
         Task::Table => table(say, random, length),
-        Task::Recite => recite(say, random, length),
+        Task::Recite => recite(say, random),
         Task::Lookup => lookup(say, random, length),
         Task::Story => story(say, random, length),
     };
@@ -63,13 +63,7 @@ const MIDDLE: [Task; 5] = [
     Task::Recite,
     Task::Table,
 ];
-const LONG: [Task; 5] = [
-    Task::Count,
-    Task::Table,
-    Task::Recite,
-    Task::Lookup,
-    Task::Story,
-];
+const LONG: [Task; 4] = [Task::Count, Task::Table, Task::Lookup, Task::Story];
 
 /// Chooses between the languages.
 #[derive(Clone, Copy)]
@@ -194,14 +188,14 @@ fn month(say: Say, random: &mut Random) -> Pair {
 fn translate(say: Say, random: &mut Random) -> Pair {
     let (en, ko) = WORDS[random.below(WORDS.len())];
     let to_korean = [
-        ("What is \"{a}\" in Korean?", "\"{a}\"의 한국어는?"),
+        ("What is {a} in Korean?", "단어 {a}, 한국어로 무엇입니까?"),
         ("Translate into Korean: {a}", "한국어로 옮기세요: {a}"),
-        ("Say {a} in Korean.", "영어 {a}, 한국어로는?"),
+        ("Say {a} in Korean.", "영어로 {a}, 한국어로는?"),
     ];
     let to_english = [
-        ("What is \"{a}\" in English?", "\"{a}\"의 영어는?"),
+        ("What is {a} in English?", "단어 {a}, 영어로 무엇입니까?"),
         ("Translate into English: {a}", "영어로 옮기세요: {a}"),
-        ("Say {a} in English.", "한국어 {a}, 영어로는?"),
+        ("Say {a} in English.", "한국어로 {a}, 영어로는?"),
     ];
     match random.below(2) {
         0 => (say.ask(random, &to_korean, en, ""), ko.to_owned()),
@@ -212,11 +206,11 @@ fn translate(say: Say, random: &mut Random) -> Pair {
 fn letters(say: Say, random: &mut Random) -> Pair {
     let (word, _) = WORDS[random.below(WORDS.len())];
     let ways = [
+        ("How many letters has {a}?", "영어 단어 {a}, 글자 수는?"),
         (
-            "How many letters has \"{a}\"?",
-            "영어 단어 \"{a}\"의 글자 수는?",
+            "Count the letters of {a}.",
+            "단어 {a} 에는 글자가 몇 개입니까?",
         ),
-        ("Count the letters of {a}.", "{a}의 글자는 몇 개입니까?"),
         (
             "The word {a} has how many letters?",
             "단어 {a}, 글자 수를 세세요.",
@@ -256,14 +250,14 @@ fn fitting(length: usize, each: usize, low: usize, high: usize) -> usize {
 }
 
 fn count(say: Say, random: &mut Random, length: usize) -> Pair {
-    let n = fitting(length, 3, 4, 180);
-    let from = random.below(200 - n);
+    let n = fitting(length, 3, 4, 90);
+    let from = random.below(100 - n);
     let numbers: Vec<String> = (from..from + n).map(|x| x.to_string()).collect();
     let ways = [
-        ("Count from {a} to {b}.", "{a}에서 {b}까지 세세요."),
+        ("Count from {a} to {b}.", "{a} 에서 {b} 까지 세세요."),
         (
             "Write all numbers from {a} to {b}.",
-            "{a}부터 {b}까지 모두 쓰세요.",
+            "{a} 부터 {b} 까지 모두 쓰세요.",
         ),
     ];
     let question = say.ask(
@@ -275,35 +269,48 @@ fn count(say: Say, random: &mut Random, length: usize) -> Pair {
     (question, numbers.join(" "))
 }
 
+/// Whole tables, one after the other, by 2 to 9.
 fn table(say: Say, random: &mut Random, length: usize) -> Pair {
-    let (k, n) = (random.between(2, 12), fitting(length, 9, 2, 60));
-    let lines: Vec<String> = (1..=n).map(|i| format!("{k} x {i} = {}", k * i)).collect();
-    let ways = [
-        (
-            "Write the table of {a} up to {b}.",
-            "{a}단을 {b}까지 쓰세요.",
-        ),
-        ("Multiply {a} by 1 to {b}.", "{a}에 1부터 {b}까지 곱하세요."),
+    let n = fitting(length, 72, 1, 8);
+    let first = random.between(2, 10 - n);
+    let line = |k: usize| (2..=9).map(move |i| format!("{k} x {i} = {}", k * i));
+    let lines: Vec<String> = (first..first + n).flat_map(line).collect();
+    let one = [
+        ("Write the table of {a}.", "{a} 단을 쓰세요."),
+        ("Multiply {a} by 2 to 9.", "{a} 에 2부터 9까지 곱하세요."),
     ];
-    let question = say.ask(random, &ways, &k.to_string(), &n.to_string());
+    let several = [
+        (
+            "Write the tables of {a} to {b}.",
+            "{a} 단부터 {b} 단까지 쓰세요.",
+        ),
+        (
+            "Multiply {a} to {b} by 2 to 9.",
+            "{a} 부터 {b} 까지, 2부터 9까지 곱하세요.",
+        ),
+    ];
+    let ways = if n == 1 { &one } else { &several };
+    let last = first + n - 1;
+    let question = say.ask(random, ways, &first.to_string(), &last.to_string());
     (question, lines.join("\n"))
 }
 
-fn recite(say: Say, random: &mut Random, length: usize) -> Pair {
+/// Three days to seven.
+fn recite(say: Say, random: &mut Random) -> Pair {
     let days = say.all(&WEEKDAYS);
-    let (first, n) = (random.below(7), fitting(length, 1, 3, 500));
+    let (first, n) = (random.below(7), random.between(3, 7));
     let list: Vec<&str> = (first..first + n).map(|i| days[i % 7]).collect();
     let ways = [
         (
-            "List {b} weekdays in order from {a}.",
-            "{a}부터 요일 {b}개를 차례로 쓰세요.",
+            "List the weekdays from {a} to {b}.",
+            "{a} 부터 {b} 까지 요일을 차례로 쓰세요.",
         ),
         (
-            "Starting with {a}, name {b} days.",
-            "{a}에서 시작해 요일 이름 {b}개를 말하세요.",
+            "Name all days, {a} to {b}.",
+            "{a} 에서 {b} 까지 요일 이름을 말하세요.",
         ),
     ];
-    let question = say.ask(random, &ways, days[first], &n.to_string());
+    let question = say.ask(random, &ways, days[first], list[n - 1]);
     (question, list.join(" "))
 }
 

@@ -12,13 +12,14 @@ use crate::error::DataError;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 
-/// ChatML that marks what the assistant says.
+/// ChatML that marks what the assistant says. A space before it makes its first word the token that the
+/// word is elsewhere.
 pub const CHAT_TEMPLATE: &str = "\
 {%- for message in messages %}
     {{- '<|im_start|>' + message.role + '\\n' }}
     {%- if message.role == 'assistant' %}
         {%- generation %}
-            {{- message.content + '<|im_end|>' }}
+            {{- ' ' + message.content + '<|im_end|>' }}
         {%- endgeneration %}
     {%- else %}
         {{- message.content + '<|im_end|>' }}

@@ -50,8 +50,13 @@ fn answers_are_right() {
                 }
             }
             Task::Recite => {
-                let n = asked[0];
-                assert_eq!(r.answer.split(' ').count(), n, "{r:?}");
+                let days: Vec<&str> = r.answer.split(' ').collect();
+                assert!((3..=7).contains(&days.len()), "{r:?}");
+                assert!(
+                    [days[0], days[days.len() - 1]]
+                        .iter()
+                        .all(|d| r.question.contains(d))
+                );
             }
             Task::Lookup => {
                 let name = r.question.lines().last().unwrap();
@@ -127,7 +132,7 @@ fn lengths_spread_and_answers_are_trained() {
     let text = marked(&dataset, 0, &tokenizer);
     let answer = &demo.train[0].answer;
     assert!(
-        text.ends_with(&format!("assistant\n⟦{answer}<|im_end|>⟧\n")),
+        text.ends_with(&format!("assistant\n⟦ {answer}<|im_end|>⟧\n")),
         "{text}"
     );
 }
