@@ -24,6 +24,9 @@ const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const VOCABULARY: u32 = 49_152;
 /// 30 layers of 576 features: queries and output, keys and values of 3 heads of 9, gate, up and down.
 const LAYER_WEIGHTS: f64 = 30.0 * 576.0 * (2.0 * 576.0 + 2.0 * 192.0 + 3.0 * 1536.0);
+/// Rank 16 beside each of these.
+const ADAPTER_WEIGHTS: f64 =
+    30.0 * 16.0 * (2.0 * (576.0 + 576.0) + 2.0 * (576.0 + 192.0) + 3.0 * (576.0 + 1536.0));
 const HEAD_WEIGHTS: f64 = 576.0 * VOCABULARY as f64;
 /// The first step is not counted.
 const STEPS: usize = 4;
@@ -89,9 +92,14 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
 /// Of a step: two for each weight and token in the forward pass, two for the gradient of the input,
 /// two for that of a trained weight; the head counts for trained tokens alone.
 fn operations(step: &StepRow, training: &str) -> f64 {
-    let passes = if training == "full" { 3.0 } else { 2.0 };
-    let weights = LAYER_WEIGHTS * step.tokens as f64 + HEAD_WEIGHTS * step.trained_tokens as f64;
-    2.0 * passes * weights
+    let (frozen, trained) = (2.0 * 2.0, 3.0 * 2.0);
+    let (of_weights, of_adapter) = match training {
+        "full" => (trained, 0.0),
+        _ => (frozen, trained),
+    };
+    let (tokens, with_target) = (step.tokens as f64, step.trained_tokens as f64);
+    of_weights * (LAYER_WEIGHTS * tokens + HEAD_WEIGHTS * with_target)
+        + of_adapter * ADAPTER_WEIGHTS * tokens
 }
 
 /// Sequences of the lengths of instruction data, up to 1,024 tokens, all trained.
