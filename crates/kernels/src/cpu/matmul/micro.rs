@@ -76,10 +76,97 @@ pub(crate) static KERNEL: LazyLock<&'static Kernel> = LazyLock::new(|| {
     &portable::KERNEL
 });
 
-/// `tile::<ROWS, PANELS, BY_ROWS>` for all of these rows.
+/// `tile::<ROWS, VECTORS, BY_ROWS>` for all of these rows.
 macro_rules! tiles {
-    ($panels:literal, $by_rows:literal: $($rows:literal)*) => {
-        &[$(tile::<$rows, $panels, $by_rows>),*]
+    ($vectors:literal, $by_rows:literal: $($rows:literal)*) => {
+        &[$(tile::<$rows, $vectors, $by_rows>),*]
+    };
+}
+
+/// Tiles of an instruction set: [`Call`] by the intrinsics of vectors of so many lanes. `VECTORS` of
+/// them make the columns of a tile.
+#[cfg(target_arch = "x86_64")]
+macro_rules! vector_tiles {
+    ($features:literal, $vector:ident, $lanes:literal:
+        $zero:ident, $set1:ident, $load:ident, $store:ident, $fmadd:ident) => {
+        /// # Safety
+        /// The processor has the features, and every element that the call names is valid.
+        #[target_feature(enable = $features)]
+        unsafe fn tile<const R: usize, const VECTORS: usize, const BY_ROWS: bool>(call: &Call) {
+            let mut sum = [[$zero(); VECTORS]; R];
+            let (mut a, mut b) = (call.a, call.b);
+            let (row, step) = if BY_ROWS {
+                (call.a_stride, 1)
+            } else {
+                (1, call.a_stride)
+            };
+            for r in 0..R {
+                // The result is needed only after the sum: time enough to fetch it from afar.
+                let c = call.c.wrapping_add(r * call.c_stride).cast_const();
+                for line in 0..(VECTORS * $lanes).div_ceil(COLUMNS) {
+                    _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(line * COLUMNS).cast());
+                }
+            }
+            // Four steps at a time, so that the addresses of the rows are computed once for them.
+            for _ in 0..call.k / 4 {
+                for p in 0..4 {
+                    // SAFETY: the caller promises all rows and columns at every step of `k`.
+                    unsafe { accumulate(&mut sum, call, a.add(p * step), row, b) };
+                    b = b.wrapping_add(call.b_stride);
+                }
+                a = a.wrapping_add(4 * step);
+            }
+            for _ in 0..call.k % 4 {
+                // SAFETY: as above.
+                unsafe { accumulate(&mut sum, call, a, row, b) };
+                a = a.wrapping_add(step);
+                b = b.wrapping_add(call.b_stride);
+            }
+            let alpha = $set1(call.alpha);
+            for (r, sum) in sum.iter().enumerate() {
+                for (v, &sum) in sum.iter().enumerate() {
+                    // SAFETY: the caller promises `base` (unless null) and `c` for all rows and columns.
+                    unsafe {
+                        let base = if call.base.is_null() {
+                            $zero()
+                        } else {
+                            $load(call.base.add(r * call.base_stride + v * $lanes))
+                        };
+                        let c = call.c.add(r * call.c_stride + v * $lanes);
+                        $store(c, $fmadd(alpha, sum, base));
+                    }
+                }
+            }
+        }
+
+        /// One step of the sum: `sum[r] += a[r] · b` in all columns.
+        ///
+        /// # Safety
+        /// These elements are valid.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn accumulate<const R: usize, const VECTORS: usize>(
+            sum: &mut [[$vector; VECTORS]; R],
+            call: &Call,
+            a: *const f32,
+            row: usize,
+            b: *const f32,
+        ) {
+            // SAFETY: the caller promises all columns of `b` and one element of each row of `a`.
+            unsafe {
+                let mut right = [$zero(); VECTORS];
+                for (v, right) in right.iter_mut().enumerate() {
+                    let column = v * $lanes;
+                    *right = $load(b.add(column / COLUMNS * call.b_panel + column % COLUMNS));
+                }
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let x = $set1(*a.add(r / ROWS * call.a_panel + r % ROWS * row));
+                    for (sum, &right) in sum.iter_mut().zip(&right) {
+                        *sum = $fmadd(x, right, *sum);
+                    }
+                }
+            }
+        }
     };
 }
 
@@ -103,83 +190,8 @@ mod avx512 {
         ],
     };
 
-    /// # Safety
-    /// The processor has AVX-512F, and every element that the call names is valid.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn tile<const R: usize, const PANELS: usize, const BY_ROWS: bool>(call: &Call) {
-        let mut sum = [[_mm512_setzero_ps(); PANELS]; R];
-        let (mut a, mut b) = (call.a, call.b);
-        let (row, step) = if BY_ROWS {
-            (call.a_stride, 1)
-        } else {
-            (1, call.a_stride)
-        };
-        for r in 0..R {
-            // The result is needed only after the sum: time enough to fetch it from afar.
-            let c = call.c.wrapping_add(r * call.c_stride).cast_const();
-            for panel in 0..PANELS {
-                _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(panel * COLUMNS).cast());
-            }
-        }
-        // Four steps at a time, so that the addresses of the rows are computed once for them.
-        for _ in 0..call.k / 4 {
-            for p in 0..4 {
-                // SAFETY: the caller promises all rows and panels at every step of `k`.
-                unsafe { accumulate(&mut sum, call, a.add(p * step), row, b) };
-                b = b.wrapping_add(call.b_stride);
-            }
-            a = a.wrapping_add(4 * step);
-        }
-        for _ in 0..call.k % 4 {
-            // SAFETY: as above.
-            unsafe { accumulate(&mut sum, call, a, row, b) };
-            a = a.wrapping_add(step);
-            b = b.wrapping_add(call.b_stride);
-        }
-        let alpha = _mm512_set1_ps(call.alpha);
-        for (r, sum) in sum.iter().enumerate() {
-            for (panel, &sum) in sum.iter().enumerate() {
-                // SAFETY: the caller promises `base` (unless null) and `c` for all rows and panels.
-                unsafe {
-                    let base = if call.base.is_null() {
-                        _mm512_setzero_ps()
-                    } else {
-                        _mm512_loadu_ps(call.base.add(r * call.base_stride + panel * COLUMNS))
-                    };
-                    let c = call.c.add(r * call.c_stride + panel * COLUMNS);
-                    _mm512_storeu_ps(c, _mm512_fmadd_ps(alpha, sum, base));
-                }
-            }
-        }
-    }
-
-    /// One step of the sum: `sum[r] += a[r] · b[0..16 · PANELS]`.
-    ///
-    /// # Safety
-    /// These elements are valid.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn accumulate<const R: usize, const PANELS: usize>(
-        sum: &mut [[__m512; PANELS]; R],
-        call: &Call,
-        a: *const f32,
-        row: usize,
-        b: *const f32,
-    ) {
-        // SAFETY: the caller promises all panels of `b` and one element of each row of `a`.
-        unsafe {
-            let mut right = [_mm512_setzero_ps(); PANELS];
-            for (panel, right) in right.iter_mut().enumerate() {
-                *right = _mm512_loadu_ps(b.add(panel * call.b_panel));
-            }
-            for (r, sum) in sum.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*a.add(r / ROWS * call.a_panel + r % ROWS * row));
-                for (sum, &right) in sum.iter_mut().zip(&right) {
-                    *sum = _mm512_fmadd_ps(x, right, *sum);
-                }
-            }
-        }
-    }
+    vector_tiles!("avx512f", __m512, 16:
+        _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -187,84 +199,16 @@ mod avx2 {
     use super::{COLUMNS, Call, Kernel, ROWS};
     use std::arch::x86_64::*;
 
+    /// Two vectors make a panel.
     pub(super) static KERNEL: Kernel = Kernel {
         rows: ROWS,
         columns: COLUMNS,
-        by_rows: &[tiles!(1, true: 1 2 3 4 5 6)],
-        by_columns: &[tiles!(1, false: 1 2 3 4 5 6)],
+        by_rows: &[tiles!(2, true: 1 2 3 4 5 6)],
+        by_columns: &[tiles!(2, false: 1 2 3 4 5 6)],
     };
 
-    /// # Safety
-    /// The processor has AVX2 and FMA, and every element that the call names is valid.
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn tile<const R: usize, const PANELS: usize, const BY_ROWS: bool>(call: &Call) {
-        const { assert!(R <= ROWS && PANELS == 1) };
-        let mut sum = [[_mm256_setzero_ps(); 2]; R];
-        let (mut a, mut b) = (call.a, call.b);
-        let (row, step) = if BY_ROWS {
-            (call.a_stride, 1)
-        } else {
-            (1, call.a_stride)
-        };
-        for r in 0..R {
-            // The result is needed only after the sum: time enough to fetch it from afar.
-            let c = call.c.wrapping_add(r * call.c_stride).cast_const().cast();
-            _mm_prefetch::<_MM_HINT_T0>(c);
-        }
-        // Four steps at a time, so that the addresses of the rows are computed once for them.
-        for _ in 0..call.k / 4 {
-            for p in 0..4 {
-                // SAFETY: the caller promises rows `0..R` and columns `0..16` at every step of `k`.
-                unsafe { accumulate(&mut sum, a.add(p * step), row, b) };
-                b = b.wrapping_add(call.b_stride);
-            }
-            a = a.wrapping_add(4 * step);
-        }
-        for _ in 0..call.k % 4 {
-            // SAFETY: as above.
-            unsafe { accumulate(&mut sum, a, row, b) };
-            a = a.wrapping_add(step);
-            b = b.wrapping_add(call.b_stride);
-        }
-        let alpha = _mm256_set1_ps(call.alpha);
-        for (r, sum) in sum.iter().enumerate() {
-            for (half, &sum) in sum.iter().enumerate() {
-                // SAFETY: the caller promises `base` (unless null) and `c` for rows `0..R`.
-                unsafe {
-                    let base = if call.base.is_null() {
-                        _mm256_setzero_ps()
-                    } else {
-                        _mm256_loadu_ps(call.base.add(r * call.base_stride + 8 * half))
-                    };
-                    let c = call.c.add(r * call.c_stride + 8 * half);
-                    _mm256_storeu_ps(c, _mm256_fmadd_ps(alpha, sum, base));
-                }
-            }
-        }
-    }
-
-    /// One step of the sum: `sum[r] += a[r · row] · b[0..16]`.
-    ///
-    /// # Safety
-    /// These elements are valid.
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn accumulate<const R: usize>(
-        sum: &mut [[__m256; 2]; R],
-        a: *const f32,
-        row: usize,
-        b: *const f32,
-    ) {
-        // SAFETY: the caller promises 16 elements of `b` and one of each row of `a`.
-        unsafe {
-            let (left, right) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
-            for (r, sum) in sum.iter_mut().enumerate() {
-                let x = _mm256_broadcast_ss(&*a.add(r * row));
-                sum[0] = _mm256_fmadd_ps(x, left, sum[0]);
-                sum[1] = _mm256_fmadd_ps(x, right, sum[1]);
-            }
-        }
-    }
+    vector_tiles!("avx2,fma", __m256, 8:
+        _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
 }
 
 /// For processors without a kernel of their own; compilers vectorise it.
@@ -290,8 +234,8 @@ mod portable {
 
     /// # Safety
     /// Every element that the call names is valid.
-    unsafe fn tile<const R: usize, const PANELS: usize, const BY_ROWS: bool>(call: &Call) {
-        const { assert!(R <= ROWS && PANELS == 1) };
+    unsafe fn tile<const R: usize, const VECTORS: usize, const BY_ROWS: bool>(call: &Call) {
+        const { assert!(R <= ROWS && VECTORS == 1) };
         let mut sum = [[0f32; COLUMNS]; R];
         for p in 0..call.k {
             // SAFETY: the caller promises columns `0..16` at every step of `k`.
