@@ -8,11 +8,7 @@ use tightrope_train::{Observer, StepRow};
 #[derive(Default)]
 pub struct Rows(pub Mutex<Vec<StepRow>>);
 
-impl Progress for Rows {
-    fn start(&self, _what: &str, _total: Option<u64>) {}
-    fn advance(&self, _n: u64) {}
-    fn finish(&self) {}
-}
+impl Progress for Rows {}
 
 impl Observer for Rows {
     fn stepped(&self, row: &StepRow) {

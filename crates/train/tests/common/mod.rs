@@ -236,11 +236,7 @@ impl Watch {
     }
 }
 
-impl Progress for Watch {
-    fn start(&self, _: &str, _: Option<u64>) {}
-    fn advance(&self, _: u64) {}
-    fn finish(&self) {}
-}
+impl Progress for Watch {}
 
 impl Observer for Watch {
     fn planned(&self, plan: &Plan) {
