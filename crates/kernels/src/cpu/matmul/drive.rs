@@ -1,6 +1,6 @@
 //! Divides a product into packed panels and tiles of the result, and those among the threads.
 
-use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Tile};
+use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Tile, prefetch};
 use super::pack::pack;
 use super::{Base, Gate, Operand, Output, Term};
 use crate::{KernelError, cpu::scratch::Scratch};
@@ -16,6 +16,8 @@ const K_PART: usize = 8 * K_BLOCK;
 const PACKED: usize = 2 << 20;
 /// Results with at most so many columns read `a` where it stands: too few uses to pack it for.
 const THIN: usize = 4 * COLUMNS;
+/// Rows at a multiple of this distance (4 KiB) share the same few lines of the first-level cache.
+const ALIASED: usize = 1024;
 /// Most rows of a tile of the result: its block of `a` (240 KiB) stays in the second-level cache.
 const TILE_ROWS: usize = 32 * ROWS;
 /// Most columns of a tile of the result.
@@ -123,16 +125,30 @@ impl<'a> Piece<'a> {
             term,
             steps,
             offset: 0,
-            // Too few uses to pay for packing.
             a_direct: match term.a {
-                Operand::Rows(rows) if some && n <= THIN => rows.plain(),
+                Operand::Rows(rows) if some => rows
+                    .plain()
+                    .filter(|(_, stride)| n <= THIN || !stride.is_multiple_of(ALIASED)),
                 _ => None,
             },
-            // The same; `b` has the form of a panel already.
+            // Too few uses to pay for packing; `b` has the form of a panel already.
             b_direct: match term.b {
                 Operand::Columns(rows) if some && m <= 16 * ROWS => rows.plain(),
                 _ => None,
             },
+        }
+    }
+
+    /// Asks for these columns of `b` if it is read where it stands: along its rows, as memory likes it.
+    fn fetch(&self, columns: Range<usize>) {
+        let Some((data, stride)) = self.b_direct else {
+            return;
+        };
+        for p in self.steps.clone() {
+            let row = &data[p * stride..];
+            for j in columns.clone().step_by(COLUMNS) {
+                prefetch(&raw const row[j]);
+            }
         }
     }
 
@@ -325,15 +341,17 @@ impl Part<'_> {
             }
         };
         let strips = columns.clone().step_by(KERNEL.columns);
-        if b.is_some() {
-            // A block of `a` stays in the cache for all strips.
-            for piece in self.pieces {
-                strips.clone().for_each(|j| strip(piece, j));
-            }
-        } else {
+        let by_rows = |piece: &Piece<'_>| b.is_none() && piece.b_direct.is_none();
+        if self.pieces.iter().any(by_rows) {
             // `b` is read from memory: along its rows.
             for j in strips {
                 self.pieces.iter().for_each(|piece| strip(piece, j));
+            }
+        } else {
+            // A block of `a` stays in the cache for all strips.
+            for piece in self.pieces {
+                piece.fetch(columns.clone());
+                strips.clone().for_each(|j| strip(piece, j));
             }
         }
         Ok(())
@@ -433,9 +451,16 @@ fn tiles(
     let mut across = columns.len().div_ceil(TILE_COLUMNS);
     // Four tiles a thread even out what other work on the machine takes from one of them.
     let wanted = if threads == 1 { 1 } else { 4 * threads };
-    if down * across < wanted {
+    if rows.len() <= TILE_ROWS {
+        // Every tile reads its columns of `b` from memory: once, and long pieces of its rows.
+        across = across.max(wanted).min(column_panels);
+        down = down.max(threads.div_ceil(across)).min(row_panels);
+    } else if down * across < wanted {
         down = down.max(wanted.div_ceil(across)).min(row_panels);
         across = across.max(wanted.div_ceil(down)).min(column_panels);
+    }
+    if !(down * across).is_multiple_of(threads) {
+        across = across.next_multiple_of(threads).min(column_panels);
     }
     let across = split(&columns, KERNEL.columns, across);
     let mut tiles = Vec::new();

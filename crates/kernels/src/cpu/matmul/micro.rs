@@ -65,6 +65,16 @@ impl Kernel {
     }
 }
 
+/// Asks for the line of this element.
+#[inline(always)]
+pub(crate) fn prefetch(element: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(element.cast());
+    }
+}
+
 /// The best kernel for this processor.
 pub(crate) static KERNEL: LazyLock<&'static Kernel> = LazyLock::new(|| {
     #[cfg(target_arch = "x86_64")]
@@ -107,16 +117,18 @@ macro_rules! vector_tiles {
                     _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(line * COLUMNS).cast());
                 }
             }
-            // Four steps at a time, so that the addresses of the rows are computed once for them.
-            for _ in 0..call.k / 4 {
-                for p in 0..4 {
+            // Several steps at a time, so that the addresses of the rows are computed once for them; but
+            // compilers load stored rows for all of them at once, for which large tiles lack registers.
+            let steps = if BY_ROWS && R * VECTORS > 16 { 1 } else { 4 };
+            for _ in 0..call.k / steps {
+                for p in 0..steps {
                     // SAFETY: the caller promises all rows and columns at every step of `k`.
                     unsafe { accumulate(&mut sum, call, a.add(p * step), row, b) };
                     b = b.wrapping_add(call.b_stride);
                 }
-                a = a.wrapping_add(4 * step);
+                a = a.wrapping_add(steps * step);
             }
-            for _ in 0..call.k % 4 {
+            for _ in 0..call.k % steps {
                 // SAFETY: as above.
                 unsafe { accumulate(&mut sum, call, a, row, b) };
                 a = a.wrapping_add(step);
