@@ -309,6 +309,9 @@ impl Part<'_> {
                     (&*b, COLUMNS, COLUMNS * k)
                 }
             };
+            // Tiles fetch the next strip of packed `b`, each its share.
+            let packed = b_stride == COLUMNS;
+            let mut next = b[usize::from(packed) * (k * panels * COLUMNS)..].as_ptr();
             for i in rows.clone().step_by(KERNEL.rows) {
                 let height = KERNEL.rows.min(rows.end - i);
                 let (a, a_stride, a_panel) = match (piece.a_direct, a) {
@@ -335,9 +338,11 @@ impl Part<'_> {
                     base_stride: 0,
                     c: std::ptr::null_mut(),
                     c_stride: 0,
+                    next,
                 };
                 let tile = KERNEL.tile(piece.a_direct.is_some(), height, panels);
                 self.write(call, tile, (i, height), (j, count), base, term.gate);
+                next = next.wrapping_add(k * COLUMNS * panels * KERNEL.rows / TILE_ROWS);
             }
         };
         let strips = columns.clone().step_by(KERNEL.columns);

@@ -36,6 +36,8 @@ pub(crate) struct Call {
     /// `(i, j)` at `i · c_stride + j`.
     pub(crate) c: *mut f32,
     pub(crate) c_stride: usize,
+    /// What tiles to come will read: consecutive lines from here on are fetched meanwhile, valid or not.
+    pub(crate) next: *const f32,
 }
 
 /// Computes one tile. Its safety: all elements that the strides of the call name are valid.
@@ -94,10 +96,10 @@ macro_rules! tiles {
 }
 
 /// Tiles of an instruction set: [`Call`] by the intrinsics of vectors of so many lanes. `VECTORS` of
-/// them make the columns of a tile.
+/// them make the columns of a tile. So many steps go by for each line that is fetched.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector_tiles {
-    ($features:literal, $vector:ident, $lanes:literal:
+    ($features:literal, $vector:ident, $lanes:literal, $fetch:literal:
         $zero:ident, $set1:ident, $load:ident, $store:ident, $fmadd:ident) => {
         /// # Safety
         /// The processor has the features, and every element that the call names is valid.
@@ -110,29 +112,39 @@ macro_rules! vector_tiles {
             } else {
                 (1, call.a_stride)
             };
-            for r in 0..R {
-                // The result is needed only after the sum: time enough to fetch it from afar.
+            // The result is needed only after the sum: time enough to fetch it from afar. A row every
+            // few steps, and a line of `next`: many at once would keep `a` and `b` waiting.
+            let fetch_row = |r: usize| {
                 let c = call.c.wrapping_add(r * call.c_stride).cast_const();
                 for line in 0..(VECTORS * $lanes).div_ceil(COLUMNS) {
-                    _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(line * COLUMNS).cast());
+                    prefetch(c.wrapping_add(line * COLUMNS));
                 }
-            }
+            };
+            let groups = call.k.div_ceil($fetch);
+            (groups..R).for_each(fetch_row);
             // Several steps at a time, so that the addresses of the rows are computed once for them; but
             // compilers load stored rows for all of them at once, for which large tiles lack registers.
             let steps = if BY_ROWS && R * VECTORS > 16 { 1 } else { 4 };
-            for _ in 0..call.k / steps {
-                for p in 0..steps {
-                    // SAFETY: the caller promises all rows and columns at every step of `k`.
-                    unsafe { accumulate(&mut sum, call, a.add(p * step), row, b) };
+            for group in 0..groups {
+                if group < R {
+                    fetch_row(group);
+                }
+                _mm_prefetch::<_MM_HINT_T1>(call.next.wrapping_add(group * COLUMNS).cast());
+                let count = (call.k - group * $fetch).min($fetch);
+                for _ in 0..count / steps {
+                    for p in 0..steps {
+                        // SAFETY: the caller promises all rows and columns at every step of `k`.
+                        unsafe { accumulate(&mut sum, call, a.add(p * step), row, b) };
+                        b = b.wrapping_add(call.b_stride);
+                    }
+                    a = a.wrapping_add(steps * step);
+                }
+                for _ in 0..count % steps {
+                    // SAFETY: as above.
+                    unsafe { accumulate(&mut sum, call, a, row, b) };
+                    a = a.wrapping_add(step);
                     b = b.wrapping_add(call.b_stride);
                 }
-                a = a.wrapping_add(steps * step);
-            }
-            for _ in 0..call.k % steps {
-                // SAFETY: as above.
-                unsafe { accumulate(&mut sum, call, a, row, b) };
-                a = a.wrapping_add(step);
-                b = b.wrapping_add(call.b_stride);
             }
             let alpha = $set1(call.alpha);
             for (r, sum) in sum.iter().enumerate() {
@@ -184,7 +196,7 @@ macro_rules! vector_tiles {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{COLUMNS, Call, Kernel, MOST_COLUMNS, MOST_ROWS, ROWS};
+    use super::{COLUMNS, Call, Kernel, MOST_COLUMNS, MOST_ROWS, ROWS, prefetch};
     use std::arch::x86_64::*;
 
     /// 24 sums in two vectors of 12 rows: a row's element is used twice, since the processor loads no
@@ -202,13 +214,13 @@ mod avx512 {
         ],
     };
 
-    vector_tiles!("avx512f", __m512, 16:
+    vector_tiles!("avx512f", __m512, 16, 8:
         _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{COLUMNS, Call, Kernel, ROWS};
+    use super::{COLUMNS, Call, Kernel, ROWS, prefetch};
     use std::arch::x86_64::*;
 
     /// Two vectors make a panel.
@@ -219,7 +231,7 @@ mod avx2 {
         by_columns: &[tiles!(2, false: 1 2 3 4 5 6)],
     };
 
-    vector_tiles!("avx2,fma", __m256, 8:
+    vector_tiles!("avx2,fma", __m256, 8, 32:
         _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
 }
 
@@ -333,6 +345,7 @@ mod tests {
             base_stride: 0,
             c: c.as_mut_ptr(),
             c_stride: columns,
+            next: b.as_ptr(),
         };
         if packed {
             (call.a, call.a_stride) = (a_panels.as_ptr(), ROWS);

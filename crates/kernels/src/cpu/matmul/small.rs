@@ -86,6 +86,7 @@ pub(crate) fn small_product(
                 base_stride: c_stride,
                 c: to,
                 c_stride,
+                next: b.as_ptr(),
             };
             // SAFETY: the assertions above hold for the last row, column and step of all tiles.
             unsafe { tile(&call) };
