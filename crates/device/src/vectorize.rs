@@ -1,4 +1,4 @@
-//! Functions that are compiled once for any processor and once for AVX2 with FMA.
+//! Functions that are compiled for any processor, for AVX2 with FMA and for AVX-512.
 
 /// Whether the processor has AVX2 and FMA; asked once, remembered by the standard library.
 #[cfg(target_arch = "x86_64")]
@@ -7,17 +7,19 @@ pub fn has_avx2_fma() -> bool {
     std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
 }
 
-/// Whether the processor has AVX-512F, which products of matrices use.
+/// Whether the processor has AVX-512 with the extensions F, BW, DQ and VL, as all have but the first.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn has_avx512() -> bool {
-    std::arch::is_x86_feature_detected!("avx512f")
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has_avx2_fma()
 }
 
-/// Compiles the function twice, for any processor and for AVX2 with FMA, and chooses at run time.
+/// Compiles the function for any processor, for AVX2 with FMA and for AVX-512, and chooses at run
+/// time.
 ///
 /// The compiler vectorises the loops of the body, and what it calls must be `#[inline(always)]`.
-/// Rust never fuses or reorders floating-point operations by itself, so both give the same bits:
+/// Rust never fuses or reorders floating-point operations by itself, so all give the same bits:
 /// a sum has the order that its lane arrays say, and `mul_add` is fused with or without hardware
 /// (without, it is exact but slow).
 #[macro_export]
@@ -38,6 +40,14 @@ macro_rules! vectorize {
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2 $(<$($generic: $bound),*>)? ($($argument: $type),*) $(-> $output)? {
                     portable $(::<$($generic),*>)? ($($argument),*)
+                }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+                fn avx512 $(<$($generic: $bound),*>)? ($($argument: $type),*) $(-> $output)? {
+                    portable $(::<$($generic),*>)? ($($argument),*)
+                }
+                if $crate::has_avx512() {
+                    // SAFETY: the processor has the features that the function was compiled for.
+                    return unsafe { avx512 $(::<$($generic),*>)? ($($argument),*) };
                 }
                 if $crate::has_avx2_fma() {
                     // SAFETY: the processor has the features that the function was compiled for.
