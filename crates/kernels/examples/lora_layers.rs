@@ -1,0 +1,169 @@
+//! Linear layers of SmolLM2-135M with adapters of rank 16 on 1,024 tokens, as training meets them:
+//! operands come from memory, for no two layers in a row are the same.
+//!
+//! `cargo run --release -p tightrope-kernels --example lora_layers [THREADS]`
+//!
+//! Times are the best of several rounds, shares are of the processor's measured peak.
+
+use std::time::Instant;
+use tightrope_device::{Cpu, Tensor};
+use tightrope_kernels::{
+    Check,
+    linear::{
+        BackwardInput, BackwardWeights, Forward, Linear, LoraBackwardInput, LoraBackwardWeights,
+        LoraForward, Shape, Weight,
+    },
+};
+use tightrope_testkit::Random;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const TOKENS: usize = 1024;
+const RANK: usize = 16;
+const SCALE: f32 = 2.0;
+/// Layers of one shape: more than the caches hold.
+const LAYERS: usize = 12;
+const ROUNDS: usize = 10;
+
+fn main() -> Result<()> {
+    let threads = std::env::args().nth(1).map_or(Ok(0), |text| text.parse())?;
+    let cpu = Cpu::new(threads)?;
+    let peak = cpu.measure_peak_flops();
+    println!(
+        "{} threads, peak {:.0} GFLOP/s; milliseconds and share of the peak",
+        cpu.threads(),
+        peak / 1e9
+    );
+    let (mut seconds, mut operations) = (0.0, 0.0);
+    // Queries and output, keys and values, gate and up, down.
+    for (inputs, outputs, count) in [
+        (576, 576, 2.0),
+        (576, 192, 2.0),
+        (576, 1536, 2.0),
+        (1536, 576, 1.0),
+    ] {
+        let shape = Shape {
+            tokens: TOKENS,
+            inputs,
+            outputs,
+        };
+        let times = measure(&cpu, shape)?;
+        let base = 2.0 * (TOKENS * inputs * outputs) as f64;
+        let adapter = 2.0 * (TOKENS * RANK * (inputs + outputs)) as f64;
+        let work = [base + adapter, base + adapter, adapter];
+        print!("{inputs:>5} -> {outputs:>4}:");
+        for (name, (time, work)) in ["forward", "backward", "adapter"]
+            .into_iter()
+            .zip(times.into_iter().zip(work))
+        {
+            print!(
+                "  {name} {:6.2} {:3.0} %",
+                1e3 * time,
+                100.0 * work / time / peak
+            );
+        }
+        println!();
+        seconds += count * times.iter().sum::<f64>();
+        operations += count * work.iter().sum::<f64>();
+    }
+    println!(
+        "all of a layer: {:.1} ms, {:.1} % of the peak",
+        1e3 * seconds,
+        100.0 * operations / seconds / peak
+    );
+    Ok(())
+}
+
+/// Mean seconds of a layer's forward pass, of its gradient for the input, of those for the adapter.
+fn measure(cpu: &Cpu, shape: Shape) -> Result<[f64; 3]> {
+    let Shape {
+        tokens,
+        inputs,
+        outputs,
+    } = shape;
+    let mut random = Random::new(1);
+    let mut tensor = |rows: usize, columns: usize| {
+        Tensor::from_slice(cpu, &[rows, columns], &random.normal(rows * columns, 0.1))
+    };
+    let mut best = [[f64::INFINITY; 3]; LAYERS];
+    let mut layers = Vec::new();
+    for _ in 0..LAYERS {
+        layers.push((
+            // x, W, A, B
+            [
+                tensor(tokens, inputs)?,
+                tensor(outputs, inputs)?,
+                tensor(RANK, inputs)?,
+                tensor(outputs, RANK)?,
+            ],
+            // y, dx, xA, dyB, dA, dB
+            [
+                tensor(tokens, outputs)?,
+                tensor(tokens, inputs)?,
+                tensor(tokens, RANK)?,
+                tensor(tokens, RANK)?,
+                tensor(RANK, inputs)?,
+                tensor(outputs, RANK)?,
+            ],
+        ));
+    }
+    for _ in 0..ROUNDS {
+        for (layer, best) in layers.iter_mut().zip(&mut best) {
+            let ([x, w, a, b], [y, dx, xa, dyb, da, db]) = layer;
+            let weight = Weight::Float(w);
+            let forward = Forward {
+                x,
+                weight,
+                bias: None,
+                lora: Some(LoraForward {
+                    a,
+                    b,
+                    scale: SCALE,
+                    dropout: None,
+                    xa,
+                }),
+                y,
+                shape,
+            };
+            let start = Instant::now();
+            cpu.linear_forward(forward.checked()?)?;
+            best[0] = best[0].min(start.elapsed().as_secs_f64());
+            let backward = BackwardInput {
+                dy: y,
+                weight,
+                lora: Some(LoraBackwardInput {
+                    a,
+                    b,
+                    scale: SCALE,
+                    dropout: None,
+                    dyb,
+                }),
+                dx: Some(dx),
+                accumulate: false,
+                shape,
+            };
+            let start = Instant::now();
+            cpu.linear_backward_input(backward.checked()?)?;
+            best[1] = best[1].min(start.elapsed().as_secs_f64());
+            let adapter = BackwardWeights {
+                x,
+                dy: y,
+                dweight: None,
+                dbias: None,
+                lora: Some(LoraBackwardWeights {
+                    scale: SCALE,
+                    dropout: None,
+                    xa,
+                    dyb,
+                    da,
+                    db,
+                }),
+                shape,
+            };
+            let start = Instant::now();
+            cpu.linear_backward_weights(adapter.checked()?)?;
+            best[2] = best[2].min(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok([0, 1, 2].map(|part| best.iter().map(|best| best[part]).sum::<f64>() / LAYERS as f64))
+}
