@@ -75,6 +75,8 @@ pub(crate) fn prefetch(element: *const f32) {
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(element.cast());
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = element;
 }
 
 /// The best kernel for this processor.

@@ -88,7 +88,7 @@ fn run(
     (c, expected)
 }
 
-const SHAPES: [(usize, usize, usize); 12] = [
+const SHAPES: [(usize, usize, usize); 14] = [
     (1, 1, 1),
     (1, 300, 40),
     (5, 0, 17),
@@ -100,6 +100,9 @@ const SHAPES: [(usize, usize, usize); 12] = [
     (97, 520, 31),
     (200, 64, 300),
     (101, 2100, 18),
+    // Rows of `a` 4 KiB apart, and several blocks of a `b` that is read where it stands.
+    (30, 1024, 80),
+    (40, 700, 70),
     (3, 2, 1000),
 ];
 
