@@ -1,21 +1,23 @@
 //! Whole optimizer steps of SmolLM2-135M: LoRA and full fine-tuning, packed and padded.
 
-use super::rows::Rows;
 use crate::{Row, Suite, log_normal_lengths, row};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Mutex,
 };
-use tightrope_device::Cpu;
-use tightrope_train::{Config, RunOptions, StepRow, StopFlag, train};
+use tightrope_data::Progress;
+use tightrope_device::{Cpu, Flops};
+use tightrope_train::{Config, Observer, RunOptions, StepRow, StopFlag, train};
 
 pub const SUITE: Suite = Suite {
     name: "step",
     about: "whole steps of SmolLM2-135M, packs of 1,024 and batches of 8 padded: real tokens/s; useful \
-            operations (matrix products of real tokens, no attention, nothing computed twice) of the \
-            best step as a share of what the processor does at most; peak memory",
+            operations (matrix products of real tokens, no attention, nothing computed twice) as a share \
+            of the peak measured around each step, and of the best step as a share of the best peak; \
+            peak memory",
     run,
 };
 
@@ -30,6 +32,8 @@ const ADAPTER_WEIGHTS: f64 =
 const HEAD_WEIGHTS: f64 = 576.0 * VOCABULARY as f64;
 /// The first step is not counted.
 const STEPS: usize = 8;
+/// Some half a second of multiplications between two steps.
+const PEAK_ROUNDS: usize = 2000;
 
 fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(MODEL);
@@ -58,31 +62,32 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
                 // The most memory so far is forgotten.
                 fs::write("/proc/self/clear_refs", "5")?;
             }
-            let peak_before = cpu.measure_peak_flops();
-            let steps = steps(&model, &data, output, &sets)?;
-            let peak = cpu.measure_peak_flops().max(peak_before);
-            let mut rates: Vec<f64> = steps.iter().map(|s| s.tokens_per_second).collect();
-            rates.sort_by(f64::total_cmp);
-            // The peak is the best of its rounds, so the share is that of the best step: other programs
-            // disturb neither.
-            let share = |s: &StepRow| {
-                operations(s, training) * s.tokens_per_second / s.tokens as f64 / peak
+            let steps = steps(&model, &data, &cpu, output, &sets)?;
+            let of = |value: &dyn Fn(&Step) -> f64| {
+                let mut values: Vec<f64> = steps.iter().map(value).collect();
+                values.sort_by(f64::total_cmp);
+                (values[values.len() / 2], values[values.len() - 1])
             };
-            let sum = |value: &dyn Fn(&StepRow) -> u64| steps.iter().map(value).sum::<u64>();
+            let rate = |s: &Step| {
+                operations(&s.row, training) * s.row.tokens_per_second / s.row.tokens as f64
+            };
+            let (median, best) = of(&|s| s.row.tokens_per_second);
+            let (share, _) = of(&|s| rate(s) / s.mean_flops);
+            let best_share = of(&rate).1 / of(&|s| s.best_flops).1;
+            let sum =
+                |value: &dyn Fn(&StepRow) -> u64| steps.iter().map(|s| value(&s.row)).sum::<u64>();
             emit(row([
                 ("training", training.into()),
                 ("batching", batching.into()),
-                ("tokens_per_second", rates[rates.len() / 2].into()),
-                ("best_tokens_per_second", rates[rates.len() - 1].into()),
-                (
-                    "best_share_of_peak",
-                    steps.iter().map(share).fold(0.0, f64::max).into(),
-                ),
+                ("tokens_per_second", median.into()),
+                ("best_tokens_per_second", best.into()),
+                ("share_of_peak", share.into()),
+                ("best_share_of_peak", best_share.into()),
                 ("tokens", sum(&|s| s.tokens).into()),
                 ("padding_tokens", sum(&|s| s.padding_tokens).into()),
                 (
                     "peak_memory_bytes",
-                    json!(steps.last().map(|s| s.peak_memory_bytes)),
+                    json!(steps.last().map(|s| s.row.peak_memory_bytes)),
                 ),
             ]));
         }
@@ -116,8 +121,38 @@ fn write_data(path: &Path) -> Result<()> {
     fs::write(path, text).context("writing the data")
 }
 
+/// One step, and what the processor gave right before and right after it.
+struct Step {
+    row: StepRow,
+    mean_flops: f64,
+    best_flops: f64,
+}
+
+/// Measures the processor after each step, outside the time of the steps.
+struct Beside<'a> {
+    cpu: &'a Cpu,
+    rows: Mutex<Vec<(StepRow, Flops)>>,
+}
+
+impl Progress for Beside<'_> {}
+
+impl Observer for Beside<'_> {
+    fn stepped(&self, row: &StepRow) {
+        let flops = self.cpu.measure_flops(PEAK_ROUNDS);
+        if let Ok(mut rows) = self.rows.lock() {
+            rows.push((row.clone(), flops));
+        }
+    }
+}
+
 /// The steps of a short run after the first.
-fn steps(model: &Path, data: &Path, output: PathBuf, sets: &[&str]) -> Result<Vec<StepRow>> {
+fn steps(
+    model: &Path,
+    data: &Path,
+    cpu: &Cpu,
+    output: PathBuf,
+    sets: &[&str],
+) -> Result<Vec<Step>> {
     let text = |path: &Path| json!(path).to_string();
     let mut all = vec![
         format!("model={}", text(model)),
@@ -129,12 +164,26 @@ fn steps(model: &Path, data: &Path, output: PathBuf, sets: &[&str]) -> Result<Ve
     ];
     all.extend(sets.iter().map(|set| (*set).to_owned()));
     let config = Config::parse("", Path::new("bench.toml"), &all)?;
-    let rows = Rows::default();
-    train(&config, &RunOptions::default(), &StopFlag::default(), &rows)?;
-    let rows = rows.0.into_inner().context("a step panicked")?;
+    let beside = Beside {
+        cpu,
+        rows: Mutex::default(),
+    };
+    train(
+        &config,
+        &RunOptions::default(),
+        &StopFlag::default(),
+        &beside,
+    )?;
+    let rows = beside.rows.into_inner().context("a step panicked")?;
     ensure!(rows.len() == 1 + STEPS, "{} steps", rows.len());
-    for row in &rows {
+    let step = |pair: &[(StepRow, Flops)]| {
+        let (before, (row, after)) = (pair[0].1, &pair[1]);
         ensure!(row.loss.is_finite() && row.grad_norm.is_finite(), "{row:?}");
-    }
-    Ok(rows[1..].to_vec())
+        Ok(Step {
+            row: row.clone(),
+            mean_flops: (before.mean + after.mean) / 2.0,
+            best_flops: before.best.max(after.best),
+        })
+    };
+    rows.windows(2).map(step).collect()
 }

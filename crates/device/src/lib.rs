@@ -21,6 +21,7 @@ pub use cuda::Cuda;
 pub use dtype::{DType, Element};
 pub use error::DeviceError;
 pub use index::IndexWidth;
+pub use peak::Flops;
 pub use tensor::Tensor;
 #[cfg(target_arch = "x86_64")]
 pub use vectorize::{has_avx2_fma, has_avx512};

@@ -28,7 +28,7 @@ const ROUNDS: usize = 10;
 fn main() -> Result<()> {
     let threads = std::env::args().nth(1).map_or(Ok(0), |text| text.parse())?;
     let cpu = Cpu::new(threads)?;
-    let peak = cpu.measure_peak_flops();
+    let peak = cpu.measure_flops(50).best;
     println!(
         "{} threads, peak {:.0} GFLOP/s; milliseconds and share of the peak",
         cpu.threads(),

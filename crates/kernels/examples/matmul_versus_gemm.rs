@@ -144,7 +144,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
     );
     let mut c = vec![0f32; (tokens * inputs.max(outputs)).max(inputs * outputs)];
     // Of one core.
-    let peak = || cpu.measure_peak_flops() / cpu.threads() as f64;
+    let peak = || cpu.measure_flops(50).best / cpu.threads() as f64;
     let before = peak();
     let nt = best_of(
         || {
