@@ -339,6 +339,11 @@ impl Part<'_> {
                     c: std::ptr::null_mut(),
                     c_stride: 0,
                     next,
+                    next_rows: if j == columns.start && piece.a_direct.is_some() {
+                        a.as_ptr().wrapping_add(height * a_stride)
+                    } else {
+                        std::ptr::null()
+                    },
                 };
                 let tile = KERNEL.tile(piece.a_direct.is_some(), height, panels);
                 self.write(call, tile, (i, height), (j, count), base, term.gate);

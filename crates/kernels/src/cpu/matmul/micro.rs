@@ -38,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) c_stride: usize,
     /// What tiles to come will read: consecutive lines from here on are fetched meanwhile, valid or not.
     pub(crate) next: *const f32,
+    /// Rows of `a` that the next tile will read, or null: fetched meanwhile, valid or not.
+    pub(crate) next_rows: *const f32,
 }
 
 /// Computes one tile. Its safety: all elements that the strides of the call name are valid.
@@ -132,6 +134,16 @@ macro_rules! vector_tiles {
                     fetch_row(group);
                 }
                 _mm_prefetch::<_MM_HINT_T1>(call.next.wrapping_add(group * COLUMNS).cast());
+                if BY_ROWS && !call.next_rows.is_null() {
+                    let next = call.next_rows.wrapping_add(group * $fetch);
+                    for r in 0..R {
+                        if $fetch >= COLUMNS || r % 2 == group % 2 {
+                            for line in 0..($fetch / COLUMNS).max(1) {
+                                prefetch(next.wrapping_add(r * call.a_stride + line * COLUMNS));
+                            }
+                        }
+                    }
+                }
                 let count = (call.k - group * $fetch).min($fetch);
                 for _ in 0..count / steps {
                     for p in 0..steps {
@@ -348,6 +360,7 @@ mod tests {
             c: c.as_mut_ptr(),
             c_stride: columns,
             next: b.as_ptr(),
+            next_rows: std::ptr::null(),
         };
         if packed {
             (call.a, call.a_stride) = (a_panels.as_ptr(), ROWS);

@@ -87,6 +87,7 @@ pub(crate) fn small_product(
                 c: to,
                 c_stride,
                 next: b.as_ptr(),
+                next_rows: std::ptr::null(),
             };
             // SAFETY: the assertions above hold for the last row, column and step of all tiles.
             unsafe { tile(&call) };
