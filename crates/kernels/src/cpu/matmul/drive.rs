@@ -1,6 +1,6 @@
 //! Divides a product into packed panels and tiles of the result, and those among the threads.
 
-use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Tile, prefetch};
+use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, Tile, prefetch};
 use super::pack::pack;
 use super::{Base, Gate, Operand, Output, Term};
 use crate::{KernelError, cpu::scratch::Scratch};
@@ -10,6 +10,8 @@ use tightrope_device::Cpu;
 
 /// Longest block of the sum: a panel of `b` (20 KiB) and of `a` (8 KiB) share the first-level cache.
 const K_BLOCK: usize = 320;
+/// A term of at most so many steps goes on in the sum of the block before it, where it can.
+const TAIL: usize = 32;
 /// Longest part of the sum that is packed at a time.
 const K_PART: usize = 8 * K_BLOCK;
 /// Elements that a packed operand has at most (8 MiB), unless [`K_PART`] × one tile needs more.
@@ -31,6 +33,13 @@ struct Memory {
     column_stride: usize,
 }
 
+impl Memory {
+    fn at(&self, row: usize, column: usize) -> *mut f32 {
+        self.data
+            .wrapping_add(row * self.row_stride + column * self.column_stride)
+    }
+}
+
 // SAFETY: threads write disjoint tiles only (`Part::tile` is called once for each).
 unsafe impl Send for Memory {}
 // SAFETY: as above.
@@ -47,7 +56,9 @@ fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
 /// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])`.
 ///
 /// Each element is `((base + alpha · s₁) + alpha · s₂) + …` with one fused multiply-add per block
-/// of the sum; `s` is the block's own chain of fused multiply-adds from zero.
+/// of the sum; `s` is the block's own chain of fused multiply-adds from zero. A term of at most
+/// [`TAIL`] steps after another, both without a gate and the other's factor being one, has no block: the
+/// last chain before it goes on with `a · (alpha · b)`.
 pub(crate) fn product(
     cpu: &Cpu,
     (m, n): (usize, usize),
@@ -70,14 +81,19 @@ pub(crate) fn product(
     };
     // Sums of no steps still have a base: a block of no steps writes it.
     let nothing = terms.iter().all(|term| term.k == 0);
-    let mut pieces = Vec::new();
+    let mut pieces: Vec<Piece<'_>> = Vec::new();
     for term in terms {
+        if let Some(last) = pieces.last_mut()
+            && last.joins(term)
+        {
+            last.join(term, n);
+            continue;
+        }
         let empty = nothing.then_some(0..0);
-        pieces.extend(
-            blocks(term.k)
-                .chain(empty)
-                .map(|steps| Piece::new(term, steps, m, n)),
-        );
+        pieces.extend(blocks(term.k).chain(empty).map(|steps| Piece {
+            span: Span::new(term, steps, m, n),
+            tail: None,
+        }));
     }
     cpu.install(|| {
         let (mut rest, mut base) = (&mut pieces[..], base);
@@ -85,10 +101,12 @@ pub(crate) fn product(
             let mut steps = 0;
             let mut count = 0;
             while let Some(piece) = rest.get_mut(count)
-                && (count == 0 || steps + piece.steps.len() <= K_PART)
+                && (count == 0 || steps + piece.len() <= K_PART)
             {
-                piece.offset = steps;
-                steps += piece.steps.len();
+                for span in piece.spans_mut() {
+                    span.offset = steps;
+                    steps += span.steps.len();
+                }
                 count += 1;
             }
             let (pieces, after) = rest.split_at_mut(count);
@@ -106,8 +124,8 @@ pub(crate) fn product(
     })
 }
 
-/// One block of the sum of one term.
-struct Piece<'a> {
+/// Steps of one term.
+struct Span<'a> {
     term: &'a Term<'a>,
     steps: Range<usize>,
     /// Steps of the part before it.
@@ -115,9 +133,11 @@ struct Piece<'a> {
     /// `a` and `b` if tiles read them where they stand: elements and the distance between rows.
     a_direct: Option<(&'a [f32], usize)>,
     b_direct: Option<(&'a [f32], usize)>,
+    /// What packed `b` is multiplied by.
+    factor: f32,
 }
 
-impl<'a> Piece<'a> {
+impl<'a> Span<'a> {
     fn new(term: &'a Term<'a>, steps: Range<usize>, m: usize, n: usize) -> Self {
         // A block of no steps reads nothing.
         let some = !steps.is_empty();
@@ -136,6 +156,7 @@ impl<'a> Piece<'a> {
                 Operand::Columns(rows) if some && m <= 16 * ROWS => rows.plain(),
                 _ => None,
             },
+            factor: 1.0,
         }
     }
 
@@ -152,12 +173,55 @@ impl<'a> Piece<'a> {
         }
     }
 
-    fn packed_a(&self) -> Option<Operand<'a>> {
-        self.a_direct.is_none().then_some(self.term.a)
+    fn pack_a(&self, first: usize, count: usize, panels: &mut [f32]) {
+        pack::<ROWS>(self.term.a, first, count, self.steps.clone(), panels);
     }
 
-    fn packed_b(&self) -> Option<Operand<'a>> {
-        self.b_direct.is_none().then_some(self.term.b)
+    fn pack_b(&self, first: usize, count: usize, panels: &mut [f32]) {
+        pack::<COLUMNS>(self.term.b, first, count, self.steps.clone(), panels);
+        if self.factor != 1.0 {
+            panels.iter_mut().for_each(|value| *value *= self.factor);
+        }
+    }
+}
+
+/// One block of the sum, and perhaps a short term that goes on in it.
+struct Piece<'a> {
+    span: Span<'a>,
+    tail: Option<Span<'a>>,
+}
+
+impl<'a> Piece<'a> {
+    fn joins(&self, term: &Term<'_>) -> bool {
+        let this = self.span.term;
+        self.tail.is_none()
+            && (1..=TAIL).contains(&term.k)
+            && this.alpha == 1.0
+            && this.gate.is_none()
+            && term.gate.is_none()
+    }
+
+    fn join(&mut self, term: &'a Term<'a>, n: usize) {
+        // All its `b` is packed, with its factor.
+        let mut tail = Span::new(term, 0..term.k, usize::MAX, n);
+        tail.factor = term.alpha;
+        // A tile reads `a` in one way.
+        if self.span.a_direct.is_none() || tail.a_direct.is_none() {
+            (self.span.a_direct, tail.a_direct) = (None, None);
+        }
+        self.tail = Some(tail);
+    }
+
+    fn spans(&self) -> impl Iterator<Item = &Span<'a>> {
+        [&self.span].into_iter().chain(&self.tail)
+    }
+
+    fn spans_mut(&mut self) -> impl Iterator<Item = &mut Span<'a>> {
+        [&mut self.span].into_iter().chain(&mut self.tail)
+    }
+
+    fn len(&self) -> usize {
+        self.spans().map(|span| span.steps.len()).sum()
     }
 }
 
@@ -174,7 +238,7 @@ impl Packed {
     fn new<const W: usize>(
         part: &Part<'_>,
         range: Range<usize>,
-        operand: for<'p> fn(&Piece<'p>) -> Option<Operand<'p>>,
+        pack: impl Fn(&Span<'_>, usize, usize, &mut [f32]) + Sync,
     ) -> Result<Self, KernelError> {
         let (first, count) = (range.start, range.len());
         let width = count.next_multiple_of(W);
@@ -183,24 +247,21 @@ impl Packed {
         let group = 8 * W;
         let mut tasks = Vec::new();
         let mut rest = &mut scratch[..];
-        for piece in part.pieces {
-            let (mut panels, after) = rest.split_at_mut(width * piece.steps.len());
+        for span in part.pieces.iter().flat_map(Piece::spans) {
+            let (mut panels, after) = rest.split_at_mut(width * span.steps.len());
             rest = after;
             for start in (0..count).step_by(group) {
-                let take = group.min(width - start) * piece.steps.len();
+                let take = group.min(width - start) * span.steps.len();
                 let (now, later) = panels.split_at_mut(take);
                 panels = later;
-                tasks.push((piece, start, now));
+                tasks.push((span, start, now));
             }
         }
         tasks
             .into_par_iter()
             .with_max_len(1)
-            .for_each(|(piece, start, panels)| {
-                if let Some(operand) = operand(piece) {
-                    let count = group.min(count - start);
-                    pack::<W>(operand, first + start, count, piece.steps.clone(), panels);
-                }
+            .for_each(|(span, start, panels)| {
+                pack(span, first + start, group.min(count - start), panels);
             });
         Ok(Self {
             scratch,
@@ -238,22 +299,37 @@ impl Part<'_> {
                 .max(unit)
                 .next_multiple_of(unit)
         };
-        let pack_a = self.pieces.iter().any(|piece| piece.a_direct.is_none());
+        let pack_a = self
+            .pieces
+            .iter()
+            .any(|piece| piece.span.a_direct.is_none());
         let m_limit = if pack_a { limit(TILE_ROWS) } else { m };
         for columns in parts(n, limit(TILE_COLUMNS)) {
             // Rows that fit one tile share `b` with nobody: its panels are packed where they are used.
             let b = if m <= TILE_ROWS {
                 None
             } else {
-                Some(Packed::new::<COLUMNS>(self, columns.clone(), |piece| {
-                    piece.packed_b()
-                })?)
+                Some(Packed::new::<COLUMNS>(
+                    self,
+                    columns.clone(),
+                    |span, first, count, panels| {
+                        if span.b_direct.is_none() {
+                            span.pack_b(first, count, panels);
+                        }
+                    },
+                )?)
             };
             for rows in parts(m, m_limit) {
                 let a = if pack_a {
-                    Some(Packed::new::<ROWS>(self, rows.clone(), |piece| {
-                        piece.packed_a()
-                    })?)
+                    Some(Packed::new::<ROWS>(
+                        self,
+                        rows.clone(),
+                        |span, first, count, panels| {
+                            if span.a_direct.is_none() {
+                                span.pack_a(first, count, panels);
+                            }
+                        },
+                    )?)
                 } else {
                     None
                 };
@@ -277,81 +353,24 @@ impl Part<'_> {
         b: Option<&Packed>,
     ) -> Result<(), KernelError> {
         // Of `b` what is packed where it is used.
-        let room = if b.is_none() {
-            K_BLOCK * KERNEL.columns
-        } else {
-            0
-        };
-        let mut local = Scratch::take(self.cpu, room)?;
+        let room = if b.is_none() { K_BLOCK + TAIL } else { 0 };
+        let mut local = Scratch::take(self.cpu, room * KERNEL.columns)?;
         let mut strip = |piece: &Piece<'_>, j: usize| {
-            let (term, k, start) = (piece.term, piece.steps.len(), piece.steps.start);
-            // The first block alone has the base of the part below it.
-            let base = if piece.offset == 0 {
-                self.base
-            } else {
-                Base::Output
+            let strip = Strip {
+                rows: rows.clone(),
+                columns: j..columns.end.min(j + KERNEL.columns),
+                a,
+                b,
+                fetch_rows: j == columns.start,
             };
-            let count = KERNEL.columns.min(columns.end - j);
-            let panels = count.div_ceil(COLUMNS);
-            // From one step and from one panel to the next.
-            let (b, b_stride, b_panel) = match (b, piece.b_direct) {
-                (Some(b), _) => {
-                    let b = b.panels::<COLUMNS>((j, count), piece.offset, k);
-                    (b, COLUMNS, COLUMNS * k)
-                }
-                (None, Some((data, stride))) if count == panels * COLUMNS => {
-                    let b = &data[start * stride + j..][..(k - 1) * stride + count];
-                    (b, stride, COLUMNS)
-                }
-                _ => {
-                    let b = &mut local[..k * panels * COLUMNS];
-                    pack::<COLUMNS>(term.b, j, count, piece.steps.clone(), b);
-                    (&*b, COLUMNS, COLUMNS * k)
-                }
-            };
-            // Tiles fetch the next strip of packed `b`, each its share.
-            let packed = b_stride == COLUMNS;
-            let mut next = b[usize::from(packed) * (k * panels * COLUMNS)..].as_ptr();
-            for i in rows.clone().step_by(KERNEL.rows) {
-                let height = KERNEL.rows.min(rows.end - i);
-                let (a, a_stride, a_panel) = match (piece.a_direct, a) {
-                    (Some((data, stride)), _) => {
-                        let a = &data[i * stride + start..][..(height - 1) * stride + k];
-                        (a, stride, ROWS * stride)
-                    }
-                    (None, Some(a)) => {
-                        let a = a.panels::<ROWS>((i, height), piece.offset, k);
-                        (a, ROWS, ROWS * k)
-                    }
-                    (None, None) => unreachable!("`a` is packed unless it is read where it stands"),
-                };
-                let call = Call {
-                    k,
-                    a: a.as_ptr(),
-                    a_stride,
-                    a_panel,
-                    b: b.as_ptr(),
-                    b_stride,
-                    b_panel,
-                    alpha: term.alpha,
-                    base: std::ptr::null(),
-                    base_stride: 0,
-                    c: std::ptr::null_mut(),
-                    c_stride: 0,
-                    next,
-                    next_rows: if j == columns.start && piece.a_direct.is_some() {
-                        a.as_ptr().wrapping_add(height * a_stride)
-                    } else {
-                        std::ptr::null()
-                    },
-                };
-                let tile = KERNEL.tile(piece.a_direct.is_some(), height, panels);
-                self.write(call, tile, (i, height), (j, count), base, term.gate);
-                next = next.wrapping_add(k * COLUMNS * panels * KERNEL.rows / TILE_ROWS);
-            }
+            let mut local = &mut local[..];
+            let steps = strip.steps(&piece.span, &mut local);
+            let more = piece.tail.as_ref();
+            let more = more.map_or(Steps::NONE, |tail| strip.steps(tail, &mut local));
+            self.strip(piece, &strip, steps, more);
         };
         let strips = columns.clone().step_by(KERNEL.columns);
-        let by_rows = |piece: &Piece<'_>| b.is_none() && piece.b_direct.is_none();
+        let by_rows = |piece: &Piece<'_>| b.is_none() && piece.span.b_direct.is_none();
         if self.pieces.iter().any(by_rows) {
             // `b` is read from memory: along its rows.
             for j in strips {
@@ -360,49 +379,85 @@ impl Part<'_> {
         } else {
             // A block of `a` stays in the cache for all strips.
             for piece in self.pieces {
-                piece.fetch(columns.clone());
+                piece.span.fetch(columns.clone());
                 strips.clone().for_each(|j| strip(piece, j));
             }
         }
         Ok(())
     }
 
-    /// Computes rows `i..i + height` and columns `j..j + count` of the result into its memory.
+    /// One block of one strip.
+    fn strip(&self, piece: &Piece<'_>, strip: &Strip<'_>, steps: Steps, more: Steps) {
+        let term = piece.span.term;
+        // The first block alone has the base of the part below it.
+        let base = match piece.span.offset {
+            0 => self.base,
+            _ => Base::Output,
+        };
+        let (rows, columns) = (strip.rows.clone(), strip.columns.clone());
+        let panels = columns.len().div_ceil(COLUMNS);
+        // Tiles fetch the next strip of packed `b`, each its share.
+        let packed = steps.b_stride == COLUMNS;
+        let size = steps.k * panels * COLUMNS;
+        let next = steps.b.wrapping_add(if packed { size } else { 0 });
+        let mut call = Call {
+            steps,
+            more,
+            alpha: term.alpha,
+            base: std::ptr::null(),
+            base_stride: 0,
+            c: std::ptr::null_mut(),
+            c_stride: self.c.row_stride,
+            next,
+            fetch_rows: strip.fetch_rows,
+        };
+        let in_place = columns.len().is_multiple_of(COLUMNS)
+            && self.c.column_stride == 1
+            && term.gate.is_none();
+        if let (true, Base::Bias(bias)) = (in_place, base) {
+            call.base = bias[columns.clone()].as_ptr();
+        }
+        for i in rows.clone().step_by(KERNEL.rows) {
+            let height = KERNEL.rows.min(rows.end - i);
+            let tile = KERNEL.tile(piece.span.a_direct.is_some(), height, panels);
+            if in_place {
+                call.c = self.c.at(i, columns.start);
+                if let Base::Output = base {
+                    (call.base, call.base_stride) = (call.c.cast_const(), call.c_stride);
+                }
+                // SAFETY: `product` checked that the result's elements lie inside its memory, this
+                // thread alone works on this tile; `Strip::steps` checked `a` and `b`.
+                unsafe { tile(&call) };
+            } else {
+                self.write(call, tile, i..i + height, columns.clone(), base, term.gate);
+            }
+            for steps in [&mut call.steps, &mut call.more] {
+                steps.a = steps.a.wrapping_add(KERNEL.rows / ROWS * steps.a_panel);
+            }
+            call.next = call.next.wrapping_add(size * KERNEL.rows / TILE_ROWS);
+        }
+    }
+
+    /// Edges, transposed and gated results go through a tile of their own.
     fn write(
         &self,
         mut call: Call,
         tile: Tile,
-        (i, height): (usize, usize),
-        (j, count): (usize, usize),
+        rows: Range<usize>,
+        columns: Range<usize>,
         base: Base<'_>,
         gate: Option<&dyn Gate>,
     ) {
-        let at = |row: usize, column: usize| {
-            (i + row) * self.c.row_stride + (j + column) * self.c.column_stride
-        };
-        if count.is_multiple_of(COLUMNS) && self.c.column_stride == 1 && gate.is_none() {
-            call.c = self.c.data.wrapping_add(at(0, 0));
-            call.c_stride = self.c.row_stride;
-            (call.base, call.base_stride) = match base {
-                Base::Zero => (std::ptr::null(), 0),
-                Base::Bias(bias) => (bias[j..j + count].as_ptr(), 0),
-                Base::Output => (call.c.cast_const(), call.c_stride),
-            };
-            // SAFETY: `product` checked that the result's elements lie inside its memory, this
-            // thread alone works on this tile; `a` and `b` are slices of the length that `k` and
-            // `height` need.
-            unsafe { tile(&call) };
-            return;
-        }
-        // Edges, transposed and gated results go through a tile of their own.
+        let (height, count) = (rows.len(), columns.len());
+        let at = |row: usize, column: usize| self.c.at(rows.start + row, columns.start + column);
         let mut from = [[0f32; MOST_COLUMNS]; MOST_ROWS];
         for (row, from) in from.iter_mut().enumerate().take(height) {
             for (column, from) in from.iter_mut().enumerate().take(count) {
                 *from = match base {
                     Base::Zero => 0.0,
-                    Base::Bias(bias) => bias[j + column],
+                    Base::Bias(bias) => bias[columns.start + column],
                     // SAFETY: as for the write below.
-                    Base::Output => unsafe { *self.c.data.add(at(row, column)) },
+                    Base::Output => unsafe { *at(row, column) },
                 };
             }
         }
@@ -413,7 +468,7 @@ impl Part<'_> {
             // SAFETY: `into` has room for all rows; `a` and `b` as above.
             unsafe { tile(&call) };
             for (row, into) in into.iter_mut().enumerate().take(height) {
-                gate.apply(i + row, j..j + count, &mut into[..count]);
+                gate.apply(rows.start + row, columns.clone(), &mut into[..count]);
             }
             for (into, from) in into.as_flattened_mut().iter_mut().zip(from.as_flattened()) {
                 *into += from;
@@ -426,10 +481,67 @@ impl Part<'_> {
         }
         for (row, into) in into.iter().enumerate().take(height) {
             for (column, &into) in into.iter().enumerate().take(count) {
-                // SAFETY: `(i + row, j + column)` lies inside the result, whose memory `product`
-                // checked, and this thread alone works on this tile.
-                unsafe { *self.c.data.add(at(row, column)) = into };
+                // SAFETY: this element lies inside the result, whose memory `product` checked, and
+                // this thread alone works on this tile.
+                unsafe { *at(row, column) = into };
             }
+        }
+    }
+}
+
+/// Columns of a tile that its kernel computes together, over all its rows.
+struct Strip<'a> {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    a: Option<&'a Packed>,
+    b: Option<&'a Packed>,
+    /// Whether its tiles are the first to read these rows.
+    fetch_rows: bool,
+}
+
+impl Strip<'_> {
+    /// Where the first tile finds its operands; `b` is packed into `local` if nothing else holds it.
+    fn steps(&self, span: &Span<'_>, local: &mut &mut [f32]) -> Steps {
+        let (k, start) = (span.steps.len(), span.steps.start);
+        let (i, height) = (self.rows.start, self.rows.len());
+        let (a, a_stride, a_panel) = match (span.a_direct, self.a) {
+            (Some((data, stride)), _) => {
+                let a = &data[i * stride + start..][..(height - 1) * stride + k];
+                (a, stride, ROWS * stride)
+            }
+            (None, Some(a)) => {
+                let a = a.panels::<ROWS>((i, height), span.offset, k);
+                (a, ROWS, ROWS * k)
+            }
+            (None, None) => unreachable!("`a` is packed unless it is read where it stands"),
+        };
+        let (j, count) = (self.columns.start, self.columns.len());
+        let width = count.next_multiple_of(COLUMNS);
+        // From one step and from one panel to the next.
+        let (b, b_stride, b_panel) = match (self.b, span.b_direct) {
+            (Some(b), _) => {
+                let b = b.panels::<COLUMNS>((j, count), span.offset, k);
+                (b, COLUMNS, COLUMNS * k)
+            }
+            (None, Some((data, stride))) if count == width => {
+                let b = &data[start * stride + j..][..(k - 1) * stride + count];
+                (b, stride, COLUMNS)
+            }
+            _ => {
+                let (now, later) = std::mem::take(local).split_at_mut(k * width);
+                *local = later;
+                span.pack_b(j, count, now);
+                (&*now, COLUMNS, COLUMNS * k)
+            }
+        };
+        Steps {
+            k,
+            a: a.as_ptr(),
+            a_stride,
+            a_panel,
+            b: b.as_ptr(),
+            b_stride,
+            b_panel,
         }
     }
 }

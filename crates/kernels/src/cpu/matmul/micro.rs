@@ -14,9 +14,9 @@ pub(crate) const MOST_ROWS: usize = 2 * ROWS;
 /// Columns of the largest tile of any kernel.
 pub(crate) const MOST_COLUMNS: usize = 2 * COLUMNS;
 
-/// `c[i, j] = base[i, j] + alpha · Σ_p a[i, p] · b[p, j]`; `j` runs over one or two whole panels.
+/// Some steps of a tile's sum.
 #[derive(Clone, Copy)]
-pub(crate) struct Call {
+pub(crate) struct Steps {
     pub(crate) k: usize,
     /// Row `i` is row `i % 6` of panel `i / 6`, in which `(i, p)` is at `i · a_stride + p` by rows and
     /// at `p · a_stride + i` by columns.
@@ -29,6 +29,26 @@ pub(crate) struct Call {
     pub(crate) b_stride: usize,
     /// From one panel of `b` to the next.
     pub(crate) b_panel: usize,
+}
+
+impl Steps {
+    pub(crate) const NONE: Self = Self {
+        k: 0,
+        a: std::ptr::null(),
+        a_stride: 0,
+        a_panel: 0,
+        b: std::ptr::null(),
+        b_stride: 0,
+        b_panel: 0,
+    };
+}
+
+/// `c[i, j] = base[i, j] + alpha · Σ_p a[i, p] · b[p, j]`; `p` runs over the steps and then over those
+/// of `more`, `j` over one or two whole panels.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) steps: Steps,
+    pub(crate) more: Steps,
     pub(crate) alpha: f32,
     /// `(i, j)` at `i · base_stride + j`; null stands for zeros.
     pub(crate) base: *const f32,
@@ -38,8 +58,8 @@ pub(crate) struct Call {
     pub(crate) c_stride: usize,
     /// What tiles to come will read: consecutive lines from here on are fetched meanwhile, valid or not.
     pub(crate) next: *const f32,
-    /// Rows of `a` that the next tile will read, or null: fetched meanwhile, valid or not.
-    pub(crate) next_rows: *const f32,
+    /// Whether the rows of `a` below these are fetched meanwhile, valid or not.
+    pub(crate) fetch_rows: bool,
 }
 
 /// Computes one tile. Its safety: all elements that the strides of the call name are valid.
@@ -110,55 +130,37 @@ macro_rules! vector_tiles {
         #[target_feature(enable = $features)]
         unsafe fn tile<const R: usize, const VECTORS: usize, const BY_ROWS: bool>(call: &Call) {
             let mut sum = [[$zero(); VECTORS]; R];
-            let (mut a, mut b) = (call.a, call.b);
-            let (row, step) = if BY_ROWS {
-                (call.a_stride, 1)
-            } else {
-                (1, call.a_stride)
-            };
             // The result is needed only after the sum: time enough to fetch it from afar. A row every
-            // few steps, and a line of `next`: many at once would keep `a` and `b` waiting.
-            let fetch_row = |r: usize| {
+            // few steps, and other lines: many at once would keep `a` and `b` waiting.
+            let fetch_result = |r: usize| {
                 let c = call.c.wrapping_add(r * call.c_stride).cast_const();
                 for line in 0..(VECTORS * $lanes).div_ceil(COLUMNS) {
                     prefetch(c.wrapping_add(line * COLUMNS));
                 }
             };
-            let groups = call.k.div_ceil($fetch);
-            (groups..R).for_each(fetch_row);
-            // Several steps at a time, so that the addresses of the rows are computed once for them; but
-            // compilers load stored rows for all of them at once, for which large tiles lack registers.
-            let steps = if BY_ROWS && R * VECTORS > 16 { 1 } else { 4 };
-            for group in 0..groups {
+            let mut now = call.steps;
+            let groups = now.k.div_ceil($fetch);
+            (groups..R).for_each(fetch_result);
+            for group in 0..groups + call.more.k.div_ceil($fetch) {
                 if group < R {
-                    fetch_row(group);
+                    fetch_result(group);
                 }
                 _mm_prefetch::<_MM_HINT_T1>(call.next.wrapping_add(group * COLUMNS).cast());
-                if BY_ROWS && !call.next_rows.is_null() {
-                    let next = call.next_rows.wrapping_add(group * $fetch);
-                    for r in 0..R {
-                        if $fetch >= COLUMNS || r % 2 == group % 2 {
-                            for line in 0..($fetch / COLUMNS).max(1) {
-                                prefetch(next.wrapping_add(r * call.a_stride + line * COLUMNS));
-                            }
+                if BY_ROWS && call.fetch_rows {
+                    // Half a line of each row goes by in a group of 8 steps: every other row.
+                    let turns = COLUMNS.div_ceil($fetch);
+                    for r in (group % turns..R).step_by(turns) {
+                        let row = call.steps.a.wrapping_add((R + r) * call.steps.a_stride);
+                        for p in (0..$fetch).step_by(COLUMNS) {
+                            prefetch(row.wrapping_add(group * $fetch + p));
                         }
                     }
                 }
-                let count = (call.k - group * $fetch).min($fetch);
-                for _ in 0..count / steps {
-                    for p in 0..steps {
-                        // SAFETY: the caller promises all rows and columns at every step of `k`.
-                        unsafe { accumulate(&mut sum, call, a.add(p * step), row, b) };
-                        b = b.wrapping_add(call.b_stride);
-                    }
-                    a = a.wrapping_add(steps * step);
+                if group == groups {
+                    now = call.more;
                 }
-                for _ in 0..count % steps {
-                    // SAFETY: as above.
-                    unsafe { accumulate(&mut sum, call, a, row, b) };
-                    a = a.wrapping_add(step);
-                    b = b.wrapping_add(call.b_stride);
-                }
+                // SAFETY: the caller promises all rows and columns at every step.
+                unsafe { accumulate::<R, VECTORS, BY_ROWS>(&mut sum, &mut now, $fetch) };
             }
             let alpha = $set1(call.alpha);
             for (r, sum) in sum.iter().enumerate() {
@@ -177,28 +179,68 @@ macro_rules! vector_tiles {
             }
         }
 
+        /// The next steps, at most `count` of them.
+        ///
+        /// # Safety
+        /// The processor has the features, and the elements of these steps are valid.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn accumulate<const R: usize, const VECTORS: usize, const BY_ROWS: bool>(
+            sum: &mut [[$vector; VECTORS]; R],
+            steps: &mut Steps,
+            count: usize,
+        ) {
+            let (row, step) = if BY_ROWS {
+                (steps.a_stride, 1)
+            } else {
+                (1, steps.a_stride)
+            };
+            let count = count.min(steps.k);
+            steps.k -= count;
+            // Several steps at a time, so that the addresses of the rows are computed once for them; but
+            // compilers load stored rows for all of them at once, for which large tiles lack registers.
+            let together = if BY_ROWS && R * VECTORS > 16 { 1 } else { 4 };
+            for _ in 0..count / together {
+                for p in 0..together {
+                    // SAFETY: the caller promises all rows and columns at every step.
+                    unsafe { step_of(sum, steps, steps.a.add(p * step), row) };
+                    steps.b = steps.b.wrapping_add(steps.b_stride);
+                }
+                steps.a = steps.a.wrapping_add(together * step);
+            }
+            for _ in 0..count % together {
+                // SAFETY: as above.
+                unsafe { step_of(sum, steps, steps.a, row) };
+                steps.a = steps.a.wrapping_add(step);
+                steps.b = steps.b.wrapping_add(steps.b_stride);
+            }
+        }
+
         /// One step of the sum: `sum[r] += a[r] · b` in all columns.
         ///
         /// # Safety
-        /// These elements are valid.
+        /// The processor has the features, and these elements are valid.
         #[inline]
         #[target_feature(enable = $features)]
-        unsafe fn accumulate<const R: usize, const VECTORS: usize>(
+        unsafe fn step_of<const R: usize, const VECTORS: usize>(
             sum: &mut [[$vector; VECTORS]; R],
-            call: &Call,
+            steps: &Steps,
             a: *const f32,
             row: usize,
-            b: *const f32,
         ) {
             // SAFETY: the caller promises all columns of `b` and one element of each row of `a`.
             unsafe {
                 let mut right = [$zero(); VECTORS];
                 for (v, right) in right.iter_mut().enumerate() {
                     let column = v * $lanes;
-                    *right = $load(b.add(column / COLUMNS * call.b_panel + column % COLUMNS));
+                    *right = $load(
+                        steps
+                            .b
+                            .add(column / COLUMNS * steps.b_panel + column % COLUMNS),
+                    );
                 }
                 for (r, sum) in sum.iter_mut().enumerate() {
-                    let x = $set1(*a.add(r / ROWS * call.a_panel + r % ROWS * row));
+                    let x = $set1(*a.add(r / ROWS * steps.a_panel + r % ROWS * row));
                     for (sum, &right) in sum.iter_mut().zip(&right) {
                         *sum = $fmadd(x, right, *sum);
                     }
@@ -210,7 +252,7 @@ macro_rules! vector_tiles {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{COLUMNS, Call, Kernel, MOST_COLUMNS, MOST_ROWS, ROWS, prefetch};
+    use super::{COLUMNS, Call, Kernel, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, prefetch};
     use std::arch::x86_64::*;
 
     /// 24 sums in two vectors of 12 rows: a row's element is used twice, since the processor loads no
@@ -234,7 +276,7 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{COLUMNS, Call, Kernel, ROWS, prefetch};
+    use super::{COLUMNS, Call, Kernel, ROWS, Steps, prefetch};
     use std::arch::x86_64::*;
 
     /// Two vectors make a panel.
@@ -275,19 +317,21 @@ mod portable {
     unsafe fn tile<const R: usize, const VECTORS: usize, const BY_ROWS: bool>(call: &Call) {
         const { assert!(R <= ROWS && VECTORS == 1) };
         let mut sum = [[0f32; COLUMNS]; R];
-        for p in 0..call.k {
-            // SAFETY: the caller promises columns `0..16` at every step of `k`.
-            let b = unsafe { &*call.b.add(p * call.b_stride).cast::<[f32; COLUMNS]>() };
-            for (r, sum) in sum.iter_mut().enumerate() {
-                let (row, step) = if BY_ROWS {
-                    (call.a_stride, 1)
-                } else {
-                    (1, call.a_stride)
-                };
-                // SAFETY: the caller promises rows `0..R` at every step of `k`.
-                let x = unsafe { *call.a.add(r * row + p * step) };
-                for (sum, &b) in sum.iter_mut().zip(b) {
-                    *sum = multiply_add(x, b, *sum);
+        for steps in [&call.steps, &call.more] {
+            let (row, step) = if BY_ROWS {
+                (steps.a_stride, 1)
+            } else {
+                (1, steps.a_stride)
+            };
+            for p in 0..steps.k {
+                // SAFETY: the caller promises columns `0..16` at every step.
+                let b = unsafe { &*steps.b.add(p * steps.b_stride).cast::<[f32; COLUMNS]>() };
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    // SAFETY: the caller promises rows `0..R` at every step.
+                    let x = unsafe { *steps.a.add(r * row + p * step) };
+                    for (sum, &b) in sum.iter_mut().zip(b) {
+                        *sum = multiply_add(x, b, *sum);
+                    }
                 }
             }
         }
@@ -328,11 +372,11 @@ mod tests {
     }
 
     /// `0.5 · a · b` plus the first row of `base`, `a` (rows × k) and `b` (k × 16 · panels) by rows or
-    /// in panels.
+    /// in panels, the steps from `split` on apart from the others.
     fn tile(
         kernel: &Kernel,
         (rows, panels, k): (usize, usize, usize),
-        packed: bool,
+        (packed, split): (bool, usize),
         [a, b, base]: [&[f32]; 3],
     ) -> Vec<f32> {
         let columns = panels * COLUMNS;
@@ -346,26 +390,36 @@ mod tests {
         let a_panels = in_panels(ROWS, rows, &|i, p| a[i * k + p]);
         let b_panels = in_panels(COLUMNS, columns, &|j, p| b[p * columns + j]);
         let mut c = vec![0f32; rows * columns];
-        let mut call = Call {
-            k,
+        let mut steps = Steps {
+            k: split,
             a: a.as_ptr(),
             a_stride: k,
             a_panel: ROWS * k,
             b: b.as_ptr(),
             b_stride: columns,
             b_panel: COLUMNS,
+        };
+        if packed {
+            (steps.a, steps.a_stride) = (a_panels.as_ptr(), ROWS);
+            (steps.b, steps.b_stride, steps.b_panel) = (b_panels.as_ptr(), COLUMNS, COLUMNS * k);
+        }
+        let more = Steps {
+            k: k - split,
+            a: steps.a.wrapping_add(split * if packed { ROWS } else { 1 }),
+            b: steps.b.wrapping_add(split * steps.b_stride),
+            ..steps
+        };
+        let call = Call {
+            steps,
+            more,
             alpha: 0.5,
             base: base.as_ptr(),
             base_stride: 0,
             c: c.as_mut_ptr(),
             c_stride: columns,
             next: b.as_ptr(),
-            next_rows: std::ptr::null(),
+            fetch_rows: true,
         };
-        if packed {
-            (call.a, call.a_stride) = (a_panels.as_ptr(), ROWS);
-            (call.b, call.b_stride, call.b_panel) = (b_panels.as_ptr(), COLUMNS, COLUMNS * k);
-        }
         // SAFETY: all operands have the sizes that the call says.
         unsafe { kernel.tile(!packed, rows, panels)(&call) };
         c
@@ -394,7 +448,12 @@ mod tests {
                     for (rows, packed) in
                         (1..=kernel.rows).flat_map(|rows| [(rows, false), (rows, true)])
                     {
-                        let c = tile(kernel, (rows, panels, k), packed, [&a, &b, &base]);
+                        let tile = |split| {
+                            let size = (rows, panels, k);
+                            tile(kernel, size, (packed, split), [&a, &b, &base])
+                        };
+                        let c = tile(k);
+                        assert_eq!(c, tile(k / 3), "steps apart");
                         assert_close("c", &c, &expected[..rows * columns], 2e-5, 2e-6);
                         // Without fused instructions the portable kernel rounds once more.
                         if !std::ptr::eq(kernel, &portable::KERNEL) {

@@ -1,6 +1,6 @@
 //! Products of blocks that already lie in the cache, on one thread: what attention is made of.
 
-use super::micro::{COLUMNS, Call, KERNEL, ROWS};
+use super::micro::{COLUMNS, Call, KERNEL, ROWS, Steps};
 
 /// The left side of a small product.
 #[derive(Clone, Copy)]
@@ -70,13 +70,16 @@ pub(crate) fn small_product(
             let tile = KERNEL.tile(by_rows, KERNEL.rows.min(m - i), panels);
             let to = c.as_mut_ptr().wrapping_add(i * c_stride + j);
             let call = Call {
-                k,
-                a: data.as_ptr().wrapping_add(i * a_row),
-                a_stride,
-                a_panel: ROWS * a_row,
-                b: b.as_ptr().wrapping_add(j / COLUMNS * b_panel),
-                b_stride,
-                b_panel,
+                steps: Steps {
+                    k,
+                    a: data.as_ptr().wrapping_add(i * a_row),
+                    a_stride,
+                    a_panel: ROWS * a_row,
+                    b: b.as_ptr().wrapping_add(j / COLUMNS * b_panel),
+                    b_stride,
+                    b_panel,
+                },
+                more: Steps::NONE,
                 alpha,
                 base: if accumulate {
                     to.cast_const()
@@ -87,7 +90,7 @@ pub(crate) fn small_product(
                 c: to,
                 c_stride,
                 next: b.as_ptr(),
-                next_rows: std::ptr::null(),
+                fetch_rows: false,
             };
             // SAFETY: the assertions above hold for the last row, column and step of all tiles.
             unsafe { tile(&call) };
