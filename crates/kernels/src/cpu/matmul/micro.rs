@@ -101,6 +101,30 @@ pub(crate) fn prefetch(element: *const f32) {
     let _ = element;
 }
 
+/// Steps of a sum in one turn of its loop.
+#[cfg(target_arch = "x86_64")]
+const TOGETHER: usize = 4;
+
+/// The same number, of which the compiler knows nothing: it stays in a register, where sums of what it is
+/// made of would be computed again and again.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn opaque(mut number: usize) -> usize {
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(reg) number, options(pure, nomem, nostack, preserves_flags));
+    }
+    number
+}
+
+/// No load moves over this point: many at once would need more registers than there are.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn in_order() {
+    // SAFETY: no instruction at all.
+    unsafe { std::arch::asm!("", options(nostack, preserves_flags)) };
+}
+
 /// The best kernel for this processor.
 pub(crate) static KERNEL: LazyLock<&'static Kernel> = LazyLock::new(|| {
     #[cfg(target_arch = "x86_64")]
@@ -190,27 +214,29 @@ macro_rules! vector_tiles {
             steps: &mut Steps,
             count: usize,
         ) {
-            let (row, step) = if BY_ROWS {
-                (steps.a_stride, 1)
-            } else {
-                (1, steps.a_stride)
-            };
+            let step = if BY_ROWS { 1 } else { steps.a_stride };
             let count = count.min(steps.k);
             steps.k -= count;
-            // Several steps at a time, so that the addresses of the rows are computed once for them; but
-            // compilers load stored rows for all of them at once, for which large tiles lack registers.
-            let together = if BY_ROWS && R * VECTORS > 16 { 1 } else { 4 };
-            for _ in 0..count / together {
-                for p in 0..together {
-                    // SAFETY: the caller promises all rows and columns at every step.
-                    unsafe { step_of(sum, steps, steps.a.add(p * step), row) };
-                    steps.b = steps.b.wrapping_add(steps.b_stride);
+            // Rows of a panel: their distances stay in registers.
+            let rows: [usize; ROWS] = std::array::from_fn(|r| {
+                if BY_ROWS {
+                    opaque(r * steps.a_stride)
+                } else {
+                    r
                 }
-                steps.a = steps.a.wrapping_add(together * step);
+            });
+            for _ in 0..count / TOGETHER {
+                for p in 0..TOGETHER {
+                    // SAFETY: the caller promises all rows and columns at every step.
+                    unsafe { step_of(sum, steps, steps.a.add(p * step), &rows) };
+                    steps.b = steps.b.wrapping_add(steps.b_stride);
+                    in_order();
+                }
+                steps.a = steps.a.wrapping_add(TOGETHER * step);
             }
-            for _ in 0..count % together {
+            for _ in 0..count % TOGETHER {
                 // SAFETY: as above.
-                unsafe { step_of(sum, steps, steps.a, row) };
+                unsafe { step_of(sum, steps, steps.a, &rows) };
                 steps.a = steps.a.wrapping_add(step);
                 steps.b = steps.b.wrapping_add(steps.b_stride);
             }
@@ -226,7 +252,7 @@ macro_rules! vector_tiles {
             sum: &mut [[$vector; VECTORS]; R],
             steps: &Steps,
             a: *const f32,
-            row: usize,
+            rows: &[usize; ROWS],
         ) {
             // SAFETY: the caller promises all columns of `b` and one element of each row of `a`.
             unsafe {
@@ -240,7 +266,10 @@ macro_rules! vector_tiles {
                     );
                 }
                 for (r, sum) in sum.iter_mut().enumerate() {
-                    let x = $set1(*a.add(r / ROWS * steps.a_panel + r % ROWS * row));
+                    let x = $set1(
+                        *a.wrapping_add(r / ROWS * steps.a_panel)
+                            .wrapping_add(rows[r % ROWS]),
+                    );
                     for (sum, &right) in sum.iter_mut().zip(&right) {
                         *sum = $fmadd(x, right, *sum);
                     }
@@ -252,7 +281,10 @@ macro_rules! vector_tiles {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{COLUMNS, Call, Kernel, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, prefetch};
+    use super::{
+        COLUMNS, Call, Kernel, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, TOGETHER, in_order, opaque,
+        prefetch,
+    };
     use std::arch::x86_64::*;
 
     /// 24 sums in two vectors of 12 rows: a row's element is used twice, since the processor loads no
@@ -276,7 +308,7 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{COLUMNS, Call, Kernel, ROWS, Steps, prefetch};
+    use super::{COLUMNS, Call, Kernel, ROWS, Steps, TOGETHER, in_order, opaque, prefetch};
     use std::arch::x86_64::*;
 
     /// Two vectors make a panel.
