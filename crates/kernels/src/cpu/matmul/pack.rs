@@ -1,8 +1,11 @@
 //! Copies operands into panels: `W` elements of each step of the sum next to each other.
 
+use super::micro::{COLUMNS, prefetch};
 use super::{Operand, Rows};
 use std::ops::Range;
 
+/// So many rows are fetched ahead.
+const AHEAD: usize = 4;
 /// Elements of a row that are decoded at a time.
 const CHUNK: usize = 128;
 
@@ -49,6 +52,12 @@ fn transpose<const W: usize>(
         for (i, (source, scratch)) in sources.iter_mut().zip(&mut scratch).enumerate().take(count) {
             *source = rows.row(first + i, start..start + len, scratch);
         }
+        // The next elements of these rows are on their way meanwhile.
+        for source in &sources[..count] {
+            for line in (0..CHUNK).step_by(COLUMNS) {
+                prefetch(source.as_ptr().wrapping_add(CHUNK + line));
+            }
+        }
         interleave::<W>(&sources, &mut panel[done * W..]);
     }
 }
@@ -89,7 +98,14 @@ fn copy<const W: usize>(
         let count = (group * W).min(count.saturating_sub(g * group * W));
         for (step, p) in steps.clone().enumerate() {
             let row = match plain {
-                Some((data, stride)) => &data[p * stride + first..][..count],
+                Some((data, stride)) => {
+                    // Processors do not foresee that the next rows are far away.
+                    let ahead = data.as_ptr().wrapping_add((p + AHEAD) * stride + first);
+                    for line in (0..count).step_by(COLUMNS) {
+                        prefetch(ahead.wrapping_add(line));
+                    }
+                    &data[p * stride + first..][..count]
+                }
                 None => rows.row(p, first..first + count, &mut scratch),
             };
             for (g, panel) in panels.chunks_exact_mut(panel_len).enumerate() {
