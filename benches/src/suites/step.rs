@@ -1,5 +1,6 @@
 //! Whole optimizer steps of SmolLM2-135M: LoRA and full fine-tuning, packed and padded.
 
+use super::rows::Rows;
 use crate::{Row, Suite, log_normal_lengths, row};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -10,13 +11,14 @@ use std::{
 };
 use tightrope_data::Progress;
 use tightrope_device::{Cpu, Flops};
-use tightrope_train::{Config, Observer, RunOptions, StepRow, StopFlag, train};
+use tightrope_train::{
+    Base, Config, Observer, RunOptions, StepRow, StopFlag, batches::Batches, train,
+};
 
 pub const SUITE: Suite = Suite {
     name: "step",
     about: "whole steps of SmolLM2-135M, packs of 1,024 and batches of 8 padded: real tokens/s; useful \
-            operations (matrix products of real tokens, no attention, nothing computed twice) as a share \
-            of the peak measured around each step, and of the best step as a share of the best peak; \
+            operations (of real tokens, attention below the diagonal, nothing computed twice) as a share of the peak measured around each step, and of the best step as a share of the best peak; \
             peak memory",
     run,
 };
@@ -24,12 +26,14 @@ pub const SUITE: Suite = Suite {
 /// What `cargo xtask fetch smollm2` brings.
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const VOCABULARY: u32 = 49_152;
-/// 30 layers of 576 features: queries and output, keys and values of 3 heads of 9, gate, up and down.
-const LAYER_WEIGHTS: f64 = 30.0 * 576.0 * (2.0 * 576.0 + 2.0 * 192.0 + 3.0 * 1536.0);
+const LAYERS: f64 = 30.0;
+const HIDDEN: f64 = 576.0;
+/// Of each layer: queries and output, keys and values of 3 heads of 9, gate, up and down.
+const LAYER_WEIGHTS: f64 = LAYERS * HIDDEN * (2.0 * 576.0 + 2.0 * 192.0 + 3.0 * 1536.0);
 /// Rank 16 beside each of these.
 const ADAPTER_WEIGHTS: f64 =
-    30.0 * 16.0 * (2.0 * (576.0 + 576.0) + 2.0 * (576.0 + 192.0) + 3.0 * (576.0 + 1536.0));
-const HEAD_WEIGHTS: f64 = 576.0 * VOCABULARY as f64;
+    LAYERS * 16.0 * (2.0 * (576.0 + 576.0) + 2.0 * (576.0 + 192.0) + 3.0 * (576.0 + 1536.0));
+const HEAD_WEIGHTS: f64 = HIDDEN * VOCABULARY as f64;
 /// The first step is not counted.
 const STEPS: usize = 8;
 /// Some half a second of multiplications between two steps.
@@ -68,9 +72,8 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
                 values.sort_by(f64::total_cmp);
                 (values[values.len() / 2], values[values.len() - 1])
             };
-            let rate = |s: &Step| {
-                operations(&s.row, training) * s.row.tokens_per_second / s.row.tokens as f64
-            };
+            let rate =
+                |s: &Step| operations(s, training) * s.row.tokens_per_second / s.row.tokens as f64;
             let (median, best) = of(&|s| s.row.tokens_per_second);
             let (share, _) = of(&|s| rate(s) / s.mean_flops);
             let best_share = of(&rate).1 / of(&|s| s.best_flops).1;
@@ -97,14 +100,17 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
 
 /// Of a step: two for each weight and token in the forward pass, two for the gradient of the input,
 /// two for that of a trained weight; the head counts for trained tokens alone.
-fn operations(step: &StepRow, training: &str) -> f64 {
+/// Attention has two products forward and four backward, over the lower half of `length²` pairs.
+fn operations(step: &Step, training: &str) -> f64 {
     let (frozen, trained) = (2.0 * 2.0, 3.0 * 2.0);
     let (of_weights, of_adapter) = match training {
         "full" => (trained, 0.0),
         _ => (frozen, trained),
     };
-    let (tokens, with_target) = (step.tokens as f64, step.trained_tokens as f64);
-    of_weights * (LAYER_WEIGHTS * tokens + HEAD_WEIGHTS * with_target)
+    let (tokens, with_target) = (step.row.tokens as f64, step.row.trained_tokens as f64);
+    let attention = 6.0 * 2.0 * LAYERS * HIDDEN * step.squares / 2.0;
+    attention
+        + of_weights * (LAYER_WEIGHTS * tokens + HEAD_WEIGHTS * with_target)
         + of_adapter * ADAPTER_WEIGHTS * tokens
 }
 
@@ -124,6 +130,8 @@ fn write_data(path: &Path) -> Result<()> {
 /// One step, and what the processor gave right before and right after it.
 struct Step {
     row: StepRow,
+    /// `Σ length²` over its sequences.
+    squares: f64,
     mean_flops: f64,
     best_flops: f64,
 }
@@ -164,6 +172,17 @@ fn steps(
     ];
     all.extend(sets.iter().map(|set| (*set).to_owned()));
     let config = Config::parse("", Path::new("bench.toml"), &all)?;
+    let base = Base::open(&config.model, &Rows::default())?;
+    let (sequences, _) = base.load_both(&config, &Rows::default())?;
+    let sequences = &sequences.sequences;
+    let mut batches = Batches::new(&config, sequences, base.padding_token())?;
+    let mut squares = |step: u64| -> Result<f64> {
+        let passes = batches.step(step)?;
+        Ok(passes
+            .iter()
+            .map(|b| b.segments().attention_cost() as f64)
+            .sum())
+    };
     let beside = Beside {
         cpu,
         rows: Mutex::default(),
@@ -181,6 +200,7 @@ fn steps(
         ensure!(row.loss.is_finite() && row.grad_norm.is_finite(), "{row:?}");
         Ok(Step {
             row: row.clone(),
+            squares: squares(row.step)?,
             mean_flops: (before.mean + after.mean) / 2.0,
             best_flops: before.best.max(after.best),
         })

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use tightrope_device::{Cpu, vectorize};
 
 /// Logits of a chunk take at most this many bytes, unless [`MIN_ROWS`] rows need more.
-const CHUNK_BYTES: usize = 64 << 20;
+const CHUNK_BYTES: usize = 96 << 20;
 /// Fewer rows would read the weight too often for the arithmetic that is done with it.
 const MIN_ROWS: usize = 128;
 /// More rows would gain nothing.
@@ -59,10 +59,11 @@ struct Gradient<'a> {
     dweight: Option<&'a mut [f32]>,
 }
 
-/// Rows of a chunk: a function of the vocabulary alone, so that the order in which `dweight` is
-/// summed depends on nothing else.
-fn chunk_rows(vocabulary: usize) -> usize {
-    (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, MAX_ROWS)
+/// Rows of a chunk: as few chunks as possible, nearly equal, so that none reads the weight for a few rows.
+/// A function of the sizes alone, as is then the order in which `dweight` is summed.
+fn chunk_rows(rows: usize, vocabulary: usize) -> usize {
+    let most = (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, MAX_ROWS);
+    rows.div_ceil(rows.div_ceil(most).max(1))
 }
 
 fn run(
@@ -90,7 +91,7 @@ fn run(
         gradient.dx[..tokens * hidden].fill(0.0);
     }
 
-    let capacity = chunk_rows(vocabulary).min(rows.len());
+    let capacity = chunk_rows(rows.len(), vocabulary);
     let mut logits = Scratch::take(cpu, capacity * vocabulary)?;
     let mut gathered = Scratch::take(cpu, capacity * hidden)?;
     let mut row_losses = Scratch::take(cpu, capacity)?;

@@ -52,12 +52,12 @@ pub struct ForwardBackward<'a, D: Device> {
 /// Output projection and cross-entropy. f32 accumulation; `x` and `dx` are both f32, bf16 or f16
 /// (f32 on the CPU). Targets outside the vocabulary are [`KernelError::Index`].
 ///
-/// A chunk of `r` rows is computed at a time, where `r` depends on the vocabulary alone; `dweight`
-/// is summed chunk by chunk.
+/// A chunk of `r` rows is computed at a time, where `r` depends on the vocabulary and on the CPU on the
+/// number of rows; `dweight` is summed chunk by chunk.
 ///
 /// Working memory on the CPU: the logits and the rows of `x` of a chunk, that is at most
-/// `r · (vocabulary + hidden)` f32, where `r` rows are 64 MiB of logits, but at least 128 and at most
-/// 1,024 rows (131 MB at 262,144 classes), besides the packed operands of the matrix product.
+/// `r · (vocabulary + hidden)` f32, where `r` rows are at most 96 MiB of logits or 128 rows (134 MB at
+/// 262,144 classes), and never more than 1,024, besides the packed operands of the matrix product.
 ///
 /// On GPUs the logits of a chunk are 256 MiB of f32, but at least 256 and at most 4,096 rows (268 MB
 /// at 262,144 classes), besides `r` rows of `x` and a copy of a weight that is stored in another type

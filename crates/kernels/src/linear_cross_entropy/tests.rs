@@ -278,8 +278,7 @@ fn cuda_is_the_oracle_in_every_type() {
 
 #[test]
 fn several_chunks_add_up() {
-    // 128 rows a chunk at this vocabulary would need 64 MiB; the rows are capped at 1,024 on the
-    // CPU, at 256 on GPUs in tests.
+    // At this vocabulary the rows of a chunk are capped at 1,024 on the CPU, at 256 on GPUs in tests.
     let cpu = Cpu::new(2).unwrap();
     for every in [1, 2] {
         Case::new((2100, 3, 7), every).compare(&cpu);
