@@ -179,33 +179,62 @@ fn bits_depend_on_neither_threads_nor_layout_nor_transposition() {
     }
 }
 
+/// Rows of `2 + A·B + 1.5 · A₂·B₂` (`200 × 50`, sums of `k` and of `short` steps), and the same in f64.
+/// `B` is stored by columns or by rows.
+fn two_terms((k, short): (usize, usize), b_rows: bool, rows: Range<usize>) -> (Vec<f32>, Vec<f64>) {
+    let (m, n) = (200, 50);
+    let mut random = Random::new(4);
+    let operands = [k, short].map(|k| (k, random.normal(m * k, 1.0), random.normal(n * k, 1.0)));
+    let matrices = operands.each_ref().map(|(k, a, b)| {
+        let a = Matrix::new(&a[rows.start * k..], *k);
+        (a, Matrix::new(&b[..], if b_rows { *k } else { n }))
+    });
+    let term = |at: usize, alpha: f32| Term {
+        a: Operand::Rows(&matrices[at].0),
+        b: if b_rows {
+            Operand::Rows(&matrices[at].1)
+        } else {
+            Operand::Columns(&matrices[at].1)
+        },
+        k: operands[at].0,
+        alpha,
+        gate: None,
+    };
+    let mut c = vec![0f32; rows.len() * n];
+    product(
+        &Cpu::new(2).unwrap(),
+        (rows.len(), n),
+        &[term(0, 1.0), term(1, 1.5)],
+        Base::Bias(&[2.0; 50]),
+        Output::rows(&mut c, n),
+    )
+    .unwrap();
+    let mut expected = vec![2.0; rows.len() * n];
+    for ((k, a, b), alpha) in operands.iter().zip([1.0, 1.5]) {
+        let sums = oracle(
+            (rows.len(), *k, n),
+            |i, p| a[(rows.start + i) * k + p].into(),
+            |p, j| if b_rows { b[j * k + p] } else { b[p * n + j] }.into(),
+        );
+        for (expected, sum) in expected.iter_mut().zip(sums) {
+            *expected += alpha * sum;
+        }
+    }
+    (c, expected)
+}
+
 #[test]
 fn a_row_has_the_same_bits_alone_and_among_others() {
-    let (m, k, n) = (200, 700, 50);
-    let cpu = Cpu::new(2).unwrap();
-    let mut random = Random::new(4);
-    let (a, b) = (random.normal(m * k, 1.0), random.normal(n * k, 1.0));
-    let compute = |first: usize, rows: usize| {
-        let mut c = vec![0f32; rows * n];
-        let term = Term {
-            a: Operand::Rows(&Matrix::new(&a[first * k..], k)),
-            b: Operand::Rows(&Matrix::new(&b[..], k)),
-            k,
-            alpha: 1.0,
-            gate: None,
-        };
-        product(
-            &cpu,
-            (rows, n),
-            &[term],
-            Base::Zero,
-            Output::rows(&mut c, n),
-        )
-        .unwrap();
-        c
-    };
-    let whole = compute(0, m);
-    for (first, rows) in [(0, 1), (199, 1), (17, 5), (50, 120)] {
-        assert_eq!(compute(first, rows), whole[first * n..][..rows * n]);
+    // A second term that goes on in the last block, alone, with rows 4 KiB apart and none before it, and
+    // one that is too long for that.
+    for steps in [(700, 16), (1024, 32), (0, 8), (40, 33)] {
+        for b_rows in [true, false] {
+            let (whole, expected) = two_terms(steps, b_rows, 0..200);
+            assert_close("c", &whole, &expected, 1e-4, 1e-6);
+            for rows in [0..1, 199..200, 17..22, 50..170] {
+                let (some, _) = two_terms(steps, b_rows, rows.clone());
+                assert_eq!(some, whole[rows.start * 50..rows.end * 50], "{steps:?}");
+            }
+        }
     }
 }
