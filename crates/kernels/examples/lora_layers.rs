@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release -p tightrope-kernels --example lora_layers [THREADS]`
 //!
-//! Times are the best of several rounds, shares are of the processor's measured peak.
+//! Times are the best of several rounds, and at the end also the mean, which other work on the machine
+//! disturbs; shares are of the processor's measured peak.
 
 use std::time::Instant;
 use tightrope_device::{Cpu, Tensor};
@@ -34,7 +35,7 @@ fn main() -> Result<()> {
         cpu.threads(),
         peak / 1e9
     );
-    let (mut seconds, mut operations) = (0.0, 0.0);
+    let (mut seconds, mut mean, mut operations) = (0.0, 0.0, 0.0);
     // Queries and output, keys and values, gate and up, down.
     for (inputs, outputs, count) in [
         (576, 576, 2.0),
@@ -47,7 +48,7 @@ fn main() -> Result<()> {
             inputs,
             outputs,
         };
-        let times = measure(&cpu, shape)?;
+        let (times, total) = measure(&cpu, shape)?;
         let base = 2.0 * (TOKENS * inputs * outputs) as f64;
         let adapter = 2.0 * (TOKENS * RANK * (inputs + outputs)) as f64;
         let work = [base + adapter, base + adapter, adapter];
@@ -63,19 +64,22 @@ fn main() -> Result<()> {
             );
         }
         println!();
+        mean += count * total / (LAYERS * ROUNDS) as f64;
         seconds += count * times.iter().sum::<f64>();
         operations += count * work.iter().sum::<f64>();
     }
     println!(
-        "all of a layer: {:.1} ms, {:.1} % of the peak",
+        "all of a layer: {:.1} ms, {:.1} % of the peak; in the mean {:.1} ms",
         1e3 * seconds,
-        100.0 * operations / seconds / peak
+        100.0 * operations / seconds / peak,
+        1e3 * mean
     );
     Ok(())
 }
 
-/// Mean seconds of a layer's forward pass, of its gradient for the input, of those for the adapter.
-fn measure(cpu: &Cpu, shape: Shape) -> Result<[f64; 3]> {
+/// Seconds of a layer's forward pass, of its gradient for the input, of those for the adapter, the best
+/// of each layer; and all seconds of all rounds.
+fn measure(cpu: &Cpu, shape: Shape) -> Result<([f64; 3], f64)> {
     let Shape {
         tokens,
         inputs,
@@ -86,6 +90,12 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[f64; 3]> {
         Tensor::from_slice(cpu, &[rows, columns], &random.normal(rows * columns, 0.1))
     };
     let mut best = [[f64::INFINITY; 3]; LAYERS];
+    let mut total = 0.0;
+    let mut count = |best: &mut f64, start: Instant| {
+        let seconds = start.elapsed().as_secs_f64();
+        *best = best.min(seconds);
+        total += seconds;
+    };
     let mut layers = Vec::new();
     for _ in 0..LAYERS {
         layers.push((
@@ -127,7 +137,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[f64; 3]> {
             };
             let start = Instant::now();
             cpu.linear_forward(forward.checked()?)?;
-            best[0] = best[0].min(start.elapsed().as_secs_f64());
+            count(&mut best[0], start);
             let backward = BackwardInput {
                 dy: y,
                 weight,
@@ -144,7 +154,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[f64; 3]> {
             };
             let start = Instant::now();
             cpu.linear_backward_input(backward.checked()?)?;
-            best[1] = best[1].min(start.elapsed().as_secs_f64());
+            count(&mut best[1], start);
             let adapter = BackwardWeights {
                 x,
                 dy: y,
@@ -162,8 +172,9 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[f64; 3]> {
             };
             let start = Instant::now();
             cpu.linear_backward_weights(adapter.checked()?)?;
-            best[2] = best[2].min(start.elapsed().as_secs_f64());
+            count(&mut best[2], start);
         }
     }
-    Ok([0, 1, 2].map(|part| best.iter().map(|best| best[part]).sum::<f64>() / LAYERS as f64))
+    let of = |part: usize| best.iter().map(|best| best[part]).sum::<f64>() / LAYERS as f64;
+    Ok(([0, 1, 2].map(of), total))
 }

@@ -1,25 +1,17 @@
 //! Divides a product into packed panels and tiles of the result, and those among the threads.
 
-use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, Tile, prefetch};
-use super::pack::pack;
-use super::{Base, Gate, Operand, Output, Term};
+use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, Tile};
+use super::pieces::{K_BLOCK, Piece, Span, TAIL, pieces};
+use super::{Base, Gate, Output, Term};
 use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
 use std::ops::Range;
 use tightrope_device::Cpu;
 
-/// Longest block of the sum: a panel of `b` (20 KiB) and of `a` (8 KiB) share the first-level cache.
-const K_BLOCK: usize = 320;
-/// A term of at most so many steps goes on in the sum of the block before it, where it can.
-const TAIL: usize = 32;
 /// Longest part of the sum that is packed at a time.
 const K_PART: usize = 8 * K_BLOCK;
 /// Elements that a packed operand has at most (8 MiB), unless [`K_PART`] × one tile needs more.
 const PACKED: usize = 2 << 20;
-/// Results with at most so many columns read `a` where it stands: too few uses to pack it for.
-const THIN: usize = 4 * COLUMNS;
-/// Rows at a multiple of this distance (4 KiB) share the same few lines of the first-level cache.
-const ALIASED: usize = 1024;
 /// Most rows of a tile of the result: its block of `a` (240 KiB) stays in the second-level cache.
 const TILE_ROWS: usize = 32 * ROWS;
 /// Most columns of a tile of the result.
@@ -44,14 +36,6 @@ impl Memory {
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
-
-/// Blocks of a sum of `k` steps: as few as possible, nearly equal, a function of `k` alone.
-fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
-    let size = k.div_ceil(k.div_ceil(K_BLOCK).max(1)).next_multiple_of(8);
-    (0..k)
-        .step_by(size.max(1))
-        .map(move |start| start..k.min(start + size))
-}
 
 /// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])`.
 ///
@@ -79,22 +63,7 @@ pub(crate) fn product(
         row_stride: output.row_stride,
         column_stride: output.column_stride,
     };
-    // Sums of no steps still have a base: a block of no steps writes it.
-    let nothing = terms.iter().all(|term| term.k == 0);
-    let mut pieces: Vec<Piece<'_>> = Vec::new();
-    for term in terms {
-        if let Some(last) = pieces.last_mut()
-            && last.joins(term)
-        {
-            last.join(term, n);
-            continue;
-        }
-        let empty = nothing.then_some(0..0);
-        pieces.extend(blocks(term.k).chain(empty).map(|steps| Piece {
-            span: Span::new(term, steps, m, n),
-            tail: None,
-        }));
-    }
+    let mut pieces = pieces(terms, m, n);
     cpu.install(|| {
         let (mut rest, mut base) = (&mut pieces[..], base);
         while !rest.is_empty() {
@@ -122,107 +91,6 @@ pub(crate) fn product(
         }
         Ok(())
     })
-}
-
-/// Steps of one term.
-struct Span<'a> {
-    term: &'a Term<'a>,
-    steps: Range<usize>,
-    /// Steps of the part before it.
-    offset: usize,
-    /// `a` and `b` if tiles read them where they stand: elements and the distance between rows.
-    a_direct: Option<(&'a [f32], usize)>,
-    b_direct: Option<(&'a [f32], usize)>,
-    /// What packed `b` is multiplied by.
-    factor: f32,
-}
-
-impl<'a> Span<'a> {
-    fn new(term: &'a Term<'a>, steps: Range<usize>, m: usize, n: usize) -> Self {
-        // A block of no steps reads nothing.
-        let some = !steps.is_empty();
-        Self {
-            term,
-            steps,
-            offset: 0,
-            a_direct: match term.a {
-                Operand::Rows(rows) if some => rows
-                    .plain()
-                    .filter(|(_, stride)| n <= THIN || !stride.is_multiple_of(ALIASED)),
-                _ => None,
-            },
-            // Too few uses to pay for packing; `b` has the form of a panel already.
-            b_direct: match term.b {
-                Operand::Columns(rows) if some && m <= 16 * ROWS => rows.plain(),
-                _ => None,
-            },
-            factor: 1.0,
-        }
-    }
-
-    /// Asks for these columns of `b` if it is read where it stands: along its rows, as memory likes it.
-    fn fetch(&self, columns: Range<usize>) {
-        let Some((data, stride)) = self.b_direct else {
-            return;
-        };
-        for p in self.steps.clone() {
-            let row = &data[p * stride..];
-            for j in columns.clone().step_by(COLUMNS) {
-                prefetch(&raw const row[j]);
-            }
-        }
-    }
-
-    fn pack_a(&self, first: usize, count: usize, panels: &mut [f32]) {
-        pack::<ROWS>(self.term.a, first, count, self.steps.clone(), panels);
-    }
-
-    fn pack_b(&self, first: usize, count: usize, panels: &mut [f32]) {
-        pack::<COLUMNS>(self.term.b, first, count, self.steps.clone(), panels);
-        if self.factor != 1.0 {
-            panels.iter_mut().for_each(|value| *value *= self.factor);
-        }
-    }
-}
-
-/// One block of the sum, and perhaps a short term that goes on in it.
-struct Piece<'a> {
-    span: Span<'a>,
-    tail: Option<Span<'a>>,
-}
-
-impl<'a> Piece<'a> {
-    fn joins(&self, term: &Term<'_>) -> bool {
-        let this = self.span.term;
-        self.tail.is_none()
-            && (1..=TAIL).contains(&term.k)
-            && this.alpha == 1.0
-            && this.gate.is_none()
-            && term.gate.is_none()
-    }
-
-    fn join(&mut self, term: &'a Term<'a>, n: usize) {
-        // All its `b` is packed, with its factor.
-        let mut tail = Span::new(term, 0..term.k, usize::MAX, n);
-        tail.factor = term.alpha;
-        // A tile reads `a` in one way.
-        if self.span.a_direct.is_none() || tail.a_direct.is_none() {
-            (self.span.a_direct, tail.a_direct) = (None, None);
-        }
-        self.tail = Some(tail);
-    }
-
-    fn spans(&self) -> impl Iterator<Item = &Span<'a>> {
-        [&self.span].into_iter().chain(&self.tail)
-    }
-
-    fn spans_mut(&mut self) -> impl Iterator<Item = &mut Span<'a>> {
-        [&mut self.span].into_iter().chain(&mut self.tail)
-    }
-
-    fn len(&self) -> usize {
-        self.spans().map(|span| span.steps.len()).sum()
-    }
 }
 
 /// A packed operand: for each block of the sum its panels, `W` elements a step.

@@ -8,6 +8,7 @@
 mod drive;
 mod micro;
 mod pack;
+mod pieces;
 mod small;
 mod source;
 #[cfg(test)]
