@@ -13,6 +13,7 @@ pub(super) const TAIL: usize = 32;
 const THIN: usize = 4 * COLUMNS;
 /// Rows at a multiple of this distance (4 KiB) share the same few lines of the first-level cache.
 const ALIASED: usize = 1024;
+
 /// Blocks of a sum of `k` steps: as few as possible, nearly equal, a function of `k` alone.
 fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
     let size = k.div_ceil(k.div_ceil(K_BLOCK).max(1)).next_multiple_of(8);
