@@ -18,8 +18,9 @@ use tightrope_train::{
 pub const SUITE: Suite = Suite {
     name: "step",
     about: "whole steps of SmolLM2-135M, packs of 1,024 and batches of 8 padded: real tokens/s; useful \
-            operations (of real tokens, attention below the diagonal, nothing computed twice) as a share of the peak measured around each step, and of the best step as a share of the best peak; \
-            peak memory",
+            operations (of real tokens, attention below the diagonal, nothing computed twice) as a \
+            share of the peak measured around each step, and of the best step as a share of the best \
+            peak; peak memory",
     run,
 };
 
@@ -195,9 +196,11 @@ fn steps(
     )?;
     let rows = beside.rows.into_inner().context("a step panicked")?;
     ensure!(rows.len() == 1 + STEPS, "{} steps", rows.len());
+    for (row, _) in &rows {
+        ensure!(row.loss.is_finite() && row.grad_norm.is_finite(), "{row:?}");
+    }
     let step = |pair: &[(StepRow, Flops)]| {
         let (before, (row, after)) = (pair[0].1, &pair[1]);
-        ensure!(row.loss.is_finite() && row.grad_norm.is_finite(), "{row:?}");
         Ok(Step {
             row: row.clone(),
             squares: squares(row.step)?,

@@ -174,6 +174,7 @@ impl Part<'_> {
         let m_limit = if pack_a { limit(TILE_ROWS) } else { m };
         for columns in parts(n, limit(TILE_COLUMNS)) {
             // Rows that fit one tile share `b` with nobody: its panels are packed where they are used.
+            // More rows than that never read `b` where it stands.
             let b = if m <= TILE_ROWS {
                 None
             } else {
@@ -181,9 +182,7 @@ impl Part<'_> {
                     self,
                     columns.clone(),
                     |span, first, count, panels| {
-                        if span.b_direct.is_none() {
-                            span.pack_b(first, count, panels);
-                        }
+                        span.pack_b(first, count, panels);
                     },
                 )?)
             };
@@ -193,9 +192,7 @@ impl Part<'_> {
                         self,
                         rows.clone(),
                         |span, first, count, panels| {
-                            if span.a_direct.is_none() {
-                                span.pack_a(first, count, panels);
-                            }
+                            span.pack_a(first, count, panels);
                         },
                     )?)
                 } else {

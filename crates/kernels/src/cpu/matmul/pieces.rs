@@ -71,8 +71,11 @@ impl<'a> Span<'a> {
         }
     }
 
+    /// Nothing is written where tiles read `a` where it stands.
     pub(super) fn pack_a(&self, first: usize, count: usize, panels: &mut [f32]) {
-        pack::<ROWS>(self.term.a, first, count, self.steps.clone(), panels);
+        if self.a_direct.is_none() {
+            pack::<ROWS>(self.term.a, first, count, self.steps.clone(), panels);
+        }
     }
 
     pub(super) fn pack_b(&self, first: usize, count: usize, panels: &mut [f32]) {
