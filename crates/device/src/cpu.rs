@@ -1,6 +1,6 @@
 //! The CPU: aligned buffers in huge pages and one thread pool.
 
-use crate::{Device, DeviceError, inside};
+use crate::{Device, DeviceError, inside, tiles};
 use std::{
     alloc::{Layout, alloc, dealloc},
     fmt,
@@ -16,6 +16,7 @@ const ALIGNMENT: usize = 64;
 #[derive(Clone)]
 pub struct Cpu {
     pool: Arc<rayon::ThreadPool>,
+    tiles: bool,
 }
 
 impl Cpu {
@@ -31,7 +32,21 @@ impl Cpu {
             })?;
         Ok(Self {
             pool: Arc::new(pool),
+            tiles: tiles::usable(),
         })
+    }
+
+    /// Whether products are computed by a matrix unit (AMX): tiles of bf16, three for each tile of f32.
+    pub fn has_tiles(&self) -> bool {
+        self.tiles
+    }
+
+    /// The same device, its products computed in vectors: other last bits where it had tiles.
+    pub fn without_tiles(&self) -> Self {
+        Self {
+            tiles: false,
+            ..self.clone()
+        }
     }
 
     /// Threads in the pool.

@@ -13,6 +13,7 @@ mod error;
 mod index;
 mod peak;
 mod tensor;
+mod tiles;
 mod vectorize;
 
 pub use blocks::{Rows, Split, rows};

@@ -2,7 +2,7 @@
 
 use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, Tile};
 use super::pieces::{K_BLOCK, Piece, Span, TAIL, pieces};
-use super::{Base, Gate, Output, Term};
+use super::{Base, Gate, Memory, Term, parts};
 use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -17,53 +17,18 @@ const TILE_ROWS: usize = 32 * ROWS;
 /// Most columns of a tile of the result.
 const TILE_COLUMNS: usize = 16 * COLUMNS;
 
-/// The memory of the result; tiles of it are written from several threads.
-#[derive(Clone, Copy)]
-struct Memory {
-    data: *mut f32,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl Memory {
-    fn at(&self, row: usize, column: usize) -> *mut f32 {
-        self.data
-            .wrapping_add(row * self.row_stride + column * self.column_stride)
-    }
-}
-
-// SAFETY: threads write disjoint tiles only (`Part::tile` is called once for each).
-unsafe impl Send for Memory {}
-// SAFETY: as above.
-unsafe impl Sync for Memory {}
-
-/// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])`.
-///
 /// Each element is `((base + alpha · s₁) + alpha · s₂) + …` with one fused multiply-add per block
 /// of the sum; `s` is the block's own chain of fused multiply-adds from zero. A term of at most
 /// [`TAIL`] steps after another, both without a gate and the other's factor being one, has no block: the
 /// last chain before it goes on with `a · (alpha · b)`.
-pub(crate) fn product(
+pub(super) fn product(
     cpu: &Cpu,
     (m, n): (usize, usize),
     terms: &[Term<'_>],
     base: Base<'_>,
-    output: Output<'_>,
+    c: Memory,
 ) -> Result<(), KernelError> {
-    if m == 0 || n == 0 {
-        return Ok(());
-    }
-    let last = (m - 1) * output.row_stride + (n - 1) * output.column_stride;
-    assert!(
-        last < output.data.len(),
-        "the result does not fit its memory"
-    );
-    let c = Memory {
-        data: output.data.as_mut_ptr(),
-        row_stride: output.row_stride,
-        column_stride: output.column_stride,
-    };
-    let mut pieces = pieces(terms, m, n);
+    let mut pieces = pieces(terms, (m, n), 8);
     cpu.install(|| {
         let (mut rest, mut base) = (&mut pieces[..], base);
         while !rest.is_empty() {
@@ -409,13 +374,6 @@ impl Strip<'_> {
             b_panel,
         }
     }
-}
-
-/// `0..len` in parts of at most `limit`.
-fn parts(len: usize, limit: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len)
-        .step_by(limit)
-        .map(move |start| start..len.min(start + limit))
 }
 
 /// Divides a part of the result into tiles: small enough for the caches, and enough of them for all

@@ -5,6 +5,8 @@
 //! blocks depend on the length of the sum alone; so its bits depend neither on the number of threads,
 //! nor on the other rows and columns of the product.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod drive;
 mod micro;
 mod pack;
@@ -14,12 +16,13 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use drive::product;
 pub(crate) use pack::pack;
 pub(crate) use small::{Left, Right, small_product};
 pub(crate) use source::{Matrix, Rows, Weight};
 
+use crate::KernelError;
 use std::ops::Range;
+use tightrope_device::Cpu;
 
 /// One side of a product: element `(i, p)`, `p` being the index that is summed over.
 #[derive(Clone, Copy)]
@@ -83,3 +86,59 @@ impl<'a> Output<'a> {
         }
     }
 }
+
+/// The memory of the result; tiles of it are written from several threads.
+#[derive(Clone, Copy)]
+struct Memory {
+    data: *mut f32,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl Memory {
+    fn at(&self, row: usize, column: usize) -> *mut f32 {
+        self.data
+            .wrapping_add(row * self.row_stride + column * self.column_stride)
+    }
+}
+
+// SAFETY: threads write disjoint tiles only (`Part::tile` is called once for each).
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+/// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])`, by the processor's matrix unit where it has one.
+pub(crate) fn product(
+    cpu: &Cpu,
+    (m, n): (usize, usize),
+    terms: &[Term<'_>],
+    base: Base<'_>,
+    output: Output<'_>,
+) -> Result<(), KernelError> {
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let last = (m - 1) * output.row_stride + (n - 1) * output.column_stride;
+    assert!(
+        last < output.data.len(),
+        "the result does not fit its memory"
+    );
+    let c = Memory {
+        data: output.data.as_mut_ptr(),
+        row_stride: output.row_stride,
+        column_stride: output.column_stride,
+    };
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if cpu.has_tiles() {
+        return amx::product(cpu, (m, n), terms, base, c);
+    }
+    drive::product(cpu, (m, n), terms, base, c)
+}
+
+/// `0..len` in parts of at most `limit`.
+fn parts(len: usize, limit: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len)
+        .step_by(limit)
+        .map(move |start| start..len.min(start + limit))
+}
+

@@ -14,9 +14,10 @@ const THIN: usize = 4 * COLUMNS;
 /// Rows at a multiple of this distance (4 KiB) share the same few lines of the first-level cache.
 const ALIASED: usize = 1024;
 
-/// Blocks of a sum of `k` steps: as few as possible, nearly equal, a function of `k` alone.
-fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
-    let size = k.div_ceil(k.div_ceil(K_BLOCK).max(1)).next_multiple_of(8);
+/// Blocks of a sum of `k` steps: as few as possible, nearly equal, multiples of `unit` but the last, a
+/// function of `k` and `unit` alone.
+fn blocks(k: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = k.div_ceil(k.div_ceil(K_BLOCK).max(1)).next_multiple_of(unit);
     (0..k)
         .step_by(size.max(1))
         .map(move |start| start..k.min(start + size))
@@ -32,7 +33,7 @@ pub(super) struct Span<'a> {
     pub(super) a_direct: Option<(&'a [f32], usize)>,
     pub(super) b_direct: Option<(&'a [f32], usize)>,
     /// What packed `b` is multiplied by.
-    factor: f32,
+    pub(super) factor: f32,
 }
 
 impl<'a> Span<'a> {
@@ -126,8 +127,12 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// The blocks of the sum of all terms for a result of `m` rows and `n` columns.
-pub(super) fn pieces<'a>(terms: &'a [Term<'a>], m: usize, n: usize) -> Vec<Piece<'a>> {
+/// The blocks of the sum of all terms for a result of `m` rows and `n` columns; `unit` steps go together.
+pub(super) fn pieces<'a>(
+    terms: &'a [Term<'a>],
+    (m, n): (usize, usize),
+    unit: usize,
+) -> Vec<Piece<'a>> {
     // Sums of no steps still have a base: a block of no steps writes it.
     let nothing = terms.iter().all(|term| term.k == 0);
     let mut pieces: Vec<Piece<'_>> = Vec::new();
@@ -139,7 +144,7 @@ pub(super) fn pieces<'a>(terms: &'a [Term<'a>], m: usize, n: usize) -> Vec<Piece
             continue;
         }
         let empty = nothing.then_some(0..0);
-        pieces.extend(blocks(term.k).chain(empty).map(|steps| Piece {
+        pieces.extend(blocks(term.k, unit).chain(empty).map(|steps| Piece {
             span: Span::new(term, steps, m, n),
             tail: None,
         }));

@@ -1,0 +1,277 @@
+//! Splits f32 into three bf16, `x = x₀ + x₁ + x₂`, in the order in which tiles read them.
+//!
+//! Each is the bf16 nearest to what those before it leave; the third is exact, for 24 bits are three times
+//! eight. (Where a part would be smaller than 2⁻¹²⁶ it is zero: numbers below 2⁻¹¹⁰ lose digits.)
+
+use super::super::{Operand, Rows};
+use std::{arch::x86_64::*, ops::Range};
+
+/// Rows of a tile, its pairs of steps, and columns.
+pub(super) const SIDE: usize = 16;
+/// Steps of the sum in one tile.
+pub(super) const STEPS: usize = 32;
+/// A tile, in elements of f32.
+pub(super) const PLANE: usize = SIDE * SIDE;
+/// The three tiles of 16 rows or columns and 32 steps.
+pub(super) const GROUP: usize = 3 * PLANE;
+
+/// Elements of a row that are decoded at a time.
+const CHUNK: usize = 128;
+/// The first steps of pairs; the second are as many behind.
+const HALF: usize = STEPS / 2;
+
+/// Panels of 16 rows or columns each.
+pub(super) struct Panels<'a> {
+    pub(super) data: &'a mut [f32],
+    /// From one to the next.
+    pub(super) stride: usize,
+}
+
+impl Panels<'_> {
+    fn group(&mut self, panel: usize, group: usize) -> &mut [f32; GROUP] {
+        let start = panel * self.stride + group * GROUP;
+        self.data[start..]
+            .first_chunk_mut()
+            .expect("panels have room for all their groups")
+    }
+}
+
+/// Writes `factor` times the elements `(first + i, p)`, `i < count` and `p` in `steps`; zeros fill up
+/// panels and groups.
+///
+/// Of each group three tiles: by rows, `i` and then pairs of steps `(p, p + 16)`; or by pairs of steps,
+/// and then `i`.
+///
+/// # Safety
+/// The processor has AVX-512 with bf16.
+pub(super) unsafe fn pack<const BY_ROWS: bool>(
+    operand: Operand<'_>,
+    factor: f32,
+    (first, count): (usize, usize),
+    steps: Range<usize>,
+    panels: &mut Panels<'_>,
+) {
+    // SAFETY: by the caller.
+    unsafe {
+        match operand {
+            Operand::Rows(rows) => from_rows::<BY_ROWS>(rows, factor, (first, count), steps, panels),
+            Operand::Columns(rows) => {
+                from_columns::<BY_ROWS>(rows, factor, (first, count), steps, panels);
+            }
+        }
+    }
+}
+
+/// Of rows that hold all steps of one `i`.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn from_rows<const BY_ROWS: bool>(
+    rows: &dyn Rows,
+    factor: f32,
+    (first, count): (usize, usize),
+    steps: Range<usize>,
+    panels: &mut Panels<'_>,
+) {
+    let mut scratch = [[0f32; CHUNK]; SIDE];
+    let nothing = [0f32; CHUNK];
+    for panel in 0..count.div_ceil(SIDE) {
+        let first = first + panel * SIDE;
+        let count = SIDE.min(count - panel * SIDE);
+        for done in (0..steps.len()).step_by(CHUNK) {
+            let (start, len) = (steps.start + done, CHUNK.min(steps.len() - done));
+            let mut sources = [&nothing[..len]; SIDE];
+            for (i, (source, scratch)) in
+                sources.iter_mut().zip(&mut scratch).enumerate().take(count)
+            {
+                *source = rows.row(first + i, start..start + len, scratch);
+            }
+            // The next elements of these rows are on their way meanwhile.
+            for source in &sources[..count] {
+                for line in (0..CHUNK).step_by(SIDE) {
+                    prefetch(source.as_ptr().wrapping_add(CHUNK + line));
+                }
+            }
+            for at in (0..len).step_by(STEPS) {
+                let here = STEPS.min(len - at);
+                let masks = [low_bits(here), low_bits(here.saturating_sub(HALF))];
+                let group = panels.group(panel, (done + at) / STEPS);
+                write::<BY_ROWS, true>(group, factor, |i, half| {
+                    let source = sources[i].as_ptr().wrapping_add(at + half * HALF);
+                    // SAFETY: `at + here ≤ len`, the length of all sources; the mask ends there.
+                    unsafe { _mm512_maskz_loadu_ps(masks[half], source) }
+                });
+            }
+        }
+    }
+}
+
+/// Of rows that hold one step each of all `i`.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn from_columns<const BY_ROWS: bool>(
+    rows: &dyn Rows,
+    factor: f32,
+    (first, count): (usize, usize),
+    steps: Range<usize>,
+    panels: &mut Panels<'_>,
+) {
+    // A few panels at a time read long pieces of the rows.
+    const TOGETHER: usize = CHUNK / SIDE;
+    let plain = rows.plain();
+    let mut scratch = [[0f32; CHUNK]; STEPS];
+    for from in (0..count).step_by(CHUNK) {
+        let len = CHUNK.min(count - from);
+        let columns = first + from..first + from + len;
+        for start in steps.clone().step_by(STEPS) {
+            let here = STEPS.min(steps.end - start);
+            let mut sources = [&[][..]; STEPS];
+            for (p, (source, scratch)) in
+                sources.iter_mut().zip(&mut scratch).enumerate().take(here)
+            {
+                *source = match plain {
+                    Some((data, stride)) => {
+                        let at = (start + p) * stride;
+                        // Processors do not foresee that the next rows are far away.
+                        let ahead = data.as_ptr().wrapping_add(at + STEPS * stride + columns.start);
+                        for line in (0..len).step_by(SIDE) {
+                            prefetch(ahead.wrapping_add(line));
+                        }
+                        &data[at + columns.start..at + columns.end]
+                    }
+                    None => rows.row(start + p, columns.clone(), scratch),
+                };
+            }
+            for panel in 0..len.div_ceil(SIDE) {
+                let mask = low_bits(len - panel * SIDE);
+                let group = panels.group(
+                    from / CHUNK * TOGETHER + panel,
+                    (start - steps.start) / STEPS,
+                );
+                write::<BY_ROWS, false>(group, factor, |pair, half| {
+                    let p = pair + half * HALF;
+                    if p < here {
+                        let source = sources[p].as_ptr().wrapping_add(panel * SIDE);
+                        // SAFETY: the mask ends with the source.
+                        unsafe { _mm512_maskz_loadu_ps(mask, source) }
+                    } else {
+                        _mm512_setzero_ps()
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The lowest bits, at most 16.
+fn low_bits(count: usize) -> __mmask16 {
+    ((1u32 << count.min(SIDE)) - 1) as __mmask16
+}
+
+/// Asks for the line of this element.
+#[inline(always)]
+fn prefetch(element: *const f32) {
+    super::super::micro::prefetch(element);
+}
+
+/// Three tiles. `load(r, half)` are 16 elements: by rows of row `r` one half of its steps, else of step
+/// `r` of that half.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn write<const BY_ROWS: bool, const FROM_ROWS: bool>(
+    group: &mut [f32; GROUP],
+    factor: f32,
+    load: impl Fn(usize, usize) -> __m512,
+) {
+    let mut planes = Planes([0.0; GROUP]);
+    let target = if BY_ROWS == FROM_ROWS {
+        &mut *group
+    } else {
+        &mut planes.0
+    };
+    let scale = _mm512_set1_ps(factor);
+    for r in 0..SIDE {
+        let (mut low, mut high) = (load(r, 0), load(r, 1));
+        if factor != 1.0 {
+            (low, high) = (_mm512_mul_ps(low, scale), _mm512_mul_ps(high, scale));
+        }
+        for (plane, part) in split(low, high).into_iter().enumerate() {
+            let to = &mut target[plane * PLANE + r * SIDE..][..SIDE];
+            // SAFETY: 16 elements.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), part) };
+        }
+    }
+    if BY_ROWS != FROM_ROWS {
+        let planes = planes.0.as_chunks::<PLANE>().0;
+        for (to, from) in group.as_chunks_mut::<PLANE>().0.iter_mut().zip(planes) {
+            transpose(from, to);
+        }
+    }
+}
+
+/// Tiles on their way.
+#[repr(align(64))]
+struct Planes([f32; GROUP]);
+
+/// Pairs `(low[i], high[i])` of each of the three parts.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn split(mut low: __m512, mut high: __m512) -> [__m512i; 3] {
+    // Words 0, 16, 1, 17, …
+    let pairs = _mm512_set_epi32(
+        0x1f_000f, 0x1e_000e, 0x1d_000d, 0x1c_000c, 0x1b_000b, 0x1a_000a, 0x19_0009, 0x18_0008,
+        0x17_0007, 0x16_0006, 0x15_0005, 0x14_0004, 0x13_0003, 0x12_0002, 0x11_0001, 0x10_0000,
+    );
+    let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
+    let mut part = || {
+        let rounded = _mm512_cvtne2ps_pbh(high, low);
+        // SAFETY: both are 64 bytes.
+        let rounded = unsafe { std::mem::transmute::<__m512bh, __m512i>(rounded) };
+        let part = _mm512_permutexvar_epi16(pairs, rounded);
+        low = _mm512_sub_ps(low, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(part)));
+        high = _mm512_sub_ps(high, _mm512_castsi512_ps(_mm512_and_si512(part, upper)));
+        part
+    };
+    let (first, second) = (part(), part());
+    // What is left has eight digits.
+    let (low, high) = (_mm512_castps_si512(low), _mm512_castps_si512(high));
+    let third = _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_srli_epi32::<16>(low), high);
+    [first, second, third]
+}
+
+/// `to[j, i] = from[i, j]` of 16 × 16 elements.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn transpose(from: &[f32; PLANE], to: &mut [f32; PLANE]) {
+    for column in (0..SIDE).step_by(4) {
+        // Rows r, r + 4, r + 8, r + 12, four columns of each.
+        let rows: [__m512; 4] = std::array::from_fn(|r| {
+            let four = |row: usize| {
+                let source = from[row * SIDE + column..][..4].as_ptr();
+                // SAFETY: four elements.
+                unsafe { _mm_loadu_ps(source) }
+            };
+            // Lane l holds the rows 4 l to 4 l + 3.
+            let lanes = _mm512_castps128_ps512(four(r));
+            let lanes = _mm512_insertf32x4::<1>(lanes, four(r + 4));
+            let lanes = _mm512_insertf32x4::<2>(lanes, four(r + 8));
+            _mm512_insertf32x4::<3>(lanes, four(r + 12))
+        });
+        let (a, b) = (
+            _mm512_unpacklo_ps(rows[0], rows[1]),
+            _mm512_unpackhi_ps(rows[0], rows[1]),
+        );
+        let (c, d) = (
+            _mm512_unpacklo_ps(rows[2], rows[3]),
+            _mm512_unpackhi_ps(rows[2], rows[3]),
+        );
+        let columns = [
+            _mm512_shuffle_ps::<0x44>(a, c),
+            _mm512_shuffle_ps::<0xee>(a, c),
+            _mm512_shuffle_ps::<0x44>(b, d),
+            _mm512_shuffle_ps::<0xee>(b, d),
+        ];
+        for (j, values) in columns.into_iter().enumerate() {
+            let to = &mut to[(column + j) * SIDE..][..SIDE];
+            // SAFETY: 16 elements.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), values) };
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The innermost product: tiles of bf16, six of them for one of f32.
+
+use super::split::{PLANE, SIDE};
+use std::arch::asm;
+
+/// Rows and columns that one call computes at most.
+pub(super) const BLOCK: usize = 2 * SIDE;
+
+/// A block of the result.
+#[repr(C, align(64))]
+pub(super) struct Sums(pub(super) [[f32; BLOCK]; BLOCK]);
+
+/// While it lives, the registers of this thread are 16 rows of 64 bytes each.
+pub(super) struct Tiles(());
+
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static SHAPES: Shapes = {
+    let mut shapes = Shapes {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        row_bytes: [0; 16],
+        rows: [0; 16],
+    };
+    let mut register = 0;
+    while register < 8 {
+        shapes.row_bytes[register] = 64;
+        shapes.rows[register] = SIDE as u8;
+        register += 1;
+    }
+    shapes
+};
+
+impl Tiles {
+    /// # Safety
+    /// The process may use tiles.
+    pub(super) unsafe fn new() -> Self {
+        // SAFETY: by the caller; the compiler uses none of these registers.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack)) };
+        Self(())
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: `new` has loaded a configuration. Without one there is less state to save.
+        unsafe { asm!("tilerelease", options(nomem, nostack)) };
+    }
+}
+
+/// Panels of `a` and `b`, one or two of each.
+#[derive(Clone, Copy)]
+pub(super) struct Call {
+    /// Groups of 32 steps.
+    pub(super) groups: usize,
+    pub(super) a: *const f32,
+    /// From one panel of `a` to the next, in elements of f32.
+    pub(super) a_panel: usize,
+    pub(super) b: *const f32,
+    pub(super) b_panel: usize,
+    /// What is fetched meanwhile, valid or not: two lines at a time, so many bytes from one pair to the
+    /// next, four pairs for each group.
+    pub(super) next: *const u8,
+    pub(super) next_stride: usize,
+}
+
+/// Computes `sums[i, j] = Σ_p a[i, p] · b[p, j]`.
+///
+/// # Safety
+/// The panels are there, and there is at least one group.
+pub(super) type Kernel = unsafe fn(&Tiles, &Call, &mut Sums);
+
+macro_rules! load_a {
+    (1, $plane:literal) => {
+        concat!("tileloadd tmm4, [{a} + {s}*1 + ", $plane, "]\n")
+    };
+    (2, $plane:literal) => {
+        concat!(
+            load_a!(1, $plane),
+            "tileloadd tmm5, [{a2} + {s}*1 + ",
+            $plane,
+            "]\n"
+        )
+    };
+}
+
+macro_rules! load_b {
+    (1, $plane:literal) => {
+        concat!("tileloadd tmm6, [{b} + {s}*1 + ", $plane, "]\n")
+    };
+    (2, $plane:literal) => {
+        concat!(
+            load_b!(1, $plane),
+            "tileloadd tmm7, [{b2} + {s}*1 + ",
+            $plane,
+            "]\n"
+        )
+    };
+}
+
+macro_rules! multiply {
+    (1, 1) => {
+        "tdpbf16ps tmm0, tmm4, tmm6\n"
+    };
+    (1, 2) => {
+        concat!(multiply!(1, 1), "tdpbf16ps tmm1, tmm4, tmm7\n")
+    };
+    (2, 1) => {
+        concat!(multiply!(1, 1), "tdpbf16ps tmm2, tmm5, tmm6\n")
+    };
+    (2, 2) => {
+        concat!(
+            multiply!(1, 2),
+            "tdpbf16ps tmm2, tmm5, tmm6\n",
+            "tdpbf16ps tmm3, tmm5, tmm7\n"
+        )
+    };
+}
+
+/// Small products first; one operand changes at a time.
+macro_rules! kernel {
+    ($name:ident, $rows:tt, $columns:tt) => {
+        unsafe fn $name(_: &Tiles, call: &Call, sums: &mut Sums) {
+            const { assert!(PLANE * size_of::<f32>() == 1024) };
+            // SAFETY: the caller promises the panels; prefetches take any address.
+            unsafe {
+                asm!(
+                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                    "2:",
+                    concat!(load_a!($rows, 2048), load_b!($columns, 0), multiply!($rows, $columns)),
+                    "prefetcht0 [{next}]", "prefetcht0 [{next} + 64]",
+                    "prefetcht0 [{next} + {stride}]", "prefetcht0 [{next} + {stride} + 64]",
+                    "lea {next}, [{next} + 2*{stride}]",
+                    concat!(load_a!($rows, 1024), multiply!($rows, $columns)),
+                    concat!(load_b!($columns, 1024), multiply!($rows, $columns)),
+                    "prefetcht0 [{next}]", "prefetcht0 [{next} + 64]",
+                    "prefetcht0 [{next} + {stride}]", "prefetcht0 [{next} + {stride} + 64]",
+                    "lea {next}, [{next} + 2*{stride}]",
+                    concat!(load_a!($rows, 0), multiply!($rows, $columns)),
+                    concat!(load_b!($columns, 2048), multiply!($rows, $columns)),
+                    concat!(load_b!($columns, 0), multiply!($rows, $columns)),
+                    "add {a}, 3072", "add {a2}, 3072", "add {b}, 3072", "add {b2}, 3072",
+                    "dec {groups}",
+                    "jnz 2b",
+                    "add {s}, 64",
+                    "tilestored [{sums} + {s}*1], tmm0",
+                    "tilestored [{sums} + {s}*1 + 64], tmm1",
+                    "tilestored [{sums} + {s}*1 + 2048], tmm2",
+                    "tilestored [{sums} + {s}*1 + 2112], tmm3",
+                    a = inout(reg) call.a => _,
+                    a2 = inout(reg) call.a.wrapping_add(call.a_panel) => _,
+                    b = inout(reg) call.b => _,
+                    b2 = inout(reg) call.b.wrapping_add(call.b_panel) => _,
+                    s = inout(reg) 64usize => _,
+                    groups = inout(reg) call.groups => _,
+                    next = inout(reg) call.next => _,
+                    stride = in(reg) call.next_stride,
+                    sums = in(reg) sums,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+kernel!(one_by_one, 1, 1);
+kernel!(one_by_two, 1, 2);
+kernel!(two_by_one, 2, 1);
+kernel!(two_by_two, 2, 2);
+
+/// The kernel of so many panels (one or two) of `a` and `b`.
+pub(super) fn kernel(a_panels: usize, b_panels: usize) -> Kernel {
+    match (a_panels, b_panels) {
+        (1, 1) => one_by_one,
+        (1, 2) => one_by_two,
+        (2, 1) => two_by_one,
+        _ => two_by_two,
+    }
+}
