@@ -1,13 +1,19 @@
 //! Divides a product into packed panels and tiles of the result, and those among the threads.
 
 use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, Tile};
-use super::pieces::{K_BLOCK, Piece, Span, TAIL, pieces};
+use super::pieces::{Blocks, Piece, Span, TAIL, pieces};
 use super::{Base, Gate, Memory, Term, parts};
 use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
 use std::ops::Range;
 use tightrope_device::Cpu;
 
+/// Longest block of the sum: a panel of `b` (20 KiB) and of `a` (8 KiB) share the first-level cache.
+const K_BLOCK: usize = 320;
+const BLOCKS: Blocks = Blocks {
+    most: K_BLOCK,
+    unit: 8,
+};
 /// Longest part of the sum that is packed at a time.
 const K_PART: usize = 8 * K_BLOCK;
 /// Elements that a packed operand has at most (8 MiB), unless [`K_PART`] × one tile needs more.
@@ -28,7 +34,7 @@ pub(super) fn product(
     base: Base<'_>,
     c: Memory,
 ) -> Result<(), KernelError> {
-    let mut pieces = pieces(terms, (m, n), 8);
+    let mut pieces = pieces(terms, (m, n), BLOCKS);
     cpu.install(|| {
         let (mut rest, mut base) = (&mut pieces[..], base);
         while !rest.is_empty() {

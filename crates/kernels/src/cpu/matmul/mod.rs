@@ -137,8 +137,13 @@ pub(crate) fn product(
 
 /// `0..len` in parts of at most `limit`.
 fn parts(len: usize, limit: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len)
-        .step_by(limit)
-        .map(move |start| start..len.min(start + limit))
+    parts_of(0..len, limit)
 }
 
+/// The range in parts of at most `limit`.
+fn parts_of(range: Range<usize>, limit: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range
+        .step_by(limit)
+        .map(move |start| start..end.min(start + limit))
+}

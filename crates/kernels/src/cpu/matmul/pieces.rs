@@ -5,8 +5,6 @@ use super::pack::pack;
 use super::{Operand, Term};
 use std::ops::Range;
 
-/// Longest block of the sum: a panel of `b` (20 KiB) and of `a` (8 KiB) share the first-level cache.
-pub(super) const K_BLOCK: usize = 320;
 /// A term of at most so many steps goes on in the sum of the block before it, where it can.
 pub(super) const TAIL: usize = 32;
 /// Results with at most so many columns read `a` where it stands: too few uses to pack it for.
@@ -14,13 +12,24 @@ const THIN: usize = 4 * COLUMNS;
 /// Rows at a multiple of this distance (4 KiB) share the same few lines of the first-level cache.
 const ALIASED: usize = 1024;
 
-/// Blocks of a sum of `k` steps: as few as possible, nearly equal, multiples of `unit` but the last, a
-/// function of `k` and `unit` alone.
-fn blocks(k: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
-    let size = k.div_ceil(k.div_ceil(K_BLOCK).max(1)).next_multiple_of(unit);
-    (0..k)
-        .step_by(size.max(1))
-        .map(move |start| start..k.min(start + size))
+/// Blocks of a sum.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks {
+    /// The longest.
+    pub(super) most: usize,
+    /// All but the last are multiples of this.
+    pub(super) unit: usize,
+}
+
+impl Blocks {
+    /// Of `k` steps: as few as possible, nearly equal, a function of `k` alone.
+    fn of(self, k: usize) -> impl Iterator<Item = Range<usize>> {
+        let size = k.div_ceil(k.div_ceil(self.most).max(1));
+        let size = size.next_multiple_of(self.unit);
+        (0..k)
+            .step_by(size.max(1))
+            .map(move |start| start..k.min(start + size))
+    }
 }
 
 /// Steps of one term.
@@ -127,11 +136,11 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// The blocks of the sum of all terms for a result of `m` rows and `n` columns; `unit` steps go together.
+/// The blocks of the sum of all terms for a result of `m` rows and `n` columns.
 pub(super) fn pieces<'a>(
     terms: &'a [Term<'a>],
     (m, n): (usize, usize),
-    unit: usize,
+    blocks: Blocks,
 ) -> Vec<Piece<'a>> {
     // Sums of no steps still have a base: a block of no steps writes it.
     let nothing = terms.iter().all(|term| term.k == 0);
@@ -144,7 +153,7 @@ pub(super) fn pieces<'a>(
             continue;
         }
         let empty = nothing.then_some(0..0);
-        pieces.extend(blocks(term.k, unit).chain(empty).map(|steps| Piece {
+        pieces.extend(blocks.of(term.k).chain(empty).map(|steps| Piece {
             span: Span::new(term, steps, m, n),
             tail: None,
         }));

@@ -8,23 +8,30 @@
 mod split;
 mod tile;
 
-use super::pieces::{Piece, Span, pieces};
-use super::{Base, Memory, Term, parts};
+use super::pieces::{Blocks, Piece, Span, pieces};
+use super::{Base, Memory, Term, parts, parts_of};
 use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
 use split::{GROUP, Panels, SIDE, STEPS, pack};
 use std::{arch::x86_64::*, ops::Range};
 use tightrope_device::Cpu;
-use tile::{BLOCK, Call, Sums, Tiles, kernel};
+use tile::{AHEAD, BLOCK, Call, Sums, Tiles, kernel};
 
+/// Panels of `b` (120 KiB) pass by while a block of `a` stays in the second-level cache.
+const BLOCKS: Blocks = Blocks {
+    most: 20 * STEPS,
+    unit: STEPS,
+};
 /// Groups of a sum that are packed at a time, unless a single block has more.
 const GROUPS: usize = 80;
 /// Elements of packed `b` at most (16 MiB), unless [`GROUPS`] × one tile needs more.
 const PACKED: usize = 4 << 20;
-/// Most rows of a tile of the result: its block of `a` (480 KiB) stays in the second-level cache.
+/// Most rows of a tile of the result: its block of `a` (960 KiB) stays in the second-level cache.
 const TILE_ROWS: usize = 256;
+/// Columns of `b` that are packed at once where they are used: whole lines of its rows.
+const STRIP: usize = 128;
 /// Most columns of a tile of the result.
-const TILE_COLUMNS: usize = 512;
+const TILE_COLUMNS: usize = 1536;
 
 /// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])` on a device that has tiles.
 ///
@@ -38,7 +45,7 @@ pub(super) fn product(
     c: Memory,
 ) -> Result<(), KernelError> {
     assert!(cpu.has_tiles());
-    let pieces = pieces(terms, (m, n), STEPS);
+    let pieces = pieces(terms, (m, n), BLOCKS);
     cpu.install(|| {
         let (mut rest, mut base) = (&pieces[..], base);
         while !rest.is_empty() {
@@ -166,50 +173,84 @@ impl Part<'_> {
         let registers = unsafe { Tiles::new() };
         let most = self.pieces.iter().map(groups).max().unwrap_or(0) * GROUP;
         let mut a = Scratch::take(self.cpu, rows.len().div_ceil(SIDE) * most)?;
-        let room = if b.is_none() { BLOCK / SIDE } else { 0 };
+        let room = if b.is_none() { STRIP / SIDE } else { 0 };
         let mut local = Scratch::take(self.cpu, room * most)?;
-        let mut sums = Sums([[0.0; BLOCK]; BLOCK]);
         let mut before = 0;
         for (index, piece) in self.pieces.iter().enumerate() {
             let base = if index == 0 { self.base } else { Base::Output };
             let len = groups(piece) * GROUP;
             pack_piece::<true>(piece, rows.start, rows.len(), &mut a);
-            for j in columns.clone().step_by(BLOCK) {
-                let width = BLOCK.min(columns.end - j);
+            for strip in parts_of(columns.clone(), STRIP) {
                 let b = match &b {
                     Some((b, all)) => {
                         let panels = all.len().div_ceil(SIDE);
-                        let start = before * panels + (j - all.start) / SIDE * len;
-                        &b[start..][..width.div_ceil(SIDE) * len]
+                        let start = before * panels + (strip.start - all.start) / SIDE * len;
+                        &b[start..][..strip.len().div_ceil(SIDE) * len]
                     }
                     None => {
-                        pack_piece::<false>(piece, j, width, &mut local);
-                        &local[..width.div_ceil(SIDE) * len]
+                        pack_piece::<false>(piece, strip.start, strip.len(), &mut local);
+                        &local[..strip.len().div_ceil(SIDE) * len]
                     }
                 };
-                for i in rows.clone().step_by(BLOCK) {
-                    let height = BLOCK.min(rows.end - i);
-                    let a = &a[(i - rows.start) / SIDE * len..][..height.div_ceil(SIDE) * len];
-                    if len > 0 {
-                        let call = Call {
-                            groups: len / GROUP,
-                            a: a.as_ptr(),
-                            a_panel: len,
-                            b: b.as_ptr(),
-                            b_panel: len,
-                            next: self.c.at(i, j).cast_const().cast(),
-                            next_stride: self.c.row_stride * size_of::<f32>(),
-                        };
-                        let kernel = kernel(height.div_ceil(SIDE), width.div_ceil(SIDE));
-                        // SAFETY: `a` and `b` have these panels.
-                        unsafe { kernel(&registers, &call, &mut sums) };
-                    }
-                    self.join(piece, base, i..i + height, j..j + width, &mut sums);
+                for columns in parts_of(strip.clone(), BLOCK) {
+                    let from = (columns.start - strip.start) / SIDE * len;
+                    let b = &b[from..][..columns.len().div_ceil(SIDE) * len];
+                    self.column(piece, base, &registers, (rows.clone(), &a), (columns, b));
                 }
             }
             before += len;
         }
         Ok(())
+    }
+
+    /// One block of the sum for some columns of a tile.
+    fn column(
+        &self,
+        piece: &Piece<'_>,
+        base: Base<'_>,
+        registers: &Tiles,
+        (rows, a): (Range<usize>, &[f32]),
+        (columns, b): (Range<usize>, &[f32]),
+    ) {
+        let groups = groups(piece);
+        let len = groups * GROUP;
+        let mut sums = Sums([[0.0; BLOCK]; BLOCK]);
+        let term = piece.span.term;
+        // Whole sums go where they belong.
+        let direct = matches!(base, Base::Zero)
+            && (term.alpha, columns.len(), self.c.column_stride) == (1.0, BLOCK, 1)
+            && term.gate.is_none();
+        for (index, rows) in parts_of(rows, BLOCK).enumerate() {
+            if groups == 0 {
+                self.join(piece, base, rows, columns.clone(), &mut sums);
+                continue;
+            }
+            let c = self.c.at(rows.start, columns.start);
+            let c_stride = self.c.row_stride;
+            let direct = direct && rows.len() == BLOCK;
+            let call = Call {
+                groups,
+                a: a[index * BLOCK / SIDE * len..].as_ptr(),
+                b: b.as_ptr(),
+                panel: len,
+                sums: if direct {
+                    c
+                } else {
+                    sums.0.as_mut_ptr().cast()
+                },
+                stride: if direct { c_stride } else { BLOCK },
+                next: c.cast_const(),
+                next_stride: c_stride,
+                ahead: b.as_ptr_range().end.wrapping_add(index * groups * AHEAD),
+            };
+            let kernel = kernel(rows.len().div_ceil(SIDE), columns.len().div_ceil(SIDE));
+            // SAFETY: `a` and `b` have these panels; `super::product` checked that all elements lie
+            // inside the result, and this thread alone works on this tile.
+            unsafe { kernel(registers, &call) };
+            if !direct {
+                self.join(piece, base, rows, columns.clone(), &mut sums);
+            }
+        }
     }
 
     /// `c = base + alpha · gate(sums)`.
@@ -302,7 +343,9 @@ fn tiles(m: usize, columns: Range<usize>, threads: usize) -> Vec<(Range<usize>, 
     // Four tiles a thread even out what other work on the machine takes from one of them.
     let wanted = if threads == 1 { 1 } else { 4 * threads };
     if down * across < wanted {
-        across = across.max(wanted.div_ceil(down)).min(columns.len().div_ceil(BLOCK));
+        across = across
+            .max(wanted.div_ceil(down))
+            .min(columns.len().div_ceil(BLOCK));
         down = down.max(threads.div_ceil(across)).min(m.div_ceil(BLOCK));
     }
     let mut tiles = Vec::new();

@@ -54,7 +54,9 @@ pub(super) unsafe fn pack<const BY_ROWS: bool>(
     // SAFETY: by the caller.
     unsafe {
         match operand {
-            Operand::Rows(rows) => from_rows::<BY_ROWS>(rows, factor, (first, count), steps, panels),
+            Operand::Rows(rows) => {
+                from_rows::<BY_ROWS>(rows, factor, (first, count), steps, panels)
+            }
             Operand::Columns(rows) => {
                 from_columns::<BY_ROWS>(rows, factor, (first, count), steps, panels);
             }
@@ -130,7 +132,9 @@ fn from_columns<const BY_ROWS: bool>(
                     Some((data, stride)) => {
                         let at = (start + p) * stride;
                         // Processors do not foresee that the next rows are far away.
-                        let ahead = data.as_ptr().wrapping_add(at + STEPS * stride + columns.start);
+                        let ahead = data
+                            .as_ptr()
+                            .wrapping_add(at + STEPS * stride + columns.start);
                         for line in (0..len).step_by(SIDE) {
                             prefetch(ahead.wrapping_add(line));
                         }

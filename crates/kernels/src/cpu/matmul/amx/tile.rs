@@ -56,27 +56,34 @@ impl Drop for Tiles {
     }
 }
 
-/// Panels of `a` and `b`, one or two of each.
+/// Elements that are fetched ahead for each group.
+pub(super) const AHEAD: usize = 12 * SIDE;
+
+/// Panels of `a` and `b`, one or two of each; distances are in elements of f32.
 #[derive(Clone, Copy)]
 pub(super) struct Call {
-    /// Groups of 32 steps.
+    /// Groups of 32 steps, at least one.
     pub(super) groups: usize,
     pub(super) a: *const f32,
-    /// From one panel of `a` to the next, in elements of f32.
-    pub(super) a_panel: usize,
     pub(super) b: *const f32,
-    pub(super) b_panel: usize,
-    /// What is fetched meanwhile, valid or not: two lines at a time, so many bytes from one pair to the
-    /// next, four pairs for each group.
-    pub(super) next: *const u8,
+    /// From one panel to the next.
+    pub(super) panel: usize,
+    /// Where the sums go, and from one row to the next.
+    pub(super) sums: *mut f32,
+    pub(super) stride: usize,
+    /// What is fetched meanwhile, valid or not: two lines at a time, so far from one pair to the next, four
+    /// pairs for each group.
+    pub(super) next: *const f32,
     pub(super) next_stride: usize,
+    /// Consecutive lines, valid or not, that are fetched into the second-level cache.
+    pub(super) ahead: *const f32,
 }
 
-/// Computes `sums[i, j] = Σ_p a[i, p] · b[p, j]`.
+/// Computes `sums[i, j] = Σ_p a[i, p] · b[p, j]` in all rows and columns of the panels.
 ///
 /// # Safety
-/// The panels are there, and there is at least one group.
-pub(super) type Kernel = unsafe fn(&Tiles, &Call, &mut Sums);
+/// The panels are there, and room for the sums.
+pub(super) type Kernel = unsafe fn(&Tiles, &Call);
 
 macro_rules! load_a {
     (1, $plane:literal) => {
@@ -125,45 +132,70 @@ macro_rules! multiply {
     };
 }
 
+macro_rules! store {
+    (1, 1) => {
+        "tilestored [{sums} + {rows}*1], tmm0\n/* {sums2} */"
+    };
+    (1, 2) => {
+        concat!(
+            store!(1, 1),
+            "\ntilestored [{sums} + {rows}*1 + 64], tmm1\n"
+        )
+    };
+    (2, 1) => {
+        concat!(store!(1, 1), "\ntilestored [{sums2} + {rows}*1], tmm2\n")
+    };
+    (2, 2) => {
+        concat!(
+            store!(1, 2),
+            "tilestored [{sums2} + {rows}*1], tmm2\n",
+            "tilestored [{sums2} + {rows}*1 + 64], tmm3\n"
+        )
+    };
+}
+
 /// Small products first; one operand changes at a time.
 macro_rules! kernel {
     ($name:ident, $rows:tt, $columns:tt) => {
-        unsafe fn $name(_: &Tiles, call: &Call, sums: &mut Sums) {
-            const { assert!(PLANE * size_of::<f32>() == 1024) };
+        unsafe fn $name(_: &Tiles, call: &Call) {
+            const { assert!(PLANE * size_of::<f32>() == 1024 && AHEAD * size_of::<f32>() == 768) };
             // SAFETY: the caller promises the panels; prefetches take any address.
             unsafe {
                 asm!(
                     "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
                     "2:",
                     concat!(load_a!($rows, 2048), load_b!($columns, 0), multiply!($rows, $columns)),
-                    "prefetcht0 [{next}]", "prefetcht0 [{next} + 64]",
-                    "prefetcht0 [{next} + {stride}]", "prefetcht0 [{next} + {stride} + 64]",
+                    "prefetchw [{next}]", "prefetcht0 [{next} + 64]",
+                    "prefetchw [{next} + {stride}]", "prefetcht0 [{next} + {stride} + 64]",
                     "lea {next}, [{next} + 2*{stride}]",
                     concat!(load_a!($rows, 1024), multiply!($rows, $columns)),
                     concat!(load_b!($columns, 1024), multiply!($rows, $columns)),
-                    "prefetcht0 [{next}]", "prefetcht0 [{next} + 64]",
-                    "prefetcht0 [{next} + {stride}]", "prefetcht0 [{next} + {stride} + 64]",
+                    "prefetcht1 [{ahead} + 0]", "prefetcht1 [{ahead} + 64]", "prefetcht1 [{ahead} + 128]", "prefetcht1 [{ahead} + 192]",
+                    "prefetcht1 [{ahead} + 256]", "prefetcht1 [{ahead} + 320]", "prefetcht1 [{ahead} + 384]", "prefetcht1 [{ahead} + 448]",
+                    "prefetchw [{next}]", "prefetcht0 [{next} + 64]",
+                    "prefetchw [{next} + {stride}]", "prefetcht0 [{next} + {stride} + 64]",
                     "lea {next}, [{next} + 2*{stride}]",
                     concat!(load_a!($rows, 0), multiply!($rows, $columns)),
                     concat!(load_b!($columns, 2048), multiply!($rows, $columns)),
+                    "prefetcht1 [{ahead} + 512]", "prefetcht1 [{ahead} + 576]", "prefetcht1 [{ahead} + 640]", "prefetcht1 [{ahead} + 704]",
+                    "add {ahead}, 768",
                     concat!(load_b!($columns, 0), multiply!($rows, $columns)),
                     "add {a}, 3072", "add {a2}, 3072", "add {b}, 3072", "add {b2}, 3072",
                     "dec {groups}",
                     "jnz 2b",
-                    "add {s}, 64",
-                    "tilestored [{sums} + {s}*1], tmm0",
-                    "tilestored [{sums} + {s}*1 + 64], tmm1",
-                    "tilestored [{sums} + {s}*1 + 2048], tmm2",
-                    "tilestored [{sums} + {s}*1 + 2112], tmm3",
+                    store!($rows, $columns),
                     a = inout(reg) call.a => _,
-                    a2 = inout(reg) call.a.wrapping_add(call.a_panel) => _,
+                    a2 = inout(reg) call.a.wrapping_add(call.panel) => _,
                     b = inout(reg) call.b => _,
-                    b2 = inout(reg) call.b.wrapping_add(call.b_panel) => _,
-                    s = inout(reg) 64usize => _,
+                    b2 = inout(reg) call.b.wrapping_add(call.panel) => _,
+                    s = in(reg) 64usize,
                     groups = inout(reg) call.groups => _,
                     next = inout(reg) call.next => _,
-                    stride = in(reg) call.next_stride,
-                    sums = in(reg) sums,
+                    stride = in(reg) call.next_stride * size_of::<f32>(),
+                    ahead = inout(reg) call.ahead => _,
+                    sums = in(reg) call.sums,
+                    sums2 = in(reg) call.sums.wrapping_add(SIDE * call.stride),
+                    rows = in(reg) call.stride * size_of::<f32>(),
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
