@@ -33,6 +33,13 @@ pub(crate) enum Operand<'a> {
     Columns(&'a dyn Rows),
 }
 
+impl<'a> Operand<'a> {
+    fn rows(&self) -> &'a dyn Rows {
+        let (Self::Rows(rows) | Self::Columns(rows)) = self;
+        *rows
+    }
+}
+
 /// Something that multiplies elements of a result by factors of their own.
 pub(crate) trait Gate: Sync {
     /// Multiplies `values`, which are the elements `columns` of `row`.

@@ -41,7 +41,8 @@ pub(super) struct Span<'a> {
     /// `a` and `b` if tiles read them where they stand: elements and the distance between rows.
     pub(super) a_direct: Option<(&'a [f32], usize)>,
     pub(super) b_direct: Option<(&'a [f32], usize)>,
-    /// What packed `b` is multiplied by.
+    /// Whether it goes on in the sum of the block before it; what its `b` is multiplied by.
+    pub(super) continues: bool,
     pub(super) factor: f32,
 }
 
@@ -64,6 +65,7 @@ impl<'a> Span<'a> {
                 Operand::Columns(rows) if some && m <= 16 * ROWS => rows.plain(),
                 _ => None,
             },
+            continues: false,
             factor: 1.0,
         }
     }
@@ -115,7 +117,7 @@ impl<'a> Piece<'a> {
     fn join(&mut self, term: &'a Term<'a>, n: usize) {
         // All its `b` is packed, with its factor.
         let mut tail = Span::new(term, 0..term.k, usize::MAX, n);
-        tail.factor = term.alpha;
+        (tail.continues, tail.factor) = (true, term.alpha);
         // A tile reads `a` in one way.
         if self.span.a_direct.is_none() || tail.a_direct.is_none() {
             (self.span.a_direct, tail.a_direct) = (None, None);

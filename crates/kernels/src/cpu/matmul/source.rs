@@ -17,6 +17,11 @@ pub(crate) trait Rows: Sync {
     fn plain(&self) -> Option<(&[f32], usize)> {
         None
     }
+
+    /// Whether every element is a bf16.
+    fn is_bf16(&self) -> bool {
+        false
+    }
 }
 
 /// Rows of `stride` elements, one after the other.
@@ -56,6 +61,10 @@ impl Rows for Matrix<'_, bf16> {
             *d = f32::from_bits(u32::from(s.to_bits()) << 16);
         }
         decoded
+    }
+
+    fn is_bf16(&self) -> bool {
+        true
     }
 }
 

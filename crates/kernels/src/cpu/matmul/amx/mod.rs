@@ -12,7 +12,7 @@ use super::pieces::{Blocks, Piece, Span, pieces};
 use super::{Base, Memory, Term, parts, parts_of};
 use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
-use split::{GROUP, Panels, SIDE, STEPS, pack};
+use split::{GROUP, PARTS, PLANE, Panels, SIDE, STEPS, pack};
 use std::{arch::x86_64::*, ops::Range};
 use tightrope_device::Cpu;
 use tile::{AHEAD, BLOCK, Call, Sums, Tiles, kernel};
@@ -51,7 +51,7 @@ pub(super) fn product(
         while !rest.is_empty() {
             let mut sum = 0;
             let fits = |piece: &&Piece<'_>| {
-                sum += groups(piece);
+                sum += Groups::of(piece).all();
                 sum <= GROUPS
             };
             let count = rest.iter().take_while(fits).count().max(1);
@@ -69,13 +69,47 @@ pub(super) fn product(
     })
 }
 
-fn groups_of(span: &Span<'_>) -> usize {
-    span.steps.len().div_ceil(STEPS)
+/// Groups of steps of one block, and of the term that goes on in it; sizes of panels in elements of f32.
+#[derive(Clone, Copy)]
+struct Groups {
+    /// Those in which `b` has one part.
+    single: usize,
+    /// Those after them in which it has three.
+    triple: usize,
 }
 
-/// Groups of steps: those of the block, and of the term that goes on in it.
-fn groups(piece: &Piece<'_>) -> usize {
-    piece.spans().map(groups_of).sum()
+impl Groups {
+    fn of(piece: &Piece<'_>) -> Self {
+        let mut groups = Self {
+            single: 0,
+            triple: 0,
+        };
+        for span in piece.spans() {
+            *if Self::is_single(span) {
+                &mut groups.single
+            } else {
+                &mut groups.triple
+            } += span.steps.len().div_ceil(STEPS);
+        }
+        groups
+    }
+
+    /// What goes on in a block comes after it, always in three parts.
+    fn is_single(span: &Span<'_>) -> bool {
+        !span.continues && span.term.b.rows().is_bf16()
+    }
+
+    fn all(self) -> usize {
+        self.single + self.triple
+    }
+
+    fn a_panel(self) -> usize {
+        self.all() * GROUP
+    }
+
+    fn b_panel(self) -> usize {
+        self.single * PLANE + self.triple * GROUP
+    }
 }
 
 /// Some consecutive blocks, of one term or several.
@@ -86,44 +120,53 @@ struct Part<'a> {
     c: Memory,
 }
 
-/// Rows or columns of one block, packed.
-fn pack_piece<const A: bool>(piece: &Piece<'_>, first: usize, count: usize, data: &mut [f32]) {
+/// Rows of `a` of one block, packed.
+fn pack_a(piece: &Piece<'_>, first: usize, count: usize, data: &mut [f32]) {
+    let stride = Groups::of(piece).a_panel();
     let mut start = 0;
     for span in piece.spans() {
-        let mut panels = Panels {
-            data: &mut data[start..],
-            stride: groups(piece) * GROUP,
-        };
-        let (operand, factor) = if A {
-            (span.term.a, 1.0)
-        } else {
-            (span.term.b, span.factor)
-        };
+        let data = &mut data[start..];
+        let mut panels = Panels { data, stride };
+        let (operand, steps) = (span.term.a, span.steps.clone());
+        // SAFETY: a processor with tiles has AVX-512 with bf16.
+        unsafe { pack::<true, PARTS>(operand, 1.0, (first, count), steps, &mut panels) };
+        start += span.steps.len().div_ceil(STEPS) * GROUP;
+    }
+}
+
+/// Columns of `b` of one block, packed.
+fn pack_b(piece: &Piece<'_>, first: usize, count: usize, data: &mut [f32]) {
+    let stride = Groups::of(piece).b_panel();
+    let mut start = 0;
+    for span in piece.spans() {
+        let data = &mut data[start..];
+        let mut panels = Panels { data, stride };
+        let (operand, steps, columns) = (span.term.b, span.steps.clone(), (first, count));
+        let groups = span.steps.len().div_ceil(STEPS);
         // SAFETY: a processor with tiles has AVX-512 with bf16.
         unsafe {
-            pack::<A>(
-                operand,
-                factor,
-                (first, count),
-                span.steps.clone(),
-                &mut panels,
-            );
+            if Groups::is_single(span) {
+                pack::<false, 1>(operand, 1.0, columns, steps, &mut panels);
+                start += groups * PLANE;
+            } else {
+                pack::<false, PARTS>(operand, span.factor, columns, steps, &mut panels);
+                start += groups * GROUP;
+            }
         }
-        start += groups_of(span) * GROUP;
     }
 }
 
 impl Part<'_> {
     fn compute(&self, m: usize, n: usize) -> Result<(), KernelError> {
-        let groups: usize = self.pieces.iter().map(groups).sum();
-        let limit = PACKED * SIDE / (groups.max(1) * GROUP);
+        let panel: usize = self.pieces.iter().map(|p| Groups::of(p).b_panel()).sum();
+        let limit = PACKED * SIDE / panel.max(1);
         let limit = limit.max(TILE_COLUMNS) / TILE_COLUMNS * TILE_COLUMNS;
         for columns in parts(n, limit) {
             // Rows that fit one tile share `b` with nobody: it is packed where it is used.
             let b = if m <= TILE_ROWS {
                 None
             } else {
-                Some(self.pack_b(columns.clone(), groups)?)
+                Some(self.pack_b(columns.clone(), panel)?)
             };
             tiles(m, columns.clone(), self.cpu.threads())
                 .into_par_iter()
@@ -136,16 +179,16 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Of each block its panels.
-    fn pack_b(&self, columns: Range<usize>, groups_all: usize) -> Result<Scratch, KernelError> {
+    /// Of each block its panels; together they have so many elements for each 16 columns.
+    fn pack_b(&self, columns: Range<usize>, panel: usize) -> Result<Scratch, KernelError> {
         let panels = columns.len().div_ceil(SIDE);
-        let mut scratch = Scratch::take(self.cpu, panels * groups_all * GROUP)?;
+        let mut scratch = Scratch::take(self.cpu, panels * panel)?;
         // Tasks of a block and a few panels each.
         const TOGETHER: usize = 8;
         let mut tasks = Vec::new();
         let mut rest = &mut scratch[..];
         for piece in self.pieces {
-            let len = groups(piece) * GROUP;
+            let len = Groups::of(piece).b_panel();
             let (mut data, after) = rest.split_at_mut(panels * len);
             rest = after;
             for first in columns.clone().step_by(TOGETHER * SIDE) {
@@ -158,7 +201,7 @@ impl Part<'_> {
         tasks
             .into_par_iter()
             .with_max_len(1)
-            .for_each(|(piece, first, count, data)| pack_piece::<false>(piece, first, count, data));
+            .for_each(|(piece, first, count, data)| pack_b(piece, first, count, data));
         Ok(scratch)
     }
 
@@ -171,15 +214,16 @@ impl Part<'_> {
     ) -> Result<(), KernelError> {
         // SAFETY: the device has tiles.
         let registers = unsafe { Tiles::new() };
-        let most = self.pieces.iter().map(groups).max().unwrap_or(0) * GROUP;
+        let a_panels = self.pieces.iter().map(|p| Groups::of(p).a_panel());
+        let most = a_panels.max().unwrap_or(0);
         let mut a = Scratch::take(self.cpu, rows.len().div_ceil(SIDE) * most)?;
         let room = if b.is_none() { STRIP / SIDE } else { 0 };
         let mut local = Scratch::take(self.cpu, room * most)?;
         let mut before = 0;
         for (index, piece) in self.pieces.iter().enumerate() {
             let base = if index == 0 { self.base } else { Base::Output };
-            let len = groups(piece) * GROUP;
-            pack_piece::<true>(piece, rows.start, rows.len(), &mut a);
+            let len = Groups::of(piece).b_panel();
+            pack_a(piece, rows.start, rows.len(), &mut a);
             for strip in parts_of(columns.clone(), STRIP) {
                 let b = match &b {
                     Some((b, all)) => {
@@ -188,7 +232,7 @@ impl Part<'_> {
                         &b[start..][..strip.len().div_ceil(SIDE) * len]
                     }
                     None => {
-                        pack_piece::<false>(piece, strip.start, strip.len(), &mut local);
+                        pack_b(piece, strip.start, strip.len(), &mut local);
                         &local[..strip.len().div_ceil(SIDE) * len]
                     }
                 };
@@ -212,8 +256,7 @@ impl Part<'_> {
         (rows, a): (Range<usize>, &[f32]),
         (columns, b): (Range<usize>, &[f32]),
     ) {
-        let groups = groups(piece);
-        let len = groups * GROUP;
+        let groups = Groups::of(piece);
         let mut sums = Sums([[0.0; BLOCK]; BLOCK]);
         let term = piece.span.term;
         // Whole sums go where they belong.
@@ -221,7 +264,7 @@ impl Part<'_> {
             && (term.alpha, columns.len(), self.c.column_stride) == (1.0, BLOCK, 1)
             && term.gate.is_none();
         for (index, rows) in parts_of(rows, BLOCK).enumerate() {
-            if groups == 0 {
+            if groups.all() == 0 {
                 self.join(piece, base, rows, columns.clone(), &mut sums);
                 continue;
             }
@@ -229,10 +272,12 @@ impl Part<'_> {
             let c_stride = self.c.row_stride;
             let direct = direct && rows.len() == BLOCK;
             let call = Call {
-                groups,
-                a: a[index * BLOCK / SIDE * len..].as_ptr(),
+                single: groups.single,
+                triple: groups.triple,
+                a: a[index * BLOCK / SIDE * groups.a_panel()..].as_ptr(),
+                a_panel: groups.a_panel(),
                 b: b.as_ptr(),
-                panel: len,
+                b_panel: groups.b_panel(),
                 sums: if direct {
                     c
                 } else {
@@ -241,7 +286,10 @@ impl Part<'_> {
                 stride: if direct { c_stride } else { BLOCK },
                 next: c.cast_const(),
                 next_stride: c_stride,
-                ahead: b.as_ptr_range().end.wrapping_add(index * groups * AHEAD),
+                ahead: b
+                    .as_ptr_range()
+                    .end
+                    .wrapping_add(index * groups.b_panel() / PLANE * AHEAD),
             };
             let kernel = kernel(rows.len().div_ceil(SIDE), columns.len().div_ceil(SIDE));
             // SAFETY: `a` and `b` have these panels; `super::product` checked that all elements lie

@@ -13,7 +13,9 @@ pub(super) const STEPS: usize = 32;
 /// A tile, in elements of f32.
 pub(super) const PLANE: usize = SIDE * SIDE;
 /// The three tiles of 16 rows or columns and 32 steps.
-pub(super) const GROUP: usize = 3 * PLANE;
+pub(super) const GROUP: usize = PARTS * PLANE;
+/// Parts of an f32.
+pub(super) const PARTS: usize = 3;
 
 /// Elements of a row that are decoded at a time.
 const CHUNK: usize = 128;
@@ -28,9 +30,12 @@ pub(super) struct Panels<'a> {
 }
 
 impl Panels<'_> {
-    fn group(&mut self, panel: usize, group: usize) -> &mut [f32; GROUP] {
-        let start = panel * self.stride + group * GROUP;
+    /// Its tiles, `N` of them.
+    fn group<const N: usize>(&mut self, panel: usize, group: usize) -> &mut [[f32; PLANE]; N] {
+        let start = panel * self.stride + group * N * PLANE;
         self.data[start..]
+            .as_chunks_mut()
+            .0
             .first_chunk_mut()
             .expect("panels have room for all their groups")
     }
@@ -39,12 +44,12 @@ impl Panels<'_> {
 /// Writes `factor` times the elements `(first + i, p)`, `i < count` and `p` in `steps`; zeros fill up
 /// panels and groups.
 ///
-/// Of each group three tiles: by rows, `i` and then pairs of steps `(p, p + 16)`; or by pairs of steps,
+/// Of each group `N` tiles, one where every element is a bf16, else three: by rows, `i` and then pairs of steps `(p, p + 16)`; or by pairs of steps,
 /// and then `i`.
 ///
 /// # Safety
 /// The processor has AVX-512 with bf16.
-pub(super) unsafe fn pack<const BY_ROWS: bool>(
+pub(super) unsafe fn pack<const BY_ROWS: bool, const N: usize>(
     operand: Operand<'_>,
     factor: f32,
     (first, count): (usize, usize),
@@ -55,10 +60,10 @@ pub(super) unsafe fn pack<const BY_ROWS: bool>(
     unsafe {
         match operand {
             Operand::Rows(rows) => {
-                from_rows::<BY_ROWS>(rows, factor, (first, count), steps, panels)
+                from_rows::<BY_ROWS, N>(rows, factor, (first, count), steps, panels)
             }
             Operand::Columns(rows) => {
-                from_columns::<BY_ROWS>(rows, factor, (first, count), steps, panels);
+                from_columns::<BY_ROWS, N>(rows, factor, (first, count), steps, panels);
             }
         }
     }
@@ -66,7 +71,7 @@ pub(super) unsafe fn pack<const BY_ROWS: bool>(
 
 /// Of rows that hold all steps of one `i`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn from_rows<const BY_ROWS: bool>(
+fn from_rows<const BY_ROWS: bool, const N: usize>(
     rows: &dyn Rows,
     factor: f32,
     (first, count): (usize, usize),
@@ -96,7 +101,7 @@ fn from_rows<const BY_ROWS: bool>(
                 let here = STEPS.min(len - at);
                 let masks = [low_bits(here), low_bits(here.saturating_sub(HALF))];
                 let group = panels.group(panel, (done + at) / STEPS);
-                write::<BY_ROWS, true>(group, factor, |i, half| {
+                write::<BY_ROWS, true, N>(group, factor, |i, half| {
                     let source = sources[i].as_ptr().wrapping_add(at + half * HALF);
                     // SAFETY: `at + here ≤ len`, the length of all sources; the mask ends there.
                     unsafe { _mm512_maskz_loadu_ps(masks[half], source) }
@@ -108,7 +113,7 @@ fn from_rows<const BY_ROWS: bool>(
 
 /// Of rows that hold one step each of all `i`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn from_columns<const BY_ROWS: bool>(
+fn from_columns<const BY_ROWS: bool, const N: usize>(
     rows: &dyn Rows,
     factor: f32,
     (first, count): (usize, usize),
@@ -149,7 +154,7 @@ fn from_columns<const BY_ROWS: bool>(
                     from / CHUNK * TOGETHER + panel,
                     (start - steps.start) / STEPS,
                 );
-                write::<BY_ROWS, false>(group, factor, |pair, half| {
+                write::<BY_ROWS, false, N>(group, factor, |pair, half| {
                     let p = pair + half * HALF;
                     if p < here {
                         let source = sources[p].as_ptr().wrapping_add(panel * SIDE);
@@ -175,20 +180,20 @@ fn prefetch(element: *const f32) {
     super::super::micro::prefetch(element);
 }
 
-/// Three tiles. `load(r, half)` are 16 elements: by rows of row `r` one half of its steps, else of step
-/// `r` of that half.
+/// The tiles of a group. `load(r, half)` are 16 elements: by rows of row `r` one half of its steps, else
+/// of step `r` of that half.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn write<const BY_ROWS: bool, const FROM_ROWS: bool>(
-    group: &mut [f32; GROUP],
+fn write<const BY_ROWS: bool, const FROM_ROWS: bool, const N: usize>(
+    group: &mut [[f32; PLANE]; N],
     factor: f32,
     load: impl Fn(usize, usize) -> __m512,
 ) {
-    let mut planes = Planes([0.0; GROUP]);
+    let mut other = Aligned([[0.0; PLANE]; N]);
     let target = if BY_ROWS == FROM_ROWS {
         &mut *group
     } else {
-        &mut planes.0
+        &mut other.0
     };
     let scale = _mm512_set1_ps(factor);
     for r in 0..SIDE {
@@ -196,15 +201,14 @@ fn write<const BY_ROWS: bool, const FROM_ROWS: bool>(
         if factor != 1.0 {
             (low, high) = (_mm512_mul_ps(low, scale), _mm512_mul_ps(high, scale));
         }
-        for (plane, part) in split(low, high).into_iter().enumerate() {
-            let to = &mut target[plane * PLANE + r * SIDE..][..SIDE];
+        for (tile, part) in target.iter_mut().zip(split(low, high)) {
+            let to = &mut tile[r * SIDE..][..SIDE];
             // SAFETY: 16 elements.
             unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), part) };
         }
     }
     if BY_ROWS != FROM_ROWS {
-        let planes = planes.0.as_chunks::<PLANE>().0;
-        for (to, from) in group.as_chunks_mut::<PLANE>().0.iter_mut().zip(planes) {
+        for (to, from) in group.iter_mut().zip(&other.0) {
             transpose(from, to);
         }
     }
@@ -212,12 +216,12 @@ fn write<const BY_ROWS: bool, const FROM_ROWS: bool>(
 
 /// Tiles on their way.
 #[repr(align(64))]
-struct Planes([f32; GROUP]);
+struct Aligned<T>(T);
 
 /// Pairs `(low[i], high[i])` of each of the three parts.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn split(mut low: __m512, mut high: __m512) -> [__m512i; 3] {
+fn split(mut low: __m512, mut high: __m512) -> [__m512i; PARTS] {
     // Words 0, 16, 1, 17, …
     let pairs = _mm512_set_epi32(
         0x1f_000f, 0x1e_000e, 0x1d_000d, 0x1c_000c, 0x1b_000b, 0x1a_000a, 0x19_0009, 0x18_0008,

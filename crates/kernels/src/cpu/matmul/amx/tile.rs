@@ -56,18 +56,21 @@ impl Drop for Tiles {
     }
 }
 
-/// Elements that are fetched ahead for each group.
-pub(super) const AHEAD: usize = 12 * SIDE;
+/// Elements that are fetched ahead for each part of `b` in a group.
+pub(super) const AHEAD: usize = 4 * SIDE;
 
 /// Panels of `a` and `b`, one or two of each; distances are in elements of f32.
 #[derive(Clone, Copy)]
 pub(super) struct Call {
-    /// Groups of 32 steps, at least one.
-    pub(super) groups: usize,
+    /// Groups of 32 steps in which `b` has one part.
+    pub(super) single: usize,
+    /// Groups after them in which it has three.
+    pub(super) triple: usize,
     pub(super) a: *const f32,
-    pub(super) b: *const f32,
     /// From one panel to the next.
-    pub(super) panel: usize,
+    pub(super) a_panel: usize,
+    pub(super) b: *const f32,
+    pub(super) b_panel: usize,
     /// Where the sums go, and from one row to the next.
     pub(super) sums: *mut f32,
     pub(super) stride: usize,
@@ -132,6 +135,26 @@ macro_rules! multiply {
     };
 }
 
+macro_rules! fetch_rows {
+    () => {
+        concat!(
+            "prefetchw [{next}]\nprefetchw [{next} + 64]\n",
+            "prefetchw [{next} + {stride}]\nprefetchw [{next} + {stride} + 64]\n",
+            "lea {next}, [{next} + 2*{stride}]\n"
+        )
+    };
+}
+
+macro_rules! fetch_ahead {
+    () => {
+        concat!(
+            "prefetcht1 [{ahead}]\nprefetcht1 [{ahead} + 64]\n",
+            "prefetcht1 [{ahead} + 128]\nprefetcht1 [{ahead} + 192]\n",
+            "add {ahead}, 256\n"
+        )
+    };
+}
+
 macro_rules! store {
     (1, 1) => {
         "tilestored [{sums} + {rows}*1], tmm0\n/* {sums2} */"
@@ -158,38 +181,50 @@ macro_rules! store {
 macro_rules! kernel {
     ($name:ident, $rows:tt, $columns:tt) => {
         unsafe fn $name(_: &Tiles, call: &Call) {
-            const { assert!(PLANE * size_of::<f32>() == 1024 && AHEAD * size_of::<f32>() == 768) };
+            const { assert!(PLANE * size_of::<f32>() == 1024 && AHEAD * size_of::<f32>() == 256) };
             // SAFETY: the caller promises the panels; prefetches take any address.
             unsafe {
                 asm!(
                     "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                    "test {single}, {single}",
+                    "jz 3f",
                     "2:",
                     concat!(load_a!($rows, 2048), load_b!($columns, 0), multiply!($rows, $columns)),
-                    "prefetchw [{next}]", "prefetcht0 [{next} + 64]",
-                    "prefetchw [{next} + {stride}]", "prefetcht0 [{next} + {stride} + 64]",
-                    "lea {next}, [{next} + 2*{stride}]",
+                    fetch_rows!(),
                     concat!(load_a!($rows, 1024), multiply!($rows, $columns)),
-                    concat!(load_b!($columns, 1024), multiply!($rows, $columns)),
-                    "prefetcht1 [{ahead} + 0]", "prefetcht1 [{ahead} + 64]", "prefetcht1 [{ahead} + 128]", "prefetcht1 [{ahead} + 192]",
-                    "prefetcht1 [{ahead} + 256]", "prefetcht1 [{ahead} + 320]", "prefetcht1 [{ahead} + 384]", "prefetcht1 [{ahead} + 448]",
-                    "prefetchw [{next}]", "prefetcht0 [{next} + 64]",
-                    "prefetchw [{next} + {stride}]", "prefetcht0 [{next} + {stride} + 64]",
-                    "lea {next}, [{next} + 2*{stride}]",
+                    fetch_rows!(),
+                    fetch_ahead!(),
                     concat!(load_a!($rows, 0), multiply!($rows, $columns)),
+                    "add {a}, 3072", "add {a2}, 3072", "add {b}, 1024", "add {b2}, 1024",
+                    "dec {single}",
+                    "jnz 2b",
+                    "3:",
+                    "test {triple}, {triple}",
+                    "jz 5f",
+                    "4:",
+                    concat!(load_a!($rows, 2048), load_b!($columns, 0), multiply!($rows, $columns)),
+                    fetch_rows!(),
+                    concat!(load_a!($rows, 1024), multiply!($rows, $columns)),
+                    fetch_ahead!(),
+                    concat!(load_b!($columns, 1024), multiply!($rows, $columns)),
+                    fetch_rows!(),
+                    fetch_ahead!(),
+                    concat!(load_a!($rows, 0), multiply!($rows, $columns)),
+                    fetch_ahead!(),
                     concat!(load_b!($columns, 2048), multiply!($rows, $columns)),
-                    "prefetcht1 [{ahead} + 512]", "prefetcht1 [{ahead} + 576]", "prefetcht1 [{ahead} + 640]", "prefetcht1 [{ahead} + 704]",
-                    "add {ahead}, 768",
                     concat!(load_b!($columns, 0), multiply!($rows, $columns)),
                     "add {a}, 3072", "add {a2}, 3072", "add {b}, 3072", "add {b2}, 3072",
-                    "dec {groups}",
-                    "jnz 2b",
+                    "dec {triple}",
+                    "jnz 4b",
+                    "5:",
                     store!($rows, $columns),
                     a = inout(reg) call.a => _,
-                    a2 = inout(reg) call.a.wrapping_add(call.panel) => _,
+                    a2 = inout(reg) call.a.wrapping_add(call.a_panel) => _,
                     b = inout(reg) call.b => _,
-                    b2 = inout(reg) call.b.wrapping_add(call.panel) => _,
+                    b2 = inout(reg) call.b.wrapping_add(call.b_panel) => _,
                     s = in(reg) 64usize,
-                    groups = inout(reg) call.groups => _,
+                    single = inout(reg) call.single => _,
+                    triple = inout(reg) call.triple => _,
                     next = inout(reg) call.next => _,
                     stride = in(reg) call.next_stride * size_of::<f32>(),
                     ahead = inout(reg) call.ahead => _,
