@@ -263,33 +263,36 @@ impl Part<'_> {
         let direct = matches!(base, Base::Zero)
             && (term.alpha, columns.len(), self.c.column_stride) == (1.0, BLOCK, 1)
             && term.gate.is_none();
+        let blocks = rows.len().div_ceil(BLOCK);
         for (index, rows) in parts_of(rows, BLOCK).enumerate() {
             if groups.all() == 0 {
                 self.join(piece, base, rows, columns.clone(), &mut sums);
                 continue;
             }
             let c = self.c.at(rows.start, columns.start);
-            let c_stride = self.c.row_stride;
+            let (a_panel, b_panel) = (groups.a_panel(), groups.b_panel());
+            let a = a[index * BLOCK / SIDE * a_panel..].as_ptr();
             let direct = direct && rows.len() == BLOCK;
+            let row_bytes = self.c.row_stride * size_of::<f32>();
+            let (sums_at, sums_bytes) = if direct {
+                (c, row_bytes)
+            } else {
+                (sums.0.as_mut_ptr().cast(), BLOCK * size_of::<f32>())
+            };
+            // Each block fetches its share of the next columns' panels, where there are few blocks two.
+            let share = index * b_panel / PLANE * AHEAD;
+            let far = if blocks > 4 { 0 } else { b_panel };
             let call = Call {
                 single: groups.single,
                 triple: groups.triple,
-                a: a[index * BLOCK / SIDE * groups.a_panel()..].as_ptr(),
-                a_panel: groups.a_panel(),
-                b: b.as_ptr(),
-                b_panel: groups.b_panel(),
-                sums: if direct {
-                    c
-                } else {
-                    sums.0.as_mut_ptr().cast()
-                },
-                stride: if direct { c_stride } else { BLOCK },
+                a: [a, a.wrapping_add(a_panel)],
+                b: [b.as_ptr(), b.as_ptr().wrapping_add(b_panel)],
+                sums: sums_at,
+                row_bytes: sums_bytes,
                 next: c.cast_const(),
-                next_stride: c_stride,
-                ahead: b
-                    .as_ptr_range()
-                    .end
-                    .wrapping_add(index * groups.b_panel() / PLANE * AHEAD),
+                next_bytes: row_bytes,
+                ahead: b.as_ptr_range().end.wrapping_add(share),
+                ahead_bytes: far * size_of::<f32>(),
             };
             let kernel = kernel(rows.len().div_ceil(SIDE), columns.len().div_ceil(SIDE));
             // SAFETY: `a` and `b` have these panels; `super::product` checked that all elements lie
@@ -377,28 +380,38 @@ unsafe fn add_row(c: *mut f32, base: *const f32, factor: f32, sums: &[f32]) {
     }
 }
 
-/// Divides the result into tiles: small enough for the caches, and enough of them for all threads.
+/// Divides the result into tiles, as costs least.
 fn tiles(m: usize, columns: Range<usize>, threads: usize) -> Vec<(Range<usize>, Range<usize>)> {
-    let split = |range: Range<usize>, count: usize| {
-        let size = range.len().div_ceil(count).next_multiple_of(BLOCK);
-        let end = range.end;
-        range
-            .step_by(size)
-            .map(move |start| start..end.min(start + size))
+    // Cycles for each product, roughly: of its six parts, of packing `a` once for a tile, of fetching `b`
+    // once for a tile from a cache that threads share.
+    const MULTIPLY: f64 = 0.01;
+    const PACK: f64 = 0.6;
+    const FETCH: f64 = 0.3;
+    let n = columns.len();
+    let size = |len: usize, count: usize| len.div_ceil(count).next_multiple_of(BLOCK);
+    let cost = |&(down, across): &(usize, usize)| {
+        let (height, width) = (size(m, down), size(n, across));
+        let count = m.div_ceil(height) * n.div_ceil(width);
+        // The last round may leave threads idle, and other work on the machine delays one of them by some
+        // part of a tile.
+        let rounds = count.div_ceil(threads) as f64 + 0.25;
+        let idle = rounds * threads as f64 / count as f64;
+        MULTIPLY * idle + PACK / width as f64 + FETCH / height as f64
     };
-    let mut down = m.div_ceil(TILE_ROWS);
-    let mut across = columns.len().div_ceil(TILE_COLUMNS);
-    // Four tiles a thread even out what other work on the machine takes from one of them.
-    let wanted = if threads == 1 { 1 } else { 4 * threads };
-    if down * across < wanted {
-        across = across
-            .max(wanted.div_ceil(down))
-            .min(columns.len().div_ceil(BLOCK));
-        down = down.max(threads.div_ceil(across)).min(m.div_ceil(BLOCK));
-    }
+    let (least_down, least_across) = (m.div_ceil(TILE_ROWS), n.div_ceil(TILE_COLUMNS));
+    let choices = |least: usize, len: usize| {
+        let most = (least + 4 * threads).min(len.div_ceil(BLOCK));
+        least..=most.max(least)
+    };
+    let (down, across) = choices(least_down, m)
+        .flat_map(|down| choices(least_across, n).map(move |across| (down, across)))
+        .min_by(|a, b| cost(a).total_cmp(&cost(b)))
+        .unwrap_or((1, 1));
     let mut tiles = Vec::new();
-    for rows in split(0..m, down) {
-        tiles.extend(split(columns.clone(), across).map(|columns| (rows.clone(), columns)));
+    for rows in parts(m, size(m, down)) {
+        tiles.extend(
+            parts_of(columns.clone(), size(n, across)).map(|columns| (rows.clone(), columns)),
+        );
     }
     tiles
 }

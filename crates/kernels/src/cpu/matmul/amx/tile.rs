@@ -1,7 +1,7 @@
 //! The innermost product: tiles of bf16, six of them for one of f32.
 
 use super::split::{PLANE, SIDE};
-use std::arch::asm;
+use std::{arch::asm, mem::offset_of};
 
 /// Rows and columns that one call computes at most.
 pub(super) const BLOCK: usize = 2 * SIDE;
@@ -59,27 +59,26 @@ impl Drop for Tiles {
 /// Elements that are fetched ahead for each part of `b` in a group.
 pub(super) const AHEAD: usize = 4 * SIDE;
 
-/// Panels of `a` and `b`, one or two of each; distances are in elements of f32.
-#[derive(Clone, Copy)]
+/// Panels of `a` and `b`, one or two of each.
+#[repr(C)]
 pub(super) struct Call {
     /// Groups of 32 steps in which `b` has one part.
     pub(super) single: usize,
     /// Groups after them in which it has three.
     pub(super) triple: usize,
-    pub(super) a: *const f32,
-    /// From one panel to the next.
-    pub(super) a_panel: usize,
-    pub(super) b: *const f32,
-    pub(super) b_panel: usize,
-    /// Where the sums go, and from one row to the next.
+    /// The first and the second panel.
+    pub(super) a: [*const f32; 2],
+    pub(super) b: [*const f32; 2],
+    /// Where the sums go, and from one row to the next in bytes.
     pub(super) sums: *mut f32,
-    pub(super) stride: usize,
-    /// What is fetched meanwhile, valid or not: two lines at a time, so far from one pair to the next, four
-    /// pairs for each group.
+    pub(super) row_bytes: usize,
+    /// Lines that are fetched meanwhile, valid or not: four pairs for each group, so many bytes apart.
     pub(super) next: *const f32,
-    pub(super) next_stride: usize,
-    /// Consecutive lines, valid or not, that are fetched into the second-level cache.
+    pub(super) next_bytes: usize,
+    /// Consecutive lines, valid or not, that are fetched into the second-level cache, and as many so far
+    /// behind them in bytes.
     pub(super) ahead: *const f32,
+    pub(super) ahead_bytes: usize,
 }
 
 /// Computes `sums[i, j] = Σ_p a[i, p] · b[p, j]` in all rows and columns of the panels.
@@ -139,8 +138,8 @@ macro_rules! fetch_rows {
     () => {
         concat!(
             "prefetchw [{next}]\nprefetchw [{next} + 64]\n",
-            "prefetchw [{next} + {stride}]\nprefetchw [{next} + {stride} + 64]\n",
-            "lea {next}, [{next} + 2*{stride}]\n"
+            "prefetchw [{next} + {apart}]\nprefetchw [{next} + {apart} + 64]\n",
+            "lea {next}, [{next} + 2*{apart}]\n"
         )
     };
 }
@@ -150,6 +149,8 @@ macro_rules! fetch_ahead {
         concat!(
             "prefetcht1 [{ahead}]\nprefetcht1 [{ahead} + 64]\n",
             "prefetcht1 [{ahead} + 128]\nprefetcht1 [{ahead} + 192]\n",
+            "prefetcht1 [{ahead} + {far}]\nprefetcht1 [{ahead} + {far} + 64]\n",
+            "prefetcht1 [{ahead} + {far} + 128]\nprefetcht1 [{ahead} + {far} + 192]\n",
             "add {ahead}, 256\n"
         )
     };
@@ -157,22 +158,19 @@ macro_rules! fetch_ahead {
 
 macro_rules! store {
     (1, 1) => {
-        "tilestored [{sums} + {rows}*1], tmm0\n/* {sums2} */"
+        "tilestored [{a} + {b}*1], tmm0\n"
     };
     (1, 2) => {
-        concat!(
-            store!(1, 1),
-            "\ntilestored [{sums} + {rows}*1 + 64], tmm1\n"
-        )
+        concat!(store!(1, 1), "tilestored [{a} + {b}*1 + 64], tmm1\n")
     };
     (2, 1) => {
-        concat!(store!(1, 1), "\ntilestored [{sums2} + {rows}*1], tmm2\n")
+        concat!(store!(1, 1), "tilestored [{a2} + {b}*1], tmm2\n")
     };
     (2, 2) => {
         concat!(
             store!(1, 2),
-            "tilestored [{sums2} + {rows}*1], tmm2\n",
-            "tilestored [{sums2} + {rows}*1 + 64], tmm3\n"
+            "tilestored [{a2} + {b}*1], tmm2\n",
+            "tilestored [{a2} + {b}*1 + 64], tmm3\n"
         )
     };
 }
@@ -186,7 +184,8 @@ macro_rules! kernel {
             unsafe {
                 asm!(
                     "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                    "test {single}, {single}",
+                    "mov {count}, [{call} + {single}]",
+                    "test {count}, {count}",
                     "jz 3f",
                     "2:",
                     concat!(load_a!($rows, 2048), load_b!($columns, 0), multiply!($rows, $columns)),
@@ -196,10 +195,11 @@ macro_rules! kernel {
                     fetch_ahead!(),
                     concat!(load_a!($rows, 0), multiply!($rows, $columns)),
                     "add {a}, 3072", "add {a2}, 3072", "add {b}, 1024", "add {b2}, 1024",
-                    "dec {single}",
+                    "dec {count}",
                     "jnz 2b",
                     "3:",
-                    "test {triple}, {triple}",
+                    "mov {count}, [{call} + {triple}]",
+                    "test {count}, {count}",
                     "jz 5f",
                     "4:",
                     concat!(load_a!($rows, 2048), load_b!($columns, 0), multiply!($rows, $columns)),
@@ -214,23 +214,30 @@ macro_rules! kernel {
                     concat!(load_b!($columns, 2048), multiply!($rows, $columns)),
                     concat!(load_b!($columns, 0), multiply!($rows, $columns)),
                     "add {a}, 3072", "add {a2}, 3072", "add {b}, 3072", "add {b2}, 3072",
-                    "dec {triple}",
+                    "dec {count}",
                     "jnz 4b",
                     "5:",
+                    "mov {a}, [{call} + {sums}]",
+                    "mov {b}, [{call} + {row_bytes}]",
+                    "mov {a2}, {b}",
+                    "shl {a2}, 4",
+                    "add {a2}, {a}",
                     store!($rows, $columns),
-                    a = inout(reg) call.a => _,
-                    a2 = inout(reg) call.a.wrapping_add(call.a_panel) => _,
-                    b = inout(reg) call.b => _,
-                    b2 = inout(reg) call.b.wrapping_add(call.b_panel) => _,
+                    call = in(reg) call,
+                    single = const offset_of!(Call, single),
+                    triple = const offset_of!(Call, triple),
+                    sums = const offset_of!(Call, sums),
+                    row_bytes = const offset_of!(Call, row_bytes),
+                    a = inout(reg) call.a[0] => _,
+                    a2 = inout(reg) call.a[1] => _,
+                    b = inout(reg) call.b[0] => _,
+                    b2 = inout(reg) call.b[1] => _,
                     s = in(reg) 64usize,
-                    single = inout(reg) call.single => _,
-                    triple = inout(reg) call.triple => _,
+                    count = out(reg) _,
                     next = inout(reg) call.next => _,
-                    stride = in(reg) call.next_stride * size_of::<f32>(),
+                    apart = in(reg) call.next_bytes,
                     ahead = inout(reg) call.ahead => _,
-                    sums = in(reg) call.sums,
-                    sums2 = in(reg) call.sums.wrapping_add(SIDE * call.stride),
-                    rows = in(reg) call.stride * size_of::<f32>(),
+                    far = in(reg) call.ahead_bytes,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
