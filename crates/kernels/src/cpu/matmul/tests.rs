@@ -4,6 +4,13 @@ use super::*;
 use tightrope_device::Cpu;
 use tightrope_testkit::{Random, assert_close, oracle::linear::product as oracle};
 
+/// The device as it is, and without its matrix unit if it has one.
+fn devices(threads: usize) -> impl Iterator<Item = Cpu> {
+    let cpu = Cpu::new(threads).unwrap();
+    let other = cpu.has_tiles().then(|| cpu.without_tiles());
+    [cpu].into_iter().chain(other)
+}
+
 struct Tens;
 
 impl Gate for Tens {
@@ -17,14 +24,13 @@ impl Gate for Tens {
 /// The result, `C` by rows or `Cᵀ` by rows, of one term with the given layouts.
 #[allow(clippy::too_many_arguments)]
 fn run(
-    threads: usize,
+    cpu: &Cpu,
     (m, k, n): (usize, usize, usize),
     layouts: (bool, bool),
     base: &str,
     gated: bool,
     transposed: bool,
 ) -> (Vec<f32>, Vec<f64>) {
-    let cpu = Cpu::new(threads).unwrap();
     let mut random = Random::new((m * 1000 + n * 10 + k) as u64);
     let (a, b) = (random.normal(m * k, 1.0), random.normal(k * n, 1.0));
     let bias = random.normal(n, 1.0);
@@ -62,7 +68,7 @@ fn run(
         "bias" => Base::Bias(&bias),
         _ => Base::Output,
     };
-    product(&cpu, (m, n), &[term], base_value, output).unwrap();
+    product(cpu, (m, n), &[term], base_value, output).unwrap();
     let sums = oracle(
         (m, k, n),
         |i, p| if a_rows { a[i * k + p] } else { a[p * m + i] }.into(),
@@ -88,7 +94,7 @@ fn run(
     (c, expected)
 }
 
-const SHAPES: [(usize, usize, usize); 14] = [
+const SHAPES: [(usize, usize, usize); 15] = [
     (1, 1, 1),
     (1, 300, 40),
     (5, 0, 17),
@@ -104,6 +110,8 @@ const SHAPES: [(usize, usize, usize); 14] = [
     (30, 1024, 80),
     (40, 700, 70),
     (3, 2, 1000),
+    // More rows than any tile of the result has, and several blocks.
+    (400, 700, 50),
 ];
 
 #[test]
@@ -111,9 +119,11 @@ fn every_layout_matches() {
     for shape in SHAPES {
         for layouts in [(true, true), (true, false), (false, false), (false, true)] {
             for base in ["zero", "bias", "output"] {
-                let (got, expected) = run(2, shape, layouts, base, false, false);
-                let tolerance = 2e-6 * (shape.1 as f64).sqrt().max(1.0);
-                assert_close(base, &got, &expected, tolerance, 1e-6);
+                for cpu in devices(2) {
+                    let (got, expected) = run(&cpu, shape, layouts, base, false, false);
+                    let tolerance = 2e-6 * (shape.1 as f64).sqrt().max(1.0);
+                    assert_close(base, &got, &expected, tolerance, 1e-6);
+                }
             }
         }
     }
@@ -124,9 +134,12 @@ fn gates_and_transposed_results_match() {
     for shape in SHAPES {
         for (gated, transposed) in [(true, false), (false, true), (true, true)] {
             for base in ["zero", "bias", "output"] {
-                let (got, expected) = run(2, shape, (true, false), base, gated, transposed);
-                let tolerance = 2e-5 * (shape.1 as f64).sqrt().max(1.0);
-                assert_close(base, &got, &expected, tolerance, 1e-6);
+                for cpu in devices(2) {
+                    let layouts = (true, false);
+                    let (got, expected) = run(&cpu, shape, layouts, base, gated, transposed);
+                    let tolerance = 2e-5 * (shape.1 as f64).sqrt().max(1.0);
+                    assert_close(base, &got, &expected, tolerance, 1e-6);
+                }
             }
         }
     }
@@ -135,54 +148,69 @@ fn gates_and_transposed_results_match() {
 #[test]
 fn bits_depend_on_neither_threads_nor_layout_nor_transposition() {
     for shape in SHAPES {
-        let one = run(1, shape, (true, true), "output", false, false).0;
-        for threads in [2, 3, 5] {
-            let other = run(threads, shape, (true, true), "output", false, false).0;
-            assert_eq!(one, other, "{shape:?}");
+        for tiles in [true, false] {
+            let run = |threads| {
+                let cpu = Cpu::new(threads).unwrap();
+                let cpu = if tiles { cpu } else { cpu.without_tiles() };
+                run(&cpu, shape, (true, true), "output", false, false).0
+            };
+            let one = run(1);
+            for threads in [2, 3, 5] {
+                assert_eq!(one, run(threads), "{shape:?}");
+            }
         }
         // The same operands in the other layouts.
-        let (m, k, n) = shape;
-        let cpu = Cpu::new(2).unwrap();
-        let mut random = Random::new(9);
-        let (a, b) = (random.normal(m * k, 1.0), random.normal(k * n, 1.0));
-        let flip = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
-            (0..rows * columns)
-                .map(|at| x[at % rows * columns + at / rows])
-                .collect()
-        };
-        let (at, bt) = (flip(&a, m, k), flip(&b, k, n));
-        let (a, b) = (Matrix::new(&a[..], k), Matrix::new(&b[..], n));
-        let (at, bt) = (Matrix::new(&at[..], m), Matrix::new(&bt[..], k));
-        let compute = |a: Operand<'_>, b: Operand<'_>, transposed: bool| {
-            let mut c = vec![0f32; m * n];
-            let output = if transposed {
-                Output::columns(&mut c, m)
-            } else {
-                Output::rows(&mut c, n)
-            };
-            let term = Term {
-                a,
-                b,
-                k,
-                alpha: 1.5,
-                gate: None,
-            };
-            product(&cpu, (m, n), &[term], Base::Zero, output).unwrap();
-            if transposed { flip(&c, n, m) } else { c }
-        };
-        let first = compute(Operand::Rows(&a), Operand::Columns(&b), false);
-        assert_eq!(
-            first,
-            compute(Operand::Columns(&at), Operand::Rows(&bt), false)
-        );
-        assert_eq!(first, compute(Operand::Rows(&a), Operand::Rows(&bt), true));
+        for cpu in devices(2) {
+            layouts_have_equal_bits(&cpu, shape);
+        }
     }
 }
 
-/// Rows of `2 + A·B + 1.5 · A₂·B₂` (`200 × 50`, sums of `k` and of `short` steps), and the same in f64.
+fn layouts_have_equal_bits(cpu: &Cpu, (m, k, n): (usize, usize, usize)) {
+    let mut random = Random::new(9);
+    let (a, b) = (random.normal(m * k, 1.0), random.normal(k * n, 1.0));
+    let flip = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+        (0..rows * columns)
+            .map(|at| x[at % rows * columns + at / rows])
+            .collect()
+    };
+    let (at, bt) = (flip(&a, m, k), flip(&b, k, n));
+    let (a, b) = (Matrix::new(&a[..], k), Matrix::new(&b[..], n));
+    let (at, bt) = (Matrix::new(&at[..], m), Matrix::new(&bt[..], k));
+    let compute = |a: Operand<'_>, b: Operand<'_>, transposed: bool| {
+        let mut c = vec![0f32; m * n];
+        let output = if transposed {
+            Output::columns(&mut c, m)
+        } else {
+            Output::rows(&mut c, n)
+        };
+        let term = Term {
+            a,
+            b,
+            k,
+            alpha: 1.5,
+            gate: None,
+        };
+        product(cpu, (m, n), &[term], Base::Zero, output).unwrap();
+        if transposed { flip(&c, n, m) } else { c }
+    };
+    let first = compute(Operand::Rows(&a), Operand::Columns(&b), false);
+    assert_eq!(
+        first,
+        compute(Operand::Columns(&at), Operand::Rows(&bt), false)
+    );
+    assert_eq!(first, compute(Operand::Rows(&a), Operand::Rows(&bt), true));
+}
+
+/// Rows of `2 + A·B + 1.5 · A₂·B₂` (`400 × 50`, sums of `k` and of `short` steps), and the same in f64.
 /// `B` is stored by columns or by rows.
-fn two_terms((k, short): (usize, usize), b_rows: bool, rows: Range<usize>) -> (Vec<f32>, Vec<f64>) {
-    let (m, n) = (200, 50);
+fn two_terms(
+    cpu: &Cpu,
+    (k, short): (usize, usize),
+    b_rows: bool,
+    rows: Range<usize>,
+) -> (Vec<f32>, Vec<f64>) {
+    let (m, n) = (400, 50);
     let mut random = Random::new(4);
     let operands = [k, short].map(|k| (k, random.normal(m * k, 1.0), random.normal(n * k, 1.0)));
     let matrices = operands.each_ref().map(|(k, a, b)| {
@@ -202,7 +230,7 @@ fn two_terms((k, short): (usize, usize), b_rows: bool, rows: Range<usize>) -> (V
     };
     let mut c = vec![0f32; rows.len() * n];
     product(
-        &Cpu::new(2).unwrap(),
+        cpu,
         (rows.len(), n),
         &[term(0, 1.0), term(1, 1.5)],
         Base::Bias(&[2.0; 50]),
@@ -228,12 +256,59 @@ fn a_row_has_the_same_bits_alone_and_among_others() {
     // No second term; one that goes on in the last block, alone, with rows 4 KiB apart and none before
     // it; and one that is too long for that.
     for steps in [(700, 0), (700, 16), (1024, 32), (0, 8), (40, 33)] {
-        for b_rows in [true, false] {
-            let (whole, expected) = two_terms(steps, b_rows, 0..200);
+        for (cpu, b_rows) in devices(2).flat_map(|cpu| [(cpu.clone(), true), (cpu, false)]) {
+            let (whole, expected) = two_terms(&cpu, steps, b_rows, 0..400);
             assert_close("c", &whole, &expected, 1e-4, 1e-6);
-            for rows in [0..1, 199..200, 17..22, 50..170] {
-                let (some, _) = two_terms(steps, b_rows, rows.clone());
+            for rows in [0..1, 399..400, 17..22, 50..170, 60..390] {
+                let (some, _) = two_terms(&cpu, steps, b_rows, rows.clone());
                 assert_eq!(some, whole[rows.start * 50..rows.end * 50], "{steps:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tiles_are_as_accurate_as_vectors() {
+    // Of all magnitudes, and with sums that cancel.
+    for spread in [0, 20] {
+        for (m, k, n) in [(64, 64, 64), (64, 640, 64), (64, 5000, 32)] {
+            let mut random = Random::new(k as u64);
+            let mut operand = |len: usize| -> Vec<f32> {
+                let values = random.normal(len, 1.0).into_iter().enumerate();
+                let scale = |at: usize| 2f32.powi(at as i32 * 7919 % (spread + 1) - spread / 2);
+                values.map(|(at, value)| value * scale(at)).collect()
+            };
+            let (a, b) = (operand(m * k), operand(n * k));
+            let (a_rows, b_rows) = (Matrix::new(&a[..], k), Matrix::new(&b[..], k));
+            let term = Term {
+                a: Operand::Rows(&a_rows),
+                b: Operand::Rows(&b_rows),
+                k,
+                alpha: 1.0,
+                gate: None,
+            };
+            let at = |x: &[f32], i: usize, p: usize| f64::from(x[i * k + p]);
+            let expected = oracle((m, k, n), |i, p| at(&a, i, p), |p, j| at(&b, j, p));
+            // Of each element, in units of the roundings of its terms.
+            let sizes = oracle(
+                (m, k, n),
+                |i, p| at(&a, i, p).abs(),
+                |p, j| at(&b, j, p).abs(),
+            );
+            let errors: Vec<f64> = devices(2)
+                .map(|cpu| {
+                    let mut c = vec![0f32; m * n];
+                    product(&cpu, (m, n), &[term], Base::Zero, Output::rows(&mut c, n)).unwrap();
+                    let error = |at: usize| (f64::from(c[at]) - expected[at]) / sizes[at];
+                    let squares: f64 = (0..m * n).map(|at| error(at).powi(2)).sum();
+                    (squares / (m * n) as f64).sqrt() * 2f64.powi(24)
+                })
+                .collect();
+            println!(
+                "{k} steps, magnitudes 2^{spread} apart: {errors:.3?} units in the last place"
+            );
+            if let [tiles, vectors] = errors[..] {
+                assert!(tiles <= vectors, "{errors:?}");
             }
         }
     }

@@ -283,3 +283,85 @@ fn transpose(from: &[f32; PLANE], to: &mut [f32; PLANE]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Matrix;
+    use super::*;
+    use half::bf16;
+    use tightrope_device::Cpu;
+    use tightrope_testkit::Random;
+
+    /// The parts of element `(i, p)`, `p` counted from the first step.
+    fn parts(data: &[f32], by_rows: bool, n: usize, stride: usize, i: usize, p: usize) -> Vec<f32> {
+        let group = &data[i / SIDE * stride + p / STEPS * n * PLANE..][..n * PLANE];
+        let (i, half, pair) = (i % SIDE, p % STEPS / HALF, p % HALF);
+        let at = if by_rows {
+            i * SIDE + pair
+        } else {
+            pair * SIDE + i
+        };
+        let part = |tile: &[f32]| {
+            let bits = (tile[at].to_bits() >> (16 * half)) as u16;
+            bf16::from_bits(bits).to_f32()
+        };
+        group.chunks(PLANE).map(part).collect()
+    }
+
+    fn check<const BY_ROWS: bool, const N: usize>(element: impl Fn(usize) -> f32) {
+        let data: Vec<f32> = (0..90 * 400).map(element).collect();
+        let matrix = Matrix::new(&data[..], 90);
+        for from_rows in [true, false] {
+            for (first, count, steps) in
+                [(0, 16usize, 0..32), (3, 1, 2..3), (5, 41, 1..90), (1, 70, 7..55)]
+            {
+                let stride = steps.len().div_ceil(STEPS) * N * PLANE;
+                let mut packed = vec![f32::NAN; count.div_ceil(SIDE) * stride];
+                let operand = if from_rows {
+                    Operand::Rows(&matrix)
+                } else {
+                    Operand::Columns(&matrix)
+                };
+                let panels = &mut Panels {
+                    data: &mut packed,
+                    stride,
+                };
+                // SAFETY: the caller has found tiles.
+                unsafe { pack::<BY_ROWS, N>(operand, -2.0, (first, count), steps.clone(), panels) };
+                for i in 0..count.next_multiple_of(SIDE) {
+                    for p in 0..steps.len().next_multiple_of(STEPS) {
+                        let (row, column) = (first + i, steps.start + p);
+                        let inside = i < count && p < steps.len();
+                        let expected = match (inside, from_rows) {
+                            (false, _) => 0.0,
+                            (true, true) => -2.0 * data[row * 90 + column],
+                            (true, false) => -2.0 * data[column * 90 + row],
+                        };
+                        let parts = parts(&packed, BY_ROWS, N, stride, i, p);
+                        let (last, rest) = parts.split_last().unwrap();
+                        assert_eq!(rest.iter().sum::<f32>() + last, expected, "{row} {column}");
+                        // Each is what rounding leaves of the one before it.
+                        for pair in parts.windows(2) {
+                            assert!(pair[1].abs() <= pair[0].abs() / 256.0, "{parts:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_add_up_to_every_element_in_its_place() {
+        if !Cpu::new(1).unwrap().has_tiles() {
+            return;
+        }
+        // All exponents of which the third part is a normal number.
+        let random = Random::new(3).normal(90 * 400, 1.0);
+        let wide = |at: usize| random[at] * 2f32.powi((at % 200) as i32 - 80);
+        check::<true, PARTS>(wide);
+        check::<false, PARTS>(wide);
+        let short = |at: usize| bf16::from_f32(random[at]).to_f32();
+        check::<true, 1>(short);
+        check::<false, 1>(short);
+    }
+}
