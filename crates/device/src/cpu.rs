@@ -70,7 +70,8 @@ impl Device for Cpu {
     type Buffer = AlignedBytes;
 
     fn name(&self) -> String {
-        format!("cpu ({} threads)", self.threads())
+        let tiles = if self.tiles { ", AMX" } else { "" };
+        format!("cpu ({} threads{tiles})", self.threads())
     }
 
     fn allocate(&self, bytes: usize) -> Result<AlignedBytes, DeviceError> {

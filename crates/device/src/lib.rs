@@ -37,7 +37,7 @@ pub trait Device: Clone + fmt::Debug + Send + Sync + 'static {
     /// Memory of this device, aligned to at least 64 bytes.
     type Buffer: fmt::Debug + Send + Sync + 'static;
 
-    /// A name for people: "cpu (2 threads, avx2+fma)".
+    /// A name for people: "cpu (2 threads, AMX)".
     fn name(&self) -> String;
     /// New memory, zeroed.
     fn allocate(&self, bytes: usize) -> Result<Self::Buffer, DeviceError>;
