@@ -1,13 +1,15 @@
 //! Linear layers of SmolLM2-135M with adapters of rank 16 on 1,024 tokens, as training meets them:
 //! operands come from memory, for no two layers in a row are the same.
 //!
-//! `cargo run --release -p tightrope-kernels --example lora_layers [THREADS]`
+//! `cargo run --release -p tightrope-kernels --example lora_layers [THREADS [bf16]]`, weights in f32 unless
+//! bf16 is said
 //!
 //! Times are the best of several rounds, and at the end also the mean, which other work on the machine
 //! disturbs; shares are of the processor's measured peak.
 
+use half::bf16;
 use std::time::Instant;
-use tightrope_device::{Cpu, Tensor};
+use tightrope_device::{Cpu, Device, Tensor};
 use tightrope_kernels::{
     Check,
     linear::{
@@ -28,11 +30,13 @@ const ROUNDS: usize = 10;
 
 fn main() -> Result<()> {
     let threads = std::env::args().nth(1).map_or(Ok(0), |text| text.parse())?;
+    let is_bf16 = std::env::args().nth(2).is_some_and(|text| text == "bf16");
     let cpu = Cpu::new(threads)?;
     let peak = cpu.measure_flops(50).best;
     println!(
-        "{} threads, peak {:.0} GFLOP/s; milliseconds and share of the peak",
-        cpu.threads(),
+        "{}, weights in {}, peak {:.0} GFLOP/s; milliseconds and share of the peak",
+        cpu.name(),
+        if is_bf16 { "bf16" } else { "f32" },
         peak / 1e9
     );
     let (mut seconds, mut mean, mut operations) = (0.0, 0.0, 0.0);
@@ -48,7 +52,7 @@ fn main() -> Result<()> {
             inputs,
             outputs,
         };
-        let (times, total) = measure(&cpu, shape)?;
+        let (times, total) = measure(&cpu, shape, is_bf16)?;
         let base = 2.0 * (TOKENS * inputs * outputs) as f64;
         let adapter = 2.0 * (TOKENS * RANK * (inputs + outputs)) as f64;
         let work = [base + adapter, base + adapter, adapter];
@@ -79,7 +83,7 @@ fn main() -> Result<()> {
 
 /// Seconds of a layer's forward pass, of its gradient for the input, of those for the adapter, the best
 /// of each layer; and all seconds of all rounds.
-fn measure(cpu: &Cpu, shape: Shape) -> Result<([f64; 3], f64)> {
+fn measure(cpu: &Cpu, shape: Shape, is_bf16: bool) -> Result<([f64; 3], f64)> {
     let Shape {
         tokens,
         inputs,
@@ -98,11 +102,17 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<([f64; 3], f64)> {
     };
     let mut layers = Vec::new();
     for _ in 0..LAYERS {
+        let mut weight = tensor(outputs, inputs)?;
+        if is_bf16 {
+            let rounded: Vec<_> = weight.to_vec::<f32>()?;
+            let rounded: Vec<_> = rounded.into_iter().map(bf16::from_f32).collect();
+            weight = Tensor::from_slice(cpu, &[outputs, inputs], &rounded)?;
+        }
         layers.push((
             // x, W, A, B
             [
                 tensor(tokens, inputs)?,
-                tensor(outputs, inputs)?,
+                weight,
                 tensor(RANK, inputs)?,
                 tensor(outputs, RANK)?,
             ],

@@ -5,7 +5,9 @@ use super::dropout::{Dropped, Mask};
 use super::{BackwardInput, BackwardWeights, Forward, Linear, Shape, Weight};
 use crate::{
     Checked, KernelError,
-    cpu::matmul::{self, Base, Gate, Matrix, Operand, Output, Rows, Term, product},
+    cpu::matmul::{
+        self, Base, Gate, Matrix, Operand, Output, Rows, Term, Through, product, product_through,
+    },
     nf4,
 };
 use tightrope_device::Cpu;
@@ -52,33 +54,34 @@ impl Linear for Cpu {
             return Ok(());
         };
         let rank = lora.a.shape()[0];
-        let mask = Mask::new(&lora.dropout, tokens)?;
-        let dropped = mask.as_ref().map(|mask| Dropped { x, mask });
+        let a = Matrix::new(lora.a.as_slice::<f32>()?, inputs);
+        let b = Matrix::new(lora.b.as_slice::<f32>()?, rank);
+        let xa = lora.xa.as_mut_slice::<f32>()?;
+        let through = Through {
+            down: Operand::Rows(&a),
+            up: Operand::Rows(&b),
+            rank,
+            scale: lora.scale,
+            gate: None,
+        };
+        let Some(mask) = Mask::new(&lora.dropout, tokens)? else {
+            return product_through(self, (tokens, outputs), base, through, bias, xa, output);
+        };
         let down = Term {
-            a: Operand::Rows(match &dropped {
-                Some(dropped) => dropped,
-                None => &x,
-            }),
-            b: Operand::Rows(&Matrix::new(lora.a.as_slice::<f32>()?, inputs)),
+            a: Operand::Rows(&Dropped { x, mask: &mask }),
+            b: through.down,
             ..base
         };
-        let xa = lora.xa.as_mut_slice::<f32>()?;
-        product(
-            self,
-            (tokens, rank),
-            &[down],
-            Base::Zero,
-            Output::rows(xa, rank),
-        )?;
+        let into = Output::rows(xa, rank);
+        product(self, (tokens, rank), &[down], Base::Zero, into)?;
         let up = Term {
             a: Operand::Rows(&Matrix::new(xa, rank)),
-            b: Operand::Rows(&Matrix::new(lora.b.as_slice::<f32>()?, rank)),
+            b: through.up,
             k: rank,
             alpha: lora.scale,
             gate: None,
         };
-        product(self, (tokens, outputs), &[base, up], bias, output)?;
-        Ok(())
+        product(self, (tokens, outputs), &[base, up], bias, output)
     }
 
     fn linear_backward_input(
@@ -116,32 +119,27 @@ impl Linear for Cpu {
             return Ok(());
         };
         let rank = lora.a.shape()[0];
-        let up = Term {
-            b: Operand::Columns(&Matrix::new(lora.b.as_slice::<f32>()?, rank)),
-            ..base
-        };
+        let a = Matrix::new(lora.a.as_slice::<f32>()?, inputs);
+        let b = Matrix::new(lora.b.as_slice::<f32>()?, rank);
         let dyb = lora.dyb.as_mut_slice::<f32>()?;
-        product(
-            self,
-            (tokens, rank),
-            &[up],
-            Base::Zero,
-            Output::rows(dyb, rank),
-        )?;
         let Some(dx) = dx else {
-            return Ok(());
+            let down = Term {
+                b: Operand::Columns(&b),
+                ..base
+            };
+            let into = Output::rows(dyb, rank);
+            return product(self, (tokens, rank), &[down], Base::Zero, into);
         };
         let mask = Mask::new(&lora.dropout, tokens)?;
-        let down = Term {
-            a: Operand::Rows(&Matrix::new(dyb, rank)),
-            b: Operand::Columns(&Matrix::new(lora.a.as_slice::<f32>()?, inputs)),
-            k: rank,
-            alpha: lora.scale,
+        let through = Through {
+            down: Operand::Columns(&b),
+            up: Operand::Columns(&a),
+            rank,
+            scale: lora.scale,
             gate: mask.as_ref().map(|mask| mask as &dyn Gate),
         };
         let output = Output::rows(dx.as_mut_slice::<f32>()?, inputs);
-        product(self, (tokens, inputs), &[base, down], start, output)?;
-        Ok(())
+        product_through(self, (tokens, inputs), base, through, start, dyb, output)
     }
 
     fn linear_backward_weights(

@@ -92,6 +92,17 @@ impl<'a> Output<'a> {
             column_stride: width,
         }
     }
+
+    /// Its memory, which has `m` rows and `n` columns of a result, neither of them 0.
+    fn memory(&mut self, m: usize, n: usize) -> Memory {
+        let last = (m - 1) * self.row_stride + (n - 1) * self.column_stride;
+        assert!(last < self.data.len(), "the result does not fit its memory");
+        Memory {
+            data: self.data.as_mut_ptr(),
+            row_stride: self.row_stride,
+            column_stride: self.column_stride,
+        }
+    }
 }
 
 /// The memory of the result; tiles of it are written from several threads.
@@ -120,26 +131,68 @@ pub(crate) fn product(
     (m, n): (usize, usize),
     terms: &[Term<'_>],
     base: Base<'_>,
-    output: Output<'_>,
+    mut output: Output<'_>,
 ) -> Result<(), KernelError> {
     if m == 0 || n == 0 {
         return Ok(());
     }
-    let last = (m - 1) * output.row_stride + (n - 1) * output.column_stride;
-    assert!(
-        last < output.data.len(),
-        "the result does not fit its memory"
-    );
-    let c = Memory {
-        data: output.data.as_mut_ptr(),
-        row_stride: output.row_stride,
-        column_stride: output.column_stride,
-    };
+    let c = output.memory(m, n);
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if cpu.has_tiles() {
         return amx::product(cpu, (m, n), terms, base, c);
     }
     drive::product(cpu, (m, n), terms, base, c)
+}
+
+/// A second way from the same rows to the same result, through a narrow middle: an adapter.
+#[derive(Clone, Copy)]
+pub(crate) struct Through<'a> {
+    /// `D[k, rank]` and `U[rank, n]`, as `b` of a term.
+    pub(crate) down: Operand<'a>,
+    pub(crate) up: Operand<'a>,
+    pub(crate) rank: usize,
+    pub(crate) scale: f32,
+    /// Of `X·U`.
+    pub(crate) gate: Option<&'a dyn Gate>,
+}
+
+/// `X[m, rank] = A·D` and `C[m, n] = base + A·B + scale · gate(X·U)`, `A·B` being the term, with factor one and
+/// no gate.
+pub(crate) fn product_through(
+    cpu: &Cpu,
+    (m, n): (usize, usize),
+    term: Term<'_>,
+    through: Through<'_>,
+    base: Base<'_>,
+    x: &mut [f32],
+    mut output: Output<'_>,
+) -> Result<(), KernelError> {
+    let rank = through.rank;
+    // Stands for `X` where nothing reads it.
+    let unread = Matrix::<f32>::new(&[], rank);
+    let down = Term {
+        b: through.down,
+        ..term
+    };
+    let up = |a| Term {
+        a,
+        b: through.up,
+        k: rank,
+        alpha: through.scale,
+        gate: through.gate,
+    };
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if cpu.has_tiles() && m > 0 && n > 0 && rank > 0 {
+        let terms = [term, up(Operand::Rows(&unread)), down];
+        let memory = Output::rows(x, rank).memory(m, rank);
+        let c = output.memory(m, n);
+        if amx::product_through(cpu, (m, n, rank), terms, base, (memory, c))? {
+            return Ok(());
+        }
+    }
+    product(cpu, (m, rank), &[down], Base::Zero, Output::rows(x, rank))?;
+    let x = Matrix::new(&*x, rank);
+    product(cpu, (m, n), &[term, up(Operand::Rows(&x))], base, output)
 }
 
 /// `0..len` in parts of at most `limit`.

@@ -9,7 +9,7 @@ mod split;
 mod tile;
 
 use super::pieces::{Blocks, Piece, Span, pieces};
-use super::{Base, Memory, Term, parts, parts_of};
+use super::{Base, Matrix, Memory, Operand, Term, parts, parts_of};
 use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
 use split::{GROUP, PARTS, PLANE, Panels, SIDE, STEPS, pack};
@@ -23,7 +23,7 @@ const BLOCKS: Blocks = Blocks {
     unit: STEPS,
 };
 /// Groups of a sum that are packed at a time, unless a single block has more.
-const GROUPS: usize = 80;
+const GROUPS: usize = 160;
 /// Elements of packed `b` at most (16 MiB), unless [`GROUPS`] × one tile needs more.
 const PACKED: usize = 4 << 20;
 /// Most rows of a tile of the result: its block of `a` (960 KiB) stays in the second-level cache.
@@ -61,12 +61,72 @@ pub(super) fn product(
                 pieces,
                 base,
                 c,
+                middle: None,
             };
             part.compute(m, n)?;
             (rest, base) = (after, Base::Output);
         }
         Ok(())
     })
+}
+
+/// `X[m, rank] = A·D` and `C = base + A·B + alpha · gate(X·U)`, the terms being these three in the order
+/// `A·B`, `X·U`, `A·D`; the `a` of `X·U` is not read. So `A` is packed once, and `X` is read where it was written.
+///
+/// Returns whether it was done: sums of more than [`GROUPS`] would need `X` in several parts.
+pub(super) fn product_through(
+    cpu: &Cpu,
+    (m, n, rank): (usize, usize, usize),
+    [base_term, up, down]: [Term<'_>; 3],
+    base: Base<'_>,
+    (x, c): (Memory, Memory),
+) -> Result<bool, KernelError> {
+    assert!(cpu.has_tiles());
+    let (terms, down) = ([base_term, up], [down]);
+    let (blocks, of_x) = (
+        pieces(&terms, (m, n), BLOCKS),
+        pieces(&down, (m, rank), BLOCKS),
+    );
+    if blocks
+        .iter()
+        .map(|piece| Groups::of(piece).all())
+        .sum::<usize>()
+        > GROUPS
+    {
+        return Ok(false);
+    }
+    cpu.install(|| {
+        let part = |pieces, c, base| Part {
+            cpu,
+            pieces,
+            base,
+            c,
+            middle: None,
+        };
+        let product = part(&of_x, x, Base::Zero);
+        let middle = Middle {
+            packed: product.pack_b(0..rank, product.panel())?,
+            product,
+            rank,
+            up: &terms[1],
+        };
+        let part = Part {
+            middle: Some(&middle),
+            ..part(&blocks, c, base)
+        };
+        part.compute(m, n)
+    })?;
+    Ok(true)
+}
+
+/// The product in the middle of another.
+struct Middle<'a> {
+    product: Part<'a>,
+    /// All its `b`.
+    packed: Scratch,
+    rank: usize,
+    /// The term whose `a` it makes.
+    up: &'a Term<'a>,
 }
 
 /// Groups of steps of one block, and of the term that goes on in it; sizes of panels in elements of f32.
@@ -113,25 +173,13 @@ impl Groups {
 }
 
 /// Some consecutive blocks, of one term or several.
+#[derive(Clone, Copy)]
 struct Part<'a> {
     cpu: &'a Cpu,
     pieces: &'a [Piece<'a>],
     base: Base<'a>,
     c: Memory,
-}
-
-/// Rows of `a` of one block, packed.
-fn pack_a(piece: &Piece<'_>, first: usize, count: usize, data: &mut [f32]) {
-    let stride = Groups::of(piece).a_panel();
-    let mut start = 0;
-    for span in piece.spans() {
-        let data = &mut data[start..];
-        let mut panels = Panels { data, stride };
-        let (operand, steps) = (span.term.a, span.steps.clone());
-        // SAFETY: a processor with tiles has AVX-512 with bf16.
-        unsafe { pack::<true, PARTS>(operand, 1.0, (first, count), steps, &mut panels) };
-        start += span.steps.len().div_ceil(STEPS) * GROUP;
-    }
+    middle: Option<&'a Middle<'a>>,
 }
 
 /// Columns of `b` of one block, packed.
@@ -158,7 +206,7 @@ fn pack_b(piece: &Piece<'_>, first: usize, count: usize, data: &mut [f32]) {
 
 impl Part<'_> {
     fn compute(&self, m: usize, n: usize) -> Result<(), KernelError> {
-        let panel: usize = self.pieces.iter().map(|p| Groups::of(p).b_panel()).sum();
+        let panel = self.panel();
         let limit = PACKED * SIDE / panel.max(1);
         let limit = limit.max(TILE_COLUMNS) / TILE_COLUMNS * TILE_COLUMNS;
         for columns in parts(n, limit) {
@@ -168,7 +216,7 @@ impl Part<'_> {
             } else {
                 Some(self.pack_b(columns.clone(), panel)?)
             };
-            tiles(m, columns.clone(), self.cpu.threads())
+            tiles(m, columns.clone(), b.is_some(), self.cpu.threads())
                 .into_par_iter()
                 .with_max_len(1)
                 .try_for_each(|(rows, tile)| {
@@ -177,6 +225,11 @@ impl Part<'_> {
                 })?;
         }
         Ok(())
+    }
+
+    /// Elements of packed `b` for each 16 columns.
+    fn panel(&self) -> usize {
+        self.pieces.iter().map(|p| Groups::of(p).b_panel()).sum()
     }
 
     /// Of each block its panels; together they have so many elements for each 16 columns.
@@ -219,11 +272,18 @@ impl Part<'_> {
         let mut a = Scratch::take(self.cpu, rows.len().div_ceil(SIDE) * most)?;
         let room = if b.is_none() { STRIP / SIDE } else { 0 };
         let mut local = Scratch::take(self.cpu, room * most)?;
+        let rank = self.middle.map_or(0, |middle| middle.rank);
+        let mut x = Scratch::take(self.cpu, rows.len() * rank)?;
+        let x = Memory {
+            data: x.as_mut_ptr().wrapping_sub(rows.start * rank),
+            row_stride: rank,
+            column_stride: 1,
+        };
         let mut before = 0;
         for (index, piece) in self.pieces.iter().enumerate() {
-            let base = if index == 0 { self.base } else { Base::Output };
+            let base = self.base_of(index);
             let len = Groups::of(piece).b_panel();
-            pack_a(piece, rows.start, rows.len(), &mut a);
+            self.pack_a(index, &registers, (rows.clone(), columns.start), x, &mut a);
             for strip in parts_of(columns.clone(), STRIP) {
                 let b = match &b {
                     Some((b, all)) => {
@@ -239,7 +299,8 @@ impl Part<'_> {
                 for columns in parts_of(strip.clone(), BLOCK) {
                     let from = (columns.start - strip.start) / SIDE * len;
                     let b = &b[from..][..columns.len().div_ceil(SIDE) * len];
-                    self.column(piece, base, &registers, (rows.clone(), &a), (columns, b));
+                    let a = (rows.clone(), &a[..], Groups::of(piece).a_panel());
+                    self.column(piece, base, &registers, a, (columns, b));
                 }
             }
             before += len;
@@ -247,13 +308,62 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// One block of the sum for some columns of a tile.
+    /// What a block is added to.
+    fn base_of(&self, piece: usize) -> Base<'_> {
+        if piece == 0 { self.base } else { Base::Output }
+    }
+
+    /// Rows of `a` of one block, packed; on the way the rows of what is in the middle, into `x`, and from the
+    /// first column on also where they are wanted.
+    fn pack_a(
+        &self,
+        index: usize,
+        registers: &Tiles,
+        (rows, first_column): (Range<usize>, usize),
+        x: Memory,
+        data: &mut [f32],
+    ) {
+        let piece = &self.pieces[index];
+        let stride = Groups::of(piece).a_panel();
+        let mut start = 0;
+        for span in piece.spans() {
+            let panels = &mut Panels {
+                data: &mut data[start..],
+                stride,
+            };
+            let (steps, count) = (span.steps.clone(), rows.len());
+            let middle = self.middle;
+            let after = middle.filter(|middle| std::ptr::eq(middle.up, span.term));
+            // SAFETY: a processor with tiles has AVX-512 with bf16; `x` has these rows, which this thread alone
+            // uses, and blocks before this one wrote them.
+            unsafe {
+                if let Some(Middle { rank, .. }) = after {
+                    let x = std::slice::from_raw_parts(x.at(rows.start, 0), count * rank);
+                    let x = Operand::Rows(&Matrix::new(x, *rank));
+                    pack::<true, PARTS>(x, 1.0, (0, count), steps, panels);
+                } else {
+                    let rows = (rows.start, count);
+                    pack::<true, PARTS>(span.term.a, 1.0, rows, steps, panels);
+                }
+            }
+            if let (Some(middle), None) = (middle, after) {
+                let a = (rows.clone(), &data[start..], stride);
+                middle.block(index, registers, a, x);
+                if first_column == 0 && index + 1 == middle.product.pieces.len() {
+                    middle.copy(rows.clone(), x);
+                }
+            }
+            start += span.steps.len().div_ceil(STEPS) * GROUP;
+        }
+    }
+
+    /// One block of the sum for some columns of a tile. `a` comes with the distance of its panels.
     fn column(
         &self,
         piece: &Piece<'_>,
         base: Base<'_>,
         registers: &Tiles,
-        (rows, a): (Range<usize>, &[f32]),
+        (rows, a, a_panel): (Range<usize>, &[f32], usize),
         (columns, b): (Range<usize>, &[f32]),
     ) {
         let groups = Groups::of(piece);
@@ -270,7 +380,7 @@ impl Part<'_> {
                 continue;
             }
             let c = self.c.at(rows.start, columns.start);
-            let (a_panel, b_panel) = (groups.a_panel(), groups.b_panel());
+            let b_panel = groups.b_panel();
             let a = a[index * BLOCK / SIDE * a_panel..].as_ptr();
             let direct = direct && rows.len() == BLOCK;
             let row_bytes = self.c.row_stride * size_of::<f32>();
@@ -357,6 +467,36 @@ impl Part<'_> {
     }
 }
 
+impl Middle<'_> {
+    /// One block of the sum for these rows of `a`, into `x`.
+    fn block(&self, index: usize, registers: &Tiles, a: (Range<usize>, &[f32], usize), x: Memory) {
+        let pieces = self.product.pieces;
+        let panel = |piece| Groups::of(piece).b_panel();
+        let panels = self.rank.div_ceil(SIDE);
+        let start = panels * pieces[..index].iter().map(panel).sum::<usize>();
+        let len = panel(&pieces[index]);
+        let part = Part {
+            c: x,
+            middle: None,
+            ..self.product
+        };
+        for columns in parts(self.rank, BLOCK) {
+            let from = start + columns.start / SIDE * len;
+            let b = &self.packed[from..][..columns.len().div_ceil(SIDE) * len];
+            let base = part.base_of(index);
+            part.column(&pieces[index], base, registers, a.clone(), (columns, b));
+        }
+    }
+
+    /// These rows of `x`, to where they are wanted.
+    fn copy(&self, rows: Range<usize>, x: Memory) {
+        let count = rows.len() * self.rank;
+        let to = self.product.c.at(rows.start, 0);
+        // SAFETY: both have these rows, stored one after the other; no other tile of the first column has them.
+        unsafe { std::ptr::copy_nonoverlapping(x.at(rows.start, 0), to, count) };
+    }
+}
+
 /// `c[j] = base[j] + factor · sums[j]`; a null base stands for zeros.
 ///
 /// # Safety
@@ -381,12 +521,17 @@ unsafe fn add_row(c: *mut f32, base: *const f32, factor: f32, sums: &[f32]) {
 }
 
 /// Divides the result into tiles, as costs least.
-fn tiles(m: usize, columns: Range<usize>, threads: usize) -> Vec<(Range<usize>, Range<usize>)> {
-    // Cycles for each product, roughly: of its six parts, of packing `a` once for a tile, of fetching `b`
-    // once for a tile from a cache that threads share.
+fn tiles(
+    m: usize,
+    columns: Range<usize>,
+    b_is_packed: bool,
+    threads: usize,
+) -> Vec<(Range<usize>, Range<usize>)> {
+    // Cycles for each product, roughly: of its six parts, of packing `a` once for a tile, of packing `b` or
+    // fetching it from a cache that threads share once for a tile.
     const MULTIPLY: f64 = 0.01;
-    const PACK: f64 = 0.6;
-    const FETCH: f64 = 0.3;
+    const PACK_A: f64 = 0.6;
+    let b = if b_is_packed { 0.3 } else { 1.0 };
     let n = columns.len();
     let size = |len: usize, count: usize| len.div_ceil(count).next_multiple_of(BLOCK);
     let cost = |&(down, across): &(usize, usize)| {
@@ -396,7 +541,7 @@ fn tiles(m: usize, columns: Range<usize>, threads: usize) -> Vec<(Range<usize>, 
         // part of a tile.
         let rounds = count.div_ceil(threads) as f64 + 0.25;
         let idle = rounds * threads as f64 / count as f64;
-        MULTIPLY * idle + PACK / width as f64 + FETCH / height as f64
+        MULTIPLY * idle + PACK_A / width as f64 + b / height as f64
     };
     let (least_down, least_across) = (m.div_ceil(TILE_ROWS), n.div_ceil(TILE_COLUMNS));
     let choices = |least: usize, len: usize| {

@@ -91,15 +91,14 @@ fn from_rows<const BY_ROWS: bool, const N: usize>(
             {
                 *source = rows.row(first + i, start..start + len, scratch);
             }
-            // The next elements of these rows are on their way meanwhile.
-            for source in &sources[..count] {
-                for line in (0..CHUNK).step_by(SIDE) {
-                    prefetch(source.as_ptr().wrapping_add(CHUNK + line));
-                }
-            }
             for at in (0..len).step_by(STEPS) {
                 let here = STEPS.min(len - at);
                 let masks = [low_bits(here), low_bits(here.saturating_sub(HALF))];
+                // A few at a time: the next elements of these rows are on their way meanwhile.
+                for source in &sources[..count] {
+                    prefetch(source.as_ptr().wrapping_add(CHUNK + at));
+                    prefetch(source.as_ptr().wrapping_add(CHUNK + at + HALF));
+                }
                 let group = panels.group(panel, (done + at) / STEPS);
                 write::<BY_ROWS, true, N>(group, factor, |i, half| {
                     let source = sources[i].as_ptr().wrapping_add(at + half * HALF);
@@ -149,6 +148,13 @@ fn from_columns<const BY_ROWS: bool, const N: usize>(
                 };
             }
             for panel in 0..len.div_ceil(SIDE) {
+                if let Some((_, stride)) = plain {
+                    // Processors do not foresee that the next rows are far away.
+                    for source in &sources[..here] {
+                        let ahead = STEPS * stride + panel * SIDE;
+                        prefetch(source.as_ptr().wrapping_add(ahead));
+                    }
+                }
                 let mask = low_bits(len - panel * SIDE);
                 let group = panels.group(
                     from / CHUNK * TOGETHER + panel,
@@ -312,9 +318,12 @@ mod tests {
         let data: Vec<f32> = (0..90 * 400).map(element).collect();
         let matrix = Matrix::new(&data[..], 90);
         for from_rows in [true, false] {
-            for (first, count, steps) in
-                [(0, 16usize, 0..32), (3, 1, 2..3), (5, 41, 1..90), (1, 70, 7..55)]
-            {
+            for (first, count, steps) in [
+                (0, 16usize, 0..32),
+                (3, 1, 2..3),
+                (5, 41, 1..90),
+                (1, 70, 7..55),
+            ] {
                 let stride = steps.len().div_ceil(STEPS) * N * PLANE;
                 let mut packed = vec![f32::NAN; count.div_ceil(SIDE) * stride];
                 let operand = if from_rows {
