@@ -5,15 +5,19 @@
 //! and add in f32, 32 products in one rounding of the sum, and the unit is so fast that six of them take
 //! less than half the time of one in vectors (`tile`).
 
+mod division;
+mod join;
 mod split;
 mod tile;
 
 use super::pieces::{Blocks, Piece, Span, pieces};
 use super::{Base, Matrix, Memory, Operand, Term, parts, parts_of};
 use crate::{KernelError, cpu::scratch::Scratch};
+use division::{TILE_COLUMNS, TILE_ROWS, tiles};
+use join::join;
 use rayon::prelude::*;
 use split::{GROUP, PARTS, PLANE, Panels, SIDE, STEPS, pack};
-use std::{arch::x86_64::*, ops::Range};
+use std::ops::Range;
 use tightrope_device::Cpu;
 use tile::{AHEAD, BLOCK, Call, Sums, Tiles, kernel};
 
@@ -26,13 +30,8 @@ const BLOCKS: Blocks = Blocks {
 const GROUPS: usize = 160;
 /// Elements of packed `b` at most (16 MiB), unless [`GROUPS`] × one tile needs more.
 const PACKED: usize = 4 << 20;
-/// Most rows of a tile of the result: its block of `a` (960 KiB) stays in the second-level cache.
-const TILE_ROWS: usize = 256;
 /// Columns of `b` that are packed at once where they are used: whole lines of its rows.
 const STRIP: usize = 128;
-/// Most columns of a tile of the result.
-const TILE_COLUMNS: usize = 1536;
-
 /// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])` on a device that has tiles.
 ///
 /// Blocks of the sum are joined as they are without tiles. A block is a sum over groups of 32 steps; of a
@@ -376,7 +375,7 @@ impl Part<'_> {
         let blocks = rows.len().div_ceil(BLOCK);
         for (index, rows) in parts_of(rows, BLOCK).enumerate() {
             if groups.all() == 0 {
-                self.join(piece, base, rows, columns.clone(), &mut sums);
+                join(self.c, term, base, rows, columns.clone(), &mut sums);
                 continue;
             }
             let c = self.c.at(rows.start, columns.start);
@@ -409,59 +408,7 @@ impl Part<'_> {
             // inside the result, and this thread alone works on this tile.
             unsafe { kernel(registers, &call) };
             if !direct {
-                self.join(piece, base, rows, columns.clone(), &mut sums);
-            }
-        }
-    }
-
-    /// `c = base + alpha · gate(sums)`.
-    fn join(
-        &self,
-        piece: &Piece<'_>,
-        base: Base<'_>,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        sums: &mut Sums,
-    ) {
-        let Term { alpha, gate, .. } = *piece.span.term;
-        let mut factor = alpha;
-        if let Some(gate) = gate {
-            for (row, sums) in rows.clone().zip(&mut sums.0) {
-                let sums = &mut sums[..columns.len()];
-                sums.iter_mut().for_each(|sum| *sum *= alpha);
-                gate.apply(row, columns.clone(), sums);
-            }
-            factor = 1.0;
-        }
-        let bias = match base {
-            Base::Bias(bias) => Some(&bias[columns.clone()]),
-            _ => None,
-        };
-        for (row, sums) in rows.zip(&sums.0) {
-            let sums = &sums[..columns.len()];
-            let c = self.c.at(row, columns.start);
-            if self.c.column_stride == 1 {
-                let base = match (base, bias) {
-                    (Base::Zero, _) => std::ptr::null(),
-                    (_, Some(bias)) => bias.as_ptr(),
-                    _ => c.cast_const(),
-                };
-                // SAFETY: `super::product` checked that all elements lie inside the result, and this
-                // thread alone works on this tile; a bias has these columns.
-                unsafe { add_row(c, base, factor, sums) };
-                continue;
-            }
-            for (j, &sum) in sums.iter().enumerate() {
-                let c = c.wrapping_add(j * self.c.column_stride);
-                // SAFETY: as above.
-                unsafe {
-                    let base = match (base, bias) {
-                        (Base::Zero, _) => 0.0,
-                        (_, Some(bias)) => bias[j],
-                        _ => *c,
-                    };
-                    *c = factor.mul_add(sum, base);
-                }
+                join(self.c, term, base, rows, columns.clone(), &mut sums);
             }
         }
     }
@@ -495,68 +442,4 @@ impl Middle<'_> {
         // SAFETY: both have these rows, stored one after the other; no other tile of the first column has them.
         unsafe { std::ptr::copy_nonoverlapping(x.at(rows.start, 0), to, count) };
     }
-}
-
-/// `c[j] = base[j] + factor · sums[j]`; a null base stands for zeros.
-///
-/// # Safety
-/// The processor has AVX-512, `c` and `base` have as many elements as `sums`.
-#[target_feature(enable = "avx512f")]
-unsafe fn add_row(c: *mut f32, base: *const f32, factor: f32, sums: &[f32]) {
-    let factor = _mm512_set1_ps(factor);
-    for (at, sums) in sums.chunks(SIDE).enumerate() {
-        let mask = ((1u32 << sums.len()) - 1) as __mmask16;
-        // SAFETY: masks end with the elements.
-        unsafe {
-            let base = if base.is_null() {
-                _mm512_setzero_ps()
-            } else {
-                _mm512_maskz_loadu_ps(mask, base.add(at * SIDE))
-            };
-            let sum = _mm512_maskz_loadu_ps(mask, sums.as_ptr());
-            let value = _mm512_fmadd_ps(factor, sum, base);
-            _mm512_mask_storeu_ps(c.add(at * SIDE), mask, value);
-        }
-    }
-}
-
-/// Divides the result into tiles, as costs least.
-fn tiles(
-    m: usize,
-    columns: Range<usize>,
-    b_is_packed: bool,
-    threads: usize,
-) -> Vec<(Range<usize>, Range<usize>)> {
-    // Cycles for each product, roughly: of its six parts, of packing `a` once for a tile, of packing `b` or
-    // fetching it from a cache that threads share once for a tile.
-    const MULTIPLY: f64 = 0.01;
-    const PACK_A: f64 = 0.6;
-    let b = if b_is_packed { 0.3 } else { 1.0 };
-    let n = columns.len();
-    let size = |len: usize, count: usize| len.div_ceil(count).next_multiple_of(BLOCK);
-    let cost = |&(down, across): &(usize, usize)| {
-        let (height, width) = (size(m, down), size(n, across));
-        let count = m.div_ceil(height) * n.div_ceil(width);
-        // The last round may leave threads idle, and other work on the machine delays one of them by some
-        // part of a tile.
-        let rounds = count.div_ceil(threads) as f64 + 0.25;
-        let idle = rounds * threads as f64 / count as f64;
-        MULTIPLY * idle + PACK_A / width as f64 + b / height as f64
-    };
-    let (least_down, least_across) = (m.div_ceil(TILE_ROWS), n.div_ceil(TILE_COLUMNS));
-    let choices = |least: usize, len: usize| {
-        let most = (least + 4 * threads).min(len.div_ceil(BLOCK));
-        least..=most.max(least)
-    };
-    let (down, across) = choices(least_down, m)
-        .flat_map(|down| choices(least_across, n).map(move |across| (down, across)))
-        .min_by(|a, b| cost(a).total_cmp(&cost(b)))
-        .unwrap_or((1, 1));
-    let mut tiles = Vec::new();
-    for rows in parts(m, size(m, down)) {
-        tiles.extend(
-            parts_of(columns.clone(), size(n, across)).map(|columns| (rows.clone(), columns)),
-        );
-    }
-    tiles
 }

@@ -1,0 +1,51 @@
+//! Divides a result into tiles, small enough for the caches and as costs least.
+
+use super::tile::BLOCK;
+use crate::cpu::matmul::{parts, parts_of};
+use std::ops::Range;
+
+/// Most rows of a tile of the result: its block of `a` (960 KiB) stays in the second-level cache.
+pub(super) const TILE_ROWS: usize = 256;
+/// Most columns of a tile of the result.
+pub(super) const TILE_COLUMNS: usize = 1536;
+
+/// Rows and columns of the tiles, which so many threads compute.
+pub(super) fn tiles(
+    m: usize,
+    columns: Range<usize>,
+    b_is_packed: bool,
+    threads: usize,
+) -> Vec<(Range<usize>, Range<usize>)> {
+    // Cycles for each product, roughly: of its six parts, of packing `a` once for a tile, of packing `b` or
+    // fetching it from a cache that threads share once for a tile.
+    const MULTIPLY: f64 = 0.01;
+    const PACK_A: f64 = 0.6;
+    let b = if b_is_packed { 0.3 } else { 1.0 };
+    let n = columns.len();
+    let size = |len: usize, count: usize| len.div_ceil(count).next_multiple_of(BLOCK);
+    let cost = |&(down, across): &(usize, usize)| {
+        let (height, width) = (size(m, down), size(n, across));
+        let count = m.div_ceil(height) * n.div_ceil(width);
+        // The last round may leave threads idle, and other work on the machine delays one of them by some
+        // part of a tile.
+        let rounds = count.div_ceil(threads) as f64 + 0.25;
+        let idle = rounds * threads as f64 / count as f64;
+        MULTIPLY * idle + PACK_A / width as f64 + b / height as f64
+    };
+    let (least_down, least_across) = (m.div_ceil(TILE_ROWS), n.div_ceil(TILE_COLUMNS));
+    let choices = |least: usize, len: usize| {
+        let most = (least + 4 * threads).min(len.div_ceil(BLOCK));
+        least..=most.max(least)
+    };
+    let (down, across) = choices(least_down, m)
+        .flat_map(|down| choices(least_across, n).map(move |across| (down, across)))
+        .min_by(|a, b| cost(a).total_cmp(&cost(b)))
+        .unwrap_or((1, 1));
+    let mut tiles = Vec::new();
+    for rows in parts(m, size(m, down)) {
+        tiles.extend(
+            parts_of(columns.clone(), size(n, across)).map(|columns| (rows.clone(), columns)),
+        );
+    }
+    tiles
+}
