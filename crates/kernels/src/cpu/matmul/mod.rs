@@ -182,7 +182,7 @@ pub(crate) fn product_through(
         gate: through.gate,
     };
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if cpu.has_tiles() && m > 0 && n > 0 && rank > 0 {
+    if cpu.has_tiles() && [m, n, rank, term.k].iter().all(|&size| size > 0) {
         let terms = [term, up(Operand::Rows(&unread)), down];
         let memory = Output::rows(x, rank).memory(m, rank);
         let c = output.memory(m, n);

@@ -268,6 +268,65 @@ fn a_row_has_the_same_bits_alone_and_among_others() {
 }
 
 #[test]
+fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
+    // One block and several, more rows than a tile, a middle that is no short term, sums of too many blocks.
+    for (m, k, n, rank) in [
+        (1, 70, 40, 3),
+        (300, 700, 1600, 16),
+        (33, 64, 17, 40),
+        (20, 5200, 48, 8),
+    ] {
+        for (cpu, gated) in devices(3).flat_map(|cpu| [(cpu.clone(), false), (cpu, true)]) {
+            let mut random = Random::new(8);
+            let [a, b, d, u] =
+                [m * k, k * n, k * rank, rank * n].map(|len| random.normal(len, 1.0));
+            let (a, b) = (Matrix::new(&a[..], k), Matrix::new(&b[..], k));
+            let (d, u) = (Matrix::new(&d[..], k), Matrix::new(&u[..], rank));
+            let term = |a, b, k| Term {
+                a,
+                b,
+                k,
+                alpha: 1.0,
+                gate: None,
+            };
+            let base = term(Operand::Rows(&a), Operand::Rows(&b), k);
+            let through = Through {
+                down: Operand::Rows(&d),
+                up: Operand::Rows(&u),
+                rank,
+                scale: 1.5,
+                gate: gated.then_some(&Tens as &dyn Gate),
+            };
+            let mut first = (vec![f32::NAN; m * rank], vec![f32::NAN; m * n]);
+            let output = Output::rows(&mut first.1, n);
+            product_through(
+                &cpu,
+                (m, n),
+                base,
+                through,
+                Base::Zero,
+                &mut first.0,
+                output,
+            )
+            .unwrap();
+            let mut second = (vec![f32::NAN; m * rank], vec![f32::NAN; m * n]);
+            let down = term(base.a, through.down, k);
+            let output = Output::rows(&mut second.0, rank);
+            product(&cpu, (m, rank), &[down], Base::Zero, output).unwrap();
+            let x = Matrix::new(&second.0[..], rank);
+            let up = Term {
+                alpha: through.scale,
+                gate: through.gate,
+                ..term(Operand::Rows(&x), through.up, rank)
+            };
+            let output = Output::rows(&mut second.1, n);
+            product(&cpu, (m, n), &[base, up], Base::Zero, output).unwrap();
+            assert_eq!(first, second, "{m} {k} {n} {rank}");
+        }
+    }
+}
+
+#[test]
 fn tiles_are_as_accurate_as_vectors() {
     // Of all magnitudes, and with sums that cancel.
     for spread in [0, 20] {

@@ -32,6 +32,7 @@ const GROUPS: usize = 160;
 const PACKED: usize = 4 << 20;
 /// Columns of `b` that are packed at once where they are used: whole lines of its rows.
 const STRIP: usize = 128;
+
 /// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])` on a device that has tiles.
 ///
 /// Blocks of the sum are joined as they are without tiles. A block is a sum over groups of 32 steps; of a
@@ -86,12 +87,8 @@ pub(super) fn product_through(
         pieces(&terms, (m, n), BLOCKS),
         pieces(&down, (m, rank), BLOCKS),
     );
-    if blocks
-        .iter()
-        .map(|piece| Groups::of(piece).all())
-        .sum::<usize>()
-        > GROUPS
-    {
+    let groups: usize = blocks.iter().map(|piece| Groups::of(piece).all()).sum();
+    if groups > GROUPS {
         return Ok(false);
     }
     cpu.install(|| {
