@@ -57,31 +57,17 @@ impl Linear for Cpu {
         let a = Matrix::new(lora.a.as_slice::<f32>()?, inputs);
         let b = Matrix::new(lora.b.as_slice::<f32>()?, rank);
         let xa = lora.xa.as_mut_slice::<f32>()?;
+        let mask = Mask::new(&lora.dropout, tokens)?;
+        let dropped = mask.as_ref().map(|mask| Dropped { x, mask });
         let through = Through {
+            rows: dropped.as_ref().map(|dropped| Operand::Rows(dropped)),
             down: Operand::Rows(&a),
             up: Operand::Rows(&b),
             rank,
             scale: lora.scale,
             gate: None,
         };
-        let Some(mask) = Mask::new(&lora.dropout, tokens)? else {
-            return product_through(self, (tokens, outputs), base, through, bias, xa, output);
-        };
-        let down = Term {
-            a: Operand::Rows(&Dropped { x, mask: &mask }),
-            b: through.down,
-            ..base
-        };
-        let into = Output::rows(xa, rank);
-        product(self, (tokens, rank), &[down], Base::Zero, into)?;
-        let up = Term {
-            a: Operand::Rows(&Matrix::new(xa, rank)),
-            b: through.up,
-            k: rank,
-            alpha: lora.scale,
-            gate: None,
-        };
-        product(self, (tokens, outputs), &[base, up], bias, output)
+        product_through(self, (tokens, outputs), base, through, bias, xa, output)
     }
 
     fn linear_backward_input(
@@ -132,6 +118,7 @@ impl Linear for Cpu {
         };
         let mask = Mask::new(&lora.dropout, tokens)?;
         let through = Through {
+            rows: None,
             down: Operand::Columns(&b),
             up: Operand::Columns(&a),
             rank,

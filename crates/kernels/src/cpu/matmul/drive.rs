@@ -1,6 +1,7 @@
 //! Divides a product into packed panels and tiles of the result, and those among the threads.
 
 use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, Tile};
+use super::pack::pack_all;
 use super::pieces::{Blocks, Piece, Span, TAIL, pieces};
 use super::{Base, Gate, Memory, Term, parts};
 use crate::{KernelError, cpu::scratch::Scratch};
@@ -82,26 +83,9 @@ impl Packed {
         let (first, count) = (range.start, range.len());
         let width = count.next_multiple_of(W);
         let mut scratch = Scratch::take(part.cpu, width * part.steps)?;
-        // Tasks of a block and a few panels each.
-        let group = 8 * W;
-        let mut tasks = Vec::new();
-        let mut rest = &mut scratch[..];
-        for span in part.pieces.iter().flat_map(Piece::spans) {
-            let (mut panels, after) = rest.split_at_mut(width * span.steps.len());
-            rest = after;
-            for start in (0..count).step_by(group) {
-                let take = group.min(width - start) * span.steps.len();
-                let (now, later) = panels.split_at_mut(take);
-                panels = later;
-                tasks.push((span, start, now));
-            }
-        }
-        tasks
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|(span, start, panels)| {
-                pack(span, first + start, group.min(count - start), panels);
-            });
+        let spans = part.pieces.iter().flat_map(Piece::spans);
+        let spans = spans.map(|span| (span, W * span.steps.len()));
+        pack_all(spans, range, W, &mut scratch, pack);
         Ok(Self {
             scratch,
             first,

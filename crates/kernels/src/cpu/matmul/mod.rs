@@ -34,9 +34,9 @@ pub(crate) enum Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    fn rows(&self) -> &'a dyn Rows {
+    fn rows(self) -> &'a dyn Rows {
         let (Self::Rows(rows) | Self::Columns(rows)) = self;
-        *rows
+        rows
     }
 }
 
@@ -144,9 +144,11 @@ pub(crate) fn product(
     drive::product(cpu, (m, n), terms, base, c)
 }
 
-/// A second way from the same rows to the same result, through a narrow middle: an adapter.
+/// A second way to the same result, through a narrow middle `X`: an adapter.
 #[derive(Clone, Copy)]
 pub(crate) struct Through<'a> {
+    /// What `X` is made of; `A` itself if that is absent.
+    pub(crate) rows: Option<Operand<'a>>,
     /// `D[k, rank]` and `U[rank, n]`, as `b` of a term.
     pub(crate) down: Operand<'a>,
     pub(crate) up: Operand<'a>,
@@ -154,6 +156,31 @@ pub(crate) struct Through<'a> {
     pub(crate) scale: f32,
     /// Of `X·U`.
     pub(crate) gate: Option<&'a dyn Gate>,
+}
+
+impl<'a> Through<'a> {
+    /// `X`, beside this term.
+    fn down(&self, term: Term<'a>) -> Term<'a> {
+        Term {
+            a: self.rows.unwrap_or(term.a),
+            b: self.down,
+            ..term
+        }
+    }
+
+    /// What is made of `X`.
+    fn up<'b>(&self, x: &'b dyn Rows) -> Term<'b>
+    where
+        'a: 'b,
+    {
+        Term {
+            a: Operand::Rows(x),
+            b: self.up,
+            k: self.rank,
+            alpha: self.scale,
+            gate: self.gate,
+        }
+    }
 }
 
 /// `X[m, rank] = A·D` and `C[m, n] = base + A·B + scale · gate(X·U)`, `A·B` being the term, with factor one and
@@ -168,31 +195,20 @@ pub(crate) fn product_through(
     mut output: Output<'_>,
 ) -> Result<(), KernelError> {
     let rank = through.rank;
-    // Stands for `X` where nothing reads it.
-    let unread = Matrix::<f32>::new(&[], rank);
-    let down = Term {
-        b: through.down,
-        ..term
-    };
-    let up = |a| Term {
-        a,
-        b: through.up,
-        k: rank,
-        alpha: through.scale,
-        gate: through.gate,
-    };
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if cpu.has_tiles() && [m, n, rank, term.k].iter().all(|&size| size > 0) {
-        let terms = [term, up(Operand::Rows(&unread)), down];
-        let memory = Output::rows(x, rank).memory(m, rank);
-        let c = output.memory(m, n);
-        if amx::product_through(cpu, (m, n, rank), terms, base, (memory, c))? {
+    if cpu.has_tiles()
+        && through.rows.is_none()
+        && [m, n, rank, term.k].iter().all(|&size| size > 0)
+    {
+        let memory = (Output::rows(x, rank).memory(m, rank), output.memory(m, n));
+        if amx::product_through(cpu, (m, n), term, through, base, memory)? {
             return Ok(());
         }
     }
-    product(cpu, (m, rank), &[down], Base::Zero, Output::rows(x, rank))?;
+    let into = Output::rows(x, rank);
+    product(cpu, (m, rank), &[through.down(term)], Base::Zero, into)?;
     let x = Matrix::new(&*x, rank);
-    product(cpu, (m, n), &[term, up(Operand::Rows(&x))], base, output)
+    product(cpu, (m, n), &[term, through.up(&x)], base, output)
 }
 
 /// `0..len` in parts of at most `limit`.

@@ -2,6 +2,7 @@
 
 use super::micro::{COLUMNS, prefetch};
 use super::{Operand, Rows};
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// So many rows are fetched ahead.
@@ -35,6 +36,33 @@ pub(crate) fn pack<const W: usize>(
         }
         Operand::Columns(rows) => copy::<W>(rows, first, count, steps, panels),
     }
+}
+
+/// Packs the elements `range` of each item on all threads: its panels of `unit` elements, each of so many
+/// values as stand beside the item, lie behind those of the item before it. `pack` gets the first element and
+/// the number of some of them, and their panels.
+pub(super) fn pack_all<T: Copy + Send>(
+    items: impl Iterator<Item = (T, usize)>,
+    range: Range<usize>,
+    unit: usize,
+    mut data: &mut [f32],
+    pack: impl Fn(T, usize, usize, &mut [f32]) + Sync,
+) {
+    // Tasks of an item and a few panels each.
+    let group = 8 * unit;
+    let mut tasks = Vec::new();
+    for (item, panel) in items {
+        for first in range.clone().step_by(group) {
+            let count = group.min(range.end - first);
+            let (now, later) = data.split_at_mut(count.div_ceil(unit) * panel);
+            data = later;
+            tasks.push((item, first, count, now));
+        }
+    }
+    tasks
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|(item, first, count, panels)| pack(item, first, count, panels));
 }
 
 /// One panel from `count` rows.

@@ -291,6 +291,7 @@ fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
             };
             let base = term(Operand::Rows(&a), Operand::Rows(&b), k);
             let through = Through {
+                rows: None,
                 down: Operand::Rows(&d),
                 up: Operand::Rows(&u),
                 rank,

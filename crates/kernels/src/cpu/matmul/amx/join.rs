@@ -1,6 +1,6 @@
 //! Joins the sums of a block with what the result is so far.
 
-use super::split::SIDE;
+use super::split::{SIDE, low_bits};
 use super::tile::Sums;
 use crate::cpu::matmul::{Base, Memory, Term};
 use std::{arch::x86_64::*, ops::Range};
@@ -65,7 +65,7 @@ pub(super) fn join(
 unsafe fn add_row(c: *mut f32, base: *const f32, factor: f32, sums: &[f32]) {
     let factor = _mm512_set1_ps(factor);
     for (at, sums) in sums.chunks(SIDE).enumerate() {
-        let mask = ((1u32 << sums.len()) - 1) as __mmask16;
+        let mask = low_bits(sums.len());
         // SAFETY: masks end with the elements.
         unsafe {
             let base = if base.is_null() {

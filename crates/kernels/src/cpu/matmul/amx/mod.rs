@@ -10,8 +10,9 @@ mod join;
 mod split;
 mod tile;
 
+use super::pack::pack_all;
 use super::pieces::{Blocks, Piece, Span, pieces};
-use super::{Base, Matrix, Memory, Operand, Term, parts, parts_of};
+use super::{Base, Matrix, Memory, Operand, Term, Through, parts, parts_of};
 use crate::{KernelError, cpu::scratch::Scratch};
 use division::{TILE_COLUMNS, TILE_ROWS, tiles};
 use join::join;
@@ -70,27 +71,29 @@ pub(super) fn product(
     })
 }
 
-/// `X[m, rank] = A·D` and `C = base + A·B + alpha · gate(X·U)`, the terms being these three in the order
-/// `A·B`, `X·U`, `A·D`; the `a` of `X·U` is not read. So `A` is packed once, and `X` is read where it was written.
+/// As [`super::product_through`], of rows that are `A` itself: so `A` is packed once, and `X` is read where it
+/// was written.
 ///
 /// Returns whether it was done: sums of more than [`GROUPS`] would need `X` in several parts.
 pub(super) fn product_through(
     cpu: &Cpu,
-    (m, n, rank): (usize, usize, usize),
-    [base_term, up, down]: [Term<'_>; 3],
+    (m, n): (usize, usize),
+    term: Term<'_>,
+    through: Through<'_>,
     base: Base<'_>,
     (x, c): (Memory, Memory),
 ) -> Result<bool, KernelError> {
-    assert!(cpu.has_tiles());
-    let (terms, down) = ([base_term, up], [down]);
-    let (blocks, of_x) = (
-        pieces(&terms, (m, n), BLOCKS),
-        pieces(&down, (m, rank), BLOCKS),
-    );
+    assert!(cpu.has_tiles() && through.rows.is_none());
+    let rank = through.rank;
+    // Stands for `X`, which is not there yet.
+    let unread = Matrix::<f32>::new(&[], rank);
+    let (terms, down) = ([term, through.up(&unread)], [through.down(term)]);
+    let blocks = pieces(&terms, (m, n), BLOCKS);
     let groups: usize = blocks.iter().map(|piece| Groups::of(piece).all()).sum();
     if groups > GROUPS {
         return Ok(false);
     }
+    let of_x = pieces(&down, (m, rank), BLOCKS);
     cpu.install(|| {
         let part = |pieces, c, base| Part {
             cpu,
@@ -101,7 +104,7 @@ pub(super) fn product_through(
         };
         let product = part(&of_x, x, Base::Zero);
         let middle = Middle {
-            packed: product.pack_b(0..rank, product.panel())?,
+            packed: product.pack_b(0..rank)?,
             product,
             rank,
             up: &terms[1],
@@ -145,9 +148,13 @@ impl Groups {
                 &mut groups.single
             } else {
                 &mut groups.triple
-            } += span.steps.len().div_ceil(STEPS);
+            } += Self::of_span(span);
         }
         groups
+    }
+
+    fn of_span(span: &Span<'_>) -> usize {
+        span.steps.len().div_ceil(STEPS)
     }
 
     /// What goes on in a block comes after it, always in three parts.
@@ -186,7 +193,7 @@ fn pack_b(piece: &Piece<'_>, first: usize, count: usize, data: &mut [f32]) {
         let data = &mut data[start..];
         let mut panels = Panels { data, stride };
         let (operand, steps, columns) = (span.term.b, span.steps.clone(), (first, count));
-        let groups = span.steps.len().div_ceil(STEPS);
+        let groups = Groups::of_span(span);
         // SAFETY: a processor with tiles has AVX-512 with bf16.
         unsafe {
             if Groups::is_single(span) {
@@ -202,15 +209,14 @@ fn pack_b(piece: &Piece<'_>, first: usize, count: usize, data: &mut [f32]) {
 
 impl Part<'_> {
     fn compute(&self, m: usize, n: usize) -> Result<(), KernelError> {
-        let panel = self.panel();
-        let limit = PACKED * SIDE / panel.max(1);
+        let limit = PACKED * SIDE / self.panel().max(1);
         let limit = limit.max(TILE_COLUMNS) / TILE_COLUMNS * TILE_COLUMNS;
         for columns in parts(n, limit) {
             // Rows that fit one tile share `b` with nobody: it is packed where it is used.
             let b = if m <= TILE_ROWS {
                 None
             } else {
-                Some(self.pack_b(columns.clone(), panel)?)
+                Some(self.pack_b(columns.clone())?)
             };
             tiles(m, columns.clone(), b.is_some(), self.cpu.threads())
                 .into_par_iter()
@@ -228,29 +234,13 @@ impl Part<'_> {
         self.pieces.iter().map(|p| Groups::of(p).b_panel()).sum()
     }
 
-    /// Of each block its panels; together they have so many elements for each 16 columns.
-    fn pack_b(&self, columns: Range<usize>, panel: usize) -> Result<Scratch, KernelError> {
+    /// Of each block its panels.
+    fn pack_b(&self, columns: Range<usize>) -> Result<Scratch, KernelError> {
         let panels = columns.len().div_ceil(SIDE);
-        let mut scratch = Scratch::take(self.cpu, panels * panel)?;
-        // Tasks of a block and a few panels each.
-        const TOGETHER: usize = 8;
-        let mut tasks = Vec::new();
-        let mut rest = &mut scratch[..];
-        for piece in self.pieces {
-            let len = Groups::of(piece).b_panel();
-            let (mut data, after) = rest.split_at_mut(panels * len);
-            rest = after;
-            for first in columns.clone().step_by(TOGETHER * SIDE) {
-                let count = (TOGETHER * SIDE).min(columns.end - first);
-                let (now, later) = data.split_at_mut(count.div_ceil(SIDE) * len);
-                data = later;
-                tasks.push((piece, first, count, now));
-            }
-        }
-        tasks
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|(piece, first, count, data)| pack_b(piece, first, count, data));
+        let mut scratch = Scratch::take(self.cpu, panels * self.panel())?;
+        let pieces = self.pieces.iter();
+        let pieces = pieces.map(|piece| (piece, Groups::of(piece).b_panel()));
+        pack_all(pieces, columns, SIDE, &mut scratch, pack_b);
         Ok(scratch)
     }
 
@@ -268,18 +258,21 @@ impl Part<'_> {
         let mut a = Scratch::take(self.cpu, rows.len().div_ceil(SIDE) * most)?;
         let room = if b.is_none() { STRIP / SIDE } else { 0 };
         let mut local = Scratch::take(self.cpu, room * most)?;
-        let rank = self.middle.map_or(0, |middle| middle.rank);
-        let mut x = Scratch::take(self.cpu, rows.len() * rank)?;
-        let x = Memory {
-            data: x.as_mut_ptr().wrapping_sub(rows.start * rank),
-            row_stride: rank,
-            column_stride: 1,
+        // Tiles of the first column write `X` where it is wanted, others have a copy of their own.
+        let mut own = None;
+        let middle = match self.middle {
+            Some(middle) if columns.start == 0 => Some((middle, middle.product.c)),
+            Some(middle) => {
+                let own = own.insert(Scratch::take(self.cpu, rows.len() * middle.rank)?);
+                Some((middle, middle.memory(own, rows.start)))
+            }
+            None => None,
         };
         let mut before = 0;
         for (index, piece) in self.pieces.iter().enumerate() {
             let base = self.base_of(index);
             let len = Groups::of(piece).b_panel();
-            self.pack_a(index, &registers, (rows.clone(), columns.start), x, &mut a);
+            self.pack_a(index, &registers, rows.clone(), middle, &mut a);
             for strip in parts_of(columns.clone(), STRIP) {
                 let b = match &b {
                     Some((b, all)) => {
@@ -309,14 +302,13 @@ impl Part<'_> {
         if piece == 0 { self.base } else { Base::Output }
     }
 
-    /// Rows of `a` of one block, packed; on the way the rows of what is in the middle, into `x`, and from the
-    /// first column on also where they are wanted.
+    /// Rows of `a` of one block, packed; on the way these rows of what is in the middle, into its memory.
     fn pack_a(
         &self,
         index: usize,
         registers: &Tiles,
-        (rows, first_column): (Range<usize>, usize),
-        x: Memory,
+        rows: Range<usize>,
+        middle: Option<(&Middle<'_>, Memory)>,
         data: &mut [f32],
     ) {
         let piece = &self.pieces[index];
@@ -328,28 +320,29 @@ impl Part<'_> {
                 stride,
             };
             let (steps, count) = (span.steps.clone(), rows.len());
-            let middle = self.middle;
-            let after = middle.filter(|middle| std::ptr::eq(middle.up, span.term));
-            // SAFETY: a processor with tiles has AVX-512 with bf16; `x` has these rows, which this thread alone
-            // uses, and blocks before this one wrote them.
-            unsafe {
-                if let Some(Middle { rank, .. }) = after {
-                    let x = std::slice::from_raw_parts(x.at(rows.start, 0), count * rank);
-                    let x = Operand::Rows(&Matrix::new(x, *rank));
-                    pack::<true, PARTS>(x, 1.0, (0, count), steps, panels);
-                } else {
-                    let rows = (rows.start, count);
-                    pack::<true, PARTS>(span.term.a, 1.0, rows, steps, panels);
+            match middle {
+                Some((middle, x)) if std::ptr::eq(middle.up, span.term) => {
+                    let len = count * middle.rank;
+                    // SAFETY: these rows are in the memory one after the other, blocks before this one wrote
+                    // them, and this thread alone uses them.
+                    let x = unsafe { std::slice::from_raw_parts(x.at(rows.start, 0), len) };
+                    let x = Matrix::new(x, middle.rank);
+                    // SAFETY: a processor with tiles has AVX-512 with bf16.
+                    unsafe {
+                        pack::<true, PARTS>(Operand::Rows(&x), 1.0, (0, count), steps, panels);
+                    }
+                }
+                _ => {
+                    let which = (rows.start, count);
+                    // SAFETY: as above.
+                    unsafe { pack::<true, PARTS>(span.term.a, 1.0, which, steps, panels) };
+                    if let Some((middle, x)) = middle {
+                        let a = (rows.clone(), &data[start..], stride);
+                        middle.block(index, registers, a, x);
+                    }
                 }
             }
-            if let (Some(middle), None) = (middle, after) {
-                let a = (rows.clone(), &data[start..], stride);
-                middle.block(index, registers, a, x);
-                if first_column == 0 && index + 1 == middle.product.pieces.len() {
-                    middle.copy(rows.clone(), x);
-                }
-            }
-            start += span.steps.len().div_ceil(STEPS) * GROUP;
+            start += Groups::of_span(span) * GROUP;
         }
     }
 
@@ -412,6 +405,15 @@ impl Part<'_> {
 }
 
 impl Middle<'_> {
+    /// Memory for the rows from `first` on.
+    fn memory(&self, own: &mut [f32], first: usize) -> Memory {
+        Memory {
+            data: own.as_mut_ptr().wrapping_sub(first * self.rank),
+            row_stride: self.rank,
+            column_stride: 1,
+        }
+    }
+
     /// One block of the sum for these rows of `a`, into `x`.
     fn block(&self, index: usize, registers: &Tiles, a: (Range<usize>, &[f32], usize), x: Memory) {
         let pieces = self.product.pieces;
@@ -430,13 +432,5 @@ impl Middle<'_> {
             let base = part.base_of(index);
             part.column(&pieces[index], base, registers, a.clone(), (columns, b));
         }
-    }
-
-    /// These rows of `x`, to where they are wanted.
-    fn copy(&self, rows: Range<usize>, x: Memory) {
-        let count = rows.len() * self.rank;
-        let to = self.product.c.at(rows.start, 0);
-        // SAFETY: both have these rows, stored one after the other; no other tile of the first column has them.
-        unsafe { std::ptr::copy_nonoverlapping(x.at(rows.start, 0), to, count) };
     }
 }

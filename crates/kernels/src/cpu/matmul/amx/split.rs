@@ -3,7 +3,7 @@
 //! Each is the bf16 nearest to what those before it leave; the third is exact, for 24 bits are three times
 //! eight. (Where a part would be smaller than 2⁻¹²⁶ it is zero: numbers below 2⁻¹¹⁰ lose digits.)
 
-use super::super::{Operand, Rows};
+use crate::cpu::matmul::{Operand, Rows, micro::prefetch};
 use std::{arch::x86_64::*, ops::Range};
 
 /// Rows of a tile, its pairs of steps, and columns.
@@ -44,8 +44,8 @@ impl Panels<'_> {
 /// Writes `factor` times the elements `(first + i, p)`, `i < count` and `p` in `steps`; zeros fill up
 /// panels and groups.
 ///
-/// Of each group `N` tiles, one where every element is a bf16, else three: by rows, `i` and then pairs of steps `(p, p + 16)`; or by pairs of steps,
-/// and then `i`.
+/// Of each group `N` tiles, one where every element is a bf16, else three: by rows, `i` and then pairs of
+/// steps `(p, p + 16)`; or by pairs of steps, and then `i`.
 ///
 /// # Safety
 /// The processor has AVX-512 with bf16.
@@ -134,15 +134,7 @@ fn from_columns<const BY_ROWS: bool, const N: usize>(
             {
                 *source = match plain {
                     Some((data, stride)) => {
-                        let at = (start + p) * stride;
-                        // Processors do not foresee that the next rows are far away.
-                        let ahead = data
-                            .as_ptr()
-                            .wrapping_add(at + STEPS * stride + columns.start);
-                        for line in (0..len).step_by(SIDE) {
-                            prefetch(ahead.wrapping_add(line));
-                        }
-                        &data[at + columns.start..at + columns.end]
+                        &data[(start + p) * stride..][columns.start..columns.end]
                     }
                     None => rows.row(start + p, columns.clone(), scratch),
                 };
@@ -176,14 +168,8 @@ fn from_columns<const BY_ROWS: bool, const N: usize>(
 }
 
 /// The lowest bits, at most 16.
-fn low_bits(count: usize) -> __mmask16 {
+pub(super) fn low_bits(count: usize) -> __mmask16 {
     ((1u32 << count.min(SIDE)) - 1) as __mmask16
-}
-
-/// Asks for the line of this element.
-#[inline(always)]
-fn prefetch(element: *const f32) {
-    super::super::micro::prefetch(element);
 }
 
 /// The tiles of a group. `load(r, half)` are 16 elements: by rows of row `r` one half of its steps, else

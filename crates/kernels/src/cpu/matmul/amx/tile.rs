@@ -87,49 +87,69 @@ pub(super) struct Call {
 /// The panels are there, and room for the sums.
 pub(super) type Kernel = unsafe fn(&Tiles, &Call);
 
-macro_rules! load_a {
-    (1, $plane:literal) => {
-        concat!("tileloadd tmm4, [{a} + {s}*1 + ", $plane, "]\n")
+/// The first instruction, or both.
+macro_rules! of_panels {
+    (1, $first:expr, $second:expr) => {
+        $first
     };
-    (2, $plane:literal) => {
-        concat!(
-            load_a!(1, $plane),
-            "tileloadd tmm5, [{a2} + {s}*1 + ",
-            $plane,
-            "]\n"
+    (2, $first:expr, $second:expr) => {
+        concat!($first, $second)
+    };
+}
+
+macro_rules! load_a {
+    ($rows:tt, $plane:literal) => {
+        of_panels!(
+            $rows,
+            concat!("tileloadd tmm4, [{a} + {s}*1 + ", $plane, "]\n"),
+            concat!("tileloadd tmm5, [{a2} + {s}*1 + ", $plane, "]\n")
         )
     };
 }
 
 macro_rules! load_b {
-    (1, $plane:literal) => {
-        concat!("tileloadd tmm6, [{b} + {s}*1 + ", $plane, "]\n")
+    ($columns:tt, $plane:literal) => {
+        of_panels!(
+            $columns,
+            concat!("tileloadd tmm6, [{b} + {s}*1 + ", $plane, "]\n"),
+            concat!("tileloadd tmm7, [{b2} + {s}*1 + ", $plane, "]\n")
+        )
     };
-    (2, $plane:literal) => {
-        concat!(
-            load_b!(1, $plane),
-            "tileloadd tmm7, [{b2} + {s}*1 + ",
-            $plane,
-            "]\n"
+}
+
+/// An instruction for each tile of the result.
+macro_rules! of_results {
+    ($rows:tt, $columns:tt, $zero:literal, $one:literal, $two:literal, $three:literal) => {
+        of_panels!(
+            $rows,
+            of_panels!($columns, $zero, $one),
+            of_panels!($columns, $two, $three)
         )
     };
 }
 
 macro_rules! multiply {
-    (1, 1) => {
-        "tdpbf16ps tmm0, tmm4, tmm6\n"
-    };
-    (1, 2) => {
-        concat!(multiply!(1, 1), "tdpbf16ps tmm1, tmm4, tmm7\n")
-    };
-    (2, 1) => {
-        concat!(multiply!(1, 1), "tdpbf16ps tmm2, tmm5, tmm6\n")
-    };
-    (2, 2) => {
-        concat!(
-            multiply!(1, 2),
+    ($rows:tt, $columns:tt) => {
+        of_results!(
+            $rows,
+            $columns,
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
             "tdpbf16ps tmm2, tmm5, tmm6\n",
             "tdpbf16ps tmm3, tmm5, tmm7\n"
+        )
+    };
+}
+
+macro_rules! store {
+    ($rows:tt, $columns:tt) => {
+        of_results!(
+            $rows,
+            $columns,
+            "tilestored [{a} + {b}*1], tmm0\n",
+            "tilestored [{a} + {b}*1 + 64], tmm1\n",
+            "tilestored [{a2} + {b}*1], tmm2\n",
+            "tilestored [{a2} + {b}*1 + 64], tmm3\n"
         )
     };
 }
@@ -152,25 +172,6 @@ macro_rules! fetch_ahead {
             "prefetcht1 [{ahead} + {far}]\nprefetcht1 [{ahead} + {far} + 64]\n",
             "prefetcht1 [{ahead} + {far} + 128]\nprefetcht1 [{ahead} + {far} + 192]\n",
             "add {ahead}, 256\n"
-        )
-    };
-}
-
-macro_rules! store {
-    (1, 1) => {
-        "tilestored [{a} + {b}*1], tmm0\n"
-    };
-    (1, 2) => {
-        concat!(store!(1, 1), "tilestored [{a} + {b}*1 + 64], tmm1\n")
-    };
-    (2, 1) => {
-        concat!(store!(1, 1), "tilestored [{a2} + {b}*1], tmm2\n")
-    };
-    (2, 2) => {
-        concat!(
-            store!(1, 2),
-            "tilestored [{a2} + {b}*1], tmm2\n",
-            "tilestored [{a2} + {b}*1 + 64], tmm3\n"
         )
     };
 }
