@@ -7,6 +7,9 @@ use crate::ptx::parse;
 use crate::{EmulatorError, PtxError};
 use std::collections::{BTreeMap, HashMap};
 
+/// Variables of a module may take so many bytes together, far more than any compiler lays out.
+const MOST_BYTES: usize = 256 << 20;
+
 /// A PTX module, parsed and decoded. Its `.global` and `.const` variables live in the memory that
 /// it was loaded into.
 pub struct Module {
@@ -23,6 +26,7 @@ impl Module {
             variables: HashMap::new(),
         };
         let mut variables = HashMap::new();
+        let mut total = 0usize;
         let lives_in_device =
             |v: &&Variable| matches!(v.space, VariableSpace::Global | VariableSpace::Const);
         for variable in module.variables.iter().filter(lives_in_device) {
@@ -30,6 +34,15 @@ impl Module {
                 let message = format!("`{}` is declared without a definition", variable.name);
                 return Err(PtxError::new(variable.line, message).into());
             };
+            total = total.saturating_add(bytes);
+            if total > MOST_BYTES {
+                let most = MOST_BYTES >> 20;
+                let message = format!(
+                    "the variables up to `{}` take over {most} MiB",
+                    variable.name
+                );
+                return Err(PtxError::new(variable.line, message).into());
+            }
             let is_constant = variable.space == VariableSpace::Const;
             let address = memory.insert(bytes as u64, &variable.name, is_constant)?;
             let mut initial = variable.initial.clone().unwrap_or_default();

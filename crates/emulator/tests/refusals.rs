@@ -30,3 +30,29 @@ fn what_is_not_modelled_is_refused_with_its_line() {
         assert!(error.contains("PTX line 12"), "{instruction}: {error}");
     }
 }
+
+/// A module that would exhaust the stack or the memory of whoever reads it.
+#[test]
+fn what_knows_no_bounds_is_refused() {
+    let deep = |open: &str, times| support::kernel("", &open.repeat(times));
+    let large = ".version 9.0\n.target sm_80\n.global .align 4 .b8 x[40000000000];\n";
+    for (text, part) in [
+        (deep("{", 100_000), "64 brackets"),
+        (
+            deep(&format!("mov.u32 %r1, {}", "{".repeat(100_000)), 1),
+            "64 brackets",
+        ),
+        (
+            deep(&format!("call f, {}", "(".repeat(100_000)), 1),
+            "64 brackets",
+        ),
+        (large.to_owned(), "256 MiB"),
+    ] {
+        let mut memory = tightrope_emulator::DeviceMemory::new();
+        let error = match tightrope_emulator::Module::load(&text, &mut memory) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("{:.80} is accepted", text),
+        };
+        assert!(error.contains(part), "{error:.200}");
+    }
+}

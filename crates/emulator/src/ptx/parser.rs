@@ -9,13 +9,17 @@ pub fn parse(source: &str) -> Result<Module, PtxError> {
     let mut parser = Parser {
         tokens: tokens(source)?,
         at: 0,
+        depth: 0,
     };
     parser.module()
 }
 
+/// Blocks and lists within each other; a compiler writes two or three.
+const DEEPEST: usize = 64;
 pub(super) struct Parser {
     tokens: Vec<(Token, u32)>,
     at: usize,
+    depth: usize,
 }
 
 pub(super) type Parsed<T> = Result<T, PtxError>;
@@ -249,12 +253,23 @@ impl Parser {
         Ok(out)
     }
 
+    /// Reads what lies within brackets, which may not go on for ever.
+    fn within<T>(&mut self, read: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        if self.depth == DEEPEST {
+            return self.fail(format!("more than {DEEPEST} brackets within each other"));
+        }
+        self.depth += 1;
+        let result = read(self);
+        self.depth -= 1;
+        result
+    }
+
     fn block(&mut self) -> Parsed<Vec<Statement>> {
         self.expect_mark('{')?;
         let mut out = Vec::new();
         while !self.take_mark('}') {
             if self.is_mark('{') {
-                out.push(Statement::Block(self.block()?));
+                out.push(Statement::Block(self.within(Self::block)?));
                 continue;
             }
             match self.peek_word() {
@@ -353,10 +368,14 @@ impl Parser {
             return Ok(Operand::Not(self.word()?));
         }
         if self.take_mark('{') {
-            return Ok(Operand::Vector(self.operands_until('}')?));
+            return Ok(Operand::Vector(
+                self.within(|inner| inner.operands_until('}'))?,
+            ));
         }
         if self.take_mark('(') {
-            return Ok(Operand::List(self.operands_until(')')?));
+            return Ok(Operand::List(
+                self.within(|inner| inner.operands_until(')'))?,
+            ));
         }
         if self.take_mark('[') {
             let base = match self.peek() {
