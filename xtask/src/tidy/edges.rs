@@ -20,6 +20,10 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("crates/emulator/libcublaslt", &["emulator", "libcuda"]),
     ("crates/emulator/libcuda", &["emulator"]),
     ("crates/testkit", &["device", "libcublaslt", "libcuda"]),
+    (
+        "crates/fuzz",
+        &["train", "model", "data", "packing", "device", "emulator"],
+    ),
     ("xtask", &["benches"]),
     (
         "benches",

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Stands before rustc for the crates of this workspace: those that read what others wrote report
+# which of their branches run, and check their arithmetic. Stable flags only.
+for argument in "$@"; do
+    case $argument in
+    tightrope_data | tightrope_emulator | tightrope_fuzz | tightrope_model | tightrope_packing | tightrope_train | fuzz)
+        exec "$@" -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+            -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+            -Cllvm-args=-sanitizer-coverage-pc-table \
+            -Cllvm-args=-sanitizer-coverage-trace-compares \
+            -Cdebug-assertions=on -Coverflow-checks=on
+        ;;
+    esac
+done
+exec "$@"

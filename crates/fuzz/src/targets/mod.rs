@@ -1,0 +1,27 @@
+//! The targets: a file for each kind, and one line here.
+
+mod models;
+mod packings;
+mod ptx;
+mod records;
+mod run;
+mod template;
+mod tokenizer;
+
+use crate::Target;
+
+/// All targets.
+pub static TARGETS: &[Target] = &[
+    models::SAFETENSORS,
+    models::CONFIG,
+    models::ADAPTER,
+    models::GGUF,
+    tokenizer::TOKENIZER,
+    template::TEMPLATE,
+    records::JSON,
+    records::CSV,
+    records::PARQUET,
+    run::RUN,
+    packings::PACKING,
+    ptx::PTX,
+];
