@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: everything that has to pass, in order, with timings.
 
-use crate::{ptx, tidy};
+use crate::{faults, fuzz, ptx, tidy};
 use anyhow::{Context, Result, ensure};
 use std::{
     path::Path,
@@ -50,13 +50,19 @@ fn steps(root: &Path, report: &mut Report) -> Result<()> {
     for (name, arguments) in CARGO {
         report.step(name, || cargo(root, arguments))?;
     }
-    if has_cargo_deny() {
-        report.step("licences", || cargo(root, LICENCES))
-    } else {
-        println!("== licences");
-        report.skipped("licences", "cargo-deny is not installed");
-        Ok(())
+    match fuzz::missing() {
+        None => report.step("fuzzing", || fuzz::gate(root))?,
+        Some(why) => report.skipped("fuzzing", why),
     }
+    match faults::missing() {
+        None => report.step("faults", || faults::gate(root))?,
+        Some(why) => report.skipped("faults", why),
+    }
+    match has_cargo_deny() {
+        true => report.step("licences", || cargo(root, LICENCES))?,
+        false => report.skipped("licences", "cargo-deny is not installed"),
+    }
+    Ok(())
 }
 
 /// What ran, and for how long.
@@ -76,6 +82,7 @@ impl Report {
     }
 
     fn skipped(&mut self, name: &str, why: &str) {
+        println!("== {name}");
         self.row(name, &format!("{:>8}  DID NOT RUN: {why}", "-"));
     }
 

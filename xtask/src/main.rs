@@ -4,7 +4,9 @@
 mod bench;
 mod ci;
 mod digest;
+mod faults;
 mod fetch;
+mod fuzz;
 mod gpu;
 mod ptx;
 mod tidy;
@@ -13,6 +15,7 @@ use clap::{Parser, Subcommand};
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 /// Project chores
@@ -60,6 +63,33 @@ enum Chore {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Feed changed inputs to every reader of what others wrote (needs a C++ compiler)
+    Fuzz {
+        /// Readers to try [default: all]
+        targets: Vec<String>,
+        /// Time for each
+        #[arg(long, default_value_t = 1.0, value_name = "N")]
+        minutes: f64,
+        /// Decides how inputs are changed
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seed: u64,
+        /// Run this input alone, to see what it does
+        #[arg(long, value_name = "FILE")]
+        input: Option<PathBuf>,
+    },
+    /// Kill a run at, and refuse it, every system call that writes, renames or syncs; resumed, it has
+    /// to end with the same bits (needs strace)
+    Faults {
+        /// Try so many points, chosen by the seed [default: all]
+        #[arg(long, value_name = "N")]
+        sample: Option<usize>,
+        /// Chooses the sample
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seed: u64,
+        /// Try this point alone: run, fault, call and its number, as a report names it
+        #[arg(long)]
+        point: Option<faults::Point>,
+    },
     /// Download a real model or data set into an ignored folder, checksums pinned (needs pip)
     Fetch {
         #[arg(value_enum)]
@@ -81,6 +111,32 @@ fn main() -> ExitCode {
         } => bench::run(root, &suites, emulated, json.as_deref()),
         Chore::Ptx { check } => ptx::run(root, check),
         Chore::Gpu { emulated, json } => gpu::run(root, emulated, json.as_deref()),
+        Chore::Fuzz {
+            targets,
+            minutes,
+            seed,
+            input,
+        } => fuzz::run(
+            root,
+            &fuzz::Options {
+                targets,
+                time: Duration::from_secs_f64(minutes.max(0.0) * 60.0),
+                seed,
+                input,
+            },
+        ),
+        Chore::Faults {
+            sample,
+            seed,
+            point,
+        } => faults::run(
+            root,
+            &faults::Options {
+                sample,
+                seed,
+                point,
+            },
+        ),
         Chore::Fetch { item } => fetch::run(root, item),
     };
     match result {

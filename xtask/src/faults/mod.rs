@@ -1,0 +1,141 @@
+//! `cargo xtask faults`: a run is killed at, and refused, each system call that changes its output.
+//! Resumed, it has to end with the bits of a run that nobody disturbed.
+
+mod compare;
+mod point;
+mod scene;
+
+use crate::digest::sha256;
+use anyhow::{Context, Result, ensure};
+use point::Fault;
+pub use point::Point;
+use scene::{Kind, Scene};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// So many points are tried by `cargo xtask ci`.
+const GATE: usize = 12;
+
+/// What is asked for on the command line.
+pub struct Options {
+    /// So many points, chosen by the seed; all without it.
+    pub sample: Option<usize>,
+    pub seed: u64,
+    /// One point alone.
+    pub point: Option<Point>,
+}
+
+/// Why no run can be disturbed here, if so.
+pub fn missing() -> Option<&'static str> {
+    let mut command = Command::new("strace");
+    command
+        .args(["-qq", "-e", "trace=none", "true"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let works = command.status().is_ok_and(|status| status.success());
+    (!works).then_some("strace is not installed, or may not trace here")
+}
+
+/// A sample of points, the same every time.
+pub fn gate(root: &Path) -> Result<()> {
+    let options = Options {
+        sample: Some(GATE),
+        seed: 1,
+        point: None,
+    };
+    run(root, &options)
+}
+
+/// Tries the points, prints a table of the calls, and fails if any run did not come back whole.
+pub fn run(root: &Path, options: &Options) -> Result<()> {
+    if let Some(why) = missing() {
+        anyhow::bail!("{why}");
+    }
+    let program = build(root)?;
+    let mut scenes = Vec::new();
+    for kind in Kind::ALL {
+        scenes.push(Scene::new(root, &program, kind)?);
+    }
+    let points = match &options.point {
+        Some(point) => vec![point.clone()],
+        None => choose(scenes.iter().flat_map(Scene::points), options),
+    };
+    let mut table = BTreeMap::<_, Row>::new();
+    for point in &points {
+        let scene = scenes.iter().find(|scene| scene.kind == point.kind);
+        let scene = scene.context("every kind of run has its scene")?;
+        let outcome = scene.try_point(point);
+        let row = table.entry((point.call.clone(), point.fault)).or_default();
+        row.tried += 1;
+        match outcome {
+            Ok(()) => row.whole += 1,
+            Err(error) => row.failures.push((point, format!("{error:#}"))),
+        }
+    }
+    report(&table);
+    let failed: usize = table.values().map(|row| row.failures.len()).sum();
+    ensure!(
+        failed == 0,
+        "{failed} of {} disturbed runs did not come back whole",
+        points.len()
+    );
+    Ok(())
+}
+
+#[derive(Default)]
+struct Row<'a> {
+    tried: usize,
+    whole: usize,
+    failures: Vec<(&'a Point, String)>,
+}
+
+fn report(table: &BTreeMap<(String, Fault), Row>) {
+    println!(
+        "{:<12}{:<10}{:>6}{:>11}",
+        "call", "fault", "tried", "same bits"
+    );
+    for ((call, fault), row) in table {
+        println!("{call:<12}{fault:<10}{:>6}{:>11}", row.tried, row.whole);
+    }
+    for (point, why) in table.values().flat_map(|row| &row.failures) {
+        println!("{point}: {why}\n    again: cargo xtask faults --point {point}");
+    }
+}
+
+/// All points, or as many as asked for: a seed always takes the same from the same.
+fn choose(points: impl Iterator<Item = Point>, options: &Options) -> Vec<Point> {
+    let mut points: Vec<Point> = points.collect();
+    if let Some(count) = options.sample {
+        points.sort_by_cached_key(|point| {
+            sha256(&[&options.seed.to_le_bytes(), point.to_string().as_bytes()])
+        });
+        points.truncate(count);
+    }
+    points
+}
+
+fn build(root: &Path) -> Result<PathBuf> {
+    let arguments = [
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+        "--workspace",
+        "--bin=tightrope",
+    ];
+    println!("$ cargo {}", arguments.join(" "));
+    let status = Command::new("cargo")
+        .args(arguments)
+        .current_dir(root)
+        .status();
+    ensure!(
+        status.context("cargo")?.success(),
+        "tightrope does not build"
+    );
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| "target".into());
+    Ok(root.join(target).join("release/tightrope"))
+}
