@@ -4,7 +4,7 @@
 use crate::{
     Architecture, ModelError,
     plan::{Allocate, PlannedBuffer, Purpose},
-    weights::{Linears, Weights},
+    weights::{LayerWeights, Linears, Projection, Weights},
 };
 use tightrope_device::DType;
 
@@ -59,7 +59,8 @@ pub(crate) struct Saved<T> {
     pub up: T,
     /// The MLP's branch before its norm.
     pub mlp_branch: Option<Stream<T>>,
-    /// `x·Aᵀ` of each adapter, f32 `[tokens, rank]`.
+    /// `x·Aᵀ` of each adapter, f32 `[tokens, rank]`: the largest rank among the layers that share
+    /// this.
     pub xa: Linears<Option<T>>,
 }
 
@@ -112,6 +113,30 @@ pub(crate) struct Activations<T> {
     pub backward: Option<BackwardWorkspace<T>>,
 }
 
+/// Which of the `count` elements of [`Activations::saved`] a layer uses.
+pub(crate) fn slot(layer: usize, count: usize) -> usize {
+    layer % count
+}
+
+/// The largest rank for each linear layer among those of `layers`.
+fn largest_ranks<W>(layers: &[&LayerWeights<W>]) -> Linears<Option<usize>> {
+    let largest = |one: fn(&Linears<Projection<W>>) -> &Projection<W>| {
+        let adapters = layers
+            .iter()
+            .filter_map(|l| one(&l.linears).adapter.as_ref());
+        adapters.map(|adapter| adapter.rank).max()
+    };
+    Linears {
+        q: largest(|linears| &linears.q),
+        k: largest(|linears| &linears.k),
+        v: largest(|linears| &linears.v),
+        o: largest(|linears| &linears.o),
+        gate: largest(|linears| &linears.gate),
+        up: largest(|linears| &linears.up),
+        down: largest(|linears| &linears.down),
+    }
+}
+
 /// Lays activations out.
 pub(crate) struct Builder<'a, A> {
     pub allocate: &'a mut A,
@@ -131,21 +156,17 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     ) -> Result<Activations<T>, ModelError> {
         let layers = self.architecture.layers();
         let streams = if trained { layers + 1 } else { 1 };
-        let saved = if trained && !recompute { layers } else { 1 };
+        let slots = if trained && !recompute { layers } else { 1 };
         let inputs = self.inputs()?;
         let stream = (0..streams)
             .map(|index| self.stream(&format!("residual {index}")))
             .collect::<Result<_, _>>()?;
-        let saved = weights
-            .layers
-            .iter()
-            .take(saved)
-            .enumerate()
-            .map(|(index, layer)| {
-                let ranks = layer
-                    .linears
-                    .try_map(|p| Ok::<_, ModelError>(p.adapter.as_ref().map(|a| a.rank)))?;
-                self.saved(&format!("layer {index}"), &ranks)
+        let saved = (0..slots)
+            .map(|index| {
+                let layers = weights.layers.iter().enumerate();
+                let sharing = layers.filter(|(layer, _)| slot(*layer, slots) == index);
+                let sharing: Vec<_> = sharing.map(|(_, layer)| layer).collect();
+                self.saved(&format!("layer {index}"), &largest_ranks(&sharing))
             })
             .collect::<Result<_, _>>()?;
         let workspace = self.workspace()?;

@@ -158,20 +158,19 @@ impl Architecture {
             return Err(ConfigError::new("sliding_window", "must be at least 1"));
         }
         let layers = self.layers();
-        let sliding = match settings.value("layer_types") {
+        let sliding: Vec<bool> = match settings.value("layer_types") {
             None => (0..layers).map(slides).collect(),
             Some(value) => layer_types(value, layers)?,
         };
-        for (place, sliding) in self.windows.iter_mut().zip(sliding) {
-            *place = match (sliding, window) {
-                (false, _) => None,
-                (true, Some(window)) => Some(window),
-                (true, None) => {
-                    let reason = "is missing, but some layers have sliding attention";
-                    return Err(ConfigError::new("sliding_window", reason));
-                }
-            };
-        }
+        let windows = sliding.into_iter().map(|sliding| match (sliding, window) {
+            (false, _) => Ok(None),
+            (true, Some(window)) => Ok(Some(window)),
+            (true, None) => {
+                let reason = "is missing, but some layers have sliding attention";
+                Err(ConfigError::new("sliding_window", reason))
+            }
+        });
+        self.windows = windows.collect::<Result<_, _>>()?;
         Ok(())
     }
 }

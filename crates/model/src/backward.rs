@@ -3,9 +3,9 @@
 use crate::{
     Backend, ModelError,
     activations::{BackwardWorkspace, Saved, Stream, Workspace},
-    forward::{norm, norm_heads, rotate},
+    forward::{BRANCH_NORM, HEAD_NORMS, norm, norm_heads, rotate},
     parameter::Parameter,
-    pass::Pass,
+    pass::{Pass, with_buffer},
     weights::LayerWeights,
 };
 use tightrope_device::Tensor;
@@ -72,17 +72,15 @@ fn mlp<D: Kernels>(
 ) -> Result<(), ModelError> {
     let rows = (pass.tokens, pass.architecture.hidden);
     let dyb = &mut backward.dyb;
-    let dbranch = match (
-        &mut weights.mlp_branch_norm,
-        &saved.mlp_branch,
-        &mut backward.dbranch,
-    ) {
-        (Some(weight), Some(branch), Some(dbranch)) => {
+    let branch = saved.mlp_branch.as_ref().zip(backward.dbranch.as_mut());
+    let norm_of_branch = with_buffer(weights.mlp_branch_norm.as_mut(), branch, BRANCH_NORM)?;
+    let dbranch = match norm_of_branch {
+        Some((weight, (branch, dbranch))) => {
             let x = (&branch.hidden, &branch.rstd);
             norm_backward(pass, weight, &backward.dhidden, x, dbranch, false, rows)?;
             &*dbranch
         }
-        _ => &backward.dhidden,
+        None => &backward.dhidden,
     };
     let (linears, xa) = (&mut weights.linears, &saved.xa);
     let activated = &mut workspace.activated;
@@ -140,18 +138,16 @@ fn attention<D: Backend>(
     // Where heads are normalised, what attention saw is computed again.
     norm_heads(pass, weights, saved, workspace)?;
     let dyb = &mut backward.dyb;
-    let branch = (
-        &mut weights.attention_branch_norm,
-        &saved.attention_branch,
-        &mut backward.dbranch,
-    );
-    let dbranch = match branch {
-        (Some(weight), Some(branch), Some(dbranch)) => {
+    let branch = saved.attention_branch.as_ref();
+    let branch = branch.zip(backward.dbranch.as_mut());
+    let norm_of_branch = with_buffer(weights.attention_branch_norm.as_mut(), branch, BRANCH_NORM)?;
+    let dbranch = match norm_of_branch {
+        Some((weight, (branch, dbranch))) => {
             let x = (&branch.hidden, &branch.rstd);
             norm_backward(pass, weight, &backward.dhidden, x, dbranch, false, rows)?;
             &*dbranch
         }
-        _ => &backward.dhidden,
+        None => &backward.dhidden,
     };
     let (linears, xa) = (&mut weights.linears, &saved.xa);
     let dattended = &mut backward.dattended;
@@ -181,23 +177,24 @@ fn attention<D: Backend>(
     };
     pass.device.attention_backward(attended.checked()?)?;
     let (dq, dk) = (&mut backward.dq, &mut backward.dk);
-    match (&mut weights.q_norm, &mut weights.k_norm, &saved.head_rstd) {
-        (Some(q_norm), Some(k_norm), Some((q_rstd, k_rstd))) => {
+    let norms = weights.head_norms.as_mut();
+    match with_buffer(norms, saved.head_rstd.as_ref(), HEAD_NORMS)? {
+        Some((norms, (q_rstd, k_rstd))) => {
             let normed = qk_norm_rope::Backward {
                 q: HeadsBackward {
                     dx: dq,
                     x: &saved.q,
                     rstd: q_rstd,
-                    weight: &q_norm.value,
-                    dweight: q_norm.gradient.as_mut(),
+                    weight: &norms.q.value,
+                    dweight: norms.q.gradient.as_mut(),
                     heads: architecture.heads,
                 },
                 k: HeadsBackward {
                     dx: dk,
                     x: &saved.k,
                     rstd: k_rstd,
-                    weight: &k_norm.value,
-                    dweight: k_norm.gradient.as_mut(),
+                    weight: &norms.k.value,
+                    dweight: norms.k.gradient.as_mut(),
                     heads: architecture.kv_heads,
                 },
                 plus_one: architecture.norm_plus_one,
@@ -209,7 +206,7 @@ fn attention<D: Backend>(
             };
             pass.device.qk_norm_rope_backward(normed.checked()?)?;
         }
-        _ => rotate(pass, dq, dk, Direction::Backward)?,
+        None => rotate(pass, dq, dk, Direction::Backward)?,
     }
 
     let normed = &mut workspace.normed;

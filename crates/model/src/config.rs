@@ -64,6 +64,13 @@ impl ModelConfig {
         Value::Object(settings)
     }
 
+    /// Makes the head a tensor of its own.
+    pub(crate) fn untie(&mut self) {
+        self.architecture.tied_head = false;
+        self.settings
+            .insert("tie_word_embeddings".into(), Value::Bool(false));
+    }
+
     /// Whether files hold weights of linear layers in NF4, in the layout of bitsandbytes.
     pub fn is_quantized(&self) -> bool {
         self.quantization.is_some()

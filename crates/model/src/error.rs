@@ -1,7 +1,7 @@
 //! What can go wrong with models: files that do not fit, batches that do not fit.
 
 use std::path::{Path, PathBuf};
-use tightrope_device::{DType, DeviceError};
+use tightrope_device::DeviceError;
 use tightrope_kernels::KernelError;
 use tightrope_rope::RopeError;
 
@@ -30,7 +30,7 @@ impl ConfigError {
 #[non_exhaustive]
 pub enum ModelError {
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: cannot be read or written")]
     Io {
         /// The file.
         path: PathBuf,
@@ -46,7 +46,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A file is not valid JSON.
-    #[error("{file}: {source}")]
+    #[error("{file}: is not valid JSON")]
     Json {
         /// The file.
         file: PathBuf,
@@ -54,12 +54,36 @@ pub enum ModelError {
         source: serde_json::Error,
     },
     /// A setting cannot be used.
-    #[error("{file}: {source}")]
+    #[error("{file}: {error}")]
     Config {
         /// The file.
         file: PathBuf,
         /// Which one, and why.
-        source: ConfigError,
+        error: ConfigError,
+    },
+    /// A setting of a new adapter cannot be used.
+    #[error("`lora.{}`: {}", .0.key, .0.reason)]
+    Lora(ConfigError),
+    /// A file ends before what its header describes.
+    #[error(
+        "{file}: has {length} bytes, but its header describes {expected}: it is cut short; download or \
+         copy it again"
+    )]
+    Cut {
+        /// The file.
+        file: PathBuf,
+        /// Its bytes.
+        length: u64,
+        /// Bytes that it should have.
+        expected: u64,
+    },
+    /// An index names a file that is not there.
+    #[error("{index}: names {file}, which is not in this folder: download or copy it too")]
+    MissingShard {
+        /// The index.
+        index: PathBuf,
+        /// The file's name.
+        file: String,
     },
     /// A weight file is damaged as a whole.
     #[error("{file}: {reason}")]
@@ -158,16 +182,11 @@ pub enum ModelError {
     /// Something was asked of a model that was loaded for something else.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// A buffer was not planned, or planned in another shape.
-    #[error("buffer `{name}`: planned {planned:?}, asked for {asked:?}")]
-    Plan {
-        /// The buffer.
-        name: String,
-        /// Type and shape in the plan.
-        planned: Option<(DType, Vec<usize>)>,
-        /// Type and shape that were asked for.
-        asked: (DType, Vec<usize>),
-    },
+    /// A layer has something for which no buffer was laid out: never because of what was given.
+    #[error(
+        "no buffer was laid out for {0} of a layer; this is a fault of the program: please report it"
+    )]
+    NoBuffer(&'static str),
     /// An operation failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -189,6 +208,6 @@ impl ModelError {
     /// For `map_err` where a configuration comes from `file`.
     pub(crate) fn config(file: &Path) -> impl FnOnce(ConfigError) -> Self {
         let file = file.to_path_buf();
-        move |source| Self::Config { file, source }
+        move |error| Self::Config { file, error }
     }
 }

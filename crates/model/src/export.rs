@@ -162,7 +162,12 @@ fn add_adapter<D: tightrope_device::Device>(
         return Ok(());
     };
     let (a, b) = (adapter.a.value.to_f32_vec()?, adapter.b.value.to_f32_vec()?);
-    let (inputs, rank) = (projection.inputs, adapter.rank);
+    let (inputs, outputs, rank) = (projection.inputs, projection.outputs, adapter.rank);
+    let expected = [inputs * outputs, rank * inputs, outputs * rank];
+    if [weight.len(), a.len(), b.len()] != expected {
+        let reason = "the factors of an adapter do not fit the weight that they are added to";
+        return Err(ModelError::Unsupported(reason));
+    }
     let mut row = vec![0f64; inputs];
     for (weights, b) in weight.chunks_exact_mut(inputs).zip(b.chunks_exact(rank)) {
         row.fill(0.0);

@@ -5,7 +5,7 @@ use crate::{
     activations::{Saved, Stream, Workspace},
     cache::LayerCache,
     parameter::Parameter,
-    pass::Pass,
+    pass::{Pass, with_buffer},
     weights::LayerWeights,
 };
 use tightrope_device::{Device, Tensor};
@@ -92,33 +92,36 @@ pub(crate) fn rotate<D: Rope>(
     })?)
 }
 
-/// From `saved.q` and `saved.k` as projected to `workspace.rotated`, where heads are normalised.
+/// For messages of [`with_buffer`].
+pub(crate) const HEAD_NORMS: &str = "the norms of heads";
+/// For messages of [`with_buffer`].
+pub(crate) const BRANCH_NORM: &str = "the norm of a branch";
+
+/// From `saved.q` and `saved.k` as projected to `workspace.rotated`, where heads are normalised:
+/// whether they are.
 pub(crate) fn norm_heads<D: QkNormRope>(
     pass: &Pass<'_, D>,
     weights: &LayerWeights<Tensor<D>>,
     saved: &mut Saved<Tensor<D>>,
     workspace: &mut Workspace<Tensor<D>>,
-) -> Result<(), ModelError> {
+) -> Result<bool, ModelError> {
     let architecture = pass.architecture;
-    let (Some(q_norm), Some(k_norm), Some((q_rstd, k_rstd)), Some((q, k))) = (
-        &weights.q_norm,
-        &weights.k_norm,
-        &mut saved.head_rstd,
-        &mut workspace.rotated,
-    ) else {
-        return Ok(());
+    let buffers = saved.head_rstd.as_mut().zip(workspace.rotated.as_mut());
+    let norms = with_buffer(weights.head_norms.as_ref(), buffers, HEAD_NORMS)?;
+    let Some((norms, ((q_rstd, k_rstd), (q, k)))) = norms else {
+        return Ok(false);
     };
     let forward = qk_norm_rope::Forward {
         q: HeadsForward {
             x: &saved.q,
-            weight: &q_norm.value,
+            weight: &norms.q.value,
             y: q,
             rstd: q_rstd,
             heads: architecture.heads,
         },
         k: HeadsForward {
             x: &saved.k,
-            weight: &k_norm.value,
+            weight: &norms.k.value,
             y: k,
             rstd: k_rstd,
             heads: architecture.kv_heads,
@@ -131,7 +134,8 @@ pub(crate) fn norm_heads<D: QkNormRope>(
         head_dim: architecture.head_dim,
         rotary_dim: architecture.rope.rotary_dim(),
     };
-    Ok(pass.device.qk_norm_rope_forward(forward.checked()?)?)
+    pass.device.qk_norm_rope_forward(forward.checked()?)?;
+    Ok(true)
 }
 
 /// From `workspace.normed` to `workspace.branch`.
@@ -148,9 +152,7 @@ fn attention<D: Backend>(
     linears.q.forward(pass, x, &mut saved.q, &mut saved.xa.q)?;
     linears.k.forward(pass, x, &mut saved.k, &mut saved.xa.k)?;
     linears.v.forward(pass, x, &mut saved.v, &mut saved.xa.v)?;
-    if workspace.rotated.is_some() {
-        norm_heads(pass, weights, saved, workspace)?;
-    } else {
+    if !norm_heads(pass, weights, saved, workspace)? {
         rotate(pass, &mut saved.q, &mut saved.k, Direction::Forward)?;
     }
     let (q, k) = match &workspace.rotated {
@@ -171,12 +173,13 @@ fn attention<D: Backend>(
     };
     pass.device.attention_forward(forward.checked()?)?;
     let (o, xa) = (&linears.o, &mut saved.xa.o);
-    match (&weights.attention_branch_norm, &mut saved.attention_branch) {
-        (Some(weight), Some(branch)) => {
+    let norm = weights.attention_branch_norm.as_ref();
+    match with_buffer(norm, saved.attention_branch.as_mut(), BRANCH_NORM)? {
+        Some((norm, branch)) => {
             o.forward(pass, &saved.attended, &mut branch.hidden, xa)?;
-            norm_branch(pass, weight, branch, &mut workspace.branch)
+            norm_branch(pass, norm, branch, &mut workspace.branch)
         }
-        _ => o.forward(pass, &saved.attended, &mut workspace.branch, xa),
+        None => o.forward(pass, &saved.attended, &mut workspace.branch, xa),
     }
 }
 
@@ -201,12 +204,13 @@ fn mlp<D: Kernels>(
     }
     activate(pass, saved, &mut workspace.activated)?;
     let (down, xa) = (&linears.down, &mut saved.xa.down);
-    match (&weights.mlp_branch_norm, &mut saved.mlp_branch) {
-        (Some(weight), Some(branch)) => {
+    let norm = weights.mlp_branch_norm.as_ref();
+    match with_buffer(norm, saved.mlp_branch.as_mut(), BRANCH_NORM)? {
+        Some((norm, branch)) => {
             down.forward(pass, &workspace.activated, &mut branch.hidden, xa)?;
-            norm_branch(pass, weight, branch, &mut workspace.branch)
+            norm_branch(pass, norm, branch, &mut workspace.branch)
         }
-        _ => down.forward(pass, &workspace.activated, &mut workspace.branch, xa),
+        None => down.forward(pass, &workspace.activated, &mut workspace.branch, xa),
     }
 }
 

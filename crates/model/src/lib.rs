@@ -31,7 +31,7 @@ mod weights;
 
 pub use architecture::Architecture;
 pub use cache::KvCache;
-pub use checkpoint::{GgufTokenizerData, GgufValue};
+pub use checkpoint::GgufTokenizerData;
 pub use config::ModelConfig;
 pub use error::{ConfigError, ModelError};
 pub use loss::Loss;
@@ -40,7 +40,7 @@ pub use options::{BaseStorage, LoadOptions, LoraConfig, TargetModules, Training}
 pub use parameter::{ParameterKind, ParameterMut};
 pub use plan::{Plan, PlannedBuffer, Purpose};
 
-use std::path::Path;
+use std::{io::Read, path::Path};
 use tightrope_kernels::Kernels;
 use tightrope_rope::Rope;
 
@@ -49,11 +49,32 @@ pub trait Backend: Kernels + Rope {}
 
 impl<D: Kernels + Rope> Backend for D {}
 
-/// The contents of a JSON file.
+/// Larger configurations are refused: in memory they take up to forty times their size.
+const LARGEST_CONFIG: u64 = 4 << 20;
+
+/// The contents of the JSON file of a configuration.
 fn read_json(file: &Path) -> Result<serde_json::Value, ModelError> {
-    let text = std::fs::read_to_string(file).map_err(ModelError::io(file))?;
-    serde_json::from_str(&text).map_err(|source| ModelError::Json {
-        file: file.to_path_buf(),
-        source,
+    let mut text = Vec::new();
+    let open = std::fs::File::open(file).map_err(ModelError::io(file))?;
+    let mut start = open.take(LARGEST_CONFIG + 1);
+    start.read_to_end(&mut text).map_err(ModelError::io(file))?;
+    if text.len() as u64 > LARGEST_CONFIG {
+        return Err(ModelError::Damaged {
+            file: file.to_path_buf(),
+            reason: format!("is larger than any configuration: {LARGEST_CONFIG} bytes"),
+        });
+    }
+    serde_json::from_slice(&text).map_err(|source| {
+        let json = || ModelError::Json {
+            file: file.to_path_buf(),
+            source,
+        };
+        checkpoint::diagnosis::of(file).unwrap_or_else(json)
     })
+}
+
+/// An error that says what a file of a model's folder is, where something lies there that only stands
+/// for it: a Git LFS pointer, a web page, nothing at all.
+pub fn stand_in(file: &Path) -> Option<ModelError> {
+    checkpoint::diagnosis::of(file)
 }

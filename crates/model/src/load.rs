@@ -1,9 +1,12 @@
 //! Brings a model into being: from files, or fresh from a seed.
 
 use crate::{
-    Architecture, Backend, LoadOptions, Model, ModelConfig, ModelError, Plan, Training,
-    activations,
-    checkpoint::{self, Bitsandbytes, Checkpoint, Elements, Expected, Gguf, Safetensors, Stored},
+    Architecture, Backend, ConfigError, LoadOptions, Model, ModelConfig, ModelError, Plan,
+    Training, activations,
+    checkpoint::{
+        self, Bitsandbytes, Checkpoint, Elements, Expected, Gguf, HEAD, Safetensors, Stored,
+        diagnosis,
+    },
     lora::AdapterConfig,
     parameter::ParameterKind,
     plan::{Allocate, Allocator},
@@ -11,7 +14,7 @@ use crate::{
     read_json,
     weights::{self, Layout, Weights, host},
 };
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tightrope_device::DType;
 use tightrope_kernels::attention::Ranges;
 use tightrope_rope::RotaryEmbedding;
@@ -25,7 +28,7 @@ impl<D: Backend> Model<D> {
     /// are small and become f32. A folder may hold those weights in NF4 already, in the layout of
     /// bitsandbytes.
     pub fn load(device: &D, path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
-        let (config, file, checkpoint) = open(path)?;
+        let (config, checkpoint) = open(path)?;
         let stored = |name: &str| {
             let found = checkpoint::find(&*checkpoint, name);
             let info = found.and_then(|name| checkpoint.info(name));
@@ -33,14 +36,7 @@ impl<D: Backend> Model<D> {
         };
         let base = path.to_string_lossy();
         // Laid out without memory first: the files are checked before anything is allocated.
-        let (expected, _) = lay_out(
-            &mut Plan::default(),
-            &config,
-            options,
-            &base,
-            &file,
-            &stored,
-        )?;
+        let (expected, _) = lay_out(&mut Plan::default(), &config, options, &base, &stored)?;
         let tied = config.architecture().tied_head;
         let parameters = expected.base().map(|p| Expected {
             name: &p.name,
@@ -53,10 +49,10 @@ impl<D: Backend> Model<D> {
             nf4: true,
         });
         checkpoint::check(&*checkpoint, parameters.chain(quantized), |name| {
-            // Old files keep the frequencies; a tied head may be there, and is not read.
-            name.ends_with(".rotary_emb.inv_freq") || tied && name == "lm_head.weight"
+            // Old files keep the frequencies; a head that is tied may be there too.
+            name.ends_with(".rotary_emb.inv_freq") || tied && name == HEAD
         })?;
-        let mut model = Self::build(device, config, options, &base, &file, &stored)?;
+        let mut model = Self::build(device, config, options, &base, &stored)?;
         for parameter in model.weights.base_mut() {
             checkpoint::read_into(&*checkpoint, &parameter.name, &mut parameter.value)?;
         }
@@ -75,9 +71,8 @@ impl<D: Backend> Model<D> {
         config: ModelConfig,
         options: &LoadOptions,
     ) -> Result<Self, ModelError> {
-        let file = Path::new("config.json");
         let stored = &|_: &str| Stored::Float(DType::F32);
-        let mut model = Self::build(device, config, options, "", file, stored)?;
+        let mut model = Self::build(device, config, options, "", stored)?;
         let Architecture {
             norm_plus_one,
             initializer_range,
@@ -113,14 +108,13 @@ impl<D: Backend> Model<D> {
         config: ModelConfig,
         options: &LoadOptions,
         base: &str,
-        file: &Path,
         stored: &dyn Fn(&str) -> Stored,
     ) -> Result<Self, ModelError> {
         let mut allocator = Allocator {
             device,
             plan: Plan::default(),
         };
-        let (weights, adapter) = lay_out(&mut allocator, &config, options, base, file, stored)?;
+        let (weights, adapter) = lay_out(&mut allocator, &config, options, base, stored)?;
         let activations = lay_out_activations(&mut allocator, &config, options, &weights)?;
         let plan = allocator.plan;
         let rope = RotaryEmbedding::new(&config.architecture().rope)?;
@@ -149,12 +143,7 @@ impl<D: Backend> Model<D> {
     fn fill_adapter(&mut self, options: &LoadOptions) -> Result<(), ModelError> {
         if let Some(folder) = &options.adapter {
             let (_, factors) = AdapterConfig::open(folder, &modules(&self.weights))?;
-            let expected = self.weights.adapter().map(|p| Expected {
-                name: &p.name,
-                shape: &p.shape,
-                nf4: false,
-            });
-            checkpoint::check(&factors, expected, |_| false)?;
+            check_factors(&factors, &self.weights)?;
             for parameter in self.weights.adapter_mut() {
                 checkpoint::read_into(&factors, &parameter.name, &mut parameter.value)?;
             }
@@ -181,25 +170,35 @@ impl Plan {
         dtype: DType,
     ) -> Result<Self, ModelError> {
         let mut plan = Self::default();
-        let file = Path::new("config.json");
         let stored = |name: &str| config.stored(name, dtype);
-        let (weights, _) = lay_out(&mut plan, config, options, "", file, &stored)?;
+        let (weights, _) = lay_out(&mut plan, config, options, "", &stored)?;
         lay_out_activations(&mut plan, config, options, &weights)?;
         Ok(plan)
     }
 }
 
-/// The configuration, the file that it came from, and the weights.
-fn open(path: &Path) -> Result<(ModelConfig, PathBuf, Box<dyn Checkpoint>), ModelError> {
+/// Checks that the file has exactly the factors of the adapters, in their shapes.
+fn check_factors<T>(factors: &Safetensors, weights: &Weights<T>) -> Result<(), ModelError> {
+    let expected = weights.adapter().map(|p| Expected {
+        name: &p.name,
+        shape: &p.shape,
+        nf4: false,
+    });
+    checkpoint::check(factors, expected, |_| false)
+}
+
+/// The configuration and the weights.
+fn open(path: &Path) -> Result<(ModelConfig, Box<dyn Checkpoint>), ModelError> {
     if path.is_file()
         && path
             .extension()
             .is_some_and(|extension| extension == "gguf")
     {
-        let (config, checkpoint) = Gguf::open(path)?;
-        return Ok((config, path.to_path_buf(), Box::new(checkpoint)));
+        let (mut config, mut checkpoint) = Gguf::open(path)?;
+        checkpoint::settle(&mut config, &mut checkpoint)?;
+        return Ok((config, Box::new(checkpoint)));
     }
-    let (config, file) = read_config(path)?;
+    let mut config = read_config(path)?;
     let (whole, index) = (
         path.join("model.safetensors"),
         path.join("model.safetensors.index.json"),
@@ -213,31 +212,33 @@ fn open(path: &Path) -> Result<(ModelConfig, PathBuf, Box<dyn Checkpoint>), Mode
     } else if index.is_file() {
         Safetensors::open_sharded(&index, elements)?
     } else {
-        return Err(ModelError::NoModel {
-            path: path.to_path_buf(),
-            reason: "has neither model.safetensors nor model.safetensors.index.json".into(),
-        });
+        let wanted = "has neither model.safetensors nor model.safetensors.index.json";
+        return Err(diagnosis::of_folder(path, wanted));
     };
-    let checkpoint: Box<dyn Checkpoint> = match config.is_quantized() {
+    let mut checkpoint: Box<dyn Checkpoint> = match config.is_quantized() {
         true => Box::new(Bitsandbytes::new(files)?),
         false => Box::new(files),
     };
-    Ok((config, file, checkpoint))
+    checkpoint::settle(&mut config, &mut *checkpoint)?;
+    Ok((config, checkpoint))
 }
 
-/// The configuration in a folder, and its file.
-fn read_config(folder: &Path) -> Result<(ModelConfig, PathBuf), ModelError> {
+/// The configuration in a folder.
+fn read_config(folder: &Path) -> Result<ModelConfig, ModelError> {
     let file = folder.join("config.json");
-    let config = ModelConfig::from_json(&read_json(&file)?).map_err(ModelError::config(&file))?;
-    Ok((config, file))
+    if folder.is_dir() && !file.exists() {
+        return Err(diagnosis::of_folder(folder, "has no config.json"));
+    }
+    ModelConfig::from_json(&read_json(&file)?).map_err(ModelError::config(&file))
 }
 
 impl ModelConfig {
-    /// Reads only the configuration of what [`Model::load`] loads: a folder or a `.gguf` file.
+    /// Reads only the configuration of what [`Model::load`] loads: a folder or a `.gguf` file. Whether
+    /// the head is the embedding, weights have the last word, which are not read here.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         match path.is_file() {
             true => Ok(Gguf::open(path)?.0),
-            false => Ok(read_config(path)?.0),
+            false => read_config(path),
         }
     }
 }
@@ -249,23 +250,14 @@ pub(crate) fn lay_out<A: Allocate>(
     config: &ModelConfig,
     options: &LoadOptions,
     base: &str,
-    file: &Path,
     stored: &dyn Fn(&str) -> Stored,
 ) -> Result<(Weights<A::Buffer>, Option<AdapterConfig>), ModelError> {
     let architecture = config.architecture();
-    let full = options.training == Training::Full;
-    let plain = |adapter, adapter_trained| Layout {
-        full,
-        adapter,
-        adapter_trained,
-        base: options.base,
-        stored,
-    };
     let mut plan = Plan::default();
     let bare = weights::Builder {
         allocate: &mut plan,
         architecture,
-        layout: plain(None, false),
+        layout: layout(options, stored, None),
     }
     .weights()?;
     let modules = modules(&bare);
@@ -276,28 +268,58 @@ pub(crate) fn lay_out<A: Allocate>(
             return Err(ModelError::Unsupported(reason));
         }
         (training, Some(folder)) => {
-            let (mut adapter, _) = AdapterConfig::open(folder, &modules)?;
+            let (mut adapter, factors) = AdapterConfig::open(folder, &modules)?;
             if let Training::Lora(lora) = training {
-                adapter
-                    .set_dropout(lora.dropout)
-                    .map_err(ModelError::config(file))?;
+                adapter.set_dropout(lora.dropout).map_err(as_lora)?;
             }
+            // Ranks are checked before memory is taken for them.
+            let planned = weights::Builder {
+                allocate: &mut plan,
+                architecture,
+                layout: layout(options, stored, Some(&adapter)),
+            }
+            .weights()?;
+            check_factors(&factors, &planned)?;
             Some(adapter)
         }
         (Training::Lora(lora), None) => {
-            let adapter = AdapterConfig::new(lora, &modules, base);
-            Some(adapter.map_err(ModelError::config(file))?)
+            Some(AdapterConfig::new(lora, &modules, base).map_err(as_lora)?)
         }
         (_, None) => None,
     };
-    let adapter_trained = matches!(options.training, Training::Lora(_));
     let weights = weights::Builder {
         allocate,
         architecture,
-        layout: plain(adapter.as_ref(), adapter_trained),
+        layout: layout(options, stored, adapter.as_ref()),
     }
     .weights()?;
     Ok((weights, adapter))
+}
+
+fn layout<'a>(
+    options: &LoadOptions,
+    stored: &'a dyn Fn(&str) -> Stored,
+    adapter: Option<&'a AdapterConfig>,
+) -> Layout<'a> {
+    Layout {
+        full: options.training == Training::Full,
+        adapter,
+        adapter_trained: matches!(options.training, Training::Lora(_)),
+        base: options.base,
+        stored,
+    }
+}
+
+/// What is wrong with the settings of a new adapter, by the keys that they have in a run's
+/// configuration.
+fn as_lora(error: ConfigError) -> ModelError {
+    let key = match &*error.key {
+        "lora_alpha" => "alpha",
+        "lora_dropout" => "dropout",
+        "use_rslora" => "rslora",
+        key => key,
+    };
+    ModelError::Lora(ConfigError::new(key, error.reason))
 }
 
 pub(crate) fn lay_out_activations<A: Allocate, W>(

@@ -40,10 +40,10 @@ impl<D: Device> Pass<'_, D> {
         }
     }
 
-    /// Dropout with a salt of its own for each projection.
-    fn dropout(&self, projection: u64) -> Option<Dropout<'_, D>> {
+    /// Dropout with a salt of its own for each adapter.
+    fn dropout(&self, salt: u64) -> Option<Dropout<'_, D>> {
         self.dropout.map(|dropout| Dropout {
-            salt: mix(dropout.salt ^ mix(projection)),
+            salt: mix(dropout.salt ^ mix(salt)),
             ..dropout
         })
     }
@@ -56,6 +56,23 @@ pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+/// What a layer has, with the buffer that was laid out for it. A buffer may be there in vain, since
+/// layers share them; that one is lacking is an error, and never means that the layer has nothing.
+pub(crate) fn with_buffer<P, B>(
+    part: Option<P>,
+    buffer: Option<B>,
+    what: &'static str,
+) -> Result<Option<(P, B)>, ModelError> {
+    match (part, buffer) {
+        (None, _) => Ok(None),
+        (Some(part), Some(buffer)) => Ok(Some((part, buffer))),
+        (Some(_), None) => Err(ModelError::NoBuffer(what)),
+    }
+}
+
+/// For messages of [`with_buffer`].
+const ADAPTER: &str = "an adapter";
 
 impl<D: Linear> Projection<Tensor<D>> {
     fn shape(&self, tokens: usize) -> Shape {
@@ -74,7 +91,7 @@ impl<D: Linear> Projection<Tensor<D>> {
         y: &mut Tensor<D>,
         xa: &mut Option<Tensor<D>>,
     ) -> Result<(), ModelError> {
-        let lora = self.adapter.as_ref().zip(xa.as_mut());
+        let lora = with_buffer(self.adapter.as_ref(), xa.as_mut(), ADAPTER)?;
         let forward = Forward {
             x,
             weight: self.weight.view(),
@@ -83,7 +100,7 @@ impl<D: Linear> Projection<Tensor<D>> {
                 a: &adapter.a.value,
                 b: &adapter.b.value,
                 scale: adapter.scale,
-                dropout: pass.dropout(self.index),
+                dropout: pass.dropout(adapter.salt),
                 xa,
             }),
             y,
@@ -101,7 +118,7 @@ impl<D: Linear> Projection<Tensor<D>> {
         accumulate: bool,
         dyb: &mut Option<Tensor<D>>,
     ) -> Result<(), ModelError> {
-        let lora = self.adapter.as_ref().zip(dyb.as_mut());
+        let lora = with_buffer(self.adapter.as_ref(), dyb.as_mut(), ADAPTER)?;
         let backward = BackwardInput {
             dy,
             weight: self.weight.view(),
@@ -109,7 +126,7 @@ impl<D: Linear> Projection<Tensor<D>> {
                 a: &adapter.a.value,
                 b: &adapter.b.value,
                 scale: adapter.scale,
-                dropout: pass.dropout(self.index),
+                dropout: pass.dropout(adapter.salt),
                 dyb,
             }),
             dx,
@@ -132,20 +149,21 @@ impl<D: Linear> Projection<Tensor<D>> {
             return Ok(());
         }
         let shape = self.shape(pass.tokens);
-        let dropout = pass.dropout(self.index);
-        let lora = match (&mut self.adapter, xa, dyb) {
-            (Some(adapter), Some(xa), Some(dyb)) => {
-                let gradients = adapter.a.gradient.as_mut().zip(adapter.b.gradient.as_mut());
+        let buffers = xa.as_ref().zip(dyb.as_ref());
+        let lora = match with_buffer(self.adapter.as_mut(), buffers, ADAPTER)? {
+            None => None,
+            Some((adapter, (xa, dyb))) => {
+                let (da, db) = (&mut adapter.a.gradient, &mut adapter.b.gradient);
+                let gradients = with_buffer(da.as_mut(), db.as_mut(), ADAPTER)?;
                 gradients.map(|(da, db)| LoraBackwardWeights {
                     scale: adapter.scale,
-                    dropout,
+                    dropout: pass.dropout(adapter.salt),
                     xa,
                     dyb,
                     da,
                     db,
                 })
             }
-            _ => None,
         };
         let backward = BackwardWeights {
             x,

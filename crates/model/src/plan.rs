@@ -189,10 +189,8 @@ mod tests {
                         device: &device,
                         plan: Plan::default(),
                     };
-                    let file = Path::new("config.json");
                     let stored = |name: &str| config.stored(name, DType::BF16);
-                    let laid_out =
-                        load::lay_out(&mut allocator, &config, &options, "", file, &stored);
+                    let laid_out = load::lay_out(&mut allocator, &config, &options, "", &stored);
                     let (weights, _) = laid_out.unwrap();
                     load::lay_out_activations(&mut allocator, &config, &options, &weights).unwrap();
                     assert_eq!(allocator.plan, plan);

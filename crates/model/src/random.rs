@@ -6,14 +6,17 @@ use crate::pass::mix;
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
+/// A number that stands for a name: FNV-1a.
+pub(crate) fn hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 impl Random {
     /// The stream of `seed` that belongs to `name`.
     pub fn new(seed: u64, name: &str) -> Self {
-        // FNV-1a.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        Self(mix(seed) ^ hash)
+        Self(mix(seed) ^ hash(name))
     }
 
     /// Uniform in [0, 1).

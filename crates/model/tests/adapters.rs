@@ -142,24 +142,44 @@ fn a_fresh_adapter_says_what_peft_needs() {
 }
 
 #[test]
-fn targets_that_name_nothing_are_errors() {
-    for targets in [vec!["qkv_proj".to_string()], vec!["lm_head".into()], vec![]] {
+fn targets_that_name_nothing_are_errors_of_the_run() {
+    for (targets, expected) in [
+        (vec!["q_porj".to_string()], "did you mean `q_proj`?"),
+        (
+            vec!["q_proj".into(), "mlp.up".into()],
+            "`mlp.up`: it names no linear layer",
+        ),
+        (
+            vec!["model.layers.1.mlp.up_prj".into()],
+            "did you mean `model.layers.1.mlp.up_proj`?",
+        ),
+        (vec!["lm_head".into()], "the decoder's linear layers alone"),
+        (
+            vec!["qqq".into()],
+            "There are down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj",
+        ),
+        (vec![], "is empty"),
+    ] {
         let error = fresh(LoraConfig {
             target_modules: TargetModules::List(targets),
             ..LoraConfig::default()
         });
-        assert!(matches!(error, Err(ModelError::Config { .. })));
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("`lora.target_modules`: "), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
-    for (r, dropout) in [(0, 0.0), (4, 1.0), (4, f32::NAN)] {
+    for (r, dropout, key) in [
+        (0, 0.0, "`lora.r`"),
+        (4, 1.0, "`lora.dropout`"),
+        (4, f32::NAN, "`lora.dropout`"),
+    ] {
         let error = fresh(LoraConfig {
             r,
             dropout,
             ..LoraConfig::default()
         });
-        assert!(
-            matches!(error, Err(ModelError::Config { .. })),
-            "{r}, {dropout}"
-        );
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with(key), "{error}");
     }
 }
 
@@ -181,7 +201,7 @@ fn what_peft_can_and_this_cannot_is_refused_by_name() {
             config[key] = value.clone()
         });
         let error = load_with(folder.path()).unwrap_err();
-        let named = matches!(&error, ModelError::Config { source, .. } if source.key == key);
+        let named = matches!(&error, ModelError::Config { error, .. } if error.key == key);
         assert!(named, "{key}: {error}");
     }
     let folder = copy(&case(CASE));

@@ -190,7 +190,7 @@ fn settings_of_other_kinds_of_quantisation_are_named() {
         let change = |config: &mut Value| config["quantization_config"][key] = value.clone();
         let error = changed(|_| (), change).unwrap_err();
         let expected = format!("quantization_config.{key}");
-        let named = matches!(&error, ModelError::Config { source, .. } if source.key == expected);
+        let named = matches!(&error, ModelError::Config { error, .. } if error.key == expected);
         assert!(named, "{key} = {value}: {error}");
     }
     let error = changed(|_| (), |config| config["quantization_config"] = json!(4)).unwrap_err();

@@ -72,24 +72,13 @@ fn names_without_prefix_are_the_same_model() {
 }
 
 #[test]
-fn frequencies_and_a_tied_head_in_the_file_are_left_alone() {
+fn frequencies_in_the_file_are_left_alone() {
     let folder = changed(|tensors| {
         let name = "model.layers.0.self_attn.rotary_emb.inv_freq";
         let description = json!({"dtype": "F32", "shape": [1]});
         tensors.push((name.into(), description, vec![0; 4]));
     });
     assert!(load(folder.path()).is_ok());
-    let tied = copy(&case("qwen2_tied"));
-    let path = tied.path().join("model.safetensors");
-    let mut all = tensors(&path);
-    let (_, description, bytes) = all
-        .iter()
-        .find(|t| t.0.contains("embed_tokens"))
-        .unwrap()
-        .clone();
-    all.push(("lm_head.weight".into(), description, bytes));
-    write_tensors(&path, &all);
-    assert!(load(tied.path()).is_ok());
 }
 
 #[test]
@@ -170,6 +159,14 @@ fn damaged_headers_are_errors() {
     ));
     let trailing = safetensors("{}", &[0]);
     assert!(matches!(replaced(&trailing), ModelError::Damaged { .. }));
+    let dimensions = format!(
+        r#"{{"a":{{"dtype":"F32","shape":[{}1],"data_offsets":[0,4]}}}}"#,
+        "1,".repeat(8)
+    );
+    assert!(matches!(
+        replaced(&safetensors(&dimensions, &[0; 4])),
+        ModelError::DamagedTensor { .. }
+    ));
     let tensor = |shape: &str, start: u64, end: u64| {
         format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[{start},{end}]}}"#)
     };
@@ -235,7 +232,10 @@ fn an_index_names_files_of_its_folder() {
     change_json(&index, |index| {
         index["weight_map"][&name] = "c.safetensors".into()
     });
-    assert!(matches!(load(folder.path()), Err(ModelError::Io { .. })));
+    assert!(matches!(
+        load(folder.path()),
+        Err(ModelError::MissingShard { file, .. }) if file == "c.safetensors"
+    ));
     let (folder, index, name) = split();
     change_json(&index, |index| {
         index["weight_map"][&name] = "b.safetensors".into()
@@ -254,20 +254,6 @@ fn an_index_names_files_of_its_folder() {
         load(folder.path()),
         Err(ModelError::Duplicate { .. })
     ));
-}
-
-#[test]
-fn folders_without_a_model_say_what_is_missing() {
-    let folder = copy(&case(CASE));
-    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
-    assert!(matches!(
-        load(folder.path()),
-        Err(ModelError::NoModel { .. })
-    ));
-    std::fs::remove_file(folder.path().join("config.json")).unwrap();
-    assert!(matches!(load(folder.path()), Err(ModelError::Io { .. })));
-    std::fs::write(folder.path().join("config.json"), "{").unwrap();
-    assert!(matches!(load(folder.path()), Err(ModelError::Json { .. })));
 }
 
 #[test]
@@ -295,7 +281,7 @@ fn settings_that_cannot_be_used_are_named() {
         let file = folder.path().join("config.json");
         change_json(&file, |config| config[key] = value.clone());
         let error = load(folder.path()).unwrap_err();
-        let named = matches!(&error, ModelError::Config { source, .. } if source.key == key);
+        let named = matches!(&error, ModelError::Config { error, .. } if error.key == key);
         assert!(named, "{key} = {value}: {error}");
     }
     let folder = copy(&case(CASE));

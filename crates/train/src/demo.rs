@@ -192,9 +192,9 @@ fn architecture(tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
         "eos_token_id": tokenizer.eos_id(),
     });
     let config = ModelConfig::from_json(&settings);
-    config.map_err(|source| {
+    config.map_err(|error| {
         let file = "config.json".into();
-        tightrope_model::ModelError::Config { file, source }.into()
+        tightrope_model::ModelError::Config { file, error }.into()
     })
 }
 

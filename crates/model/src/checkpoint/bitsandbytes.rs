@@ -22,6 +22,8 @@ const ABSMAX: &str = ".absmax";
 const MAP: &str = ".quant_map";
 const NESTED_ABSMAX: &str = ".nested_absmax";
 const NESTED_MAP: &str = ".nested_quant_map";
+/// What stands beside a tensor has a few hundred bytes.
+const LARGEST_STATE: usize = 1 << 16;
 /// How far the numbers of a map may be from ours: roundings of those who computed it.
 const MAP_TOLERANCE: f32 = 1e-6;
 
@@ -157,6 +159,14 @@ fn refused(files: &Safetensors, tensor: &str, reason: String) -> ModelError {
 fn read_weight(files: &Safetensors, name: &str) -> Result<Weight, ModelError> {
     let refused = |reason: String| refused(files, name, reason);
     let state = format!("{name}{STATE}");
+    let bytes = files
+        .raw(&state)
+        .map_or(0, |(_, shape)| shape.iter().product());
+    if bytes > LARGEST_STATE {
+        return Err(refused(format!(
+            "`{state}` has {bytes} bytes, more than {LARGEST_STATE}"
+        )));
+    }
     let state: State =
         serde_json::from_slice(&files.bytes(&state)?).map_err(|source| ModelError::Json {
             file: files.file(&state).to_path_buf(),
@@ -270,6 +280,10 @@ impl Checkpoint for Bitsandbytes {
 
     fn read(&self, name: &str) -> Result<Vec<u8>, ModelError> {
         self.files.read(name)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        self.files.rename(from, to);
     }
 
     fn read_nf4(&self, name: &str) -> Result<Option<(Vec<u8>, HostScales)>, ModelError> {

@@ -1,13 +1,16 @@
 //! Weight files, whatever their format: named tensors that can be read one by one.
 
 mod bitsandbytes;
+pub(crate) mod diagnosis;
 mod gguf;
+mod head;
 mod safetensors;
 mod write;
 
 pub(crate) use bitsandbytes::{Bitsandbytes, Quantization};
 pub(crate) use gguf::Gguf;
-pub use gguf::{GgufTokenizerData, GgufValue};
+pub use gguf::GgufTokenizerData;
+pub(crate) use head::{HEAD, settle};
 pub(crate) use safetensors::{Elements, Safetensors};
 pub(crate) use write::{TensorOut, write_json, write_safetensors};
 
@@ -68,9 +71,18 @@ pub(crate) trait Checkpoint {
     fn file(&self, name: &str) -> &Path;
     /// The elements of a tensor that is [`Stored::Float`], row-major, as little-endian bytes.
     fn read(&self, name: &str) -> Result<Vec<u8>, ModelError>;
+    /// Gives a tensor another name.
+    fn rename(&mut self, from: &str, to: &str);
     /// Codes and scales of a tensor that is [`Stored::Nf4`]; `None` for others.
     fn read_nf4(&self, name: &str) -> Result<Option<(Vec<u8>, HostScales)>, ModelError>;
 }
+
+/// Larger headers are refused, as by the reference implementation of safetensors. The same bound holds
+/// for the metadata of GGUF files and for indexes.
+pub(crate) const LARGEST_HEADER: u64 = 100_000_000;
+
+/// Tensors of a model: a hundred times those of 400 layers.
+pub(crate) const MOST_TENSORS: usize = 1 << 18;
 
 /// What can be loaded as it is.
 const FLOATS: &str = "F32, BF16 or F16";

@@ -3,7 +3,7 @@
 use super::AdapterConfig;
 use crate::{
     ModelError,
-    checkpoint::{Checkpoint, Elements, Safetensors},
+    checkpoint::{Checkpoint, Elements, Safetensors, diagnosis},
     read_json,
 };
 use std::{
@@ -24,6 +24,11 @@ impl AdapterConfig {
     /// linear layers.
     pub fn open(folder: &Path, modules: &[String]) -> Result<(Self, Safetensors), ModelError> {
         let path = folder.join(CONFIG);
+        for name in [CONFIG, WEIGHTS] {
+            if folder.is_dir() && !folder.join(name).exists() {
+                return Err(diagnosis::of_folder(folder, &format!("has no {name}")));
+            }
+        }
         let config = Self::from_json(&read_json(&path)?);
         let mut config = config.map_err(ModelError::config(&path))?;
         let weights = Safetensors::open(&folder.join(WEIGHTS), Elements::Floats)?;

@@ -61,13 +61,7 @@ impl AdapterConfig {
     pub fn new(config: &LoraConfig, modules: &[String], base: &str) -> Result<Self, ConfigError> {
         let targets: Vec<String> = match &config.target_modules {
             TargetModules::List(list) => list.clone(),
-            TargetModules::AllLinear => {
-                let names: BTreeSet<&str> = modules
-                    .iter()
-                    .filter_map(|module| module.rsplit('.').next())
-                    .collect();
-                names.into_iter().map(String::from).collect()
-            }
+            TargetModules::AllLinear => short_names(modules).map(String::from).collect(),
         };
         let mut sorted = targets.clone();
         sorted.sort();
@@ -96,16 +90,15 @@ impl AdapterConfig {
         let mut adapter = Self::from_json(&settings)?;
         adapter.set_dropout(config.dropout)?;
         for target in &targets {
-            let before = adapter.modules.len();
+            if !modules.iter().any(|module| ends_with(module, target)) {
+                return Err(no_such_module(target, modules));
+            }
             let matching = modules.iter().filter(|module| ends_with(module, target));
             adapter.modules.extend(matching.cloned());
-            if adapter.modules.len() == before && !modules.iter().any(|m| ends_with(m, target)) {
-                let reason = format!("`{target}` names no linear layer of the decoder");
-                return Err(ConfigError::new("target_modules", reason));
-            }
         }
         if adapter.modules.is_empty() {
-            return Err(ConfigError::new("target_modules", "names no linear layer"));
+            let reason = "is empty: name linear layers, or leave the key out for all of them";
+            return Err(ConfigError::new("target_modules", reason));
         }
         Ok(adapter)
     }
@@ -215,6 +208,35 @@ impl AdapterConfig {
     pub fn to_json(&self) -> Value {
         Value::Object(self.settings.clone())
     }
+}
+
+/// The last parts of names, each once: `q_proj`.
+fn short_names(modules: &[String]) -> impl Iterator<Item = &str> {
+    let last = modules
+        .iter()
+        .filter_map(|module| module.rsplit('.').next());
+    last.collect::<BTreeSet<_>>().into_iter()
+}
+
+/// An error about a target that no module has, with those that there are.
+fn no_such_module(target: &str, modules: &[String]) -> ConfigError {
+    let similar = |name: &&str| strsim::jaro_winkler(target, name);
+    let short: Vec<&str> = short_names(modules).collect();
+    let all = short
+        .iter()
+        .copied()
+        .chain(modules.iter().map(String::as_str));
+    let nearest = all.max_by(|a, b| similar(a).total_cmp(&similar(b)));
+    let hint = match nearest.filter(|name| similar(name) > 0.8) {
+        Some(name) => format!("did you mean `{name}`? "),
+        None => String::new(),
+    };
+    let why = match target {
+        "lm_head" | "embed_tokens" => "adapters are for the decoder's linear layers alone",
+        _ => "it names no linear layer of this model",
+    };
+    let reason = format!("`{target}`: {why}; {hint}There are {}", short.join(", "));
+    ConfigError::new("target_modules", reason)
 }
 
 fn check_dropout(probability: f64) -> Result<f64, ConfigError> {

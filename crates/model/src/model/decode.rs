@@ -2,7 +2,7 @@
 
 use crate::{
     Architecture, Backend, KvCache, ModelError,
-    activations::{Saved, Stream, Workspace},
+    activations::{Saved, Stream, Workspace, slot},
     forward,
     pass::Pass,
     weights::Weights,
@@ -31,25 +31,24 @@ pub(super) fn decode<D: Backend>(
         hidden: architecture.hidden,
     };
     pass.device.embedding_forward(embed.checked()?)?;
-    let mut norms = weights
-        .layers
-        .iter()
-        .map(|layer| &layer.attention_norm)
-        .chain([&weights.norm]);
-    if let Some(first) = norms.next() {
-        let Stream { hidden, rstd } = &mut stream[0];
-        let rows = (pass.tokens, architecture.hidden);
-        forward::norm(pass, first, hidden, &mut workspace.normed, rstd, rows)?;
-    }
+    // That of a layer, or after the last layer the last one.
+    let norm_before = |layer: usize| match weights.layers.get(layer) {
+        Some(layer) => &layer.attention_norm,
+        None => &weights.norm,
+    };
+    let Stream { hidden, rstd } = &mut stream[0];
+    let (first, rows) = (norm_before(0), (pass.tokens, architecture.hidden));
+    forward::norm(pass, first, hidden, &mut workspace.normed, rstd, rows)?;
     let (streams, slots) = (stream.len(), saved.len());
-    for ((index, layer), next_norm) in weights.layers.iter().enumerate().zip(norms) {
-        let saved = &mut saved[index % slots];
+    for (index, layer) in weights.layers.iter().enumerate() {
+        let saved = &mut saved[slot(index, slots)];
         let hidden = &stream[index % streams].hidden;
         let cache = cache.as_mut().map(|cache| cache.layer(index));
         forward::layer(pass, index, layer, hidden, saved, workspace, cache)?;
         let add = (&saved.middle.hidden, &workspace.branch);
         let next = &mut stream[(index + 1) % streams];
-        forward::norm_stream(pass, next_norm, add, next, &mut workspace.normed)?;
+        let norm = norm_before(index + 1);
+        forward::norm_stream(pass, norm, add, next, &mut workspace.normed)?;
     }
     Ok(())
 }

@@ -2,7 +2,10 @@
 
 use super::{Model, decode};
 use crate::{
-    Backend, Loss, ModelError, activations::Activations, backward, forward, pass::Pass,
+    Backend, Loss, ModelError,
+    activations::{Activations, slot},
+    backward, forward,
+    pass::Pass,
     weights::Weights,
 };
 use tightrope_device::{Device, Tensor};
@@ -98,8 +101,8 @@ impl<D: Backend> Model<D> {
             let layer = &mut weights.layers[index];
             let stream = &mut stream[index];
             let recompute = saved.len() == 1 && index + 1 < architecture.layers();
-            let slot = index % saved.len();
-            let saved = &mut saved[slot];
+            let slots = saved.len();
+            let saved = &mut saved[slot(index, slots)];
             if recompute {
                 forward::layer_again(&pass, index, layer, stream, saved, workspace)?;
             }

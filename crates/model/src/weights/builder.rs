@@ -1,12 +1,13 @@
 //! Lays out the parameters of an architecture.
 
-use super::{Adapter, LayerWeights, Linears, Nf4, Projection, Weight, Weights};
+use super::{Adapter, HeadNorms, LayerWeights, Linears, Nf4, Projection, Weight, Weights};
 use crate::{
     Architecture, BaseStorage, ModelError,
     checkpoint::Stored,
     lora::AdapterConfig,
     parameter::{Parameter, ParameterKind},
     plan::Allocate,
+    random::hash,
 };
 use tightrope_device::DType;
 
@@ -74,11 +75,13 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         );
         let name = |part: &str| format!("model.layers.{layer}.{part}");
         let attention_norm = self.norm(name("input_layernorm"), hidden)?;
-        let (mut q_norm, mut k_norm) = (None, None);
-        if head_norms {
-            q_norm = Some(self.norm(name("self_attn.q_norm"), head_dim)?);
-            k_norm = Some(self.norm(name("self_attn.k_norm"), head_dim)?);
-        }
+        let head_norms = match head_norms {
+            false => None,
+            true => Some(HeadNorms {
+                q: self.norm(name("self_attn.q_norm"), head_dim)?,
+                k: self.norm(name("self_attn.k_norm"), head_dim)?,
+            }),
+        };
         let (attention_branch_norm, mlp_norm, mlp_branch_norm);
         if branch_norms {
             attention_branch_norm = Some(self.norm(name("post_attention_layernorm"), hidden)?);
@@ -89,11 +92,8 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             mlp_norm = self.norm(name("post_attention_layernorm"), hidden)?;
             mlp_branch_norm = None;
         }
-        let mut index = 7 * layer as u64;
-        let mut linear = |part: &str, inputs, outputs, bias| {
-            index += 1;
-            self.projection(name(part), inputs, outputs, bias, index)
-        };
+        let mut linear =
+            |part: &str, inputs, outputs, bias| self.projection(name(part), inputs, outputs, bias);
         let linears = Linears {
             q: linear("self_attn.q_proj", hidden, queries, qkv_bias)?,
             k: linear("self_attn.k_proj", hidden, keys, qkv_bias)?,
@@ -106,8 +106,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         Ok(LayerWeights {
             attention_norm,
             linears,
-            q_norm,
-            k_norm,
+            head_norms,
             attention_branch_norm,
             mlp_norm,
             mlp_branch_norm,
@@ -120,7 +119,6 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         inputs: usize,
         outputs: usize,
         bias: bool,
-        index: u64,
     ) -> Result<Projection<T>, ModelError> {
         let weight = self.weight(format!("{module}.weight"), &[outputs, inputs])?;
         let bias = if bias {
@@ -147,6 +145,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
                     b: factor("B", ParameterKind::LoraB, [outputs, rank])?,
                     scale,
                     rank,
+                    salt: hash(&module),
                 })
             }
         };
@@ -156,7 +155,6 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             adapter,
             inputs,
             outputs,
-            index,
         })
     }
 

@@ -67,6 +67,8 @@ pub(crate) struct Adapter<T> {
     /// α/r, or α/√r.
     pub scale: f32,
     pub rank: usize,
+    /// Tells adapters apart in the hash of dropout.
+    pub salt: u64,
 }
 
 /// The weight of a linear layer.
@@ -86,8 +88,13 @@ pub(crate) struct Projection<T> {
     pub adapter: Option<Adapter<T>>,
     pub inputs: usize,
     pub outputs: usize,
-    /// Tells projections apart in the hash of dropout.
-    pub index: u64,
+}
+
+/// The norms of the queries and keys of each head.
+#[derive(Debug)]
+pub(crate) struct HeadNorms<T> {
+    pub q: Parameter<T>,
+    pub k: Parameter<T>,
 }
 
 /// A decoder layer.
@@ -95,8 +102,7 @@ pub(crate) struct Projection<T> {
 pub(crate) struct LayerWeights<T> {
     pub attention_norm: Parameter<T>,
     pub linears: Linears<Projection<T>>,
-    pub q_norm: Option<Parameter<T>>,
-    pub k_norm: Option<Parameter<T>>,
+    pub head_norms: Option<HeadNorms<T>>,
     /// Of what attention returns.
     pub attention_branch_norm: Option<Parameter<T>>,
     pub mlp_norm: Parameter<T>,
@@ -187,9 +193,12 @@ impl<T> Projection<T> {
 
 impl<T> LayerWeights<T> {
     fn norms(&self) -> impl Iterator<Item = &Parameter<T>> {
+        let head_norms = self
+            .head_norms
+            .iter()
+            .flat_map(|norms| [&norms.q, &norms.k]);
         std::iter::once(&self.attention_norm)
-            .chain(&self.q_norm)
-            .chain(&self.k_norm)
+            .chain(head_norms)
             .chain(&self.attention_branch_norm)
             .chain([&self.mlp_norm])
             .chain(&self.mlp_branch_norm)
@@ -216,9 +225,10 @@ impl<T> Weights<T> {
     pub fn base_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
         let layers = self.layers.iter_mut().flat_map(|layer| {
             let linears = layer.linears.iter_mut().flat_map(Projection::base_mut);
+            let head_norms = layer.head_norms.iter_mut();
+            let head_norms = head_norms.flat_map(|norms| [&mut norms.q, &mut norms.k]);
             std::iter::once(&mut layer.attention_norm)
-                .chain(&mut layer.q_norm)
-                .chain(&mut layer.k_norm)
+                .chain(head_norms)
                 .chain(&mut layer.attention_branch_norm)
                 .chain([&mut layer.mlp_norm])
                 .chain(&mut layer.mlp_branch_norm)

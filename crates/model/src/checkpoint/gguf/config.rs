@@ -31,14 +31,13 @@ impl<'a> Metadata<'a> {
             return Ok(None);
         };
         let found = match value {
-            GgufValue::Array(list) => match list.first().and_then(one) {
-                Some(first) if list.iter().all(|value| one(value) == Some(first)) => Some(first),
+            GgufValue::List(list) => match list.iter().next().as_ref().and_then(one) {
+                Some(first) if list.iter().all(|value| one(&value) == Some(first)) => Some(first),
                 _ => return Err(error("layers that differ are not supported".into())),
             },
             value => one(value),
         };
-        let found =
-            found.ok_or_else(|| error(format!("expected a whole number, got {value:?}")))?;
+        let found = found.ok_or_else(|| error(format!("expected a whole number, got {value}")))?;
         Ok(Some(found))
     }
 
@@ -57,7 +56,7 @@ impl<'a> Metadata<'a> {
             }
             Some(GgufValue::Integer(number)) => Ok(Some(*number as f64)),
             Some(other) => {
-                let reason = format!("expected a number, got {other:?}");
+                let reason = format!("expected a number, got {other}");
                 Err(ConfigError::new(self.key(name), reason))
             }
         }

@@ -6,8 +6,8 @@ mod names;
 mod quantized;
 mod reader;
 mod tokenizer;
+mod value;
 
-pub use reader::GgufValue;
 pub use tokenizer::GgufTokenizerData;
 
 use super::{Checkpoint, Stored, TensorInfo, to_f32};
@@ -21,9 +21,12 @@ use std::{
     path::{Path, PathBuf},
 };
 use tightrope_device::DType;
+use value::GgufValue;
 
 /// Factors of the frequencies; part of the configuration, not of the weights.
 const FREQUENCIES: &str = "rope_freqs.weight";
+/// They are half as many as a head has features.
+const LARGEST_FREQUENCIES: u64 = 1 << 20;
 
 /// An open GGUF file.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Gguf {
         let header = reader::read(path)?;
         let config_error = |key: &str, reason: String| ModelError::Config {
             file: path.to_path_buf(),
-            source: ConfigError::new(key, reason),
+            error: ConfigError::new(key, reason),
         };
         let architecture = match header.metadata.get("general.architecture") {
             Some(GgufValue::Text(name)) => name.clone(),
@@ -50,13 +53,25 @@ impl Gguf {
             let reason = format!("`{architecture}` is not supported: {}", names::KNOWN);
             config_error("general.architecture", reason)
         })?;
+        if let Some(GgufValue::Integer(parts @ 2..)) = header.metadata.get("split.count") {
+            let reason = format!(
+                "is split into {parts} files, which are not read together: join them with \
+                 `llama-gguf-split --merge`"
+            );
+            return Err(config_error("split.count", reason));
+        }
         let frequencies = header
             .tensors
             .iter()
             .find(|tensor| tensor.name == FREQUENCIES);
         let frequencies = frequencies
-            .map(|tensor| {
-                Ok::<_, ModelError>(to_f32(tensor.encoding.dtype(), &load(path, tensor)?))
+            .map(|tensor| match tensor.bytes <= LARGEST_FREQUENCIES {
+                true => Ok(to_f32(tensor.encoding.dtype(), &load(path, tensor)?)),
+                false => Err(ModelError::DamagedTensor {
+                    file: path.to_path_buf(),
+                    tensor: FREQUENCIES.to_string(),
+                    reason: format!("{} bytes are more than any head has", tensor.bytes),
+                }),
             })
             .transpose()?;
         let settings = config::settings(&header, &architecture, &conversion, frequencies);
@@ -136,6 +151,12 @@ impl Checkpoint for Gguf {
             bytes = elements.flat_map(|w| (w - 1.0).to_le_bytes()).collect();
         }
         Ok(bytes)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        if let Some(tensor) = self.tensors.remove(from) {
+            self.tensors.insert(to.to_string(), tensor);
+        }
     }
 
     fn read_nf4(&self, _: &str) -> Result<Option<(Vec<u8>, HostScales)>, ModelError> {

@@ -1,29 +1,21 @@
 //! Reads the header of a GGUF file: metadata and where each tensor lies. Nothing in it is trusted:
-//! every length is held against what is left of the file before memory is taken for it.
+//! every length is held against what is left of the file, and of the largest header, before memory is
+//! taken for it.
 
-use super::quantized::Encoding;
-use crate::ModelError;
+use super::{
+    quantized::Encoding,
+    value::{GgufValue, List, TEXT, scalar, width},
+};
+use crate::{
+    ModelError,
+    checkpoint::{LARGEST_HEADER, MOST_TENSORS, diagnosis},
+};
 use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufReader, Read},
     path::Path,
 };
-
-/// A metadata value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum GgufValue {
-    /// A signed or unsigned whole number of any width.
-    Integer(i128),
-    /// A floating-point number of any width.
-    Float(f64),
-    /// A truth value.
-    Bool(bool),
-    /// Text.
-    Text(String),
-    /// A list of values of one type.
-    Array(Vec<GgufValue>),
-}
 
 /// A tensor, as the file describes it.
 #[derive(Clone, Debug)]
@@ -46,6 +38,8 @@ pub(super) struct Header {
 
 const MAGIC: [u8; 4] = *b"GGUF";
 const ALIGNMENT: u64 = 32;
+/// Metadata entries: files have some fifty.
+const MOST_ENTRIES: u64 = 1 << 16;
 /// Dimensions of a tensor in the format.
 const MOST_DIMENSIONS: u32 = 4;
 
@@ -59,8 +53,9 @@ pub(super) fn read(path: &Path) -> Result<Header, ModelError> {
         position: 0,
         length,
     };
-    if reader.bytes::<4>()? != MAGIC {
-        return Err(reader.damaged("does not begin with GGUF".into()));
+    if length < 4 || reader.bytes::<4>()? != MAGIC {
+        let other = || reader.damaged("does not begin with GGUF".into());
+        return Err(diagnosis::of(path).unwrap_or_else(other));
     }
     let version = reader.u32()?;
     if !(2..=3).contains(&version) {
@@ -68,11 +63,18 @@ pub(super) fn read(path: &Path) -> Result<Header, ModelError> {
         return Err(reader.damaged(format!("version {version} is not supported: 2 and 3 are")));
     }
     let (tensors, entries) = (reader.u64()?, reader.u64()?);
+    if tensors > MOST_TENSORS as u64 || entries > MOST_ENTRIES {
+        let reason = format!(
+            "{tensors} tensors and {entries} metadata entries are more than {MOST_TENSORS} and \
+             {MOST_ENTRIES}"
+        );
+        return Err(reader.damaged(reason));
+    }
     let mut metadata = BTreeMap::new();
     for _ in 0..entries {
         let key = reader.text()?;
         let kind = reader.u32()?;
-        let value = reader.value(kind, false)?;
+        let value = reader.value(kind)?;
         if metadata.insert(key.clone(), value).is_some() {
             return Err(reader.damaged(format!("metadata `{key}` appears twice")));
         }
@@ -92,7 +94,7 @@ pub(super) fn read(path: &Path) -> Result<Header, ModelError> {
     let alignment = match metadata.get("general.alignment") {
         None => ALIGNMENT,
         Some(&GgufValue::Integer(n)) if (1..=1 << 20).contains(&n) => n as u64,
-        Some(other) => return Err(reader.damaged(format!("alignment {other:?}"))),
+        Some(other) => return Err(reader.damaged(format!("alignment {other}"))),
     };
     let first = reader.position.next_multiple_of(alignment);
     place(path, &mut described, first, alignment, length)?;
@@ -115,17 +117,24 @@ fn place(
         tensor: tensor.name.clone(),
         reason,
     };
+    let mut last = 0;
     for tensor in tensors.iter_mut() {
-        let offset = tensor.start;
-        let end = first
-            .checked_add(offset)
-            .and_then(|start| start.checked_add(tensor.bytes));
-        if !offset.is_multiple_of(alignment) || end.is_none_or(|end| end > length) {
-            let bytes = tensor.bytes;
+        let (offset, bytes) = (tensor.start, tensor.bytes);
+        let start = first.checked_add(offset);
+        let end = start.and_then(|start| start.checked_add(bytes));
+        let (Some(start), Some(end), true) = (start, end, offset.is_multiple_of(alignment)) else {
             let reason = format!("{bytes} bytes at offset {offset} of a file of {length}");
             return Err(damaged(tensor, reason));
-        }
-        tensor.start = first + offset;
+        };
+        tensor.start = start;
+        last = last.max(end);
+    }
+    if last > length {
+        return Err(ModelError::Cut {
+            file: path.to_path_buf(),
+            length,
+            expected: last,
+        });
     }
     let mut order: Vec<&Described> = tensors.iter().collect();
     order.sort_by_key(|tensor| (tensor.start, tensor.bytes));
@@ -152,14 +161,32 @@ impl Reader<'_> {
         }
     }
 
-    /// Fails unless `bytes` are left.
+    /// Fails unless `bytes` are left, of the file and of the largest header.
     fn need(&self, bytes: u64) -> Result<(), ModelError> {
-        if bytes <= self.length - self.position {
+        let (position, length) = (self.position, self.length);
+        if bytes <= length.min(LARGEST_HEADER).saturating_sub(position) {
             return Ok(());
         }
-        let (position, length) = (self.position, self.length);
-        let reason = format!("{bytes} bytes at {position} lie beyond the end of {length}");
+        let reason = match bytes <= length - position {
+            true => format!("its header is larger than {LARGEST_HEADER} bytes"),
+            false => format!(
+                "{bytes} bytes at {position} lie beyond its end at {length}: it is cut short or \
+                 damaged; download or copy it again"
+            ),
+        };
         Err(self.damaged(reason))
+    }
+
+    /// Adds the next `length` bytes to `bytes`.
+    fn append(&mut self, bytes: &mut Vec<u8>, length: u64) -> Result<(), ModelError> {
+        self.need(length)?;
+        let before = bytes.len();
+        bytes.resize(before + length as usize, 0);
+        self.file
+            .read_exact(&mut bytes[before..])
+            .map_err(ModelError::io(self.path))?;
+        self.position += length;
+        Ok(())
     }
 
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N], ModelError> {
@@ -182,39 +209,57 @@ impl Reader<'_> {
 
     fn text(&mut self) -> Result<String, ModelError> {
         let length = self.u64()?;
-        self.need(length)?;
-        let mut bytes = vec![0; length as usize];
-        self.file
-            .read_exact(&mut bytes)
-            .map_err(ModelError::io(self.path))?;
-        self.position += length;
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, length)?;
         String::from_utf8(bytes).map_err(|_| self.damaged("a text is not UTF-8".into()))
     }
 
-    fn value(&mut self, kind: u32, inside: bool) -> Result<GgufValue, ModelError> {
-        let integer = |n: i128| Ok(GgufValue::Integer(n));
-        match kind {
-            0 => integer(u8::from_le_bytes(self.bytes()?).into()),
-            1 => integer(i8::from_le_bytes(self.bytes()?).into()),
-            2 => integer(u16::from_le_bytes(self.bytes()?).into()),
-            3 => integer(i16::from_le_bytes(self.bytes()?).into()),
-            4 => integer(u32::from_le_bytes(self.bytes()?).into()),
-            5 => integer(i32::from_le_bytes(self.bytes()?).into()),
-            6 => Ok(GgufValue::Float(f32::from_le_bytes(self.bytes()?).into())),
-            7 => Ok(GgufValue::Bool(self.bytes::<1>()?[0] != 0)),
-            8 => Ok(GgufValue::Text(self.text()?)),
-            9 if !inside => {
-                let (kind, length) = (self.u32()?, self.u64()?);
-                // Every element has at least one byte.
-                self.need(length)?;
-                let values = (0..length).map(|_| self.value(kind, true));
-                Ok(GgufValue::Array(values.collect::<Result<_, _>>()?))
+    fn value(&mut self, kind: u32) -> Result<GgufValue, ModelError> {
+        const LIST: u32 = 9;
+        match (kind, width(kind)) {
+            (TEXT, _) => Ok(GgufValue::Text(self.text()?)),
+            (LIST, _) => Ok(GgufValue::List(self.list()?)),
+            (_, Some(width)) => {
+                let mut bytes = Vec::new();
+                self.append(&mut bytes, width as u64)?;
+                scalar(kind, &bytes).ok_or_else(|| self.unknown(kind))
             }
-            10 => integer(u64::from_le_bytes(self.bytes()?).into()),
-            11 => integer(i64::from_le_bytes(self.bytes()?).into()),
-            12 => Ok(GgufValue::Float(f64::from_le_bytes(self.bytes()?))),
-            other => Err(self.damaged(format!("metadata of type {other} is not supported"))),
+            (_, None) => Err(self.unknown(kind)),
         }
+    }
+
+    fn unknown(&self, kind: u32) -> ModelError {
+        self.damaged(format!("metadata of type {kind} is not supported"))
+    }
+
+    fn list(&mut self) -> Result<List, ModelError> {
+        let (kind, len) = (self.u32()?, self.u64()?);
+        // Before a text stands its length.
+        let least = match kind {
+            TEXT => Some(8),
+            _ => width(kind).map(|width| width as u64),
+        };
+        let least = least.ok_or_else(|| self.unknown(kind))?.saturating_mul(len);
+        self.need(least)?;
+        let mut bytes = Vec::new();
+        if kind != TEXT {
+            self.append(&mut bytes, least)?;
+        } else {
+            for _ in 0..len {
+                let length = self.u64()?;
+                bytes.extend(length.to_le_bytes());
+                let before = bytes.len();
+                self.append(&mut bytes, length)?;
+                if std::str::from_utf8(&bytes[before..]).is_err() {
+                    return Err(self.damaged("a text is not UTF-8".into()));
+                }
+            }
+        }
+        Ok(List {
+            kind,
+            len: len as usize,
+            bytes,
+        })
     }
 
     fn tensor(&mut self) -> Result<Described, ModelError> {

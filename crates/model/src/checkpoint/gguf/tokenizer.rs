@@ -72,6 +72,9 @@ impl GgufTokenizerData {
     }
 }
 
+/// Elements of a list: ten times those of the largest vocabulary and its merges.
+const LONGEST_LIST: usize = 1 << 22;
+
 struct Fields<'a> {
     path: &'a Path,
     metadata: &'a BTreeMap<String, GgufValue>,
@@ -81,7 +84,7 @@ impl Fields<'_> {
     fn error(&self, key: &str, reason: &str) -> ModelError {
         ModelError::Config {
             file: self.path.to_path_buf(),
-            source: ConfigError::new(key, reason),
+            error: ConfigError::new(key, reason),
         }
     }
 
@@ -126,9 +129,15 @@ impl Fields<'_> {
         key: &str,
         one: impl Fn(&GgufValue) -> Option<T>,
     ) -> Result<Option<Vec<T>>, ModelError> {
-        self.read(key, "a list of one type", |value| match value {
-            GgufValue::Array(list) => list.iter().map(&one).collect(),
-            _ => None,
-        })
+        self.read(
+            key,
+            "a list of one type, not too long",
+            |value| match value {
+                GgufValue::List(list) if list.len <= LONGEST_LIST => {
+                    list.iter().map(|value| one(&value)).collect()
+                }
+                _ => None,
+            },
+        )
     }
 }

@@ -1,0 +1,95 @@
+//! What lies where a file of a model should: often something that only stands for it.
+
+use crate::ModelError;
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
+};
+
+/// Beginnings of what people have in place of a file, and what to do about each.
+const KNOWN: [(&[u8], &str); 8] = [
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "is a Git LFS pointer, not the file that it stands for: run `git lfs pull` in its folder, or \
+         download the file",
+    ),
+    (b"<!DOCTYPE", WEB_PAGE),
+    (b"<!doctype", WEB_PAGE),
+    (b"<html", WEB_PAGE),
+    (b"PK\x03\x04", PICKLE),
+    (b"\x80\x02", PICKLE),
+    (
+        b"GGUF",
+        "is a GGUF file: name it .gguf and give its path as the model",
+    ),
+    (b"\x1f\x8b", "is compressed with gzip: unpack it first"),
+];
+
+const WEB_PAGE: &str = "is a web page, not the file: the download was answered with an error or a login; download it again";
+
+const PICKLE: &str = "holds PyTorch's own format, which can run code when it is read: in Transformers, \
+                      save_pretrained(…) writes the model as safetensors";
+
+/// An error that says what the file at `path` is, if it is none of a model's.
+pub(crate) fn of(path: &Path) -> Option<ModelError> {
+    let mut start = Vec::new();
+    File::open(path)
+        .ok()?
+        .take(64)
+        .read_to_end(&mut start)
+        .ok()?;
+    let reason = match KNOWN.iter().find(|(known, _)| start.starts_with(known)) {
+        Some((_, reason)) => *reason,
+        None if start.is_empty() => "is empty: download or copy it again",
+        None => return None,
+    };
+    Some(ModelError::Damaged {
+        file: path.to_path_buf(),
+        reason: reason.to_string(),
+    })
+}
+
+/// Why a folder has no weights that can be read: from the names of what is there.
+pub(crate) fn of_folder(folder: &Path, wanted: &str) -> ModelError {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    let ending = |endings: &[&str]| {
+        let ends = |name: &&String| endings.iter().any(|ending| name.ends_with(ending));
+        names.iter().find(ends)
+    };
+    let pickle = ending(&[".bin", ".pth", ".pt", ".bin.index.json"]);
+    let has = |name: &str| names.iter().any(|n| n == name);
+    let reason = if let Some(name) = ending(&[".gguf"]) {
+        format!("{wanted}, but {name}: give the path of that file")
+    } else if has("adapter_config.json") && !has("config.json") {
+        "holds an adapter, not a model: give it as the adapter, and as the model the one that it was \
+         trained on"
+            .to_string()
+    } else if let Some(name) = names.iter().find(|n| n.starts_with("consolidated.")) {
+        format!(
+            "{wanted}, but {name} in the layout of the model's makers: download the files for \
+             Transformers (model.safetensors or model-00001-of-…)"
+        )
+    } else if let Some(name) = pickle {
+        format!(
+            "{wanted}, but {name} in PyTorch's own format, which can run code when it is read: in \
+             Transformers, save_pretrained(…) writes the model as safetensors"
+        )
+    } else if let Some(name) = ending(&[".safetensors"]) {
+        format!(
+            "{wanted}, but {name}: rename it, or download model.safetensors.index.json if it is a part \
+             of several"
+        )
+    } else if let Some(name) = ending(&[".msgpack", ".h5", ".onnx"]) {
+        format!("{wanted}, but {name}, which is not read: download the safetensors")
+    } else {
+        format!("{wanted}: download or copy the weights into it")
+    };
+    ModelError::NoModel {
+        path: folder.to_path_buf(),
+        reason,
+    }
+}

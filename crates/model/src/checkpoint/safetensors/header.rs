@@ -1,0 +1,217 @@
+//! The header of a safetensors file, read piece by piece: what is kept of it grows with the tensors
+//! that it describes, of which there is a largest number, and not with what else stands in it.
+
+use super::{Elements, Entry};
+use crate::{
+    ModelError,
+    checkpoint::{FLOATS, LARGEST_HEADER, MOST_TENSORS, diagnosis},
+};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Value, value::RawValue};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    io::{BufReader, Read},
+    path::Path,
+    sync::Arc,
+};
+use tightrope_device::DType;
+
+/// Of the description of one tensor, of a tensor's name and of a file's, in bytes.
+const LONGEST_TEXT: usize = 4096;
+
+/// Dimensions of a tensor: twice as many as any that is known of.
+const MOST_DIMENSIONS: usize = 8;
+
+/// Takes one name and what stands beside it.
+type Take<'a> = &'a mut dyn FnMut(String, Box<RawValue>) -> Result<(), ModelError>;
+
+/// Hands each entry of a JSON object to `take`, in the order of the file. What it returns as an error
+/// ends the reading and lies in `failed`.
+pub(super) struct Entries<'a> {
+    pub take: Take<'a>,
+    pub failed: &'a mut Option<ModelError>,
+}
+
+impl<'de> DeserializeSeed<'de> for Entries<'_> {
+    type Value = ();
+    fn deserialize<S: Deserializer<'de>>(self, deserializer: S) -> Result<(), S::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries<'_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let text: Box<RawValue> = map.next_value()?;
+            if name.len().max(text.get().len()) > LONGEST_TEXT {
+                let length = name.len() + text.get().len();
+                let start: String = name.chars().take(40).collect();
+                return Err(M::Error::custom(format!(
+                    "an entry of {length} bytes, `{start}…`: more than any tensor has"
+                )));
+            }
+            if let Err(error) = (self.take)(name, text) {
+                *self.failed = Some(error);
+                return Err(M::Error::custom("refused"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tensors of a file. They must lie side by side and end where the file ends.
+pub(super) fn read(path: &Path, elements: Elements) -> Result<BTreeMap<String, Entry>, ModelError> {
+    let damaged = |reason: String| ModelError::Damaged {
+        file: path.to_path_buf(),
+        reason,
+    };
+    let mut file = File::open(path).map_err(ModelError::io(path))?;
+    let length = file.metadata().map_err(ModelError::io(path))?.len();
+    if length < 8 {
+        let short = format!("{length} bytes are too short for safetensors");
+        return Err(diagnosis::of(path).unwrap_or_else(|| damaged(short)));
+    }
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(ModelError::io(path))?;
+    let size = u64::from_le_bytes(size);
+    if size > LARGEST_HEADER {
+        let reason = format!("its header would have {size} bytes, more than {LARGEST_HEADER}");
+        return Err(diagnosis::of(path).unwrap_or_else(|| damaged(reason)));
+    }
+    let first = 8 + size;
+    let cut = |expected: u64| ModelError::Cut {
+        file: path.to_path_buf(),
+        length,
+        expected,
+    };
+    if first > length {
+        return Err(cut(first));
+    }
+    let mut tensors = BTreeMap::new();
+    let shared: Arc<Path> = path.into();
+    let mut failed = None;
+    let mut take = |name: String, text: Box<RawValue>| {
+        if tensors.len() == MOST_TENSORS {
+            return Err(damaged(format!("has more than {MOST_TENSORS} tensors")));
+        }
+        let entry = entry(&shared, &name, &text, elements, first)?;
+        match tensors.insert(name.clone(), entry) {
+            None => Ok(()),
+            Some(_) => Err(ModelError::Duplicate {
+                file: path.to_path_buf(),
+                tensor: name,
+            }),
+        }
+    };
+    let header = BufReader::new(file.take(size));
+    let mut json = serde_json::Deserializer::from_reader(header);
+    let entries = Entries {
+        take: &mut take,
+        failed: &mut failed,
+    };
+    let read = entries.deserialize(&mut json).and_then(|()| json.end());
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    read.map_err(|source| ModelError::Json {
+        file: path.to_path_buf(),
+        source,
+    })?;
+    // Side by side: neither overlaps nor gaps, in which something could hide.
+    let mut order: Vec<_> = tensors.values().map(|e| (e.start, e.bytes)).collect();
+    order.sort_unstable();
+    let mut expected = first;
+    for (start, bytes) in order {
+        if start != expected {
+            return Err(damaged(format!(
+                "a tensor starts at byte {start}, expected {expected}"
+            )));
+        }
+        expected = expected.saturating_add(bytes as u64);
+    }
+    if expected > length {
+        return Err(cut(expected));
+    }
+    if expected != length {
+        let extra = length - expected;
+        return Err(damaged(format!("{extra} bytes after the last tensor")));
+    }
+    Ok(tensors)
+}
+
+/// What a description says, if it agrees with itself; bytes are counted from `first`.
+fn entry(
+    file: &Arc<Path>,
+    name: &str,
+    description: &RawValue,
+    elements: Elements,
+    first: u64,
+) -> Result<Entry, ModelError> {
+    let damaged = |reason: String| ModelError::DamagedTensor {
+        file: file.to_path_buf(),
+        tensor: name.to_string(),
+        reason,
+    };
+    let description: Value = serde_json::from_str(description.get())
+        .map_err(|error| damaged(format!("its description is not JSON: {error}")))?;
+    let numbers = |key: &str| {
+        let list = description.get(key).and_then(Value::as_array);
+        let numbers =
+            list.and_then(|list| list.iter().map(Value::as_u64).collect::<Option<Vec<_>>>());
+        numbers.ok_or_else(|| damaged(format!("`{key}` is not a list of whole numbers")))
+    };
+    let dtype = match description.get("dtype").and_then(Value::as_str) {
+        Some("F32") => DType::F32,
+        Some("BF16") => DType::BF16,
+        Some("F16") => DType::F16,
+        Some("U8") if elements == Elements::FloatsAndBytes => DType::U8,
+        other => {
+            return Err(ModelError::TensorDType {
+                file: file.to_path_buf(),
+                tensor: name.to_string(),
+                dtype: other.unwrap_or("no dtype").to_string(),
+                expected: FLOATS,
+            });
+        }
+    };
+    let shape = numbers("shape")?;
+    if shape.len() > MOST_DIMENSIONS {
+        return Err(damaged(format!("has {} dimensions", shape.len())));
+    }
+    let bytes = shape
+        .iter()
+        .try_fold(dtype.size() as u64, |bytes, &dim| bytes.checked_mul(dim))
+        .ok_or_else(|| damaged(format!("shape {shape:?} overflows")))?;
+    let [start, end] = numbers("data_offsets")?[..] else {
+        return Err(damaged("`data_offsets` are not two numbers".into()));
+    };
+    if start > end || end > u64::MAX - first {
+        return Err(damaged(format!("lies at bytes {start}..{end}")));
+    }
+    if end - start != bytes {
+        let got = end - start;
+        return Err(damaged(format!(
+            "shape {shape:?} of {dtype} has {bytes} bytes, got {got}"
+        )));
+    }
+    let size = |number: u64| {
+        usize::try_from(number).map_err(|_| damaged("is too large for this machine".into()))
+    };
+    Ok(Entry {
+        file: file.clone(),
+        dtype,
+        shape: shape.into_iter().map(size).collect::<Result<_, _>>()?,
+        start: first + start,
+        bytes: size(bytes)?,
+    })
+}
