@@ -118,6 +118,12 @@ pub enum TrainError {
          use precision = \"auto\" or \"f32\""
     )]
     Precision,
+    /// An optimizer that was made for another model.
+    #[error("the optimizer was made for other parameters: they differ in `{name}`")]
+    OtherParameters {
+        /// A parameter that only one of the two has.
+        name: String,
+    },
     /// A loss or gradient that is infinite or not a number. The weights were not updated.
     #[error(
         "step {step}: {what} is not finite, nothing was updated; caused by {}; {}",

@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use std::fs;
 use tightrope_model::Backend;
 use tightrope_testkit::cuda;
-use tightrope_train::{StatePlan, TrainError, config::OptimizerState};
+use tightrope_train::{Optimizer, StatePlan, TrainError, config::OptimizerState};
 
 const EIGHT: &str = "optimizer.state=8bit";
 
@@ -183,4 +183,21 @@ fn the_plan_says_what_a_checkpoint_holds_on_the_cpu() {
 #[test]
 fn the_plan_says_what_a_checkpoint_holds_on_cuda() {
     check_what_is_kept(cuda());
+}
+
+#[test]
+fn an_optimizer_of_other_parameters_is_refused() {
+    // As many parameters of the same sizes, and other names.
+    let run = |module: &str| Run::new(&[&format!("lora.target_modules=['{module}']")]);
+    let [(config, mut first), (_, mut second)] = ["q_proj", "o_proj"].map(|module| {
+        let config = run(module).config();
+        let model = run(module).model(&run(module).cpu(), &config, 8);
+        (config, model)
+    });
+    let mut optimizer = Optimizer::new(&mut first, &config.optimizer, 1.0).unwrap();
+    optimizer.update(&mut first, 1, 0.1, 1.0).unwrap();
+    let error = optimizer.update(&mut second, 1, 0.1, 1.0).unwrap_err();
+    assert!(
+        matches!(&error, TrainError::OtherParameters { name } if name.contains("o_proj") || name.contains("q_proj"))
+    );
 }

@@ -85,6 +85,28 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
+fn recomputation_changes_no_bit_whatever_layers_have_adapters() {
+    for modules in [
+        "['layers.1.mlp.up_proj','layers.0.self_attn.q_proj']",
+        "['layers.1.self_attn.v_proj']",
+    ] {
+        let modules = format!("lora.target_modules={modules}");
+        let result = |recompute: &str| {
+            let run = fresh(&[LORA, &[&modules, recompute]].concat());
+            let result = run.result(&run.go(None).unwrap());
+            let rows = run.rows();
+            let norms = rows.iter().map(|row| row["grad_norm"].as_f64());
+            assert!(norms.clone().all(|norm| norm > Some(0.0)), "{modules}");
+            result
+        };
+        assert!(
+            result("run.recompute=false") == result("run.recompute=true"),
+            "{modules}"
+        );
+    }
+}
+
+#[test]
 fn another_seed_gives_another_result() {
     let result = |seed: &str| {
         let mut run = fresh(LORA);

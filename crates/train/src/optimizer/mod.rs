@@ -9,10 +9,10 @@ use crate::{
 };
 use moments::Moments;
 use serde::Serialize;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 use tightrope_device::Tensor;
 use tightrope_kernels::{Check, adamw::Hyperparameters, sum_of_squares};
-use tightrope_model::{Backend, Model, ParameterKind};
+use tightrope_model::{Backend, Model, ParameterKind, ParameterMut};
 
 const FILE: &str = "optimizer.safetensors";
 
@@ -112,7 +112,9 @@ impl<D: Backend> Optimizer<D> {
         } else {
             1.0
         };
-        for (parameter, kept) in model.parameters().into_iter().zip(&mut self.parameters) {
+        let parameters = model.parameters();
+        self.check(&parameters)?;
+        for (parameter, kept) in parameters.into_iter().zip(&mut self.parameters) {
             let ratio = match parameter.kind {
                 ParameterKind::LoraB => self.lora_plus_ratio,
                 _ => 1.0,
@@ -134,6 +136,24 @@ impl<D: Backend> Optimizer<D> {
             moments.update(parameter.weight, parameter.gradient, hyperparameters)?;
         }
         Ok(())
+    }
+
+    /// Refuses parameters that are not, name by name, those that moments are kept of.
+    fn check(&self, parameters: &[ParameterMut<'_, D>]) -> Result<(), TrainError> {
+        let kept = self
+            .parameters
+            .iter()
+            .map(|p| (p.name.as_str(), p.elements));
+        let given = parameters.iter().map(|p| (p.name, p.weight.len()));
+        if kept.clone().eq(given.clone()) {
+            return Ok(());
+        }
+        let kept: BTreeSet<_> = kept.collect();
+        let given: BTreeSet<_> = given.collect();
+        let other = kept.symmetric_difference(&given).next();
+        Err(TrainError::OtherParameters {
+            name: other.map_or("their order", |(name, _)| name).to_owned(),
+        })
     }
 
     /// Writes the moments into a checkpoint.
