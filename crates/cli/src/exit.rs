@@ -1,5 +1,6 @@
 //! Exit codes: the one place where they are chosen and documented.
 
+use crate::terminal;
 use std::{io, process::ExitCode};
 use tightrope_train::STOPPED_EXIT_CODE;
 
@@ -9,8 +10,8 @@ Exit codes:
   0    done
   1    failed, with the reason on standard error, or a check that did not pass
   2    wrong usage of the command line
-  75   interrupted by SIGINT or SIGTERM, everything saved: the same command with --resume goes on
-  130  stopped at once by a second SIGINT; 143 by a second SIGTERM";
+  75   interrupted by SIGINT, SIGTERM or SIGHUP, everything saved: the same command with --resume goes on
+  129, 130, 143  ended at once by SIGHUP, SIGINT or SIGTERM: before a run began, or by a second signal";
 
 /// How a command that did not fail has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +32,30 @@ pub fn code(result: anyhow::Result<Exit>) -> ExitCode {
         Ok(Exit::Saved) => ExitCode::from(STOPPED_EXIT_CODE),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let label = console::style("error:").for_stderr().red().bold();
-            eprintln!("{label} {error:#}");
+            complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// How a command ends that has done all it had to and then said so: whether anybody read that changes
+/// nothing, unless saying it was the whole task.
+pub fn after(exit: Exit, said: anyhow::Result<()>) -> anyhow::Result<Exit> {
+    match said {
+        Err(error) if exit == Exit::Success => Err(error),
+        Err(error) => {
+            if !is_broken_pipe(&error) {
+                complain(&error);
+            }
+            Ok(exit)
+        }
+        Ok(()) => Ok(exit),
+    }
+}
+
+fn complain(error: &anyhow::Error) {
+    let label = console::style("error:").for_stderr().red().bold();
+    terminal::complain(format_args!("{label} {error:#}"));
 }
 
 /// Whether the reader of our output left (`tightrope … | head`), which is its right.
@@ -58,5 +78,16 @@ mod tests {
         assert!(is_broken_pipe(&left.unwrap_err()));
         let full = Err::<(), _>(io::Error::from(io::ErrorKind::StorageFull)).context("writing");
         assert!(!is_broken_pipe(&full.unwrap_err()));
+    }
+
+    #[test]
+    fn what_a_command_has_found_does_not_depend_on_a_reader() {
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::StorageFull] {
+            let said = || Err::<(), _>(io::Error::from(kind)).context("writing");
+            assert!(after(Exit::Success, said()).is_err());
+            for exit in [Exit::Saved, Exit::Failed] {
+                assert_eq!(after(exit, said()).unwrap(), exit);
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Progress of long work on standard error: a bar on a terminal, nothing on a pipe.
 
+use crate::terminal;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::{Mutex, PoisonError};
 use tightrope_data::Progress;
@@ -47,10 +48,8 @@ impl Progress for Bars {
 /// Work that is not a run: only its progress and what a person should know are shown.
 impl Observer for Bars {
     fn notice(&self, text: &str) {
-        eprintln!(
-            "{} {text}",
-            console::style("note:").for_stderr().yellow().bold()
-        );
+        let label = console::style("note:").for_stderr().yellow().bold();
+        terminal::complain(format_args!("{label} {text}"));
     }
 }
 

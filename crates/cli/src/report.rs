@@ -7,7 +7,7 @@ use crate::{
 use console::style;
 use std::{fmt::Write, time::Duration};
 use tightrope_data::Preflight;
-use tightrope_train::{Outcome, Plan, RunReport, StatePlan, demo::Demonstration};
+use tightrope_train::{AdapterPlan, Outcome, Plan, RunReport, StatePlan, demo::Demonstration};
 
 /// A heading, lines of `name  value`, and warnings.
 struct Block(String);
@@ -96,11 +96,21 @@ pub fn preflight(report: &Preflight) -> String {
 /// What a run will do.
 pub fn plan(plan: &Plan) -> String {
     let mut block = Block::new("Plan");
-    block.line("device", &plan.device);
+    block.line("model", &plan.model);
+    block.line("device", format!("{}, {}", plan.device, plan.precision));
+    let trained = percent_of(plan.trained_parameters, plan.parameters);
     block.line(
         "trained",
-        format!("{} parameters", grouped(plan.trained_parameters)),
+        format!(
+            "{} of {} parameters ({trained})",
+            grouped(plan.trained_parameters),
+            grouped(plan.parameters)
+        ),
     );
+    if let Some(adapter) = &plan.adapter {
+        block.line("adapter", self::adapter(adapter));
+    }
+    block.line("learning rate", format!("{:e}", plan.learning_rate));
     block.line("optimizer", optimizer(&plan.optimizer));
     let rows = format!(
         "{} sequences in {} packs, {} tokens",
@@ -122,6 +132,15 @@ pub fn plan(plan: &Plan) -> String {
     block.0
 }
 
+/// What is trained of a LoRA adapter; that of files has its own rank and scale.
+fn adapter(adapter: &AdapterPlan) -> String {
+    let lora = &adapter.section;
+    match &adapter.from {
+        Some(folder) => folder.display().to_string(),
+        None => format!("LoRA, rank {}, alpha {}", lora.r, lora.alpha),
+    }
+}
+
 /// What the optimizer keeps: `8bit: 2.1 MiB for 1,048,576 parameters in 12 tensors; f32: …`.
 fn optimizer(plans: &[StatePlan]) -> String {
     let way = |plan: &StatePlan| {
@@ -140,6 +159,7 @@ fn optimizer(plans: &[StatePlan]) -> String {
 /// What a run has done.
 pub fn run(report: &RunReport) -> String {
     let mut block = Block::new(match report.outcome {
+        Outcome::Finished if report.steps == report.first_step => "Nothing to do: finished before",
         Outcome::Finished => "Finished",
         Outcome::StoppedEarly => "Stopped early: the evaluation loss no longer fell",
         Outcome::Stopped { .. } => "Stopped, everything is saved",
@@ -152,10 +172,13 @@ pub fn run(report: &RunReport) -> String {
         let best = report.best.map_or_else(String::new, |(loss, step)| {
             format!(" (best {loss:.4} after step {step})")
         });
+        let before = report.evaluation_before.map_or_else(String::new, |before| {
+            format!(", {:.4} before training", before.loss)
+        });
         let (loss, perplexity) = (evaluation.loss, evaluation.perplexity);
         block.line(
             "evaluation",
-            format!("loss {loss:.4}, perplexity {perplexity:.3}{best}"),
+            format!("loss {loss:.4}, perplexity {perplexity:.3}{best}{before}"),
         );
     }
     let speed = grouped(report.tokens_per_second.round() as u64);
@@ -169,7 +192,15 @@ pub fn run(report: &RunReport) -> String {
     if let Some(peak) = report.peak_memory_bytes {
         block.line("peak memory", bytes(peak));
     }
-    block.line("weights", report.weights.display().to_string());
+    let which = match report.best {
+        Some((_, best)) if best == report.weights_step => ", the best",
+        _ => "",
+    };
+    let weights = report.weights.display();
+    block.line(
+        "weights",
+        format!("{weights} (step {}{which})", report.weights_step),
+    );
     block.0
 }
 

@@ -156,9 +156,13 @@ impl Observer for Screen<'_> {
         if self.terminal.json() {
             return self.event("evaluation", row);
         }
+        let when = match row.step {
+            0 => "before the first step".to_owned(),
+            step => format!("after step {step}"),
+        };
         self.say(format!(
-            "after step {}: evaluation loss {:.4}, perplexity {:.3}",
-            row.step, row.eval_loss, row.eval_perplexity
+            "{when}: evaluation loss {:.4}, perplexity {:.3}",
+            row.eval_loss, row.eval_perplexity
         ));
     }
 
@@ -187,7 +191,12 @@ mod tests {
     #[test]
     fn time_left_is_that_of_the_steps_of_this_part() {
         let plan = Plan {
+            model: String::new(),
             device: String::new(),
+            precision: "f32",
+            parameters: 0,
+            adapter: None,
+            learning_rate: 0.0,
             trained_parameters: 0,
             optimizer: Vec::new(),
             sequences: 0,

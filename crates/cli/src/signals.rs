@@ -1,40 +1,53 @@
-//! SIGINT and SIGTERM: the first asks the run to finish its step and save, the second ends at once.
-//! What cannot be saved ends at once and leaves nothing half-written.
+//! Signals that end a process: a run that can save is asked to, and only a second one ends it at once.
+//! Whatever else goes on ends at once and leaves nothing half-written.
 
 use anyhow::{Context, Result};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
+    low_level,
 };
-use std::{fs, path::PathBuf, process, thread};
-use tightrope_train::StopFlag;
+use std::{fs, sync::Arc, thread};
+use tightrope_train::{StopFlag, remove_temporaries};
 
-/// Sets `stop` at the first signal; `announce` tells the person. Lasts as long as the process.
-pub fn stop_on_signal(stop: StopFlag, announce: impl Fn() + Send + 'static) -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen for signals")?;
+/// Sets `stop` at the first signal that a run can answer by saving; `announce` tells the person. Any
+/// other signal ends the process. Lasts as long as that.
+pub fn stop_on_signal(stop: StopFlag, announce: impl Fn() + Send + Sync + 'static) -> Result<()> {
+    let mut signals = listen()?;
+    let announce = Arc::new(announce);
     thread::spawn(move || {
         for signal in signals.forever() {
-            if stop.is_requested() {
-                // What a shell reports for a process that the signal killed.
-                process::exit(128 + signal);
+            if stop.is_requested() || !stop.is_heard() {
+                end(signal);
             }
             stop.request();
-            announce();
+            // On a thread of its own: nobody may be reading, and the next signal must be heard.
+            let announce = Arc::clone(&announce);
+            let _ = thread::Builder::new().spawn(move || announce());
         }
     });
     Ok(())
 }
 
-/// Removes `file`, if it still exists, when a signal ends the process. Lasts as long as the process.
-pub fn remove_on_signal(file: PathBuf) -> Result<()> {
-    let signals = Signals::new([SIGHUP, SIGINT, SIGTERM]);
-    let mut signals = signals.context("cannot listen for signals")?;
-    thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            // It may have its final name by now.
-            let _ = fs::remove_file(file);
-            process::exit(128 + signal);
-        }
-    });
-    Ok(())
+fn listen() -> Result<Signals> {
+    let mut signals = vec![SIGINT, SIGTERM];
+    if !is_ignored(SIGHUP) {
+        signals.push(SIGHUP);
+    }
+    Signals::new(signals).context("cannot listen for signals")
+}
+
+/// Whether the process was started with this signal ignored, as `nohup` does: then it stays so.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+/// Ends the process as a shell reports one that the signal killed, without waiting for anybody: other
+/// threads may hold what an orderly end would wait for.
+fn end(signal: i32) -> ! {
+    remove_temporaries();
+    low_level::exit(128 + signal)
 }

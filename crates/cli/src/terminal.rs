@@ -7,6 +7,11 @@ use std::{
     num::NonZeroUsize,
 };
 
+/// Writes one line to standard error. Whether anybody can read it changes nothing.
+pub fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// When to color.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Color {

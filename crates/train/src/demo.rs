@@ -79,6 +79,9 @@ pub struct Example {
 /// Tokens of the tokenizer, at most.
 const VOCABULARY: usize = 768;
 
+/// What it trains on, in the output folder.
+const RECORDS: &str = "train.jsonl";
+
 /// The configuration of the demonstration, without what `settings` decides.
 const CONFIGURATION: &str = r#"
 model = "tightrope/demonstration"
@@ -102,14 +105,6 @@ save_every = 1000
 keep = 1
 "#;
 
-/// The file that says that the run in a folder is a demonstration, and may be replaced.
-const MARK: &str = ".demonstration";
-
-/// Whether a demonstration may replace what is in `output`: nothing, or an earlier demonstration.
-fn replaceable(output: &Path) -> bool {
-    output.join(MARK).exists() || !Output::checkpoints_in(output).exists()
-}
-
 /// Runs it in `output`, whose earlier demonstration is replaced unless the run is resumed. Any
 /// other run in that folder is refused like everywhere else.
 pub fn run(
@@ -119,25 +114,25 @@ pub fn run(
     stop: &StopFlag,
     observer: &dyn Observer,
 ) -> Result<Demonstration, TrainError> {
-    let file = output.join("train.jsonl");
     let path = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
     let sets = [
         format!("output={}", path(output)),
-        format!("data.train=[{}]", path(&file)),
+        format!("data.train=[{}]", path(&output.join(RECORDS))),
         format!("run.max_steps={}", settings.steps),
     ];
     let config = Config::parse(CONFIGURATION, Path::new("demonstration.toml"), &sets)?;
     let options = RunOptions {
-        overwrite: options.overwrite || (!options.resume && replaceable(output)),
+        overwrite: options.overwrite || (!options.resume && Output::is_demonstration(output)),
         ..*options
     };
-    let mark = output.join(MARK);
     // Too small for a GPU to be faster.
     let device = Cpu::new(options.threads)?;
-    let output = Output::open(&config, &options, observer)?;
-    fs::write(&mark, "").map_err(at(&mark))?;
+    let mut output = Output::open(&config, &options, observer)?;
+    output.begin(observer)?;
+    let file = output.demonstrate(RECORDS)?;
     let records = demo::split(config.seed, settings.records, settings.questions);
-    fs::write(&file, demo::json_lines(&records.train)).map_err(at(&file))?;
+    let lines = demo::json_lines(&records.train);
+    fs::write(&file, lines).map_err(at(&file))?;
     let tokenizer = demo::tokenizer(&records.train, VOCABULARY)?;
     let paths = [file];
     let train = tightrope_data::load(&paths, &config.data_options(), Some(&tokenizer), observer)?;
@@ -163,7 +158,7 @@ pub fn run(
         scores: Vec::new(),
         examples: Vec::new(),
     };
-    if demonstration.report.outcome == Outcome::Finished {
+    if demonstration.report.outcome == Outcome::Finished && !stop.is_requested() {
         let mut model = trainer.into_model();
         for record in &records.held_out {
             demonstration.ask(&mut model, &tokenizer, record, config.data.max_length)?;

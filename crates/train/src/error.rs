@@ -68,14 +68,44 @@ pub enum TrainError {
     },
     /// A fresh run where there are checkpoints.
     #[error(
-        "{} already holds a run (newest checkpoint: {newest}); add --resume to go on with it, or \
+        "{} already holds a run (newest: {newest}); add --resume to go on with it, or \
          --overwrite to delete it and start afresh", output.display()
     )]
     OutputNotEmpty {
         /// The folder.
         output: PathBuf,
-        /// The newest checkpoint in it.
+        /// The newest checkpoint in it, or else its result.
         newest: String,
+    },
+    /// The output is a file.
+    #[error("{}: not a folder; set another `output`", output.display())]
+    OutputNotAFolder {
+        /// The path.
+        output: PathBuf,
+    },
+    /// The run would write where something lies that it reads.
+    #[error(
+        "the output folder {} {relation} {what} ({}), which a run must never touch; set `output` to \
+         a folder of its own, such as runs/first", output.display(), input.display()
+    )]
+    OutputHoldsInput {
+        /// The folder.
+        output: PathBuf,
+        /// How it lies to the input: is, holds, lies in.
+        relation: &'static str,
+        /// What the input is.
+        what: &'static str,
+        /// Its path.
+        input: PathBuf,
+    },
+    /// Something that a run would replace, and none has written.
+    #[error(
+        "{}: no run has written this, so it is not replaced; move it away, or set another `output`",
+        path.display()
+    )]
+    NotOurs {
+        /// The file or folder.
+        path: PathBuf,
     },
     /// Resuming nothing.
     #[error("{}: nothing to resume here; start the run without --resume", output.display())]
@@ -140,6 +170,25 @@ pub enum TrainError {
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
     },
+    /// Weights that are infinite or not a number.
+    #[error(
+        "{}; {}", broken(*step), resumable(checkpoint)
+    )]
+    WeightsNotFinite {
+        /// The step after which they are; 0: before the first.
+        step: u64,
+        /// The newest checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// An evaluation whose loss is infinite or not a number.
+    #[error(
+        "the evaluation loss is {loss}: the model predicts nothing on this data; look whether its \
+         weights are damaged, and whether it was trained with too high a learning rate"
+    )]
+    EvaluationNotFinite {
+        /// As it came out.
+        loss: f64,
+    },
     /// Resuming something else.
     #[error(
         "this is not the run that was checkpointed, and the result would differ:\n{}\nput the old \
@@ -163,6 +212,27 @@ fn listed(sequences: &[String]) -> String {
     match sequences.len().saturating_sub(SHOWN) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn broken(step: u64) -> String {
+    match step {
+        0 => "the weights to start from are not finite numbers: the files are damaged".into(),
+        step => format!(
+            "step {step}: the update made weights infinite or not a number; they were not saved"
+        ),
+    }
+}
+
+fn resumable(checkpoint: &Option<PathBuf>) -> String {
+    let advice = "lower `optimizer.learning_rate` or set `optimizer.max_grad_norm` to 1.0";
+    match checkpoint {
+        Some(path) => format!(
+            "{advice}, and go on from the last checkpoint, {}, whose weights are finite, with \
+             --resume --allow-change",
+            path.display()
+        ),
+        None => format!("{advice}, and start again; there is no checkpoint yet"),
     }
 }
 

@@ -38,6 +38,9 @@ pub(crate) fn evaluate_packed<D: Backend>(
         return Err(TrainError::NothingToEvaluate);
     }
     let loss = sum / trained_tokens as f64;
+    if !loss.is_finite() {
+        return Err(TrainError::EvaluationNotFinite { loss });
+    }
     Ok(Some(Evaluation {
         loss,
         perplexity: loss.exp(),

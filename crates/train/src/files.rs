@@ -1,26 +1,12 @@
-//! Files that are whole or not there, however the process ends.
+//! What the file system is asked: digests, lists, durability.
 
 use crate::TrainError;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
-
-/// Replaces `path` by a file with these contents: temporary name, fsync, rename, fsync of the folder.
-pub(crate) fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let folder = folder_of(path);
-    let mut builder = tempfile::Builder::new();
-    // What the umask leaves of this, as for any other file; the default is the owner alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".tmp-").tempfile_in(folder)?;
-    file.write_all(contents)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    sync_folder(folder)
-}
 
 /// Makes renames and new files in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
@@ -80,9 +66,16 @@ pub(crate) fn files_below(folder: &Path) -> io::Result<Vec<String>> {
     Ok(found)
 }
 
-/// A second name for a file, or a copy where the file system has no such thing.
-pub(crate) fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(|_| ()))
+/// `path`, or the first of `path-2`, `path-3`, … that does not exist.
+pub(crate) fn unused(path: &Path) -> PathBuf {
+    let numbered = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!("-{number}"));
+        PathBuf::from(name)
+    };
+    let mut names = std::iter::once(path.to_owned()).chain((2..).map(numbered));
+    let unused = names.find(|name| name.symlink_metadata().is_err());
+    unused.unwrap_or_else(|| path.to_owned())
 }
 
 /// Adds the path to an error of the file system.

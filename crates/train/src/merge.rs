@@ -1,14 +1,13 @@
 //! A model with its adapter added, as a folder that Transformers loads.
 
 use crate::{
-    Observer, TrainError,
+    Observer, Temporary, TrainError,
+    checkpoint::folder::digests,
     files::{self, at},
+    output::note_written,
     session::Base,
 };
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::{fs, path::Path};
 use tightrope_device::{Cpu, DType};
 use tightrope_model::{BaseStorage, LoadOptions, Model, Training};
 
@@ -42,20 +41,11 @@ pub fn merge(
     let model = Model::load(&Cpu::new(threads)?, base.source.path(), &options)?;
     let parent = files::folder_of(folder);
     fs::create_dir_all(parent).map_err(at(parent))?;
-    let temporary = tempfile::Builder::new().prefix(".tmp-").tempdir_in(parent);
-    let temporary = temporary.map_err(at(parent))?;
-    let inside = temporary.path().join("model");
-    fs::create_dir(&inside).map_err(at(&inside))?;
-    model.save_merged(&inside)?;
+    let temporary = Temporary::folder(folder).map_err(at(folder))?;
+    model.save_merged(temporary.path())?;
     if let Some(tokenizer) = &base.tokenizer {
-        tokenizer.save_to_folder(&inside)?;
+        tokenizer.save_to_folder(temporary.path())?;
     }
-    for name in files::files_below(&inside).map_err(at(&inside))? {
-        let path = inside.join(name);
-        let file = File::open(&path).map_err(at(&path))?;
-        file.sync_all().map_err(at(&path))?;
-    }
-    files::sync_folder(&inside).map_err(at(&inside))?;
-    fs::rename(&inside, folder).map_err(at(folder))?;
-    files::sync_folder(parent).map_err(at(parent))
+    note_written(folder, digests(temporary.path())?)?;
+    temporary.finish().map_err(at(folder))
 }

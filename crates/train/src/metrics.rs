@@ -1,15 +1,14 @@
 //! `metrics.jsonl`: one object per optimizer step, and one per evaluation.
 
-use crate::{
-    TrainError,
-    files::{self, at},
-};
+use crate::{TrainError, files::at, temporary};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
 };
+
+pub(crate) const FILE: &str = "metrics.jsonl";
 
 /// One optimizer step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +38,7 @@ pub struct StepRow {
 /// One evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalRow {
-    /// After this optimizer step.
+    /// After this optimizer step; 0: before the first.
     pub step: u64,
     /// Mean over the trained tokens of the evaluation data.
     pub eval_loss: f64,
@@ -63,19 +62,19 @@ pub struct Metrics {
 impl Metrics {
     /// The file in an output folder.
     pub fn path(output: &Path) -> PathBuf {
-        output.join("metrics.jsonl")
+        output.join(FILE)
     }
 
     /// Opens the file to go on after `step`: rows that the checkpoint does not know (steps after it,
     /// evaluations after `evaluated_step`, a last line that was cut off) are removed, all at once.
-    pub fn open(output: &Path, step: u64, evaluated_step: u64) -> Result<Self, TrainError> {
+    pub fn open(output: &Path, step: u64, evaluated_step: Option<u64>) -> Result<Self, TrainError> {
         let path = Self::path(output);
         if path.exists() {
             let text = fs::read_to_string(&path).map_err(at(&path))?;
             let known = |line: &&str| {
                 serde_json::from_str::<Known>(line).is_ok_and(|row| match row.eval_loss {
                     None => row.step <= step,
-                    Some(_) => row.step <= evaluated_step,
+                    Some(_) => evaluated_step.is_some_and(|evaluated| row.step <= evaluated),
                 })
             };
             let kept: String = text
@@ -84,7 +83,7 @@ impl Metrics {
                 .flat_map(|line| [line, "\n"])
                 .collect();
             if kept != text {
-                files::write(&path, kept.as_bytes()).map_err(at(&path))?;
+                temporary::write(&path, kept.as_bytes()).map_err(at(&path))?;
             }
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);
@@ -134,7 +133,7 @@ mod tests {
     #[test]
     fn rows_after_the_checkpoint_and_half_lines_go() {
         let folder = tempfile::tempdir().unwrap();
-        let mut metrics = Metrics::open(folder.path(), 0, 0).unwrap();
+        let mut metrics = Metrics::open(folder.path(), 0, None).unwrap();
         for step in 1..=4 {
             metrics
                 .write(&serde_json::json!({"step": step, "loss": 1.5}))
@@ -149,7 +148,7 @@ mod tests {
         drop(metrics);
         let read = || fs::read_to_string(Metrics::path(folder.path())).unwrap();
 
-        let mut metrics = Metrics::open(folder.path(), 4, 2).unwrap();
+        let mut metrics = Metrics::open(folder.path(), 4, Some(2)).unwrap();
         assert_eq!(
             read().lines().count(),
             5,
@@ -160,10 +159,16 @@ mod tests {
             .write(&serde_json::json!({"step": 5, "loss": 1.0}))
             .unwrap();
         assert_eq!(read().lines().count(), 6);
-        Metrics::open(folder.path(), 2, 2).unwrap();
+        let mut metrics = Metrics::open(folder.path(), 2, Some(2)).unwrap();
         let expected = "{\"step\":1,\"loss\":1.5}\n{\"step\":2,\"loss\":1.5}\n{\"step\":2,\"eval_loss\":2.0}\n";
         assert_eq!(read(), expected);
-        Metrics::open(folder.path(), 0, 0).unwrap();
+        // An evaluation before the first step is known or not like any other.
+        metrics
+            .write(&serde_json::json!({"step": 0, "eval_loss": 3.0}))
+            .unwrap();
+        Metrics::open(folder.path(), 0, Some(0)).unwrap();
+        assert_eq!(read(), "{\"step\":0,\"eval_loss\":3.0}\n");
+        Metrics::open(folder.path(), 0, None).unwrap();
         assert_eq!(read(), "");
     }
 

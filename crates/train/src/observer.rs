@@ -1,14 +1,24 @@
 //! Who is told what happens while a run goes on.
 
-use crate::{EvalRow, StatePlan, StepRow};
+use crate::{EvalRow, StatePlan, StepRow, config::LoraSection};
 use std::path::{Path, PathBuf};
 use tightrope_data::{Preflight, Progress};
 
 /// What a run will do, known before its first step.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Plan {
+    /// The model that is started from, as configured.
+    pub model: String,
     /// Where computing happens.
     pub device: String,
+    /// The type of activations.
+    pub precision: &'static str,
+    /// All numbers of the model, an adapter's included.
+    pub parameters: u64,
+    /// The adapter that is trained; absent: every weight is.
+    pub adapter: Option<AdapterPlan>,
+    /// The highest learning rate.
+    pub learning_rate: f64,
     /// Trained numbers.
     pub trained_parameters: u64,
     /// What the optimizer keeps for them.
@@ -25,6 +35,16 @@ pub struct Plan {
     pub total_steps: u64,
     /// Optimizer steps of an epoch.
     pub steps_per_epoch: u64,
+}
+
+/// The adapter that a run trains.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct AdapterPlan {
+    /// The one that the run goes on from; rank, scale and modules are then those of its files.
+    pub from: Option<PathBuf>,
+    /// As configured.
+    #[serde(flatten)]
+    pub section: LoraSection,
 }
 
 /// Told of everything; draws bars, prints JSON, or does nothing. Progress of loading comes through

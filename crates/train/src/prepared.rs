@@ -17,6 +17,7 @@ pub struct Prepared<'a> {
     pub(crate) batches: Batches<'a>,
     pub(crate) eval: Option<(&'a Dataset, Packing)>,
     capacity: usize,
+    base: Vec<(&'static str, Value)>,
 }
 
 impl<'a> Prepared<'a> {
@@ -45,7 +46,13 @@ impl<'a> Prepared<'a> {
             batches,
             eval,
             capacity,
+            base: Vec::new(),
         })
+    }
+
+    /// With facts of the model that it is for.
+    pub(crate) fn for_base(self, base: Vec<(&'static str, Value)>) -> Self {
+        Self { base, ..self }
     }
 
     /// Tokens of the largest batch: what the model's buffers must hold.
@@ -58,7 +65,7 @@ impl<'a> Prepared<'a> {
         &self.batches
     }
 
-    /// What the data is, for comparing it with that of a checkpoint.
+    /// What model and data are, for comparing them with those of a checkpoint.
     pub(crate) fn facts(&self) -> Vec<(&'static str, Value)> {
         let packing = self.batches.packing();
         let mut facts = vec![
@@ -68,6 +75,7 @@ impl<'a> Prepared<'a> {
         if let Some((data, _)) = &self.eval {
             facts.push(("evaluation data", fact(data)));
         }
+        facts.extend(self.base.iter().cloned());
         facts
     }
 

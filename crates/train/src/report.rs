@@ -1,6 +1,6 @@
 //! What a run tells at its end.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Why a run ended.
@@ -27,6 +27,8 @@ pub struct RunReport {
     pub outcome: Outcome,
     /// Optimizer steps.
     pub steps: u64,
+    /// Of these, done before this part of the run; all of them if there was nothing left to do.
+    pub first_step: u64,
     /// Real tokens.
     pub tokens: u64,
     /// Of these, trained.
@@ -39,13 +41,15 @@ pub struct RunReport {
     pub elapsed_s: f64,
     /// Real tokens over these seconds.
     pub tokens_per_second: f64,
-    /// Loss of the first step of this part; `None` if no step was left.
+    /// Loss of the first step, also where this part of the run began later.
     pub first_loss: Option<f64>,
     /// Loss of the last step.
     pub last_loss: Option<f64>,
+    /// How well the model predicted before the first step.
+    pub evaluation_before: Option<Evaluation>,
     /// The last evaluation.
     pub evaluation: Option<Evaluation>,
-    /// The lowest evaluation loss, and its step.
+    /// The lowest evaluation loss after a step of training, and its step.
     pub best: Option<(f64, u64)>,
     /// Most memory that was ever used: of the GPU, or of the process.
     pub peak_memory_bytes: Option<u64>,
@@ -55,6 +59,8 @@ pub struct RunReport {
     pub best_checkpoint: Option<PathBuf>,
     /// The trained weights: a PEFT adapter or a Hugging Face folder.
     pub weights: PathBuf,
+    /// The step that they are of: the last, or the best where `run.result` says so.
+    pub weights_step: u64,
 }
 
 /// What one epoch costs as it was batched, and what padding would cost.
@@ -80,7 +86,7 @@ impl Padding {
 }
 
 /// How well a model predicts some data.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Mean cross-entropy over the tokens with a target.
     pub loss: f64,

@@ -6,6 +6,8 @@ use crate::{
     choose,
     config::{LoraSection, TargetModules},
     device::on_device,
+    fingerprint,
+    output::apart,
     source::{self, Hub, Source},
 };
 use std::path::{Path, PathBuf};
@@ -143,10 +145,13 @@ fn train_on<D: Backend>(
     stop: &StopFlag,
     observer: &dyn Observer,
 ) -> Result<RunReport, TrainError> {
+    apart::check(config)?;
     let output = Output::open(config, options, observer)?;
     let base = Base::open(&config.model, observer)?;
+    apart::keep_apart(&config.output, "the model", base.source.path())?;
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
+    let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);
     let load = load_options(config, prepared.capacity());
     let model = Model::load(device, base.source.path(), &load)?;
     let tokenizer = base.tokenizer.as_ref();

@@ -9,23 +9,43 @@ use std::sync::{
 /// `sysexits.h`).
 pub const STOPPED_EXIT_CODE: u8 = 75;
 
-/// A request that a signal handler, another thread or an observer can make.
+/// A request that a signal handler, another thread or an observer can make. The one flag of a process:
+/// whatever takes long looks at it.
 #[derive(Clone, Debug, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
+pub struct StopFlag {
+    requested: Arc<AtomicBool>,
+    saving: Arc<AtomicBool>,
+}
 
 impl StopFlag {
     /// Asks the run to finish its step, save and return.
     pub fn request(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.requested.store(true, Ordering::SeqCst);
     }
 
     /// Whether somebody asked.
     pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.requested.load(Ordering::SeqCst)
     }
 
-    /// The flag itself, for libraries that set one in a signal handler.
-    pub fn shared(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
+    /// Whether a run goes on that saves when it is asked to stop. Before and after, while files are read
+    /// or questions are asked, there is nothing to save, and who stops the process loses nothing.
+    pub fn is_heard(&self) -> bool {
+        self.saving.load(Ordering::SeqCst)
+    }
+
+    /// From here until the guard is dropped the run saves when it is asked to stop.
+    pub(crate) fn heard(&self) -> Heard {
+        self.saving.store(true, Ordering::SeqCst);
+        Heard(Arc::clone(&self.saving))
+    }
+}
+
+/// While it exists, a [`StopFlag`] is heard.
+pub(crate) struct Heard(Arc<AtomicBool>);
+
+impl Drop for Heard {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
     }
 }

@@ -56,8 +56,12 @@ fn another_run_in_the_folder_is_not_replaced() {
     let options = RunOptions::default();
     run(&options).unwrap();
     run(&options).expect("an earlier demonstration is replaced");
-    // Without its mark it could be anybody's run.
-    std::fs::remove_file(folder.path().join(".demonstration")).unwrap();
+    // As the run of a configuration.
+    let record = folder.path().join("run.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    let (mark, none) = ("\"demonstration\": true", "\"demonstration\": false");
+    assert!(text.contains(mark), "{text}");
+    std::fs::write(&record, text.replace(mark, none)).unwrap();
     let error = run(&options).unwrap_err();
     assert!(
         matches!(error, TrainError::OutputNotEmpty { .. }),

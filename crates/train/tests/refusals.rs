@@ -4,8 +4,11 @@ mod common;
 
 use common::{LORA, Run, Watch, dataset};
 use tightrope_device::Cpu;
+use tightrope_model::Model;
 use tightrope_packing::Sequence;
-use tightrope_train::{Outcome, Output, OutputLock, Prepared, StopFlag, TrainError, Trainer};
+use tightrope_train::{
+    Outcome, Output, OutputLock, Prepared, StopFlag, TrainError, Trainer, load_options,
+};
 
 #[test]
 fn an_output_folder_in_use_is_refused() {
@@ -72,7 +75,9 @@ fn a_loss_that_is_not_a_number_stops_before_the_update_and_names_the_sequence() 
         "run.save_every=1",
         "run.max_steps=99",
         "packing.max_sequences=1",
+        "run.keep=99",
     ]);
+    run.set(LORA);
     let sequence = |tokens: Vec<u32>| {
         let labels: Vec<i64> = tokens.iter().map(|&token| token.into()).collect();
         Sequence::from_labels(tokens, &labels).unwrap()
@@ -91,8 +96,14 @@ fn a_loss_that_is_not_a_number_stops_before_the_update_and_names_the_sequence() 
     let config = run.config();
     let output = Output::open(&config, &run.options, &()).unwrap();
     let prepared = Prepared::new(&config, &run.train, None, 0).unwrap();
-    let mut model = run.model(&run.cpu(), &config, prepared.capacity());
-    break_embedding(&mut model, 36);
+    // The embedding is frozen: what is trained stays finite.
+    let whole = Run::new(&[]);
+    let mut base = whole.model(&run.cpu(), &whole.config(), 1);
+    break_embedding(&mut base, 36);
+    let folder = tempfile::tempdir().unwrap();
+    base.save_merged(folder.path()).unwrap();
+    let options = load_options(&config, prepared.capacity());
+    let model = Model::load(&run.cpu(), folder.path(), &options).unwrap();
     let trainer = Trainer::new(&config, &run.options, output, prepared, None, model, &());
     let error = trainer.unwrap().run(&StopFlag::default(), &()).unwrap_err();
     let TrainError::NotFinite {
@@ -127,6 +138,63 @@ fn break_embedding(model: &mut tightrope_model::Model<Cpu>, token: usize) {
 }
 
 #[test]
+fn weights_that_are_not_finite_are_never_saved() {
+    for sets in [&[][..], LORA] {
+        // From the start.
+        let mut run = Run::new(&["optimizer.learning_rate=3e38", "schedule.warmup_steps=0"]);
+        run.set(sets);
+        run.set(&["run.max_steps=1", "lora.dropout=0"][..1 + usize::from(!sets.is_empty())]);
+        let error = run.go(None).unwrap_err();
+        let saved = run.output.join("checkpoints").read_dir().unwrap().count();
+        assert_eq!(saved, 0, "{error}");
+
+        // Later: the finite ones stay, and are named.
+        let mut run = Run::new(&["run.keep=1", "run.max_steps=2", "schedule.kind=constant"]);
+        run.set(sets);
+        run.go(None).unwrap();
+        run.set(&[
+            "run.max_steps=3",
+            "optimizer.learning_rate=3e38",
+            "run.save_every=1",
+        ]);
+        run.options.allow_change = true;
+        let error = run.resume().go(None).unwrap_err();
+        let last = run.output.join("checkpoints/step-000002");
+        match &error {
+            TrainError::WeightsNotFinite {
+                step: 3,
+                checkpoint,
+            } => {
+                assert_eq!(checkpoint.as_ref(), Some(&last));
+            }
+            _ => panic!("{error}"),
+        }
+        let text = error.to_string();
+        assert!(
+            text.contains("learning_rate") && text.contains("step-000002"),
+            "{text}"
+        );
+        assert_eq!(run.checkpoints(), ["step-000002"]);
+    }
+}
+
+#[test]
+fn broken_weights_are_refused_before_the_first_step() {
+    let run = Run::new(&[]);
+    let config = run.config();
+    let output = Output::open(&config, &run.options, &()).unwrap();
+    let prepared = Prepared::new(&config, &run.train, None, 0).unwrap();
+    let mut model = run.model(&run.cpu(), &config, prepared.capacity());
+    break_embedding(&mut model, 36);
+    let trainer = Trainer::new(&config, &run.options, output, prepared, None, model, &());
+    let error = trainer.unwrap().run(&StopFlag::default(), &()).unwrap_err();
+    assert!(
+        matches!(error, TrainError::WeightsNotFinite { step: 0, .. }),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_run_that_no_longer_gains_stops_early() {
     // At a learning rate this high the loss only rises.
     let mut run = Run::new(&[
@@ -144,7 +212,7 @@ fn a_run_that_no_longer_gains_stops_early() {
     let report = run.go(None).unwrap();
     assert_eq!(report.outcome, Outcome::StoppedEarly);
     let (_, best) = report.best.unwrap();
-    assert_eq!(report.steps, best + 2);
+    assert_eq!((report.steps, report.weights_step), (best + 2, best));
     // Resuming changes nothing: it has already stopped.
     let again = run.resume().go(None).unwrap();
     assert_eq!(

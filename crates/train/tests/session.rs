@@ -75,7 +75,13 @@ fn a_configuration_file_is_all_it_takes() {
         ..RunOptions::default()
     };
     let again = run(&resume).unwrap();
-    assert_eq!((again.steps, again.first_loss), (report.steps, None));
+    assert_eq!(
+        (again.steps, again.first_step),
+        (report.steps, report.steps)
+    );
+    assert_eq!(again.evaluation, report.evaluation);
+    let before = report.evaluation_before.unwrap().loss;
+    assert!(report.evaluation.unwrap().loss < before, "it learns");
 
     // The adapter on its own, and merged into the model, predict what the trained model did.
     let device = Cpu::new(1).unwrap();
@@ -96,6 +102,72 @@ fn a_configuration_file_is_all_it_takes() {
     let close = (losses[0].loss - losses[1].loss).abs() <= 1e-5 * losses[0].loss;
     assert!(close, "{losses:?}");
     assert!(losses[0].loss < 0.8 * losses[2].loss, "{losses:?}");
+}
+
+#[test]
+fn a_run_does_not_write_where_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path());
+    fs::create_dir(folder.path().join("all")).unwrap();
+    fs::rename(folder.path().join("base"), folder.path().join("all/model")).unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let model = format!("model={}", at("all/model"));
+    for output in [
+        at("all"),
+        at("all/model"),
+        at("all/model/new"),
+        at(""),
+        at("all/../all"),
+    ] {
+        let sets = [model.clone(), format!("output={output}")];
+        let config = Config::load(&file, &sets).unwrap();
+        let options = RunOptions::default();
+        let error = train(&config, &options, &StopFlag::default(), &()).unwrap_err();
+        let refused = matches!(error, tightrope_train::TrainError::OutputHoldsInput { .. });
+        assert!(refused, "{error}");
+        assert!(!folder.path().join("all/.lock").exists());
+    }
+}
+
+#[test]
+fn a_run_goes_on_from_wherever_its_files_are_and_from_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path());
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("epochs = 4", "max_steps = 2")).unwrap();
+    let run = |sets: &[String], resume| {
+        let config = Config::load(&file, sets).unwrap();
+        let options = RunOptions {
+            resume,
+            ..RunOptions::default()
+        };
+        train(&config, &options, &StopFlag::default(), &())
+    };
+    run(&[], false).unwrap();
+    let (base, moved) = (folder.path().join("base"), folder.path().join("moved"));
+    fs::rename(&base, &moved).unwrap();
+    let there = format!("model={}", moved.display());
+    run(&[there.clone(), "run.max_steps=3".into()], true).unwrap();
+
+    // One byte of the weights, then one number of the configuration.
+    let weights = moved.join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let mut changed = bytes.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(&weights, changed).unwrap();
+    let more = [there, "run.max_steps=4".into()];
+    let error = run(&more, true).unwrap_err().to_string();
+    assert!(error.contains("model weights"), "{error}");
+    fs::write(&weights, bytes).unwrap();
+    let settings = moved.join("config.json");
+    let text = fs::read_to_string(&settings).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["rope_theta"] = 5000.0.into();
+    fs::write(&settings, json.to_string()).unwrap();
+    let error = run(&more, true).unwrap_err().to_string();
+    assert!(error.contains("model configuration"), "{error}");
+    fs::write(&settings, text).unwrap();
+    run(&more, true).unwrap();
 }
 
 #[test]

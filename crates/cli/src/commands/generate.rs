@@ -6,7 +6,7 @@ use console::style;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
-    io::{self, BufRead, IsTerminal, Read, Write},
+    io::{self, BufRead, IsTerminal, Read},
     ops::ControlFlow,
 };
 use tightrope_train::{Answerer, Generation, Prompt, Sampling};
@@ -187,8 +187,7 @@ fn converse(answerer: &mut Answerer, settings: &Settings, terminal: &Terminal) -
     terminal.line(style("a line is a question; an empty one starts anew; Ctrl-D ends").dim())?;
     let mut messages = settings.opening();
     loop {
-        print!("{} ", style(">").bold());
-        io::stdout().flush()?;
+        terminal.write(format!("{} ", style(">").bold()).as_bytes())?;
         let mut line = String::new();
         if io::stdin().lock().read_line(&mut line)? == 0 {
             terminal.line("")?;

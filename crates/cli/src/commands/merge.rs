@@ -1,9 +1,10 @@
 //! `tightrope merge`: a model with its adapter added, as a folder that Transformers loads.
 
-use crate::{exit::Exit, progress::Bars, subject::Subject, terminal::Terminal};
+use crate::{exit::Exit, progress::Bars, signals, subject::Subject, terminal::Terminal};
 use anyhow::Result;
 use serde_json::json;
 use std::path::PathBuf;
+use tightrope_train::StopFlag;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,6 +35,7 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let config = args.subject.resolve(Vec::new())?;
     let folder = args.to.unwrap_or_else(|| config.output.join("merged"));
     let threads = terminal.threads();
+    signals::stop_on_signal(StopFlag::default(), || ())?;
     let adapter = config.adapter.as_deref();
     tightrope_train::merge(threads, &config.model, adapter, &folder, &Bars::default())?;
     match terminal.json() {

@@ -1,6 +1,12 @@
 //! `tightrope train`: fine-tunes a model as a configuration says.
 
-use crate::{exit::Exit, report, screen::Screen, signals, terminal::Terminal};
+use crate::{
+    exit::{self, Exit},
+    report,
+    screen::Screen,
+    signals,
+    terminal::{self, Terminal},
+};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::{
@@ -85,7 +91,7 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let screen = Screen::new(terminal);
     let stop = StopFlag::default();
     signals::stop_on_signal(stop.clone(), || {
-        eprintln!("stopping after this step; once more stops at once");
+        terminal::complain("stopping after this step; once more stops at once");
     })?;
     let Some(config) = config else {
         let settings = demo::Settings {
@@ -128,11 +134,22 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
 fn finish(
     report: &RunReport,
     text: String,
-    mut event: Value,
+    event: Value,
     subject: Vec<String>,
     terminal: &Terminal,
 ) -> Result<Exit> {
     let stopped = matches!(report.outcome, Outcome::Stopped { .. });
+    let said = say(stopped, text, event, subject, terminal);
+    exit::after(if stopped { Exit::Saved } else { Exit::Success }, said)
+}
+
+fn say(
+    stopped: bool,
+    text: String,
+    mut event: Value,
+    subject: Vec<String>,
+    terminal: &Terminal,
+) -> Result<()> {
     let resume = resume_command(env::args());
     if terminal.json() {
         event["event"] = "report".into();
@@ -151,7 +168,7 @@ fn finish(
             terminal.line(format!("try it with: {}", shell(&words)))?;
         }
     }
-    Ok(if stopped { Exit::Saved } else { Exit::Success })
+    Ok(())
 }
 
 /// The command line of this process, resuming.

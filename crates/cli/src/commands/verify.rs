@@ -1,6 +1,11 @@
 //! `tightrope verify`: proves on the user's own model and data that packing changes nothing.
 
-use crate::{exit::Exit, progress::Bars, table, terminal::Terminal};
+use crate::{
+    exit::{self, Exit},
+    progress::Bars,
+    table,
+    terminal::Terminal,
+};
 use anyhow::Result;
 use console::style;
 use std::path::PathBuf;
@@ -35,16 +40,15 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let config = Config::load(&args.config, &args.sets)?;
     let bars = Bars::default();
     let result = tightrope_train::verify_config(&config, terminal.threads(), args.packs, &bars)?;
-    if terminal.json() {
-        terminal.json_line(&result)?;
-    } else {
-        terminal.line(shown(&result))?;
-    }
-    Ok(if result.passed {
-        Exit::Success
-    } else {
-        Exit::Failed
-    })
+    let said = match terminal.json() {
+        true => terminal.json_line(&result),
+        false => terminal.line(shown(&result)),
+    };
+    let exit = match result.passed {
+        true => Exit::Success,
+        false => Exit::Failed,
+    };
+    exit::after(exit, said)
 }
 
 fn shown(result: &Verification) -> String {

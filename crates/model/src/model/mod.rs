@@ -52,6 +52,16 @@ impl<D: Backend> Model<D> {
         &self.plan
     }
 
+    /// All numbers that it is made of, an adapter's included.
+    pub fn elements(&self) -> u64 {
+        let floats = self.weights.base().chain(self.weights.adapter());
+        let shapes = floats.map(|parameter| &parameter.shape);
+        let shapes = shapes.chain(self.weights.nf4().map(|weight| &weight.shape));
+        shapes
+            .map(|shape| shape.iter().product::<usize>() as u64)
+            .sum()
+    }
+
     /// Tokens of the largest batch.
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -1,20 +1,20 @@
 //! A checkpoint is a folder with a manifest: written whole or not at all, checked before it is used.
 
-use super::CheckpointError;
+use super::{CheckpointError, state};
 use crate::{
     TrainError,
     files::{self, at},
+    temporary::{Temporary, remove_at_once},
 };
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
 const MANIFEST: &str = "manifest.json";
-const TEMPORARY: &str = ".tmp-";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What a whole checkpoint consists of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +25,11 @@ pub struct Manifest {
     /// The optimizer step after which it was written.
     pub step: u64,
     /// Every file but this one, by its path with `/` between the parts.
-    pub files: BTreeMap<String, FileEntry>,
+    pub files: Files,
 }
+
+/// Files of a folder, by their paths with `/` between the parts.
+pub type Files = BTreeMap<String, FileEntry>;
 
 /// One file of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,105 +48,121 @@ pub fn name(step: u64) -> String {
 
 /// Checkpoints in a folder, newest first, whole or not.
 pub fn list(parent: &Path) -> Vec<(u64, PathBuf)> {
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries
-        .filter_map(|entry| {
-            let step = entry.file_name().to_str()?.strip_prefix("step-")?.parse();
-            Some((step.ok()?, entry.path()))
-        })
-        .collect();
+    let mut found = named(parent);
+    found.retain(|(_, path)| is_checkpoint(path));
     found.sort_by(|a, b| b.cmp(a));
     found
 }
 
-/// Writes a checkpoint: `fill` puts the files into a temporary folder beside it; they are made
-/// durable, listed in the manifest, and the folder gets its name. One that is there already under
-/// this name (a damaged one) is replaced.
+/// What has the name of a checkpoint and is none.
+pub(crate) fn foreign(parent: &Path) -> Option<PathBuf> {
+    let mut found = named(parent).into_iter().map(|(_, path)| path);
+    found.find(|path| !is_checkpoint(path))
+}
+
+fn named(parent: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let named = entries.filter_map(|entry| {
+        let step = entry.file_name().to_str()?.strip_prefix("step-")?.parse();
+        Some((step.ok()?, entry.path()))
+    });
+    named.collect()
+}
+
+fn is_checkpoint(path: &Path) -> bool {
+    let is_folder = path.symlink_metadata().is_ok_and(|data| data.is_dir());
+    let has = |file| path.join(file).is_file();
+    is_folder && (has(MANIFEST) || has(state::FILE))
+}
+
+/// Writes a checkpoint: `fill` puts the files into a temporary folder beside it; they are listed in
+/// the manifest, and the folder gets its name. A damaged one of this name is set aside.
 pub fn write(
     parent: &Path,
     step: u64,
     fill: impl FnOnce(&Path) -> Result<(), TrainError>,
-) -> Result<PathBuf, TrainError> {
+) -> Result<(PathBuf, Manifest), TrainError> {
     fs::create_dir_all(parent).map_err(at(parent))?;
     let target = parent.join(name(step));
-    let temporary = parent.join(format!("{TEMPORARY}{}", name(step)));
-    remove(&temporary)?;
-    fs::create_dir(&temporary).map_err(at(&temporary))?;
-    fill(&temporary)?;
-
-    let mut manifest = Manifest {
+    let temporary = Temporary::folder(&target).map_err(at(&target))?;
+    let folder = temporary.path();
+    fill(folder)?;
+    let manifest = Manifest {
         format: FORMAT,
         step,
-        files: BTreeMap::new(),
+        files: digests(folder)?,
     };
-    for name in files::files_below(&temporary).map_err(at(&temporary))? {
-        let path = temporary.join(&name);
-        File::open(&path)
-            .and_then(|file| file.sync_all())
-            .map_err(at(&path))?;
-        files::sync_folder(files::folder_of(&path)).map_err(at(&path))?;
-        let (bytes, sha256) = files::digest(&path).map_err(at(&path))?;
-        manifest.files.insert(name, FileEntry { bytes, sha256 });
-    }
-    let text = serde_json::to_vec_pretty(&manifest).map_err(CheckpointError::json(&temporary))?;
-    let path = temporary.join(MANIFEST);
-    files::write(&path, &text).map_err(at(&path))?;
-
+    let path = folder.join(MANIFEST);
+    let text = serde_json::to_vec_pretty(&manifest).map_err(CheckpointError::json(&path))?;
+    fs::write(&path, text).map_err(at(&path))?;
     if target.exists() {
-        let damaged = parent.join(format!("{TEMPORARY}replaced-{}", name(step)));
-        remove(&damaged)?;
-        fs::rename(&target, &damaged).map_err(at(&target))?;
+        set_aside(&target)?;
     }
-    fs::rename(&temporary, &target).map_err(at(&target))?;
-    files::sync_folder(parent).map_err(at(parent))?;
-    clean(parent)?;
-    Ok(target)
+    temporary.finish().map_err(at(&target))?;
+    Ok((target, manifest))
 }
 
-/// Removes what a process that was killed while writing left behind.
-pub fn clean(parent: &Path) -> Result<(), TrainError> {
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            remove(&entry.path())?;
-        }
+/// Sizes and digests of every file below `folder`.
+pub(crate) fn digests(folder: &Path) -> Result<Files, TrainError> {
+    let mut found = Files::new();
+    for name in files::files_below(folder).map_err(at(folder))? {
+        let path = folder.join(&name);
+        let (bytes, sha256) = files::digest(&path).map_err(at(&path))?;
+        found.insert(name, FileEntry { bytes, sha256 });
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Gives a damaged checkpoint a name under which it is no checkpoint, and returns that.
+pub(crate) fn set_aside(checkpoint: &Path) -> Result<PathBuf, TrainError> {
+    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
+    let aside = checkpoint.with_file_name(format!("damaged-{name}"));
+    let aside = files::unused(&aside);
+    fs::rename(checkpoint, &aside).map_err(at(checkpoint))?;
+    Ok(aside)
 }
 
 /// Removes a checkpoint so that no half of it keeps its name.
 pub fn delete(checkpoint: &Path) -> Result<(), TrainError> {
-    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
-    let doomed = checkpoint.with_file_name(format!("{TEMPORARY}deleted-{name}"));
-    remove(&doomed)?;
-    fs::rename(checkpoint, &doomed).map_err(at(checkpoint))?;
-    remove(&doomed)
+    remove_at_once(checkpoint).map_err(at(checkpoint))
 }
 
-fn remove(path: &Path) -> Result<(), TrainError> {
-    let is_folder = path.symlink_metadata().map(|data| data.is_dir());
-    match is_folder {
-        Ok(true) => fs::remove_dir_all(path).map_err(at(path)),
-        Ok(false) => fs::remove_file(path).map_err(at(path)),
-        Err(_) => Ok(()),
+/// The first file in a checkpoint that no run has put there; the error says why that is not known.
+pub(crate) fn stranger(checkpoint: &Path) -> Result<Option<String>, CheckpointError> {
+    let manifest = read(checkpoint)?;
+    let present = files::files_below(checkpoint);
+    let present = present.map_err(|error| damaged(checkpoint, error.to_string()))?;
+    let known = |name: &String| name == MANIFEST || manifest.files.contains_key(name);
+    Ok(present.into_iter().find(|name| !known(name)))
+}
+
+fn damaged(checkpoint: &Path, reason: String) -> CheckpointError {
+    CheckpointError::Damaged {
+        path: checkpoint.to_owned(),
+        reason,
     }
+}
+
+/// The manifest of a checkpoint.
+pub(crate) fn read(checkpoint: &Path) -> Result<Manifest, CheckpointError> {
+    let unread = |error: String| damaged(checkpoint, format!("{MANIFEST}: {error}"));
+    let text = fs::read(checkpoint.join(MANIFEST)).map_err(|error| unread(error.to_string()))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).map_err(|error| unread(error.to_string()))?;
+    if manifest.format != FORMAT {
+        let reason = format!(
+            "its format is {}, this program knows {FORMAT}",
+            manifest.format
+        );
+        return Err(damaged(checkpoint, reason));
+    }
+    Ok(manifest)
 }
 
 /// Compares every file with the manifest; says what is wrong with the first that differs.
 pub fn check(checkpoint: &Path) -> Result<Manifest, CheckpointError> {
-    let damaged = |reason: String| CheckpointError::Damaged {
-        path: checkpoint.to_owned(),
-        reason,
-    };
-    let text = fs::read(checkpoint.join(MANIFEST))
-        .map_err(|error| damaged(format!("{MANIFEST}: {error}")))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| damaged(format!("{MANIFEST}: {error}")))?;
-    if manifest.format != FORMAT {
-        return Err(damaged(format!(
-            "its format is {}, this program knows {FORMAT}",
-            manifest.format
-        )));
-    }
+    let damaged = |reason| damaged(checkpoint, reason);
+    let manifest = read(checkpoint)?;
     let present = files::files_below(checkpoint).map_err(|error| damaged(error.to_string()))?;
     for (name, expected) in &manifest.files {
         if !present.contains(name) {
@@ -182,12 +201,13 @@ mod tests {
             state.write(folder)
         })
         .unwrap()
+        .0
     }
 
     #[test]
     fn the_newest_whole_one_is_found_whatever_was_done_to_the_others() {
         type Damage = fn(&Path);
-        let damages: [(&str, Damage); 7] = [
+        let damages: [(&str, Damage); 6] = [
             ("has 3 bytes instead of 9", |c| {
                 fs::write(c.join("adapter/weights"), "abc").unwrap()
             }),
@@ -206,10 +226,6 @@ mod tests {
             ("its format is 9", |c| {
                 fs::write(c.join(MANIFEST), r#"{"format":9,"step":2,"files":{}}"#).unwrap()
             }),
-            ("manifest.json: ", |c| {
-                fs::remove_dir_all(c).unwrap();
-                fs::write(c, "").unwrap()
-            }),
         ];
         for (expected, damage) in damages {
             let parent = tempfile::tempdir().unwrap();
@@ -217,20 +233,21 @@ mod tests {
             let new = save(parent.path(), 2);
             damage(&new);
             let mut said = Vec::new();
-            let (path, state) = newest(parent.path(), |e| said.push(e.to_string())).unwrap();
+            let (path, state) = newest(parent.path(), |_, e| said.push(e.to_string())).unwrap();
             assert_eq!((path, state.step), (old, 1));
             assert!(
                 said.len() == 1 && said[0].contains(expected),
                 "{said:?} lacks {expected}"
             );
-            // The damaged one is replaced when its step comes again.
+            // The damaged one is set aside when its step comes again.
             save(parent.path(), 2);
-            assert_eq!(newest(parent.path(), |_| ()).unwrap().1.step, 2);
+            assert!(parent.path().join("damaged-step-000002").exists());
+            assert_eq!(newest(parent.path(), |_, _| ()).unwrap().1.step, 2);
         }
     }
 
     #[test]
-    fn a_write_that_dies_leaves_the_old_one_and_no_new_name() {
+    fn a_write_that_fails_leaves_the_old_one_and_nothing_else() {
         let parent = tempfile::tempdir().unwrap();
         save(parent.path(), 1);
         let result = write(parent.path(), 2, |folder| {
@@ -239,12 +256,7 @@ mod tests {
         });
         assert!(result.is_err());
         assert_eq!(list(parent.path()).len(), 1);
-        assert!(
-            parent.path().join(".tmp-step-000002").exists(),
-            "as a killed process leaves it"
-        );
-        assert_eq!(newest(parent.path(), |_| ()).unwrap().1.step, 1);
-        clean(parent.path()).unwrap();
+        assert_eq!(newest(parent.path(), |_, _| ()).unwrap().1.step, 1);
         let left: Vec<_> = fs::read_dir(parent.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
     }
@@ -252,14 +264,28 @@ mod tests {
     #[test]
     fn without_a_whole_one_the_error_names_each() {
         let parent = tempfile::tempdir().unwrap();
-        let error = newest(parent.path(), |_| ()).unwrap_err().to_string();
+        let error = newest(parent.path(), |_, _| ()).unwrap_err().to_string();
         assert!(
             error.contains("no whole checkpoint to resume from; start afresh"),
             "{error}"
         );
         let path = save(parent.path(), 7);
         fs::remove_file(path.join("adapter/weights")).unwrap();
-        let error = newest(parent.path(), |_| ()).unwrap_err().to_string();
+        let error = newest(parent.path(), |_, _| ()).unwrap_err().to_string();
         assert!(error.contains("step-000007 is damaged"), "{error}");
+    }
+
+    #[test]
+    fn what_only_has_the_name_is_no_checkpoint() {
+        let parent = tempfile::tempdir().unwrap();
+        let own = save(parent.path(), 1);
+        assert_eq!(foreign(parent.path()), None);
+        let file = parent.path().join("step-000002");
+        fs::write(&file, "").unwrap();
+        assert_eq!(list(parent.path()), [(1, own.clone())]);
+        assert_eq!(foreign(parent.path()), Some(file));
+        assert_eq!(stranger(&own).unwrap(), None);
+        fs::write(own.join("adapter/notes"), "").unwrap();
+        assert_eq!(stranger(&own).unwrap(), Some("adapter/notes".into()));
     }
 }

@@ -5,9 +5,11 @@
 //! `manifest.json`.
 
 pub mod folder;
+mod retention;
 mod state;
 mod tensors;
 
+pub(crate) use retention::Retention;
 pub use state::{Change, Identity, State};
 pub(crate) use tensors::{read_tensors, write_tensors};
 
@@ -66,14 +68,14 @@ fn list(damaged: &[String]) -> String {
 /// The newest whole checkpoint in `parent`; `skipped` is told of each damaged one before it.
 pub fn newest(
     parent: &Path,
-    mut skipped: impl FnMut(&CheckpointError),
+    mut skipped: impl FnMut(&Path, &CheckpointError),
 ) -> Result<(PathBuf, State), CheckpointError> {
     let mut damaged = Vec::new();
     for (_, path) in folder::list(parent) {
         match folder::check(&path).and_then(|_| State::read(&path)) {
             Ok(state) => return Ok((path, state)),
             Err(error) => {
-                skipped(&error);
+                skipped(&path, &error);
                 damaged.push(error.to_string());
             }
         }

@@ -1,12 +1,15 @@
 //! Where a run stands, and what it was told: all of a checkpoint that is not tensors.
 
 use super::CheckpointError;
-use crate::config::{Config, KEYS, OnResume};
+use crate::{
+    Evaluation,
+    config::{Config, KEYS, OnResume},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt, fs, path::Path};
 
-const FILE: &str = "state.json";
+pub(super) const FILE: &str = "state.json";
 
 /// `state.json`. Order and dropout follow from seed and step, so no state of a random generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,9 +27,17 @@ pub struct State {
     pub padding_tokens: u64,
     /// Seconds of training so far, all parts of the run together.
     pub elapsed_s: f64,
-    /// The step of the last evaluation, 0 before the first.
-    pub evaluated_step: u64,
-    /// The lowest evaluation loss.
+    /// Loss of the first step.
+    pub first_loss: Option<f64>,
+    /// Loss of the last step.
+    pub last_loss: Option<f64>,
+    /// How well the model predicted before the first step.
+    pub evaluation_before: Option<Evaluation>,
+    /// The last evaluation.
+    pub evaluation: Option<Evaluation>,
+    /// The step of the last evaluation.
+    pub evaluated_step: Option<u64>,
+    /// The lowest evaluation loss after a step of training.
     pub best_loss: Option<f64>,
     /// The step that it belongs to.
     pub best_step: Option<u64>,
@@ -114,7 +125,11 @@ impl State {
             trained_tokens: 0,
             padding_tokens: 0,
             elapsed_s: 0.0,
-            evaluated_step: 0,
+            first_loss: None,
+            last_loss: None,
+            evaluation_before: None,
+            evaluation: None,
+            evaluated_step: None,
             best_loss: None,
             best_step: None,
             evaluations_without_gain: 0,

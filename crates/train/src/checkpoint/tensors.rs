@@ -2,49 +2,19 @@
 
 use super::CheckpointError;
 use crate::{TrainError, files::at};
-use safetensors::{
-    Dtype, View,
-    tensor::{Metadata, serialize_to_file},
-};
+use safetensors::{Dtype, tensor::Metadata};
+use serde_json::{Map, Value, json};
 use std::{
-    borrow::Cow,
-    cell::RefCell,
+    cmp::Reverse,
     collections::HashMap,
-    fs::{self, File},
-    io::{Read, Seek, SeekFrom},
+    fs::File,
+    io::{BufWriter, Read, Seek, SeekFrom, Write},
     path::Path,
 };
 use tightrope_device::{DType, Device, DeviceError, Tensor};
 
 /// Largest header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
-
-/// A tensor that is copied from the device when its turn comes.
-struct OnDevice<'a, D: Device> {
-    tensor: &'a Tensor<D>,
-    dtype: Dtype,
-    /// The first error, which a [`View`] cannot return.
-    failed: &'a RefCell<Option<DeviceError>>,
-}
-
-impl<D: Device> View for &OnDevice<'_, D> {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        self.tensor.shape()
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        let bytes = stored(self.tensor).unwrap_or_else(|error| {
-            self.failed.borrow_mut().get_or_insert(error);
-            Vec::new()
-        });
-        Cow::Owned(bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.tensor.bytes()
-    }
-}
 
 /// The type in the file; an error if tensors of this type are not kept in files.
 fn file_dtype(dtype: DType) -> Result<Dtype, DeviceError> {
@@ -77,38 +47,42 @@ fn restore<D: Device>(tensor: &mut Tensor<D>, bytes: &[u8]) -> Result<(), Device
     tensor.write(&elements)
 }
 
-/// Writes tensors of f32 or u8; `about` says, by key and value, what they are.
+/// Writes tensors of f32 or u8, one copied from the device at a time; `about` says, by key and value,
+/// what they are.
 pub(crate) fn write_tensors<'a, D: Device>(
     path: &Path,
     about: &[(&str, &str)],
     tensors: impl IntoIterator<Item = (String, &'a mut Tensor<D>)>,
 ) -> Result<(), TrainError> {
-    let failed = RefCell::new(None);
-    let mut views = Vec::new();
-    for (name, tensor) in tensors {
-        let view = OnDevice {
-            dtype: file_dtype(tensor.dtype())?,
-            tensor,
-            failed: &failed,
-        };
-        views.push((name, view));
+    let mut tensors: Vec<_> = tensors.into_iter().collect();
+    // As the format wants it: the widest types first, so that each lies at a multiple of its size.
+    tensors.sort_by_cached_key(|(name, tensor)| (Reverse(tensor.dtype().size()), name.clone()));
+    let mut header = Map::new();
+    if !about.is_empty() {
+        let about: Map<_, _> = about.iter().map(|&(k, v)| (k.into(), v.into())).collect();
+        header.insert("__metadata__".into(), about.into());
     }
-    let views = views.iter().map(|(name, view)| (name.as_str(), view));
-    let about = about.iter().map(|&(k, v)| (k.to_owned(), v.to_owned()));
-    let about: HashMap<String, String> = about.collect();
-    let about = (!about.is_empty()).then_some(about);
-    serialize_to_file(views, about, path).map_err(|error| TrainError::Io {
-        path: path.to_owned(),
-        source: std::io::Error::other(error),
-    })?;
-    if let Some(error) = failed.take() {
-        return Err(error.into());
+    let mut start = 0;
+    for (name, tensor) in &tensors {
+        let end = start + tensor.bytes();
+        let description = json!({
+            "dtype": file_dtype(tensor.dtype())?,
+            "shape": tensor.shape(),
+            "data_offsets": [start, end],
+        });
+        header.insert(name.clone(), description);
+        start = end;
     }
-    // The safetensors crate makes its files readable by their owner alone.
-    #[cfg(unix)]
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .map_err(at(path))?;
-    Ok(())
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(at(path))?);
+    let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(at(path));
+    write(&(header.len() as u64).to_le_bytes())?;
+    write(&header)?;
+    for (_, tensor) in &tensors {
+        write(&stored(tensor)?)?;
+    }
+    file.flush().map_err(at(path))
 }
 
 /// Reads exactly these tensors from a file that holds these and no others. Where the file says what

@@ -129,9 +129,10 @@ const fn key(
 /// Every key.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    key("", "model", Kind::Model, None, Fixed,
+    // Model and adapter are compared by their contents, so that they may be moved.
+    key("", "model", Kind::Model, None, Free,
         "Model to start from: a Hugging Face folder, a .gguf file or a hub id. Required."),
-    key("", "adapter", Kind::Path, None, Fixed,
+    key("", "adapter", Kind::Path, None, Free,
         "PEFT adapter to go on from, with its own rank, alpha, modules and rsLoRA; absent: start fresh."),
     key("", "output", Kind::Path, None, Free,
         "Folder for checkpoints and metrics; absent: runs/<name of the configuration file>."),
@@ -239,6 +240,9 @@ pub const KEYS: &[Key] = &[
         "How many of the newest checkpoints stay; the best by evaluation loss stays besides."),
     key("run", "patience", Integer(1), None, Free,
         "Stop after this many evaluations in a row without a better loss; absent: never."),
+    key("run", "result", Choice(&["best", "last"]), None, Free,
+        "Which weights the run leaves in adapter/ or model/: those with the lowest evaluation loss, or \
+         those of the last step; absent: best with run.patience, else last."),
     key("run", "recompute", Boolean, Some("false"), Free,
         "Keep only the inputs of each layer and compute the rest again going backward: less memory, \
          more time, the same result."),

@@ -2,11 +2,13 @@
 
 mod keys;
 mod read;
+mod run;
 mod template;
 
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS};
 pub use read::Place;
 pub(crate) use read::looks_local;
+pub use run::{RunResult, RunSection};
 pub use template::{default_toml, reference_markdown};
 
 use read::{Text, Values};
@@ -203,24 +205,6 @@ pub enum ScheduleKind {
     Cosine,
     Linear,
     Constant,
-}
-
-/// `[run]`; one of `max_steps` and `epochs` is there.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct RunSection {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_steps: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub epochs: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval_every: Option<u64>,
-    pub save_every: u64,
-    pub keep: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub patience: Option<u64>,
-    pub recompute: bool,
 }
 
 /// A configuration that cannot be used.
@@ -451,6 +435,15 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
         return Err(conflict("run.patience", message));
     }
 
+    let patient = values.get("run.patience").is_some();
+    let result = if patient { "best" } else { "last" };
+    let best = values.get("run.result").and_then(Value::as_str) == Some("best");
+    if best && !evaluates {
+        let message = "`run.result` = \"best\" needs something to evaluate on; set `data.eval` or \
+                       `data.eval_ratio`";
+        return Err(conflict("run.result", message.into()));
+    }
+
     // An adapter to go on from is trained as one.
     let lora = values.has_section("lora") || values.get("adapter").is_some();
     let learning_rate = if lora { 2e-4 } else { 2e-5 };
@@ -464,6 +457,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
         ("optimizer.learning_rate", Value::Float(learning_rate)),
         ("schedule.warmup_ratio", Value::Float(0.03)),
         ("run.epochs", Value::Float(1.0)),
+        ("run.result", Value::String(result.into())),
     ];
     let given = |key: &str| values.get(key).is_some();
     let (warm_up, length) = (given("schedule.warmup_steps"), given("run.max_steps"));

@@ -165,10 +165,25 @@ fn words_of_the_table_are_the_words_of_the_crates() {
         if let Kind::Choice(words) = key.kind {
             for word in words {
                 let path = key.path();
-                with(&[&format!("{path}={word}")]).unwrap_or_else(|e| panic!("{path} {word}: {e}"));
+                let sets = ["data.eval_ratio=0.5", &format!("{path}={word}")];
+                with(&sets).unwrap_or_else(|e| panic!("{path} {word}: {e}"));
             }
         }
     }
+}
+
+#[test]
+fn the_best_is_left_where_the_run_stops_at_it() {
+    let patient = ["data.eval_ratio=0.5", "run.eval_every=2", "run.patience=1"];
+    let result = |sets: &[&str]| with(sets).unwrap().run.result;
+    assert_eq!(result(&[]), RunResult::Last);
+    assert_eq!(result(&patient[..2]), RunResult::Last);
+    assert_eq!(result(&patient), RunResult::Best);
+    let [ratio, every, patience] = patient;
+    let last = [ratio, every, patience, "run.result=last"];
+    assert_eq!(result(&last), RunResult::Last);
+    let error = with(&["run.result=best"]).unwrap_err().to_string();
+    assert!(error.contains("data.eval"), "{error}");
 }
 
 #[test]

@@ -181,6 +181,15 @@ impl<D: Backend> Optimizer<D> {
     }
 }
 
+/// Whether every trained weight is a finite number. Waits for the device, once.
+pub(crate) fn weights_are_finite<D: Backend>(model: &mut Model<D>) -> Result<bool, TrainError> {
+    let device = model.device().clone();
+    let parameters = model.parameters();
+    let weights: Vec<_> = parameters.iter().map(|p| &*p.weight).collect();
+    let args = sum_of_squares::Sum { tensors: &weights };
+    Ok(device.sum_of_squares(args.checked()?)?.is_finite())
+}
+
 /// `√(Σ g²)` over all gradients; not finite exactly if one of them is not. Waits for the device, once.
 pub fn gradient_norm<D: Backend>(model: &mut Model<D>) -> Result<f64, TrainError> {
     let device = model.device().clone();

@@ -175,7 +175,7 @@ fn write_reference(path: &Path, commit: &str) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    crate::files::write(path, commit.as_bytes())
+    crate::temporary::write(path, commit.as_bytes())
 }
 
 /// Whether every weight file is there: one file, all shards of the index, or a `.gguf`.

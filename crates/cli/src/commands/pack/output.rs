@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, ensure};
 
 use crate::signals;
+use tightrope_train::{StopFlag, Temporary};
 
 /// Fails now if [`write_atomically`] would fail after the work.
 pub fn check(file: &Path) -> anyhow::Result<()> {
@@ -35,22 +36,10 @@ pub fn write_atomically(
     content: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let writing = || format!("cannot write {}", file.display());
-    let mut builder = tempfile::Builder::new();
-    // What the umask leaves of this, as for any other file; the default is the owner alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let temporary = builder.tempfile_in(folder(file)).with_context(writing)?;
-    signals::remove_on_signal(temporary.path().to_owned())?;
-    let mut out = BufWriter::new(temporary);
+    signals::stop_on_signal(StopFlag::default(), || ())?;
+    let (temporary, out) = Temporary::file(file).with_context(writing)?;
+    let mut out = BufWriter::new(out);
     content(&mut out).with_context(writing)?;
-    let temporary = out
-        .into_inner()
-        .map_err(|e| e.into_error())
-        .with_context(writing)?;
-    temporary.as_file().sync_all().with_context(writing)?;
-    temporary
-        .persist(file)
-        .map_err(|e| e.error)
-        .with_context(writing)?;
-    Ok(())
+    out.flush().with_context(writing)?;
+    temporary.finish().with_context(writing)
 }

@@ -1,23 +1,20 @@
 //! The step loop: batches, gradients, update, evaluation, checkpoints.
 
+mod save;
+
 use crate::{
-    Config, Evaluation, Metrics, Observer, Optimizer, Outcome, Output, Plan, Prepared, RunOptions,
-    RunReport, Schedule, StepRow, StopFlag, TrainError,
-    batches::padding,
-    checkpoint::{CheckpointError, Identity, State, folder, read_tensors},
+    Config, Metrics, Observer, Optimizer, Outcome, Output, Plan, Prepared, RunOptions, RunReport,
+    Schedule, StepRow, StopFlag, TrainError,
+    checkpoint::{Identity, Retention, State},
     diagnosis,
     evaluate::evaluate_packed,
-    files::{self, at},
     gradient_norm,
     metrics::{EvalRow, peak_memory_bytes},
-    random,
+    observer::AdapterPlan,
+    optimizer, random,
 };
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use save::read_weights;
+use std::time::Instant;
 use tightrope_data::Tokenizer;
 use tightrope_model::{Backend, Model};
 use tightrope_packing::Batch;
@@ -39,18 +36,18 @@ pub struct Trainer<'a, D: Backend> {
     state: State,
     /// The step of the newest checkpoint.
     saved_step: Option<u64>,
-    first_loss: Option<f64>,
-    last_loss: Option<f64>,
-    evaluation: Option<Evaluation>,
+    retention: Retention,
+    /// Steps done before this part of the run.
+    first_step: u64,
 }
 
 impl<'a, D: Backend> Trainer<'a, D> {
     /// Puts everything together; if the output says that the run is resumed, weights and optimizer
-    /// are those of the checkpoint. `facts` is what else must stay the same on resuming.
+    /// are those of the checkpoint. What an earlier run has left is removed if this one may overwrite it.
     pub fn new(
         config: &'a Config,
         options: &RunOptions,
-        output: Output,
+        mut output: Output,
         prepared: Prepared<'a>,
         tokenizer: Option<&'a Tokenizer>,
         mut model: Model<D>,
@@ -87,6 +84,10 @@ impl<'a, D: Backend> Trainer<'a, D> {
             state.identity = identity;
         }
         state.total_steps = total_steps;
+        output.begin(observer)?;
+        let mut retention = Retention::default();
+        let saved_step = output.resume().map(|(_, state)| state.step);
+        saved_step.iter().for_each(|step| retention.is_whole(*step));
         let metrics = Metrics::open(output.folder(), state.step, state.evaluated_step)?;
         Ok(Self {
             schedule: Schedule::new(
@@ -94,7 +95,9 @@ impl<'a, D: Backend> Trainer<'a, D> {
                 config.optimizer.learning_rate,
                 total_steps,
             ),
-            saved_step: output.resume().map(|(_, state)| state.step),
+            saved_step,
+            retention,
+            first_step: state.step,
             config,
             output,
             prepared,
@@ -104,9 +107,6 @@ impl<'a, D: Backend> Trainer<'a, D> {
             total_steps,
             metrics,
             state,
-            first_loss: None,
-            last_loss: None,
-            evaluation: None,
         })
     }
 
@@ -116,7 +116,9 @@ impl<'a, D: Backend> Trainer<'a, D> {
         stop: &StopFlag,
         observer: &dyn Observer,
     ) -> Result<RunReport, TrainError> {
+        let _heard = stop.heard();
         observer.planned(&self.plan());
+        self.check_weights()?;
         loop {
             let finished = self.state.step >= self.total_steps;
             let evaluated = self.evaluate_if_due(finished, stop, observer)?;
@@ -135,9 +137,30 @@ impl<'a, D: Backend> Trainer<'a, D> {
                     (false, true, _) => Outcome::StoppedEarly,
                     _ => Outcome::Finished,
                 };
-                return self.report(outcome);
+                self.say_if_nothing_was_left(&outcome, observer);
+                return self.report(outcome, observer);
             }
             self.step(observer)?;
+        }
+    }
+
+    fn say_if_nothing_was_left(&self, outcome: &Outcome, observer: &dyn Observer) {
+        let step = self.state.step;
+        if step == 0 || step != self.first_step {
+            return;
+        }
+        match outcome {
+            Outcome::Finished => observer.notice(&format!(
+                "nothing to do: the run is finished, with {step} steps of {}; to go on, raise \
+                 `run.max_steps` or `run.epochs`, such as --set run.max_steps={}",
+                self.total_steps,
+                2 * step,
+            )),
+            Outcome::StoppedEarly => observer.notice(&format!(
+                "nothing to do: the run stopped early after step {step}, as `run.patience` says; to go \
+                 on, raise that"
+            )),
+            Outcome::Stopped { .. } => (),
         }
     }
 
@@ -158,8 +181,17 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let parameters = self.model.parameters();
         let trained_parameters = parameters.iter().map(|p| p.weight.len() as u64).sum();
         let batches = &self.prepared.batches;
+        let config = self.config;
         Plan {
+            model: config.model.clone(),
             device: self.model.device().name(),
+            precision: self.model.precision().name(),
+            parameters: self.model.elements(),
+            adapter: config.lora.as_ref().map(|lora| AdapterPlan {
+                from: config.adapter.clone(),
+                section: lora.clone(),
+            }),
+            learning_rate: config.optimizer.learning_rate,
             trained_parameters,
             optimizer: self.optimizer.plan(),
             sequences: self.prepared.train.sequences.len() as u64,
@@ -190,6 +222,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let loss = sum * scale;
         let grad_norm = gradient_norm(&mut self.model)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
+            self.check_weights()?;
             return Err(TrainError::NotFinite {
                 step,
                 what: if loss.is_finite() {
@@ -211,8 +244,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
         self.state.trained_tokens += trained_tokens;
         self.state.padding_tokens += computed - tokens;
         self.state.elapsed_s += seconds;
-        self.first_loss.get_or_insert(loss);
-        self.last_loss = Some(loss);
+        self.state.first_loss.get_or_insert(loss);
+        self.state.last_loss = Some(loss);
         let row = StepRow {
             step,
             loss,
@@ -230,8 +263,19 @@ impl<'a, D: Backend> Trainer<'a, D> {
         Ok(())
     }
 
-    /// Whether nothing is left to evaluate at this step. An evaluation that was stopped half way
-    /// is done again when the run is resumed.
+    /// Refuses weights that are infinite or not a number. What was saved before is finite.
+    fn check_weights(&mut self) -> Result<(), TrainError> {
+        match optimizer::weights_are_finite(&mut self.model)? {
+            true => Ok(()),
+            false => Err(TrainError::WeightsNotFinite {
+                step: self.state.step,
+                checkpoint: self.newest_checkpoint(),
+            }),
+        }
+    }
+
+    /// Whether nothing is left to evaluate at this step: before the first, after the last, and as often
+    /// as configured. An evaluation that was stopped half way is done again when the run is resumed.
     fn evaluate_if_due(
         &mut self,
         finished: bool,
@@ -244,8 +288,13 @@ impl<'a, D: Backend> Trainer<'a, D> {
             .run
             .eval_every
             .is_some_and(|n| step.is_multiple_of(n));
-        let due = step > self.state.evaluated_step && (regular || finished);
-        let (true, Some((data, packing))) = (due, &self.prepared.eval) else {
+        let known = self.state.evaluated_step.is_some_and(|known| known >= step);
+        let due = !known && (step == 0 || regular || finished);
+        if !due || self.prepared.eval.is_none() {
+            return Ok(true);
+        }
+        self.check_weights()?;
+        let Some((data, packing)) = &self.prepared.eval else {
             return Ok(true);
         };
         let Some(evaluation) = evaluate_packed(&mut self.model, &data.sequences, packing, stop)?
@@ -260,8 +309,11 @@ impl<'a, D: Backend> Trainer<'a, D> {
             eval_trained_tokens: evaluation.trained_tokens,
             elapsed_s: self.state.elapsed_s,
         };
-        self.state.evaluated_step = step;
-        if self
+        self.state.evaluated_step = Some(step);
+        self.state.evaluation = Some(evaluation);
+        if step == 0 {
+            self.state.evaluation_before = Some(evaluation);
+        } else if self
             .state
             .best_loss
             .is_none_or(|best| evaluation.loss < best)
@@ -272,152 +324,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
         } else if regular {
             self.state.evaluations_without_gain += 1;
         }
-        self.evaluation = Some(evaluation);
         self.metrics.write(&row)?;
         observer.evaluated(&row);
         Ok(true)
     }
-
-    fn save_if_due(&mut self, done: bool, observer: &dyn Observer) -> Result<(), TrainError> {
-        let step = self.state.step;
-        let regular = step > 0 && step.is_multiple_of(self.config.run.save_every);
-        let best = self.state.best_step == Some(step);
-        if self.saved_step == Some(step) || !(done || regular || best) {
-            return Ok(());
-        }
-        self.metrics.sync()?;
-        let parent = self.output.checkpoints();
-        let path = folder::write(&parent, step, |checkpoint| {
-            self.optimizer.write(checkpoint)?;
-            self.state.write(checkpoint)?;
-            let weights = weights_in(checkpoint, self.config);
-            fs::create_dir(&weights).map_err(at(&weights))?;
-            if self.config.lora.is_some() {
-                self.model.save_adapter(&weights)?;
-            } else {
-                self.model.save_merged(&weights)?;
-                if let Some(tokenizer) = self.tokenizer {
-                    tokenizer.save_to_folder(&weights)?;
-                }
-            }
-            Ok(())
-        })?;
-        self.saved_step = Some(step);
-        let newest = folder::list(&parent);
-        for (step, path) in newest.iter().skip(self.config.run.keep) {
-            if self.state.best_step != Some(*step) {
-                folder::delete(path)?;
-            }
-        }
-        observer.saved(step, &path);
-        Ok(())
-    }
-
-    fn newest_checkpoint(&self) -> Option<PathBuf> {
-        let step = self.saved_step?;
-        Some(self.output.checkpoints().join(folder::name(step)))
-    }
-
-    fn report(&self, outcome: Outcome) -> Result<RunReport, TrainError> {
-        let state = &self.state;
-        let checkpoint = self.newest_checkpoint();
-        let weights = match (&checkpoint, &outcome) {
-            (Some(checkpoint), Outcome::Finished | Outcome::StoppedEarly) => {
-                self.export(checkpoint)?
-            }
-            (Some(checkpoint), Outcome::Stopped { .. }) => weights_in(checkpoint, self.config),
-            (None, _) => weights_in(self.output.folder(), self.config),
-        };
-        let best = state
-            .best_step
-            .map(|step| self.output.checkpoints().join(folder::name(step)));
-        let batches = &self.prepared.batches;
-        let sequences = &self.prepared.train.sequences;
-        Ok(RunReport {
-            outcome,
-            steps: state.step,
-            tokens: state.tokens,
-            trained_tokens: state.trained_tokens,
-            padding_tokens: state.padding_tokens,
-            padding: padding(batches.packing(), batches.passes_per_epoch(), sequences),
-            elapsed_s: state.elapsed_s,
-            tokens_per_second: state.tokens as f64 / state.elapsed_s.max(f64::MIN_POSITIVE),
-            first_loss: self.first_loss,
-            last_loss: self.last_loss,
-            evaluation: self.evaluation,
-            best: state.best_loss.zip(state.best_step),
-            peak_memory_bytes: self.peak_memory_bytes(),
-            checkpoint,
-            best_checkpoint: best.filter(|path| path.exists()),
-            weights,
-        })
-    }
-
-    /// The weights of the last checkpoint under a name that does not change: `adapter/` or `model/`
-    /// in the output folder.
-    fn export(&self, checkpoint: &Path) -> Result<PathBuf, TrainError> {
-        let from = weights_in(checkpoint, self.config);
-        let to = weights_in(self.output.folder(), self.config);
-        let temporary = to.with_extension("tmp");
-        for stale in [&temporary, &to] {
-            if stale.exists() {
-                fs::remove_dir_all(stale).map_err(at(stale))?;
-            }
-        }
-        fs::create_dir(&temporary).map_err(at(&temporary))?;
-        for name in files::files_below(&from).map_err(at(&from))? {
-            files::link_or_copy(&from.join(&name), &temporary.join(&name)).map_err(at(&to))?;
-        }
-        files::sync_folder(&temporary).map_err(at(&temporary))?;
-        fs::rename(&temporary, &to).map_err(at(&to))?;
-        files::sync_folder(self.output.folder()).map_err(at(self.output.folder()))?;
-        Ok(to)
-    }
-}
-
-/// Where the weights lie in a checkpoint or an output folder.
-fn weights_in(folder: &Path, config: &Config) -> PathBuf {
-    folder.join(if config.lora.is_some() {
-        "adapter"
-    } else {
-        "model"
-    })
-}
-
-/// Weights as they were saved: in one file, or in several with an index.
-fn read_weights<D: Backend>(
-    model: &mut Model<D>,
-    config: &Config,
-    checkpoint: &Path,
-) -> Result<(), TrainError> {
-    let folder = weights_in(checkpoint, config);
-    let file = match config.lora {
-        Some(_) => "adapter_model.safetensors",
-        None => "model.safetensors",
-    };
-    let index = folder.join("model.safetensors.index.json");
-    let mut shards: BTreeMap<String, Vec<_>> = BTreeMap::new();
-    let shard_of = match index.exists() {
-        true => weight_map(&index)?,
-        false => HashMap::new(),
-    };
-    for parameter in model.parameters() {
-        let shard = shard_of.get(parameter.name).map_or(file, String::as_str);
-        let weight = (parameter.name.to_owned(), parameter.weight);
-        shards.entry(shard.to_owned()).or_default().push(weight);
-    }
-    for (shard, weights) in shards {
-        read_tensors(&folder.join(shard), &[], weights)?;
-    }
-    Ok(())
-}
-
-fn weight_map(index: &Path) -> Result<HashMap<String, String>, TrainError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: HashMap<String, String>,
-    }
-    let text = fs::read(index).map_err(at(index))?;
-    let index: Index = serde_json::from_slice(&text).map_err(CheckpointError::json(index))?;
-    Ok(index.weight_map)
 }

@@ -1,0 +1,58 @@
+//! Which checkpoints stay.
+
+use super::folder;
+use crate::{Observer, TrainError};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+/// Deletes old checkpoints. Only whole ones count and only whole ones are deleted, so that the last
+/// whole one always stays.
+#[derive(Debug, Default)]
+pub(crate) struct Retention {
+    /// What is known of checkpoints: those that were saved or read here are whole.
+    whole: BTreeMap<u64, bool>,
+    /// Not deleted because of what others have put there; said once.
+    spared: BTreeSet<u64>,
+}
+
+impl Retention {
+    /// A checkpoint that was just written or checked.
+    pub fn is_whole(&mut self, step: u64) {
+        self.whole.insert(step, true);
+    }
+
+    /// Deletes all but the newest `keep` and the `best`.
+    pub fn apply(
+        &mut self,
+        parent: &Path,
+        keep: usize,
+        best: Option<u64>,
+        observer: &dyn Observer,
+    ) -> Result<(), TrainError> {
+        let mut kept = 0;
+        for (step, path) in folder::list(parent) {
+            let known = self.whole.entry(step);
+            if !*known.or_insert_with(|| folder::check(&path).is_ok()) {
+                continue;
+            }
+            kept += 1;
+            if kept <= keep || best == Some(step) || self.spared.contains(&step) {
+                continue;
+            }
+            match folder::stranger(&path) {
+                Ok(None) => folder::delete(&path)?,
+                Ok(Some(file)) => {
+                    let path = path.display();
+                    observer.notice(&format!(
+                        "{path} stays: {file} in it was not written by the run"
+                    ));
+                    self.spared.insert(step);
+                }
+                Err(_) => drop(self.spared.insert(step)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,31 @@
+//! The section `[run]`.
+
+use serde::{Deserialize, Serialize};
+
+/// `[run]`; one of `max_steps` and `epochs` is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct RunSection {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_every: Option<u64>,
+    pub save_every: u64,
+    pub keep: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
+    pub result: RunResult,
+    pub recompute: bool,
+}
+
+/// Which weights a run leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum RunResult {
+    Best,
+    Last,
+}

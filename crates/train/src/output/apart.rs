@@ -1,0 +1,109 @@
+//! What a run reads must not lie where it writes.
+
+use crate::{Config, TrainError};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Refuses an output folder that is, holds or lies in the model, the adapter or the data.
+pub(crate) fn check(config: &Config) -> Result<(), TrainError> {
+    keep_apart(&config.output, "the model", Path::new(&config.model))?;
+    if let Some(adapter) = &config.adapter {
+        keep_apart(&config.output, "the adapter", adapter)?;
+    }
+    for (what, files) in [
+        ("training data", &config.data.train),
+        ("evaluation data", &config.data.eval),
+    ] {
+        let mut files = files.iter();
+        files.try_for_each(|file| keep_apart(&config.output, what, file))?;
+    }
+    Ok(())
+}
+
+/// The same for one input, by the places that the file system knows, whatever the paths look like.
+/// What does not exist is not in the way.
+pub(crate) fn keep_apart(
+    output: &Path,
+    what: &'static str,
+    input: &Path,
+) -> Result<(), TrainError> {
+    let Ok(place) = fs::canonicalize(input) else {
+        return Ok(());
+    };
+    let folder = canonical(output);
+    let relation = if place == folder {
+        "is"
+    } else if place.starts_with(&folder) {
+        "holds"
+    } else if folder.starts_with(&place) {
+        "lies in"
+    } else {
+        return Ok(());
+    };
+    Err(TrainError::OutputHoldsInput {
+        output: output.to_owned(),
+        relation,
+        what,
+        input: input.to_owned(),
+    })
+}
+
+/// The place of a path whose last parts need not exist yet.
+fn canonical(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for ancestor in path.ancestors() {
+        if let (Ok(place), Ok(rest)) = (fs::canonicalize(ancestor), path.strip_prefix(ancestor)) {
+            return place.join(rest);
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_compared_and_not_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("runs/a/model")).unwrap();
+        fs::create_dir(at("other")).unwrap();
+        fs::write(at("other/data.jsonl"), "").unwrap();
+        let relation = |output: &str, input: &str| {
+            let error = keep_apart(&at(output), "the model", &at(input)).err()?;
+            let TrainError::OutputHoldsInput { relation, .. } = &error else {
+                panic!("{error}");
+            };
+            Some(*relation)
+        };
+        assert_eq!(relation("runs/a", "runs/a/model"), Some("holds"));
+        assert_eq!(relation("runs/a/model", "runs/a/model"), Some("is"));
+        assert_eq!(
+            relation("runs/a/model/new/run", "runs/a/model"),
+            Some("lies in")
+        );
+        assert_eq!(
+            relation("other/../runs/a", "runs/b/../a/model"),
+            None,
+            "runs/b is missing"
+        );
+        assert_eq!(
+            relation("other/../runs/a", "other/../runs/a/model"),
+            Some("holds")
+        );
+        assert_eq!(relation("other", "other/data.jsonl"), Some("holds"));
+        assert_eq!(relation("other/new", "other/data.jsonl"), None);
+        assert_eq!(relation("runs/another", "runs/a/model"), None);
+        assert_eq!(relation("runs/a", "nowhere"), None);
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(at("runs/a"), at("link")).unwrap();
+            assert_eq!(relation("link", "runs/a/model"), Some("holds"));
+            assert_eq!(relation("runs/a", "link/model"), Some("holds"));
+            assert_eq!(relation("link/model/x", "runs/a/model"), Some("lies in"));
+        }
+    }
+}

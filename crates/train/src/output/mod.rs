@@ -1,0 +1,245 @@
+//! The output folder of a run: who may write to it, what is in it, and where the run in it stands.
+
+pub(crate) mod apart;
+mod record;
+
+use crate::{
+    Config, Observer, OutputLock, TrainError,
+    checkpoint::{
+        self, State,
+        folder::{self, Files},
+    },
+    files::{self, at},
+    temporary::{Temporary, remove_stale},
+};
+use record::{CHECKPOINTS, FILE, Record};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// How to treat what is already in the output folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Threads to compute with; 0 = one per core.
+    pub threads: usize,
+    /// Go on from the newest whole checkpoint.
+    pub resume: bool,
+    /// Delete an earlier run in the output folder.
+    pub overwrite: bool,
+    /// Resume even if configuration or data have changed so that the result will differ.
+    pub allow_change: bool,
+}
+
+/// A folder that this run alone may write to.
+#[derive(Debug)]
+pub struct Output {
+    folder: PathBuf,
+    resume: Option<(PathBuf, State)>,
+    /// Newer checkpoints than the one that is resumed from, with what is wrong with each.
+    damaged: Vec<PathBuf>,
+    record: Record,
+    begun: bool,
+    _lock: OutputLock,
+}
+
+impl Output {
+    /// Takes the lock and decides where the run starts; changes nothing that is there. What has the
+    /// name of something that the run writes, and was not written by a run, is refused. A fresh run is
+    /// refused where there is another, unless that may be overwritten.
+    pub fn open(
+        config: &Config,
+        options: &RunOptions,
+        observer: &dyn Observer,
+    ) -> Result<Self, TrainError> {
+        let output = config.output.clone();
+        if output.exists() && !output.is_dir() {
+            return Err(TrainError::OutputNotAFolder { output });
+        }
+        let parent = Self::checkpoints_in(&output);
+        let nothing = || TrainError::NothingToResume {
+            output: output.clone(),
+        };
+        if options.resume && !parent.exists() {
+            return Err(nothing());
+        }
+        let record = Record::read(&output)?;
+        for name in [CHECKPOINTS, METRICS, weights_name(config)] {
+            record.check(&output, name)?;
+        }
+        let lock = OutputLock::take(&output)?;
+        for folder in [&output, &parent] {
+            remove_stale(folder).map_err(at(folder))?;
+        }
+        let mut damaged = Vec::new();
+        let resume = if options.resume {
+            if folder::list(&parent).is_empty() {
+                return Err(nothing());
+            }
+            let (path, state) = checkpoint::newest(&parent, |path, error| {
+                observer.notice(&format!("skipping a checkpoint: {error}"));
+                damaged.push(path.to_owned());
+            })?;
+            observer.notice(&format!(
+                "resuming after step {}: {}",
+                state.step,
+                path.display()
+            ));
+            Some((path, state))
+        } else {
+            let checkpoints = folder::list(&parent);
+            let newest = checkpoints.first().map(|(step, _)| folder::name(*step));
+            let newest = newest.or_else(|| record.result(&output).map(str::to_owned));
+            if let (Some(newest), false) = (newest, options.overwrite) {
+                return Err(TrainError::OutputNotEmpty { output, newest });
+            }
+            for (_, checkpoint) in checkpoints {
+                if let Ok(Some(file)) = folder::stranger(&checkpoint) {
+                    let path = checkpoint.join(file);
+                    return Err(TrainError::NotOurs { path });
+                }
+            }
+            None
+        };
+        Ok(Self {
+            folder: output,
+            resume,
+            damaged,
+            record,
+            begun: false,
+            _lock: lock,
+        })
+    }
+
+    /// The run begins: what an earlier one has left is removed, if this one is not its continuation.
+    pub(crate) fn begin(&mut self, observer: &dyn Observer) -> Result<(), TrainError> {
+        if self.begun {
+            return Ok(());
+        }
+        self.begun = true;
+        for path in &self.damaged {
+            let aside = folder::set_aside(path)?;
+            observer.notice(&format!("{} is now {}", path.display(), aside.display()));
+        }
+        if self.resume.is_none() {
+            self.record.remove_all(&self.folder, observer)?;
+            self.record.demonstration = false;
+        }
+        for name in [CHECKPOINTS, METRICS] {
+            self.record.claim(&self.folder, name, Files::new())?;
+        }
+        let parent = self.checkpoints();
+        fs::create_dir_all(&parent).map_err(at(&parent))
+    }
+
+    /// A file of the demonstration, which may be written from here on.
+    pub(crate) fn demonstrate(&mut self, name: &str) -> Result<PathBuf, TrainError> {
+        self.record.check(&self.folder, name)?;
+        self.record.demonstration = true;
+        self.record.claim(&self.folder, name, Files::new())?;
+        Ok(self.folder.join(name))
+    }
+
+    /// Whether there is nothing in `output` but, perhaps, an earlier demonstration.
+    pub(crate) fn is_demonstration(output: &Path) -> bool {
+        let checkpoints = folder::list(&Self::checkpoints_in(output));
+        Record::read(output).is_ok_and(|record| {
+            record.demonstration || checkpoints.is_empty() && record.result(output).is_none()
+        })
+    }
+
+    /// Copies a folder with these files to `name` in the output folder. What an earlier part of the
+    /// run has put there goes; whatever else is there stays.
+    pub(crate) fn publish(
+        &mut self,
+        name: &str,
+        from: &Path,
+        files: Files,
+        observer: &dyn Observer,
+    ) -> Result<PathBuf, TrainError> {
+        let target = self.folder.join(name);
+        let whole = || folder::digests(&target).is_ok_and(|there| includes(&there, &files));
+        if self.record.files(name) == Some(&files) && whole() {
+            return Ok(target);
+        }
+        let temporary = Temporary::folder(&target).map_err(at(&target))?;
+        for name in files.keys() {
+            let copy = temporary.path().join(name);
+            let folder = files::folder_of(&copy);
+            fs::create_dir_all(folder).map_err(at(folder))?;
+            fs::copy(from.join(name), &copy).map_err(at(&copy))?;
+        }
+        temporary.sync().map_err(at(&target))?;
+        self.record.remove(&self.folder, name, observer)?;
+        self.record.claim(&self.folder, name, files.clone())?;
+        if !target.exists() {
+            temporary.finish().map_err(at(&target))?;
+            return Ok(target);
+        }
+        // Strangers stay where they are. Readers begin with the configuration: it comes last.
+        let (last, first): (Vec<_>, Vec<_>) =
+            files.keys().partition(|name| name.ends_with("config.json"));
+        for name in first.into_iter().chain(last) {
+            let (from, to) = (temporary.path().join(name), target.join(name));
+            if to.symlink_metadata().is_ok() {
+                record::keep(&to, observer)?;
+            }
+            let folder = files::folder_of(&to);
+            fs::create_dir_all(folder).map_err(at(folder))?;
+            fs::rename(&from, &to).map_err(at(&to))?;
+        }
+        files::sync_folder(&target).map_err(at(&target))?;
+        Ok(target)
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder of its checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        Self::checkpoints_in(&self.folder)
+    }
+
+    /// Where the run stands, if it is resumed.
+    pub fn resume(&self) -> Option<(&Path, &State)> {
+        self.resume
+            .as_ref()
+            .map(|(path, state)| (path.as_path(), state))
+    }
+
+    /// Where the checkpoints of a run in `output` are.
+    pub(crate) fn checkpoints_in(output: &Path) -> PathBuf {
+        output.join(CHECKPOINTS)
+    }
+}
+
+const METRICS: &str = crate::metrics::FILE;
+
+/// The folder of trained weights, in a checkpoint and in the output folder.
+pub(crate) fn weights_name(config: &Config) -> &'static str {
+    match config.lora {
+        Some(_) => "adapter",
+        None => "model",
+    }
+}
+
+fn includes(there: &Files, files: &Files) -> bool {
+    files
+        .iter()
+        .all(|(name, entry)| there.get(name) == Some(entry))
+}
+
+/// Notes in the output folder of a run, if `folder` lies directly in one, that `folder` is about to be
+/// written with these files: the next run there with `--overwrite` removes them.
+pub(crate) fn note_written(folder: &Path, files: Files) -> Result<(), TrainError> {
+    let (output, name) = (files::folder_of(folder), folder.file_name());
+    let (Some(name), true) = (
+        name.and_then(|name| name.to_str()),
+        output.join(FILE).exists(),
+    ) else {
+        return Ok(());
+    };
+    Record::read(output)?.claim(output, name, files)
+}

@@ -1,0 +1,195 @@
+//! Checkpoints of a run, the weights that it leaves, and its report.
+
+use super::Trainer;
+use crate::{
+    Config, Observer, Outcome, RunReport, TrainError,
+    batches::padding,
+    checkpoint::{
+        CheckpointError,
+        folder::{self, Files, Manifest},
+        read_tensors,
+    },
+    config::RunResult,
+    files::at,
+    output::weights_name,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+use tightrope_model::{Backend, Model};
+
+impl<D: Backend> Trainer<'_, D> {
+    /// Saves where that is due, and deletes what need not stay; `done`: the run ends here.
+    pub(super) fn save_if_due(
+        &mut self,
+        done: bool,
+        observer: &dyn Observer,
+    ) -> Result<(), TrainError> {
+        let (step, best) = (self.state.step, self.state.best_step);
+        let regular = step > 0 && step.is_multiple_of(self.config.run.save_every);
+        let due = done || regular || best == Some(step);
+        let saved = match due && self.saved_step != Some(step) {
+            true => Some(self.save()?),
+            false => None,
+        };
+        // Also where nothing was saved: a run that was killed here may have left one too many.
+        if due {
+            let (parent, keep) = (self.output.checkpoints(), self.config.run.keep);
+            self.retention.apply(&parent, keep, best, observer)?;
+        }
+        if let Some(path) = saved {
+            observer.saved(step, &path);
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<PathBuf, TrainError> {
+        self.check_weights()?;
+        self.metrics.sync()?;
+        let step = self.state.step;
+        let parent = self.output.checkpoints();
+        let (path, _) = folder::write(&parent, step, |checkpoint| {
+            self.optimizer.write(checkpoint)?;
+            self.state.write(checkpoint)?;
+            let weights = checkpoint.join(weights_name(self.config));
+            fs::create_dir(&weights).map_err(at(&weights))?;
+            if self.config.lora.is_some() {
+                self.model.save_adapter(&weights)?;
+            } else {
+                self.model.save_merged(&weights)?;
+                if let Some(tokenizer) = self.tokenizer {
+                    tokenizer.save_to_folder(&weights)?;
+                }
+            }
+            Ok(())
+        })?;
+        self.saved_step = Some(step);
+        self.retention.is_whole(step);
+        Ok(path)
+    }
+
+    pub(super) fn newest_checkpoint(&self) -> Option<PathBuf> {
+        Some(self.checkpoint(self.saved_step?))
+    }
+
+    fn checkpoint(&self, step: u64) -> PathBuf {
+        self.output.checkpoints().join(folder::name(step))
+    }
+
+    /// The report of a run that ends here; a run that is done leaves its weights in the output folder.
+    pub(super) fn report(
+        &mut self,
+        outcome: Outcome,
+        observer: &dyn Observer,
+    ) -> Result<RunReport, TrainError> {
+        let checkpoint = self.newest_checkpoint();
+        let (weights, weights_step) = match (&checkpoint, &outcome) {
+            (Some(checkpoint), Outcome::Stopped { .. }) => {
+                (checkpoint.join(weights_name(self.config)), self.state.step)
+            }
+            _ => self.publish(observer)?,
+        };
+        let state = &self.state;
+        let best = state.best_step.map(|step| self.checkpoint(step));
+        let batches = &self.prepared.batches;
+        let sequences = &self.prepared.train.sequences;
+        Ok(RunReport {
+            outcome,
+            steps: state.step,
+            first_step: self.first_step,
+            tokens: state.tokens,
+            trained_tokens: state.trained_tokens,
+            padding_tokens: state.padding_tokens,
+            padding: padding(batches.packing(), batches.passes_per_epoch(), sequences),
+            elapsed_s: state.elapsed_s,
+            tokens_per_second: state.tokens as f64 / state.elapsed_s.max(f64::MIN_POSITIVE),
+            first_loss: state.first_loss,
+            last_loss: state.last_loss,
+            evaluation_before: state.evaluation_before,
+            evaluation: state.evaluation,
+            best: state.best_loss.zip(state.best_step),
+            peak_memory_bytes: self.peak_memory_bytes(),
+            checkpoint,
+            best_checkpoint: best.filter(|path| path.exists()),
+            weights,
+            weights_step,
+        })
+    }
+
+    /// The weights of the best or the last checkpoint under a name that does not change: `adapter/` or
+    /// `model/` in the output folder; and the step that they are of.
+    fn publish(&mut self, observer: &dyn Observer) -> Result<(PathBuf, u64), TrainError> {
+        let last = self.state.step;
+        let best = match self.config.run.result {
+            RunResult::Best => self.state.best_step.filter(|best| *best != last),
+            RunResult::Last => None,
+        };
+        let best = best.map(|step| (step, folder::check(&self.checkpoint(step))));
+        let (step, manifest) = match best {
+            Some((step, Ok(manifest))) => (step, manifest),
+            Some((step, Err(error))) => {
+                observer.notice(&format!(
+                    "{error}: the result is that of step {last}, the last, and not of step {step}, \
+                     the best"
+                ));
+                (last, folder::read(&self.checkpoint(last))?)
+            }
+            None => (last, folder::read(&self.checkpoint(last))?),
+        };
+        let name = weights_name(self.config);
+        let from = self.checkpoint(step).join(name);
+        let weights = self
+            .output
+            .publish(name, &from, below(&manifest, name), observer)?;
+        Ok((weights, step))
+    }
+}
+
+/// The files of a checkpoint that lie in the folder `name`, by their paths in that.
+fn below(manifest: &Manifest, name: &str) -> Files {
+    let files = manifest.files.iter().filter_map(|(path, entry)| {
+        let path = path.strip_prefix(name)?.strip_prefix('/')?;
+        Some((path.to_owned(), entry.clone()))
+    });
+    files.collect()
+}
+
+/// Weights as they were saved: in one file, or in several with an index.
+pub(super) fn read_weights<D: Backend>(
+    model: &mut Model<D>,
+    config: &Config,
+    checkpoint: &Path,
+) -> Result<(), TrainError> {
+    let folder = checkpoint.join(weights_name(config));
+    let file = match config.lora {
+        Some(_) => "adapter_model.safetensors",
+        None => "model.safetensors",
+    };
+    let index = folder.join("model.safetensors.index.json");
+    let mut shards: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    let shard_of = match index.exists() {
+        true => weight_map(&index)?,
+        false => HashMap::new(),
+    };
+    for parameter in model.parameters() {
+        let shard = shard_of.get(parameter.name).map_or(file, String::as_str);
+        let weight = (parameter.name.to_owned(), parameter.weight);
+        shards.entry(shard.to_owned()).or_default().push(weight);
+    }
+    for (shard, weights) in shards {
+        read_tensors(&folder.join(shard), &[], weights)?;
+    }
+    Ok(())
+}
+
+fn weight_map(index: &Path) -> Result<HashMap<String, String>, TrainError> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: HashMap<String, String>,
+    }
+    let text = fs::read(index).map_err(at(index))?;
+    let index: Index = serde_json::from_slice(&text).map_err(CheckpointError::json(index))?;
+    Ok(index.weight_map)
+}
