@@ -53,7 +53,11 @@ pub fn preflight(report: &Preflight) -> String {
         "min {}, median {}, 95 % {}, 99 % {}, max {}, mean {:.1}",
         l.min, l.p50, l.p95, l.p99, l.max, l.mean
     );
-    block.line("lengths", lengths);
+    let cut = match report.longest > l.max as u64 {
+        true => format!(", {} before the cut", grouped(report.longest)),
+        false => String::new(),
+    };
+    block.line("lengths", format!("{lengths}{cut}"));
     block.warning(report.skipped_rows, "rows skipped:");
     for row in &report.skipped {
         let line = row.line.map_or_else(
@@ -83,6 +87,18 @@ pub fn preflight(report: &Preflight) -> String {
         report.missing_eos,
         "rows do not end in an end token: the model will not learn to stop there",
     );
+    block.warning(
+        report.packed_rows,
+        "rows held several sequences, which are taken apart",
+    );
+    block.warning(
+        report.duplicate_rows,
+        "rows are the same as one before them",
+    );
+    if let Some(unused) = report.unused_keys() {
+        let mark = style("!").yellow().bold();
+        let _ = write!(block.0, "\n  {mark} not used: {unused}");
+    }
     if report.template_reads_clock {
         let mark = style("!").yellow().bold();
         let _ = write!(

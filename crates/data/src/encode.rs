@@ -6,14 +6,18 @@ use tightrope_packing::IGNORED;
 
 use crate::error::{KeyPath, RowProblem};
 use crate::options::TrainOn;
-use crate::record::{Conversation, Record};
-use crate::template::{ChatTemplate, assistant_turns};
+use crate::record::{Conversation, Record, TemplateReads, Tokens};
+use crate::template::{ChatTemplate, Turn, assistant_turns};
 use crate::tokenizer::Tokenizer;
 
 /// Everything needed to turn records into tokens.
 pub(crate) struct Encoder<'a> {
     pub tokenizer: Option<&'a Tokenizer>,
     pub template: Option<&'a ChatTemplate>,
+    /// What the template can look at.
+    pub reads: Option<TemplateReads>,
+    /// Rows of the model's embedding, where a model is known.
+    pub embedding: Option<usize>,
     pub train_on: TrainOn,
     /// Spellings of the tokenizer's end tokens.
     pub end_texts: Vec<String>,
@@ -47,9 +51,10 @@ fn alpaca_prompt(instruction: &str, input: &str) -> String {
 }
 
 impl Encoder<'_> {
-    pub fn encode(&self, record: Record) -> Result<Encoded, RowProblem> {
+    /// The sequences of a record: one, or those that were packed into its row.
+    pub fn encode(&self, record: Record) -> Result<Vec<Encoded>, RowProblem> {
         let (tokens, labels) = match record {
-            Record::Tokens { ids, labels } => self.ids(ids, labels)?,
+            Record::Tokens(parts) => return self.parts(parts),
             Record::Text(text) => {
                 let ids = self.tokenizer()?.encode(&text, true).map_err(failed)?;
                 let labels = ids.iter().map(|&id| id.into()).collect();
@@ -60,28 +65,33 @@ impl Encoder<'_> {
                 instruction,
                 input,
                 output,
-            } if self.template.is_some() => {
-                self.chat(&alpaca_conversation(instruction, input, output))?
-            }
-            Record::Alpaca {
-                instruction,
-                input,
-                output,
             } => self.completion(&alpaca_prompt(&instruction, &input), &output)?,
             Record::Chat(conversation) => self.chat(&conversation)?,
         };
+        if let Some(rows) = self.embedding {
+            let outside = tokens.iter().find(|&&id| id as usize >= rows);
+            if let Some(&id) = outside {
+                let text = self.tokenizer.and_then(|t| t.decode(&[id], false).ok());
+                let text = text.unwrap_or_default();
+                return Err(RowProblem::BeyondEmbedding { id, text, rows });
+            }
+        }
+        Ok(vec![self.encoded(tokens, labels)])
+    }
+
+    fn encoded(&self, tokens: Vec<u32>, labels: Vec<i64>) -> Encoded {
         let bos = self.tokenizer.and_then(Tokenizer::bos_id);
         let ends = self.tokenizer.map_or(&[][..], Tokenizer::end_ids);
         let trained = labels.iter().rev().filter_map(|&l| u32::try_from(l).ok());
         // A template's line break after the end token is trained with `all`.
         let last = trained.clone().find(|&id| !self.is_blank(id));
         let last = last.or_else(|| trained.clone().next());
-        Ok(Encoded {
+        Encoded {
             doubled_bos: bos.is_some_and(|bos| tokens.starts_with(&[bos, bos])),
             missing_eos: !ends.is_empty() && last.is_some_and(|id| !ends.contains(&id)),
             tokens,
             labels,
-        })
+        }
     }
 
     fn is_blank(&self, id: u32) -> bool {
@@ -94,23 +104,41 @@ impl Encoder<'_> {
             .ok_or_else(|| RowProblem::Tokenize("none was given".to_owned()))
     }
 
-    fn ids(
-        &self,
-        ids: Vec<u32>,
-        labels: Option<Vec<i64>>,
-    ) -> Result<(Vec<u32>, Vec<i64>), RowProblem> {
-        if let Some(vocab_size) = self.tokenizer.map(Tokenizer::vocab_size) {
-            let outside = ids.iter().position(|&id| id as usize >= vocab_size);
-            if let Some(index) = outside {
-                return Err(RowProblem::OutsideVocabulary {
-                    key: KeyPath::name("input_ids").then(index),
-                    id: ids[index],
-                    vocab_size,
+    /// Sequences of ids as they stand, each id and label checked.
+    fn parts(&self, parts: Vec<Tokens>) -> Result<Vec<Encoded>, RowProblem> {
+        let vocabulary = self.tokenizer.map(Tokenizer::vocab_size);
+        let check = |key: &'static str, index: usize, id: i64| {
+            let id = u32::try_from(id).unwrap_or_default();
+            let outside = |limit: Option<usize>| limit.filter(|&limit| id as usize >= limit);
+            let key = || KeyPath::name(key).then(index);
+            if let Some(rows) = outside(self.embedding) {
+                return Err(RowProblem::OutsideEmbedding {
+                    key: key(),
+                    id,
+                    rows,
                 });
             }
-        }
-        let labels = labels.unwrap_or_else(|| ids.iter().map(|&id| id.into()).collect());
-        Ok((ids, labels))
+            match outside(vocabulary) {
+                None => Ok(()),
+                Some(vocab_size) => Err(RowProblem::OutsideVocabulary {
+                    key: key(),
+                    id,
+                    vocab_size,
+                }),
+            }
+        };
+        let encode = |part: Tokens| {
+            for (index, &id) in part.ids.iter().enumerate() {
+                check("input_ids", part.start + index, id.into())?;
+            }
+            if part.labelled {
+                for (index, &label) in part.labels.iter().enumerate() {
+                    check("labels", part.start + index, label)?;
+                }
+            }
+            Ok(self.encoded(part.ids, part.labels))
+        };
+        parts.into_iter().map(encode).collect()
     }
 
     /// Prompt and completion as one text, tokenized once; EOS at its end, so that the model
@@ -154,12 +182,12 @@ impl Encoder<'_> {
         variables.extend(conversation.variables.clone());
         let (messages, tools) = (&conversation.messages, conversation.tools.as_ref());
         let from = match self.train_on {
-            TrainOn::All => {
+            TrainOn::All if conversation.untrained.is_empty() => {
                 let rendered = template.render(messages, tools, false, &variables);
                 let text = rendered.map_err(|e| RowProblem::Template(e.0))?.text;
                 return self.masked(&text, std::slice::from_ref(&(0..text.len())));
             }
-            TrainOn::Assistant => 0,
+            TrainOn::All | TrainOn::Assistant => 0,
             TrainOn::Completion => conversation
                 .completion
                 .or_else(|| assistant_turns(messages).last().copied())
@@ -167,7 +195,14 @@ impl Encoder<'_> {
         };
         let (rendered, turns) =
             template.render_turns(messages, tools, &variables, &self.end_texts, from)?;
-        let spans: Vec<Range<usize>> = turns.into_iter().map(|turn| turn.bytes).collect();
+        let (untrained, trained): (Vec<_>, Vec<_>) = turns
+            .into_iter()
+            .partition(|turn| conversation.untrained.contains(&turn.message));
+        let bytes = |turns: Vec<Turn>| turns.into_iter().map(|turn| turn.bytes).collect();
+        let spans = match self.train_on {
+            TrainOn::All => around(bytes(untrained), rendered.text.len()),
+            TrainOn::Assistant | TrainOn::Completion => bytes(trained),
+        };
         self.masked(&rendered.text, &spans)
     }
 
@@ -207,18 +242,14 @@ fn failed(error: crate::DataError) -> RowProblem {
     RowProblem::Tokenize(error.to_string())
 }
 
-/// An alpaca record as a user's turn (the input below the instruction) and the answer.
-fn alpaca_conversation(instruction: String, input: String, output: String) -> Conversation {
-    let question = if input.is_empty() {
-        instruction
-    } else {
-        format!("{instruction}\n{input}")
-    };
-    Conversation {
-        messages: vec![
-            serde_json::json!({"role": "user", "content": question}),
-            serde_json::json!({"role": "assistant", "content": output}),
-        ],
-        ..Conversation::default()
+/// What lies before, between and after ordered ranges of a text.
+fn around(ranges: Vec<Range<usize>>, len: usize) -> Vec<Range<usize>> {
+    let mut start = 0;
+    let mut between = Vec::with_capacity(ranges.len() + 1);
+    for range in ranges {
+        between.push(start..range.start);
+        start = range.end;
     }
+    between.push(start..len);
+    between
 }

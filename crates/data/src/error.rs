@@ -43,6 +43,49 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
+    /// A folder where a file is needed.
+    #[error(
+        "{}: is a folder; give the files in it{}",
+        path.display(),
+        if files.is_empty() { String::new() } else { format!(": {}", files.join(", ")) }
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Files in it that may be meant.
+        files: Vec<String>,
+    },
+    /// A file of a kind that holds no rows as they are read here.
+    #[error("{}: this {what}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: &'static str,
+    },
+    /// A row beyond the limit of memory.
+    #[error(
+        "{}: a row takes more than {limit} bytes; if it is no mistake, raise `max_row_bytes`",
+        path.display()
+    )]
+    RowTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: usize,
+    },
+    /// A JSON object of columns, or one record over several lines.
+    #[error(
+        "{}: a JSON object with {} at its top is no list of rows; put the rows into an array \
+         `[ … ]` or on a line each (pandas: `to_json(…, orient=\"records\", lines=True)`)",
+        path.display(), quoted(keys)
+    )]
+    Columns {
+        /// The file.
+        path: PathBuf,
+        /// Its keys.
+        keys: Vec<String>,
+    },
     /// A damaged Parquet file, or one of a kind that cannot be read.
     #[error("{}: {message}", path.display())]
     Container {
@@ -76,8 +119,11 @@ pub enum DataError {
         saw: Vec<String>,
     },
     /// A row that cannot be used.
-    #[error(transparent)]
+    #[error("{_0}{}", hint(_0))]
     Row(#[from] Box<BadRow>),
+    /// A file that is broken at a row: nothing behind it can be read.
+    #[error("{0}")]
+    Broken(Box<BadRow>),
     /// A sequence longer than allowed, with `overlong = "error"`.
     #[error("{place}: {tokens} tokens, but `max_length` is {max_length}")]
     Overlong {
@@ -216,9 +262,19 @@ pub enum RowProblem {
         /// What stands there.
         got: &'static str,
     },
+    /// A value that means something which does not exist here.
+    #[error("`{key}`: {why}")]
+    Refused {
+        /// The key.
+        key: KeyPath,
+        /// What it means, and what to do.
+        why: String,
+    },
     /// A ShareGPT speaker that has no role.
     #[error(
-        "`{key}`: unknown speaker {speaker:?}; known are human, user, gpt, assistant, system, tool"
+        "`{key}`: unknown speaker {speaker:?}; known are human and user, gpt, assistant, chatgpt, \
+         bing, bard, model, bot, chatbot, function_call, tool, observation, function_response, \
+         system"
     )]
     Speaker {
         /// The key.
@@ -256,6 +312,29 @@ pub enum RowProblem {
         /// Size of the vocabulary.
         vocab_size: usize,
     },
+    /// A token id or label that the model's embedding does not have.
+    #[error("`{key}`: id {id}, but the model's embedding has {rows} rows")]
+    OutsideEmbedding {
+        /// The key: a token or a label.
+        key: KeyPath,
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// A token that the tokenizer makes of a text, and the model's embedding does not have.
+    #[error(
+        "the tokenizer gives token id {id} ({text:?}), but the model's embedding has {rows} rows; \
+         tokenizer and model do not belong together"
+    )]
+    BeyondEmbedding {
+        /// The id.
+        id: u32,
+        /// Its text.
+        text: String,
+        /// Rows of the embedding.
+        rows: usize,
+    },
     /// Labels that cannot be trained.
     #[error("`labels`: {0}")]
     Labels(#[from] SequenceError),
@@ -282,6 +361,8 @@ impl RowProblem {
     pub fn key(&self) -> Option<&KeyPath> {
         match self {
             RowProblem::WrongType { key, .. }
+            | RowProblem::Refused { key, .. }
+            | RowProblem::OutsideEmbedding { key, .. }
             | RowProblem::Speaker { key, .. }
             | RowProblem::Lengths { key, .. }
             | RowProblem::Value { key, .. }
@@ -341,6 +422,19 @@ impl fmt::Display for KeyPath {
         }
         Ok(())
     }
+}
+
+/// What helps where a few rows of many are bad.
+fn hint(bad: &BadRow) -> &'static str {
+    match bad.problem {
+        RowProblem::Refused { .. } | RowProblem::BeyondEmbedding { .. } => "",
+        _ => "; `on_bad_row = \"skip\"` leaves such rows out and counts them",
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    let quoted = names.iter().map(|name| format!("`{name}`"));
+    quoted.collect::<Vec<_>>().join(", ")
 }
 
 fn list(names: &[String]) -> String {

@@ -28,9 +28,9 @@ pub use tightrope_packing::Overlong;
 
 pub use error::{BadRow, DataError, Key, KeyPath, Place, RowProblem};
 pub use inspect::{InspectedToken, inspect};
-pub use load::{Dataset, Origin, load};
+pub use load::{Dataset, Origin, load, load_for};
 pub use options::{DataOptions, Format, OnBadRow, TrainOn};
-pub use preflight::{FileReport, Lengths, Preflight, SkippedRow};
+pub use preflight::{FileReport, Lengths, Preflight, SkippedRow, UnusedKey};
 pub use progress::Progress;
 pub use template::{ChatTemplate, RenderError, Rendered, Turn, Variables};
 pub use tokenizer::{DecodeStream, GgufTokenizer, Token, Tokenizer};

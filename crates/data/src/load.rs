@@ -1,5 +1,7 @@
 //! Files to a data set: rows in bounded chunks, parsed, rendered and tokenized on all cores.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -10,8 +12,8 @@ use crate::error::{BadRow, DataError};
 use crate::options::{DataOptions, Format, OnBadRow};
 use crate::preflight::{FileReport, Preflight};
 use crate::progress::Progress;
-use crate::record;
-use crate::source::{RawRow, Source};
+use crate::record::{self, TemplateReads};
+use crate::source::{Limits, RawRow, Source};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 
@@ -52,6 +54,18 @@ pub fn load(
     tokenizer: Option<&Tokenizer>,
     progress: &dyn Progress,
 ) -> Result<Dataset, DataError> {
+    load_for(paths, options, tokenizer, None, progress)
+}
+
+/// The same for a model whose embedding has so many rows: a token or label beyond them is an
+/// error of its row.
+pub fn load_for(
+    paths: &[PathBuf],
+    options: &DataOptions,
+    tokenizer: Option<&Tokenizer>,
+    embedding: Option<usize>,
+    progress: &dyn Progress,
+) -> Result<Dataset, DataError> {
     if paths.is_empty() {
         return Err(DataError::NoFiles);
     }
@@ -75,10 +89,13 @@ pub fn load(
         encoder: Encoder {
             tokenizer,
             template,
+            reads: template.map(TemplateReads::of),
+            embedding,
             train_on: options.train_on,
             end_texts: tokenizer.map(Tokenizer::end_texts).unwrap_or_default(),
         },
         dataset: Dataset::default(),
+        seen: HashSet::new(),
         uses_template: false,
     };
     progress.start("reading data", Some(total));
@@ -104,10 +121,17 @@ struct Loader<'a> {
     options: &'a DataOptions,
     encoder: Encoder<'a>,
     dataset: Dataset,
+    /// Hashes of the rows so far.
+    seen: HashSet<u64>,
     uses_template: bool,
 }
 
-type Outcome = Result<Encoded, Box<BadRow>>;
+/// What a row became.
+struct Outcome {
+    sequences: Vec<Encoded>,
+    unused: Vec<String>,
+    hash: u64,
+}
 
 impl Loader<'_> {
     fn file(
@@ -116,7 +140,10 @@ impl Loader<'_> {
         path: &Path,
         progress: &dyn Progress,
     ) -> Result<(), DataError> {
-        let mut source = Source::open(path)?;
+        let limits = Limits {
+            row_bytes: self.options.max_row_bytes,
+        };
+        let mut source = Source::open(path, limits)?;
         let mut chunk = source.next_chunk()?;
         if chunk.is_empty() {
             return Err(DataError::NoRows {
@@ -136,9 +163,9 @@ impl Loader<'_> {
                 || source.next_chunk(),
                 || {
                     let outcomes = chunk
-                        .par_iter()
+                        .par_iter_mut()
                         .map(|row| process(row, path, format, encoder));
-                    outcomes.collect::<Vec<Outcome>>()
+                    outcomes.collect::<Vec<_>>()
                 },
             );
             for (row, outcome) in chunk.iter().zip(outcomes) {
@@ -159,19 +186,27 @@ impl Loader<'_> {
         Ok(())
     }
 
+    /// By the keys of the first rows that hold something; failing that, by all their keys.
     fn detect(&self, path: &Path, chunk: &[RawRow]) -> Result<Format, DataError> {
-        let mut saw: Vec<String> = Vec::new();
+        let mut full: Vec<String> = Vec::new();
+        let mut all: Vec<String> = Vec::new();
+        let mut refused = None;
         let mut good = 0;
         for row in chunk {
             match row.parse(path) {
                 Ok(fields) => {
-                    saw.extend(
-                        fields
-                            .keys()
-                            .filter(|k| !saw.contains(k))
-                            .cloned()
-                            .collect::<Vec<_>>(),
-                    );
+                    for (key, value) in fields.iter() {
+                        if !all.contains(key) {
+                            all.push(key.clone());
+                        }
+                        if !record::is_empty(value) && !full.contains(key) {
+                            full.push(key.clone());
+                        }
+                    }
+                    if refused.is_none() {
+                        let problem = record::refused(&fields, Format::Auto);
+                        refused = problem.map(|problem| row.bad(path, problem));
+                    }
                     good += 1;
                 }
                 Err(bad) if self.options.on_bad_row == OnBadRow::Error => {
@@ -183,11 +218,16 @@ impl Loader<'_> {
                 break;
             }
         }
-        let keys: Vec<&str> = saw.iter().map(String::as_str).collect();
-        record::detect(&keys).ok_or_else(|| DataError::UnknownFormat {
-            path: path.to_owned(),
-            saw,
-        })
+        let by =
+            |keys: &[String]| record::detect(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+        match (by(&full).or_else(|| by(&all)), refused) {
+            (Some(format), _) => Ok(format),
+            (None, Some(bad)) => Err(bad.into()),
+            (None, None) => Err(DataError::UnknownFormat {
+                path: path.to_owned(),
+                saw: all,
+            }),
+        }
     }
 
     fn check(&mut self, path: &Path, format: Format) -> Result<(), DataError> {
@@ -212,10 +252,10 @@ impl Loader<'_> {
         file: usize,
         path: &Path,
         row: &RawRow,
-        outcome: Outcome,
+        outcome: Result<Outcome, Box<BadRow>>,
     ) -> Result<(), DataError> {
-        let encoded = match outcome {
-            Ok(encoded) => encoded,
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
             Err(bad) => {
                 if self.options.on_bad_row == OnBadRow::Error {
                     return Err(bad.into());
@@ -225,26 +265,47 @@ impl Loader<'_> {
             }
         };
         let report = &mut self.dataset.report;
-        report.doubled_bos += u64::from(encoded.doubled_bos);
-        report.missing_eos += u64::from(encoded.missing_eos);
-        let place = row.place(path, None);
-        let origin = Origin {
-            file: file as u32,
-            row: row.row,
-            line: place.line,
-        };
-        let (tokens, labels) = (encoded.tokens, encoded.labels);
-        let (length, limit) = (tokens.len(), self.options.max_length);
-        if length == 0 {
+        outcome
+            .unused
+            .into_iter()
+            .for_each(|key| report.not_used(key));
+        if outcome.sequences.iter().all(|s| s.tokens.is_empty()) {
             report.empty_rows += 1;
             return Ok(());
         }
+        report.duplicate_rows += u64::from(!self.seen.insert(outcome.hash));
+        report.packed_rows += u64::from(outcome.sequences.len() > 1);
+        let origin = Origin {
+            file: file as u32,
+            row: row.row,
+            line: row.place(path, None).line,
+        };
+        for sequence in outcome.sequences {
+            self.sequence(path, row, origin, sequence)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in one sequence of a row, cut as the options say.
+    fn sequence(
+        &mut self,
+        path: &Path,
+        row: &RawRow,
+        origin: Origin,
+        encoded: Encoded,
+    ) -> Result<(), DataError> {
+        let report = &mut self.dataset.report;
+        report.doubled_bos += u64::from(encoded.doubled_bos);
+        report.missing_eos += u64::from(encoded.missing_eos);
+        let (tokens, labels) = (encoded.tokens, encoded.labels);
+        let (length, limit) = (tokens.len(), self.options.max_length);
+        report.longest = report.longest.max(length as u64);
         let mut pieces = limit;
         if length > limit {
             match self.options.overlong {
                 Overlong::Error => {
                     return Err(DataError::Overlong {
-                        place,
+                        place: row.place(path, None),
                         tokens: length,
                         max_length: limit,
                     });
@@ -273,10 +334,24 @@ impl Loader<'_> {
     }
 }
 
-fn process(row: &RawRow, path: &Path, format: Format, encoder: &Encoder<'_>) -> Outcome {
-    let fields = row.parse(path)?;
-    let record = record::parse(fields, format);
-    record
-        .and_then(|record| encoder.encode(record))
-        .map_err(|problem| row.bad(path, problem))
+fn process(
+    row: &mut RawRow,
+    path: &Path,
+    format: Format,
+    encoder: &Encoder<'_>,
+) -> Result<Outcome, Box<BadRow>> {
+    let fields = row.take(path)?;
+    let sequences = record::parse(fields, format, encoder.reads.as_ref())
+        .and_then(|parsed| Ok((encoder.encode(parsed.record)?, parsed.unused)));
+    let (sequences, unused) = sequences.map_err(|problem| row.bad(path, problem))?;
+    let mut hasher = DefaultHasher::new();
+    for sequence in &sequences {
+        sequence.tokens.hash(&mut hasher);
+        sequence.labels.hash(&mut hasher);
+    }
+    Ok(Outcome {
+        sequences,
+        unused,
+        hash: hasher.finish(),
+    })
 }

@@ -18,6 +18,8 @@ pub struct DataOptions {
     pub train_on: TrainOn,
     /// What happens to a row that cannot be read.
     pub on_bad_row: OnBadRow,
+    /// Most bytes of a row; a longer one is refused before it is in memory.
+    pub max_row_bytes: usize,
     /// A chat template that replaces the tokenizer's own: the template itself if it contains `{{`
     /// or `{%`, otherwise the path of a file that holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,6 +34,7 @@ impl Default for DataOptions {
             overlong: Overlong::Truncate,
             train_on: TrainOn::Completion,
             on_bad_row: OnBadRow::Error,
+            max_row_bytes: 16 << 20,
             chat_template: None,
         }
     }
@@ -45,16 +48,17 @@ pub enum Format {
     /// `completion`, `text` whose keys are there.
     #[default]
     Auto,
-    /// `instruction`, optional `input`, `output`.
+    /// `instruction`, optional `input`, `output`; optional `system`, `history` and `tools`.
     Alpaca,
     /// `messages` with `role` and `content`, or ShareGPT's `conversations` with `from` and
-    /// `value`; optional `tools` and `chat_template_kwargs`.
+    /// `value`; optional `system`, `tools` and `chat_template_kwargs`.
     Chat,
     /// `prompt` and `completion`, both text or both lists of messages.
     Completion,
     /// `text`, all of it trained.
     Text,
-    /// `input_ids`, optional `labels` (-100 = ignored) and `attention_mask` (0 = padding).
+    /// `input_ids`, optional `labels` (-100 = ignored), `attention_mask` (0 = padding), masks of
+    /// what is trained, and `position_ids` or `seq_lengths` where a row holds several sequences.
     Tokens,
 }
 

@@ -9,6 +9,8 @@ use crate::error::{BadRow, Place};
 
 /// How many skipped rows are kept with their reasons.
 const REASONS: usize = 10;
+/// How many unused keys are told apart; what is beyond is counted together.
+const UNUSED_KEYS: usize = 100;
 
 /// What was read, what was left out and why, and what looks wrong.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -45,6 +47,14 @@ pub struct Preflight {
     pub doubled_bos: u64,
     /// Rows whose last trained token is no end token (before any cut).
     pub missing_eos: u64,
+    /// Rows that held several sequences, which are sequences of their own now.
+    pub packed_rows: u64,
+    /// Rows that give the same tokens and targets as one before them.
+    pub duplicate_rows: u64,
+    /// Tokens of the longest sequence, before any cut.
+    pub longest: u64,
+    /// Keys of rows and of messages that nothing was made of.
+    pub unused: Vec<UnusedKey>,
     /// The chat template reads the clock: the same data may give other tokens on another day.
     pub template_reads_clock: bool,
     /// Lengths of the sequences.
@@ -59,6 +69,15 @@ pub struct FileReport {
     /// Its format.
     pub format: crate::Format,
     /// Its rows.
+    pub rows: u64,
+}
+
+/// A key that has a value in some rows and was used in none of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnusedKey {
+    /// The key, as `messages[].name`.
+    pub key: String,
+    /// How many rows have it.
     pub rows: u64,
 }
 
@@ -135,6 +154,33 @@ impl Preflight {
         }
     }
 
+    /// Counts a key that a row has and that was not used.
+    pub(crate) fn not_used(&mut self, key: String) {
+        let known = self.unused.iter().any(|unused| unused.key == key);
+        let key = match known || self.unused.len() < UNUSED_KEYS {
+            true => key,
+            false => "(other keys)".to_owned(),
+        };
+        match self.unused.iter_mut().find(|unused| unused.key == key) {
+            Some(unused) => unused.rows += 1,
+            None => self.unused.push(UnusedKey { key, rows: 1 }),
+        }
+    }
+
+    /// The unused keys in one line, the first of them by name: `url (12 rows), tags (3 rows)`.
+    pub fn unused_keys(&self) -> Option<String> {
+        const NAMED: usize = 12;
+        let named = self.unused.iter().take(NAMED).map(|unused| {
+            let plural = if unused.rows == 1 { "" } else { "s" };
+            format!("{} ({} row{plural})", unused.key, unused.rows)
+        });
+        let mut text = named.collect::<Vec<_>>().join(", ");
+        if self.unused.len() > NAMED {
+            text.push_str(&format!(", and {} more", self.unused.len() - NAMED));
+        }
+        Some(text).filter(|text| !text.is_empty())
+    }
+
     /// Fills in what follows from the sequences.
     pub(crate) fn count(&mut self, sequences: &[Sequence]) {
         self.sequences = sequences.len() as u64;
@@ -166,6 +212,9 @@ impl fmt::Display for Preflight {
             "lengths: min {}, 25 % {}, median {}, 75 % {}, 95 % {}, 99 % {}, max {}, mean {:.1}",
             l.min, l.p25, l.p50, l.p75, l.p95, l.p99, l.max, l.mean
         )?;
+        if self.longest > l.max as u64 {
+            write!(f, "; {} before the cut", self.longest)?;
+        }
         let mut note = |count: u64, what: String| match count {
             0 => Ok(()),
             _ => write!(f, "\n{what}"),
@@ -222,6 +271,23 @@ impl fmt::Display for Preflight {
                 self.missing_eos
             ),
         )?;
+        note(
+            self.packed_rows,
+            format!(
+                "{} rows held several sequences, taken apart",
+                self.packed_rows
+            ),
+        )?;
+        note(
+            self.duplicate_rows,
+            format!(
+                "{} rows are the same as one before them",
+                self.duplicate_rows
+            ),
+        )?;
+        if let Some(unused) = self.unused_keys() {
+            note(1, format!("not used: {unused}"))?;
+        }
         note(
             u64::from(self.template_reads_clock),
             "the chat template reads the clock: another day may give other tokens".to_owned(),

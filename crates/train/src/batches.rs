@@ -189,10 +189,20 @@ fn row_tokens(layout: Layout, pack: &[Piece]) -> usize {
     }
 }
 
-/// Takes a share of the sequences out for evaluation: the same ones for the same seed.
+/// Takes a share of the records out for evaluation: the same ones for the same seed. Sequences of
+/// one record (its pieces, or what was packed into its row) stay together.
 pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) {
     let mut held = Dataset::default();
-    let total = data.sequences.len();
+    // The record that each sequence is of.
+    let mut records = Vec::with_capacity(data.sequences.len());
+    let mut total = 0;
+    let mut last = None;
+    for origin in &data.origins {
+        if last.replace((origin.file, origin.row)) != Some((origin.file, origin.row)) {
+            total += 1;
+        }
+        records.push(total - 1);
+    }
     let count = ((total as f64 * ratio).round() as usize).clamp(1, total.saturating_sub(1).max(1));
     // The positions with the smallest hashes.
     let mut order: Vec<usize> = (0..total).collect();
@@ -202,10 +212,10 @@ pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) 
         .iter()
         .take(count)
         .for_each(|&index| chosen[index] = true);
-    let split = data.sequences.into_iter().zip(data.origins).zip(chosen);
+    let split = data.sequences.into_iter().zip(data.origins).zip(records);
     (data.sequences, data.origins) = (Vec::new(), Vec::new());
-    for ((sequence, origin), chosen) in split {
-        let side = if chosen { &mut held } else { &mut data };
+    for ((sequence, origin), record) in split {
+        let side = if chosen[record] { &mut held } else { &mut data };
         side.sequences.push(sequence);
         side.origins.push(origin);
     }

@@ -12,7 +12,9 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 use tightrope_data::{Dataset, GgufTokenizer, Tokenizer};
-use tightrope_model::{Backend, GgufTokenizerData, LoadOptions, LoraConfig, Model, Training};
+use tightrope_model::{
+    Backend, GgufTokenizerData, LoadOptions, LoraConfig, Model, ModelConfig, Training,
+};
 
 /// A model found on this machine, with its tokenizer if it has one.
 pub struct Base {
@@ -42,7 +44,12 @@ impl Base {
         observer: &dyn Observer,
     ) -> Result<Dataset, TrainError> {
         let options = config.data_options();
-        let data = tightrope_data::load(paths, &options, self.tokenizer.as_ref(), observer)?;
+        // Ids are compared with what the model has while the row is known. Data can be looked at
+        // without a model that can be computed; training says what is wrong with it.
+        let model = ModelConfig::read(self.source.path()).ok();
+        let embedding = model.map(|model| model.architecture().vocabulary);
+        let tokenizer = self.tokenizer.as_ref();
+        let data = tightrope_data::load_for(paths, &options, tokenizer, embedding, observer)?;
         observer.loaded(paths, &data.report);
         Ok(data)
     }

@@ -1,16 +1,17 @@
 //! CSV (and tab-separated) rows: the first record names the columns, every value is text.
 
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Read};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use serde_json::{Map, Value};
 
-use super::{Raw, RawRow, Rows, Text};
+use super::{Limits, Raw, RawRow, Rows, Text, io_error};
 use crate::error::{DataError, RowProblem};
 
 pub(super) struct CsvRows {
-    path: std::path::PathBuf,
+    failed: Failed,
     reader: csv::Reader<Box<dyn Read + Send>>,
     columns: Vec<String>,
     consumed: Arc<AtomicU64>,
@@ -26,15 +27,28 @@ impl CsvRows {
             path,
             reader,
             consumed,
+            compressed,
+            limits,
         } = text;
-        let stream: Box<dyn Read + Send> = Box::new(Cursor::new(first).chain(reader));
+        let since = Arc::new(AtomicUsize::new(0));
+        let stream: Box<dyn Read + Send> = Box::new(Limited {
+            inner: Cursor::new(first).chain(reader),
+            since: since.clone(),
+            limit: limits.row_bytes,
+        });
+        let failed = Failed {
+            path,
+            compressed,
+            limits,
+            since,
+        };
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(if tabs { b'\t' } else { b',' })
             .from_reader(stream);
-        let header = reader.headers().map_err(|e| container(&path, &e))?;
+        let header = reader.headers().map_err(|e| failed.because(e))?;
         let columns = header.iter().map(str::to_owned).collect();
         Ok(Self {
-            path,
+            failed,
             reader,
             columns,
             consumed,
@@ -44,16 +58,59 @@ impl CsvRows {
     }
 }
 
-fn container(path: &std::path::Path, error: &csv::Error) -> DataError {
-    DataError::Container {
-        path: path.to_owned(),
-        message: format!("invalid CSV: {error}"),
+/// What has to be known to say why reading failed.
+struct Failed {
+    path: PathBuf,
+    compressed: bool,
+    limits: Limits,
+    /// Bytes read since the last record ended.
+    since: Arc<AtomicUsize>,
+}
+
+impl Failed {
+    fn because(&self, error: csv::Error) -> DataError {
+        if self.since.load(Ordering::Relaxed) > self.limits.row_bytes {
+            return self.limits.row_too_large(&self.path);
+        }
+        match error.into_kind() {
+            csv::ErrorKind::Io(error) => io_error(&self.path, self.compressed, error),
+            other => DataError::Container {
+                path: self.path.clone(),
+                message: format!("invalid CSV: {}", csv_words(&other)),
+            },
+        }
+    }
+}
+
+fn csv_words(kind: &csv::ErrorKind) -> String {
+    match kind {
+        csv::ErrorKind::Utf8 { err, .. } => format!("not valid UTF-8: {err}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Ends the stream where a record does not end: an open quote takes in all that follows.
+struct Limited<R> {
+    inner: R,
+    since: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        let since = self.since.fetch_add(n, Ordering::Relaxed) + n;
+        if since > self.limit.saturating_add(buffer.len()) {
+            return Err(io::Error::other("a row that is too large"));
+        }
+        Ok(n)
     }
 }
 
 impl Rows for CsvRows {
     fn next_row(&mut self) -> Result<Option<RawRow>, DataError> {
         let mut record = csv::ByteRecord::new();
+        self.failed.since.store(0, Ordering::Relaxed);
         let result = self.reader.read_byte_record(&mut record);
         let line = |position: Option<&csv::Position>, skipped| {
             position.map(|position| position.line() + skipped)
@@ -93,7 +150,7 @@ impl Rows for CsvRows {
                     line: line(pos.as_ref(), self.skipped_lines),
                     column: None,
                 },
-                _ => return Err(container(&self.path, &error)),
+                _ => return Err(self.failed.because(error)),
             },
         };
         self.row += 1;

@@ -5,9 +5,22 @@ use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 
-use super::{MAX_ROW_BYTES, Raw, RawRow, Rows, Text, read_line, row_too_large};
+use super::{Raw, RawRow, Rows, Text, io_error, read_line};
 use crate::error::{BadRow, DataError, Place, RowProblem};
+use crate::options::Format;
 use crate::record;
+
+/// Keys that stand in a record and not around a list of records.
+const RECORD_KEYS: [&str; 8] = [
+    "messages",
+    "conversations",
+    "instruction",
+    "output",
+    "prompt",
+    "completion",
+    "text",
+    "input_ids",
+];
 
 /// Whether a text that begins with the line `first` (which begins with `{`) is one object that
 /// holds the rows, and not the first of many rows.
@@ -15,29 +28,66 @@ pub(super) fn is_document(first: &[u8], text: &mut Text) -> Result<bool, DataErr
     match serde_json::from_slice::<Value>(first) {
         // A whole object on a line: a document only if it is alone and is itself no record.
         Ok(Value::Object(fields)) => {
-            let alone = loop {
-                let buffer = text.reader.fill_buf().map_err(DataError::io(&text.path))?;
-                if buffer.is_empty() {
-                    break true;
-                }
-                let blank = buffer
-                    .iter()
-                    .take_while(|b| b.is_ascii_whitespace())
-                    .count();
-                if blank < buffer.len() {
-                    break false;
-                }
-                text.reader.consume(blank);
-            };
+            if !is_rest_blank(text)? {
+                return Ok(false);
+            }
             let keys: Vec<&str> = fields.keys().map(String::as_str).collect();
-            Ok(alone && record::detect(&keys).is_none() && fields.values().any(|v| v.is_array()))
+            if fields.iter().any(|(key, value)| is_column(key, value)) {
+                return Err(columns(text, keys.into_iter().map(str::to_owned).collect()));
+            }
+            let record =
+                record::detect(&keys).is_some() || record::refused(&fields, Format::Auto).is_some();
+            Ok(!record && fields.values().any(|v| v.is_array()))
         }
         // Cut off: a document that goes on, unless the next line begins a row of its own.
         Err(e) if e.is_eof() => {
-            let buffer = text.reader.fill_buf().map_err(DataError::io(&text.path))?;
+            let failed = (&text.path, text.compressed);
+            let buffer = text.reader.fill_buf();
+            let buffer = buffer.map_err(|e| io_error(failed.0, failed.1, e))?;
             Ok(!buffer.is_empty() && buffer[0] != b'{')
         }
         _ => Ok(false),
+    }
+}
+
+fn is_rest_blank(text: &mut Text) -> Result<bool, DataError> {
+    loop {
+        let failed = (&text.path, text.compressed);
+        let buffer = text.reader.fill_buf();
+        let buffer = buffer.map_err(|e| io_error(failed.0, failed.1, e))?;
+        if buffer.is_empty() {
+            return Ok(true);
+        }
+        let blank = buffer.iter().take_while(|b| b.is_ascii_whitespace());
+        let blank = blank.count();
+        if blank < buffer.len() {
+            return Ok(false);
+        }
+        text.reader.consume(blank);
+    }
+}
+
+/// Whether a key of a record holds the values of many rows: as a list, or by the number of the
+/// row as pandas writes it.
+fn is_column(key: &str, value: &Value) -> bool {
+    let text = ["text", "prompt", "completion", "instruction", "output"].contains(&key);
+    let list = ["messages", "conversations", "input_ids"].contains(&key);
+    let first = match value {
+        Value::Array(values) => values.first(),
+        Value::Object(values) => values.get("0"),
+        _ => None,
+    };
+    first.is_some_and(|first| match first {
+        Value::String(_) => text,
+        Value::Array(_) => list,
+        _ => false,
+    })
+}
+
+fn columns(text: &Text, keys: Vec<String>) -> DataError {
+    DataError::Columns {
+        path: text.path.clone(),
+        keys,
     }
 }
 
@@ -162,14 +212,23 @@ impl Document {
             self.scanner.space()?;
             self.scanner.expect(":")?;
             self.scanner.space()?;
-            if self.scanner.peek()? == Some(b'[') {
+            let next = self.scanner.peek()?;
+            let name = String::from_utf8_lossy(&key[1..key.len() - 1]).into_owned();
+            if self.is_first() && RECORD_KEYS.contains(&name.as_str()) {
+                return Err(columns(&self.scanner.text, vec![name]));
+            }
+            if next == Some(b'[') {
                 self.scanner.next()?;
-                let key = String::from_utf8_lossy(&key[1..key.len() - 1]).into_owned();
-                self.arrays.get_or_insert_default().push(key);
+                self.arrays.get_or_insert_default().push(name);
                 return Ok(true);
             }
             self.scanner.value(&mut Vec::new())?;
         }
+    }
+
+    /// Whether no array was found yet.
+    fn is_first(&self) -> bool {
+        self.arrays.as_ref().is_none_or(Vec::is_empty)
     }
 
     /// What follows the array.
@@ -235,9 +294,10 @@ impl Scanner {
         if let Some(&byte) = self.head.get_ref().get(self.head.position() as usize) {
             return Ok(Some(byte));
         }
-        let buffer = self.text.reader.fill_buf();
-        let buffer = buffer.map_err(DataError::io(&self.text.path))?;
-        Ok(buffer.first().copied())
+        match self.text.reader.fill_buf() {
+            Ok(buffer) => Ok(buffer.first().copied()),
+            Err(error) => Err(self.text.failed(error)),
+        }
     }
 
     fn next(&mut self) -> Result<Option<u8>, DataError> {
@@ -285,7 +345,7 @@ impl Scanner {
             None => "the file ends".to_owned(),
             Some(byte) => format!("found `{}`", char::from(byte).escape_default()),
         };
-        DataError::Row(Box::new(BadRow {
+        DataError::Broken(Box::new(BadRow {
             place: Place {
                 path: self.text.path.clone(),
                 row: self.row,
@@ -297,8 +357,8 @@ impl Scanner {
     }
 
     fn push(&self, out: &mut Vec<u8>, byte: u8) -> Result<(), DataError> {
-        if out.len() == MAX_ROW_BYTES {
-            return Err(row_too_large(&self.text.path));
+        if out.len() == self.text.limits.row_bytes {
+            return Err(self.text.limits.row_too_large(&self.text.path));
         }
         out.push(byte);
         Ok(())

@@ -1,10 +1,12 @@
 //! Files to rows: what a file is, is decided by its bytes; rows come in bounded chunks.
 
 mod csv;
+mod foreign;
 mod json;
 mod locate;
 mod parquet;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -15,12 +17,30 @@ use serde_json::{Map, Value};
 
 use crate::error::{BadRow, DataError, KeyPath, Place, RowProblem};
 
-/// A row of more bytes than this is refused: it is either no data or meant to exhaust memory.
-const MAX_ROW_BYTES: usize = 256 << 20;
+/// What a value that is no text counts for.
+const VALUE_BYTES: usize = 8;
+/// Bytes by which a file is told from others.
+const BEGINNING: u64 = 512;
 /// A chunk ends at this many rows …
 const CHUNK_ROWS: usize = 4096;
 /// … or bytes, whichever comes first.
 const CHUNK_BYTES: usize = 8 << 20;
+
+/// What a row may take, whatever the file says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// A row of more bytes is refused: it is either no data or meant to exhaust memory.
+    pub row_bytes: usize,
+}
+
+impl Limits {
+    fn row_too_large(&self, path: &Path) -> DataError {
+        DataError::RowTooLarge {
+            path: path.to_owned(),
+            limit: self.row_bytes,
+        }
+    }
+}
 
 /// A row whose JSON is not parsed yet, so that parsing happens on all cores.
 #[derive(Debug)]
@@ -60,10 +80,18 @@ impl RawRow {
         }
     }
 
+    /// The row as an object, which it gives away where it is decoded already.
+    pub fn take(&mut self, path: &Path) -> Result<Map<String, Value>, Box<BadRow>> {
+        match &mut self.raw {
+            Raw::Fields { fields, .. } => Ok(std::mem::take(fields)),
+            _ => self.parse(path).map(Cow::into_owned),
+        }
+    }
+
     /// The row as an object.
-    pub fn parse(&self, path: &Path) -> Result<Map<String, Value>, Box<BadRow>> {
+    pub fn parse(&self, path: &Path) -> Result<Cow<'_, Map<String, Value>>, Box<BadRow>> {
         let (text, line, column) = match &self.raw {
-            Raw::Fields { fields, .. } => return Ok(fields.clone()),
+            Raw::Fields { fields, .. } => return Ok(Cow::Borrowed(fields)),
             Raw::Broken { problem, .. } => return Err(self.bad(path, problem.clone())),
             Raw::Json { text, line, column } => (text, *line, *column),
         };
@@ -77,10 +105,15 @@ impl RawRow {
         let checked =
             std::str::from_utf8(text).map_err(|e| bad(e.valid_up_to(), RowProblem::Utf8))?;
         match serde_json::from_str(checked) {
-            Ok(Value::Object(fields)) => Ok(fields),
+            Ok(Value::Object(fields)) => Ok(Cow::Owned(fields)),
             Ok(other) => Err(bad(0, RowProblem::NotAnObject(type_name(&other)))),
             Err(e) => {
                 let offset = locate::offset_of(text, e.line(), e.column());
+                if text[offset..].trim_ascii() == b"," {
+                    let comma = "a comma behind the row: rows stand on lines of their own without \
+                                 commas, or all in one array `[ … ]`";
+                    return Err(bad(offset, RowProblem::Json(comma.to_owned())));
+                }
                 // serde_json appends its own, relative position.
                 let message = e.to_string();
                 let message = message.split(" at line ").next().unwrap_or(&message);
@@ -119,10 +152,10 @@ impl RawRow {
 
 fn value_bytes(value: &Value) -> usize {
     match value {
-        Value::String(s) => s.len() + 16,
-        Value::Array(a) => a.iter().map(value_bytes).sum::<usize>() + 16,
-        Value::Object(o) => o.values().map(value_bytes).sum::<usize>() + 16,
-        _ => 16,
+        Value::String(s) => s.len() + VALUE_BYTES,
+        Value::Array(a) => a.iter().map(value_bytes).sum::<usize>() + VALUE_BYTES,
+        Value::Object(o) => o.values().map(value_bytes).sum::<usize>() + VALUE_BYTES,
+        _ => VALUE_BYTES,
     }
 }
 
@@ -149,44 +182,64 @@ trait Rows: Send {
 /// An open file of rows.
 pub(crate) struct Source {
     rows: Box<dyn Rows>,
+    path: PathBuf,
+    limits: Limits,
 }
 
 impl Source {
     /// Opens a file and finds out what it is.
-    pub fn open(path: &Path) -> Result<Self, DataError> {
+    pub fn open(path: &Path, limits: Limits) -> Result<Self, DataError> {
         let io = || DataError::io(path);
+        if path.is_dir() {
+            return Err(foreign::folder(path));
+        }
         let mut file = File::open(path).map_err(io())?;
-        let mut magic = Vec::with_capacity(4);
-        Read::by_ref(&mut file)
-            .take(4)
-            .read_to_end(&mut magic)
+        let mut start = Vec::new();
+        let beginning = Read::by_ref(&mut file).take(BEGINNING);
+        BufReader::new(beginning)
+            .read_to_end(&mut start)
             .map_err(io())?;
-        if magic == *b"PAR1" {
-            let rows = parquet::ParquetRows::open(path, file)?;
-            return Ok(Self {
-                rows: Box::new(rows),
-            });
+        let opened = |rows| Self {
+            rows,
+            path: path.to_owned(),
+            limits,
+        };
+        if start.starts_with(b"PAR1") {
+            let rows = parquet::ParquetRows::open(path, file, limits)?;
+            return Ok(opened(Box::new(rows)));
         }
         let counter = Arc::new(AtomicU64::new(0));
+        let (gzip, zstd) = (
+            start.starts_with(b"\x1f\x8b"),
+            start.starts_with(b"\x28\xb5\x2f\xfd"),
+        );
+        if !gzip && !zstd {
+            foreign::refuse(path, &start)?;
+        }
         let counting = Counting {
-            inner: Cursor::new(magic.clone()).chain(file),
+            inner: Cursor::new(start).chain(file),
             count: counter.clone(),
         };
-        let reader: Box<dyn Read + Send> = match magic.as_slice() {
-            [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(counting)),
-            [0x28, 0xb5, 0x2f, 0xfd] => {
-                Box::new(zstd::stream::read::Decoder::new(counting).map_err(io())?)
-            }
-            _ => Box::new(counting),
+        let reader: Box<dyn Read + Send> = if gzip {
+            Box::new(flate2::read::MultiGzDecoder::new(counting))
+        } else if zstd {
+            Box::new(zstd::stream::read::Decoder::new(counting).map_err(io())?)
+        } else {
+            Box::new(counting)
         };
-        let text = Text {
+        let mut text = Text {
             path: path.to_owned(),
             reader: BufReader::with_capacity(1 << 18, reader),
             consumed: counter,
+            compressed: gzip || zstd,
+            limits,
         };
-        Ok(Self {
-            rows: open_text(text)?,
-        })
+        if text.compressed {
+            let start = text.reader.fill_buf();
+            let start = start.map_err(|e| io_error(path, true, e))?;
+            foreign::refuse(path, &start[..start.len().min(BEGINNING as usize)])?;
+        }
+        Ok(opened(open_text(text)?))
     }
 
     /// The next rows, in order; empty at the end.
@@ -197,7 +250,11 @@ impl Source {
             let Some(row) = self.rows.next_row()? else {
                 break;
             };
-            bytes += row.bytes();
+            let row_bytes = row.bytes();
+            if row_bytes > self.limits.row_bytes {
+                return Err(self.limits.row_too_large(&self.path));
+            }
+            bytes += row_bytes;
             chunk.push(row);
         }
         Ok(chunk)
@@ -214,6 +271,28 @@ struct Text {
     path: PathBuf,
     reader: BufReader<Box<dyn Read + Send>>,
     consumed: Arc<AtomicU64>,
+    compressed: bool,
+    limits: Limits,
+}
+
+impl Text {
+    fn failed(&self, error: io::Error) -> DataError {
+        io_error(&self.path, self.compressed, error)
+    }
+}
+
+/// A compressed file whose end is missing says so.
+fn io_error(path: &Path, compressed: bool, source: io::Error) -> DataError {
+    let text = source.to_string();
+    let cut = source.kind() == io::ErrorKind::UnexpectedEof || text.contains("incomplete frame");
+    if compressed && cut {
+        return DataError::Container {
+            path: path.to_owned(),
+            message: "the compressed data ends too early: the file is cut off; fetch it again"
+                .to_owned(),
+        };
+    }
+    DataError::io(path)(source)
 }
 
 /// Counts what is read from the file, before decompression.
@@ -230,12 +309,13 @@ impl<R: Read> Read for Counting<R> {
     }
 }
 
-/// Tells JSON lines, a JSON document and CSV apart by the first line that is not blank.
+/// Tells JSON lines, a JSON document and CSV apart by the first line that is not blank, or as much
+/// of it as a row may have: a document may stand on one line.
 fn open_text(mut text: Text) -> Result<Box<dyn Rows>, DataError> {
     let mut skipped_lines = 0;
     let first = loop {
         let mut line = Vec::new();
-        if read_line(&mut text, &mut line)? == 0 {
+        if append_line(&mut text, &mut line)? == 0 {
             return Err(DataError::EmptyFile { path: text.path });
         }
         if skipped_lines == 0 && line.starts_with(b"\xef\xbb\xbf") {
@@ -246,6 +326,8 @@ fn open_text(mut text: Text) -> Result<Box<dyn Rows>, DataError> {
         }
         skipped_lines += 1;
     };
+    let too_large = text.limits.row_too_large(&text.path);
+    let whole = first.len() <= text.limits.row_bytes;
     let trimmed = first.trim_ascii();
     let named_json = text
         .path
@@ -254,6 +336,13 @@ fn open_text(mut text: Text) -> Result<Box<dyn Rows>, DataError> {
         .contains(".json");
     if trimmed[0] == b'[' {
         return Ok(Box::new(json::Document::new(text, first, skipped_lines)?));
+    }
+    if trimmed[0] == b'{' && !whole {
+        let document = json::Document::new(text, first, skipped_lines);
+        return Ok(Box::new(document.map_err(|_| too_large)?));
+    }
+    if !whole {
+        return Err(too_large);
     }
     if trimmed[0] != b'{' && !named_json {
         return Ok(Box::new(csv::CsvRows::new(text, first, skipped_lines)?));
@@ -266,19 +355,18 @@ fn open_text(mut text: Text) -> Result<Box<dyn Rows>, DataError> {
 
 /// Appends a line with its end; refuses one that would exhaust memory.
 fn read_line(text: &mut Text, line: &mut Vec<u8>) -> Result<usize, DataError> {
-    let n = Read::by_ref(&mut text.reader)
-        .take(MAX_ROW_BYTES as u64 + 1)
-        .read_until(b'\n', line)
-        .map_err(DataError::io(&text.path))?;
-    if n > MAX_ROW_BYTES {
-        return Err(row_too_large(&text.path));
+    let n = append_line(text, line)?;
+    if n > text.limits.row_bytes {
+        return Err(text.limits.row_too_large(&text.path));
     }
     Ok(n)
 }
 
-fn row_too_large(path: &Path) -> DataError {
-    DataError::Container {
-        path: path.to_owned(),
-        message: format!("a row of more than {} MiB", MAX_ROW_BYTES >> 20),
-    }
+/// Appends a line with its end, or its beginning of one byte more than a row may have.
+fn append_line(text: &mut Text, line: &mut Vec<u8>) -> Result<usize, DataError> {
+    let limit = text.limits.row_bytes as u64;
+    Read::by_ref(&mut text.reader)
+        .take(limit.saturating_add(1))
+        .read_until(b'\n', line)
+        .map_err(|e| text.failed(e))
 }

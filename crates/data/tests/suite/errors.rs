@@ -15,7 +15,7 @@ fn fails(name: &str, bytes: impl AsRef<[u8]>) -> DataError {
 
 fn bad_row(error: DataError) -> BadRow {
     match error {
-        DataError::Row(bad) => *bad,
+        DataError::Row(bad) | DataError::Broken(bad) => *bad,
         other => panic!("expected a bad row, got {other}"),
     }
 }
@@ -185,7 +185,10 @@ fn rows() {
         }
     ));
     let (_, _, found) = problem("{\"input_ids\": [1, 2], \"labels\": [1, -5]}", None);
-    assert!(matches!(found, RowProblem::Labels(_)));
+    assert_eq!(
+        found.to_string(),
+        "`labels[1]`: -5 is not a token id, nor -100 (not trained)"
+    );
     let mask = |mask: &str| format!("{{\"input_ids\": [1, 2, 3], \"attention_mask\": {mask}}}");
     assert!(matches!(
         problem(mask("[1, 2, 1]"), None).2,

@@ -4,6 +4,8 @@ mod common;
 mod demo;
 mod errors;
 mod formats;
+mod layouts;
+mod limits;
 mod masks;
 mod templates;
 mod tokenizers;

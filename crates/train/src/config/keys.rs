@@ -149,7 +149,7 @@ pub const KEYS: &[Key] = &[
     key("data", "eval", Kind::Paths, Some("[]"), Free,
         "Files to evaluate on."),
     key("data", "eval_ratio", BELOW_ONE, Some("0.0"), Free,
-        "Share of the training sequences, chosen by the seed, to hold out for evaluation instead."),
+        "Share of the training records, chosen by the seed, to hold out for evaluation instead."),
     key("data", "format", Choice(&["auto", "alpaca", "chat", "completion", "text", "tokens"]), Some("\"auto\""), Free,
         "How a record is laid out; auto decides for each file by the keys of its first rows."),
     key("data", "max_length", Integer(1), None, Free,
@@ -160,6 +160,8 @@ pub const KEYS: &[Key] = &[
         "Which tokens are trained: the last answer, every assistant turn, or everything."),
     key("data", "on_bad_row", Choice(&["error", "skip"]), Some("\"error\""), Free,
         "What happens to a row that cannot be read."),
+    key("data", "max_row_bytes", Integer(1), Some("16777216"), Free,
+        "Most bytes of a row of a file, so that no file exhausts the memory; a token id in Parquet counts as 8."),
     key("data", "chat_template", Kind::Template, None, Free,
         "Chat template, or a file that holds it; absent: the tokenizer's own."),
 

@@ -79,6 +79,7 @@ pub struct DataSection {
     pub overlong: Overlong,
     pub train_on: TrainOn,
     pub on_bad_row: OnBadRow,
+    pub max_row_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<String>,
 }
@@ -319,6 +320,7 @@ impl Config {
             overlong: self.data.overlong,
             train_on: self.data.train_on,
             on_bad_row: self.data.on_bad_row,
+            max_row_bytes: self.data.max_row_bytes,
             chat_template: self.data.chat_template.clone(),
         }
     }

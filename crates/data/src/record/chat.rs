@@ -1,0 +1,326 @@
+//! Conversations: messages with roles, ShareGPT's turns, alpaca records as turns.
+
+use serde_json::{Map, Value, json};
+
+use super::calls::{TemplateReads, function_call, normalize_calls, take_tools};
+use super::{Fields, is_empty, missing, take_list, take_optional_text, take_text, wrong};
+use crate::error::{KeyPath, RowProblem};
+
+/// Messages and what the template is given with them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Conversation {
+    pub messages: Vec<Value>,
+    pub tools: Option<Value>,
+    pub variables: Fields,
+    /// The first message of the completion; without one, only the last assistant turn is.
+    pub completion: Option<usize>,
+    /// Messages of the assistant that the data marks as not to be trained.
+    pub untrained: Vec<usize>,
+}
+
+/// `messages` with `role` and `content`, or ShareGPT's `conversations`; `system` and `tools`
+/// beside them.
+pub(super) fn chat(
+    fields: &mut Fields,
+    template: Option<&TemplateReads>,
+    unused: &mut Vec<String>,
+) -> Result<Conversation, RowProblem> {
+    let key = match fields.contains_key("conversations") && !fields.contains_key("messages") {
+        true => "conversations",
+        false => "messages",
+    };
+    let mut reader = Reader::new(template, unused);
+    reader.messages(fields, key)?;
+    reader.finish(fields)
+}
+
+/// `prompt` and `completion` as lists of messages.
+pub(super) fn completion(
+    fields: &mut Fields,
+    template: Option<&TemplateReads>,
+    unused: &mut Vec<String>,
+) -> Result<Conversation, RowProblem> {
+    let mut reader = Reader::new(template, unused);
+    reader.messages(fields, "prompt")?;
+    reader.conversation.completion = Some(reader.conversation.messages.len());
+    reader.messages(fields, "completion")?;
+    reader.finish(fields)
+}
+
+/// Pairs of `history`, then a user's turn (the input below the instruction) and the answer.
+pub(super) fn alpaca(
+    fields: &mut Fields,
+    template: &TemplateReads,
+    unused: &mut Vec<String>,
+) -> Result<Conversation, RowProblem> {
+    let mut reader = Reader::new(Some(template), unused);
+    let mut say = |role: &str, content: String| {
+        let message = json!({"role": role, "content": content});
+        reader.conversation.messages.push(message);
+    };
+    if fields.get("history").is_some_and(is_empty) {
+        fields.shift_remove("history");
+    } else if fields.contains_key("history") {
+        for (index, pair) in take_list(fields, "history")?.into_iter().enumerate() {
+            let path = KeyPath::name("history").then(index);
+            let pair: [String; 2] = serde_json::from_value(pair.clone())
+                .map_err(|_| wrong(path, "a question and its answer, [\"…\", \"…\"]", &pair))?;
+            let [question, answer] = pair;
+            say("user", question);
+            say("assistant", answer);
+        }
+    }
+    let instruction = take_text(fields, "instruction")?;
+    say(
+        "user",
+        match take_optional_text(fields, "input")? {
+            None => instruction,
+            Some(input) if instruction.is_empty() => input,
+            Some(input) => format!("{instruction}\n{input}"),
+        },
+    );
+    say("assistant", take_text(fields, "output")?);
+    reader.finish(fields)
+}
+
+/// Puts a conversation together and notes what it does not use.
+struct Reader<'a> {
+    template: Option<&'a TemplateReads>,
+    unused: &'a mut Vec<String>,
+    conversation: Conversation,
+}
+
+impl<'a> Reader<'a> {
+    fn new(template: Option<&'a TemplateReads>, unused: &'a mut Vec<String>) -> Self {
+        Self {
+            template,
+            unused,
+            conversation: Conversation::default(),
+        }
+    }
+
+    /// Without a template nothing is rendered, and nothing can be said of its keys.
+    fn reads(&self, reads: impl FnOnce(&TemplateReads) -> bool) -> bool {
+        self.template.is_none_or(reads)
+    }
+
+    fn unused(&mut self, key: String) {
+        if !self.unused.contains(&key) {
+            self.unused.push(key);
+        }
+    }
+
+    fn messages(&mut self, fields: &mut Fields, key: &str) -> Result<(), RowProblem> {
+        for (index, message) in take_list(fields, key)?.into_iter().enumerate() {
+            let path = KeyPath::name(key).then(index);
+            let Value::Object(mut message) = message else {
+                return Err(wrong(path, "an object", &message));
+            };
+            // What a template tests with `is defined`, a union of layouts leaves as null.
+            message.retain(|key, value| key == "content" || !value.is_null());
+            let trained = is_trained(&mut message, &path)?;
+            let message = match message.contains_key("from") && !message.contains_key("role") {
+                true => self.turn(key, &path, message)?,
+                false => self.message(key, &path, message)?,
+            };
+            let assistant = message["role"] == "assistant";
+            match trained {
+                Some((mark, true)) if !assistant => {
+                    return Err(RowProblem::Refused {
+                        key: path.then(mark),
+                        why: "only what the assistant says can be trained; remove the key here"
+                            .to_owned(),
+                    });
+                }
+                Some((_, false)) if assistant => {
+                    let untrained = &mut self.conversation.untrained;
+                    untrained.push(self.conversation.messages.len());
+                }
+                _ => {}
+            }
+            self.conversation.messages.push(Value::Object(message));
+        }
+        Ok(())
+    }
+
+    /// A message as it stands: content may be text, null or a list of parts, as the template likes.
+    fn message(
+        &mut self,
+        list: &str,
+        path: &KeyPath,
+        mut message: Fields,
+    ) -> Result<Fields, RowProblem> {
+        match message.get("role") {
+            Some(Value::String(_)) => {}
+            Some(other) => return Err(wrong(path.then("role"), "a string", other)),
+            None => return Err(missing(path.then("role"), &message)),
+        }
+        match message.get("content") {
+            None | Some(Value::Null | Value::String(_)) => {}
+            Some(Value::Array(parts)) => {
+                for (index, part) in parts.iter().enumerate() {
+                    text_part(part, path.then("content").then(index))?;
+                }
+            }
+            Some(other) => {
+                return Err(wrong(path.then("content"), "a string or an array", other));
+            }
+        }
+        normalize_calls(&mut message, self.template);
+        for key in message.keys() {
+            if !self.reads(|template| template.reads_key_of_message(key)) {
+                self.unused(format!("{list}[].{key}"));
+            }
+        }
+        Ok(message)
+    }
+
+    /// ShareGPT's `from` and `value` as `role` and `content`.
+    fn turn(&mut self, list: &str, path: &KeyPath, mut turn: Fields) -> Result<Fields, RowProblem> {
+        turn.retain(|_, value| !value.is_null());
+        let mut text = |key: &str| match turn.shift_remove(key) {
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err(wrong(path.then(key), "a string", &other)),
+            None => Err(missing(path.then(key), &turn)),
+        };
+        let speaker = text("from")?;
+        let role = match speaker.to_ascii_lowercase().as_str() {
+            "human" | "user" => "user",
+            "gpt" | "assistant" | "chatgpt" | "bing" | "bard" | "model" | "bot" | "chatbot" => {
+                "assistant"
+            }
+            "function_call" => "function_call",
+            "system" => "system",
+            "tool" | "observation" | "function_response" => "tool",
+            _ => {
+                return Err(RowProblem::Speaker {
+                    key: path.then("from"),
+                    speaker,
+                });
+            }
+        };
+        let text = text("value")?;
+        for key in turn.keys() {
+            self.unused(format!("{list}[].{key}"));
+        }
+        if role == "function_call" {
+            return Ok(function_call(text, self.template));
+        }
+        let entries = [("role", role.into()), ("content", Value::String(text))];
+        Ok(entries
+            .map(|(key, value)| (key.to_owned(), value))
+            .into_iter()
+            .collect())
+    }
+
+    /// What stands beside the messages.
+    fn finish(mut self, fields: &mut Fields) -> Result<Conversation, RowProblem> {
+        self.system(fields)?;
+        let tools = take_tools(fields)?;
+        if tools.is_some() && !self.reads(|template| template.mentions("tools")) {
+            self.unused("tools".to_owned());
+        }
+        self.conversation.tools = tools;
+        self.conversation.variables = match fields.shift_remove("chat_template_kwargs") {
+            None => Map::new(),
+            Some(Value::Object(variables)) => variables,
+            Some(value) => {
+                let key = KeyPath::name("chat_template_kwargs");
+                return Err(wrong(key, "an object", &value));
+            }
+        };
+        let variables: Vec<String> = self.conversation.variables.keys().cloned().collect();
+        for name in variables {
+            if !self.reads(|template| template.mentions(&name)) {
+                self.unused(format!("chat_template_kwargs.{name}"));
+            }
+        }
+        Ok(self.conversation)
+    }
+
+    /// A system prompt beside the messages comes first; one among them wins.
+    fn system(&mut self, fields: &mut Fields) -> Result<(), RowProblem> {
+        let Some(system) = take_optional_text(fields, "system")? else {
+            return Ok(());
+        };
+        let conversation = &mut self.conversation;
+        let first = conversation.messages.first();
+        if first.is_some_and(|m| m["role"] == "system" || m["role"] == "developer") {
+            if first.is_some_and(|m| m["content"] != system.as_str()) {
+                self.unused("system".to_owned());
+            }
+            return Ok(());
+        }
+        let message = json!({"role": "system", "content": system});
+        conversation.messages.insert(0, message);
+        conversation.completion = conversation.completion.map(|first| first + 1);
+        conversation
+            .untrained
+            .iter_mut()
+            .for_each(|index| *index += 1);
+        Ok(())
+    }
+}
+
+/// Only text can be trained.
+fn text_part(part: &Value, path: KeyPath) -> Result<(), RowProblem> {
+    let Value::Object(fields) = part else {
+        return match part {
+            Value::String(_) => Ok(()),
+            _ => Err(wrong(
+                path,
+                "an object such as {\"type\": \"text\", \"text\": …}",
+                part,
+            )),
+        };
+    };
+    match fields.get("type") {
+        None => Ok(()),
+        Some(Value::String(kind)) if kind.ends_with("text") || kind == "refusal" => Ok(()),
+        Some(kind) => Err(RowProblem::Refused {
+            key: path.then("type"),
+            why: format!("only text can be trained, this part is {kind}; leave the row out"),
+        }),
+    }
+}
+
+/// Takes the marks that say whether a message is trained: `weight` of 0 or 1, `train` or `loss`
+/// of true or false. The key is the one that decides.
+fn is_trained(
+    message: &mut Fields,
+    path: &KeyPath,
+) -> Result<Option<(&'static str, bool)>, RowProblem> {
+    let refuse = |key: &str, why: &str| RowProblem::Refused {
+        key: path.then(key),
+        why: why.to_owned(),
+    };
+    let mut trained: Option<(&'static str, bool)> = None;
+    for key in ["weight", "train", "loss"] {
+        let mark = match message.get(key) {
+            None => continue,
+            Some(Value::Bool(mark)) => *mark,
+            // A loss that somebody has measured is no mark.
+            Some(_) if key == "loss" => continue,
+            Some(Value::Number(number)) if number.as_f64() == Some(0.0) => false,
+            Some(Value::Number(number)) if number.as_f64() == Some(1.0) => true,
+            Some(_) => {
+                let why = "must be 0 (not trained) or 1 (trained): answers cannot be weighted";
+                return Err(refuse(key, why));
+            }
+        };
+        message.shift_remove(key);
+        if trained.is_none_or(|(_, before)| before) {
+            trained = Some((key, mark));
+        }
+    }
+    if message
+        .get("train_detail")
+        .is_some_and(|detail| !is_empty(detail))
+    {
+        let why = "parts of a message cannot be left out of training; remove the key, or set \
+                   `train` to false for the whole message";
+        return Err(refuse("train_detail", why));
+    }
+    message.shift_remove("train_detail");
+    Ok(trained)
+}

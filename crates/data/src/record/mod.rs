@@ -1,0 +1,212 @@
+//! Rows to records: which keys a layout has, what may stand in them, and which are left over.
+
+mod calls;
+mod chat;
+mod refused;
+mod tokens;
+
+use serde_json::{Map, Value};
+
+pub(crate) use calls::TemplateReads;
+pub(crate) use chat::Conversation;
+pub(crate) use refused::refused;
+pub(crate) use tokens::Tokens;
+
+use crate::error::{KeyPath, RowProblem};
+use crate::options::Format;
+use crate::source::type_name;
+
+type Fields = Map<String, Value>;
+
+/// One example, before any text becomes tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Record {
+    /// Usually one sequence; several where a row was packed before.
+    Tokens(Vec<Tokens>),
+    Text(String),
+    Completion {
+        prompt: String,
+        completion: String,
+    },
+    /// Without a chat template, which would make a conversation of it.
+    Alpaca {
+        instruction: String,
+        input: String,
+        output: String,
+    },
+    Chat(Conversation),
+}
+
+/// A record, and the keys of its row that it does not use.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub record: Record,
+    pub unused: Vec<String>,
+}
+
+/// The format whose keys are there. An alpaca file may hold a ready `text` as well, a chat file
+/// a `prompt`: the richer format is tried first.
+pub(crate) fn detect(keys: &[&str]) -> Option<Format> {
+    let has = |key| keys.contains(&key);
+    if has("input_ids") {
+        Some(Format::Tokens)
+    } else if has("messages") || has("conversations") {
+        Some(Format::Chat)
+    } else if has("instruction") && has("output") {
+        Some(Format::Alpaca)
+    } else if has("prompt") && has("completion") {
+        Some(Format::Completion)
+    } else if has("text") {
+        Some(Format::Text)
+    } else {
+        None
+    }
+}
+
+/// Reads a row as `format` has it. A key that is null is as if absent: a union of several
+/// layouts leaves such keys.
+pub(crate) fn parse(
+    mut fields: Fields,
+    format: Format,
+    template: Option<&TemplateReads>,
+) -> Result<Parsed, RowProblem> {
+    fields.retain(|_, value| !value.is_null());
+    if let Some(problem) = refused(&fields, format) {
+        return Err(problem);
+    }
+    let mut unused = Vec::new();
+    let record = match format {
+        Format::Tokens => Record::Tokens(tokens::tokens(&mut fields)?),
+        Format::Text => Record::Text(take_text(&mut fields, "text")?),
+        Format::Alpaca => match template {
+            Some(template) => Record::Chat(chat::alpaca(&mut fields, template, &mut unused)?),
+            None => alpaca(&mut fields)?,
+        },
+        Format::Completion => completion(&mut fields, template, &mut unused)?,
+        Format::Chat => Record::Chat(chat::chat(&mut fields, template, &mut unused)?),
+        Format::Auto => unreachable!("decided per file before rows are parsed"),
+    };
+    unused.splice(0..0, fields.into_iter().map(|(key, _)| key));
+    Ok(Parsed { record, unused })
+}
+
+fn alpaca(fields: &mut Fields) -> Result<Record, RowProblem> {
+    without_template(fields, "alpaca records without a chat template")?;
+    Ok(Record::Alpaca {
+        instruction: take_text(fields, "instruction")?,
+        input: take_optional_text(fields, "input")?.unwrap_or_default(),
+        output: take_text(fields, "output")?,
+    })
+}
+
+fn completion(
+    fields: &mut Fields,
+    template: Option<&TemplateReads>,
+    unused: &mut Vec<String>,
+) -> Result<Record, RowProblem> {
+    let prompt = get(fields, "prompt")?;
+    let completion = get(fields, "completion")?;
+    if prompt.is_string() && completion.is_string() && !holds_messages(completion) {
+        without_template(fields, "a prompt and a completion of plain text")?;
+        return Ok(Record::Completion {
+            prompt: take_text(fields, "prompt")?,
+            completion: take_text(fields, "completion")?,
+        });
+    }
+    for (key, value) in [("prompt", prompt), ("completion", completion)] {
+        if !value.is_array() && !holds_messages(value) {
+            let expected = "a string, or an array of messages like the other";
+            return Err(wrong(KeyPath::name(key), expected, value));
+        }
+    }
+    chat::completion(fields, template, unused).map(Record::Chat)
+}
+
+/// A list of messages as JSON text, as CSV has it.
+fn holds_messages(value: &Value) -> bool {
+    let text = value.as_str().map(str::trim_start);
+    text.is_some_and(|text| text.starts_with("[{\"role\"") && text.trim_end().ends_with("}]"))
+}
+
+/// What only a chat template has a place for must be absent or empty.
+fn without_template(fields: &mut Fields, layout: &str) -> Result<(), RowProblem> {
+    for key in ["system", "history", "tools"] {
+        match fields.shift_remove(key) {
+            Some(value) if !is_empty(&value) => {
+                return Err(RowProblem::Refused {
+                    key: KeyPath::name(key),
+                    why: format!(
+                        "{layout} have no place for it; write the records as `messages`, or set \
+                         `chat_template`"
+                    ),
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a value says nothing.
+pub(crate) fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => matches!(text.trim(), "" | "[]" | "null"),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+fn get<'a>(fields: &'a Fields, key: &str) -> Result<&'a Value, RowProblem> {
+    fields.get(key).ok_or_else(|| missing_key(fields, key))
+}
+
+fn take(fields: &mut Fields, key: &str) -> Result<Value, RowProblem> {
+    get(fields, key)?;
+    Ok(fields.shift_remove(key).unwrap_or_default())
+}
+
+fn missing_key(fields: &Fields, key: &str) -> RowProblem {
+    missing(KeyPath::name(key), fields)
+}
+
+fn missing(key: KeyPath, fields: &Fields) -> RowProblem {
+    RowProblem::Missing {
+        key,
+        saw: fields.keys().cloned().collect(),
+    }
+}
+
+fn wrong(key: KeyPath, expected: &'static str, got: &Value) -> RowProblem {
+    RowProblem::WrongType {
+        key,
+        expected,
+        got: type_name(got),
+    }
+}
+
+fn take_text(fields: &mut Fields, key: &str) -> Result<String, RowProblem> {
+    match take(fields, key)? {
+        Value::String(text) => Ok(text),
+        other => Err(wrong(KeyPath::name(key), "a string", &other)),
+    }
+}
+
+/// The text, unless there is none or it is empty.
+fn take_optional_text(fields: &mut Fields, key: &str) -> Result<Option<String>, RowProblem> {
+    if !fields.contains_key(key) {
+        return Ok(None);
+    }
+    take_text(fields, key).map(|text| Some(text).filter(|text| !text.is_empty()))
+}
+
+/// A list, or a text that holds one as JSON (CSV has nothing else).
+fn take_list(fields: &mut Fields, key: &str) -> Result<Vec<Value>, RowProblem> {
+    match take(fields, key)? {
+        Value::Array(list) => Ok(list),
+        Value::String(text) => serde_json::from_str(&text)
+            .map_err(|_| wrong(KeyPath::name(key), "an array", &Value::String(text))),
+        other => Err(wrong(KeyPath::name(key), "an array", &other)),
+    }
+}

@@ -1,0 +1,75 @@
+//! Data of other training methods, which nobody wants to see trained as something else.
+
+use serde_json::Value;
+
+use super::{Fields, is_empty};
+use crate::error::{KeyPath, RowProblem};
+use crate::options::Format;
+
+/// Two answers of which one is better.
+const PREFERENCE: [&str; 11] = [
+    "chosen",
+    "rejected",
+    "chosen_response",
+    "rejected_response",
+    "rejected_messages",
+    "chosen_input_ids",
+    "rejected_input_ids",
+    "chosen_ids",
+    "rejected_ids",
+    "preferred_output",
+    "non_preferred_output",
+];
+
+/// What is no text.
+const MEDIA: [&str; 6] = ["images", "image", "videos", "video", "audios", "audio"];
+
+/// Why a row of this kind is not read, if it is one of another method or no text.
+pub(crate) fn refused(fields: &Fields, format: Format) -> Option<RowProblem> {
+    let full = |key: &str| fields.get(key).filter(|value| !is_empty(value));
+    let found =
+        |keys: &'static [&'static str]| keys.iter().copied().find(|key| full(key).is_some());
+    let answers = matches!(format, Format::Alpaca | Format::Chat | Format::Completion);
+    let (key, why) = if let Some(key) = found(&PREFERENCE) {
+        let why = "a pair of answers for preference training (DPO and its like), which does not \
+                   exist here; write the better answer as the answer of an ordinary record, and \
+                   leave the other out";
+        (key, why)
+    } else if full("kto_tag").is_some() || full("label").is_some_and(|l| is_verdict(l, answers)) {
+        let key = if full("kto_tag").is_some() {
+            "kto_tag"
+        } else {
+            "label"
+        };
+        let why = "says whether the answer is a good or a bad one (KTO), and bad answers cannot \
+                   be trained against here; keep the rows with good answers, without this column";
+        (key, why)
+    } else if let Some(key) = found(&MEDIA).filter(|_| answers) {
+        (
+            key,
+            "only text can be trained; leave out the rows that have this column",
+        )
+    } else {
+        return None;
+    };
+    Some(RowProblem::Refused {
+        key: KeyPath::name(key),
+        why: why.to_owned(),
+    })
+}
+
+/// True or false; beside an answer also as a number or text. The class of a text is none.
+fn is_verdict(label: &Value, answers: bool) -> bool {
+    match label {
+        Value::Bool(_) => true,
+        Value::Number(number) => answers && matches!(number.as_i64(), Some(0 | 1)),
+        Value::String(text) => {
+            answers
+                && matches!(
+                    text.to_ascii_lowercase().as_str(),
+                    "true" | "false" | "0" | "1"
+                )
+        }
+        _ => false,
+    }
+}

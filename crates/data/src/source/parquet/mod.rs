@@ -1,0 +1,165 @@
+//! Parquet rows, nested lists and structs included.
+
+mod limits;
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::reader::{ReaderIter, TreeBuilder};
+use parquet::record::{Field, Row};
+use serde_json::{Map, Number, Value};
+
+use self::limits::{Watch, WatchedGroup};
+use super::{Limits, Raw, RawRow, Rows};
+use crate::error::DataError;
+
+pub(super) struct ParquetRows {
+    path: PathBuf,
+    reader: SerializedFileReader<File>,
+    /// The next row group.
+    group: usize,
+    rows: Option<ReaderIter>,
+    row: u64,
+    total_rows: u64,
+    bytes: u64,
+    limits: Limits,
+    watch: Watch,
+}
+
+impl ParquetRows {
+    pub fn open(path: &Path, file: File, limits: Limits) -> Result<Self, DataError> {
+        let bytes = file.metadata().map_err(DataError::io(path))?.len();
+        guarded(path, || {
+            let reader = SerializedFileReader::new(file)?;
+            let total_rows = reader.metadata().file_metadata().num_rows();
+            Ok(Self {
+                path: path.to_owned(),
+                reader,
+                group: 0,
+                rows: None,
+                row: 0,
+                total_rows: total_rows.max(1) as u64,
+                bytes,
+                limits,
+                watch: Watch::new(limits.row_bytes),
+            })
+        })
+    }
+
+    fn next(&mut self) -> Result<Option<Row>, ParquetError> {
+        loop {
+            if let Some(row) = self.rows.as_mut().and_then(Iterator::next) {
+                return row.map(Some);
+            }
+            if self.group == self.reader.num_row_groups() {
+                return Ok(None);
+            }
+            let group = WatchedGroup {
+                group: self.reader.get_row_group(self.group)?,
+                watch: self.watch.clone(),
+            };
+            self.group += 1;
+            let schema = self.reader.metadata().file_metadata().schema_descr_ptr();
+            let lists = schema.columns().iter().any(|c| c.max_rep_level() > 0);
+            // Of lists one record is in memory at a time.
+            let batch = if lists { 1 } else { 1024 };
+            let tree = TreeBuilder::new().with_batch_size(batch);
+            self.rows = Some(tree.as_iter(schema, &group)?);
+        }
+    }
+}
+
+/// The Parquet reader asserts what damaged files violate; its panics become errors here.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
+    let message = match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "damaged beyond what the reader can describe".to_owned(),
+    };
+    Err(DataError::Container {
+        path: path.to_owned(),
+        message: format!("invalid Parquet: {message}"),
+    })
+}
+
+impl Rows for ParquetRows {
+    fn next_row(&mut self) -> Result<Option<RawRow>, DataError> {
+        let path = self.path.clone();
+        let read = guarded(&path, || self.next());
+        if self.watch.exceeded() {
+            return Err(self.limits.row_too_large(&path));
+        }
+        let Some(row) = read? else {
+            return Ok(None);
+        };
+        self.row += 1;
+        Ok(Some(RawRow {
+            row: self.row,
+            raw: Raw::Fields {
+                fields: object(row),
+                line: None,
+            },
+        }))
+    }
+
+    /// In proportion to the rows: the reader jumps about in the file.
+    fn consumed(&self) -> u64 {
+        (self.bytes as u128 * self.row.min(self.total_rows) as u128 / self.total_rows as u128)
+            as u64
+    }
+}
+
+/// What is null in a struct is absent: the struct has the keys of all rows. Only an answer of
+/// null beside calls of tools is a value of its own.
+fn object(row: Row) -> Map<String, Value> {
+    let fields = row
+        .into_columns()
+        .into_iter()
+        .map(|(name, field)| (name, value(field)));
+    fields
+        .filter(|(name, value)| name == "content" || !value.is_null())
+        .collect()
+}
+
+fn value(field: Field) -> Value {
+    let float = |x: f64| Number::from_f64(x).map_or(Value::Null, Value::Number);
+    match field {
+        Field::Null => Value::Null,
+        Field::Bool(x) => x.into(),
+        Field::Byte(x) => x.into(),
+        Field::Short(x) => x.into(),
+        Field::Int(x) => x.into(),
+        Field::Long(x) => x.into(),
+        Field::UByte(x) => x.into(),
+        Field::UShort(x) => x.into(),
+        Field::UInt(x) => x.into(),
+        Field::ULong(x) => x.into(),
+        Field::Float16(x) => float(x.to_f64()),
+        Field::Float(x) => float(f64::from(x)),
+        Field::Double(x) => float(x),
+        Field::Str(x) => x.into(),
+        Field::Bytes(x) => match std::str::from_utf8(x.data()) {
+            Ok(text) => text.into(),
+            Err(_) => x.data().into(),
+        },
+        Field::Group(row) => Value::Object(object(row)),
+        Field::ListInternal(list) => list.elements().iter().cloned().map(value).collect(),
+        Field::MapInternal(map) => map
+            .entries()
+            .iter()
+            .cloned()
+            .map(|(key, field)| {
+                let key = match value(key) {
+                    Value::String(key) => key,
+                    other => other.to_string(),
+                };
+                (key, value(field))
+            })
+            .collect(),
+        // Dates, times and decimals, as text.
+        other => other.to_string().into(),
+    }
+}
