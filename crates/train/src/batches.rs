@@ -195,7 +195,7 @@ pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) 
     let mut held = Dataset::default();
     // The record that each sequence is of.
     let mut records = Vec::with_capacity(data.sequences.len());
-    let mut total = 0;
+    let mut total: usize = 0;
     let mut last = None;
     for origin in &data.origins {
         if last.replace((origin.file, origin.row)) != Some((origin.file, origin.row)) {
@@ -220,4 +220,34 @@ pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) 
         side.origins.push(origin);
     }
     (data, held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tightrope_data::Origin;
+
+    #[test]
+    fn sequences_of_one_record_are_held_out_together() {
+        let sequence = |row| Sequence::from_labels(vec![row, row + 1], &[0, 1]).unwrap();
+        let mut data = Dataset::default();
+        // The same rows of two files.
+        for (file, row) in (0..2).flat_map(|file| (1..=10).map(move |row| (file, row))) {
+            for _ in 0..3 {
+                data.sequences.push(sequence(row));
+                data.origins.push(Origin {
+                    file,
+                    row: row.into(),
+                    line: None,
+                });
+            }
+        }
+        let (train, held) = hold_out(data, 0.25, 7);
+        assert_eq!((train.sequences.len(), held.sequences.len()), (45, 15));
+        let records = |data: &Dataset| {
+            let origins = data.origins.iter().map(|o| (o.file, o.row));
+            origins.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert!(records(&train).is_disjoint(&records(&held)));
+    }
 }
