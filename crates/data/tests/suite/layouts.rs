@@ -216,7 +216,7 @@ fn data_of_other_methods_is_refused_by_name() {
         ),
     ] {
         let shown = refusal(&row, &DataOptions::default(), Some(&t));
-        assert!(shown.contains(&format!("a.jsonl:1:")), "{shown}");
+        assert!(shown.contains("a.jsonl:1:"), "{shown}");
         assert!(shown.contains(&format!("`{key}`: ")), "{row}: {shown}");
         assert_eq!(shown.matches("a.jsonl").count(), 1, "{shown}");
     }
