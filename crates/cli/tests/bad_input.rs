@@ -48,6 +48,21 @@ fn a_cut_off_line_is_named_with_line_and_column() {
 }
 
 #[test]
+fn a_label_beyond_the_embedding_is_named_before_the_first_step() {
+    let fixture = Fixture::with_config("");
+    let good = "{\"input_ids\": [1, 2, 3]}\n";
+    let bad = "{\"input_ids\": [1, 2, 3], \"labels\": [-100, 2, 99999]}\n";
+    fixture.write("train.jsonl", &format!("{good}{bad}"));
+    let error = fixture.error(&["train", "run.toml"]);
+    assert!(
+        error.contains("train.jsonl:2:") && error.contains("`labels[2]`: id 99999"),
+        "{error}"
+    );
+    assert!(error.contains("embedding"), "{error}");
+    assert!(!fixture.path("out/metrics.jsonl").exists());
+}
+
+#[test]
 fn nothing_to_train_is_an_error() {
     let fixture = Fixture::with_config("");
     fixture.write(

@@ -120,7 +120,7 @@ pub enum DataError {
     },
     /// A row that cannot be used.
     #[error("{_0}{}", hint(_0))]
-    Row(#[from] Box<BadRow>),
+    Row(Box<BadRow>),
     /// A file that is broken at a row: nothing behind it can be read.
     #[error("{0}")]
     Broken(Box<BadRow>),
@@ -238,6 +238,12 @@ pub enum RowProblem {
     /// Not JSON, or cut off.
     #[error("invalid JSON: {0}")]
     Json(String),
+    /// Rows of JSON lines that are separated like the elements of an array.
+    #[error(
+        "a comma behind the row: rows stand on lines of their own without commas, or all in one \
+         array `[ … ]`"
+    )]
+    Comma,
     /// A CSV record with the wrong number of fields, or an unclosed quote.
     #[error("invalid CSV: {0}")]
     Csv(String),
@@ -424,10 +430,17 @@ impl fmt::Display for KeyPath {
     }
 }
 
+/// Not as its source: whoever shows a chain of errors would say it twice.
+impl From<Box<BadRow>> for DataError {
+    fn from(bad: Box<BadRow>) -> Self {
+        DataError::Row(bad)
+    }
+}
+
 /// What helps where a few rows of many are bad.
 fn hint(bad: &BadRow) -> &'static str {
     match bad.problem {
-        RowProblem::Refused { .. } | RowProblem::BeyondEmbedding { .. } => "",
+        RowProblem::Refused { .. } | RowProblem::BeyondEmbedding { .. } | RowProblem::Comma => "",
         _ => "; `on_bad_row = \"skip\"` leaves such rows out and counts them",
     }
 }

@@ -137,7 +137,7 @@ fn words(path: &Path, start: &[u8]) -> Option<&'static str> {
         );
     }
     start.contains(&0).then_some(
-        "is not text, and of no kind that is known; write JSON, JSON lines, CSV or Parquet instead",
+        "is not UTF-8 text, and of no kind that is known; write JSON, JSON lines, CSV or Parquet instead",
     )
 }
 

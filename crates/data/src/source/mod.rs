@@ -110,9 +110,7 @@ impl RawRow {
             Err(e) => {
                 let offset = locate::offset_of(text, e.line(), e.column());
                 if text[offset..].trim_ascii() == b"," {
-                    let comma = "a comma behind the row: rows stand on lines of their own without \
-                                 commas, or all in one array `[ … ]`";
-                    return Err(bad(offset, RowProblem::Json(comma.to_owned())));
+                    return Err(bad(offset, RowProblem::Comma));
                 }
                 // serde_json appends its own, relative position.
                 let message = e.to_string();

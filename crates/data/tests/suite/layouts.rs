@@ -34,7 +34,11 @@ fn read(row: &str, options: &DataOptions, tokenizer: &Tokenizer) -> Dataset {
 
 fn refusal(row: &str, options: &DataOptions, tokenizer: Option<&Tokenizer>) -> String {
     match load_bytes("a.jsonl", row, options, tokenizer) {
-        Err(error) => error.to_string(),
+        Err(error) => {
+            // Whoever shows a chain of errors says it once.
+            assert!(std::error::Error::source(&error).is_none());
+            error.to_string()
+        }
         Ok(_) => panic!("{row} was read"),
     }
 }

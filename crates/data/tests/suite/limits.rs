@@ -165,7 +165,7 @@ fn files_of_other_kinds_have_words_of_their_own() {
         ("a.yaml", b"rows:\n  - text: a\n".to_vec(), "YAML"),
         ("a", b"- text: a\n- text: b\n".to_vec(), "YAML"),
         ("a", b"---\ntext: a\n".to_vec(), "YAML"),
-        ("a.bin", b"\x01\x00\x02\x00".to_vec(), "is not text"),
+        ("a.bin", b"\x01\x00\x02\x00".to_vec(), "is not UTF-8 text"),
         ("a.pkl", b"\x80\x04\x95".to_vec(), "pickle"),
         (
             "a.json",
@@ -201,6 +201,8 @@ fn files_of_other_kinds_have_words_of_their_own() {
             "{shown}"
         );
     }
+    let parquet = token_lists(&[3]);
+    assert!(error("a.parquet", &parquet[..parquet.len() - 9]).contains("may be cut off"));
     let rows = "{\"text\": \"a\"}\n".repeat(9000);
     let cut = |bytes: Vec<u8>| error("a.jsonl", &bytes[..bytes.len() - 9]);
     assert!(cut(gzip(rows.as_bytes())).contains("cut off"));

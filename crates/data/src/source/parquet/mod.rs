@@ -76,7 +76,14 @@ impl ParquetRows {
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
     let message = match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => {
+            let text = error.to_string();
+            let cut = match text.contains("footer") || text.contains("EOF") {
+                true => "; the file may be cut off",
+                false => "",
+            };
+            format!("{}{cut}", text.trim_start_matches("Parquet error: "))
+        }
         Err(_) => "damaged beyond what the reader can describe".to_owned(),
     };
     Err(DataError::Container {
