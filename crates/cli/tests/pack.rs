@@ -316,3 +316,49 @@ fn the_golden_counts() {
     }
     assert_eq!(checked, 31, "entries of the file");
 }
+
+/// Few bytes that name huge numbers: counted or refused, at once and in little memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn huge_numbers_take_neither_memory_nor_time() {
+    let lengths = "4294967295\n".repeat(3);
+    let folder = folder(&[
+        ("lengths", &lengths),
+        ("h.json", "[0, 9007199254740992, 0, 9007199254740992, 1]"),
+    ]);
+    let limited = |arguments: &str| {
+        let command = format!("ulimit -v 4000000; exec \"$0\" pack {arguments}");
+        let output = Command::new("sh")
+            .current_dir(folder.path())
+            .args(["-c", &command, env!("CARGO_BIN_EXE_tightrope")])
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    for capacity in ["1", "8", "64", "4096"] {
+        for more in ["", " --overlong split", " --overlong drop"] {
+            let (code, stdout, stderr) = limited(&format!(
+                "--lengths lengths --capacity {capacity}{more} --json"
+            ));
+            assert_eq!(code, Some(0), "{capacity}{more}: {stderr}");
+            let rows: Vec<Value> = serde_json::from_str(&stdout).unwrap();
+            let wrapped = rows.iter().find(|row| row["algorithm"] == "wrapped");
+            let packs = (3 * u64::from(u32::MAX)).div_ceil(capacity.parse().unwrap());
+            assert_eq!(wrapped.unwrap()["packs"], packs);
+        }
+        let (code, stdout, stderr) = limited(&format!("--histogram h.json --capacity {capacity}"));
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stdout.contains("Left out: streaming: "), "{stdout}");
+    }
+    let (code, _, stderr) = limited("--lengths lengths --capacity 8 --algorithm wrapped --write p");
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("cut in 1610612735 places"), "{stderr}");
+    let (code, _, stderr) = limited("--histogram /dev/zero --capacity 8");
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("more than 64 MiB"), "{stderr}");
+}

@@ -50,6 +50,16 @@ pub enum PackError {
         /// How many there would be.
         pieces: u64,
     },
+    /// Cutting makes so many pieces that naming each would take the memory of the machine.
+    #[error(
+        "sequences would be cut in {cuts} places, more than the {} that can be kept one by one; \
+         a larger capacity cuts less",
+        crate::MAX_CUTS
+    )]
+    TooManyCuts {
+        /// How many there would be.
+        cuts: u64,
+    },
     /// An algorithm that looks at every sequence cannot run on a histogram that large.
     #[error("{algorithm} packs sequence by sequence; a histogram of {sequences} is too many")]
     TooManySequences {

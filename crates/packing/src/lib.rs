@@ -47,7 +47,7 @@ pub use bound::lower_bound;
 pub use error::PackError;
 pub use histogram::Histogram;
 pub use improve::{Improved, improve};
-pub use overlong::{Cut, CutCounts, Cuts, Overlong};
+pub use overlong::{Cut, CutCounts, Cuts, MAX_CUTS, Overlong};
 pub use packer::{HistogramPacking, Packer};
 pub use packing::Packing;
 pub use segments::{Segment, SegmentError, Segments};

@@ -162,9 +162,11 @@ impl<'a> Pieces<'a> {
                 Overlong::Split => {
                     cuts.split.push(cut);
                     counter.add(longest);
+                    let more = u64::from((length - 1) / longest);
+                    check_cuts(further.len() as u64 + more)?;
+                    check_count(lengths.len() as u64 + further.len() as u64 + more)?;
                     let mut start = longest;
                     while start < length {
-                        check_count(lengths.len() as u64 + further.len() as u64 + 1)?;
                         let length = longest.min(length - start);
                         counter.add(length);
                         further.push(Piece {
@@ -246,6 +248,16 @@ impl<'a> Pieces<'a> {
             }
             None
         })
+    }
+}
+
+/// The places at which sequences may be cut: a few GB of pieces. Few lengths can ask for far more.
+pub const MAX_CUTS: u64 = 1 << 26;
+
+pub(crate) fn check_cuts(cuts: u64) -> Result<(), PackError> {
+    match cuts <= MAX_CUTS {
+        true => Ok(()),
+        false => Err(PackError::TooManyCuts { cuts }),
     }
 }
 

@@ -6,8 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Algorithm, CutCounts, Histogram, HistogramPacker, Implementation, Improved, Layout, Limits,
-    MAX_CAPACITY, Overlong, PackError, Packing, Piece, Strategies, assign::assign,
-    bound::lower_bound, improve, overlong::Pieces, packing::Storage, random::Random,
+    MAX_CAPACITY, Overlong, PackError, Packing, Piece, Strategies,
+    assign::assign,
+    bound::lower_bound,
+    improve,
+    overlong::{Pieces, check_cuts},
+    packing::Storage,
+    random::Random,
 };
 
 /// What to pack and how.
@@ -137,6 +142,11 @@ impl Packer {
         Limits::new(self.capacity, self.effective_depth(), self.window)
     }
 
+    /// Whether packs are full wherever sequences end.
+    fn cuts_anywhere(&self) -> bool {
+        self.algorithm.cuts_sequences() && self.depth.is_none()
+    }
+
     /// The longest piece that the algorithm is given.
     fn longest(&self) -> u64 {
         if self.algorithm.cuts_sequences() {
@@ -159,6 +169,9 @@ impl Packer {
                 (storage, pieces.cuts, improved.lower_bound)
             }
             Implementation::Ordered(packer) => {
+                if self.algorithm.cuts_sequences() {
+                    check_cuts(pieces.histogram.tokens() / self.capacity)?;
+                }
                 let mut storage = Storage::default();
                 let mut cuts = std::mem::take(&mut pieces.cuts);
                 packer.pack(&mut pieces.in_order(), &limits, &mut |pack| {
@@ -186,7 +199,8 @@ impl Packer {
     }
 
     /// Packs a histogram. Algorithms that depend on the order of the sequences see them in an order
-    /// shuffled by the seed, at a cost of O(sequences).
+    /// shuffled by the seed, at a cost of O(sequences). What it costs in memory does not depend on
+    /// how long they are.
     pub fn pack_histogram(&self, histogram: &Histogram) -> Result<HistogramPacking, PackError> {
         let limits = self.limits()?;
         let (histogram, cuts) = histogram.fit(self.longest(), self.overlong)?;
@@ -203,7 +217,16 @@ impl Packer {
                 }
                 Some(strategies)
             }
+            // Every pack but the last is full, in whatever order.
+            Implementation::Ordered(_) if self.cuts_anywhere() => {
+                let packs = histogram.tokens().div_ceil(limits.capacity);
+                cost.add(packs, std::iter::empty());
+                None
+            }
             Implementation::Ordered(packer) => {
+                if self.algorithm.cuts_sequences() {
+                    check_cuts(histogram.tokens() / limits.capacity)?;
+                }
                 let order = shuffled(&histogram, self.algorithm, self.seed.unwrap_or(0))?;
                 let mut pieces = order.into_iter().map(|length| Piece {
                     sequence: 0,

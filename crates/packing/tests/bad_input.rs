@@ -106,6 +106,52 @@ fn what_is_too_large_is_refused() {
     assert!(split.pack_histogram(&histogram).is_ok());
 }
 
+/// Twelve bytes of lengths are no reason for gigabytes of pieces.
+#[test]
+fn a_few_huge_lengths_are_counted_but_not_cut_one_by_one() {
+    let lengths = [u32::MAX; 3];
+    let histogram = Histogram::from_lengths(lengths).unwrap();
+    let tokens = 3 * u64::from(u32::MAX);
+    for capacity in [1, 8, 64] {
+        let wrapped = Packer::new(Algorithm::Wrapped, capacity);
+        let split = Packer {
+            overlong: Overlong::Split,
+            ..Packer::new(Algorithm::BestFit, capacity)
+        };
+        for packer in [&wrapped, &split] {
+            let refused = error(packer, &lengths);
+            assert!(
+                matches!(refused, PackError::TooManyCuts { .. }),
+                "{refused}"
+            );
+            let counted = packer.pack_histogram(&histogram).unwrap();
+            assert!(counted.packs - tokens / capacity <= 3);
+        }
+        let limited = Packer {
+            depth: Some(2),
+            ..wrapped
+        };
+        let refused = limited.pack_histogram(&histogram).unwrap_err();
+        assert!(
+            matches!(refused, PackError::TooManyCuts { .. }),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn packs_that_are_counted_are_those_that_are_made() {
+    let lengths: Vec<u32> = (1..300).map(|i| i * i % 97 + 1).collect();
+    let histogram = Histogram::from_lengths(lengths.iter().copied()).unwrap();
+    for capacity in [1, 7, 64, 1 << 20] {
+        let wrapped = Packer::new(Algorithm::Wrapped, capacity);
+        let (made, counted) = (wrapped.pack(&lengths), wrapped.pack_histogram(&histogram));
+        let (made, counted) = (made.unwrap(), counted.unwrap());
+        assert_eq!(made.len() as u64, counted.packs);
+        assert_eq!(made.computed_tokens(), counted.computed_tokens);
+    }
+}
+
 #[test]
 fn a_damaged_packing_is_refused() {
     let load = |ends: &str, pieces: &str| {

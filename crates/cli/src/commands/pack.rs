@@ -17,24 +17,32 @@ use serde::Serialize;
 use tightrope_data::packing::{
     Algorithm, CutCounts, Layout, Overlong, PackError, Packer, Packing, Padding,
 };
-use tightrope_train::{Config, batches};
+use tightrope_train::{Config, Observer, batches};
 
-use crate::{exit::Exit, numbers::grouped, progress::style, table, terminal::Terminal};
+use crate::{
+    exit::Exit,
+    numbers::{counted, grouped},
+    progress::{Bars, WIDE, columns, style},
+    table,
+    terminal::Terminal,
+};
 use chart::Fill;
 use input::Input;
 
 const EXAMPLES: &str = "\
 Examples:
-  tightrope pack my.toml                      the training data of a configuration
+  tightrope pack my.toml                the training data of a configuration
   tightrope pack my.toml --improve-ms 10000 --write packing.json
   tightrope train my.toml --set packing.file=packing.json
   tightrope pack --lengths lengths.txt --capacity 2048
-  tightrope pack --histogram counts.json --capacity 512 --algorithm lpfhp --depth 3 --json
-  tightrope pack --lengths lengths.txt --capacity 2048 --algorithm best-fit --improve-ms 10000 \\
-      --svg packs.svg
+  tightrope pack --lengths lengths.txt --capacity 2048 --svg packs.svg
+  tightrope pack --histogram counts.json --capacity 512 --json
+  tightrope pack --histogram counts.json --capacity 512 \\
+      --algorithm lpfhp --depth 3
 
-A file of lengths has one length a line. A histogram is a JSON array, or an object with an array
-`counts`, with the number of sequences of length i+1 at index i.";
+A file of lengths has one length a line. A histogram is a JSON array, or an
+object with an array `counts`, with the number of sequences of length i+1 at
+index i.";
 
 /// Compare packing algorithms: packs, efficiency, distance from the optimum, cost of padding
 #[derive(clap::Args)]
@@ -228,20 +236,25 @@ fn compare(
     let algorithms: Vec<_> = algorithms.filter(|a| *a == chosen || compared(a)).collect();
     let bar = progress(algorithms.len());
     let mut outcomes = Vec::new();
+    let mut left_out = Vec::new();
     for algorithm in algorithms {
         let packer = Packer {
             algorithm,
             ..packer.clone()
         };
         bar.set_message(format!("packing with {algorithm}"));
-        let outcome = pack(input, &packer);
-        let mut outcome = outcome.map_err(|error| input.locate(error, algorithm))?;
-        bar.inc(1);
         // Only the chosen packing is used again; ten million sequences are 120 MB of it.
-        if algorithm != chosen || files.write.is_none() {
-            outcome.packing = None;
+        let stored = algorithm == chosen && files.write.is_some();
+        match pack(input, &packer, stored) {
+            Ok(outcome) => outcomes.push(outcome),
+            // Nobody asked for this one in particular.
+            Err(error) if algorithm != chosen => left_out.push(format!("{algorithm}: {error}")),
+            Err(error) => {
+                bar.finish_and_clear();
+                return Err(input.locate(error, algorithm));
+            }
         }
-        outcomes.push(outcome);
+        bar.inc(1);
     }
     let first = outcomes.iter().find(|o| o.row.algorithm == chosen);
     let first = first.context("no algorithm")?;
@@ -256,6 +269,9 @@ fn compare(
     }
     bar.finish_and_clear();
     if terminal.json() {
+        for reason in left_out {
+            Bars::default().notice(&format!("left out: {reason}"));
+        }
         let rows: Vec<&Row> = outcomes.iter().map(|outcome| &outcome.row).collect();
         return terminal.json_line(&rows);
     }
@@ -267,13 +283,23 @@ fn compare(
         terminal.line(fill.bars())?;
     }
     terminal.line(comparison(&outcomes, packer, input)?)?;
+    for reason in left_out {
+        terminal.line(format!("Left out: {reason}."))?;
+    }
     if all && packer.capacity > NNLSHP_UNASKED && chosen != Algorithm::Nnlshp {
         terminal.line("nnlshp is slow at this capacity: --algorithm nnlshp --depth 2 runs it.")?;
+    }
+    if let Some(file) = &files.svg {
+        terminal.line(format!(
+            "wrote {}: lengths, and how full packs are",
+            file.display()
+        ))?;
     }
     if let Some(file) = &files.write {
         let file = file.display();
         terminal.line(format!(
-            "Stored: {file}. Train with it: --set packing.file={file}"
+            "wrote {file}: {} of {chosen}; train with --set packing.file={file}",
+            counted(first.row.packs, "pack"),
         ))?;
     }
     Ok(())
@@ -282,6 +308,7 @@ fn compare(
 /// How many algorithms are done, where there are several, and that time passes.
 fn progress(algorithms: usize) -> ProgressBar {
     let bar = ProgressBar::new(algorithms as u64).with_style(style(match algorithms {
+        _ if columns() < WIDE => "{spinner} {elapsed}  {msg}",
         1 => "{spinner} {msg} {elapsed}",
         _ => "{spinner} {bar:30.green/dim} {pos} of {len}, {msg} {elapsed}",
     }));
@@ -289,7 +316,9 @@ fn progress(algorithms: usize) -> ProgressBar {
     bar
 }
 
-fn pack(input: &Input, packer: &Packer) -> Result<Outcome, PackError> {
+/// Packs the sequences, or their histogram where that is all there is. What would be cut in too many
+/// places is only counted, unless the packs are to be `stored`.
+fn pack(input: &Input, packer: &Packer, stored: bool) -> Result<Outcome, PackError> {
     let row = |packs, efficiency, lower_bound, seconds| Row {
         algorithm: packer.algorithm,
         depth: packer.effective_depth(),
@@ -300,9 +329,15 @@ fn pack(input: &Input, packer: &Packer) -> Result<Outcome, PackError> {
     };
     let start = Instant::now();
     let seconds = || start.elapsed().as_secs_f64();
-    Ok(match &input.lengths {
-        Some(lengths) => {
-            let packing = packer.pack(lengths)?;
+    let packing = match &input.lengths {
+        Some(lengths) => match packer.pack(lengths) {
+            Err(PackError::TooManyCuts { .. }) if !stored => None,
+            packing => Some(packing?),
+        },
+        None => None,
+    };
+    Ok(match packing {
+        Some(packing) => {
             let seconds = seconds();
             let (packs, bound) = (packing.len() as u64, packing.lower_bound());
             let tokens = packing.iter().map(|pack| {
@@ -314,7 +349,7 @@ fn pack(input: &Input, packer: &Packer) -> Result<Outcome, PackError> {
                 cuts: packing.cuts().counts(packer.capacity),
                 computed_tokens: packing.computed_tokens(),
                 fill: Some(Fill::new(packer.capacity, tokens)),
-                packing: Some(packing),
+                packing: stored.then_some(packing),
             }
         }
         None => {
@@ -346,10 +381,10 @@ fn pack(input: &Input, packer: &Packer) -> Result<Outcome, PackError> {
 fn describe(input: &Input, first: &Outcome) -> String {
     let histogram = &input.histogram;
     let mut text = format!(
-        "{}: {} sequences, {} tokens, longest {}",
+        "{}: {}, {}, longest {}",
         input.name.display(),
-        grouped(histogram.sequences()),
-        grouped(histogram.tokens()),
+        counted(histogram.sequences(), "sequence"),
+        counted(histogram.tokens(), "token"),
         grouped(histogram.max_length().into()),
     );
     let cuts = &first.cuts;
@@ -358,11 +393,13 @@ fn describe(input: &Input, first: &Outcome) -> String {
         (cuts.dropped, "over-long, dropped"),
         (cuts.truncated, "truncated"),
         (cuts.split, "split"),
-        (cuts.lost_tokens, "tokens lost"),
     ] {
         if count > 0 {
             text += &format!("; {} {what}", grouped(count));
         }
+    }
+    if cuts.lost_tokens > 0 {
+        text += &format!("; {} lost", counted(cuts.lost_tokens, "token"));
     }
     text
 }
@@ -382,9 +419,8 @@ fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::R
 
     let mut table = table::table(&[
         "algorithm",
-        ">depth",
         ">packs",
-        ">efficiency",
+        ">full",
         ">lower\nbound",
         ">above\nbound",
         ">seconds",
@@ -402,8 +438,10 @@ fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::R
             tokens => format!("{:.2}x", padding.computed_tokens / *tokens as f64),
         };
         table.add_row([
-            row.algorithm.to_string(),
-            row.depth.map_or("-".into(), |depth| depth.to_string()),
+            match row.depth {
+                Some(depth) => format!("{} {depth}", row.algorithm),
+                None => row.algorithm.to_string(),
+            },
             grouped(row.packs),
             format!("{:.3} %", 100.0 * row.efficiency),
             grouped(row.lower_bound),

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tightrope_data::packing::{Algorithm, Histogram, PackError};
 use tightrope_train::{Base, Config, batches};
 
-use crate::progress::{Bars, style};
+use crate::progress::{Bars, share_done};
 
 /// What there is to pack.
 pub struct Input {
@@ -57,7 +57,7 @@ pub fn lengths(file: &Path) -> anyhow::Result<Input> {
     let reading = || format!("cannot read {}", file.display());
     let opened = File::open(file).with_context(reading)?;
     let bar = ProgressBar::new(opened.metadata().with_context(reading)?.len());
-    bar.set_style(style("{msg} {bar:30.green/dim} {percent:>3} %  {eta} left"));
+    bar.set_style(share_done());
     bar.set_message("reading lengths");
     let mut reader = BufReader::with_capacity(1 << 20, bar.wrap_read(opened));
     let mut lengths = Vec::new();
@@ -65,7 +65,7 @@ pub fn lengths(file: &Path) -> anyhow::Result<Input> {
     loop {
         line.clear();
         // One byte more than the longest length with its end tells a line that is too long.
-        let read = std::io::Read::take(&mut reader, MAX_LINE).read_until(b'\n', &mut line);
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
         if read.with_context(reading)? == 0 {
             break;
         }
@@ -82,6 +82,15 @@ pub fn lengths(file: &Path) -> anyhow::Result<Input> {
                 u32::MAX
             );
         };
+        if lengths.len() == MAX_LENGTHS {
+            bar.finish_and_clear();
+            bail!(
+                "{}:{}: more than {MAX_LENGTHS} lengths, the most that are packed one by one; count \
+                 them and give --histogram",
+                file.display(),
+                lengths.len() + 1,
+            );
+        }
         lengths.push(length);
     }
     bar.finish_and_clear();
@@ -95,11 +104,25 @@ pub fn lengths(file: &Path) -> anyhow::Result<Input> {
 }
 
 const MAX_LINE: u64 = 64;
+/// 1 GiB of lengths; a file or a pipe may have no end.
+const MAX_LENGTHS: usize = 1 << 28;
+/// A number of a histogram takes up to 20 times its digits while it is read.
+const MAX_HISTOGRAM: u64 = 64 << 20;
 
 /// A JSON array, or an object with an array `counts`.
 pub fn histogram(file: &Path) -> anyhow::Result<Input> {
     let reading = || format!("cannot read {}", file.display());
-    let text = std::fs::read_to_string(file).with_context(reading)?;
+    let mut text = String::new();
+    let opened = File::open(file).with_context(reading)?;
+    let mut opened = opened.take(MAX_HISTOGRAM + 1);
+    opened.read_to_string(&mut text).with_context(reading)?;
+    if text.len() as u64 > MAX_HISTOGRAM {
+        bail!(
+            "{}: more than {} MiB, which no histogram of lengths needs",
+            file.display(),
+            MAX_HISTOGRAM >> 20
+        );
+    }
     let values: Vec<&RawValue> = match text.trim_start().starts_with('[') {
         true => serde_json::from_str(&text).with_context(reading)?,
         false => {
