@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tightrope_data::{Preflight, Progress};
 
 /// What a run will do, known before its first step.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Plan {
     /// The model that is started from, as configured.
     pub model: String,
@@ -25,6 +25,8 @@ pub struct Plan {
     pub optimizer: Vec<StatePlan>,
     /// Sequences to train on.
     pub sequences: u64,
+    /// Tokens of a pack; in batches, of a sequence, at most.
+    pub capacity: u64,
     /// Packs (or batches) of an epoch.
     pub packs: u64,
     /// Real tokens of an epoch.

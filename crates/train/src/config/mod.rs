@@ -251,8 +251,10 @@ pub enum ConfigError {
         got: String,
     },
     /// A key without which nothing can be done.
-    #[error("`{key}` is missing: {help}")]
+    #[error("{}: `{key}` is missing: {help}", path.display())]
     Missing {
+        /// The file.
+        path: PathBuf,
         /// The key.
         key: &'static str,
         /// What it is for.
@@ -386,6 +388,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     }
     if values.get("model").is_none() {
         return Err(ConfigError::Missing {
+            path: path.to_owned(),
             key: "model",
             help: "write model = \"path or hub id\" at the top of the configuration",
         });

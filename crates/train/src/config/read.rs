@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     ops::Range,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 use toml::{
     Spanned, Table, Value,
@@ -234,8 +234,13 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
         }
         (Kind::Model, Value::String(text)) => {
             let path = join(base, &text);
-            let local = looks_local(&text) || Path::new(&path).exists();
-            Some(Value::String(if local { path } else { text }))
+            Some(Value::String(match Path::new(&path).exists() {
+                true => path,
+                // Still to be seen as a path, when it fails to open.
+                false if looks_local(&path) => path,
+                false if looks_local(&text) => base.join(&text).to_string_lossy().into_owned(),
+                false => text,
+            }))
         }
         (Kind::Path, Value::String(text)) => Some(Value::String(join(base, &text))),
         (Kind::Paths, value) => {
@@ -290,9 +295,32 @@ fn strings(value: Value) -> Option<Vec<String>> {
         .collect()
 }
 
+/// `path` as seen from `base`; `~/` is the home folder.
 fn join(base: &Path, path: &str) -> String {
+    let home = path.strip_prefix("~/").zip(std::env::home_dir());
+    let path = match home {
+        Some((rest, home)) => home.join(rest),
+        None => base.join(path),
+    };
     // A TOML string is UTF-8; a base that is not is shown as well as it can be when it fails to open.
-    base.join(path).to_string_lossy().into_owned()
+    without_detours(&path).to_string_lossy().into_owned()
+}
+
+/// The path without `folder/..`, where the folder is one and no link to another.
+fn without_detours(path: &Path) -> PathBuf {
+    let mut short = PathBuf::new();
+    for component in path.components() {
+        let named = matches!(short.components().next_back(), Some(Component::Normal(_)));
+        let folder = named && short.symlink_metadata().is_ok_and(|data| data.is_dir());
+        match component {
+            Component::ParentDir if folder => drop(short.pop()),
+            component => short.push(component),
+        }
+    }
+    match short.as_os_str().is_empty() {
+        true => ".".into(),
+        false => short,
+    }
 }
 
 /// What to write instead of an unknown key.
@@ -308,15 +336,21 @@ fn hint(path: &str) -> String {
     let section = path.rsplit_once('.').map_or("", |(section, _)| section);
     let here = KEYS.iter().filter(|key| key.section == section);
     // A key at the top level may also be a misspelt section.
-    let sections = SECTIONS
-        .iter()
-        .map(|(name, _)| *name)
-        .filter(|name| !name.is_empty());
-    let sections = sections.filter(|_| section.is_empty());
-    match nearest(name, here.map(|key| key.name).chain(sections)) {
+    let sections = || {
+        let named = SECTIONS.iter().map(|(name, _)| *name);
+        named.filter(|name| !name.is_empty() && section.is_empty())
+    };
+    match nearest(name, here.map(|key| key.name).chain(sections())) {
+        Some(known) if sections().any(|name| name == known) => {
+            format!("did you mean the section [{known}]?")
+        }
         Some(known) if section.is_empty() => format!("did you mean `{known}`?"),
         Some(known) => format!("did you mean `{section}.{known}`?"),
-        None if section.is_empty() => format!("the top level has {}", names(section)),
+        None if section.is_empty() => {
+            let sections: Vec<String> = sections().map(|name| format!("[{name}]")).collect();
+            let (keys, sections) = (names(section), sections.join(", "));
+            format!("the top level has {keys} and the sections {sections}")
+        }
         None => format!("[{section}] has {}", names(section)),
     }
 }

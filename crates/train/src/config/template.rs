@@ -3,19 +3,20 @@
 use super::keys::{KEYS, SECTIONS};
 use std::fmt::Write;
 
-/// A configuration with every key, its default and what it does. Keys without a default, and
+/// A configuration with every key, its default, what it does and what may stand there. Keys without a default, and
 /// sections that need not be there, are commented out.
 pub fn default_toml() -> String {
     let mut text = String::new();
     for (section, about) in SECTIONS {
         if section.is_empty() {
-            let _ = writeln!(text, "# {about}");
+            text += &comment(about);
         } else {
             let mark = if *section == "lora" { "# " } else { "" };
             let _ = writeln!(text, "\n# {about}\n{mark}[{section}]");
         }
         for key in KEYS.iter().filter(|key| key.section == *section) {
-            let _ = writeln!(text, "# {}", key.help);
+            text += &comment(key.help);
+            text += &comment(&format!("Value: {}.", key.kind.expected()));
             let _ = match (key.default, key.name) {
                 (None, "model") => writeln!(text, "model = \"path or hub id\""),
                 (Some(default), name) if *section != "lora" => writeln!(text, "{name} = {default}"),
@@ -25,6 +26,23 @@ pub fn default_toml() -> String {
         }
     }
     text
+}
+
+/// The text as comments of at most 80 columns.
+fn comment(text: &str) -> String {
+    let mut lines = String::from("#");
+    let mut width = 1;
+    for word in text.split_whitespace() {
+        let columns = 1 + word.chars().count();
+        if width + columns > 80 {
+            lines += "\n#";
+            width = 1;
+        }
+        lines += " ";
+        lines += word;
+        width += columns;
+    }
+    lines + "\n"
 }
 
 /// A table of every key in Markdown.

@@ -148,10 +148,35 @@ fn the_template_is_a_configuration() {
         parse(&text).unwrap(),
         parse("model = \"path or hub id\"").unwrap()
     );
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    let words = text.replace("\n#", "");
     let markdown = reference_markdown();
     for key in KEYS {
-        assert!(text.contains(key.help), "{}", key.path());
+        let value = format!("{} Value: {}.", key.help, key.kind.expected());
+        assert!(words.contains(&value), "{}", key.path());
         assert!(markdown.contains(&format!("| `{}` |", key.path())));
+    }
+}
+
+#[test]
+fn paths_are_short_and_begin_at_home() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("examples")).unwrap();
+    let file = folder.path().join("examples/my.toml");
+    let read = |text: &str| Config::parse(text, &file, &[]).unwrap();
+    let config = read("model = \"a/b\"\noutput = \"../runs/x\"\n[data]\ntrain = \"~/t\"");
+    assert_eq!(config.output, folder.path().join("runs/x"));
+    let home = std::env::home_dir().unwrap();
+    assert_eq!(config.data.train, [home.join("t")]);
+    // Behind a link, `..` is the parent of where it leads.
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("examples", folder.path().join("link")).unwrap();
+        let config = read("model = \"a/b\"\noutput = \"../link/../x\"");
+        assert_eq!(config.output, folder.path().join("link/../x"));
     }
 }
 
@@ -209,7 +234,7 @@ fn unknown_keys_are_errors_with_a_place_and_the_nearest_key() {
         ),
         (
             "model = \"a/b\"\n\n[optimiser]\nbeta1 = 0.5",
-            "my.toml:3: unknown key `optimiser`; did you mean `optimizer`?",
+            "my.toml:3: unknown key `optimiser`; did you mean the section [optimizer]?",
         ),
         (
             "[optimizer]\nlearning_rte = 1",
@@ -225,6 +250,7 @@ fn unknown_keys_are_errors_with_a_place_and_the_nearest_key() {
         ),
         ("[lora]\nzzz = 1", "[lora] has r, alpha, dropout,"),
         ("qqqq = 1", "the top level has model, adapter,"),
+        ("qqqq = 1", "and the sections [data], [packing],"),
     ];
     for (text, expected) in cases {
         let message = message(text);
@@ -313,7 +339,7 @@ fn contradictions_say_what_to_do() {
         let message = with(sets).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}\nlacks: {expected}");
     }
-    assert!(message("seed = 1").contains("`model` is missing"));
+    assert!(message("seed = 1").contains("my.toml: `model` is missing"));
     let io = Config::load(Path::new("/no/such/file.toml"), &[]).unwrap_err();
     assert!(io.to_string().starts_with("/no/such/file.toml: "), "{io}");
 }

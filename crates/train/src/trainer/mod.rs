@@ -192,6 +192,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
                 section: lora.clone(),
             }),
             learning_rate: config.optimizer.learning_rate,
+            capacity: config.packing.capacity,
             trained_parameters,
             optimizer: self.optimizer.plan(),
             sequences: self.prepared.train.sequences.len() as u64,
