@@ -5,18 +5,18 @@ use crate::{
     exit::Exit,
     terminal::{Color, Terminal},
 };
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::num::NonZeroUsize;
 
 const EXAMPLES: &str = "\
 Examples:
-  tightrope train                           see it work: a small model learns from nothing
-  tightrope train --template > my.toml      a configuration with every key explained
-  tightrope inspect my.toml                 the data as the model will see it
-  tightrope train my.toml                   train
-  tightrope eval my.toml                    measure what was trained
-  tightrope generate my.toml --prompt \"…\"  see what it answers
-  tightrope merge my.toml                   a folder that Transformers loads
+  tightrope train                        a small model learns from nothing
+  tightrope train --template > my.toml   a configuration, every key explained
+  tightrope inspect my.toml              the data as the model will see it
+  tightrope train my.toml                train
+  tightrope eval my.toml                 measure what was trained
+  tightrope chat my.toml                 talk with it
+  tightrope merge my.toml                a folder that Transformers loads
 
 `tightrope COMMAND --help` explains a command with examples.";
 
@@ -27,7 +27,7 @@ Examples:
 #[derive(Parser)]
 #[command(
     name = "tightrope",
-    version,
+    version = env!("TIGHTROPE_VERSION"),
     arg_required_else_help = true,
     after_help = EXAMPLES,
     after_long_help = [EXAMPLES, "\n\n", crate::exit::HELP].concat()
@@ -64,12 +64,20 @@ enum Command {
     Pack(commands::pack::Args),
     Inspect(commands::inspect::Args),
     Generate(commands::generate::Args),
+    Chat(commands::chat::Args),
     Merge(commands::merge::Args),
     Verify(commands::verify::Args),
     Completions(commands::completions::Args),
+    Man(commands::man::Args),
 }
 
 impl Cli {
+    /// What the process was called with; help and wrong usage end it.
+    pub fn of_process() -> Self {
+        let matches = with_examples_as_written(Cli::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// Runs the chosen command.
     pub fn run(self) -> anyhow::Result<Exit> {
         let terminal = Terminal::new(self.global.json, self.global.threads, self.global.color)?;
@@ -79,17 +87,37 @@ impl Cli {
             Command::Pack(args) => commands::pack::run(args, &terminal),
             Command::Inspect(args) => commands::inspect::run(args, &terminal),
             Command::Generate(args) => commands::generate::run(args, &terminal),
+            Command::Chat(args) => commands::chat::run(args, &terminal),
             Command::Merge(args) => commands::merge::run(args, &terminal),
             Command::Verify(args) => commands::verify::run(args, &terminal),
             Command::Completions(args) => commands::completions::run(args, &terminal),
+            Command::Man(args) => commands::man::run(args, &terminal),
         }
     }
 }
 
+/// Commands whose help ends in its examples line by line: clap would fill its last paragraphs anew.
+fn with_examples_as_written(command: clap::Command) -> clap::Command {
+    let commands = command.mut_subcommands(|command| {
+        let examples = command.get_after_help().map(ToString::to_string);
+        let examples = examples.map_or_else(String::new, |examples| format!("\n\n{examples}"));
+        command.help_template(format!("{HELP_TEMPLATE}{examples}"))
+    });
+    commands.help_template(format!(
+        "{HELP_TEMPLATE}\n\n{EXAMPLES}\n\n{}",
+        crate::exit::HELP
+    ))
+}
+
+/// Clap's own, without the end.
+const HELP_TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n\n{all-args}";
+
+#[cfg(test)]
+mod documents;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_declaration_is_consistent() {
@@ -102,6 +130,9 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             let name = command.get_name();
             let help = command.clone().render_long_help().to_string();
+            let after = command.get_after_help().unwrap().to_string();
+            let narrow = after.lines().all(|line| line.chars().count() <= 80);
+            assert!(narrow, "wider than 80 columns:\n{after}");
             assert!(
                 help.contains("Example") && help.contains(&format!("tightrope {name}")),
                 "tightrope {name} --help has no example:\n{help}"

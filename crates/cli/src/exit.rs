@@ -1,6 +1,6 @@
 //! Exit codes: the one place where they are chosen and documented.
 
-use crate::terminal;
+use crate::{message, terminal};
 use std::{io, process::ExitCode};
 use tightrope_train::STOPPED_EXIT_CODE;
 
@@ -53,9 +53,10 @@ pub fn after(exit: Exit, said: anyhow::Result<()>) -> anyhow::Result<Exit> {
     }
 }
 
-fn complain(error: &anyhow::Error) {
+/// Says on standard error what went wrong.
+pub fn complain(error: &anyhow::Error) {
     let label = console::style("error:").for_stderr().red().bold();
-    terminal::complain(format_args!("{label} {error:#}"));
+    terminal::complain(format_args!("{label} {}", message::of(error)));
 }
 
 /// Whether the reader of our output left (`tightrope … | head`), which is its right.

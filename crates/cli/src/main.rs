@@ -1,9 +1,11 @@
 //! The `tightrope` command: parses arguments, calls the library crates, shows what they say.
 #![forbid(unsafe_code)]
 
+mod answering;
 mod cli;
 mod commands;
 mod exit;
+mod message;
 mod numbers;
 mod painting;
 mod progress;
@@ -14,11 +16,9 @@ mod subject;
 mod table;
 mod terminal;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // A usage error prints itself and leaves with 2, `--help` and `--version` with 0.
-    let cli = cli::Cli::parse();
-    exit::code(cli.run())
+    exit::code(cli::Cli::of_process().run())
 }

@@ -2,7 +2,10 @@
 
 use crate::terminal;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::sync::{Mutex, PoisonError};
+use std::{
+    borrow::Cow,
+    sync::{Mutex, PoisonError},
+};
 use tightrope_data::Progress;
 use tightrope_train::Observer;
 
@@ -21,11 +24,12 @@ impl Bars {
 impl Progress for Bars {
     fn start(&self, what: &str, total: Option<u64>) {
         let bar = match total {
-            Some(total) => ProgressBar::new(total)
-                .with_style(style("{msg} {bar:30.green/dim} {percent:>3} %  {eta} left")),
-            None => ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}")),
+            Some(total) => ProgressBar::new(total).with_style(share_done()),
+            None => ProgressBar::new_spinner().with_style(style("{spinner} {elapsed}  {msg}")),
         };
-        self.with_current(|current| *current = Some(bar.with_message(what.to_owned())));
+        let room = columns().saturating_sub(if columns() < WIDE { 10 } else { 54 });
+        let what = cut(what, room).into_owned();
+        self.with_current(|current| *current = Some(bar.with_message(what)));
     }
 
     fn advance(&self, n: u64) {
@@ -51,6 +55,28 @@ impl Observer for Bars {
         let label = console::style("note:").for_stderr().yellow().bold();
         terminal::complain(format_args!("{label} {text}"));
     }
+}
+
+/// A bar of work of a known size, or the share alone on a narrow terminal.
+pub fn share_done() -> ProgressStyle {
+    style(match columns() < WIDE {
+        true => "{percent:>3} %  {msg}",
+        false => "{msg} {bar:30.green/dim} {percent:>3} %  {eta} left",
+    })
+}
+
+/// Terminals of so many columns have room for bars.
+pub const WIDE: usize = 72;
+
+/// Columns of the terminal that bars are on.
+pub fn columns() -> usize {
+    console::Term::stderr().size().1.into()
+}
+
+/// The text in at most so many columns. A bar that reaches the last one is doubled as soon as the
+/// terminal writes `^C` behind it.
+pub fn cut(text: &str, columns: usize) -> Cow<'_, str> {
+    console::truncate_str(text, columns, "…")
 }
 
 /// A style from a template that is known to be well-formed.

@@ -1,13 +1,18 @@
 //! Blocks of text for people: what the data is, what a run will do, what it has done.
 
 use crate::{
-    numbers::{bytes, duration, grouped, percent, percent_of},
+    numbers::{bytes, counted, duration, grouped, percent, percent_of},
     painting, table,
 };
+use comfy_table::{Cell, Color};
 use console::style;
 use std::{fmt::Write, time::Duration};
 use tightrope_data::Preflight;
-use tightrope_train::{AdapterPlan, Outcome, Plan, RunReport, StatePlan, demo::Demonstration};
+use tightrope_train::{
+    AdapterPlan, Outcome, Plan, RunReport, StatePlan,
+    config::{Quantize, TargetModules},
+    demo::Demonstration,
+};
 
 /// A heading, lines of `name  value`, and warnings.
 struct Block(String);
@@ -22,10 +27,11 @@ impl Block {
         let _ = write!(self.0, "\n  {name:<15} {}", value.as_ref());
     }
 
-    fn warning(&mut self, count: u64, what: impl AsRef<str>) {
+    fn warning(&mut self, count: u64, one: &str, what: impl AsRef<str>) {
         if count > 0 {
             let mark = style("!").yellow().bold();
-            let _ = write!(self.0, "\n  {mark} {} {}", grouped(count), what.as_ref());
+            let things = counted(count, one);
+            let _ = write!(self.0, "\n  {mark} {things} {}", what.as_ref());
         }
     }
 }
@@ -34,12 +40,9 @@ impl Block {
 pub fn preflight(report: &Preflight) -> String {
     let mut block = Block::new("Data");
     for file in &report.files {
-        let rows = grouped(file.rows);
+        let rows = counted(file.rows, "row");
         let format = file.format.name();
-        block.line(
-            "file",
-            format!("{}: {rows} rows, read as {format}", file.path),
-        );
+        block.line("file", format!("{}: {rows}, read as {format}", file.path));
     }
     block.line("sequences", grouped(report.sequences));
     block.line("tokens", grouped(report.tokens));
@@ -58,7 +61,7 @@ pub fn preflight(report: &Preflight) -> String {
         false => String::new(),
     };
     block.line("lengths", format!("{lengths}{cut}"));
-    block.warning(report.skipped_rows, "rows skipped:");
+    block.warning(report.skipped_rows, "row", "skipped:");
     for row in &report.skipped {
         let line = row.line.map_or_else(
             || format!("row {}", row.row),
@@ -66,35 +69,37 @@ pub fn preflight(report: &Preflight) -> String {
         );
         let _ = write!(block.0, "\n      {}, {line}: {}", row.path, row.reason);
     }
-    block.warning(report.empty_rows, "rows without a token left out");
-    let tokens = grouped(report.truncated_tokens);
+    block.warning(report.empty_rows, "row", "without a token left out");
+    let tokens = counted(report.truncated_tokens, "token");
     block.warning(
         report.truncated_sequences,
-        format!("sequences truncated, {tokens} tokens dropped"),
+        "sequence",
+        format!("truncated, {tokens} dropped"),
     );
-    block.warning(report.split_rows, "rows split into several sequences");
-    let tokens = grouped(report.dropped_tokens);
+    block.warning(report.split_rows, "row", "split into several sequences");
+    let tokens = counted(report.dropped_tokens, "token");
     block.warning(
         report.dropped_rows,
-        format!("rows dropped as too long ({tokens} tokens)"),
+        "row",
+        format!("dropped as too long ({tokens})"),
     );
     block.warning(
         report.untrained_sequences,
-        "sequences have nothing to train",
+        "sequence",
+        "without anything to train",
     );
-    block.warning(report.doubled_bos, "rows begin with two BOS tokens");
+    block.warning(report.doubled_bos, "row", "beginning with two BOS tokens");
     block.warning(
         report.missing_eos,
-        "rows do not end in an end token: the model will not learn to stop there",
+        "row",
+        "without an end token at the end: the model will not learn to stop there",
     );
     block.warning(
         report.packed_rows,
-        "rows held several sequences, which are taken apart",
+        "row",
+        "of several sequences, which are taken apart",
     );
-    block.warning(
-        report.duplicate_rows,
-        "rows are the same as one before them",
-    );
+    block.warning(report.duplicate_rows, "row", "the same as one before");
     if let Some(unused) = report.unused_keys() {
         let mark = style("!").yellow().bold();
         let _ = write!(block.0, "\n  {mark} not used: {unused}");
@@ -113,28 +118,27 @@ pub fn preflight(report: &Preflight) -> String {
 pub fn plan(plan: &Plan) -> String {
     let mut block = Block::new("Plan");
     block.line("model", &plan.model);
-    block.line("device", format!("{}, {}", plan.device, plan.precision));
-    let trained = percent_of(plan.trained_parameters, plan.parameters);
+    let share = percent_of(plan.trained_parameters, plan.parameters);
+    let (trained, all) = (plan.trained_parameters, plan.parameters);
     block.line(
-        "trained",
-        format!(
-            "{} of {} parameters ({trained})",
-            grouped(plan.trained_parameters),
-            grouped(plan.parameters)
-        ),
+        "parameters",
+        format!("{}, {} trained ({share})", grouped(all), grouped(trained)),
     );
-    if let Some(adapter) = &plan.adapter {
-        block.line("adapter", self::adapter(adapter));
-    }
+    block.line("adapter", adapter(plan.adapter.as_ref()));
     block.line("learning rate", format!("{:e}", plan.learning_rate));
-    block.line("optimizer", optimizer(&plan.optimizer));
+    for state in &plan.optimizer {
+        block.line("optimizer", optimizer(state));
+    }
+    block.line("device", format!("{}, {}", plan.device, plan.precision));
     let rows = format!(
-        "{} sequences in {} packs, {} tokens",
-        grouped(plan.sequences),
-        grouped(plan.packs),
-        grouped(plan.tokens_per_epoch)
+        "{}, {}",
+        counted(plan.sequences, "sequence"),
+        counted(plan.tokens_per_epoch, "token")
     );
     block.line("epoch", rows);
+    let packs = counted(plan.packs, "pack");
+    let capacity = counted(plan.capacity, "token");
+    block.line("packs", format!("{packs} of at most {capacity}"));
     let from = match plan.first_step {
         0 => String::new(),
         step => format!(", {} done before", grouped(step)),
@@ -148,28 +152,37 @@ pub fn plan(plan: &Plan) -> String {
     block.0
 }
 
-/// What is trained of a LoRA adapter; that of files has its own rank and scale.
-fn adapter(adapter: &AdapterPlan) -> String {
-    let lora = &adapter.section;
-    match &adapter.from {
-        Some(folder) => folder.display().to_string(),
-        None => format!("LoRA, rank {}, alpha {}", lora.r, lora.alpha),
+/// What is trained: `LoRA, rank 16, alpha 32, all linear layers`; an adapter of files has its own.
+fn adapter(plan: Option<&AdapterPlan>) -> String {
+    let Some(AdapterPlan { from, section }) = plan else {
+        return "none: every weight is trained".into();
+    };
+    if let Some(folder) = from {
+        return format!("goes on from {}", folder.display());
     }
+    let modules = match &section.target_modules {
+        TargetModules::AllLinear(_) => "all linear layers".to_owned(),
+        TargetModules::Names(names) => names.join(", "),
+    };
+    let mut text = format!(
+        "LoRA, rank {}, alpha {}, {modules}",
+        section.r, section.alpha
+    );
+    if section.quantize == Quantize::Nf4 {
+        text += ", base in NF4";
+    }
+    text
 }
 
-/// What the optimizer keeps: `8bit: 2.1 MiB for 1,048,576 parameters in 12 tensors; f32: …`.
-fn optimizer(plans: &[StatePlan]) -> String {
-    let way = |plan: &StatePlan| {
-        format!(
-            "{}: {} for {} parameters in {} tensors",
-            plan.state.name(),
-            bytes(plan.bytes),
-            grouped(plan.parameters),
-            grouped(plan.tensors)
-        )
-    };
-    let ways: Vec<String> = plans.iter().map(way).collect();
-    ways.join("; ")
+/// What the optimizer keeps: `8bit: 2.1 MiB for 1,048,576 parameters in 12 tensors`.
+fn optimizer(plan: &StatePlan) -> String {
+    format!(
+        "{}: {} for {} in {}",
+        plan.state.name(),
+        bytes(plan.bytes),
+        counted(plan.parameters, "parameter"),
+        counted(plan.tensors, "tensor")
+    )
 }
 
 /// What a run has done.
@@ -229,31 +242,30 @@ pub fn demonstration(result: &Demonstration) -> String {
     let asked: usize = result.scores.iter().map(|score| score.asked).sum();
     let right: usize = result.scores.iter().map(|score| score.right).sum();
     let heading = format!(
-        "Asked {asked} questions that it was not trained on: {right} answered rightly ({})",
+        "Asked {} that it was not trained on: {right} answered rightly ({})",
+        counted(asked as u64, "question"),
         percent_of(right as u64, asked as u64)
     );
-    let mut table = table::table(&["task", ">asked", ">right", "for example"]);
+    let mut table = table::table(&["task", ">asked", ">right", "for example", "answer", ""]);
     for score in &result.scores {
         let example = result
             .examples
             .iter()
             .find(|example| example.task == score.task);
-        let example = example.map_or_else(String::new, |example| {
-            let (question, answer) = (brief(&example.question, 28), brief(&example.answer, 16));
-            let verdict = match example.right {
-                true => style("right").green().to_string(),
-                false => style(format!("wrong: {}", brief(&example.expected, 16)))
-                    .red()
-                    .to_string(),
-            };
-            format!("{question} → {answer} ({verdict})")
-        });
-        table.add_row([
-            score.task.name().to_owned(),
-            score.asked.to_string(),
-            score.right.to_string(),
-            example,
-        ]);
+        let mut row = vec![
+            Cell::new(score.task.name()),
+            Cell::new(score.asked),
+            Cell::new(score.right),
+        ];
+        if let Some(example) = example {
+            row.push(Cell::new(brief(&example.question, 22)));
+            row.push(Cell::new(brief(&example.answer, 10)));
+            row.push(match example.right {
+                true => Cell::new("right").fg(Color::Green),
+                false => Cell::new(format!("not {}", brief(&example.expected, 9))).fg(Color::Red),
+            });
+        }
+        table.add_row(row);
     }
     let _ = write!(text, "\n{}\n{}", style(heading).bold(), table::text(&table));
     let spent = result.report.elapsed_s.max(0.0);
@@ -275,6 +287,8 @@ fn brief(text: &str, columns: usize) -> String {
 
 /// What was padding here, and what padded batches would have cost.
 fn padding(report: &RunReport) -> String {
+    // Below one another: together they are wider than a terminal.
+    let below = " ".repeat(18);
     let cost = &report.padding;
     let here = percent_of(report.padding_tokens, report.tokens + report.padding_tokens);
     if cost.batch_size < 2 {
@@ -282,8 +296,8 @@ fn padding(report: &RunReport) -> String {
     }
     let share = |computed: u64| percent(1.0 - cost.tokens as f64 / computed.max(1) as f64);
     format!(
-        "{here}; batches of {} padded to their longest: {}, {:.2} times the tokens; sorted by \
-         length: {}",
+        "{here}\n{below}batches of {} padded to their longest: {}, {:.2} times the tokens\n\
+         {below}sorted by length: {}",
         cost.batch_size,
         share(cost.padded_tokens),
         cost.factor(),

@@ -2,9 +2,9 @@
 
 use crate::{
     numbers::{duration, grouped, percent_of},
-    progress::{Bars, style},
+    progress::{Bars, WIDE, columns, cut, style},
     report,
-    terminal::Terminal,
+    terminal::{self, Terminal},
 };
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde_json::json;
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 use tightrope_data::{Preflight, Progress};
@@ -23,14 +23,14 @@ pub struct Screen<'a> {
     terminal: &'a Terminal,
     loading: Bars,
     run: OnceLock<Running>,
+    /// Of the run, only on a terminal.
+    bar: Arc<OnceLock<ProgressBar>>,
 }
 
 /// The part of a run that goes on now.
 struct Running {
     plan: Plan,
     started: Instant,
-    /// Only on a terminal.
-    bar: Option<ProgressBar>,
 }
 
 impl<'a> Screen<'a> {
@@ -39,23 +39,30 @@ impl<'a> Screen<'a> {
             terminal,
             loading: Bars::default(),
             run: OnceLock::new(),
+            bar: Arc::default(),
+        }
+    }
+
+    /// Says something on standard error at any time and from any thread, above the bar.
+    pub fn announcer(&self) -> impl Fn(&str) + Send + 'static {
+        let bar = Arc::clone(&self.bar);
+        move |text| match bar.get() {
+            // The terminal has written `^C` behind the bar, which goes with it.
+            Some(bar) => bar.suspend(|| terminal::complain(text)),
+            None => terminal::complain(text),
         }
     }
 
     /// Ends the bar; what follows is printed below it.
     pub fn close(&self) {
-        if let Some(bar) = self.bar() {
+        if let Some(bar) = self.bar.get() {
             bar.abandon();
         }
     }
 
-    fn bar(&self) -> Option<&ProgressBar> {
-        self.run.get()?.bar.as_ref()
-    }
-
     /// A line for people, above the bar if there is one. A reader that left cannot stop a run.
     fn say(&self, text: impl fmt::Display) {
-        match self.bar() {
+        match self.bar.get() {
             Some(bar) => bar.suspend(|| drop(self.terminal.line(text))),
             None => drop(self.terminal.line(text)),
         }
@@ -116,19 +123,23 @@ impl Observer for Screen<'_> {
             true => self.event("plan", plan),
             false => self.say(report::plan(plan)),
         }
-        let bar = self.terminal.is_live().then(|| {
+        if self.terminal.is_live() {
+            let template = if columns() < WIDE {
+                "{msg}"
+            } else {
+                "{bar:16.green/dim} {msg}"
+            };
             let bar = ProgressBar::new(plan.total_steps)
                 .with_position(plan.first_step)
-                .with_style(style("{bar:16.green/dim} {pos}/{len}  {msg}"));
+                .with_style(style(template));
             // The first step may take a while: show that there is one.
             bar.set_message("first step …");
             bar.tick();
-            bar
-        });
+            drop(self.bar.set(bar));
+        }
         let running = Running {
             plan: plan.clone(),
             started: Instant::now(),
-            bar,
         };
         drop(self.run.set(running));
     }
@@ -140,13 +151,15 @@ impl Observer for Screen<'_> {
         let Some(run) = self.run.get() else { return };
         let left = duration(left(&run.plan, row.step, run.started.elapsed()));
         let facts = facts(row);
-        match &run.bar {
+        let total = run.plan.total_steps;
+        match self.bar.get() {
             Some(bar) => {
-                bar.set_message(format!("{left} left  {facts}"));
+                let text = format!("{}/{total}  {left} left  {facts}", row.step);
+                let room = columns().saturating_sub(if columns() < WIDE { 4 } else { 21 });
+                bar.set_message(cut(&text, room).into_owned());
                 bar.set_position(row.step);
             }
             None => {
-                let total = run.plan.total_steps;
                 self.say(format!("step {}/{total}  {facts}  {left} left", row.step));
             }
         }
@@ -191,20 +204,10 @@ mod tests {
     #[test]
     fn time_left_is_that_of_the_steps_of_this_part() {
         let plan = Plan {
-            model: String::new(),
-            device: String::new(),
-            precision: "f32",
-            parameters: 0,
-            adapter: None,
-            learning_rate: 0.0,
-            trained_parameters: 0,
-            optimizer: Vec::new(),
-            sequences: 0,
-            packs: 0,
-            tokens_per_epoch: 0,
             first_step: 90,
             total_steps: 100,
             steps_per_epoch: 10,
+            ..Plan::default()
         };
         let elapsed = Duration::from_secs(10);
         assert_eq!(left(&plan, 95, elapsed), Duration::from_secs(10));

@@ -31,8 +31,16 @@ pub fn table(headings: &[&str]) -> Table {
     table
 }
 
-/// The table without spaces at line ends.
+/// The table as wide as the terminal at most, without spaces at line ends.
 pub fn text(table: &Table) -> String {
+    let mut table = table.clone();
+    let terminal = console::Term::stdout();
+    if terminal.is_term() {
+        // Cells go on below where the terminal is too narrow.
+        table
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(terminal.size().1);
+    }
     let lines: Vec<String> = table
         .lines()
         .map(|line| line.trim_end().to_owned())

@@ -44,7 +44,7 @@ fn a_cut_off_line_is_named_with_line_and_column() {
     let error = fixture.error(&["train", "run.toml"]);
     assert!(error.contains(&format!("train.jsonl:{line}:")), "{error}");
     let skipped = fixture.ok(&["train", "run.toml", "--set", "data.on_bad_row=skip"]);
-    assert!(skipped.contains("1 rows skipped"), "{skipped}");
+    assert!(skipped.contains("1 row skipped"), "{skipped}");
 }
 
 #[test]

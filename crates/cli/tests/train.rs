@@ -26,7 +26,10 @@ fn a_run_learns_and_leaves_metrics_checkpoints_and_an_adapter() {
         "Finished\n",
         "real tokens/s",
         "padding",
-        "tightrope generate",
+        "  model           model\n",
+        "LoRA, rank 4, alpha 16, all linear layers\n",
+        "  learning rate   2e-2\n",
+        "  precision       f32\n",
     ] {
         assert!(output.contains(part), "no {part:?} in:\n{output}");
     }
@@ -180,36 +183,33 @@ fn threads_do_not_change_a_bit() {
 }
 
 /// Too short to learn much; that it learns is shown by the tests of the training crate.
+#[cfg(unix)]
 #[test]
 fn without_a_configuration_the_demonstration_runs() {
     let fixture = Fixture::new();
-    let text = fixture.ok(&[
-        "train",
-        "--steps",
-        "2",
-        "--records",
-        "400",
-        "--questions",
-        "5",
-    ]);
-    for part in [
-        "step 2/2",
-        "Asked ",
-        "padded batches would have taken",
-        "--prompt",
-    ] {
+    // Called by a path that holds here alone, like that of `cargo run`.
+    fs::create_dir(fixture.path("target")).unwrap();
+    let program = fixture.path("target/tightrope");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_tightrope"), program).unwrap();
+    let shell = |line: &str, input: &str| {
+        fixture.write("input", input);
+        let mut command = Command::new("sh");
+        command.args(["-c", line]).current_dir(fixture.path(""));
+        let input = fs::File::open(fixture.path("input")).unwrap();
+        let output = command.stdin(input).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{line}\n{}", shown(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let demonstration = "target/tightrope train --steps 2 --records 400 --questions 5";
+    let text = shell(demonstration, "");
+    for part in ["step 2/2", "Asked ", "padded batches would have taken"] {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
     }
-    let model = "runs/demonstration/model";
-    fixture.ok(&[
-        "generate",
-        "--model",
-        model,
-        "--prompt",
-        "2 + 2?",
-        "--max-tokens",
-        "4",
-    ]);
+    let last = text.lines().last().unwrap();
+    let told = last.strip_prefix("try it with: ").unwrap();
+    assert!(told.starts_with("target/tightrope chat "), "{told}");
+    let answer = shell(told, "2 + 2?\n");
+    assert!(answer.starts_with("> 2 + 2?\n"), "{answer}");
     let usage = fixture.run(&["train", "--set", "seed=1"]);
     assert_eq!(usage.status.code(), Some(2), "a configuration is missing");
 }

@@ -28,6 +28,48 @@ fn wrong_usage_leaves_with_2_and_help_with_0() {
 }
 
 #[test]
+fn help_keeps_the_lines_of_its_examples() {
+    let output = Command::new(env!("CARGO_BIN_EXE_tightrope"))
+        .args(["train", "--help"])
+        .env("COLUMNS", "40")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = "  tightrope train --template > my.toml   a configuration, every key explained\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
+fn the_version_names_the_commit_of_a_clone() {
+    let text = String::from_utf8(tightrope(&["--version"]).stdout).unwrap();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let head = Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(&root)
+        .output();
+    let version = format!("tightrope {}", env!("CARGO_PKG_VERSION"));
+    match head {
+        Ok(head) if head.status.success() && root.join(".git").exists() => {
+            let head = String::from_utf8(head.stdout).unwrap();
+            assert_eq!(text, format!("{version} ({})\n", &head[..12]));
+        }
+        _ => assert!(text.starts_with(&version), "{text}"),
+    }
+}
+
+#[test]
+fn manual_pages_are_about_all_and_about_each() {
+    let all = String::from_utf8(tightrope(&["man"]).stdout).unwrap();
+    assert!(
+        all.contains(".TH tightrope 1") && all.contains("tightrope\\-train"),
+        "{all}"
+    );
+    let train = String::from_utf8(tightrope(&["man", "train"]).stdout).unwrap();
+    assert!(train.contains(".SH EXAMPLES\n.nf\n"), "{train}");
+    assert!(train.contains("resume"), "{train}");
+}
+
+#[test]
 fn completion_scripts_name_the_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = tightrope(&["completions", shell]);

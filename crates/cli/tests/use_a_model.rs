@@ -90,6 +90,37 @@ fn generate_is_decided_by_its_arguments() {
     );
 }
 
+/// Each line of a pipe is a question of one conversation, or a command.
+#[test]
+fn chat_answers_line_by_line() {
+    let fixture = Fixture::new();
+    fixture.write(
+        "questions",
+        "Hello\n\n/clear\nHello\n/hepl\n\"\"\"two\nlines\"\"\"\n/bye\nNo\n",
+    );
+    let chat = |more: &[&str]| {
+        let arguments = ["chat", "--model", "model", "--max-tokens", "8"];
+        let questions = std::fs::File::open(fixture.path("questions")).unwrap();
+        let mut command = fixture.command(&[&arguments[..], more].concat());
+        let output = command.stdin(questions).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let answers = json_lines(&chat(&["--json"]));
+    let prompts: Vec<&str> = answers
+        .iter()
+        .map(|a| a["prompt"].as_str().unwrap())
+        .collect();
+    assert_eq!(prompts, ["Hello", "Hello", "two\nlines"]);
+    assert_eq!(answers[0], answers[1], "nothing is remembered after /clear");
+    let text = chat(&[]);
+    assert!(
+        text.contains("> Hello\n") && text.contains("there is no /hepl"),
+        "{text}"
+    );
+    assert!(!text.contains('\x1b'), "{text:?}");
+}
+
 #[test]
 fn verify_proves_that_packing_changes_nothing() {
     let fixture = Fixture::with_config("");

@@ -1,7 +1,7 @@
 //! `tightrope eval`: loss and perplexity of a model on data.
 
 use crate::{exit::Exit, numbers::grouped, progress::Bars, subject::Subject, terminal::Terminal};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -9,7 +9,7 @@ Examples:
   tightrope eval my.toml                 what the run has trained, on data.eval
   tightrope eval my.toml --base          the model as it was before
   tightrope eval --model M --data test.jsonl
-  tightrope eval --model M --adapter A --data test.jsonl --limit 100 --json
+  tightrope eval --model M --adapter A --data test.jsonl --limit 100
   tightrope eval --model M --data book.jsonl --format text
 
 The loss is the mean over trained tokens; --train-on chooses them.";
@@ -48,6 +48,12 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         config.data.eval = args.data;
         config.data.eval_ratio = 0.0;
     }
+    let data = &config.data;
+    ensure!(
+        !data.eval.is_empty() || data.eval_ratio > 0.0,
+        "there is nothing to evaluate on: set data.eval or data.eval_ratio in the configuration, or \
+         name a file with --data"
+    );
     let bars = Bars::default();
     let limit = args
         .limit

@@ -2,7 +2,7 @@
 
 use crate::{
     exit::Exit,
-    numbers::{grouped, percent_of},
+    numbers::{counted, grouped, percent_of},
     painting,
     progress::Bars,
     table,
@@ -17,15 +17,17 @@ use tightrope_train::{Base, Config, Prepared};
 
 const EXAMPLES: &str = "\
 Examples:
-  tightrope inspect my.toml                      the first sequences and the first pack
+  tightrope inspect my.toml            the first sequences and the first pack
   tightrope inspect my.toml --first 100 --sequences 1
-  tightrope inspect my.toml --tokens             one line for each token, with its id
+  tightrope inspect my.toml --tokens   one line for each token, with its id
   tightrope inspect my.toml --set data.train_on=assistant
 
-What to look for: is the answer trained, and only the answer? Does it end in the end token?
-Is the prompt rendered as the model knows it, with one BOS at most?
+What to look for: is the answer trained, and only the answer? Does it end in
+the end token? Is the prompt rendered as the model knows it, with one BOS at
+most?
 
-Next: tightrope train my.toml.";
+Next:
+  tightrope train my.toml";
 
 /// Show some sequences and packs as the model will see them
 #[derive(clap::Args)]
@@ -193,8 +195,9 @@ fn heading(sequence: &InspectedSequence) -> String {
     let tokens = sequence.tokens.len();
     let share = percent_of(trained as u64, tokens as u64);
     style(format!(
-        "sequence {}{place} · {tokens} tokens, {trained} trained ({share})",
-        sequence.sequence
+        "sequence {}{place} · {}, {trained} trained ({share})",
+        sequence.sequence,
+        counted(tokens as u64, "token")
     ))
     .bold()
     .to_string()
@@ -229,9 +232,9 @@ fn pack_table(pack: &InspectedPack) -> String {
         ]);
     }
     let heading = format!(
-        "pack {} · {} tokens, {} trained, {} padding",
+        "pack {} · {}, {} trained, {} padding",
         pack.pack,
-        grouped(pack.tokens as u64),
+        counted(pack.tokens as u64, "token"),
         grouped(pack.trained_tokens as u64),
         grouped(pack.padding_tokens as u64),
     );

@@ -8,16 +8,19 @@ use tightrope_train::StopFlag;
 
 const EXAMPLES: &str = "\
 Examples:
-  tightrope merge my.toml                          into merged/ in the output folder
+  tightrope merge my.toml                        into merged/ of the output folder
   tightrope merge my.toml --to my-model
   tightrope merge --model M --adapter A --to my-model
-  tightrope merge --model M.gguf --to my-model     dequantised, as safetensors
+  tightrope merge --model M.gguf --to my-model   dequantised, as safetensors
 
-An adapter that was trained with lora.quantize = \"nf4\" is added to the weights of the model's files,
-not to what NF4 makes of them, as PEFT does with a base in full precision; a model whose files are in
-NF4 is dequantised.
+An adapter that was trained with lora.quantize = \"nf4\" is added to the weights
+of the model's files, not to what NF4 makes of them, as PEFT does with a base in
+full precision; a model whose files are in NF4 is dequantised.
 The folder must not exist or be empty; it appears whole or not at all.
-Next: tightrope generate --model my-model, or from_pretrained(\"my-model\") in Python.";
+
+Next:
+  tightrope chat --model my-model
+or from_pretrained(\"my-model\") in Python.";
 
 /// Write a model with its adapter added as a Hugging Face folder
 #[derive(clap::Args)]

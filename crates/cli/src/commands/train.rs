@@ -20,17 +20,20 @@ const DEMONSTRATION: &str = "runs/demonstration";
 
 const EXAMPLES: &str = "\
 Examples:
-  tightrope train                         the demonstration: a small model learns from nothing
-  tightrope train --template > my.toml    write a configuration with every key explained
-  tightrope inspect my.toml               see the data as the model will see it
-  tightrope train my.toml                 train
-  tightrope train my.toml --resume        go on after an interruption
-  tightrope train my.toml --set optimizer.learning_rate=1e-4 --set run.max_steps=30
+  tightrope train                        a small model learns from nothing
+  tightrope train --template > my.toml   a configuration, every key explained
+  tightrope inspect my.toml              see the data as the model will see it
+  tightrope train my.toml                train
+  tightrope train my.toml --resume       go on after an interruption
+  tightrope train my.toml --set optimizer.learning_rate=1e-4
 
-Ctrl-C finishes the step, saves, and prints the command that goes on (exit code 75).
-A second Ctrl-C stops at once.
+Ctrl-C finishes the step, saves, and prints the command that goes on (exit
+code 75). A second Ctrl-C stops at once.
 
-Next: tightrope eval my.toml, tightrope generate my.toml \"A question\", tightrope merge my.toml.";
+Next:
+  tightrope eval my.toml
+  tightrope chat my.toml
+  tightrope merge my.toml";
 
 /// Fine-tune a model; without a configuration, show that it works on a small one
 #[derive(clap::Args)]
@@ -90,8 +93,9 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     };
     let screen = Screen::new(terminal);
     let stop = StopFlag::default();
-    signals::stop_on_signal(stop.clone(), || {
-        terminal::complain("stopping after this step; once more stops at once");
+    let announced = screen.announcer();
+    signals::stop_on_signal(stop.clone(), move || {
+        announced("stopping after this step; once more stops at once");
     })?;
     let Some(config) = config else {
         let settings = demo::Settings {
@@ -130,7 +134,7 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     )
 }
 
-/// Shows what was done, and what to do next; `subject` names the trained model to `generate`.
+/// Shows what was done, and what to do next; `subject` names the trained model to `chat`.
 fn finish(
     report: &RunReport,
     text: String,
@@ -162,9 +166,10 @@ fn say(
         if stopped {
             terminal.line(format!("go on with: {resume}"))?;
         } else {
-            let mut words = vec!["tightrope".to_owned(), "generate".to_owned()];
+            // Called as this process was, since it may be on no search path.
+            let program = env::args().next().unwrap_or_else(|| "tightrope".to_owned());
+            let mut words = vec![program, "chat".to_owned()];
             words.extend(subject);
-            words.extend(["--prompt".to_owned(), "A question".to_owned()]);
             terminal.line(format!("try it with: {}", shell(&words)))?;
         }
     }

@@ -2,11 +2,13 @@
 
 use crate::{
     exit::{self, Exit},
+    numbers::counted,
     progress::Bars,
     table,
     terminal::Terminal,
 };
 use anyhow::Result;
+use comfy_table::{Cell, Color};
 use console::style;
 use std::path::PathBuf;
 use tightrope_train::{Config, Verification};
@@ -16,8 +18,9 @@ Examples:
   tightrope verify my.toml
   tightrope verify my.toml --packs 4 --json
 
-Packed sequences are compared with the same sequences one by one and in another order; then one
-sequence is changed, and nothing of the others may change, not in a single bit.
+Packed sequences are compared with the same sequences one by one and in another
+order; then one sequence is changed, and nothing of the others may change, not
+in a single bit.
 Exit code 0 if every check has passed, else 1.";
 
 /// Prove on your own model and data that packing changes nothing
@@ -59,16 +62,15 @@ fn shown(result: &Verification) -> String {
             0.0 => "0 (bit for bit)".to_owned(),
             allowed => format!("{allowed:.0e}"),
         };
-        let verdict = match check.passed {
-            true => style("passed").green(),
-            false => style("FAILED").red().bold(),
-        };
         table.add_row([
-            check.compared_with.to_owned(),
-            check.quantity.to_owned(),
-            format!("{:.1e}", check.difference),
-            allowed,
-            verdict.to_string(),
+            Cell::new(check.compared_with),
+            Cell::new(check.quantity),
+            Cell::new(format!("{:.1e}", check.difference)),
+            Cell::new(allowed),
+            match check.passed {
+                true => Cell::new("passed").fg(Color::Green),
+                false => Cell::new("FAILED").fg(Color::Red),
+            },
         ]);
     }
     let verdict = match result.passed {
@@ -78,10 +80,10 @@ fn shown(result: &Verification) -> String {
             .bold(),
     };
     format!(
-        "{} packs of {} sequences, {} tokens\n{}\n{verdict}",
-        result.packs,
-        result.sequences,
-        result.tokens,
+        "{} of {}, {}\n{}\n{verdict}",
+        counted(result.packs as u64, "pack"),
+        counted(result.sequences as u64, "sequence"),
+        counted(result.tokens as u64, "token"),
         table::text(&table),
     )
 }

@@ -1,0 +1,38 @@
+//! `tightrope man`: manual pages, from the same words as `--help`.
+
+use crate::{cli::Cli, exit::Exit, terminal::Terminal};
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+use clap_mangen::Man;
+
+const EXAMPLES: &str = "\
+Examples:
+  tightrope man | man -l -
+  tightrope man train > ~/.local/share/man/man1/tightrope-train.1";
+
+/// Print a manual page, of all or of one command
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Command [default: the page about all of them]
+    command: Option<String>,
+}
+
+pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+    let mut about = Cli::command();
+    about.build();
+    if let Some(name) = args.command {
+        let found = about.find_subcommand(&name);
+        about = found
+            .with_context(|| format!("there is no command `{name}`; tightrope --help lists them"))?
+            .clone();
+    }
+    let mut page = Vec::new();
+    Man::new(about).render(&mut page)?;
+    // Examples keep their lines.
+    let page = String::from_utf8(page)?
+        .replace(".SH EXTRA\n", ".SH EXAMPLES\n.nf\n")
+        .replace("\n.SH VERSION", "\n.fi\n.SH VERSION");
+    terminal.write(page.as_bytes())?;
+    Ok(Exit::Success)
+}
