@@ -4,6 +4,7 @@
 
 mod compare;
 mod devices;
+pub mod documents;
 mod finite_difference;
 pub mod oracle;
 mod random;
