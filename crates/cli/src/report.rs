@@ -296,7 +296,7 @@ fn padding(report: &RunReport) -> String {
     }
     let share = |computed: u64| percent(1.0 - cost.tokens as f64 / computed.max(1) as f64);
     format!(
-        "{here}\n{below}batches of {} padded to their longest: {}, {:.2} times the tokens\n\
+        "{here}\n{below}batches of {}, padded: {}, {:.2} times the tokens\n\
          {below}sorted by length: {}",
         cost.batch_size,
         share(cost.padded_tokens),

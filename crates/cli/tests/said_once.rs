@@ -104,8 +104,9 @@ fn what_is_missing() {
     );
     wrong(&["train", "run.toml", "--resume"], &["out"]);
     wrong(&["man", "trian"], &["trian"]);
-    let nothing = ["eval", "run.toml", "--base", "--set", "data.eval=[]"];
-    wrong(&nothing, &["nothing to evaluate on", "data.eval", "--data"]);
+    let plain = |fixture: &Fixture| fixture.write("run.toml", "model = \"model\"\n");
+    let expected = ["nothing to evaluate on", "data.eval", "--data"];
+    check("eval", plain, &["eval", "run.toml", "--base"], &expected);
     for file in ["config.json", "model.safetensors"] {
         let remove = |fixture: &Fixture| {
             std::fs::remove_file(fixture.path("model").join(file)).unwrap();
