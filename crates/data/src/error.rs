@@ -135,12 +135,17 @@ pub enum DataError {
         max_length: usize,
     },
     /// Text was found but there is nothing to tokenize it with.
-    #[error("{}: format `{format}` needs a tokenizer", path.display())]
+    #[error(
+        "{}: format `{format}` needs a tokenizer{}",
+        path.display(), and_why(why)
+    )]
     NeedsTokenizer {
         /// The file.
         path: PathBuf,
         /// Its format.
         format: &'static str,
+        /// Why there is none; empty = not known.
+        why: String,
     },
     /// Conversations were found but neither the tokenizer nor the options have a chat template.
     #[error(
@@ -159,7 +164,15 @@ pub enum DataError {
         /// What is wrong.
         message: String,
     },
-    /// A tokenizer file that is missing, damaged or of an unknown kind.
+    /// A folder without `tokenizer.json`.
+    #[error("{}: {message}", path.display())]
+    NoTokenizer {
+        /// The file that is missing.
+        path: PathBuf,
+        /// What to do.
+        message: String,
+    },
+    /// A tokenizer file that is damaged or of an unknown kind.
     #[error("{}: {message}", path.display())]
     TokenizerFile {
         /// The file.
@@ -448,6 +461,13 @@ fn hint(bad: &BadRow) -> &'static str {
 fn quoted(names: &[String]) -> String {
     let quoted = names.iter().map(|name| format!("`{name}`"));
     quoted.collect::<Vec<_>>().join(", ")
+}
+
+fn and_why(why: &str) -> String {
+    match why.is_empty() {
+        true => String::new(),
+        false => format!(", and there is none: {why}"),
+    }
 }
 
 fn list(names: &[String]) -> String {

@@ -11,6 +11,7 @@
 pub mod demo;
 mod encode;
 mod error;
+mod guard;
 mod inspect;
 mod load;
 mod options;

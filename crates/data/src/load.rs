@@ -235,6 +235,7 @@ impl Loader<'_> {
             return Err(DataError::NeedsTokenizer {
                 path: path.to_owned(),
                 format: format.name(),
+                why: String::new(),
             });
         }
         if format == Format::Chat && self.encoder.template.is_none() {

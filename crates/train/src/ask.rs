@@ -96,14 +96,18 @@ impl Answerer {
         observer: &dyn Observer,
     ) -> Result<Self, TrainError> {
         let (chosen, config) = choose(config, threads, observer)?;
-        let base = Base::open(&config.model, observer)?;
+        let mut base = Base::open(&config.model, observer)?;
+        let why = base.no_tokenizer.clone();
+        let Some(tokenizer) = base.tokenizer.take() else {
+            return Err(TrainError::NoTokenizer { why });
+        };
         let model = match &chosen {
             Chosen::Cpu(cpu) => Loaded::Cpu(load(cpu, &config, &base, PREFILL)?.into()),
             Chosen::Cuda(cuda) => Loaded::Cuda(load(cuda, &config, &base, PREFILL)?.into()),
         };
         Ok(Self {
             model,
-            tokenizer: base.tokenizer.ok_or(TrainError::NoTokenizer)?,
+            tokenizer,
             config,
         })
     }

@@ -126,10 +126,11 @@ pub enum TrainError {
     #[error("the model has no chat template; set `data.chat_template`, or give plain text")]
     NoChatTemplate,
     /// A model without a tokenizer was asked for text.
-    #[error(
-        "the model has no tokenizer, so it cannot read or write text; put tokenizer.json into its folder"
-    )]
-    NoTokenizer,
+    #[error("the model has no tokenizer, so it cannot read or write text: {why}")]
+    NoTokenizer {
+        /// Why there is none.
+        why: String,
+    },
     /// Every logit is not a number.
     #[error("the model's logits are not numbers; its weights are damaged")]
     NoLogits,

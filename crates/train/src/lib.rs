@@ -36,6 +36,7 @@ pub mod source;
 mod stop;
 mod stored;
 mod temporary;
+mod tokenizer;
 mod trainer;
 mod verify;
 

@@ -43,6 +43,7 @@ pub fn merge(
     fs::create_dir_all(parent).map_err(at(parent))?;
     let temporary = Temporary::folder(folder).map_err(at(folder))?;
     model.save_merged(temporary.path())?;
+    base.say_if_without_tokenizer(observer);
     if let Some(tokenizer) = &base.tokenizer {
         tokenizer.save_to_folder(temporary.path())?;
     }

@@ -9,12 +9,11 @@ use crate::{
     fingerprint,
     output::apart,
     source::{self, Hub, Source},
+    tokenizer,
 };
-use std::path::{Path, PathBuf};
-use tightrope_data::{Dataset, GgufTokenizer, Tokenizer};
-use tightrope_model::{
-    Backend, GgufTokenizerData, LoadOptions, LoraConfig, Model, ModelConfig, Training,
-};
+use std::path::PathBuf;
+use tightrope_data::{DataError, Dataset, Tokenizer};
+use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, ModelConfig, Training};
 
 /// A model found on this machine, with its tokenizer if it has one.
 pub struct Base {
@@ -22,18 +21,24 @@ pub struct Base {
     pub source: Source,
     /// Absent where the files have none; then only data of the format `tokens` can be read.
     pub tokenizer: Option<Tokenizer>,
+    /// Why there is none, where there is none.
+    pub no_tokenizer: String,
 }
 
 impl Base {
     /// Finds (or downloads) the model that a configuration names and reads its tokenizer.
     pub fn open(model: &str, observer: &dyn Observer) -> Result<Self, TrainError> {
         let source = source::resolve(model, &Hub::from_env(), observer)?;
-        let tokenizer = match &source {
-            Source::Folder(folder) if !folder.join("tokenizer.json").exists() => None,
-            Source::Folder(folder) => Some(Tokenizer::from_folder(folder)?),
-            Source::Gguf(file) => Some(gguf_tokenizer(file)?),
-        };
-        Ok(Self { source, tokenizer })
+        let found = tokenizer::find(&source)?;
+        for note in found.iter().flat_map(Tokenizer::notes) {
+            observer.notice(note);
+        }
+        let no_tokenizer = found.as_ref().err().cloned().unwrap_or_default();
+        Ok(Self {
+            source,
+            tokenizer: found.ok(),
+            no_tokenizer,
+        })
     }
 
     /// Reads files of records as the configuration says.
@@ -49,7 +54,15 @@ impl Base {
         let model = ModelConfig::read(self.source.path()).ok();
         let embedding = model.map(|model| model.architecture().vocabulary);
         let tokenizer = self.tokenizer.as_ref();
-        let data = tightrope_data::load_for(paths, &options, tokenizer, embedding, observer)?;
+        let data = tightrope_data::load_for(paths, &options, tokenizer, embedding, observer);
+        let data = data.map_err(|error| match error {
+            DataError::NeedsTokenizer { path, format, .. } => DataError::NeedsTokenizer {
+                path,
+                format,
+                why: self.no_tokenizer.clone(),
+            },
+            other => other,
+        })?;
         observer.loaded(paths, &data.report);
         Ok(data)
     }
@@ -82,23 +95,16 @@ impl Base {
             .and_then(Tokenizer::pad_id)
             .unwrap_or(0)
     }
-}
 
-fn gguf_tokenizer(file: &Path) -> Result<Tokenizer, TrainError> {
-    let data = GgufTokenizerData::read(file)?;
-    Ok(Tokenizer::from_gguf(GgufTokenizer {
-        model: data.model,
-        pre: data.pre,
-        tokens: data.tokens,
-        token_types: data.token_types,
-        merges: data.merges,
-        bos_id: data.bos_id,
-        eos_id: data.eos_id,
-        pad_id: data.pad_id,
-        add_bos: data.add_bos,
-        add_eos: data.add_eos,
-        chat_template: data.chat_template,
-    })?)
+    /// Says that a model will be written without a tokenizer, where it has none.
+    pub fn say_if_without_tokenizer(&self, observer: &dyn Observer) {
+        if self.tokenizer.is_none() {
+            let why = &self.no_tokenizer;
+            observer.notice(&format!(
+                "the model is written without a tokenizer, since it has none that can be read: {why}"
+            ));
+        }
+    }
 }
 
 /// How the model of a configuration is loaded for training.
@@ -161,6 +167,9 @@ fn train_on<D: Backend>(
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);
     let load = load_options(config, prepared.capacity());
     let model = Model::load(device, base.source.path(), &load)?;
+    if load.training == Training::Full {
+        base.say_if_without_tokenizer(observer);
+    }
     let tokenizer = base.tokenizer.as_ref();
     Trainer::new(
         config, options, output, prepared, tokenizer, model, observer,

@@ -1,8 +1,11 @@
 //! Text to token ids and back, with what surrounds them: special tokens and the chat template.
 
+mod added;
+mod file;
 mod folder;
 mod gguf;
 mod save;
+mod special;
 
 use std::ops::Range;
 
@@ -10,26 +13,11 @@ use serde_json::{Map, Value};
 
 pub use gguf::GgufTokenizer;
 
-use crate::error::DataError;
-use crate::template::ChatTemplate;
+use special::{END_TOKENS, Special, token_text};
 
-/// Tokens that end a turn or a text in the models of the field. Those that a tokenizer has as
-/// special tokens stop generation and count as ends, besides its configured `eos_token`.
-const END_TOKENS: [&str; 13] = [
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<end_of_turn>",
-    "<|end|>",
-    "<|return|>",
-    "<|end_of_turn|>",
-    "<|END_OF_TURN_TOKEN|>",
-    "<|eot|>",
-    "<|end_of_sentence|>",
-    "</s>",
-];
+use crate::error::DataError;
+use crate::guard::guarded;
+use crate::template::ChatTemplate;
 
 /// A tokenizer with its special tokens and chat template.
 pub struct Tokenizer {
@@ -45,16 +33,7 @@ pub struct Tokenizer {
     template: Option<ChatTemplate>,
     /// `tokenizer_config.json` as it was read or made.
     config: Map<String, Value>,
-}
-
-/// Special tokens by name, in the order that templates receive them.
-#[derive(Clone, Debug, Default)]
-struct Special {
-    bos: Option<u32>,
-    eos: Option<u32>,
-    pad: Option<u32>,
-    /// `bos_token` and the like, as text.
-    texts: Map<String, Value>,
+    notes: Vec<String>,
 }
 
 /// A token and the bytes of the text that it stands for.
@@ -70,12 +49,7 @@ impl Tokenizer {
     /// Token ids of a text. With `add_special`, BOS and EOS as the tokenizer's files say, except
     /// that a BOS or EOS that the text itself begins or ends with is not doubled.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, DataError> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| DataError::Tokenize {
-                message: e.to_string(),
-            })?;
+        let encoding = library(|| self.inner.encode_fast(text, false))?;
         let ids = encoding.get_ids();
         if !add_special {
             return Ok(ids.to_vec());
@@ -86,12 +60,7 @@ impl Tokenizer {
 
     /// Token ids with their bytes, without special tokens around them.
     pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<Token>, DataError> {
-        let encoding = self
-            .inner
-            .encode(text, false)
-            .map_err(|e| DataError::Tokenize {
-                message: e.to_string(),
-            })?;
+        let encoding = library(|| self.inner.encode(text, false))?;
         let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
         Ok(tokens
             .map(|(&id, &(start, end))| Token {
@@ -113,11 +82,7 @@ impl Tokenizer {
 
     /// Text of token ids, special tokens left out if asked.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, DataError> {
-        self.inner
-            .decode(ids, skip_special)
-            .map_err(|e| DataError::Tokenize {
-                message: e.to_string(),
-            })
+        library(|| self.inner.decode(ids, skip_special))
     }
 
     /// Decodes token by token, as generation and inspection need it; special tokens are kept.
@@ -165,6 +130,10 @@ impl Tokenizer {
     pub fn set_chat_template(&mut self, template: ChatTemplate) {
         self.template = Some(template);
     }
+    /// What a person should know of the tokenizer's files.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
     /// `bos_token`, `eos_token` and so on as text, as templates receive them.
     pub fn special_texts(&self) -> &Map<String, Value> {
         &self.special.texts
@@ -183,16 +152,15 @@ impl Tokenizer {
         template: Option<ChatTemplate>,
         more_end_ids: &[u32],
     ) -> Result<Self, DataError> {
-        let failed = |e: tokenizers::Error| DataError::Tokenize {
-            message: e.to_string(),
-        };
         // A file may ask for truncation or padding: neither may happen behind anyone's back.
-        inner.with_truncation(None).map_err(failed)?;
+        library(|| inner.with_truncation(None).map(drop))?;
         inner.with_padding(None);
-        let (prefix, suffix) = probe(&inner).map_err(failed)?;
+        let (prefix, suffix) = library(|| probe(&inner))?;
         let post_processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-        let special = special(&inner, &config);
+        let mut special = Special::new(&inner, &config);
+        // Where the tokenizer names no end but the model has one, training ends texts with it too.
+        special.eos = special.eos.or_else(|| more_end_ids.first().copied());
         let mut end_ids: Vec<u32> = special.eos.into_iter().collect();
         end_ids.extend(more_end_ids);
         for (id, added) in inner.get_added_tokens_decoder() {
@@ -213,6 +181,7 @@ impl Tokenizer {
             vocab_size: largest.map_or(0, |id| id as usize + 1),
             template,
             config,
+            notes: Vec::new(),
         };
         tokenizer.apply_flags();
         Ok(tokenizer)
@@ -236,6 +205,16 @@ impl Tokenizer {
     }
 }
 
+/// Asks the library, whose panics become errors.
+fn library<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, DataError> {
+    let message = match guarded(call) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => file::panicked(&panic),
+    };
+    Err(DataError::Tokenize { message })
+}
+
 /// What the post-processor puts around a text.
 fn probe(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
     let bare = inner.encode_fast("a", false)?;
@@ -248,31 +227,6 @@ fn probe(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<u32>, Vec<u32
         Some(at) => (full[..at].to_vec(), full[at + bare.len()..].to_vec()),
         None => (Vec::new(), Vec::new()),
     })
-}
-
-/// The token that a configuration names, as text or as an object with `content`.
-fn token_text(value: &Value) -> Option<&str> {
-    value.as_str().or_else(|| value.get("content")?.as_str())
-}
-
-fn special(inner: &tokenizers::Tokenizer, config: &Map<String, Value>) -> Special {
-    let mut special = Special::default();
-    let names = ["bos", "eos", "unk", "sep", "pad", "cls", "mask"];
-    for name in names {
-        let key = format!("{name}_token");
-        let Some(text) = config.get(&key).and_then(token_text) else {
-            continue;
-        };
-        let id = inner.token_to_id(text);
-        match name {
-            "bos" => special.bos = id,
-            "eos" => special.eos = id,
-            "pad" => special.pad = id,
-            _ => {}
-        }
-        special.texts.insert(key, text.into());
-    }
-    special
 }
 
 /// Text as its tokens arrive.
@@ -290,8 +244,6 @@ pub struct DecodeStream<'a> {
 impl DecodeStream<'_> {
     /// The text that one more token adds; nothing while a character is unfinished.
     pub fn step(&mut self, id: u32) -> Result<Option<String>, DataError> {
-        self.inner.step(id).map_err(|e| DataError::Tokenize {
-            message: e.to_string(),
-        })
+        library(|| self.inner.step(id))
     }
 }

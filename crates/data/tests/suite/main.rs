@@ -1,11 +1,15 @@
 //! The tests of the crate as its users see it, in one binary: linking it is what takes time.
 
+mod added_tokens;
 mod common;
+mod damaged_tokenizers;
 mod demo;
 mod errors;
 mod formats;
 mod layouts;
 mod limits;
 mod masks;
+mod patterns;
+mod sentencepiece;
 mod templates;
 mod tokenizers;

@@ -78,6 +78,16 @@ fn qwen_composes_characters_first() {
 }
 
 #[test]
+fn ends_of_turns_of_a_gguf_file_are_ends() {
+    let mut gguf = gguf(Some(CHATML));
+    gguf.tokens[264] = "<|turn_stop|>".to_owned();
+    gguf.end_ids = vec![264, 266];
+    let t = Tokenizer::from_gguf(gguf).unwrap();
+    assert_eq!(t.end_ids(), [263, 264, 265, 266, 267, 268]);
+    assert_eq!(t.eos_id(), Some(263));
+}
+
+#[test]
 fn a_saved_tokenizer_reads_back_the_same() {
     let mut gguf = gguf(Some(CHATML));
     gguf.add_bos = Some(true);
@@ -121,7 +131,7 @@ fn a_folder_is_read_with_all_its_files() {
     write(
         folder.path(),
         "special_tokens_map.json",
-        r#"{"eos_token": "</s>", "bos_token": "<|im_start|>"}"#,
+        r#"{"eos_token": "</s>"}"#,
     );
     write(
         folder.path(),

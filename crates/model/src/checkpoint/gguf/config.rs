@@ -1,9 +1,10 @@
 //! From GGUF metadata to the `config.json` that Transformers would have: one reader of settings is
 //! enough.
 
-use super::{GgufValue, names::Conversion, reader::Header};
+use super::{GgufValue, names::Conversion, reader::Header, tokenizer::end_ids};
 use crate::ConfigError;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 /// Metadata of one architecture, read by key.
 struct Metadata<'a> {
@@ -210,7 +211,17 @@ pub(super) fn settings(
             set(key, json!(u64::try_from(*id).ok()));
         }
     }
-    set("dtype", json!("float32"));
+    let ends = end_ids(&header.metadata);
+    let ends = ends.map_err(|(key, reason)| ConfigError::new(key, reason))?;
+    if !ends.is_empty() {
+        let eos = settings.get("eos_token_id").and_then(Value::as_u64);
+        let all: BTreeSet<u64> = eos
+            .into_iter()
+            .chain(ends.into_iter().map(u64::from))
+            .collect();
+        settings.insert("eos_token_id".into(), json!(all));
+    }
+    settings.insert("dtype".into(), json!("float32"));
     Ok(Value::Object(settings))
 }
 

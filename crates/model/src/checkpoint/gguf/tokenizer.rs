@@ -15,18 +15,26 @@ pub struct GgufTokenizerData {
     pub tokens: Vec<String>,
     /// Kind of each id; empty = not said.
     pub token_types: Vec<i32>,
+    /// Score of each id; empty = not said.
+    pub scores: Vec<f32>,
     /// Pairs with a space between them, the most important first.
     pub merges: Vec<String>,
     /// Begin of text.
     pub bos_id: Option<u32>,
     /// End of text.
     pub eos_id: Option<u32>,
+    /// What stands for text without tokens.
+    pub unknown_id: Option<u32>,
     /// Padding.
     pub pad_id: Option<u32>,
+    /// Further ends of turns and messages; see [`end_ids`].
+    pub end_ids: Vec<u32>,
     /// Whether a begin is put before texts.
     pub add_bos: Option<bool>,
     /// Whether an end is put after texts.
     pub add_eos: Option<bool>,
+    /// Whether a space is put before texts.
+    pub add_space_prefix: Option<bool>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
 }
@@ -56,6 +64,12 @@ impl GgufTokenizerData {
                     _ => None,
                 })?
                 .unwrap_or_default(),
+            scores: fields
+                .list("tokenizer.ggml.scores", |value| match value {
+                    GgufValue::Float(score) => Some(*score as f32),
+                    _ => None,
+                })?
+                .unwrap_or_default(),
             merges: fields
                 .list("tokenizer.ggml.merges", |value| match value {
                     GgufValue::Text(text) => Some(text.clone()),
@@ -64,9 +78,12 @@ impl GgufTokenizerData {
                 .unwrap_or_default(),
             bos_id: fields.id("tokenizer.ggml.bos_token_id")?,
             eos_id: fields.id("tokenizer.ggml.eos_token_id")?,
+            unknown_id: fields.id("tokenizer.ggml.unknown_token_id")?,
             pad_id: fields.id("tokenizer.ggml.padding_token_id")?,
+            end_ids: end_ids(&metadata).map_err(|(key, reason)| fields.error(key, reason))?,
             add_bos: fields.flag("tokenizer.ggml.add_bos_token")?,
             add_eos: fields.flag("tokenizer.ggml.add_eos_token")?,
+            add_space_prefix: fields.flag("tokenizer.ggml.add_space_prefix")?,
             chat_template: fields.text("tokenizer.chat_template")?,
         })
     }
@@ -74,6 +91,34 @@ impl GgufTokenizerData {
 
 /// Elements of a list: ten times those of the largest vocabulary and its merges.
 const LONGEST_LIST: usize = 1 << 22;
+
+/// Ids that end a turn, a message or a text besides `eos_token_id`: an id or a list under each key,
+/// the last of which Ollama writes. An error names the key.
+pub(super) fn end_ids(
+    metadata: &BTreeMap<String, GgufValue>,
+) -> Result<Vec<u32>, (&'static str, &'static str)> {
+    let keys = [
+        "tokenizer.ggml.eot_token_id",
+        "tokenizer.ggml.eom_token_id",
+        "tokenizer.ggml.eos_token_ids",
+    ];
+    let mut ids = Vec::new();
+    for key in keys {
+        let one_or_more = match metadata.get(key) {
+            None => continue,
+            Some(GgufValue::Array(list)) => &list[..],
+            Some(one) => std::slice::from_ref(one),
+        };
+        for value in one_or_more {
+            let id = match value {
+                GgufValue::Integer(id) => u32::try_from(*id).ok(),
+                _ => None,
+            };
+            ids.push(id.ok_or((key, "expected token ids"))?);
+        }
+    }
+    Ok(ids)
+}
 
 struct Fields<'a> {
     path: &'a Path,
