@@ -135,6 +135,11 @@ fn tokenizers_come_out_as_they_are() {
     gguf.numbers("tokenizer.ggml.token_type", &[1, 1, 3]);
     gguf.texts("tokenizer.ggml.merges", &["a b"]);
     gguf.number("tokenizer.ggml.eos_token_id", 2);
+    gguf.number("tokenizer.ggml.eot_token_id", 1);
+    gguf.number("tokenizer.ggml.eom_token_id", 0);
+    gguf.numbers("tokenizer.ggml.eos_token_ids", &[2, 0]);
+    gguf.number("tokenizer.ggml.unknown_token_id", 0);
+    gguf.flag("tokenizer.ggml.add_space_prefix", false);
     gguf.flag("tokenizer.ggml.add_bos_token", false);
     gguf.text("tokenizer.chat_template", "{{ messages }}");
     let (_folder, path) = write(&gguf.bytes());
@@ -144,12 +149,16 @@ fn tokenizers_come_out_as_they_are() {
         pre: "default".into(),
         tokens: vec!["a".into(), "b".into(), "ab".into()],
         token_types: vec![1, 1, 3],
+        scores: vec![],
         merges: vec!["a b".into()],
         bos_id: None,
         eos_id: Some(2),
+        unknown_id: Some(0),
         pad_id: None,
+        end_ids: vec![1, 0, 2, 0],
         add_bos: Some(false),
         add_eos: None,
+        add_space_prefix: Some(false),
         chat_template: Some("{{ messages }}".into()),
     };
     assert_eq!(tokenizer, expected);
@@ -159,6 +168,26 @@ fn tokenizers_come_out_as_they_are() {
     let (_folder, path) = write(&gguf.bytes());
     let error = GgufTokenizerData::read(&path).unwrap_err().to_string();
     assert!(error.contains("tokenizer.ggml.tokens"), "{error}");
+    let mut gguf = GgufWriter::new();
+    gguf.text("tokenizer.ggml.model", "llama");
+    gguf.texts("tokenizer.ggml.tokens", &["a"]);
+    gguf.text("tokenizer.ggml.eot_token_id", "a");
+    let (_folder, path) = write(&gguf.bytes());
+    let error = GgufTokenizerData::read(&path).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.ggml.eot_token_id"), "{error}");
+}
+
+#[test]
+fn every_end_of_a_turn_is_an_end_of_the_model() {
+    let mut gguf = convert(&case("llama_linear"));
+    gguf.metadata
+        .retain(|(key, _, _)| key != "tokenizer.ggml.eos_token_id");
+    gguf.number("tokenizer.ggml.eot_token_id", 7);
+    let (_folder, path) = write(&gguf.bytes());
+    assert_eq!(load(&path).unwrap().config().eos_token_ids(), [7]);
+    gguf.number("tokenizer.ggml.eos_token_id", 9);
+    let (_folder, path) = write(&gguf.bytes());
+    assert_eq!(load(&path).unwrap().config().eos_token_ids(), [7, 9]);
 }
 
 #[test]

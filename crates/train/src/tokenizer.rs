@@ -45,3 +45,45 @@ fn data(file: &Path) -> Result<GgufTokenizer, ModelError> {
         chat_template: data.chat_template,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A GGUF file of metadata alone: keys with text.
+    fn gguf(fields: &[(&str, &str)]) -> Vec<u8> {
+        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+        bytes.extend(0_u64.to_le_bytes());
+        bytes.extend((fields.len() as u64).to_le_bytes());
+        let text = |bytes: &mut Vec<u8>, text: &str| {
+            bytes.extend((text.len() as u64).to_le_bytes());
+            bytes.extend(text.as_bytes());
+        };
+        for (key, value) in fields {
+            text(&mut bytes, key);
+            bytes.extend(8_u32.to_le_bytes());
+            text(&mut bytes, value);
+        }
+        bytes
+    }
+
+    fn why(source: &Source) -> String {
+        find(source).unwrap().err().unwrap()
+    }
+
+    #[test]
+    fn a_model_without_a_usable_tokenizer_has_none_and_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = why(&Source::Folder(folder.path().to_owned()));
+        assert!(none.contains("tokenizer.json: not found"), "{none}");
+        let file = folder.path().join("model.gguf");
+        let written = |fields: &[(&str, &str)]| {
+            std::fs::write(&file, gguf(fields)).unwrap();
+            why(&Source::Gguf(file.clone()))
+        };
+        let none = written(&[("general.architecture", "llama")]);
+        assert!(none.contains("tokenizer.ggml.model"), "{none}");
+        std::fs::write(folder.path().join("tokenizer.json"), "{").unwrap();
+        assert!(find(&Source::Folder(folder.path().to_owned())).is_err());
+    }
+}
