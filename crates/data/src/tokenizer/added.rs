@@ -118,7 +118,7 @@ fn named(config: &Map<String, Value>) -> Result<Vec<AddedToken>, String> {
     }
     let present = |key: &&str| config.get(*key).is_some_and(|value| !is_empty(value));
     let extra = ["extra_special_tokens", "additional_special_tokens"];
-    let Some(key) = extra.into_iter().find(|key| present(&key)) else {
+    let Some(key) = extra.into_iter().find(present) else {
         return Ok(tokens);
     };
     match &config[key] {

@@ -153,7 +153,7 @@ fn check_characters_map(base64: &str) -> Result<(), String> {
         _ => None,
     };
     let first = base64.bytes().take(6).map_while(digit);
-    let bits = first.fold(0_u64, |bits, digit| bits << 6 | u64::from(digit));
+    let bits = first.fold(0_u64, |bits, digit| (bits << 6) | u64::from(digit));
     let claimed = ((bits >> 4) as u32).swap_bytes();
     let held = base64.len() / 4 * 3;
     match base64.len() >= 8 && (claimed as usize) < held {
