@@ -92,6 +92,9 @@ impl GgufTokenizerData {
 /// Elements of a list: ten times those of the largest vocabulary and its merges.
 const LONGEST_LIST: usize = 1 << 22;
 
+/// Ids in one list of ends.
+const MOST_ENDS: usize = 1 << 10;
+
 /// Ids that end a turn, a message or a text besides `eos_token_id`: an id or a list under each key,
 /// the last of which Ollama writes. An error names the key.
 pub(super) fn end_ids(
@@ -104,14 +107,14 @@ pub(super) fn end_ids(
     ];
     let mut ids = Vec::new();
     for key in keys {
-        let one_or_more = match metadata.get(key) {
+        let values = match metadata.get(key) {
             None => continue,
-            Some(GgufValue::Array(list)) => &list[..],
-            Some(one) => std::slice::from_ref(one),
+            Some(GgufValue::List(list)) if list.len <= MOST_ENDS => list.iter().collect(),
+            Some(one) => vec![one.clone()],
         };
-        for value in one_or_more {
+        for value in values {
             let id = match value {
-                GgufValue::Integer(id) => u32::try_from(*id).ok(),
+                GgufValue::Integer(id) => u32::try_from(id).ok(),
                 _ => None,
             };
             ids.push(id.ok_or((key, "expected token ids"))?);
