@@ -94,11 +94,11 @@ struct Row<'a> {
 
 fn report(table: &BTreeMap<(String, Fault), Row>) {
     println!(
-        "{:<12}{:<10}{:>6}{:>11}",
+        "{:<17}{:<8}{:>6}{:>11}",
         "call", "fault", "tried", "same bits"
     );
     for ((call, fault), row) in table {
-        println!("{call:<12}{fault:<10}{:>6}{:>11}", row.tried, row.whole);
+        println!("{call:<17}{fault:<8}{:>6}{:>11}", row.tried, row.whole);
     }
     for (point, why) in table.values().flat_map(|row| &row.failures) {
         println!("{point}: {why}\n    again: cargo xtask faults --point {point}");

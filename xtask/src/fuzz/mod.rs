@@ -90,7 +90,7 @@ fn one(driver: &Driver, target: &str, options: &Options, corpus: &Path) -> Resul
     fs::create_dir_all(corpus)?;
     let start = Instant::now();
     let (mut inputs, mut branches, mut peak) = (0, 0, 0);
-    let mut faults: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut faults = BTreeMap::new();
     for seed in options.seed.. {
         let left = options.time.saturating_sub(start.elapsed());
         if left < Duration::from_secs(1) || faults.len() >= MOST_FAULTS {
@@ -101,7 +101,11 @@ fn one(driver: &Driver, target: &str, options: &Options, corpus: &Path) -> Resul
         branches = branches.max(ended.branches);
         peak = peak.max(ended.peak_megabytes);
         match ended.fault {
-            Some((what, input)) => faults.entry(what).or_insert(input),
+            // The same place with another message is the same fault.
+            Some((what, input)) => {
+                let place = what.split(": ").next().unwrap_or_default().to_owned();
+                faults.entry(place).or_insert((what, input))
+            }
             None => break,
         };
     }
@@ -111,7 +115,7 @@ fn one(driver: &Driver, target: &str, options: &Options, corpus: &Path) -> Resul
         count => count.to_string(),
     };
     println!("{target:<14}{inputs:>10}{rate:>8.0}{branches:>10}{peak:>9}  {found}");
-    for (what, input) in &faults {
+    for (what, input) in faults.values() {
         println!("    {what}");
         println!(
             "    again: cargo xtask fuzz {target} --input {}",

@@ -1,5 +1,6 @@
 //! The targets: a file for each kind, and one line here.
 
+mod lengths;
 mod models;
 mod packings;
 mod ptx;
@@ -22,6 +23,7 @@ pub static TARGETS: &[Target] = &[
     records::CSV,
     records::PARQUET,
     run::RUN,
+    lengths::LENGTHS,
     packings::PACKING,
     ptx::PTX,
 ];

@@ -78,7 +78,7 @@ pub const CSV: Target = Target {
         [
             "text\nab\n\"c\"\"d\"\n",
             "prompt,completion\r\na,\"b\nc\"\r\n",
-            "instruction;input;output\na;b;c\n",
+            "instruction,input,output\na,b,c\n",
         ]
         .map(Into::into)
         .into()
