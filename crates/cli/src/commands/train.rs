@@ -5,7 +5,7 @@ use crate::{
     report,
     screen::Screen,
     signals,
-    terminal::{self, Terminal},
+    terminal::Terminal,
 };
 use anyhow::Result;
 use serde_json::{Value, json};
