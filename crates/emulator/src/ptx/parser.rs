@@ -155,7 +155,9 @@ impl Parser {
                 ".target" => {
                     self.at += 1;
                     module.target = self.word()?;
-                    self.skip_line();
+                    while self.take_mark(',') {
+                        self.word()?;
+                    }
                 }
                 ".section" => {
                     self.at += 2;
@@ -259,9 +261,9 @@ impl Parser {
             return self.fail(format!("more than {DEEPEST} brackets within each other"));
         }
         self.depth += 1;
-        let result = read(self);
+        let inner = read(self)?;
         self.depth -= 1;
-        result
+        Ok(inner)
     }
 
     fn block(&mut self) -> Parsed<Vec<Statement>> {
@@ -416,9 +418,7 @@ impl Parser {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SMALL: &str = r#"
-.version 9.0
+    const SMALL: &str = r#".version 9.0
 .target sm_80
 .address_size 64
 .const .align 4 .f32 table[2] = {0f3F800000, 0f40000000};
@@ -473,7 +473,7 @@ $L1:
         };
         assert_eq!(load.modifiers, ["global", "v2", "f32"]);
         assert_eq!(load.operands[1], Operand::Address(Some("%rd1".into()), -8));
-        assert_eq!(load.line, 18);
+        assert_eq!(load.line, 17);
         let Statement::Instruction(shuffle) = &body[6] else {
             panic!("{:?}", body[6])
         };
