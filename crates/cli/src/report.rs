@@ -51,6 +51,9 @@ pub fn preflight(report: &Preflight) -> String {
         "trained tokens",
         format!("{} ({share})", grouped(report.trained_tokens)),
     );
+    if let Some(answers) = report.answers_trained() {
+        block.line("answers", answers);
+    }
     let l = &report.lengths;
     let lengths = format!(
         "min {}, median {}, 95 % {}, 99 % {}, max {}, mean {:.1}",
@@ -103,6 +106,9 @@ pub fn preflight(report: &Preflight) -> String {
     if let Some(unused) = report.unused_keys() {
         let mark = style("!").yellow().bold();
         let _ = write!(block.0, "\n  {mark} not used: {unused}");
+    }
+    for (count, what) in report.dropped.notes() {
+        block.warning(count, what);
     }
     if report.template_reads_clock {
         let mark = style("!").yellow().bold();

@@ -7,13 +7,13 @@ use tightrope_packing::IGNORED;
 use crate::error::{KeyPath, RowProblem};
 use crate::options::TrainOn;
 use crate::record::{Conversation, Record, TemplateReads, Tokens};
-use crate::template::{ChatTemplate, Turn, assistant_turns};
+use crate::template::{ChatTemplates, Dropped, Turn, assistant_turns, parts};
 use crate::tokenizer::Tokenizer;
 
 /// Everything needed to turn records into tokens.
 pub(crate) struct Encoder<'a> {
     pub tokenizer: Option<&'a Tokenizer>,
-    pub template: Option<&'a ChatTemplate>,
+    pub templates: Option<&'a ChatTemplates>,
     /// What the template can look at.
     pub reads: Option<TemplateReads>,
     /// Rows of the model's embedding, where a model is known.
@@ -31,6 +31,15 @@ pub(crate) struct Encoded {
     pub doubled_bos: bool,
     /// The last trained token other than white space is no end token.
     pub missing_eos: bool,
+    pub chat: Chat,
+}
+
+/// What became of a conversation.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Chat {
+    pub answers: u64,
+    pub trained_answers: u64,
+    pub dropped: Dropped,
 }
 
 /// What comes before and between the parts of an alpaca record without chat template, as in
@@ -53,6 +62,7 @@ fn alpaca_prompt(instruction: &str, input: &str) -> String {
 impl Encoder<'_> {
     /// The sequences of a record: one, or those that were packed into its row.
     pub fn encode(&self, record: Record) -> Result<Vec<Encoded>, RowProblem> {
+        let mut chat = Chat::default();
         let (tokens, labels) = match record {
             Record::Tokens(parts) => return self.parts(parts),
             Record::Text(text) => {
@@ -66,7 +76,7 @@ impl Encoder<'_> {
                 input,
                 output,
             } => self.completion(&alpaca_prompt(&instruction, &input), &output)?,
-            Record::Chat(conversation) => self.chat(&conversation)?,
+            Record::Chat(conversation) => self.chat(&conversation, &mut chat)?,
         };
         if let Some(rows) = self.embedding {
             let outside = tokens.iter().find(|&&id| id as usize >= rows);
@@ -76,7 +86,8 @@ impl Encoder<'_> {
                 return Err(RowProblem::BeyondEmbedding { id, text, rows });
             }
         }
-        Ok(vec![self.encoded(tokens, labels)])
+        let encoded = self.encoded(tokens, labels);
+        Ok(vec![Encoded { chat, ..encoded }])
     }
 
     fn encoded(&self, tokens: Vec<u32>, labels: Vec<i64>) -> Encoded {
@@ -91,6 +102,7 @@ impl Encoder<'_> {
             missing_eos: !ends.is_empty() && last.is_some_and(|id| !ends.contains(&id)),
             tokens,
             labels,
+            chat: Chat::default(),
         }
     }
 
@@ -173,37 +185,50 @@ impl Encoder<'_> {
         Ok((tokens, labels))
     }
 
-    fn chat(&self, conversation: &Conversation) -> Result<(Vec<u32>, Vec<i64>), RowProblem> {
+    fn chat(
+        &self,
+        conversation: &Conversation,
+        chat: &mut Chat,
+    ) -> Result<(Vec<u32>, Vec<i64>), RowProblem> {
         let tokenizer = self.tokenizer()?;
-        let template = self
-            .template
-            .ok_or_else(|| RowProblem::Template("none was given".to_owned()))?;
+        let tools = conversation.tools.as_ref();
+        let templates = self.templates.ok_or(RowProblem::NoTemplate)?;
+        let template = templates.choose(tools.is_some());
         let mut variables = tokenizer.special_texts().clone();
         variables.extend(conversation.variables.clone());
-        let (messages, tools) = (&conversation.messages, conversation.tools.as_ref());
+        let messages = &*parts::as_template_reads(template, conversation, &variables);
+        let answers = assistant_turns(messages);
+        let whole = self.train_on == TrainOn::All && conversation.untrained.is_empty();
         let from = match self.train_on {
-            TrainOn::All if conversation.untrained.is_empty() => {
-                let rendered = template.render(messages, tools, false, &variables);
-                let text = rendered.map_err(|e| RowProblem::Template(e.0))?.text;
-                return self.masked(&text, std::slice::from_ref(&(0..text.len())));
-            }
             TrainOn::All | TrainOn::Assistant => 0,
-            TrainOn::Completion => conversation
-                .completion
-                .or_else(|| assistant_turns(messages).last().copied())
-                .unwrap_or(messages.len()),
+            TrainOn::Completion => {
+                let last = answers.last().copied();
+                conversation.completion.or(last).unwrap_or(messages.len())
+            }
         };
-        let (rendered, turns) =
-            template.render_turns(messages, tools, &variables, &self.end_texts, from)?;
-        let (untrained, trained): (Vec<_>, Vec<_>) = turns
-            .into_iter()
-            .partition(|turn| conversation.untrained.contains(&turn.message));
-        let bytes = |turns: Vec<Turn>| turns.into_iter().map(|turn| turn.bytes).collect();
-        let spans = match self.train_on {
-            TrainOn::All => around(bytes(untrained), rendered.text.len()),
-            TrainOn::Assistant | TrainOn::Completion => bytes(trained),
+        let trains = |message: usize| message >= from && !conversation.untrained.contains(&message);
+        let (text, spans) = if whole {
+            let text = template.render(messages, tools, false, &variables)?.text;
+            let all = 0..text.len();
+            (text, vec![all])
+        } else {
+            let (rendered, turns) =
+                template.render_turns(messages, tools, &variables, &self.end_texts, from)?;
+            let (trained, untrained): (Vec<_>, Vec<_>) =
+                turns.into_iter().partition(|turn| trains(turn.message));
+            let bytes = |turns: Vec<Turn>| turns.into_iter().map(|turn| turn.bytes).collect();
+            let spans = match self.train_on {
+                TrainOn::All => around(bytes(untrained), rendered.text.len()),
+                TrainOn::Assistant | TrainOn::Completion => bytes(trained),
+            };
+            (rendered.text, spans)
         };
-        self.masked(&rendered.text, &spans)
+        *chat = Chat {
+            answers: answers.len() as u64,
+            trained_answers: answers.iter().filter(|&&answer| trains(answer)).count() as u64,
+            dropped: Dropped::from(messages, tools, &text),
+        };
+        self.masked(&text, &spans)
     }
 
     /// Tokens of a text; labels for those that share a byte with one of the ordered `spans`.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tightrope_packing::SequenceError;
 
-use crate::Preflight;
+use crate::{Preflight, RenderError};
 
 /// Data, a tokenizer or a chat template that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -156,9 +156,11 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
-    /// A chat template that does not compile.
-    #[error("chat template, line {line}: {message}")]
+    /// A chat template that does not compile, or is too large.
+    #[error("{name}{}: {message}", line_of(*line))]
     Template {
+        /// What it is called: its file, where it has one.
+        name: String,
         /// 1-based; 0 if unknown.
         line: usize,
         /// What is wrong.
@@ -358,8 +360,11 @@ pub enum RowProblem {
     #[error("`labels`: {0}")]
     Labels(#[from] SequenceError),
     /// The chat template refused the conversation.
-    #[error("chat template: {0}")]
-    Template(String),
+    #[error(transparent)]
+    Template(#[from] RenderError),
+    /// A conversation, and nothing to render it with.
+    #[error("a conversation needs a chat template")]
+    NoTemplate,
     /// The assistant's turns cannot be found in the rendered conversation.
     #[error(
         "cannot find the tokens of assistant turn {turn}: the template renders the conversation up \
@@ -467,6 +472,13 @@ fn and_why(why: &str) -> String {
     match why.is_empty() {
         true => String::new(),
         false => format!(", and there is none: {why}"),
+    }
+}
+
+fn line_of(line: usize) -> String {
+    match line {
+        0 => String::new(),
+        line => format!(", line {line}"),
     }
 }
 

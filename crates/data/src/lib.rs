@@ -33,5 +33,5 @@ pub use load::{Dataset, Origin, load, load_for};
 pub use options::{DataOptions, Format, OnBadRow, TrainOn};
 pub use preflight::{FileReport, Lengths, Preflight, SkippedRow, UnusedKey};
 pub use progress::Progress;
-pub use template::{ChatTemplate, RenderError, Rendered, Turn, Variables};
+pub use template::{ChatTemplate, ChatTemplates, Dropped, RenderError, Rendered, Turn, Variables};
 pub use tokenizer::{DecodeStream, GgufTokenizer, Token, Tokenizer};

@@ -14,7 +14,7 @@ use crate::preflight::{FileReport, Preflight};
 use crate::progress::Progress;
 use crate::record::{self, TemplateReads};
 use crate::source::{Limits, RawRow, Source};
-use crate::template::ChatTemplate;
+use crate::template::{ChatTemplate, ChatTemplates, limits};
 use crate::tokenizer::Tokenizer;
 
 /// How many rows decide the format of a file.
@@ -81,15 +81,16 @@ pub fn load_for(
     }
     let replaced = options.chat_template.as_deref();
     let replaced = replaced.map(ChatTemplate::from_option).transpose()?;
-    let template = replaced
+    let replaced = replaced.map(ChatTemplates::from);
+    let templates = replaced
         .as_ref()
-        .or_else(|| tokenizer.and_then(Tokenizer::chat_template));
+        .or_else(|| tokenizer.and_then(Tokenizer::chat_templates));
     let mut loader = Loader {
         options,
         encoder: Encoder {
             tokenizer,
-            template,
-            reads: template.map(TemplateReads::of),
+            templates,
+            reads: templates.map(|all| TemplateReads::of(all.choose(true))),
             embedding,
             train_on: options.train_on,
             end_texts: tokenizer.map(Tokenizer::end_texts).unwrap_or_default(),
@@ -99,14 +100,20 @@ pub fn load_for(
         uses_template: false,
     };
     progress.start("reading data", Some(total));
-    let result = paths
-        .iter()
-        .enumerate()
-        .try_for_each(|(index, path)| loader.file(index, path, progress));
+    let mut read = || {
+        let mut paths = paths.iter().enumerate();
+        paths.try_for_each(|(index, path)| loader.file(index, path, progress))
+    };
+    // Templates may need more of a stack than the threads of other pools have.
+    let result = match limits::deep_pool() {
+        Ok(pool) => pool.install(read),
+        Err(_) => read(),
+    };
     progress.finish();
     result?;
-    let reads_clock = template.is_some_and(ChatTemplate::reads_clock);
+    let reads_clock = templates.is_some_and(ChatTemplates::read_clock);
     let mut dataset = loader.dataset;
+    dataset.report.train_on = options.train_on;
     dataset.report.template_reads_clock = loader.uses_template && reads_clock;
     dataset.report.count(&dataset.sequences);
     if dataset.report.trained_tokens == 0 {
@@ -238,7 +245,7 @@ impl Loader<'_> {
                 why: String::new(),
             });
         }
-        if format == Format::Chat && self.encoder.template.is_none() {
+        if format == Format::Chat && self.encoder.templates.is_none() {
             return Err(DataError::NeedsTemplate {
                 path: path.to_owned(),
             });
@@ -298,6 +305,9 @@ impl Loader<'_> {
         let report = &mut self.dataset.report;
         report.doubled_bos += u64::from(encoded.doubled_bos);
         report.missing_eos += u64::from(encoded.missing_eos);
+        report.answers += encoded.chat.answers;
+        report.trained_answers += encoded.chat.trained_answers;
+        report.dropped.add(&encoded.chat.dropped);
         let (tokens, labels) = (encoded.tokens, encoded.labels);
         let (length, limit) = (tokens.len(), self.options.max_length);
         report.longest = report.longest.max(length as u64);

@@ -6,6 +6,8 @@ use serde::Serialize;
 use tightrope_packing::Sequence;
 
 use crate::error::{BadRow, Place};
+use crate::options::TrainOn;
+use crate::template::Dropped;
 
 /// How many skipped rows are kept with their reasons.
 const REASONS: usize = 10;
@@ -55,6 +57,14 @@ pub struct Preflight {
     pub longest: u64,
     /// Keys of rows and of messages that nothing was made of.
     pub unused: Vec<UnusedKey>,
+    /// Answers of the assistant in conversations.
+    pub answers: u64,
+    /// Those of them that are trained.
+    pub trained_answers: u64,
+    /// What decides which those are.
+    pub train_on: TrainOn,
+    /// What conversations have that the chat template leaves out.
+    pub dropped: Dropped,
     /// The chat template reads the clock: the same data may give other tokens on another day.
     pub template_reads_clock: bool,
     /// Lengths of the sequences.
@@ -181,6 +191,20 @@ impl Preflight {
         Some(text).filter(|text| !text.is_empty())
     }
 
+    /// Which answers are trained, if not all of them are.
+    pub fn answers_trained(&self) -> Option<String> {
+        (self.trained_answers < self.answers).then(|| {
+            let (trained, answers) = (self.trained_answers, self.answers);
+            let why = match self.train_on {
+                TrainOn::Completion => {
+                    ": the last of each chat; train_on = \"assistant\" trains all"
+                }
+                TrainOn::Assistant | TrainOn::All => "",
+            };
+            format!("{trained} of {answers} answers are trained{why}")
+        })
+    }
+
     /// Fills in what follows from the sequences.
     pub(crate) fn count(&mut self, sequences: &[Sequence]) {
         self.sequences = sequences.len() as u64;
@@ -271,6 +295,12 @@ impl fmt::Display for Preflight {
                 self.missing_eos
             ),
         )?;
+        if let Some(answers) = self.answers_trained() {
+            note(1, answers)?;
+        }
+        for (count, what) in self.dropped.notes() {
+            note(count, format!("{count} {what}"))?;
+        }
         note(
             self.packed_rows,
             format!(

@@ -42,7 +42,7 @@ pub fn evaluate_config(
     observer: &dyn Observer,
 ) -> Result<Evaluation, TrainError> {
     let (chosen, config) = &choose(config, threads, observer)?;
-    let base = Base::open(&config.model, observer)?;
+    let base = Base::of(config, observer)?;
     let data = match config.data.eval.is_empty() {
         false => Some(base.load(&config.data.eval, config, observer)?),
         true => base.load_both(config, observer)?.1,
@@ -65,7 +65,7 @@ pub fn verify_config(
     observer: &dyn Observer,
 ) -> Result<Verification, TrainError> {
     let (chosen, config) = &choose(config, threads, observer)?;
-    let base = Base::open(&config.model, observer)?;
+    let base = Base::of(config, observer)?;
     let (data, _) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &data, None, base.padding_token())?;
     let options = load_options(config, prepared.capacity());
@@ -85,7 +85,6 @@ enum Loaded {
 pub struct Answerer {
     model: Loaded,
     tokenizer: Tokenizer,
-    config: Config,
 }
 
 impl Answerer {
@@ -96,7 +95,7 @@ impl Answerer {
         observer: &dyn Observer,
     ) -> Result<Self, TrainError> {
         let (chosen, config) = choose(config, threads, observer)?;
-        let mut base = Base::open(&config.model, observer)?;
+        let mut base = Base::of(&config, observer)?;
         let why = base.no_tokenizer.clone();
         let Some(tokenizer) = base.tokenizer.take() else {
             return Err(TrainError::NoTokenizer { why });
@@ -105,11 +104,7 @@ impl Answerer {
             Chosen::Cpu(cpu) => Loaded::Cpu(load(cpu, &config, &base, PREFILL)?.into()),
             Chosen::Cuda(cuda) => Loaded::Cuda(load(cuda, &config, &base, PREFILL)?.into()),
         };
-        Ok(Self {
-            model,
-            tokenizer,
-            config,
-        })
+        Ok(Self { model, tokenizer })
     }
 
     /// Answers with at most `max_tokens` tokens; `on_text` sees the text as it comes, and may stop.
@@ -120,11 +115,7 @@ impl Answerer {
         sampling: &Sampling,
         mut on_text: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generation, TrainError> {
-        let template = self.config.data.chat_template.as_deref();
-        let template = template
-            .map(tightrope_data::ChatTemplate::from_option)
-            .transpose()?;
-        let tokens = prompt.encode(&self.tokenizer, template.as_ref())?;
+        let tokens = prompt.encode(&self.tokenizer)?;
         let end_ids = self.tokenizer.end_ids();
         let mut stream = self.tokenizer.decode_stream();
         let on_token = |token| {

@@ -202,7 +202,7 @@ impl Demonstration {
         record: &Record,
         max_length: usize,
     ) -> Result<(), TrainError> {
-        let prompt = Prompt::Chat(record.prompt()).encode(tokenizer, None)?;
+        let prompt = Prompt::Chat(record.prompt()).encode(tokenizer)?;
         let room = max_length.saturating_sub(prompt.len());
         if tokenizer.encode(&record.answer, false)?.len() >= room {
             return Ok(());

@@ -4,7 +4,7 @@ use crate::{Sampling, TrainError};
 use serde::Serialize;
 use serde_json::Value;
 use std::ops::ControlFlow;
-use tightrope_data::{ChatTemplate, DataError, Tokenizer, Variables};
+use tightrope_data::{DataError, Tokenizer, Variables};
 use tightrope_model::{Backend, Model};
 
 /// What the model goes on from.
@@ -17,12 +17,8 @@ pub enum Prompt {
 }
 
 impl Prompt {
-    /// Token ids. `template` replaces the tokenizer's own.
-    pub fn encode(
-        &self,
-        tokenizer: &Tokenizer,
-        template: Option<&ChatTemplate>,
-    ) -> Result<Vec<u32>, TrainError> {
+    /// Token ids.
+    pub fn encode(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>, TrainError> {
         match self {
             Prompt::Text(text) => {
                 let mut tokens = tokenizer.encode(text, true)?;
@@ -34,7 +30,7 @@ impl Prompt {
                 Ok(tokens)
             }
             Prompt::Chat(messages) => {
-                let template = template.or(tokenizer.chat_template());
+                let template = tokenizer.chat_template();
                 let template = template.ok_or(TrainError::NoChatTemplate)?;
                 let mut variables = Variables::new();
                 for (name, text) in tokenizer.special_texts() {
@@ -42,8 +38,9 @@ impl Prompt {
                 }
                 let rendered = template.render(messages, None, true, &variables);
                 let rendered = rendered.map_err(|error| DataError::Template {
+                    name: template.name().to_owned(),
                     line: 0,
-                    message: error.to_string(),
+                    message: error.message,
                 })?;
                 Ok(tokenizer.encode(&rendered.text, false)?)
             }

@@ -1,7 +1,7 @@
 //! A model with its adapter added, as a folder that Transformers loads.
 
 use crate::{
-    Observer, Temporary, TrainError,
+    Config, Observer, Temporary, TrainError,
     checkpoint::folder::digests,
     files::{self, at},
     output::note_written,
@@ -11,14 +11,14 @@ use std::{fs, path::Path};
 use tightrope_device::{Cpu, DType};
 use tightrope_model::{BaseStorage, LoadOptions, Model, Training};
 
-/// Writes `model` with `adapter` added to `folder`, with the tokenizer's files. The folder must not
+/// Writes the configuration's model with its adapter added to `folder`, with the tokenizer's files
+/// and the chat template that was trained with. The folder must not
 /// exist, or be empty; it appears whole or not at all. Computes in f32 on the processor, with the
 /// weights that the model's files have, also where the adapter was trained on these in NF4; only
 /// what files hold in NF4 is dequantised.
 pub fn merge(
     threads: usize,
-    model: &str,
-    adapter: Option<&Path>,
+    config: &Config,
     folder: &Path,
     observer: &dyn Observer,
 ) -> Result<(), TrainError> {
@@ -28,10 +28,10 @@ pub fn merge(
             folder: folder.to_owned(),
         });
     }
-    let base = Base::open(model, observer)?;
+    let base = Base::of(config, observer)?;
     let options = LoadOptions {
         training: Training::None,
-        adapter: adapter.map(Path::to_owned),
+        adapter: config.adapter.clone(),
         base: BaseStorage::AsStored,
         capacity: 1,
         recompute: false,

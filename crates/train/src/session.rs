@@ -12,7 +12,7 @@ use crate::{
     tokenizer,
 };
 use std::path::PathBuf;
-use tightrope_data::{DataError, Dataset, Tokenizer};
+use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Tokenizer};
 use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, ModelConfig, Training};
 
 /// A model found on this machine, with its tokenizer if it has one.
@@ -39,6 +39,25 @@ impl Base {
             tokenizer: found.ok(),
             no_tokenizer,
         })
+    }
+
+    /// The model of a configuration with the chat template that it is trained with and asked in:
+    /// `data.chat_template`, else the one that the adapter brings along, else the model's own.
+    pub fn of(config: &Config, observer: &dyn Observer) -> Result<Self, TrainError> {
+        let mut base = Self::open(&config.model, observer)?;
+        if let Some(tokenizer) = &mut base.tokenizer {
+            let given = config.data.chat_template.as_deref();
+            let given = given.map(ChatTemplate::from_option).transpose()?;
+            let beside = || match &config.adapter {
+                Some(adapter) => ChatTemplates::beside_adapter(adapter),
+                None => Ok(None),
+            };
+            let templates = given.map_or_else(beside, |template| Ok(Some(template.into())))?;
+            if let Some(templates) = templates {
+                tokenizer.set_chat_template(templates);
+            }
+        }
+        Ok(base)
     }
 
     /// Reads files of records as the configuration says.
@@ -160,7 +179,7 @@ fn train_on<D: Backend>(
 ) -> Result<RunReport, TrainError> {
     apart::check(config)?;
     let output = Output::open(config, options, observer)?;
-    let base = Base::open(&config.model, observer)?;
+    let base = Base::of(config, observer)?;
     apart::keep_apart(&config.output, "the model", base.source.path())?;
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;

@@ -88,8 +88,10 @@ fn a_configuration_file_is_all_it_takes() {
     let merged = folder.path().join("merged");
     let base = folder.path().join("base");
     let adapter = report.weights.as_path();
-    merge(1, base.to_str().unwrap(), Some(adapter), &merged, &()).unwrap();
-    let refused = merge(1, base.to_str().unwrap(), Some(adapter), &merged, &());
+    let mut adapted = config.clone();
+    adapted.adapter = Some(adapter.to_owned());
+    merge(1, &adapted, &merged, &()).unwrap();
+    let refused = merge(1, &adapted, &merged, &());
     assert!(refused.unwrap_err().to_string().contains("not empty"));
     let data = dataset(40, 1).sequences;
     let mut losses = Vec::new();

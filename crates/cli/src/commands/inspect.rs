@@ -99,7 +99,7 @@ struct InspectedSegment {
 pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let config = Config::load(&args.config, &args.sets)?;
     let bars = Bars::default();
-    let base = Base::open(&config.model, &bars)?;
+    let base = Base::of(&config, &bars)?;
     let (data, _) = base.load_both(&config, &bars)?;
     let prepared = Prepared::new(&config, &data, None, base.padding_token())?;
 

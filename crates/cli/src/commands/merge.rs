@@ -39,8 +39,7 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let folder = args.to.unwrap_or_else(|| config.output.join("merged"));
     let threads = terminal.threads();
     signals::stop_on_signal(StopFlag::default(), || ())?;
-    let adapter = config.adapter.as_deref();
-    tightrope_train::merge(threads, &config.model, adapter, &folder, &Bars::default())?;
+    tightrope_train::merge(threads, &config, &folder, &Bars::default())?;
     match terminal.json() {
         true => terminal.json_line(&json!({ "folder": folder }))?,
         false => terminal.line(format!("wrote {}", folder.display()))?,

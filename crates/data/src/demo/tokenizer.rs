@@ -70,5 +70,5 @@ pub fn tokenizer(records: &[Record], vocab_size: usize) -> Result<Tokenizer, Dat
         .map(|(key, token)| (key.to_owned(), Value::from(token)))
         .collect();
     let template = ChatTemplate::compile(CHAT_TEMPLATE)?;
-    Tokenizer::assemble(inner, config, Some(template), &[])
+    Tokenizer::assemble(inner, config, Some(template.into()), &[])
 }

@@ -1,24 +1,20 @@
 //! Filters and tests of jinja2 where the engine's own differ.
 
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, Value};
+use minijinja::{Environment, Error, State, Value};
 
 use super::python::{invalid, str_of, strip};
 
 /// Replaces the engine's filters and tests.
 pub(super) fn install(environment: &mut Environment<'static>) {
-    environment.add_filter("string", |value: &Value| match value.as_str() {
-        Some(_) => value.clone(),
-        None => Value::from(str_of(value)),
+    environment.add_filter("string", |state: &State, value: &Value| {
+        Ok::<_, Error>(match value.as_str() {
+            Some(_) => value.clone(),
+            None => Value::from(str_of(state, value)?),
+        })
     });
     environment.add_filter("join", join);
-    environment.add_filter("trim", |value: &Value, chars: Option<&str>| {
-        let text = str_of(value);
-        match chars {
-            None => strip(&text).to_owned(),
-            Some(chars) => text.trim_matches(|c| chars.contains(c)).to_owned(),
-        }
-    });
+    environment.add_filter("trim", trim);
     for name in ["default", "d"] {
         environment.add_filter(name, default);
     }
@@ -30,9 +26,10 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     environment.add_test("iterable", |value: &Value| {
         !matches!(
             value.kind(),
-            ValueKind::None | ValueKind::Bool | ValueKind::Number
+            ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain
         )
     });
+    environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
     environment.add_test("sequence", |value: &Value| {
         matches!(
             value.kind(),
@@ -41,23 +38,53 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     });
 }
 
+/// `trim(chars=none)`.
+fn trim(state: &State, value: &Value, chars: Option<&str>) -> Result<String, Error> {
+    let text = str_of(state, value)?;
+    Ok(match chars {
+        None => strip(&text).to_owned(),
+        Some(chars) => text.trim_matches(|c| chars.contains(c)).to_owned(),
+    })
+}
+
 /// `join(d='', attribute=none)`.
-fn join(value: &Value, separator: Option<Value>, kwargs: Kwargs) -> Result<String, Error> {
+fn join(
+    state: &State,
+    value: &Value,
+    separator: Option<Value>,
+    kwargs: Kwargs,
+) -> Result<String, Error> {
     let separator = match separator {
         Some(separator) => Some(separator),
         None => kwargs.get("d")?,
     };
-    let separator = separator.map(|s| str_of(&s)).unwrap_or_default();
+    let separator = match separator {
+        Some(separator) => str_of(state, &separator)?,
+        None => String::new(),
+    };
     let attribute: Option<String> = kwargs.get("attribute")?;
     kwargs.assert_all_used()?;
-    let mut parts = Vec::new();
-    for item in value.try_iter()? {
-        parts.push(match &attribute {
-            Some(name) => str_of(&item.get_attr(name)?),
-            None => str_of(&item),
-        });
+    joined(state, value, &separator, |item| match &attribute {
+        Some(name) => item.get_attr(name),
+        None => Ok(item),
+    })
+}
+
+/// The texts of all items with the separator between them, paid for before they are made.
+pub(super) fn joined(
+    state: &State,
+    value: &Value,
+    separator: &str,
+    part: impl Fn(Value) -> Result<Value, Error>,
+) -> Result<String, Error> {
+    let mut out = String::new();
+    for (index, item) in value.try_iter()?.enumerate() {
+        let text = str_of(state, &part(item)?)?;
+        state.consume_fuel(1 + (separator.len() + text.len()) as u64 / 64)?;
+        out.push_str(if index > 0 { separator } else { "" });
+        out.push_str(&text);
     }
-    Ok(parts.join(&separator))
+    Ok(out)
 }
 
 /// `default(value='', boolean=false)`.
@@ -80,12 +107,12 @@ fn default(
 }
 
 /// HTML escapes as MarkupSafe has them.
-fn escape(value: &Value) -> Value {
+fn escape(state: &State, value: &Value) -> Result<Value, Error> {
     if value.is_safe() {
-        return value.clone();
+        return Ok(value.clone());
     }
     let mut out = String::new();
-    for c in str_of(value).chars() {
+    for c in str_of(state, value)?.chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -95,7 +122,7 @@ fn escape(value: &Value) -> Value {
             c => out.push(c),
         }
     }
-    Value::from_safe_string(out)
+    Ok(Value::from_safe_string(out))
 }
 
 /// `int(default=0, base=10)`: what cannot be converted gives the default.

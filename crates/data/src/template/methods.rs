@@ -1,9 +1,10 @@
 //! Python's methods of strings, lists and dictionaries where templates use them.
 
 use minijinja::value::{ValueKind, from_args};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::{Error, State, Value};
 
-use super::python::{is_space, str_of};
+use super::filters::joined;
+use super::python::{invalid, is_space};
 
 /// Called for a method that the engine does not know.
 pub(super) fn call(
@@ -12,8 +13,12 @@ pub(super) fn call(
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
+    if method == "format" {
+        pay_for_widths(state, value.as_str().unwrap_or_default())?;
+    }
     let own = match value.kind() {
-        ValueKind::String => string(value.as_str().unwrap_or_default(), method, args)?,
+        ValueKind::String => string(state, value.as_str().unwrap_or_default(), method, args)?,
+        ValueKind::Map if method == "copy" && args.is_empty() => Some(value.clone()),
         _ => None,
     };
     match own {
@@ -22,8 +27,17 @@ pub(super) fn call(
     }
 }
 
+/// The engine makes text of any width that a format asks for before it is counted.
+fn pay_for_widths(state: &State, format: &str) -> Result<(), Error> {
+    let numbers = format.split(|c: char| !c.is_ascii_digit());
+    for number in numbers.filter(|number| !number.is_empty()) {
+        state.consume_fuel(number.parse::<u64>().unwrap_or(u64::MAX))?;
+    }
+    Ok(())
+}
+
 /// The methods whose stand-ins elsewhere differ from Python.
-fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+fn string(state: &State, text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     let strip = |left: bool, right: bool| -> Result<Value, Error> {
         let (chars,): (Option<&str>,) = from_args(args)?;
         let cut = |c: char| chars.map_or(is_space(c), |chars| chars.contains(c));
@@ -63,8 +77,7 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Err
         "split" | "rsplit" => Value::from(split(text, method == "rsplit", args)?),
         "join" => {
             let (items,): (&Value,) = from_args(args)?;
-            let items: Vec<String> = items.try_iter()?.map(|item| str_of(&item)).collect();
-            Value::from(items.join(text))
+            Value::from(joined(state, items, text, Ok)?)
         }
         _ => return Ok(None),
     }))
@@ -126,7 +139,7 @@ fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Vec<Value>, Err
         return Ok(in_order(parts, from_right));
     };
     if separator.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidOperation, "empty separator"));
+        return Err(invalid("empty separator"));
     }
     while parts.len() < limit {
         let cut = match from_right {

@@ -1,10 +1,17 @@
 //! Chat templates: Jinja as Transformers configures it, byte for byte.
 
+mod dictionary;
+mod dropped;
 mod filters;
+pub(crate) mod limits;
 mod methods;
+mod named;
+pub(crate) mod parts;
 mod python;
+mod scan;
 mod turns;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,10 +22,13 @@ use minijinja::value::{Kwargs, Object, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 use serde_json::Map;
 
+pub use dropped::Dropped;
+pub use named::ChatTemplates;
 pub use turns::Turn;
 pub(crate) use turns::assistant_turns;
 
 use crate::error::DataError;
+use dictionary::Dictionary;
 
 /// What a template is given besides the messages and tools.
 pub type Variables = Map<String, serde_json::Value>;
@@ -28,11 +38,15 @@ pub type Variables = Map<String, serde_json::Value>;
 /// Rendering equals Python's jinja2 3.1 in Transformers' environment: sandboxed, `trim_blocks`,
 /// `lstrip_blocks`, loop controls, `tojson` without HTML escapes, `raise_exception`,
 /// `strftime_now`, Python's methods of strings, lists and dictionaries, its `str()` of every
-/// value, and `{% generation %}`.
+/// value, attributes before keys, and `{% generation %}`. A template comes with a model from
+/// anywhere, so its size and what it may do are limited; the limits are in docs/configuration.md.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    name: String,
     source: String,
     marks_generation: bool,
+    /// What stands for an object: it shows its methods to a template that looks at them.
+    dictionary: fn(Value) -> Value,
 }
 
 /// A conversation as text.
@@ -44,46 +58,58 @@ pub struct Rendered {
     pub spans: Vec<std::ops::Range<usize>>,
 }
 
-/// Why a conversation was refused, in the template's or the engine's words.
+/// Why a conversation was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RenderError(pub String);
+#[error("{template}: {message}")]
+pub struct RenderError {
+    /// What the template is called: its file, where it has one.
+    pub template: String,
+    /// The template's or the engine's words.
+    pub message: String,
+}
 
 const NAME: &str = "chat template";
-const GENERATION: &str = "__generation__";
 
 impl ChatTemplate {
     /// Compiles a template. `strftime_now` reads the local clock.
     pub fn compile(source: &str) -> Result<Self, DataError> {
-        Self::compile_at(source, None)
+        Self::build(source, NAME, None)
     }
 
     /// Compiles a template for which the time is always `now`.
     pub fn compile_at(source: &str, now: Option<NaiveDateTime>) -> Result<Self, DataError> {
-        let mut environment = Environment::new();
-        let syntax = minijinja::syntax::SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .map_err(|e| template_error(&e))?;
-        environment.set_syntax(syntax);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(methods::call);
-        python::install(&mut environment);
-        environment.add_function("strftime_now", move |format: String| {
-            python::strftime(
-                now.unwrap_or_else(|| chrono::Local::now().naive_local()),
-                &format,
-            )
+        Self::build(source, NAME, now)
+    }
+
+    /// Compiles a template that errors call by the name of its file.
+    pub fn compile_from(source: &str, path: &Path) -> Result<Self, DataError> {
+        Self::build(source, &format!("{NAME} {}", path.display()), None)
+    }
+
+    fn build(source: &str, name: &str, now: Option<NaiveDateTime>) -> Result<Self, DataError> {
+        let failed = |line: usize, message: String| DataError::Template {
+            name: name.to_owned(),
+            line,
+            message,
+        };
+        let prepared = scan::prepare(source).map_err(|long| failed(long.line, long.message))?;
+        let dictionary: fn(Value) -> Value = match prepared.reads_methods {
+            true => Dictionary::wrap,
+            false => std::convert::identity,
+        };
+        let environment = limits::on_deep_stack(|| {
+            let mut environment = environment(now, dictionary)?;
+            environment.add_template_owned(NAME, prepared.text)?;
+            Ok(environment)
         });
-        let (replaced, marks_generation) = mark_generation(source);
-        environment
-            .add_template_owned(NAME, replaced)
-            .map_err(|e| template_error(&e))?;
+        let environment =
+            environment.map_err(|e: Error| failed(e.line().unwrap_or(0), message(&e)))?;
         Ok(Self {
             environment,
+            name: name.to_owned(),
             source: source.to_owned(),
-            marks_generation,
+            marks_generation: prepared.marks_generation,
+            dictionary,
         })
     }
 
@@ -94,7 +120,12 @@ impl ChatTemplate {
         }
         let path = Path::new(text);
         let source = std::fs::read_to_string(path).map_err(DataError::io(path))?;
-        Self::compile(&source)
+        Self::compile_from(&source, path)
+    }
+
+    /// What errors call it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The text it was compiled from.
@@ -113,7 +144,8 @@ impl ChatTemplate {
     }
 
     /// Renders a conversation. Messages and tools are plain JSON; without tools the template sees
-    /// `tools = none`, as from Transformers. `variables` win over the defaults.
+    /// `tools = none`, as from Transformers, and of a message only keys that are not null.
+    /// `variables` win over the defaults.
     pub fn render(
         &self,
         messages: &[serde_json::Value],
@@ -121,30 +153,52 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &Variables,
     ) -> Result<Rendered, RenderError> {
+        limits::on_deep_stack(|| {
+            self.render_here(messages, tools, add_generation_prompt, variables)
+        })
+    }
+
+    fn render_here(
+        &self,
+        messages: &[serde_json::Value],
+        tools: Option<&serde_json::Value>,
+        add_generation_prompt: bool,
+        variables: &Variables,
+    ) -> Result<Rendered, RenderError> {
+        let failed = |error: Error| self.refused(message(&error));
         let written = Arc::new(AtomicUsize::new(0));
         let generation = Arc::new(Generation {
             written: written.clone(),
             blocks: Mutex::default(),
         });
+        let inputs = messages.iter().chain(tools);
+        let size = inputs.map(python::size_of).sum();
+        let value_of = |json: &_| python::value_of(json, self.dictionary);
         let messages: Vec<Value> = messages
             .iter()
-            .map(|message| python::value_of(&with_reasoning(message)))
+            .map(|message| value_of(&as_transformers_has_it(message)))
             .collect();
         let mut context: Vec<(&str, Value)> = vec![
             ("messages", messages.into()),
-            (
-                "tools",
-                python::value_of(tools.unwrap_or(&serde_json::Value::Null)),
-            ),
+            ("tools", value_of(tools.unwrap_or(&serde_json::Value::Null))),
             ("documents", Value::from(())),
             ("add_generation_prompt", add_generation_prompt.into()),
-            (GENERATION, Value::from_dyn_object(generation.clone())),
+            (scan::GENERATION, Value::from_dyn_object(generation.clone())),
         ];
         for (name, value) in variables {
-            context.push((name, python::value_of(value)));
+            context.push((name, value_of(value)));
         }
         let context = Value::from_pairs(context);
-        let template = self.environment.get_template(NAME).map_err(render_error)?;
+        let mut large;
+        let environment = match limits::more_fuel(size) {
+            None => &self.environment,
+            Some(fuel) => {
+                large = self.environment.clone();
+                large.set_fuel(Some(fuel));
+                &large
+            }
+        };
+        let template = environment.get_template(NAME).map_err(failed)?;
         let mut text = Vec::new();
         let counting = Counting {
             text: &mut text,
@@ -153,8 +207,8 @@ impl ChatTemplate {
         template
             .render_captured_to(context, counting)
             .map(drop)
-            .map_err(render_error)?;
-        let text = String::from_utf8(text).map_err(|e| RenderError(e.to_string()))?;
+            .map_err(failed)?;
+        let text = String::from_utf8(text).map_err(|e| self.refused(e.to_string()))?;
         let blocks = generation
             .blocks
             .lock()
@@ -165,7 +219,7 @@ impl ChatTemplate {
             let span = start..start + body.len();
             // Inside a macro or a captured block it is not known where the text will stand.
             if text.get(span.clone()) != Some(&body) {
-                return Err(RenderError(
+                return Err(self.refused(
                     "a {% generation %} block inside a macro or a captured block".to_owned(),
                 ));
             }
@@ -173,6 +227,44 @@ impl ChatTemplate {
         }
         Ok(Rendered { text, spans })
     }
+
+    fn refused(&self, message: String) -> RenderError {
+        RenderError {
+            template: self.name.clone(),
+            message,
+        }
+    }
+}
+
+/// The engine as Transformers sets up jinja2, with limits.
+fn environment(
+    now: Option<NaiveDateTime>,
+    dictionary: fn(Value) -> Value,
+) -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    let syntax = minijinja::syntax::SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()?;
+    environment.set_syntax(syntax);
+    environment.set_fuel(Some(limits::fuel()));
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_unknown_method_callback(methods::call);
+    python::install(&mut environment);
+    environment.add_function("strftime_now", move |format: String| {
+        python::strftime(
+            now.unwrap_or_else(|| chrono::Local::now().naive_local()),
+            &format,
+        )
+    });
+    environment.add_function(scan::DICTIONARY, dictionary);
+    environment.add_function("dict", move |value: Option<Value>, kwargs: Kwargs| {
+        minijinja::functions::dict(value, kwargs).map(dictionary)
+    });
+    environment.add_function(scan::BOUNDED, limits::bounded);
+    environment.add_function(scan::KEPT, limits::kept);
+    environment.add_filter(scan::KEPT, limits::kept);
+    Ok(environment)
 }
 
 impl fmt::Debug for ChatTemplate {
@@ -222,73 +314,42 @@ impl Object for Generation {
     }
 }
 
-/// `{% generation %}` as a call block, which is what Transformers' extension makes of it.
-fn mark_generation(source: &str) -> (String, bool) {
-    let mut out = String::with_capacity(source.len());
-    let mut found = false;
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        out.push_str(before);
-        let Some(end) = tag.find("%}") else {
-            rest = tag;
-            break;
-        };
-        let inner = &tag[2..end];
-        let word = inner.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
-        let replaced = match word {
-            "generation" => format!("call {GENERATION}()"),
-            "endgeneration" => "endcall".to_owned(),
-            _ => String::new(),
-        };
-        if replaced.is_empty() {
-            out.push_str(&tag[..end + 2]);
-        } else {
-            found = true;
-            out.push_str("{%");
-            out.push_str(&inner.replacen(word, &format!(" {replaced} "), 1));
-            out.push_str("%}");
-        }
-        rest = &tag[end + 2..];
-    }
-    out.push_str(rest);
-    (out, found)
-}
-
-/// Reasoning goes by several names; Transformers gives templates the standard one (and an older).
-fn with_reasoning(message: &serde_json::Value) -> serde_json::Value {
+/// A message as `apply_chat_template` hands it to the template: without keys that are null, and with
+/// its reasoning, which goes by several names, under the standard one (and an older).
+fn as_transformers_has_it(message: &serde_json::Value) -> Cow<'_, serde_json::Value> {
     let serde_json::Value::Object(fields) = message else {
-        return message.clone();
+        return Cow::Borrowed(message);
     };
     let reasoning = ["reasoning_content", "thinking", "reasoning"]
         .iter()
         .find_map(|key| fields.get(*key).filter(|v| !v.is_null()));
-    let Some(reasoning) = reasoning else {
-        return message.clone();
-    };
-    let mut with = Map::new();
-    with.insert("thinking".to_owned(), reasoning.clone());
-    with.extend(fields.clone());
-    with.insert("reasoning_content".to_owned(), reasoning.clone());
-    serde_json::Value::Object(with)
-}
-
-fn template_error(error: &Error) -> DataError {
-    DataError::Template {
-        line: error.line().unwrap_or(0),
-        message: message(error),
+    if reasoning.is_none() && !fields.values().any(serde_json::Value::is_null) {
+        return Cow::Borrowed(message);
     }
+    let fields = fields.iter().filter(|(_, value)| !value.is_null());
+    let fields = fields.map(|(key, value)| (key.clone(), value.clone()));
+    let mut with = Map::new();
+    if let Some(reasoning) = reasoning {
+        with.insert("thinking".to_owned(), reasoning.clone());
+    }
+    with.extend(fields);
+    if let Some(reasoning) = reasoning {
+        with.insert("reasoning_content".to_owned(), reasoning.clone());
+    }
+    Cow::Owned(serde_json::Value::Object(with))
 }
 
-fn render_error(error: Error) -> RenderError {
-    RenderError(message(&error))
+fn is_raised(error: &Error) -> bool {
+    error.kind() == ErrorKind::InvalidOperation && error.detail().is_some_and(python::is_raised)
 }
 
 /// The words of `raise_exception` alone, others with their kind.
 fn message(error: &Error) -> String {
     match (error.kind(), error.detail()) {
-        (ErrorKind::InvalidOperation, Some(detail)) if python::is_raised(detail) => {
-            python::raised(detail).to_owned()
+        (_, Some(detail)) if is_raised(error) => python::raised(detail).to_owned(),
+        (ErrorKind::OutOfFuel, _) => {
+            let line = error.line().unwrap_or(0);
+            format!("line {line}: the template does not end, or makes too much text")
         }
         _ => error.to_string(),
     }

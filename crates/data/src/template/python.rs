@@ -5,7 +5,9 @@ use std::fmt::Write;
 use chrono::NaiveDateTime;
 use chrono::format::{Item, StrftimeItems};
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, Value};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
+
+use super::limits;
 
 /// Marks a detail as the words of a template's `raise_exception`.
 const RAISED: &str = "\u{1}raised: ";
@@ -24,20 +26,25 @@ pub(super) fn invalid(message: impl Into<String>) -> Error {
 
 /// Gives an environment the functions of Transformers, `tojson`, and Python's way of printing.
 pub(super) fn install(environment: &mut Environment<'static>) {
-    environment
-        .set_formatter(|out, _state, value| write!(out, "{}", str_of(value)).map_err(Error::from));
+    environment.set_formatter(|out, state, value| {
+        match value.as_str() {
+            Some(text) => out.write_str(text),
+            None => out.write_str(&repr(state, value)?),
+        }
+        .map_err(Error::from)
+    });
     environment.add_function(
         "raise_exception",
-        |message: Value| -> Result<Value, Error> {
-            Err(invalid(format!("{RAISED}{}", str_of(&message))))
+        |state: &State, message: Value| -> Result<Value, Error> {
+            Err(invalid(format!("{RAISED}{}", str_of(state, &message)?)))
         },
     );
     environment.add_filter("tojson", tojson);
     super::filters::install(environment);
 }
 
-/// JSON as template values; the order of keys stays.
-pub(super) fn value_of(json: &serde_json::Value) -> Value {
+/// JSON as template values; the order of keys stays. `dictionary` makes what stands for an object.
+pub(super) fn value_of(json: &serde_json::Value, dictionary: fn(Value) -> Value) -> Value {
     use serde_json::Value as Json;
     match json {
         Json::Null => Value::from(()),
@@ -48,8 +55,22 @@ pub(super) fn value_of(json: &serde_json::Value) -> Value {
             _ => Value::from(x.as_f64().unwrap_or(f64::NAN)),
         },
         Json::String(x) => Value::from(x.as_str()),
-        Json::Array(x) => x.iter().map(value_of).collect(),
-        Json::Object(x) => Value::from_pairs(x.iter().map(|(k, v)| (k.as_str(), value_of(v)))),
+        Json::Array(x) => x.iter().map(|v| value_of(v, dictionary)).collect(),
+        Json::Object(x) => {
+            let pairs = x.iter().map(|(k, v)| (k.as_str(), value_of(v, dictionary)));
+            dictionary(Value::from_pairs(pairs))
+        }
+    }
+}
+
+/// Roughly how much text JSON holds.
+pub(super) fn size_of(json: &serde_json::Value) -> usize {
+    use serde_json::Value as Json;
+    8 + match json {
+        Json::String(x) => x.len(),
+        Json::Array(x) => x.iter().map(size_of).sum(),
+        Json::Object(x) => x.iter().map(|(k, v)| k.len() + size_of(v)).sum(),
+        Json::Null | Json::Bool(_) | Json::Number(_) => 0,
     }
 }
 
@@ -64,48 +85,65 @@ pub(super) fn strip(text: &str) -> &str {
 }
 
 /// `str(value)`.
-pub(super) fn str_of(value: &Value) -> String {
+pub(super) fn str_of(state: &State, value: &Value) -> Result<String, Error> {
     match value.as_str() {
-        Some(text) => text.to_owned(),
-        None => repr(value),
+        Some(text) => Ok(text.to_owned()),
+        None => repr(state, value),
     }
 }
 
 /// `repr(value)`; nothing for an undefined value, which Jinja prints as such.
-pub(super) fn repr(value: &Value) -> String {
-    let items = |open: &str, close: &str| {
-        let items: Vec<String> = value
-            .try_iter()
-            .into_iter()
-            .flatten()
-            .map(|v| repr(&v))
-            .collect();
-        format!("{open}{}{close}", items.join(", "))
-    };
+pub(super) fn repr(state: &State, value: &Value) -> Result<String, Error> {
+    let mut out = String::new();
+    write_repr(state, value, 0, &mut out)?;
+    Ok(out)
+}
+
+fn write_repr(state: &State, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+    if depth > limits::DEPTH {
+        return Err(limits::too_deep());
+    }
+    let before = out.len();
     match value.kind() {
-        ValueKind::Undefined => String::new(),
-        ValueKind::None => "None".to_owned(),
-        ValueKind::Bool if value.is_true() => "True".to_owned(),
-        ValueKind::Bool => "False".to_owned(),
-        ValueKind::Number => number(value, "inf", "nan"),
-        ValueKind::String => quote(value.as_str().unwrap_or_default()),
+        ValueKind::Undefined => {}
+        ValueKind::None => out.push_str("None"),
+        ValueKind::Bool if value.is_true() => out.push_str("True"),
+        ValueKind::Bool => out.push_str("False"),
+        ValueKind::Number => out.push_str(&number(value, "inf", "nan")),
+        ValueKind::String => out.push_str(&quote(value.as_str().unwrap_or_default())),
         ValueKind::Map => {
-            let entries = value.try_iter().into_iter().flatten().map(|key| {
+            out.push('{');
+            for (index, key) in value.try_iter()?.enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                write_repr(state, &key, depth + 1, out)?;
+                out.push_str(": ");
                 let item = value.get_item(&key).unwrap_or_default();
-                format!("{}: {}", repr(&key), repr(&item))
-            });
-            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+                write_repr(state, &item, depth + 1, out)?;
+            }
+            out.push('}');
+            return state.consume_fuel(1);
         }
-        ValueKind::Seq
-            if value
-                .downcast_object_ref::<minijinja::value::Tuple>()
-                .is_some() =>
-        {
-            let one = value.len() == Some(1);
-            items("(", if one { ",)" } else { ")" })
+        ValueKind::Seq => {
+            let tuple = value.downcast_object_ref::<minijinja::value::Tuple>();
+            let (open, close) = match tuple {
+                Some(_) if value.len() == Some(1) => ("(", ",)"),
+                Some(_) => ("(", ")"),
+                None => ("[", "]"),
+            };
+            out.push_str(open);
+            for (index, item) in value.try_iter()?.enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                write_repr(state, &item, depth + 1, out)?;
+            }
+            out.push_str(close);
+            return state.consume_fuel(1);
         }
-        ValueKind::Seq => items("[", "]"),
-        _ => value.to_string(),
+        _ => out.push_str(&value.to_string()),
+    }
+    match depth {
+        // The engine itself counts what is written and what filters return.
+        0 => Ok(()),
+        _ => state.consume_fuel(1 + (out.len() - before) as u64 / 64),
     }
 }
 
@@ -177,14 +215,22 @@ pub(super) fn float(x: f64) -> String {
 
 /// `json.dumps(value, ensure_ascii, indent, separators, sort_keys)`, Python's defaults except
 /// `ensure_ascii=False`.
-fn tojson(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
+fn tojson(state: &State, value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<Value> = kwargs.get("indent")?;
     let indent = match indent {
         None => None,
         Some(indent) if indent.is_none() => None,
         Some(indent) => Some(match indent.as_str() {
             Some(text) => text.to_owned(),
-            None => " ".repeat(indent.as_usize().unwrap_or(0)),
+            None => match indent.as_usize().unwrap_or(0) {
+                spaces @ 0..=limits::INDENT => " ".repeat(spaces),
+                spaces => {
+                    return Err(invalid(format!(
+                        "tojson: an indent of {spaces}; {} is the most",
+                        limits::INDENT
+                    )));
+                }
+            },
         }),
     };
     let separators: Option<Value> = kwargs.get("separators")?;
@@ -193,11 +239,12 @@ fn tojson(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
         None if indent.is_some() => (",".to_owned(), ": ".to_owned()),
         None => (", ".to_owned(), ": ".to_owned()),
         Some(pair) => (
-            str_of(&pair.get_item_by_index(0)?),
-            str_of(&pair.get_item_by_index(1)?),
+            str_of(state, &pair.get_item_by_index(0)?)?,
+            str_of(state, &pair.get_item_by_index(1)?)?,
         ),
     };
     let dumps = Dumps {
+        state,
         indent,
         item,
         key,
@@ -210,7 +257,8 @@ fn tojson(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     Ok(Value::from(out))
 }
 
-struct Dumps {
+struct Dumps<'a, 'b, 'c> {
+    state: &'a State<'b, 'c>,
     indent: Option<String>,
     item: String,
     key: String,
@@ -218,8 +266,12 @@ struct Dumps {
     sort_keys: bool,
 }
 
-impl Dumps {
+impl Dumps<'_, '_, '_> {
     fn value(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+        if depth > limits::DEPTH {
+            return Err(limits::too_deep());
+        }
+        let before = out.len();
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -228,20 +280,20 @@ impl Dumps {
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
                 if self.sort_keys {
-                    keys.sort_by_key(str_of);
+                    keys.sort_by_cached_key(|key| str_of(self.state, key).unwrap_or_default());
                 }
                 let items = keys
                     .into_iter()
                     .map(|k| (Some(k.clone()), value.get_item(&k)));
-                self.items('{', '}', items, depth, out)?;
+                return self.items('{', '}', items, depth, out);
             }
             ValueKind::Seq => {
                 let items = value.try_iter()?.map(|v| (None, Ok(v)));
-                self.items('[', ']', items, depth, out)?;
+                return self.items('[', ']', items, depth, out);
             }
             other => return Err(invalid(format!("{other} is not JSON serializable"))),
         }
-        Ok(())
+        self.state.consume_fuel((out.len() - before) as u64 / 64)
     }
 
     fn items(
@@ -259,7 +311,7 @@ impl Dumps {
                 out.push_str(&self.item);
             }
             empty = false;
-            self.new_line(depth + 1, out);
+            self.new_line(depth + 1, out)?;
             if let Some(key) = key {
                 // json.dumps turns other keys into the text of their JSON.
                 match key.as_str() {
@@ -275,17 +327,20 @@ impl Dumps {
             self.value(&value?, depth + 1, out)?;
         }
         if !empty {
-            self.new_line(depth, out);
+            self.new_line(depth, out)?;
         }
         out.push(close);
-        Ok(())
+        self.state.consume_fuel(1)
     }
 
-    fn new_line(&self, depth: usize, out: &mut String) {
+    fn new_line(&self, depth: usize, out: &mut String) -> Result<(), Error> {
         if let Some(indent) = &self.indent {
+            let spaces = (indent.len() * depth) as u64;
+            self.state.consume_fuel(1 + spaces / 64)?;
             out.push('\n');
             out.push_str(&indent.repeat(depth));
         }
+        Ok(())
     }
 
     fn string(&self, text: &str, out: &mut String) {

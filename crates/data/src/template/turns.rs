@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::{ChatTemplate, Rendered, Variables};
+use serde_json::Value;
+
+use super::{ChatTemplate, RenderError, Rendered, Variables};
 use crate::error::RowProblem;
 
 impl ChatTemplate {
@@ -11,109 +13,45 @@ impl ChatTemplate {
     /// A template that marks `{% generation %}` says it itself, block by block. For any other,
     /// turn `i` begins where the conversation before it, with the generation prompt, ends, and
     /// ends where the conversation up to and with it ends; white space after the last of
-    /// `end_tokens` in it is the template's own and stays out. A template that renders the last
-    /// turn otherwise than earlier ones (with its reasoning, say) has no such end: the turn then
-    /// ends with the first of `end_tokens` in it. Nor is there such a beginning if the generation
-    /// prompt says more than the turn (that there is no reasoning, say): the turn then begins
-    /// where the two part, or where its content begins. Only turns from message `from` on are
-    /// looked for.
+    /// `end_tokens` in it is the template's own and stays out. Many a conversation has no such
+    /// beginning or end: the template renders earlier turns otherwise than the last, puts the
+    /// system prompt into the last question, or speaks before the assistant opens. There the turn
+    /// lies around the bytes that change with the message ([`Influence`]): it begins after the
+    /// generation prompt before them, or with them, and ends after the end token behind them, or
+    /// with them. Only turns from message `from` on are looked for.
     pub fn render_turns(
         &self,
-        messages: &[serde_json::Value],
-        tools: Option<&serde_json::Value>,
+        messages: &[Value],
+        tools: Option<&Value>,
         variables: &Variables,
         end_tokens: &[String],
         from: usize,
     ) -> Result<(Rendered, Vec<Turn>), RowProblem> {
-        let render = |messages: &[_], prompt| {
-            self.render(messages, tools, prompt, variables)
-                .map_err(|e| RowProblem::Template(e.0))
-        };
-        let whole = render(messages, false)?;
-        let assistant = assistant_turns(messages);
-        let wanted = assistant.iter().copied().filter(|&message| message >= from);
-        if self.marks_generation() {
-            // A message may have several blocks (reasoning, tool calls); only if there is one
-            // for each message is it known which is whose.
-            let mut turns = if whole.spans.len() == assistant.len() {
-                assistant
-                    .iter()
-                    .zip(&whole.spans)
-                    .map(|(&message, span)| Turn {
-                        message,
-                        bytes: span.clone(),
-                    })
-                    .collect()
-            } else {
-                self.blocks_by_message(messages, &assistant, &whole, render)?
+        super::limits::on_deep_stack(|| {
+            let conversation = Conversation {
+                template: self,
+                messages,
+                tools,
+                variables,
+                end_tokens,
             };
-            turns.retain(|turn| turn.message >= from);
-            return Ok((whole, turns));
-        }
-        let mut turns: Vec<Turn> = Vec::new();
-        for message in wanted {
-            let lost = || RowProblem::Turn { turn: message };
-            let before = match render(&messages[..message], true) {
-                Ok(before) => before.text,
-                // Many templates refuse an empty conversation: then the turn begins the text.
-                Err(_) if message == 0 => String::new(),
-                Err(problem) => return Err(problem),
-            };
-            let start = if whole.text.starts_with(&before) {
-                before.len()
-            } else {
-                let plain = render(&messages[..message], false)?.text;
-                let blank = render(&blanked(messages, message), false)?.text;
-                let start = common(&whole.text, &before).min(common(&whole.text, &blank));
-                if !whole.text.starts_with(&plain) || start <= plain.len() {
-                    return Err(lost());
+            let whole = conversation.render(messages, false)?;
+            let assistant = assistant_turns(messages);
+            if self.marks_generation() {
+                let mut turns = conversation.blocks(&assistant, &whole)?;
+                turns.retain(|turn| turn.message >= from);
+                return Ok((whole, turns));
+            }
+            let mut turns: Vec<Turn> = Vec::new();
+            for message in assistant.into_iter().filter(|&message| message >= from) {
+                let turn = conversation.turn(&whole.text, message)?;
+                if turns.last().is_some_and(|t| t.bytes.end > turn.bytes.start) {
+                    return Err(RowProblem::Turn { turn: message });
                 }
-                start
-            };
-            let last = message + 1 == messages.len();
-            let until = if last {
-                Some(whole.text.len())
-            } else {
-                let upto = render(&messages[..=message], false)?.text;
-                (upto.len() >= start && whole.text.starts_with(&upto)).then_some(upto.len())
-            };
-            let bytes = match until {
-                Some(end) => start..trim_after_end(&whole.text, start..end, end_tokens),
-                None => start..first_end(&whole.text, start, end_tokens).ok_or_else(lost)?,
-            };
-            if turns.last().is_some_and(|t| t.bytes.end > bytes.start) {
-                return Err(lost());
+                turns.push(turn);
             }
-            turns.push(Turn { message, bytes });
-        }
-        Ok((whole, turns))
-    }
-
-    /// Blocks belong to the message with whose rendering they appear.
-    fn blocks_by_message(
-        &self,
-        messages: &[serde_json::Value],
-        assistant: &[usize],
-        whole: &Rendered,
-        render: impl Fn(&[serde_json::Value], bool) -> Result<Rendered, RowProblem>,
-    ) -> Result<Vec<Turn>, RowProblem> {
-        let mut turns = Vec::with_capacity(whole.spans.len());
-        for &message in assistant {
-            let upto = match message + 1 == messages.len() {
-                true => whole.spans.len(),
-                false => render(&messages[..=message], false)?.spans.len(),
-            };
-            if upto < turns.len() || upto > whole.spans.len() {
-                return Err(RowProblem::Turn { turn: message });
-            }
-            for span in &whole.spans[turns.len()..upto] {
-                turns.push(Turn {
-                    message,
-                    bytes: span.clone(),
-                });
-            }
-        }
-        Ok(turns)
+            Ok((whole, turns))
+        })
     }
 }
 
@@ -127,46 +65,285 @@ pub struct Turn {
 }
 
 /// Indices of the assistant's messages.
-pub(crate) fn assistant_turns(messages: &[serde_json::Value]) -> Vec<usize> {
-    let role = |m: &serde_json::Value| m.get("role").and_then(|r| r.as_str()) == Some("assistant");
+pub(crate) fn assistant_turns(messages: &[Value]) -> Vec<usize> {
     let indices = messages.iter().enumerate();
-    indices.filter(|(_, m)| role(m)).map(|(i, _)| i).collect()
+    indices
+        .filter(|(_, message)| is_assistant(message))
+        .map(|(index, _)| index)
+        .collect()
 }
 
-/// The conversation with other content in one message.
-fn blanked(messages: &[serde_json::Value], message: usize) -> Vec<serde_json::Value> {
-    let mut messages = messages.to_vec();
-    messages[message]["content"] = "\u{fdd0}".into();
-    messages
+fn is_assistant(message: &Value) -> bool {
+    message.get("role").and_then(Value::as_str) == Some("assistant")
+}
+
+struct Conversation<'a> {
+    template: &'a ChatTemplate,
+    messages: &'a [Value],
+    tools: Option<&'a Value>,
+    variables: &'a Variables,
+    end_tokens: &'a [String],
+}
+
+impl Conversation<'_> {
+    fn render(&self, messages: &[Value], prompt: bool) -> Result<Rendered, RenderError> {
+        self.template
+            .render(messages, self.tools, prompt, self.variables)
+    }
+
+    /// The same, where a refusal only means that nothing is to be learnt.
+    fn text(&self, messages: &[Value], prompt: bool) -> Option<String> {
+        Some(self.render(messages, prompt).ok()?.text)
+    }
+
+    fn turn(&self, whole: &str, message: usize) -> Result<Turn, RowProblem> {
+        let lost = || RowProblem::Turn { turn: message };
+        let before = &self.messages[..message];
+        let last = message + 1 == self.messages.len();
+        // Without messages a template may speak of its own accord, and no assistant said it.
+        let prompt = self.text(before, true).filter(|_| message > 0);
+        let known = prompt.filter(|prompt| whole.starts_with(prompt.as_str()));
+        let end = match last {
+            true => Some(whole.len()),
+            false => {
+                let upto = self.text(&self.messages[..=message], false);
+                let upto = upto.filter(|upto| whole.starts_with(upto.as_str()));
+                upto.map(|upto| upto.len())
+            }
+        };
+        if let (Some(prompt), Some(end)) = (&known, end)
+            && prompt.len() <= end
+        {
+            let bytes = prompt.len()..self.trim_after_end(whole, prompt.len()..end);
+            return Ok(Turn { message, bytes });
+        }
+        let own = self
+            .influence(self.messages, whole, message)
+            .ok_or_else(lost)?;
+        let start = match known {
+            Some(prompt) if prompt.len() <= own.end => prompt.len(),
+            _ => self.beginning(whole, message, own.start),
+        };
+        let end = match end.filter(|end| *end >= own.end) {
+            Some(end) => self.trim_after_end(whole, own.end..end),
+            None => self.ending(whole, message, own.end),
+        };
+        Ok(Turn {
+            message,
+            bytes: start..end,
+        })
+    }
+
+    /// Where a turn begins whose message changes nothing before `limit`.
+    fn beginning(&self, whole: &str, message: usize, limit: usize) -> usize {
+        let before = &self.messages[..message];
+        let previous = message.checked_sub(1);
+        let lower = previous.and_then(|m| self.influence(self.messages, whole, m));
+        let lower = lower.filter(|own| own.end <= limit).map(|own| own.end);
+        let between = &whole[lower.unwrap_or(0)..limit];
+        let prompt = self.generation_prompt(before);
+        if let Some(at) = between.rfind(&prompt).filter(|_| !prompt.is_empty()) {
+            return limit - between.len() + at + prompt.len();
+        }
+        let goes_on = previous.is_some_and(|m| is_assistant(&self.messages[m]));
+        match (lower, prompt.is_empty()) {
+            // Two turns that the template has made one: what joins them is the assistant's as well.
+            (Some(lower), _) if goes_on && self.first_end(between).is_none() => return lower,
+            (_, true) => {}
+            (_, false) => return limit,
+        }
+        // A template without generation prompt: the turn follows what closes the message before.
+        let closed = || {
+            let (lower, previous) = (lower?, previous?);
+            let text = self.text(before, true)?;
+            let own = self.influence_with(before, &text, previous, true)?;
+            let closing = &text[own.end..];
+            between
+                .starts_with(closing)
+                .then_some(lower + closing.len())
+        };
+        closed().unwrap_or(limit)
+    }
+
+    /// What the template adds so that the assistant speaks.
+    fn generation_prompt(&self, before: &[Value]) -> String {
+        let added = |messages: &[Value]| {
+            let (without, with) = (self.text(messages, false)?, self.text(messages, true)?);
+            with.strip_prefix(&without).map(str::to_owned)
+        };
+        let known = (!before.is_empty()).then(|| added(before)).flatten();
+        known.or_else(|| added(self.messages)).unwrap_or_default()
+    }
+
+    /// Where a turn ends whose message changes nothing from `limit` on: after the end token that
+    /// follows, if one does before the next message.
+    fn ending(&self, whole: &str, message: usize, limit: usize) -> usize {
+        let next = self.influence(self.messages, whole, message + 1);
+        let next = next.map(|own| own.start).filter(|next| *next >= limit);
+        let after = &whole[limit..next.unwrap_or(whole.len())];
+        limit + self.first_end(after).unwrap_or(0)
+    }
+
+    /// Where the first end token of a text ends.
+    fn first_end(&self, text: &str) -> Option<usize> {
+        let ends = self.end_tokens.iter().filter(|token| !token.is_empty());
+        ends.filter_map(|token| Some(text.find(token.as_str())? + token.len()))
+            .min()
+    }
+
+    fn trim_after_end(&self, text: &str, range: Range<usize>) -> usize {
+        let trimmed = text[range.clone()].trim_end();
+        let mut ends = self.end_tokens.iter();
+        match ends.any(|token| !token.is_empty() && trimmed.ends_with(token.as_str())) {
+            true => range.start + trimmed.len(),
+            false => range.end,
+        }
+    }
+
+    fn influence(&self, messages: &[Value], text: &str, message: usize) -> Option<Range<usize>> {
+        self.influence_with(messages, text, message, false)
+    }
+
+    /// The bytes of the rendered `text` that change when one message says something else: from the
+    /// first that any of its variants changes to the last. None if nothing changes, or if the
+    /// message is said twice.
+    fn influence_with(
+        &self,
+        messages: &[Value],
+        text: &str,
+        message: usize,
+        prompt: bool,
+    ) -> Option<Range<usize>> {
+        let mut own: Option<Range<usize>> = None;
+        let mut changed = messages.to_vec();
+        for variant in variants(messages.get(message)?) {
+            changed[message] = variant;
+            let Some(other) = self.text(&changed, prompt).filter(|other| other != text) else {
+                continue;
+            };
+            if other.matches(MARK).count() > 1 {
+                return None;
+            }
+            let start = common(text.chars(), other.chars());
+            let rest = (&text[start..], &other[start..]);
+            let end = text.len() - common(rest.0.chars().rev(), rest.1.chars().rev());
+            own = Some(match own {
+                None => start..end,
+                Some(own) => own.start.min(start)..own.end.max(end),
+            });
+        }
+        own
+    }
+
+    /// The `{% generation %}` blocks with their messages. A message may have several (reasoning,
+    /// tool calls); only if there is one for each is it known at once which is whose.
+    fn blocks(&self, assistant: &[usize], whole: &Rendered) -> Result<Vec<Turn>, RowProblem> {
+        let turn = |message: usize, span: &Range<usize>| Turn {
+            message,
+            bytes: span.clone(),
+        };
+        if whole.spans.len() == assistant.len() {
+            let pairs = assistant.iter().zip(&whole.spans);
+            return Ok(pairs.map(|(&message, span)| turn(message, span)).collect());
+        }
+        let mut turns = Vec::with_capacity(whole.spans.len());
+        for &message in assistant {
+            let upto = match message + 1 == self.messages.len() {
+                true => whole.spans.len(),
+                false => self.render(&self.messages[..=message], false)?.spans.len(),
+            };
+            if upto < turns.len() || upto > whole.spans.len() {
+                return Err(RowProblem::Turn { turn: message });
+            }
+            let spans = &whole.spans[turns.len()..upto];
+            turns.extend(spans.iter().map(|span| turn(message, span)));
+        }
+        Ok(turns)
+    }
+}
+
+/// A character that no text has.
+const MARK: &str = "\u{fdd0}";
+
+/// The message saying something else: in place of its content, after its content, in its reasoning
+/// and in its calls.
+fn variants(message: &Value) -> Vec<Value> {
+    let mut variants = Vec::new();
+    let mut with = |key: &str, value: Value| {
+        let mut variant = message.clone();
+        if let Value::Object(fields) = &mut variant {
+            fields.insert(key.to_owned(), value);
+            variants.push(variant);
+        }
+    };
+    match message.get("content") {
+        Some(Value::Array(parts)) => {
+            for replaced in [true, false] {
+                let mut parts = parts.clone();
+                let texts = parts.iter_mut().filter_map(|part| part.get_mut("text"));
+                texts.for_each(|text| mark(text, replaced));
+                with("content", parts.into());
+            }
+        }
+        Some(Value::String(text)) => {
+            with("content", MARK.into());
+            with("content", format!("{text}{MARK}").into());
+        }
+        _ => with("content", MARK.into()),
+    }
+    for key in ["reasoning_content", "thinking", "reasoning"] {
+        if message.get(key).is_some_and(Value::is_string) {
+            with(key, MARK.into());
+        }
+    }
+    if let Some(Value::Array(calls)) = message.get("tool_calls") {
+        for ends in [false, true] {
+            let mut calls = calls.clone();
+            let call = if ends {
+                calls.last_mut()
+            } else {
+                calls.first_mut()
+            };
+            call.into_iter().for_each(|call| mark_call(call, ends));
+            with("tool_calls", calls.into());
+        }
+    }
+    variants
+}
+
+/// Replaces a text, or adds to it.
+fn mark(text: &mut Value, replaced: bool) {
+    if let Value::String(text) = text {
+        if replaced {
+            text.clear();
+        }
+        text.push_str(MARK);
+    }
+}
+
+/// Changes the name of a call, or its arguments.
+fn mark_call(call: &mut Value, arguments: bool) {
+    let function = match call.get_mut("function").is_some() {
+        true => &mut call["function"],
+        false => call,
+    };
+    match function.get_mut("arguments").filter(|_| arguments) {
+        Some(Value::Object(fields)) => {
+            fields.insert(MARK.to_owned(), true.into());
+        }
+        Some(text) => mark(text, false),
+        None => function
+            .get_mut("name")
+            .into_iter()
+            .for_each(|name| mark(name, false)),
+    }
 }
 
 /// How many bytes two texts have in common at their beginning, in whole characters.
-fn common(a: &str, b: &str) -> usize {
-    let pairs = a.chars().zip(b.chars());
+fn common(a: impl Iterator<Item = char>, b: impl Iterator<Item = char>) -> usize {
+    let pairs = a.zip(b);
     pairs
         .take_while(|(a, b)| a == b)
         .map(|(a, _)| a.len_utf8())
         .sum()
-}
-
-fn trim_after_end(text: &str, range: Range<usize>, end_tokens: &[String]) -> usize {
-    let turn = &text[range.clone()];
-    let trimmed = turn.trim_end();
-    match end_tokens
-        .iter()
-        .any(|token| trimmed.ends_with(token.as_str()))
-    {
-        true => range.start + trimmed.len(),
-        false => range.end,
-    }
-}
-
-fn first_end(text: &str, start: usize, end_tokens: &[String]) -> Option<usize> {
-    let ends = end_tokens.iter().filter(|token| !token.is_empty());
-    ends.filter_map(|token| {
-        text[start..]
-            .find(token.as_str())
-            .map(|at| start + at + token.len())
-    })
-    .min()
 }

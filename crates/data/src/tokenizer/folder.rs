@@ -1,23 +1,20 @@
 //! Tokenizers from a Hugging Face folder.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::Tokenizer;
 use super::added::{self, Listed};
 use super::file::{load, object, wrong};
-use super::{Tokenizer, token_text};
 use crate::error::DataError;
-use crate::template::ChatTemplate;
+use crate::template::ChatTemplates;
 
 impl Tokenizer {
     /// Reads `tokenizer.json` and, where they exist, `tokenizer_config.json`, the older
     /// `special_tokens_map.json` and `added_tokens.json` (where the former lists no added tokens),
-    /// `chat_template.jinja` (which wins over a template in the configuration; of several named
-    /// ones there, `default` is taken), and the end-of-text ids of `generation_config.json` and
-    /// `config.json`.
+    /// the chat templates (`chat_template.jinja` and `additional_chat_templates/`, else those of the
+    /// configuration), and the end-of-text ids of `generation_config.json` and `config.json`.
     pub fn from_folder(folder: &Path) -> Result<Self, DataError> {
         let path = folder.join("tokenizer.json");
         let mut inner = load(&path)?;
@@ -31,7 +28,7 @@ impl Tokenizer {
         };
         let notes = added::add(&mut inner, &config, listed)
             .map_err(|message| wrong(&config_path, message))?;
-        let template = template(folder, &config)?;
+        let templates = ChatTemplates::from_folder(folder, &config)?;
         let mut ends = Vec::new();
         let mut rows = None;
         for name in ["generation_config.json", "config.json"] {
@@ -43,7 +40,7 @@ impl Tokenizer {
             }
         }
         let mut tokenizer =
-            Self::assemble(inner, config, template, &ends).map_err(|error| match error {
+            Self::assemble(inner, config, templates, &ends).map_err(|error| match error {
                 DataError::Tokenize { message } => wrong(&path, message),
                 other => other,
             })?;
@@ -100,34 +97,5 @@ fn ids(value: Option<&Value>) -> Vec<u32> {
         Some(Value::Array(list)) => list.iter().filter_map(id).collect(),
         Some(value) => id(value).into_iter().collect(),
         None => Vec::new(),
-    }
-}
-
-fn template(folder: &Path, config: &Map<String, Value>) -> Result<Option<ChatTemplate>, DataError> {
-    let path = folder.join("chat_template.jinja");
-    match fs::read_to_string(&path) {
-        Ok(source) => return ChatTemplate::compile(&source).map(Some),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(DataError::io(path)(error)),
-    }
-    match config.get("chat_template") {
-        Some(Value::String(source)) => ChatTemplate::compile(source).map(Some),
-        Some(Value::Array(named)) => {
-            let field =
-                |entry: &Value, key: &str| entry.get(key).and_then(token_text).map(str::to_owned);
-            let default = named
-                .iter()
-                .find(|entry| field(entry, "name").as_deref() == Some("default"))
-                .and_then(|entry| field(entry, "template"));
-            match default {
-                Some(source) => ChatTemplate::compile(&source).map(Some),
-                None => Err(DataError::TokenizerFile {
-                    path: folder.join("tokenizer_config.json"),
-                    message: "`chat_template` has several templates but none named `default`"
-                        .to_owned(),
-                }),
-            }
-        }
-        _ => Ok(None),
     }
 }

@@ -13,11 +13,11 @@ use serde_json::{Map, Value};
 
 pub use gguf::GgufTokenizer;
 
-use special::{END_TOKENS, Special, token_text};
+use special::{END_TOKENS, Special};
 
 use crate::error::DataError;
 use crate::guard::guarded;
-use crate::template::ChatTemplate;
+use crate::template::{ChatTemplate, ChatTemplates};
 
 /// A tokenizer with its special tokens and chat template.
 pub struct Tokenizer {
@@ -30,7 +30,7 @@ pub struct Tokenizer {
     special: Special,
     end_ids: Vec<u32>,
     vocab_size: usize,
-    template: Option<ChatTemplate>,
+    templates: Option<ChatTemplates>,
     /// `tokenizer_config.json` as it was read or made.
     config: Map<String, Value>,
     notes: Vec<String>,
@@ -122,13 +122,17 @@ impl Tokenizer {
     pub fn end_ids(&self) -> &[u32] {
         &self.end_ids
     }
-    /// The chat template of the tokenizer's files.
+    /// The chat template for conversations without tools.
     pub fn chat_template(&self) -> Option<&ChatTemplate> {
-        self.template.as_ref()
+        self.templates.as_ref().map(|all| all.choose(false))
     }
-    /// Replaces the chat template, for rendering and for saving.
-    pub fn set_chat_template(&mut self, template: ChatTemplate) {
-        self.template = Some(template);
+    /// The chat templates of the tokenizer's files.
+    pub fn chat_templates(&self) -> Option<&ChatTemplates> {
+        self.templates.as_ref()
+    }
+    /// Replaces all chat templates, for rendering and for saving.
+    pub fn set_chat_template(&mut self, templates: impl Into<ChatTemplates>) {
+        self.templates = Some(templates.into());
     }
     /// What a person should know of the tokenizer's files.
     pub fn notes(&self) -> &[String] {
@@ -149,7 +153,7 @@ impl Tokenizer {
     pub(crate) fn assemble(
         mut inner: tokenizers::Tokenizer,
         config: Map<String, Value>,
-        template: Option<ChatTemplate>,
+        templates: Option<ChatTemplates>,
         more_end_ids: &[u32],
     ) -> Result<Self, DataError> {
         // A file may ask for truncation or padding: neither may happen behind anyone's back.
@@ -179,7 +183,7 @@ impl Tokenizer {
             special,
             end_ids,
             vocab_size: largest.map_or(0, |id| id as usize + 1),
-            template,
+            templates,
             config,
             notes: Vec::new(),
         };

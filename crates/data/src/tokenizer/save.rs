@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::Tokenizer;
 use crate::error::DataError;
+use crate::template::ChatTemplates;
 
 impl Tokenizer {
-    /// Writes `tokenizer.json`, `tokenizer_config.json` and, with a chat template,
-    /// `chat_template.jinja` into an existing folder; replaces what is there, each file whole or
-    /// not at all.
+    /// Writes `tokenizer.json`, `tokenizer_config.json` and the chat templates into an existing
+    /// folder; replaces what is there, each file whole or not at all.
     pub fn save_to_folder(&self, folder: &Path) -> Result<(), DataError> {
         let mut inner = self.inner.clone();
         inner.with_post_processor(self.post_processor.clone());
@@ -28,11 +28,17 @@ impl Tokenizer {
         let config = serde_json::to_string_pretty(&Value::Object(config))
             .map_err(|e| DataError::io(folder)(e.into()))?;
         write(&folder.join("tokenizer_config.json"), config.as_bytes())?;
-        if let Some(template) = &self.template {
-            write(
-                &folder.join("chat_template.jinja"),
-                template.source().as_bytes(),
-            )?;
+        self.save_chat_templates(folder)
+    }
+
+    /// Writes the chat templates alone, as Transformers names their files.
+    pub fn save_chat_templates(&self, folder: &Path) -> Result<(), DataError> {
+        for (name, source) in self.templates.iter().flat_map(ChatTemplates::files) {
+            let path = folder.join(name);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(DataError::io(parent))?;
+            }
+            write(&path, source.as_bytes())?;
         }
         Ok(())
     }

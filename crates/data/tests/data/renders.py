@@ -42,6 +42,7 @@ CONVERSATIONS = {
 
 def render(source, messages, tools, prompt, variables):
     try:
+        messages = utils._normalize_chat_messages(messages)  # as apply_chat_template does
         texts, spans = utils.render_jinja_template([messages], tools=tools, chat_template=source,
             add_generation_prompt=prompt, return_assistant_tokens_mask="generation %}" in source, **variables)
     except Exception as error:
@@ -62,7 +63,7 @@ for path in sorted((HERE / "templates").glob("*.jinja")):
 
 DATA = {"none": None, "yes": True, "no": False, "i": -7, "big": 18446744073709551615, "f": 1.0, "floats": [0.1, 1e16, 1e15, 1e-4, 1e-5, 123456789.125, 1e22, 5e-324, 1.7976931348623157e308, -0.0, 2.5],
     "s": "  Ab ß é 한국 🙂 'q' \"d\" \\ \n\ttail\u00a0", "words": "one two  three\nfour", "csv": "a,b,,c", "l": [3, 1, 2], "mixed": [1, 2.0, "it's", "say \"hi\"", "both ' \"", None, True, ["x\n"], {"k": "v"}],
-    "d": {"b": 1, "a": {"z": [1.5, None]}, "한": "글"}, "html": "<a href='x'>&amp;</a>", "e": "", "el": [], "ed": {}, "bell": "a\u0007\u0008\u000c\u001b\u007f\u2028"}
+    "d": {"b": 1, "a": {"z": [1.5, None]}, "한": "글"}, "html": "<a href='x'>&amp;</a>", "e": "", "el": [], "ed": {}, "shadow": {"items": {"type": "string"}, "keys": [1], "get": "g", "pop": 1, "k": {"values": 2}}, "bell": "a\u0007\u0008\u000c\u001b\u007f\u2028"}
 SNIPPETS = (HERE / "snippets.txt").read_text().split("\n----\n")
 snippets = [{"source": s, **render(s, [], None, False, DATA)} for s in SNIPPETS]
 out = {"tools": TOOLS, "conversations": CONVERSATIONS, "renders": renders, "data": DATA, "snippets": snippets}

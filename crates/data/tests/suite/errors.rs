@@ -249,12 +249,12 @@ fn conversations() {
     let chat = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}";
     let refusing = crate::common::tokenizer(Some("{{ raise_exception('no ' ~ messages|length) }}"));
     let (_, _, found) = problem(chat, Some(&refusing));
-    assert_eq!(found, RowProblem::Template("no 2".to_owned()));
-    // The text before the answer depends on what comes after it.
-    let shifting = crate::common::tokenizer(Some(
-        "{{ messages|length }}{% for m in messages %}{{ m.content }}{% endfor %}",
+    assert_eq!(found.to_string(), "chat template: no 2");
+    // What the assistant says stands in two places.
+    let echoing = crate::common::tokenizer(Some(
+        "{{ messages[-1].content }}{% for m in messages %}{{ m.content }}{% endfor %}",
     ));
-    let (_, _, found) = problem(chat, Some(&shifting));
+    let (_, _, found) = problem(chat, Some(&echoing));
     assert_eq!(found, RowProblem::Turn { turn: 1 });
 }
 
@@ -304,13 +304,13 @@ fn templates() {
     let refused = hidden
         .unwrap()
         .render(&[], None, false, &Default::default());
-    assert!(refused.unwrap_err().0.contains("macro"));
+    assert!(refused.unwrap_err().message.contains("macro"));
     for format in ["%Q!", "%z"] {
         let template = ChatTemplate::compile(&format!("{{{{ strftime_now('{format}') }}}}"));
         let refused = template
             .unwrap()
             .render(&[], None, false, &Default::default());
-        assert!(refused.unwrap_err().0.contains("strftime_now"));
+        assert!(refused.unwrap_err().message.contains("strftime_now"));
     }
 }
 

@@ -11,5 +11,7 @@ mod limits;
 mod masks;
 mod patterns;
 mod sentencepiece;
+mod template_limits;
 mod templates;
 mod tokenizers;
+mod turns;

@@ -36,7 +36,9 @@ fn difference(
             (expected["text"] != *rendered.text || expected["spans"] != spans)
                 .then(|| format!("{:?} {spans}", rendered.text))
         }
-        (Err(error), Value::String(message)) => (error.0 != *message).then_some(error.0),
+        (Err(error), Value::String(message)) => {
+            (error.message != *message).then_some(error.message)
+        }
         (Err(_), Value::Bool(true)) => None,
         (other, _) => Some(format!("{other:?}")),
     }

@@ -163,7 +163,7 @@ pub const KEYS: &[Key] = &[
     key("data", "max_row_bytes", Integer(1), Some("16777216"), Free,
         "Most bytes of a row of a file, so that no file exhausts the memory; a token id in Parquet counts as 8."),
     key("data", "chat_template", Kind::Template, None, Free,
-        "Chat template, or a file that holds it; absent: the tokenizer's own."),
+        "Chat template, or a file that holds it; absent: the adapter's, if it brings one, else the model's own."),
 
     key("packing", "mode", Choice(&[
             "best-fit", "first-fit", "spfhp", "lpfhp", "nnlshp", "streaming", "wrapped",

@@ -57,6 +57,9 @@ impl<D: Backend> Trainer<'_, D> {
             fs::create_dir(&weights).map_err(at(&weights))?;
             if self.config.lora.is_some() {
                 self.model.save_adapter(&weights)?;
+                if let Some(tokenizer) = self.tokenizer {
+                    tokenizer.save_chat_templates(&weights)?;
+                }
             } else {
                 self.model.save_merged(&weights)?;
                 if let Some(tokenizer) = self.tokenizer {

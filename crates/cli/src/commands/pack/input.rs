@@ -42,7 +42,7 @@ impl Input {
 /// The lengths of the configuration's training sequences, as its run packs them.
 pub fn data_set(config: &Config) -> anyhow::Result<Input> {
     let bars = Bars::default();
-    let (data, _) = Base::open(&config.model, &bars)?.load_both(config, &bars)?;
+    let (data, _) = Base::of(config, &bars)?.load_both(config, &bars)?;
     let lengths = batches::lengths(&data.sequences);
     Ok(Input {
         name: "training data".into(),

@@ -112,7 +112,12 @@ impl Tokenizer {
             }
         }
         let template = g.chat_template.as_deref().map(ChatTemplate::compile);
-        Self::assemble(inner, config, template.transpose()?, &g.end_ids)
+        Self::assemble(
+            inner,
+            config,
+            template.transpose()?.map(Into::into),
+            &g.end_ids,
+        )
     }
 }
 

@@ -1,0 +1,117 @@
+//! What a conversation has and its rendering has not: templates leave out what they do not know.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// How many conversations lost what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// A tool that does not appear.
+    pub tools: u64,
+    /// A system message that does not appear.
+    pub system: u64,
+    /// Another message that does not appear, such as the result of a tool. Of the assistant's
+    /// messages only calls and names count: templates rightly leave out earlier reasoning.
+    pub messages: u64,
+    /// A call of a tool that does not appear.
+    pub tool_calls: u64,
+    /// A `name` of a speaker that does not appear.
+    pub names: u64,
+}
+
+impl Dropped {
+    /// Compares one conversation with its text, by the longest word of each part.
+    pub(crate) fn from(messages: &[Value], tools: Option<&Value>, text: &str) -> Self {
+        let mut search = Search { text, from: 0 };
+        let function = |value: &Value| value.get("function").unwrap_or(value).get("name").cloned();
+        let mut dropped = Self::default();
+        for message in messages {
+            let role = message.get("role").and_then(Value::as_str);
+            let count = match role {
+                Some("system" | "developer") => Some(&mut dropped.system),
+                Some("assistant") => None,
+                _ => Some(&mut dropped.messages),
+            };
+            if let Some(count) = count {
+                *count |= u64::from(!search.finds(message.get("content")));
+            }
+            dropped.names |= u64::from(!search.finds(message.get("name")));
+            let calls = message.get("tool_calls").and_then(Value::as_array);
+            for call in calls.into_iter().flatten() {
+                dropped.tool_calls |= u64::from(!search.finds(function(call).as_ref()));
+            }
+        }
+        search.from = 0;
+        for tool in tools.and_then(Value::as_array).into_iter().flatten() {
+            dropped.tools |= u64::from(!search.finds(function(tool).as_ref()));
+        }
+        dropped
+    }
+
+    /// Counts those of another conversation as well.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.tools += other.tools;
+        self.system += other.system;
+        self.messages += other.messages;
+        self.tool_calls += other.tool_calls;
+        self.names += other.names;
+    }
+
+    /// What to say of each, with how often.
+    pub fn notes(&self) -> [(u64, &'static str); 5] {
+        [
+            (
+                self.tools,
+                "rows have `tools` that the chat template leaves out",
+            ),
+            (
+                self.system,
+                "rows have a system message that the chat template leaves out",
+            ),
+            (
+                self.messages,
+                "rows have messages (not the assistant's) that the chat template leaves out",
+            ),
+            (
+                self.tool_calls,
+                "rows have `tool_calls` that the chat template leaves out",
+            ),
+            (
+                self.names,
+                "rows have messages with a `name` that the chat template leaves out",
+            ),
+        ]
+    }
+}
+
+/// Finds words in the order of the messages first, so that a long conversation is read once.
+struct Search<'a> {
+    text: &'a str,
+    from: usize,
+}
+
+impl Search<'_> {
+    fn finds(&mut self, content: Option<&Value>) -> bool {
+        let texts: Vec<&str> = match content {
+            Some(Value::String(text)) => vec![text],
+            Some(Value::Array(parts)) => {
+                let texts = parts.iter().filter_map(|part| part.get("text")?.as_str());
+                texts.collect()
+            }
+            _ => Vec::new(),
+        };
+        texts.into_iter().all(|text| {
+            let words = text.split(|c: char| !c.is_alphanumeric());
+            let Some(word) = words.max_by_key(|word| word.len()) else {
+                return true;
+            };
+            match self.text[self.from..].find(word) {
+                Some(at) => {
+                    self.from += at + word.len();
+                    true
+                }
+                None => self.text.contains(word),
+            }
+        })
+    }
+}

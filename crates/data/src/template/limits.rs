@@ -1,0 +1,132 @@
+//! What a chat template, which comes with a model from anywhere, may cost.
+
+use std::cell::Cell;
+
+use minijinja::value::ValueKind;
+use minijinja::{Error, State, Value};
+
+use super::python::invalid;
+
+/// Bytes of a template.
+pub(super) const TEMPLATE_BYTES: usize = 256 * 1024;
+/// Words and operators of one tag.
+pub(super) const TAG_TOKENS: usize = 10_000;
+/// `elif` branches of a template.
+pub(super) const BRANCHES: usize = 1_000;
+/// How deeply values may nest, as deep as the JSON of a row may and a little more.
+pub(super) const DEPTH: usize = 200;
+/// Spaces for each level of `tojson`.
+pub(super) const INDENT: usize = 1_000;
+/// Work of one rendering in the engine's unit: an instruction, or 64 bytes made.
+const FUEL: u64 = 8_000_000;
+/// More for each byte of the conversation.
+const FUEL_FOR_BYTE: u64 = 64;
+/// Conversations up to this size need no more than [`FUEL`].
+const SMALL: usize = 64 * 1024;
+/// What the deepest template within the limits needs, several times over.
+const STACK: usize = 128 << 20;
+
+/// The fuel of a conversation, if it needs more than that of any.
+pub(super) fn more_fuel(bytes: usize) -> Option<u64> {
+    let more = FUEL_FOR_BYTE.saturating_mul(bytes as u64);
+    (bytes > SMALL).then(|| FUEL.saturating_add(more))
+}
+
+pub(super) const fn fuel() -> u64 {
+    FUEL
+}
+
+thread_local! {
+    static DEEP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs on a stack that is deep enough for any template within the limits: on this thread, if it has
+/// such a stack, else on one of its own.
+pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    if DEEP.get() {
+        return work();
+    }
+    let mut work = Some(work);
+    let slot = &mut work;
+    let result = std::thread::scope(|scope| {
+        let deep = std::thread::Builder::new().stack_size(STACK);
+        let deep = deep.spawn_scoped(scope, move || {
+            DEEP.set(true);
+            slot.take().map(|work| work())
+        });
+        deep.ok().map(std::thread::ScopedJoinHandle::join)
+    });
+    match (result, work) {
+        (Some(Ok(Some(result))), _) => result,
+        (Some(Err(panic)), _) => std::panic::resume_unwind(panic),
+        // No memory for a stack: then this one has to do.
+        (_, Some(work)) => work(),
+        (_, None) => unreachable!("the work is done or still there"),
+    }
+}
+
+/// As many threads as the current pool has, each with a deep stack.
+pub(crate) fn deep_pool() -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(rayon::current_num_threads())
+        .stack_size(STACK)
+        .start_handler(|_| DEEP.set(true))
+        .build()
+}
+
+/// A value that becomes a variable: a lazy sequence becomes a list, one that is too deep is refused.
+pub(super) fn bounded(state: &State, value: Value) -> Result<Value, Error> {
+    measure(state, &value, 0, false)?;
+    materialized(value)
+}
+
+/// The same for a value that a namespace keeps, where loops could hide ever more in it.
+pub(super) fn kept(state: &State, value: Value) -> Result<Value, Error> {
+    measure(state, &value, 0, true)?;
+    materialized(value)
+}
+
+fn materialized(value: Value) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::Iterable => Ok(value.try_iter()?.collect()),
+        _ => Ok(value),
+    }
+}
+
+fn measure(state: &State, value: &Value, depth: usize, keep: bool) -> Result<(), Error> {
+    if depth > DEPTH {
+        return Err(too_deep());
+    }
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable => {
+            for item in value.try_iter()? {
+                state.consume_fuel(1)?;
+                measure(state, &item, depth + 1, keep)?;
+            }
+        }
+        ValueKind::Map | ValueKind::Plain if keep && is_machinery(value) => {
+            return Err(invalid(
+                "only data can be kept in a namespace, no macro and no other namespace",
+            ));
+        }
+        ValueKind::Map => {
+            for key in value.try_iter()? {
+                state.consume_fuel(1)?;
+                measure(state, &value.get_item(&key)?, depth + 1, keep)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Whether it is an object of the engine, which may hold more than it shows.
+fn is_machinery(value: &Value) -> bool {
+    let object = value.as_object();
+    value.kind() == ValueKind::Plain
+        || object.is_some_and(|object| object.type_name().starts_with("minijinja::"))
+}
+
+pub(super) fn too_deep() -> Error {
+    invalid(format!("values nested more than {DEPTH} deep"))
+}

@@ -1,0 +1,237 @@
+//! What is trained where no beginning of the conversation renders like the whole.
+
+use crate::common::{CHATML, load_bytes, marked, tokenizer};
+use serde_json::{Value, json};
+use tightrope_data::{
+    ChatTemplate, ChatTemplates, DataOptions, Dataset, Tokenizer, TrainOn, inspect,
+};
+
+fn load(template: &str, train_on: TrainOn, row: &Value) -> Result<(Dataset, Tokenizer), String> {
+    let tokenizer = tokenizer(Some(template));
+    let options = DataOptions {
+        train_on,
+        ..DataOptions::default()
+    };
+    let dataset = load_bytes("a.jsonl", row.to_string(), &options, Some(&tokenizer));
+    Ok((dataset.map_err(|error| error.to_string())?, tokenizer))
+}
+
+fn trained(template: &str, train_on: TrainOn, messages: Value) -> String {
+    let row = json!({ "messages": messages });
+    let (dataset, tokenizer) = load(template, train_on, &row).unwrap();
+    marked(&dataset, 0, &tokenizer)
+}
+
+/// As Mistral's later templates: the system prompt stands in the last question.
+const SYSTEM_LAST: &str = "{%- if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set turns = messages[1:] %}{% else %}{% set turns = messages %}{% endif %}\
+    {%- for m in turns %}{% if m.role == 'user' %}[INST] {% if loop.index >= (turns | length) - 1 and system %}{{ system ~ '\n\n' }}{% endif %}{{ m.content }}[/INST]{% else %}{{ ' ' ~ m.content ~ '</s>' }}{% endif %}{% endfor %}";
+
+#[test]
+fn the_system_prompt_may_stand_in_the_last_question() {
+    let messages = json!([
+        {"role": "system", "content": "brief"},
+        {"role": "user", "content": "hello"}, {"role": "assistant", "content": "fine</s> or"},
+        {"role": "user", "content": "hello"}, {"role": "assistant", "content": "fine"},
+        {"role": "user", "content": "rivers"}, {"role": "assistant", "content": "Rhine"},
+    ]);
+    assert_eq!(
+        trained(SYSTEM_LAST, TrainOn::Assistant, messages.clone()),
+        "[INST] hello[/INST]⟦ fine</s> or</s>⟧[INST] hello[/INST]⟦ fine</s>⟧\
+         [INST] brief\n\nrivers[/INST]⟦ Rhine</s>⟧"
+    );
+    assert!(
+        trained(SYSTEM_LAST, TrainOn::Completion, messages).ends_with("rivers[/INST]⟦ Rhine</s>⟧")
+    );
+}
+
+#[test]
+fn the_assistant_may_speak_first() {
+    let system = "{% if not messages or messages[0].role != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}";
+    let opening = json!([
+        {"role": "assistant", "content": "Welcome"},
+        {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"},
+    ]);
+    let before = "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>assistant\n";
+    // Without messages the first renders, the second is refused.
+    for system in [system, &system.replace("not messages or ", "")] {
+        let template = format!("{system}{CHATML}");
+        assert_eq!(
+            trained(&template, TrainOn::Assistant, opening.clone()),
+            format!(
+                "{before}⟦Welcome<|im_end|>⟧\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n⟦hello<|im_end|>⟧\n"
+            )
+        );
+        let alone = json!([{"role": "assistant", "content": "Welcome"}]);
+        assert_eq!(
+            trained(&template, TrainOn::Completion, alone),
+            format!("{before}⟦Welcome<|im_end|>⟧\n")
+        );
+    }
+    let alone = json!([{"role": "assistant", "content": "Welcome"}]);
+    assert_eq!(
+        trained(SYSTEM_LAST, TrainOn::Completion, alone),
+        " ⟦Welcome</s>⟧"
+    );
+}
+
+#[test]
+fn turns_in_a_row_are_trained_apart_or_as_the_template_joins_them() {
+    let messages = json!([
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "one"}, {"role": "assistant", "content": " two "},
+    ]);
+    assert_eq!(
+        trained(CHATML, TrainOn::Assistant, messages.clone()),
+        "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n⟦one<|im_end|>⟧\n<|im_start|>assistant\n⟦ two <|im_end|>⟧\n"
+    );
+    let joining = "{% for m in messages %}{% if m.role == 'user' %}U: {{ m.content }}\nA: {% else %}{{ m.content | trim }}{% if loop.last or messages[loop.index].role == 'user' %}</s>{% else %}{{ '\n' }}{% endif %}{% endif %}{% endfor %}";
+    assert_eq!(
+        trained(joining, TrainOn::Assistant, messages),
+        "U: q\nA: ⟦one\ntwo</s>⟧"
+    );
+}
+
+#[test]
+fn reasoning_is_trained_where_the_template_keeps_it() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/templates");
+    let qwen3 = std::fs::read_to_string(format!("{folder}/qwen3.jinja")).unwrap();
+    let messages = json!([
+        {"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "<think>\nadd\n</think>\n\n2 <|im_end|> no end"},
+        {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "<think>\ntwo\n</think>\n\n4"},
+    ]);
+    let text = trained(&qwen3, TrainOn::Assistant, messages);
+    let parts: Vec<&str> = text.split(['⟦', '⟧']).skip(1).step_by(2).collect();
+    assert_eq!(
+        parts,
+        [
+            "2 <|im_end|> no end<|im_end|>",
+            "<think>\ntwo\n</think>\n\n4<|im_end|>"
+        ]
+    );
+}
+
+#[test]
+fn content_may_be_null_or_in_parts() {
+    let call = json!([{"type": "function", "function": {"name": "f", "arguments": {}}}]);
+    let parts = json!([{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]);
+    let messages = json!([
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": null, "tool_calls": call},
+    ]);
+    // A template that prints content gets the text of its parts, and nothing for null.
+    let text = trained(CHATML, TrainOn::Completion, messages);
+    assert_eq!(
+        text,
+        "<|im_start|>user\nhel\nlo<|im_end|>\n<|im_start|>assistant\n⟦<|im_end|>⟧\n"
+    );
+    let reading = "{% for m in messages %}{{ m.role }}:{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}</s>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+    let messages = json!([
+        {"role": "user", "content": parts}, {"role": "assistant", "content": parts},
+    ]);
+    assert_eq!(
+        trained(reading, TrainOn::Completion, messages),
+        "user:hello</s>assistant:⟦hello</s>⟧"
+    );
+    let image = json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]});
+    let refused = load(reading, TrainOn::Completion, &image).err().unwrap();
+    assert!(
+        refused.contains("a.jsonl:1")
+            && refused.contains("messages[0].content[0]")
+            && refused.contains("\"image_url\""),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_the_template_leaves_out_is_counted() {
+    let row = json!({
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "hi", "name": "Ada"},
+            {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "weather", "arguments": "{}"}}]},
+            {"role": "tool", "content": "cold"},
+            {"role": "assistant", "content": "hello"},
+        ],
+        "tools": [{"type": "function", "function": {"name": "weather"}}],
+    });
+    let only_chat = "{% for m in messages if m.role in ['user', 'assistant'] %}{{ m.role }}:{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+    let (dataset, _) = load(only_chat, TrainOn::Completion, &row).unwrap();
+    let dropped = dataset.report.dropped;
+    assert_eq!(
+        [
+            dropped.tools,
+            dropped.system,
+            dropped.messages,
+            dropped.tool_calls,
+            dropped.names
+        ],
+        [1; 5]
+    );
+    assert_eq!(
+        (dataset.report.trained_answers, dataset.report.answers),
+        (1, 2)
+    );
+    let said = dataset.report.to_string();
+    assert!(
+        said.contains("1 rows have `tools` that the chat template leaves out"),
+        "{said}"
+    );
+    assert!(said.contains("1 of 2 answers are trained"), "{said}");
+    let all = "{% for m in messages %}{{ m | tojson }}</s>{% endfor %}{{ tools | tojson }}";
+    let (dataset, _) = load(all, TrainOn::All, &row).unwrap();
+    assert_eq!(dataset.report.dropped, Default::default());
+    assert!(!dataset.report.to_string().contains("leaves out"));
+}
+
+#[test]
+fn rows_with_tools_take_the_template_for_tools() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let mut original = tokenizer(None);
+    original.save_to_folder(path).unwrap();
+    let config = std::fs::read_to_string(path.join("tokenizer_config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    let tool_use = format!("{{{{ tools[0].function.name }}}}\n{CHATML}");
+    config["chat_template"] = json!([
+        {"name": "default", "template": CHATML}, {"name": "tool_use", "template": tool_use},
+        {"name": "rag", "template": "{% not for us %}"},
+    ]);
+    std::fs::write(path.join("tokenizer_config.json"), config.to_string()).unwrap();
+    let rows = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}], \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"weather\"}}]}\n\
+        {\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}";
+    // Read from the configuration, and again from the files that were written.
+    for _ in 0..2 {
+        let tokenizer = Tokenizer::from_folder(path).unwrap();
+        let dataset =
+            load_bytes("a.jsonl", rows, &DataOptions::default(), Some(&tokenizer)).unwrap();
+        let text = |index: usize| -> String {
+            let tokens = inspect(&dataset.sequences[index], Some(&tokenizer)).unwrap();
+            tokens.iter().map(|token| token.text.as_str()).collect()
+        };
+        assert!(
+            text(0).starts_with("weather<|im_start|>user")
+                && text(1).starts_with("<|im_start|>user")
+        );
+        tokenizer.save_to_folder(path).unwrap();
+        assert!(
+            !std::fs::read_to_string(path.join("tokenizer_config.json"))
+                .unwrap()
+                .contains("chat_template")
+        );
+        let rag = path.join("additional_chat_templates/rag.jinja");
+        assert_eq!(std::fs::read_to_string(rag).unwrap(), "{% not for us %}");
+    }
+    // Files replace what the configuration has; a single template replaces all.
+    original = Tokenizer::from_folder(path).unwrap();
+    original.set_chat_template(ChatTemplates::from(ChatTemplate::compile("mine").unwrap()));
+    assert_eq!(
+        original.chat_templates().unwrap().choose(true).source(),
+        "mine"
+    );
+    config["chat_template"] = json!([{"name": "../evil", "template": "x"}]);
+    std::fs::remove_file(path.join("chat_template.jinja")).unwrap();
+    std::fs::remove_dir_all(path.join("additional_chat_templates")).unwrap();
+    std::fs::write(path.join("tokenizer_config.json"), config.to_string()).unwrap();
+    let refused = Tokenizer::from_folder(path).err().unwrap().to_string();
+    assert!(refused.contains("../evil"), "{refused}");
+}
