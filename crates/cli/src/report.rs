@@ -108,7 +108,7 @@ pub fn preflight(report: &Preflight) -> String {
         let _ = write!(block.0, "\n  {mark} not used: {unused}");
     }
     for (count, what) in report.dropped.notes() {
-        block.warning(count, what);
+        block.warning(count, "row", what);
     }
     if report.template_reads_clock {
         let mark = style("!").yellow().bold();

@@ -299,7 +299,8 @@ impl fmt::Display for Preflight {
             note(1, answers)?;
         }
         for (count, what) in self.dropped.notes() {
-            note(count, format!("{count} {what}"))?;
+            let plural = if count == 1 { "" } else { "s" };
+            note(count, format!("{count} row{plural} {what}"))?;
         }
         note(
             self.packed_rows,

@@ -57,28 +57,25 @@ impl Dropped {
         self.names += other.names;
     }
 
-    /// What to say of each, with how often.
+    /// What to say of each, with its number of rows.
     pub fn notes(&self) -> [(u64, &'static str); 5] {
         [
-            (
-                self.tools,
-                "rows have `tools` that the chat template leaves out",
-            ),
+            (self.tools, "with `tools` that the chat template leaves out"),
             (
                 self.system,
-                "rows have a system message that the chat template leaves out",
+                "with a system message that the chat template leaves out",
             ),
             (
                 self.messages,
-                "rows have messages (not the assistant's) that the chat template leaves out",
+                "with messages (not the assistant's) that the chat template leaves out",
             ),
             (
                 self.tool_calls,
-                "rows have `tool_calls` that the chat template leaves out",
+                "with `tool_calls` that the chat template leaves out",
             ),
             (
                 self.names,
-                "rows have messages with a `name` that the chat template leaves out",
+                "with messages with a `name` that the chat template leaves out",
             ),
         ]
     }

@@ -173,7 +173,7 @@ fn what_the_template_leaves_out_is_counted() {
     );
     let said = dataset.report.to_string();
     assert!(
-        said.contains("1 rows have `tools` that the chat template leaves out"),
+        said.contains("1 row with `tools` that the chat template leaves out"),
         "{said}"
     );
     assert!(said.contains("1 of 2 answers are trained"), "{said}");
