@@ -6,7 +6,8 @@ use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
 Examples:
-  tightrope completions bash > ~/.local/share/bash-completion/completions/tightrope
+  tightrope completions bash \\
+      > ~/.local/share/bash-completion/completions/tightrope
   tightrope completions zsh > ~/.zfunc/_tightrope
   tightrope completions fish > ~/.config/fish/completions/tightrope.fish";
 

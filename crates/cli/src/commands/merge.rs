@@ -8,7 +8,7 @@ use tightrope_train::StopFlag;
 
 const EXAMPLES: &str = "\
 Examples:
-  tightrope merge my.toml                        into merged/ of the output folder
+  tightrope merge my.toml                        into merged/ of its output
   tightrope merge my.toml --to my-model
   tightrope merge --model M --adapter A --to my-model
   tightrope merge --model M.gguf --to my-model   dequantised, as safetensors
