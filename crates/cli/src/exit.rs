@@ -56,7 +56,10 @@ pub fn after(exit: Exit, said: anyhow::Result<()>) -> anyhow::Result<Exit> {
 /// Says on standard error what went wrong.
 pub fn complain(error: &anyhow::Error) {
     let label = console::style("error:").for_stderr().red().bold();
-    terminal::complain(format_args!("{label} {}", message::of(error)));
+    terminal::complain(format_args!(
+        "{label} {}",
+        terminal::printable(&message::of(error))
+    ));
 }
 
 /// Whether the reader of our output left (`tightrope … | head`), which is its right.

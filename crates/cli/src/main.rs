@@ -8,6 +8,7 @@ mod exit;
 mod message;
 mod numbers;
 mod painting;
+mod paths;
 mod progress;
 mod report;
 mod screen;

@@ -1,6 +1,6 @@
 //! Progress of long work on standard error: a bar on a terminal, nothing on a pipe.
 
-use crate::terminal;
+use crate::terminal::{self, printable};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     borrow::Cow,
@@ -28,7 +28,7 @@ impl Progress for Bars {
             None => ProgressBar::new_spinner().with_style(style("{spinner} {elapsed}  {msg}")),
         };
         let room = columns().saturating_sub(if columns() < WIDE { 10 } else { 54 });
-        let what = cut(what, room).into_owned();
+        let what = cut(&printable(what), room).into_owned();
         self.with_current(|current| *current = Some(bar.with_message(what)));
     }
 
@@ -53,7 +53,7 @@ impl Progress for Bars {
 impl Observer for Bars {
     fn notice(&self, text: &str) {
         let label = console::style("note:").for_stderr().yellow().bold();
-        terminal::complain(format_args!("{label} {text}"));
+        terminal::complain(format_args!("{label} {}", printable(text)));
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     numbers::{duration, grouped, percent_of},
     progress::{Bars, WIDE, columns, cut, style},
     report,
-    terminal::{self, Terminal},
+    terminal::{self, Terminal, printable},
 };
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -190,8 +190,9 @@ impl Observer for Screen<'_> {
         match self.terminal.json() {
             true => self.event("notice", &json!({ "text": text })),
             false => self.say(format!(
-                "{} {text}",
-                console::style("note:").yellow().bold()
+                "{} {}",
+                console::style("note:").yellow().bold(),
+                printable(text)
             )),
         }
     }

@@ -1,5 +1,6 @@
 //! Which model a command is about: that of a configuration's run, or one named by options.
 
+use crate::paths;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 use tightrope_train::Config;
@@ -8,7 +9,7 @@ use tightrope_train::Config;
 #[derive(clap::Args)]
 pub struct Subject {
     /// Configuration file (TOML); the model is what its run has trained
-    #[arg(required_unless_present = "model")]
+    #[arg(required_unless_present = "model", value_parser = paths::path())]
     config: Option<PathBuf>,
 
     /// Set a key over the file's value
@@ -24,7 +25,7 @@ pub struct Subject {
     model: Option<String>,
 
     /// PEFT adapter folder to add to the model
-    #[arg(long, value_name = "FOLDER", requires = "model")]
+    #[arg(long, value_name = "FOLDER", requires = "model", value_parser = paths::path())]
     adapter: Option<PathBuf>,
 }
 

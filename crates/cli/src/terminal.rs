@@ -12,6 +12,23 @@ pub fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Text that others have written, as it may be shown: what a terminal would obey, or what would
+/// reorder the line, is escaped; line ends and tabs stay.
+pub fn printable(text: &str) -> String {
+    let obeyed = |c: char| {
+        let hidden = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        hidden || c.is_control() && !matches!(c, '\n' | '\t')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match obeyed(c) {
+            true => shown.extend(c.escape_unicode()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// When to color.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Color {
@@ -78,5 +95,17 @@ impl Terminal {
     /// Writes a value as one line of JSON.
     pub fn json_line(&self, value: &impl Serialize) -> anyhow::Result<()> {
         self.line(serde_json::to_string(value)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nobody_else() {
+        let text = "a\u{1b}[2J\u{7}\r\u{9b}é\u{202e}\tb\n";
+        let expected = "a\\u{1b}[2J\\u{7}\\u{d}\\u{9b}é\\u{202e}\tb\n";
+        assert_eq!(printable(text), expected);
     }
 }

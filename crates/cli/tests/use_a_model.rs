@@ -51,7 +51,25 @@ fn eval_measures_base_adapter_and_merged_model() {
     let difference = (number(&merged["loss"]) - number(&trained["loss"])).abs();
     assert!(difference <= 1e-5, "{merged} {trained}");
     let error = fixture.error(&["merge", "run.toml", "--to", "merged"]);
-    assert!(error.contains("merged"), "{error}");
+    assert!(error.contains("add --overwrite"), "{error}");
+    fixture.ok(&[
+        "merge",
+        "run.toml",
+        "--to",
+        "merged",
+        "--overwrite",
+        "--dtype",
+        "bf16",
+    ]);
+    assert!(fixture.read("merged/config.json").contains("bfloat16"));
+    fixture.write("merged/notes.txt", "mine");
+    let error = fixture.error(&["merge", "run.toml", "--to", "merged", "--overwrite"]);
+    assert!(error.contains("notes.txt"), "{error}");
+    let error = fixture.error(&["merge", "run.toml", "--to", "m.gguf"]);
+    assert!(error.contains("convert_hf_to_gguf.py"), "{error}");
+    assert!(!fixture.path("m.gguf").exists());
+    let error = fixture.error(&["merge", "run.toml", "--to", "model/new"]);
+    assert!(error.contains("lies in the model"), "{error}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What can go wrong with models: files that do not fit, batches that do not fit.
 
 use std::path::{Path, PathBuf};
-use tightrope_device::DeviceError;
+use tightrope_device::{DType, DeviceError};
 use tightrope_kernels::KernelError;
 use tightrope_rope::RopeError;
 
@@ -178,6 +178,17 @@ pub enum ModelError {
         id: i64,
         /// Rows of the embedding.
         vocabulary: usize,
+    },
+    /// A weight that would be infinite in the type that was asked for.
+    #[error(
+        "`{tensor}` has weights that are too large for {}; use another type, such as bf16",
+        dtype.name()
+    )]
+    OutOfRange {
+        /// The tensor.
+        tensor: String,
+        /// The type.
+        dtype: DType,
     },
     /// Something was asked of a model that was loaded for something else.
     #[error("{0}")]

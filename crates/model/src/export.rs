@@ -15,6 +15,14 @@ use tightrope_device::{Cpu, DType, Tensor};
 const SHARD_BYTES: usize = 5_000_000_000;
 
 impl<D: Backend> Model<D> {
+    /// Says in the adapter, if there is one, which model it belongs to: the id of one on the hub, with
+    /// the revision if it was named, or a path.
+    pub fn name_base(&mut self, name: &str, revision: Option<&str>) {
+        if let Some(adapter) = &mut self.adapter {
+            adapter.set_base(name, revision);
+        }
+    }
+
     /// Writes `adapter_config.json` and `adapter_model.safetensors` (f32) into `folder`, which
     /// must exist. The same adapter gives the same bytes.
     pub fn save_adapter(&self, folder: &Path) -> Result<(), ModelError> {
@@ -36,24 +44,32 @@ impl<D: Backend> Model<D> {
         write_json(&folder.join(CONFIG), &adapter.to_json())
     }
 
-    /// Writes `config.json` and `model.safetensors` into `folder`, which must exist, with the
-    /// adapter (if any) added to the weights. The tokenizer's files are the caller's.
+    /// Writes `config.json`, `generation_config.json` (if the base had one) and `model.safetensors`
+    /// into `folder`, which must exist, with the adapter (if any) added to the weights. The
+    /// tokenizer's files are the caller's.
     ///
     /// After full training everything is f32; otherwise tensors have the type of the file that
     /// they came from. What was kept in NF4 becomes what that stands for, in the type that it was
     /// quantised from. An adapter is added in f64 and rounded once.
     pub fn save_merged(&self, folder: &Path) -> Result<(), ModelError> {
-        self.save_merged_sharded(folder, SHARD_BYTES)
+        self.save_merged_as(folder, None)
+    }
+
+    /// The same, with every tensor in one type, if one is given. A weight that is a number and would
+    /// be infinite in it is an error.
+    pub fn save_merged_as(&self, folder: &Path, dtype: Option<DType>) -> Result<(), ModelError> {
+        self.save_merged_sharded(folder, dtype, SHARD_BYTES)
     }
 
     /// The same, with files of at most `shard_bytes` (more for a tensor that is larger).
     pub(crate) fn save_merged_sharded(
         &self,
         folder: &Path,
+        dtype: Option<DType>,
         shard_bytes: usize,
     ) -> Result<(), ModelError> {
         let host = host(&self.device)?;
-        let mut tensors = self.merged(&host);
+        let mut tensors = self.merged(&host, dtype);
         tensors.sort_by(|a, b| a.name.cmp(b.name));
         let mut shards: Vec<Vec<TensorOut<'_>>> = Vec::new();
         let mut room = 0;
@@ -86,17 +102,21 @@ impl<D: Backend> Model<D> {
             let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
             write_json(&folder.join("model.safetensors.index.json"), &index)?;
         }
-        write_json(&folder.join("config.json"), &self.merged_config())
+        if let Some(generation) = &self.generation {
+            write_json(&folder.join("generation_config.json"), generation)?;
+        }
+        write_json(&folder.join("config.json"), &self.merged_config(dtype))
     }
 
-    fn merged<'a>(&'a self, host: &'a Cpu) -> Vec<TensorOut<'a>> {
+    fn merged<'a>(&'a self, host: &'a Cpu, wanted: Option<DType>) -> Vec<TensorOut<'a>> {
         let projections = self.weights.projections();
         let adapted: BTreeMap<&str, &Projection<Tensor<D>>> = projections
             .filter(|projection| projection.adapter.is_some())
             .map(|projection| (projection.weight.name(), projection))
             .collect();
-        let out = |name: &'a str, dtype, shape: &'a [usize], elements: Elements<'a>| {
+        let out = |name: &'a str, stored, shape: &'a [usize], elements: Elements<'a>| {
             let projection = adapted.get(name).copied();
+            let dtype = wanted.unwrap_or(stored);
             TensorOut {
                 name,
                 dtype,
@@ -106,7 +126,13 @@ impl<D: Backend> Model<D> {
                     if let Some(projection) = projection {
                         add_adapter(projection, &mut elements)?;
                     }
-                    Ok(to_bytes(dtype, &elements))
+                    match dtype == stored || fits(dtype, &elements) {
+                        true => Ok(to_bytes(dtype, &elements)),
+                        false => Err(ModelError::OutOfRange {
+                            tensor: name.to_owned(),
+                            dtype,
+                        }),
+                    }
                 }),
             }
         };
@@ -126,8 +152,8 @@ impl<D: Backend> Model<D> {
         parameters.chain(quantized).collect()
     }
 
-    fn merged_config(&self) -> Value {
-        let name = match self.weights.embedding.stored {
+    fn merged_config(&self, dtype: Option<DType>) -> Value {
+        let name = match dtype.unwrap_or(self.weights.embedding.stored) {
             DType::BF16 => "bfloat16",
             DType::F16 => "float16",
             _ => "float32",
@@ -183,6 +209,18 @@ fn add_adapter<D: tightrope_device::Device>(
     Ok(())
 }
 
+/// Whether every number stays one.
+fn fits(dtype: DType, elements: &[f32]) -> bool {
+    let rounded = |x: f32| match dtype {
+        DType::F16 => f16::from_f32(x).to_f32(),
+        DType::BF16 => bf16::from_f32(x).to_f32(),
+        _ => x,
+    };
+    elements
+        .iter()
+        .all(|&x| !x.is_finite() || rounded(x).is_finite())
+}
+
 /// Little-endian bytes, rounded to the nearest.
 fn to_bytes(dtype: DType, elements: &[f32]) -> Vec<u8> {
     match dtype {
@@ -204,6 +242,14 @@ mod tests {
     use crate::{BaseStorage, LoadOptions, Training};
 
     #[test]
+    fn numbers_stay_numbers() {
+        let infinite = f32::INFINITY;
+        assert!(fits(DType::F16, &[65504.0, -1e-30, infinite, f32::NAN]));
+        assert!(!fits(DType::F16, &[0.0, -65520.0]));
+        assert!(fits(DType::BF16, &[65520.0]) && !fits(DType::BF16, &[f32::MAX]));
+    }
+
+    #[test]
     fn large_models_are_split_and_read_back() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let case = root.join("tests/golden/qwen2_tied");
@@ -219,7 +265,9 @@ mod tests {
         let cpu = Cpu::new(1).unwrap();
         let model = Model::load(&cpu, &case, &options).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        model.save_merged_sharded(folder.path(), 20_000).unwrap();
+        model
+            .save_merged_sharded(folder.path(), None, 20_000)
+            .unwrap();
         assert!(!folder.path().join("model.safetensors").exists());
         let files = std::fs::read_dir(folder.path()).unwrap();
         let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());

@@ -60,6 +60,11 @@ impl<D: Backend> Model<D> {
         for weight in model.weights.nf4_mut() {
             checkpoint::read_nf4_into(&*checkpoint, &host, weight)?;
         }
+        let generation = path.join("generation_config.json");
+        model.generation = match generation.is_file() {
+            true => Some(read_json(&generation)?),
+            false => None,
+        };
         model.fill_adapter(options)?;
         Ok(model)
     }
@@ -133,6 +138,7 @@ impl<D: Backend> Model<D> {
             tables: [vec![0.0; angles], vec![0.0; angles]],
             ranges: Ranges::empty(device)?,
             adapter,
+            generation: None,
             dropout,
             capacity: options.capacity,
         })

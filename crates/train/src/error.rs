@@ -3,6 +3,7 @@
 use crate::{
     checkpoint::{Change, CheckpointError},
     config::ConfigError,
+    merge::MergeError,
     source::SourceError,
     stored::StoredPackingError,
 };
@@ -23,6 +24,9 @@ pub enum TrainError {
     /// Finding the model.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Where a merged model would go, or what would be merged.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
     /// Reading the data.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -137,12 +141,6 @@ pub enum TrainError {
     /// Labels that cannot be trained.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
-    /// A folder that would be written over.
-    #[error("{}: already exists and is not empty; give another folder", folder.display())]
-    FolderNotEmpty {
-        /// The folder.
-        folder: PathBuf,
-    },
     /// A precision that the processor does not have.
     #[error(
         "precision = \"bf16\" needs a GPU: on the processor activations are f32; \

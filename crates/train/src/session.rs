@@ -8,7 +8,7 @@ use crate::{
     device::on_device,
     fingerprint,
     output::apart,
-    source::{self, Hub, Source},
+    source::{self, Hub, Origin, Source},
     tokenizer,
 };
 use std::path::PathBuf;
@@ -28,7 +28,11 @@ pub struct Base {
 impl Base {
     /// Finds (or downloads) the model that a configuration names and reads its tokenizer.
     pub fn open(model: &str, observer: &dyn Observer) -> Result<Self, TrainError> {
-        let source = source::resolve(model, &Hub::from_env(), observer)?;
+        Self::find(&StopFlag::default(), model, observer)
+    }
+
+    fn find(stop: &StopFlag, model: &str, observer: &dyn Observer) -> Result<Self, TrainError> {
+        let source = source::resolve(model, &Hub::from_env(stop), observer)?;
         let found = tokenizer::find(&source)?;
         for note in found.iter().flat_map(Tokenizer::notes) {
             observer.notice(note);
@@ -44,7 +48,16 @@ impl Base {
     /// The model of a configuration with the chat template that it is trained with and asked in:
     /// `data.chat_template`, else the one that the adapter brings along, else the model's own.
     pub fn of(config: &Config, observer: &dyn Observer) -> Result<Self, TrainError> {
-        let mut base = Self::open(&config.model, observer)?;
+        Self::until(&StopFlag::default(), config, observer)
+    }
+
+    /// The same; `stop` ends a download.
+    pub(crate) fn until(
+        stop: &StopFlag,
+        config: &Config,
+        observer: &dyn Observer,
+    ) -> Result<Self, TrainError> {
+        let mut base = Self::find(stop, &config.model, observer)?;
         if let Some(tokenizer) = &mut base.tokenizer {
             let given = config.data.chat_template.as_deref();
             let given = given.map(ChatTemplate::from_option).transpose()?;
@@ -179,16 +192,18 @@ fn train_on<D: Backend>(
 ) -> Result<RunReport, TrainError> {
     apart::check(config)?;
     let output = Output::open(config, options, observer)?;
-    let base = Base::of(config, observer)?;
+    let base = Base::until(stop, config, observer)?;
     apart::keep_apart(&config.output, "the model", base.source.path())?;
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);
     let load = load_options(config, prepared.capacity());
-    let model = Model::load(device, base.source.path(), &load)?;
+    let mut model = Model::load(device, base.source.path(), &load)?;
     if load.training == Training::Full {
         base.say_if_without_tokenizer(observer);
     }
+    let origin = Origin::new(&config.model, &base.source);
+    model.name_base(&origin.name, origin.revision.as_deref());
     let tokenizer = base.tokenizer.as_ref();
     Trainer::new(
         config, options, output, prepared, tokenizer, model, observer,

@@ -7,7 +7,7 @@ use std::{fs, ops::ControlFlow, path::Path};
 use tightrope_device::{Cpu, DType};
 use tightrope_model::{BaseStorage, LoadOptions, Model, Training};
 use tightrope_train::{
-    Config, Outcome, RunOptions, Sampling, StopFlag, evaluate, generate, merge, train,
+    Config, MergeOptions, Outcome, RunOptions, Sampling, StopFlag, evaluate, generate, merge, train,
 };
 
 fn options(training: Training, adapter: Option<&Path>) -> LoadOptions {
@@ -29,6 +29,8 @@ fn write(folder: &Path) -> std::path::PathBuf {
     fs::create_dir(&base).unwrap();
     let model = Model::random(&device, architecture(), &options(Training::Full, None)).unwrap();
     model.save_merged(&base).unwrap();
+    let generation = r#"{"eos_token_id": [2, 3], "top_p": 0.8}"#;
+    fs::write(base.join("generation_config.json"), generation).unwrap();
     let lines: String = dataset(40, 1)
         .sequences
         .iter()
@@ -88,11 +90,40 @@ fn a_configuration_file_is_all_it_takes() {
     let merged = folder.path().join("merged");
     let base = folder.path().join("base");
     let adapter = report.weights.as_path();
+    let base_name = base.to_str().unwrap();
     let mut adapted = config.clone();
     adapted.adapter = Some(adapter.to_owned());
-    merge(1, &adapted, &merged, &()).unwrap();
-    let refused = merge(1, &adapted, &merged, &());
-    assert!(refused.unwrap_err().to_string().contains("not empty"));
+    let written = |options: &MergeOptions| merge(&adapted, &merged, options, &());
+    written(&MergeOptions::default()).unwrap();
+    let refused = written(&MergeOptions::default()).unwrap_err();
+    assert!(refused.to_string().contains("not empty"), "{refused}");
+    let overwrite = MergeOptions {
+        overwrite: true,
+        ..MergeOptions::default()
+    };
+    written(&overwrite).unwrap();
+
+    // What is written keeps how the base generates, and names it so that others find it.
+    let json = |path: std::path::PathBuf| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    let generation = json(merged.join("generation_config.json"));
+    assert_eq!(
+        generation,
+        serde_json::json!({"eos_token_id": [2, 3], "top_p": 0.8})
+    );
+    let settings = json(adapter.join("adapter_config.json"));
+    assert_eq!(settings["base_model_name_or_path"], base_name);
+    assert!(base.is_absolute());
+
+    // A type of its own for every tensor.
+    let half = MergeOptions {
+        dtype: Some(DType::BF16),
+        ..overwrite
+    };
+    written(&half).unwrap();
+    assert_eq!(json(merged.join("config.json"))["dtype"], "bfloat16");
+    written(&overwrite).unwrap();
     let data = dataset(40, 1).sequences;
     let mut losses = Vec::new();
     for (path, adapter) in [(&base, Some(adapter)), (&merged, None), (&base, None)] {

@@ -1,6 +1,8 @@
 //! `tightrope eval`: loss and perplexity of a model on data.
 
-use crate::{exit::Exit, numbers::grouped, progress::Bars, subject::Subject, terminal::Terminal};
+use crate::{
+    exit::Exit, numbers::grouped, paths, progress::Bars, subject::Subject, terminal::Terminal,
+};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
@@ -22,7 +24,7 @@ pub struct Args {
     subject: Subject,
 
     /// File to evaluate on, instead of data.eval (repeatable)
-    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    #[arg(long, value_name = "FILE", required_unless_present = "config", value_parser = paths::path())]
     data: Vec<PathBuf>,
 
     /// Layout of the records: auto, alpaca, chat, completion, text, tokens

@@ -3,7 +3,7 @@
 use crate::{
     exit::Exit,
     numbers::{counted, grouped, percent_of},
-    painting,
+    painting, paths,
     progress::Bars,
     table,
     terminal::Terminal,
@@ -34,6 +34,7 @@ Next:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Configuration file (TOML)
+    #[arg(value_parser = paths::path())]
     config: PathBuf,
 
     /// Set a key over the file's value

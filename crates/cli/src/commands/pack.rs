@@ -22,6 +22,7 @@ use tightrope_train::{Config, Observer, batches};
 use crate::{
     exit::Exit,
     numbers::{counted, grouped},
+    paths,
     progress::{Bars, WIDE, columns, style},
     table,
     terminal::Terminal,
@@ -50,6 +51,7 @@ index i.";
 #[group(id = "input", required = true, multiple = false, args = ["config", "lengths", "histogram"])]
 pub struct Args {
     /// Configuration file (TOML): its training data, at its capacity and seed
+    #[arg(value_parser = paths::path())]
     config: Option<PathBuf>,
 
     /// Set a key over the file's value
@@ -57,11 +59,11 @@ pub struct Args {
     sets: Vec<String>,
 
     /// File of lengths, one a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = paths::path())]
     lengths: Option<PathBuf>,
 
     /// JSON file with the number of sequences of length i+1 at index i
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = paths::path())]
     histogram: Option<PathBuf>,
 
     /// Tokens in a pack [default: packing.capacity of the configuration]
@@ -121,12 +123,12 @@ struct Options {
 #[derive(clap::Args)]
 struct Files {
     /// Draw the lengths and how full the packs are
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = paths::path())]
     svg: Option<PathBuf>,
 
     /// Store the packing (of --algorithm, or of the configuration's mode, or best-fit) as JSON, for
     /// `packing.file` of a configuration; needs lengths
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = paths::path())]
     write: Option<PathBuf>,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     exit::{self, Exit},
-    report,
+    paths, report,
     screen::Screen,
     signals,
     terminal::Terminal,
@@ -40,6 +40,7 @@ Next:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Configuration file (TOML) [default: the built-in demonstration, in runs/demonstration]
+    #[arg(value_parser = paths::path())]
     config: Option<PathBuf>,
 
     /// Set a key over the file's value

@@ -3,6 +3,7 @@
 use crate::{
     exit::{self, Exit},
     numbers::counted,
+    paths,
     progress::Bars,
     table,
     terminal::Terminal,
@@ -28,6 +29,7 @@ Exit code 0 if every check has passed, else 1.";
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Configuration file (TOML)
+    #[arg(value_parser = paths::path())]
     config: PathBuf,
 
     /// Set a key over the file's value

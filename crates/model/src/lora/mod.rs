@@ -196,6 +196,13 @@ impl AdapterConfig {
         Some((rank, (alpha / divisor) as f32))
     }
 
+    /// Which model it belongs to: a hub id and a revision, or a path.
+    pub fn set_base(&mut self, name: &str, revision: Option<&str>) {
+        let key = "base_model_name_or_path";
+        self.settings.insert(key.into(), json!(name));
+        self.settings.insert("revision".into(), json!(revision));
+    }
+
     /// Dropout in training from now on.
     pub fn set_dropout(&mut self, probability: f32) -> Result<(), ConfigError> {
         // The decimal that was meant: 0.1, not 0.10000000149.

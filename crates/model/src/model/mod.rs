@@ -31,6 +31,8 @@ pub struct Model<D: Device> {
     /// Cosines and sines on the host, on their way to the device.
     pub(crate) tables: [Vec<f32>; 2],
     pub(crate) adapter: Option<AdapterConfig>,
+    /// `generation_config.json` of the folder that it came from.
+    pub(crate) generation: Option<serde_json::Value>,
     /// Of adapters, in training.
     pub(crate) dropout: f32,
     pub(crate) capacity: usize,

@@ -5,11 +5,12 @@ use super::{
     ConfigError,
     keys::{KEYS, Key, Kind, SECTIONS},
 };
+use crate::paths;
 use std::{
     collections::BTreeMap,
     fmt,
     ops::Range,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 use toml::{
     Spanned, Table, Value,
@@ -234,12 +235,12 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
         }
         (Kind::Model, Value::String(text)) => {
             let path = join(base, &text);
-            Some(Value::String(match Path::new(&path).exists() {
-                true => path,
-                // Still to be seen as a path, when it fails to open.
-                false if looks_local(&path) => path,
-                false if looks_local(&text) => base.join(&text).to_string_lossy().into_owned(),
+            let exists = Path::new(&path).exists();
+            Some(Value::String(match looks_local(&text) || exists {
                 false => text,
+                // Without its `./` it would be taken for a hub id.
+                true if !exists && !looks_local(&path) => format!("./{path}"),
+                true => path,
             }))
         }
         (Kind::Path, Value::String(text)) => Some(Value::String(join(base, &text))),
@@ -270,14 +271,16 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
 /// Whether a `model` can only be meant as a path.
 pub(crate) fn looks_local(text: &str) -> bool {
     let path = Path::new(text);
-    path.is_absolute()
-        || ["./", "../", "~"]
-            .iter()
-            .any(|start| text.starts_with(start))
-        || path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
-        || path.components().count() > 2
+    // An address is neither.
+    !text.contains("://")
+        && (path.is_absolute()
+            || ["./", "../", "~"]
+                .iter()
+                .any(|start| text.starts_with(start))
+            || path
+                .extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+            || path.components().count() > 2)
 }
 
 fn strings(value: Value) -> Option<Vec<String>> {
@@ -295,32 +298,11 @@ fn strings(value: Value) -> Option<Vec<String>> {
         .collect()
 }
 
-/// `path` as seen from `base`; `~/` is the home folder.
+/// `path` as seen from `base`; `~` is the home folder.
 fn join(base: &Path, path: &str) -> String {
-    let home = path.strip_prefix("~/").zip(std::env::home_dir());
-    let path = match home {
-        Some((rest, home)) => home.join(rest),
-        None => base.join(path),
-    };
     // A TOML string is UTF-8; a base that is not is shown as well as it can be when it fails to open.
-    without_detours(&path).to_string_lossy().into_owned()
-}
-
-/// The path without `folder/..`, where the folder is one and no link to another.
-fn without_detours(path: &Path) -> PathBuf {
-    let mut short = PathBuf::new();
-    for component in path.components() {
-        let named = matches!(short.components().next_back(), Some(Component::Normal(_)));
-        let folder = named && short.symlink_metadata().is_ok_and(|data| data.is_dir());
-        match component {
-            Component::ParentDir if folder => drop(short.pop()),
-            component => short.push(component),
-        }
-    }
-    match short.as_os_str().is_empty() {
-        true => ".".into(),
-        false => short,
-    }
+    let path = paths::join(base, Path::new(path));
+    path.to_string_lossy().into_owned()
 }
 
 /// What to write instead of an unknown key.

@@ -386,7 +386,7 @@ fn sets_win_and_need_no_quotes_around_text() {
 fn a_model_is_a_path_only_if_it_can_be_one() {
     let model = |text: &str| parse(&format!("model = \"{text}\"")).unwrap().model;
     assert_eq!(model("owner/name"), "owner/name");
-    assert_eq!(model("./owner"), "/etc/runs/./owner");
+    assert_eq!(model("./owner"), "/etc/runs/owner");
     assert_eq!(model("m.gguf"), "/etc/runs/m.gguf");
     assert_eq!(model("/m"), "/m");
     // A folder beside the configuration wins over a hub id.

@@ -29,29 +29,32 @@ pub(crate) fn keep_apart(
     what: &'static str,
     input: &Path,
 ) -> Result<(), TrainError> {
-    let Ok(place) = fs::canonicalize(input) else {
-        return Ok(());
-    };
+    match relation(output, input) {
+        None => Ok(()),
+        Some(relation) => Err(TrainError::OutputHoldsInput {
+            output: output.to_owned(),
+            relation,
+            what,
+            input: input.to_owned(),
+        }),
+    }
+}
+
+/// How a folder to write lies to what is read, if it is in the way.
+pub(crate) fn relation(output: &Path, input: &Path) -> Option<&'static str> {
+    let place = fs::canonicalize(input).ok()?;
     let folder = canonical(output);
-    let relation = if place == folder {
-        "is"
+    if place == folder {
+        Some("is")
     } else if place.starts_with(&folder) {
-        "holds"
-    } else if folder.starts_with(&place) {
-        "lies in"
+        Some("holds")
     } else {
-        return Ok(());
-    };
-    Err(TrainError::OutputHoldsInput {
-        output: output.to_owned(),
-        relation,
-        what,
-        input: input.to_owned(),
-    })
+        folder.starts_with(&place).then_some("lies in")
+    }
 }
 
 /// The place of a path whose last parts need not exist yet.
-fn canonical(path: &Path) -> PathBuf {
+pub(crate) fn canonical(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for ancestor in path.ancestors() {
         if let (Ok(place), Ok(rest)) = (fs::canonicalize(ancestor), path.strip_prefix(ancestor)) {

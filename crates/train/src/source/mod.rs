@@ -1,12 +1,14 @@
 //! Where a model comes from: a folder, a `.gguf` file, or the hub through its standard cache.
 
 mod hub;
+mod origin;
 
-pub use hub::Hub;
+pub use hub::{Environment, Hub, Secret};
+pub use origin::Origin;
 
 use crate::config::looks_local;
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 use tightrope_data::Progress;
@@ -89,19 +91,43 @@ pub enum SourceError {
         /// What happened.
         reason: String,
         /// What to do.
-        remedy: &'static str,
+        remedy: String,
     },
     /// A hub repository without weights that can be read.
-    #[error(
-        "`{model}` has no safetensors weights and not exactly one .gguf file (it has: {found}); \
-         download the file you want and give its path"
-    )]
+    #[error("`{model}` {reason}")]
     NoWeights {
         /// The hub id.
         model: String,
-        /// Files that may be meant.
-        found: String,
+        /// What it has instead, and what to do.
+        reason: String,
     },
+    /// The cache cannot be written.
+    #[error("{}: {cause}; {}", path.display(), room(cause))]
+    Cache {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Somebody asked to stop.
+    #[error(
+        "stopped while `{model}` was downloaded; what has come is kept, and the same command goes \
+         on from there"
+    )]
+    Stopped {
+        /// The hub id.
+        model: String,
+    },
+}
+
+/// What to do when the cache cannot be written.
+fn room(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room, or set HF_HUB_CACHE to a folder of another disk; what has come is kept"
+        }
+        _ => "set HF_HUB_CACHE to a folder that can be written",
+    }
 }
 
 /// Finds `model`; downloads it only if it is a hub id that the cache does not hold. A path that
@@ -116,13 +142,26 @@ pub fn resolve(model: &str, hub: &Hub, progress: &dyn Progress) -> Result<Source
             path: path.to_owned(),
         });
     }
-    let (id, revision) = model.split_once('@').unwrap_or((model, "main"));
+    let (id, revision) = split(model);
+    let revision = revision.unwrap_or("main");
     if !is_hub_id(id) || !is_revision(revision) {
         return Err(SourceError::NotAnId {
-            model: model.to_owned(),
+            model: without_secrets(model),
         });
     }
     local(&hub.folder(id, revision, progress)?)
+}
+
+/// What was given, or, if that is an address, the address without what a password or a signature
+/// may be in.
+fn without_secrets(model: &str) -> String {
+    let Some((scheme, rest)) = model.split_once("://") else {
+        return model.to_owned();
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}/{path}")
 }
 
 fn local(path: &Path) -> Result<Source, SourceError> {
@@ -153,6 +192,14 @@ fn local(path: &Path) -> Result<Source, SourceError> {
             path: path.to_owned(),
             found: others + usize::from(last.is_some()),
         }),
+    }
+}
+
+/// Hub id and revision of `owner/name@revision`.
+fn split(model: &str) -> (&str, Option<&str>) {
+    match model.split_once('@') {
+        Some((id, revision)) => (id, Some(revision)),
+        None => (model, None),
     }
 }
 

@@ -1,0 +1,140 @@
+//! Where a merged model may be written, and to which model an adapter belongs.
+
+use super::MergeError;
+use crate::{
+    TrainError,
+    files::{self, at},
+    output::apart,
+    paths,
+    source::{Origin, Source},
+};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The target by its place, whatever the path looks like; refuses what is named like a file, or is
+/// one.
+pub fn target(folder: &Path) -> Result<PathBuf, TrainError> {
+    const FILES: &[&str] = &[
+        "gguf",
+        "safetensors",
+        "bin",
+        "pt",
+        "pth",
+        "onnx",
+        "ckpt",
+        "zip",
+    ];
+    let shown = || folder.display().to_string();
+    let ending = folder
+        .extension()
+        .map(|end| end.to_string_lossy().to_lowercase());
+    let file = ending.is_some_and(|end| FILES.contains(&end.as_str()));
+    match fs::metadata(folder) {
+        Ok(data) if data.is_dir() && !file => fs::canonicalize(folder).map_err(at(folder)),
+        Ok(data) if !data.is_dir() => Err(MergeError::IsAFile { target: shown() }.into()),
+        _ if file => Err(MergeError::NamedLikeAFile { target: shown() }.into()),
+        _ => Ok(apart::canonical(&paths::join(Path::new(""), folder))),
+    }
+}
+
+/// Refuses a target that is, holds or lies in what is read. What does not exist is not in the way.
+pub fn keep_apart(target: &Path, what: &'static str, input: &Path) -> Result<(), TrainError> {
+    match apart::relation(target, input) {
+        None => Ok(()),
+        Some(relation) => Err(MergeError::InTheWay {
+            target: target.display().to_string(),
+            relation,
+            what,
+            input: input.display().to_string(),
+        }
+        .into()),
+    }
+}
+
+/// Refuses an adapter that names another model: another hub id, or a path where other weights lie.
+/// What is not on this machine cannot be compared.
+pub fn check_base(adapter: &Path, model: &Origin, source: &Source) -> Result<(), TrainError> {
+    let path = adapter.join("adapter_config.json");
+    let Ok(text) = fs::read(&path) else {
+        // Whoever loads the adapter says what is wrong with it.
+        return Ok(());
+    };
+    let settings: Option<Value> = serde_json::from_slice(&text).ok();
+    let named = settings
+        .as_ref()
+        .and_then(|settings| settings.get("base_model_name_or_path"));
+    let Some(named) = named
+        .and_then(Value::as_str)
+        .filter(|named| !named.is_empty())
+    else {
+        return Ok(());
+    };
+    let there = Path::new(named);
+    let same = if there.exists() {
+        let of_path = Origin::of_path(there);
+        of_path == *model || same_place(there, source.path()) || same_weights(there, source.path())?
+    } else {
+        let origin = match Origin::of_path(there) {
+            origin if origin.is_hub_id() => origin,
+            _ => Origin {
+                name: named.to_owned(),
+                revision: None,
+            },
+        };
+        let ids = origin.is_hub_id() && model.is_hub_id();
+        !ids || origin.name.eq_ignore_ascii_case(&model.name)
+    };
+    match same {
+        true => Ok(()),
+        false => Err(MergeError::OtherBase {
+            adapter: adapter.display().to_string(),
+            named: named.to_owned(),
+            model: model.name.clone(),
+        }
+        .into()),
+    }
+}
+
+fn same_place(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| fs::canonicalize(path).ok();
+    place(one).is_some_and(|one| Some(one) == place(other))
+}
+
+/// Whether two models have the same files of weights.
+fn same_weights(one: &Path, other: &Path) -> Result<bool, TrainError> {
+    let (one, other) = (weights(one)?, weights(other)?);
+    let size = |path: &PathBuf| fs::metadata(path).map(|data| data.len()).map_err(at(path));
+    if one.len() != other.len() {
+        return Ok(false);
+    }
+    for (one, other) in one.iter().zip(&other) {
+        if size(one)? != size(other)? {
+            return Ok(false);
+        }
+    }
+    for (one, other) in one.iter().zip(&other) {
+        let digest = |path: &PathBuf| files::digest(path).map_err(at(path));
+        if digest(one)? != digest(other)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A file, or the safetensors of a folder in the order of their names.
+fn weights(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    if path.is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = fs::read_dir(path).map_err(at(path))?;
+    let mut found: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "safetensors"))
+        .collect();
+    found.sort();
+    Ok(found)
+}

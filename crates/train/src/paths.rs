@@ -1,0 +1,91 @@
+//! Paths as people write them: `~` is the home folder, and what is shown has no `a/../b`.
+
+use std::{
+    env,
+    path::{Component, Path, PathBuf},
+};
+
+/// The path with a `~` at its start replaced by the home folder. `~name` is left as it is.
+pub fn home(path: &Path) -> PathBuf {
+    let folder = env::home_dir().filter(|folder| !folder.as_os_str().is_empty());
+    match (path.strip_prefix("~"), folder) {
+        (Ok(rest), Some(folder)) if rest.as_os_str().is_empty() => folder,
+        (Ok(rest), Some(folder)) => folder.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+/// `path` as seen from `base`, with `~` replaced, and without `.` and `a/..` where leaving them
+/// out leads to the same place: `a` must be a folder, and no link to another.
+pub fn join(base: &Path, path: &Path) -> PathBuf {
+    let joined = base.join(home(path));
+    let mut short = PathBuf::new();
+    for part in joined.components() {
+        match part {
+            Component::CurDir => (),
+            Component::ParentDir if steps_back(&short) => {
+                short.pop();
+            }
+            part => short.push(part),
+        }
+    }
+    match short.as_os_str().is_empty() {
+        true => PathBuf::from("."),
+        false => short,
+    }
+}
+
+/// Whether `..` after this path is the folder that the path without its last part names.
+fn steps_back(path: &Path) -> bool {
+    let named = matches!(path.components().next_back(), Some(Component::Normal(_)));
+    named && path.symlink_metadata().is_ok_and(|data| data.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(base: &str, path: &str) -> String {
+        join(Path::new(base), Path::new(path)).display().to_string()
+    }
+
+    #[test]
+    fn the_tilde_is_the_home_folder() {
+        let folder = env::home_dir().unwrap();
+        assert_eq!(home(Path::new("~")), folder);
+        assert_eq!(home(Path::new("~/a/b")), folder.join("a/b"));
+        assert_eq!(join(Path::new("x"), Path::new("~/a")), folder.join("a"));
+        for other in ["~name/a", "a/~", "./~", "/~"] {
+            assert_eq!(home(Path::new(other)), Path::new(other));
+        }
+    }
+
+    #[test]
+    fn steps_back_are_left_out() {
+        for (base, path, expected) in [
+            ("src", "../b", "b"),
+            ("src/config", "../../data/x.jsonl", "data/x.jsonl"),
+            ("src", ".", "src"),
+            ("src", "..", "."),
+            ("nowhere", "../b", "nowhere/../b"),
+            ("", "../b", "../b"),
+            ("..", "../b", "../../b"),
+            ("src", "../../b", "../b"),
+            ("/", "../b", "/../b"),
+            ("a", "/c/./d", "/c/d"),
+            ("", "./x", "x"),
+        ] {
+            assert_eq!(joined(base, path), expected, "{base} and {path}");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_is_not_stepped_back_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/", &link).unwrap();
+        let expected = link.join("../b");
+        assert_eq!(join(&link, Path::new("../b")), expected);
+    }
+}

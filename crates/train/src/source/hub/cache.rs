@@ -1,0 +1,123 @@
+//! The cache on disk, in the layout of the Python client, so that both share what they download:
+//! `blobs/` by entity tag, `snapshots/COMMIT/` of links to them, `refs/` from names to commits.
+
+use super::names::is_file_name;
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// The largest index of shards that is read.
+const INDEX_BYTES: u64 = 64 << 20;
+
+/// One repository in the cache.
+#[derive(Clone, Debug)]
+pub(super) struct Repository {
+    folder: PathBuf,
+    #[cfg_attr(not(feature = "hub"), allow(dead_code))]
+    locks: PathBuf,
+}
+
+impl Repository {
+    /// Of a model whose id has been checked.
+    pub fn new(cache: &Path, id: &str) -> Self {
+        let name = format!("models--{}", id.replace('/', "--"));
+        Self {
+            locks: cache.join(".locks").join(&name),
+            folder: cache.join(name),
+        }
+    }
+
+    /// The folder of a revision, if something of it is there.
+    pub fn cached(&self, revision: &str) -> Option<PathBuf> {
+        let commit = fs::read_to_string(self.reference(revision));
+        let commit = commit.unwrap_or_else(|_| revision.to_owned());
+        let commit = commit.trim();
+        let folder = self.snapshot(commit);
+        (is_file_name(commit) && folder.is_dir()).then_some(folder)
+    }
+
+    /// The folder of a commit.
+    pub fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    fn reference(&self, revision: &str) -> PathBuf {
+        self.folder.join("refs").join(revision)
+    }
+}
+
+#[cfg(feature = "hub")]
+impl Repository {
+    /// Where the contents of a file are kept.
+    pub fn blob(&self, name: &str) -> PathBuf {
+        self.folder.join("blobs").join(name)
+    }
+
+    /// The file whose lock is held while a blob is downloaded.
+    pub fn lock(&self, blob: &str) -> PathBuf {
+        self.locks.join(format!("{blob}.lock"))
+    }
+
+    /// Gives a blob its name in the folder of a commit.
+    pub fn link(&self, blob: &str, commit: &str, name: &str) -> io::Result<()> {
+        let path = self.snapshot(commit).join(name);
+        let folder = crate::files::folder_of(&path);
+        fs::create_dir_all(folder)?;
+        if path.symlink_metadata().is_ok() {
+            // It hangs in the air: whole files are not asked for again.
+            fs::remove_file(&path)?;
+        }
+        let up = "../".repeat(2 + name.matches('/').count());
+        let target = PathBuf::from(format!("{up}blobs/{blob}"));
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(target, &path)?;
+        // Links need a privilege there; the Python client moves the file as well.
+        #[cfg(not(unix))]
+        fs::rename(folder.join(target), &path)?;
+        crate::files::sync_folder(folder)
+    }
+
+    /// Says which commit a revision is.
+    pub fn refer(&self, revision: &str, commit: &str) -> io::Result<()> {
+        let path = self.reference(revision);
+        fs::create_dir_all(crate::files::folder_of(&path))?;
+        crate::temporary::write(&path, commit.as_bytes())
+    }
+}
+
+/// The shards that an index names; an error says what is wrong with it.
+pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, String> {
+    let size = fs::metadata(index)
+        .map_err(|error| error.to_string())?
+        .len();
+    if size > INDEX_BYTES {
+        return Err(format!("{size} bytes are too many for a list of tensors"));
+    }
+    let text = fs::read(index).map_err(|error| error.to_string())?;
+    let index: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let map = index
+        .get("weight_map")
+        .and_then(serde_json::Value::as_object);
+    let names = map.ok_or("it has no weight_map")?.values();
+    names
+        .map(|name| match name.as_str() {
+            Some(name) if is_file_name(name) => Ok(name.to_owned()),
+            _ => Err("it names a shard that is no file of its folder".to_owned()),
+        })
+        .collect()
+}
+
+/// Whether every weight file is there: one file, all shards of the index, or a `.gguf`.
+pub(super) fn has_weights(folder: &Path) -> bool {
+    if !folder.join("config.json").exists() {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.path());
+        return names.any(|path| path.extension().is_some_and(|e| e == "gguf") && path.exists());
+    }
+    let index = folder.join("model.safetensors.index.json");
+    folder.join("model.safetensors").exists()
+        || shards(&index).is_ok_and(|shards| shards.iter().all(|name| folder.join(name).exists()))
+}

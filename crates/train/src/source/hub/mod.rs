@@ -1,0 +1,154 @@
+//! The hub: what is in the standard cache is used as it is; what is missing is downloaded.
+//!
+//! Nothing that the hub says is believed: what names a file must be a plain name or a hash, sizes
+//! and hashes must agree, every wait has an end, and the token is seen by the hub's own host alone.
+//! The reference (`refs/main`) is written after the last file, so that a model that was only partly
+//! downloaded is never taken for a whole one.
+
+mod cache;
+#[cfg(feature = "hub")]
+mod client;
+#[cfg(feature = "hub")]
+mod download;
+mod environment;
+#[cfg(feature = "hub")]
+mod failure;
+#[cfg(feature = "hub")]
+mod listing;
+mod names;
+#[cfg(feature = "hub")]
+mod partial;
+
+pub use environment::{Environment, Secret};
+
+use super::SourceError;
+use crate::StopFlag;
+use cache::Repository;
+use std::{env, path::PathBuf};
+use tightrope_data::Progress;
+
+/// The hub and its cache.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    /// Where both are.
+    pub environment: Environment,
+    /// Ends waits and downloads.
+    pub stop: StopFlag,
+}
+
+impl Hub {
+    /// From the environment of the process; `stop` ends waits and downloads.
+    pub fn from_env(stop: &StopFlag) -> Self {
+        let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            environment: Environment::from_variables(variable),
+            stop: stop.clone(),
+        }
+    }
+
+    /// The folder with the files of a model.
+    pub(super) fn folder(
+        &self,
+        id: &str,
+        revision: &str,
+        progress: &dyn Progress,
+    ) -> Result<PathBuf, SourceError> {
+        let repository = Repository::new(&self.environment.cache, id);
+        match repository.cached(revision) {
+            Some(folder) if cache::has_weights(&folder) => Ok(folder),
+            _ if self.environment.offline => Err(SourceError::NotCached {
+                model: id.to_owned(),
+                cache: self.environment.cache.clone(),
+                reason: "HF_HUB_OFFLINE is set",
+                remedy: "unset it to download the model, or give the path of a folder",
+            }),
+            _ => self.download(id, revision, &repository, progress),
+        }
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn download(
+        &self,
+        id: &str,
+        _: &str,
+        _: &Repository,
+        _: &dyn Progress,
+    ) -> Result<PathBuf, SourceError> {
+        Err(SourceError::NotCached {
+            model: id.to_owned(),
+            cache: self.environment.cache.clone(),
+            reason: "this program was built without the feature `hub`",
+            remedy: "download the model and give the path of its folder",
+        })
+    }
+
+    #[cfg(feature = "hub")]
+    fn download(
+        &self,
+        id: &str,
+        revision: &str,
+        repository: &Repository,
+        progress: &dyn Progress,
+    ) -> Result<PathBuf, SourceError> {
+        use client::{Client, Fault};
+        use download::{Download, Problem};
+        let failed = |fault: Fault| self.failure(id, revision, fault);
+        let client = Client::new(&self.environment, self.stop.clone());
+        let client = client.map_err(|reason| self.misconfigured(id, reason))?;
+        progress.start(&format!("asking the hub for {id}"), None);
+        let listing = listing::Listing::read(&client, id, revision);
+        progress.finish();
+        let listing = listing.map_err(failed)?;
+        let weights = listing.weights().ok_or_else(|| SourceError::NoWeights {
+            model: id.to_owned(),
+            reason: listing.without_weights(),
+        })?;
+        // All files of one commit, even if the branch moves on meanwhile.
+        let download = Download {
+            client: &client,
+            repository,
+            id,
+            commit: &listing.commit,
+            progress,
+        };
+        let get = |name: &str, place: &str| {
+            let announced = listing.announced(name).ok_or_else(|| {
+                let reason = "the index names it, but the repository does not have it".to_owned();
+                failed(Fault::Wrong(reason).about(name))
+            })?;
+            let there = download.file(name, announced, place);
+            there.map_err(|problem| match problem {
+                Problem::Fault(fault) => failed(fault),
+                Problem::Io(path, cause) => SourceError::Cache { path, cause },
+            })
+        };
+        for name in listing.besides(&weights) {
+            get(name, "")?;
+        }
+        let folder = repository.snapshot(&listing.commit);
+        match weights {
+            listing::Weights::File(name) => get(name, "")?,
+            listing::Weights::Index => {
+                get(listing::INDEX, "")?;
+                let shards = cache::shards(&folder.join(listing::INDEX));
+                let shards = shards.map_err(|reason| {
+                    failed(Fault::Wrong(names::plain(&reason)).about(listing::INDEX))
+                })?;
+                for (index, shard) in shards.iter().enumerate() {
+                    get(shard, &format!(" ({} of {})", index + 1, shards.len()))?;
+                }
+            }
+        }
+        if revision != listing.commit {
+            let referred = repository.refer(revision, &listing.commit);
+            referred.map_err(|cause| SourceError::Cache {
+                path: folder.clone(),
+                cause,
+            })?;
+        }
+        Ok(folder)
+    }
+}
+
+#[cfg(all(test, feature = "hub"))]
+mod tests;

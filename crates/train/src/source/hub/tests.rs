@@ -1,0 +1,530 @@
+//! A hub on the loopback interface, honest and not.
+
+use super::*;
+use crate::source::{Source, resolve};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// A server on this machine.
+struct Server {
+    address: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Answers each request by `answer`, which gets the path and the lines of the head.
+    fn new(answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (Arc::clone(&requests), Arc::new(answer));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+                thread::spawn(move || serve(stream.unwrap(), &log, &*answer));
+            }
+        });
+        Self { address, requests }
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>, answer: &dyn Fn(&str, &str) -> Vec<u8>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut request, mut line) = (String::new(), String::new());
+    while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 2) {
+        request += &std::mem::take(&mut line).to_lowercase();
+    }
+    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    log.lock().unwrap().push(request.clone());
+    let _ = stream.write_all(&answer(&path, &request));
+}
+
+/// What an honest hub answers, with changes.
+#[derive(Clone)]
+struct Answers {
+    files: BTreeMap<&'static str, Vec<u8>>,
+    commit: String,
+    /// Instead of the hash.
+    etag: Option<String>,
+    /// More lines of the head of each file's answer.
+    head: String,
+}
+
+impl Answers {
+    fn new(files: &[(&'static str, &str)]) -> Self {
+        Self {
+            files: files
+                .iter()
+                .map(|(n, t)| (*n, t.as_bytes().to_vec()))
+                .collect(),
+            commit: COMMIT.into(),
+            etag: None,
+            head: String::new(),
+        }
+    }
+
+    fn model() -> Self {
+        Self::new(&[
+            ("config.json", "{}"),
+            ("README.md", "no"),
+            ("onnx/model.safetensors", "no"),
+            ("model.safetensors", "weights"),
+            ("tokenizer.json", "{\"a\":1}"),
+        ])
+    }
+
+    fn answer(&self, path: &str, request: &str) -> Vec<u8> {
+        if path.starts_with("/api/models/owner/name/revision/main") {
+            let names: Vec<_> = self
+                .files
+                .keys()
+                .map(|n| serde_json::json!({"rfilename": n}))
+                .collect();
+            let list = serde_json::json!({"siblings": names, "sha": self.commit});
+            return response("200 OK", "", list.to_string().as_bytes());
+        }
+        let name = path.strip_prefix(&format!("/owner/name/resolve/{COMMIT}/"));
+        let Some(body) = name.and_then(|name| self.files.get(name)) else {
+            return response("404 Not Found", "", b"");
+        };
+        let etag = self.etag.clone().unwrap_or_else(|| sha256(body));
+        let mut head = format!(
+            "ETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\n{}",
+            self.head
+        );
+        let from = request.split("range: bytes=").nth(1);
+        let Some(from) = from.and_then(|range| range.split('-').next()?.parse::<usize>().ok())
+        else {
+            return response("200 OK", &head, body);
+        };
+        head += &format!(
+            "Content-Range: bytes {from}-{}/{}\r\n",
+            body.len() - 1,
+            body.len()
+        );
+        response("206 Partial Content", &head, &body[from..])
+    }
+
+    fn serve(self) -> Server {
+        Server::new(move |path, request| self.answer(path, request))
+    }
+}
+
+fn sha256(body: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    crate::files::hexadecimal(&Sha256::digest(body))
+}
+
+fn response(status: &str, head: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{head}\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+fn hub(cache: &Path, address: &str) -> Hub {
+    Hub {
+        environment: Environment {
+            cache: cache.to_owned(),
+            endpoint: Secret(address.to_owned()),
+            token: Some(Secret("hf_SECRET".into())),
+            offline: false,
+            patience: Duration::from_secs(1),
+        },
+        stop: StopFlag::default(),
+    }
+}
+
+fn get(cache: &Path, address: &str) -> Result<Source, String> {
+    resolve("owner/name", &hub(cache, address), &()).map_err(|error| error.to_string())
+}
+
+/// Fails, with words that hold no secret and nothing that a terminal obeys.
+fn refused(answers: Answers) -> String {
+    let parent = tempfile::tempdir().unwrap();
+    let cache = parent.path().join("a/b/c/d/cache");
+    let reason = get(&cache, &answers.serve().address).unwrap_err();
+    assert!(
+        !reason.contains("SECRET") && !reason.contains(char::is_control),
+        "{reason:?}"
+    );
+    let whole = hub(&cache, "http://127.0.0.1:9").environment;
+    assert!(
+        Repository::new(&whole.cache, "owner/name")
+            .cached("main")
+            .is_none()
+    );
+    let outside = fs::read_dir(cache.parent().unwrap()).into_iter().flatten();
+    assert!(
+        outside.flatten().all(|entry| entry.file_name() == "cache"),
+        "{reason}"
+    );
+    reason
+}
+
+#[test]
+fn a_model_is_downloaded_once_and_then_served_from_the_cache() {
+    let server = Answers::model().serve();
+    let cache = tempfile::tempdir().unwrap();
+    let source = get(cache.path(), &server.address).unwrap();
+    let read = |name: &str| fs::read_to_string(source.path().join(name));
+    assert_eq!(read("model.safetensors").unwrap(), "weights");
+    assert_eq!(read("tokenizer.json").unwrap(), "{\"a\":1}");
+    assert!(read("README.md").is_err());
+    // As the Python client lays it out.
+    let folder = cache.path().join("models--owner--name");
+    let link = folder.join(format!("snapshots/{COMMIT}/model.safetensors"));
+    let target = format!("../../blobs/{}", sha256(b"weights"));
+    assert_eq!(fs::read_link(link).unwrap(), Path::new(&target));
+    assert_eq!(
+        fs::read_to_string(folder.join("refs/main")).unwrap(),
+        COMMIT
+    );
+    let blobs = fs::read_dir(folder.join("blobs")).unwrap().flatten();
+    assert!(
+        blobs
+            .map(|blob| blob.file_name())
+            .all(|name| name.len() == 64)
+    );
+    let asked = server.requests();
+    assert!(
+        asked
+            .iter()
+            .all(|r| r.contains("authorization: bearer hf_secret"))
+    );
+
+    let mut offline = hub(cache.path(), &server.address);
+    offline.environment.offline = true;
+    assert_eq!(resolve("owner/name", &offline, &()).unwrap(), source);
+    assert_eq!(get(cache.path(), &server.address).unwrap(), source);
+    assert_eq!(server.requests().len(), asked.len());
+}
+
+#[test]
+fn shards_are_those_that_the_index_names() {
+    let index = r#"{"weight_map": {"a": "x-1.safetensors", "b": "x-2.safetensors"}}"#;
+    let mut answers = Answers::new(&[
+        ("config.json", "{}"),
+        ("model.safetensors.index.json", index),
+        ("x-1.safetensors", "one"),
+        ("x-2.safetensors", "two"),
+        ("x-3.safetensors", "three"),
+    ]);
+    let cache = tempfile::tempdir().unwrap();
+    let source = get(cache.path(), &answers.clone().serve().address).unwrap();
+    assert!(source.path().join("x-2.safetensors").exists());
+    assert!(!source.path().join("x-3.safetensors").exists());
+    answers.files.remove("x-2.safetensors");
+    assert!(refused(answers.clone()).contains("does not have it"));
+    for shard in ["../../../x.safetensors", "/etc/passwd", "a\\b", "\u{1b}[2J"] {
+        let index = serde_json::json!({"weight_map": {"a": shard}}).to_string();
+        answers
+            .files
+            .insert("model.safetensors.index.json", index.into());
+        assert!(refused(answers.clone()).contains("no file of its folder"));
+    }
+}
+
+#[test]
+fn the_token_stays_with_the_hub() {
+    let elsewhere = Answers::model().serve();
+    // Another host by name, and another origin by port.
+    let cdn = elsewhere.address.replace("127.0.0.1", "localhost");
+    let answers = Answers::model();
+    let server = Server::new(move |path, request| match path.starts_with("/api/") {
+        true => answers.answer(path, request),
+        false => {
+            let head = format!("Location: {cdn}{path}?X-Signature=SECRET\r\n");
+            let sent = answers.answer(path, request).len() as u64;
+            assert!(sent > 0);
+            response("302 Found", &head, b"")
+        }
+    });
+    let cache = tempfile::tempdir().unwrap();
+    // The other server knows no such path: the failure shows the address to nobody.
+    let reason = get(cache.path(), &server.address).unwrap_err();
+    assert!(
+        !reason.contains("SECRET") && !reason.contains("localhost"),
+        "{reason}"
+    );
+    let there = elsewhere.requests();
+    assert!(!there.is_empty());
+    assert!(
+        there.iter().all(|request| !request.contains("hf_secret")),
+        "{there:?}"
+    );
+    assert!(server.requests().iter().all(|r| r.contains("hf_secret")));
+}
+
+#[test]
+fn a_redirect_leads_to_the_contents() {
+    let store = Server::new(|_, _| response("200 OK", "", b"weights"));
+    let (location, size) = (store.address.clone(), 7);
+    let answers = Answers::model();
+    let server = Server::new(
+        move |path, request| match path.ends_with("model.safetensors") {
+            false => answers.answer(path, request),
+            true => {
+                let etag = sha256(b"weights");
+                let head = format!(
+                    "Location: {location}\r\nX-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {size}\r\n\
+                 ETag: \"other\"\r\n"
+                );
+                response("302 Found", &head, b"Found. Redirecting")
+            }
+        },
+    );
+    let cache = tempfile::tempdir().unwrap();
+    let source = get(cache.path(), &server.address).unwrap();
+    let weights = source.path().join("model.safetensors");
+    assert_eq!(fs::read(weights).unwrap(), b"weights");
+    let blob = cache
+        .path()
+        .join("models--owner--name/blobs")
+        .join(sha256(b"weights"));
+    assert!(blob.exists());
+}
+
+#[test]
+fn redirects_that_are_not_safe_are_not_followed() {
+    for (location, expected) in [
+        ("file:///etc/passwd", "not safe"),
+        ("http://user:SECRET@127.0.0.1:9/", "not safe"),
+        ("http://[", "no address"),
+        ("/owner/name/loop", "without end"),
+    ] {
+        let answers = Answers::model();
+        let server = Server::new(move |path, request| match path.starts_with("/api/") {
+            true => answers.answer(path, request),
+            false => response("302 Found", &format!("Location: {location}\r\n"), b""),
+        });
+        let cache = tempfile::tempdir().unwrap();
+        let reason = get(cache.path(), &server.address).unwrap_err();
+        assert!(
+            reason.contains(expected) && !reason.contains("SECRET"),
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn nothing_of_a_server_becomes_a_path() {
+    for etag in [
+        "../../../../pwn",
+        "/tmp/pwn",
+        "..",
+        "a\\b",
+        "nul",
+        &"e".repeat(5000),
+    ] {
+        let mut answers = Answers::model();
+        answers.etag = Some(etag.into());
+        let cache = tempfile::tempdir().unwrap();
+        let source = get(cache.path(), &answers.serve().address).unwrap();
+        let blobs = fs::read_dir(cache.path().join("models--owner--name/blobs")).unwrap();
+        assert!(blobs.flatten().all(|blob| blob.file_name().len() == 64));
+        assert_eq!(fs::read(source.path().join("config.json")).unwrap(), b"{}");
+    }
+    let mut answers = Answers::model();
+    for commit in ["../../../../pwn", "/tmp/pwn", "main", "", "\u{1b}[2J"] {
+        answers.commit = commit.into();
+        assert!(refused(answers.clone()).contains("which is none"));
+    }
+    answers.commit = COMMIT.into();
+    for other in ["../../../../pwn", &"f".repeat(40)] {
+        answers.head = format!("X-Repo-Commit: {other}\r\n");
+        assert!(refused(answers.clone()).contains("another commit"));
+    }
+}
+
+#[test]
+fn what_does_not_agree_is_refused() {
+    let mut answers = Answers::model();
+    answers.head = "X-Linked-Size: 9999\r\n".into();
+    assert!(refused(answers.clone()).contains("how large"));
+    answers.head = String::new();
+    answers.etag = Some("0".repeat(64));
+    assert!(refused(answers).contains("SHA-256"));
+    let garbage = Server::new(|_, _| b"\x1b[2JSSH-2.0\r\n\r\n".to_vec());
+    let cache = tempfile::tempdir().unwrap();
+    let reason = get(cache.path(), &garbage.address).unwrap_err();
+    assert!(reason.contains("not HTTP"), "{reason}");
+}
+
+#[test]
+fn a_list_without_end_is_not_read_to_its_end() {
+    let server = Server::new(|_, _| {
+        let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+        [head.as_bytes(), &vec![b' '; 40 << 20]].concat()
+    });
+    let cache = tempfile::tempdir().unwrap();
+    let reason = get(cache.path(), &server.address).unwrap_err();
+    assert!(reason.contains("answers more than"), "{reason}");
+}
+
+#[test]
+fn a_download_goes_on_where_it_broke_off() {
+    let weights = "weights ".repeat(100_000);
+    let whole = weights.clone();
+    let answers = Answers::new(&[("config.json", "{}"), ("model.safetensors", &weights)]);
+    let server = Server::new(move |path, request| {
+        let mut answer = answers.answer(path, request);
+        // Every answer breaks off; each request brings half of what is left, until little is left.
+        if path.ends_with("model.safetensors") && answer.len() > 150_000 {
+            answer.truncate(answer.len() / 2);
+        }
+        answer
+    });
+    let cache = tempfile::tempdir().unwrap();
+    let source = get(cache.path(), &server.address).unwrap();
+    let read = fs::read_to_string(source.path().join("model.safetensors")).unwrap();
+    assert!(read == whole);
+    let requests = server.requests();
+    let ranges = requests
+        .iter()
+        .filter(|r| r.contains("range: bytes="))
+        .count();
+    assert_eq!(ranges, 3, "{requests:?}");
+}
+
+#[test]
+fn what_an_earlier_download_has_left_is_checked() {
+    for (left, asked) in [
+        ("wei", "range: bytes=3-"),
+        ("WEI", "range: bytes=3-"),
+        ("too long", "get "),
+    ] {
+        let server = Answers::model().serve();
+        let cache = tempfile::tempdir().unwrap();
+        let blobs = cache.path().join("models--owner--name/blobs");
+        fs::create_dir_all(&blobs).unwrap();
+        let partial = blobs.join(format!("{}.incomplete", sha256(b"weights")));
+        fs::write(&partial, left).unwrap();
+        let source = get(cache.path(), &server.address).unwrap();
+        assert_eq!(
+            fs::read(source.path().join("model.safetensors")).unwrap(),
+            b"weights"
+        );
+        assert!(
+            server
+                .requests()
+                .iter()
+                .any(|request| request.contains(asked)),
+            "{left}"
+        );
+        assert!(!partial.exists());
+    }
+}
+
+#[test]
+fn a_download_that_fails_half_way_is_not_taken_for_a_model() {
+    let server = Answers::new(&[
+        ("config.json", "{}"),
+        ("model.safetensors.index.json", "{}"),
+    ])
+    .serve();
+    let cache = tempfile::tempdir().unwrap();
+    let reason = get(cache.path(), &server.address).unwrap_err();
+    assert!(reason.contains("no weight_map"), "{reason}");
+    let mut offline = hub(cache.path(), &server.address);
+    offline.environment.offline = true;
+    assert!(resolve("owner/name", &offline, &()).is_err());
+    let reason = get(cache.path(), "http://127.0.0.1:9").unwrap_err();
+    assert!(
+        reason.contains("check the network and HF_ENDPOINT"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    for (status, code, expected) in [
+        ("404 Not Found", "", "check the spelling of the id"),
+        ("404 Not Found", "RevisionNotFound", "`main` is no branch"),
+        (
+            "401 Unauthorized",
+            "RepoNotFound",
+            "check the spelling of the id and HF_TOKEN",
+        ),
+        (
+            "403 Forbidden",
+            "GatedRepo",
+            "ask for access on http://127.0.0.1",
+        ),
+        ("429 Too Many Requests", "", "wait some minutes"),
+        ("418 I'm a teapot", "", "check HF_ENDPOINT"),
+    ] {
+        let server = Server::new(move |_, _| {
+            response(status, &format!("X-Error-Code: {code}\r\n"), b"\x1b[2J")
+        });
+        let cache = tempfile::tempdir().unwrap();
+        let reason = get(cache.path(), &server.address).unwrap_err();
+        assert!(reason.contains(expected), "{reason}");
+        assert!(!reason.contains(char::is_control), "{reason:?}");
+    }
+    let pickled = Answers::new(&[("config.json", "{}"), ("pytorch_model.bin", "x")]);
+    assert!(refused(pickled).contains("only as pickled files (pytorch_model.bin)"));
+}
+
+#[test]
+fn variables_that_are_wrong_are_not_shown() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut hub = hub(cache.path(), "http://127.0.0.1:9");
+    hub.environment.token = Some(Secret("hf_SECRET\nx".into()));
+    let broken = resolve("owner/name", &hub, &()).unwrap_err().to_string();
+    assert!(broken.contains("HF_TOKEN holds a line break"), "{broken}");
+    assert!(!broken.contains("SECRET"), "{broken}");
+    for (endpoint, expected) in [
+        (
+            "http://user:SECRET@127.0.0.1:9",
+            "from http://127.0.0.1:9: ",
+        ),
+        ("user:SECRET@host", "no address"),
+    ] {
+        let reason = get(cache.path(), endpoint).unwrap_err();
+        assert!(
+            reason.contains(expected) && !reason.contains("SECRET"),
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn a_hub_that_is_silent_is_left() {
+    let hanging = Server::new(|_, _| {
+        thread::sleep(Duration::from_secs(20));
+        Vec::new()
+    });
+    let cache = tempfile::tempdir().unwrap();
+    let started = Instant::now();
+    let reason = get(cache.path(), &hanging.address).unwrap_err();
+    assert!(reason.contains("does not answer in time"), "{reason}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+
+    // And at once by who asks for it.
+    let mut hub = hub(cache.path(), &hanging.address);
+    hub.environment.patience = Duration::from_secs(20);
+    let stop = hub.stop.clone();
+    thread::spawn(move || {
+        thread::sleep(Duration::from_millis(200));
+        stop.request();
+    });
+    let started = Instant::now();
+    let error = resolve("owner/name", &hub, &()).unwrap_err();
+    assert!(matches!(error, SourceError::Stopped { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
