@@ -219,7 +219,7 @@ fn open(path: &Path) -> Result<(ModelConfig, Box<dyn Checkpoint>), ModelError> {
         Safetensors::open_sharded(&index, elements)?
     } else {
         let wanted = "has neither model.safetensors nor model.safetensors.index.json";
-        return Err(diagnosis::of_folder(path, wanted));
+        return Err(diagnosis::of_model(path, wanted));
     };
     let mut checkpoint: Box<dyn Checkpoint> = match config.is_quantized() {
         true => Box::new(Bitsandbytes::new(files)?),
@@ -233,7 +233,7 @@ fn open(path: &Path) -> Result<(ModelConfig, Box<dyn Checkpoint>), ModelError> {
 fn read_config(folder: &Path) -> Result<ModelConfig, ModelError> {
     let file = folder.join("config.json");
     if folder.is_dir() && !file.exists() {
-        return Err(diagnosis::of_folder(folder, "has no config.json"));
+        return Err(diagnosis::of_model(folder, "has no config.json"));
     }
     ModelConfig::from_json(&read_json(&file)?).map_err(ModelError::config(&file))
 }

@@ -9,7 +9,8 @@ use tightrope_testkit::documents::{Command, commands};
 use toml::Table;
 
 const SUBCOMMANDS: &[&str] = &[
-    "add", "bench", "build", "clippy", "deny", "doc", "fmt", "install", "run", "test", "xtask",
+    "add", "bench", "build", "clippy", "deny", "doc", "fmt", "install", "package", "run", "test",
+    "xtask",
 ];
 
 fn root() -> PathBuf {

@@ -50,6 +50,20 @@ pub(crate) fn of(path: &Path) -> Option<ModelError> {
     })
 }
 
+/// Why a folder is no model: it may hold an adapter alone.
+pub(crate) fn of_model(folder: &Path, wanted: &str) -> ModelError {
+    let has = |name: &str| folder.join(name).exists();
+    if !has("adapter_config.json") || has("config.json") {
+        return of_folder(folder, wanted);
+    }
+    ModelError::NoModel {
+        path: folder.to_path_buf(),
+        reason: "holds an adapter, not a model: give it as the adapter, and as the model the one \
+                 that it was trained on"
+            .to_string(),
+    }
+}
+
 /// Why a folder has no weights that can be read: from the names of what is there.
 pub(crate) fn of_folder(folder: &Path, wanted: &str) -> ModelError {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -61,13 +75,8 @@ pub(crate) fn of_folder(folder: &Path, wanted: &str) -> ModelError {
         names.iter().find(ends)
     };
     let pickle = ending(&[".bin", ".pth", ".pt", ".bin.index.json"]);
-    let has = |name: &str| names.iter().any(|n| n == name);
     let reason = if let Some(name) = ending(&[".gguf"]) {
         format!("{wanted}, but {name}: give the path of that file")
-    } else if has("adapter_config.json") && !has("config.json") {
-        "holds an adapter, not a model: give it as the adapter, and as the model the one that it was \
-         trained on"
-            .to_string()
     } else if let Some(name) = names.iter().find(|n| n.starts_with("consolidated.")) {
         format!(
             "{wanted}, but {name} in the layout of the model's makers: download the files for \
