@@ -16,7 +16,7 @@ impl ChatTemplate {
     /// `end_tokens` in it is the template's own and stays out. Many a conversation has no such
     /// beginning or end: the template renders earlier turns otherwise than the last, puts the
     /// system prompt into the last question, or speaks before the assistant opens. There the turn
-    /// lies around the bytes that change with the message ([`Influence`]): it begins after the
+    /// lies around the bytes that change with the message (found by changing it alone): it begins after the
     /// generation prompt before them, or with them, and ends after the end token behind them, or
     /// with them. Only turns from message `from` on are looked for.
     pub fn render_turns(

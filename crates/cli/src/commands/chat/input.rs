@@ -4,7 +4,7 @@ use crate::{progress::Bars, terminal::Terminal};
 use anyhow::{Context, Result};
 use rustyline::{Config, DefaultEditor, error::ReadlineError};
 use std::{
-    fs,
+    env, fs,
     io::{self, IsTerminal},
     path::PathBuf,
 };
@@ -126,6 +126,10 @@ fn unremembered(history: &mut Option<PathBuf>, error: &ReadlineError) {
 
 /// Where this system keeps such things; none where it has no such place.
 fn history() -> Option<PathBuf> {
-    let folder = dirs::state_dir().or_else(dirs::data_local_dir)?;
+    let named = env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let folder = match named.filter(|folder| folder.is_absolute()) {
+        Some(folder) => folder,
+        None => env::home_dir()?.join(".local/state"),
+    };
     Some(folder.join("tightrope").join("history"))
 }

@@ -27,7 +27,7 @@ pub struct GgufTokenizerData {
     pub unknown_id: Option<u32>,
     /// Padding.
     pub pad_id: Option<u32>,
-    /// Further ends of turns and messages; see [`end_ids`].
+    /// Further ends of turns and messages.
     pub end_ids: Vec<u32>,
     /// Whether a begin is put before texts.
     pub add_bos: Option<bool>,
