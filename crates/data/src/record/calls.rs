@@ -58,8 +58,12 @@ impl TemplateReads {
     }
 }
 
-/// Schemas of tools: a list, or its JSON text; a schema without its wrapper gets it.
-pub(super) fn take_tools(fields: &mut Fields) -> Result<Option<Value>, RowProblem> {
+/// Schemas of tools: a list, or its JSON text; a schema without its wrapper gets it, unless the
+/// template knows of none and reads the schema itself.
+pub(super) fn take_tools(
+    fields: &mut Fields,
+    template: Option<&TemplateReads>,
+) -> Result<Option<Value>, RowProblem> {
     let (key, value) = match (
         fields.shift_remove("tools"),
         fields.contains_key("functions"),
@@ -85,9 +89,10 @@ pub(super) fn take_tools(fields: &mut Fields) -> Result<Option<Value>, RowProble
     if list.is_empty() {
         return Ok(None);
     }
+    let wraps = template.is_none_or(|template| template.mentions("function"));
     let wrapped = list.into_iter().map(|tool| {
         let bare = tool.get("name").is_some() && tool.get("type").is_none();
-        match bare && tool.get("function").is_none() {
+        match wraps && bare && tool.get("function").is_none() {
             true => json!({"type": "function", "function": tool}),
             false => tool,
         }

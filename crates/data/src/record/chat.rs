@@ -216,7 +216,7 @@ impl<'a> Reader<'a> {
     /// What stands beside the messages.
     fn finish(mut self, fields: &mut Fields) -> Result<Conversation, RowProblem> {
         self.system(fields)?;
-        let tools = take_tools(fields)?;
+        let tools = take_tools(fields, self.template)?;
         if tools.is_some() && !self.reads(|template| template.mentions("tools")) {
             self.unused("tools".to_owned());
         }

@@ -191,13 +191,13 @@ fn rows_with_tools_take_the_template_for_tools() {
     original.save_to_folder(path).unwrap();
     let config = std::fs::read_to_string(path.join("tokenizer_config.json")).unwrap();
     let mut config: Value = serde_json::from_str(&config).unwrap();
-    let tool_use = format!("{{{{ tools[0].function.name }}}}\n{CHATML}");
+    let tool_use = format!("{{{{ tools[0].name }}}}\n{CHATML}");
     config["chat_template"] = json!([
         {"name": "default", "template": CHATML}, {"name": "tool_use", "template": tool_use},
         {"name": "rag", "template": "{% not for us %}"},
     ]);
     std::fs::write(path.join("tokenizer_config.json"), config.to_string()).unwrap();
-    let rows = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}], \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"weather\"}}]}\n\
+    let rows = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}], \"tools\": [{\"name\": \"weather\"}]}\n\
         {\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}";
     // Read from the configuration, and again from the files that were written.
     for _ in 0..2 {
