@@ -1,5 +1,6 @@
 //! Dictionaries whose attributes are Python's: methods before keys.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use minijinja::value::{Enumerator, Object, ObjectExt, ObjectRepr};
@@ -10,6 +11,18 @@ use super::scan::METHODS;
 
 /// Methods that change a dictionary; in the sandbox they are not there.
 const CHANGING: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
+
+thread_local! {
+    static ITEMS_FIRST: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a filter of the engine, for which an attribute named by a string is an item if there is one.
+pub(super) fn items_first<T>(filter: impl FnOnce() -> T) -> T {
+    let before = ITEMS_FIRST.replace(true);
+    let result = filter();
+    ITEMS_FIRST.set(before);
+    result
+}
 
 /// A dictionary of which `x.items` is the method and `x['items']` the item.
 #[derive(Debug)]
@@ -32,6 +45,11 @@ impl Object for Dictionary {
 
     /// Attributes; items are looked up by value.
     fn get_value_by_str(self: &Arc<Self>, name: &str) -> Option<Value> {
+        if ITEMS_FIRST.get()
+            && let Some(item) = self.0.as_object()?.get_value_by_str(name)
+        {
+            return Some(item);
+        }
         if CHANGING.contains(&name) {
             return None;
         }

@@ -7,6 +7,7 @@ use super::python::{invalid, str_of, strip};
 
 /// Replaces the engine's filters and tests.
 pub(super) fn install(environment: &mut Environment<'static>) {
+    super::native::install(environment);
     environment.add_filter("string", |state: &State, value: &Value| {
         Ok::<_, Error>(match value.as_str() {
             Some(_) => value.clone(),
@@ -65,8 +66,19 @@ fn join(
     let attribute: Option<String> = kwargs.get("attribute")?;
     kwargs.assert_all_used()?;
     joined(state, value, &separator, |item| match &attribute {
-        Some(name) => item.get_attr(name),
+        Some(path) => attribute_of(item, path),
         None => Ok(item),
+    })
+}
+
+/// What a path like `a.0.b` leads to: items first, then attributes.
+fn attribute_of(value: Value, path: &str) -> Result<Value, Error> {
+    path.split('.').try_fold(value, |value, name| {
+        let index = name.parse::<usize>().map_or(Value::from(name), Value::from);
+        match value.get_item(&index)? {
+            item if item.is_undefined() => value.get_attr(name),
+            item => Ok(item),
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! What a chat template, which comes with a model from anywhere, may cost.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
@@ -41,27 +42,16 @@ thread_local! {
 }
 
 /// Runs on a stack that is deep enough for any template within the limits: on this thread, if it has
-/// such a stack, else on one of its own.
+/// such a stack, else on one of a few that are kept for it.
 pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    static KEPT: OnceLock<Option<rayon::ThreadPool>> = OnceLock::new();
     if DEEP.get() {
         return work();
     }
-    let mut work = Some(work);
-    let slot = &mut work;
-    let result = std::thread::scope(|scope| {
-        let deep = std::thread::Builder::new().stack_size(STACK);
-        let deep = deep.spawn_scoped(scope, move || {
-            DEEP.set(true);
-            slot.take().map(|work| work())
-        });
-        deep.ok().map(std::thread::ScopedJoinHandle::join)
-    });
-    match (result, work) {
-        (Some(Ok(Some(result))), _) => result,
-        (Some(Err(panic)), _) => std::panic::resume_unwind(panic),
-        // No memory for a stack: then this one has to do.
-        (_, Some(work)) => work(),
-        (_, None) => unreachable!("the work is done or still there"),
+    match KEPT.get_or_init(|| deep_pool().ok()) {
+        Some(pool) => pool.install(work),
+        // No memory for stacks: then this one has to do.
+        None => work(),
     }
 }
 
@@ -76,14 +66,25 @@ pub(crate) fn deep_pool() -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildErr
 
 /// A value that becomes a variable: a lazy sequence becomes a list, one that is too deep is refused.
 pub(super) fn bounded(state: &State, value: Value) -> Result<Value, Error> {
-    measure(state, &value, 0, false)?;
+    measure(state, &value)?;
     materialized(value)
 }
 
 /// The same for a value that a namespace keeps, where loops could hide ever more in it.
 pub(super) fn kept(state: &State, value: Value) -> Result<Value, Error> {
-    measure(state, &value, 0, true)?;
+    walk(state, &value, 0, true)?;
     materialized(value)
+}
+
+/// A value of which the engine will walk every part: the walk is paid for.
+pub(super) fn measured(state: &State, value: Value) -> Result<Value, Error> {
+    measure(state, &value)?;
+    Ok(value)
+}
+
+/// Pays for a walk through all parts of a value and their text; refuses one that is too deep.
+pub(super) fn measure(state: &State, value: &Value) -> Result<(), Error> {
+    walk(state, value, 0, false)
 }
 
 fn materialized(value: Value) -> Result<Value, Error> {
@@ -93,7 +94,7 @@ fn materialized(value: Value) -> Result<Value, Error> {
     }
 }
 
-fn measure(state: &State, value: &Value, depth: usize, keep: bool) -> Result<(), Error> {
+fn walk(state: &State, value: &Value, depth: usize, keep: bool) -> Result<(), Error> {
     if depth > DEPTH {
         return Err(too_deep());
     }
@@ -101,7 +102,7 @@ fn measure(state: &State, value: &Value, depth: usize, keep: bool) -> Result<(),
         ValueKind::Seq | ValueKind::Iterable => {
             for item in value.try_iter()? {
                 state.consume_fuel(1)?;
-                measure(state, &item, depth + 1, keep)?;
+                walk(state, &item, depth + 1, keep)?;
             }
         }
         ValueKind::Map | ValueKind::Plain if keep && is_machinery(value) => {
@@ -112,8 +113,13 @@ fn measure(state: &State, value: &Value, depth: usize, keep: bool) -> Result<(),
         ValueKind::Map => {
             for key in value.try_iter()? {
                 state.consume_fuel(1)?;
-                measure(state, &value.get_item(&key)?, depth + 1, keep)?;
+                walk(state, &key, depth + 1, keep)?;
+                walk(state, &value.get_item(&key)?, depth + 1, keep)?;
             }
+        }
+        ValueKind::String => {
+            let bytes = value.as_str().map_or(0, str::len);
+            state.consume_fuel(bytes as u64 / 64)?;
         }
         _ => {}
     }

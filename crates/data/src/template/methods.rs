@@ -4,6 +4,8 @@ use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, State, Value};
 
 use super::filters::joined;
+use super::limits;
+use super::native::{as_text, has_parts};
 use super::python::{invalid, is_space};
 
 /// Called for a method that the engine does not know.
@@ -13,9 +15,22 @@ pub(super) fn call(
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
-    if method == "format" {
-        pay_for_widths(state, value.as_str().unwrap_or_default())?;
+    let mut args = args.to_vec();
+    for arg in &mut args {
+        limits::measure(state, arg)?;
+        if method == "format" && has_parts(arg) && !arg.is_kwargs() {
+            as_text(state, arg)?;
+        }
     }
+    match value.kind() {
+        ValueKind::String if method == "format" => {
+            pay_for_widths(state, value.as_str().unwrap_or_default())?;
+        }
+        // `count` and `index` compare all that is in a list.
+        ValueKind::Seq | ValueKind::Iterable => limits::measure(state, value)?,
+        _ => {}
+    }
+    let args = &args[..];
     let own = match value.kind() {
         ValueKind::String => string(state, value.as_str().unwrap_or_default(), method, args)?,
         ValueKind::Map if method == "copy" && args.is_empty() => Some(value.clone()),

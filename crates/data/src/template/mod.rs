@@ -6,6 +6,8 @@ mod filters;
 pub(crate) mod limits;
 mod methods;
 mod named;
+mod native;
+mod operands;
 pub(crate) mod parts;
 mod python;
 mod scan;
@@ -13,6 +15,7 @@ mod turns;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -83,7 +86,8 @@ impl ChatTemplate {
 
     /// Compiles a template that errors call by the name of its file.
     pub fn compile_from(source: &str, path: &Path) -> Result<Self, DataError> {
-        Self::build(source, &format!("{NAME} {}", path.display()), None)
+        let name = format!("{NAME} {}", path.display());
+        Self::build(source, name.trim_end(), None)
     }
 
     fn build(source: &str, name: &str, now: Option<NaiveDateTime>) -> Result<Self, DataError> {
@@ -153,9 +157,12 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &Variables,
     ) -> Result<Rendered, RenderError> {
-        limits::on_deep_stack(|| {
+        // What makes the engine panic (a `loop.cycle()` does) is the template's fault.
+        let render = AssertUnwindSafe(|| {
             self.render_here(messages, tools, add_generation_prompt, variables)
-        })
+        });
+        let rendered = limits::on_deep_stack(|| std::panic::catch_unwind(render));
+        rendered.unwrap_or_else(|_| Err(self.refused("the template engine failed".to_owned())))
     }
 
     fn render_here(
@@ -251,6 +258,8 @@ fn environment(
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(methods::call);
     python::install(&mut environment);
+    // The engine's own, unknown to jinja2; it would print everything, however large.
+    environment.remove_global("debug");
     environment.add_function("strftime_now", move |format: String| {
         python::strftime(
             now.unwrap_or_else(|| chrono::Local::now().naive_local()),
@@ -263,6 +272,8 @@ fn environment(
     });
     environment.add_function(scan::BOUNDED, limits::bounded);
     environment.add_function(scan::KEPT, limits::kept);
+    environment.add_function(scan::MEASURED, limits::measured);
+    environment.add_function(scan::TEXT, python::text);
     environment.add_filter(scan::KEPT, limits::kept);
     Ok(environment)
 }

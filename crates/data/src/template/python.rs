@@ -92,6 +92,14 @@ pub(super) fn str_of(state: &State, value: &Value) -> Result<String, Error> {
     }
 }
 
+/// `str(value)` of what `~` joins.
+pub(super) fn text(state: &State, value: Value) -> Result<Value, Error> {
+    match value.as_str() {
+        Some(_) => Ok(value),
+        None => Ok(Value::from(str_of(state, &value)?)),
+    }
+}
+
 /// `repr(value)`; nothing for an undefined value, which Jinja prints as such.
 pub(super) fn repr(state: &State, value: &Value) -> Result<String, Error> {
     let mut out = String::new();
@@ -123,7 +131,7 @@ fn write_repr(state: &State, value: &Value, depth: usize, out: &mut String) -> R
             out.push('}');
             return state.consume_fuel(1);
         }
-        ValueKind::Seq => {
+        ValueKind::Seq | ValueKind::Iterable => {
             let tuple = value.downcast_object_ref::<minijinja::value::Tuple>();
             let (open, close) = match tuple {
                 Some(_) if value.len() == Some(1) => ("(", ",)"),
@@ -287,7 +295,7 @@ impl Dumps<'_, '_, '_> {
                     .map(|k| (Some(k.clone()), value.get_item(&k)));
                 return self.items('{', '}', items, depth, out);
             }
-            ValueKind::Seq => {
+            ValueKind::Seq | ValueKind::Iterable => {
                 let items = value.try_iter()?.map(|v| (None, Ok(v)));
                 return self.items('[', ']', items, depth, out);
             }

@@ -1,7 +1,7 @@
 //! Reads a template's tags before the engine does: what is too long is refused, and what the engine
 //! has no word for is written so that it has.
 
-use super::limits;
+use super::{limits, operands};
 
 /// A template as the engine gets it.
 pub(super) struct Prepared {
@@ -27,6 +27,11 @@ pub(super) const DICTIONARY: &str = "__dictionary__";
 pub(super) const BOUNDED: &str = "__bounded__";
 /// The same before it is kept in a namespace, which outlives loops.
 pub(super) const KEPT: &str = "__kept__";
+
+/// The function that a value goes through before the engine walks all of it.
+pub(super) const MEASURED: &str = "__measured__";
+/// The function that makes text of what `~` joins.
+pub(super) const TEXT: &str = "__text__";
 
 /// Attributes that every Python dictionary has.
 pub(super) const METHODS: [&str; 11] = [
@@ -82,10 +87,17 @@ pub(super) fn prepare(source: &str) -> Result<Prepared, TooLong> {
 }
 
 /// Text in place of a few bytes.
-struct Edit {
+pub(super) struct Edit {
     at: usize,
     removed: usize,
     text: String,
+}
+
+impl Edit {
+    pub(super) fn insert(at: usize, text: String) -> Self {
+        let removed = 0;
+        Self { at, removed, text }
+    }
 }
 
 fn edited(source: &str, mut edits: Vec<Edit>) -> String {
@@ -116,9 +128,9 @@ struct Scanner<'a> {
 
 /// A word, a number, a string or an operator of a tag, by its place.
 #[derive(Clone, Copy)]
-struct Token<'a> {
-    at: usize,
-    text: &'a str,
+pub(super) struct Token<'a> {
+    pub at: usize,
+    pub text: &'a str,
 }
 
 impl<'a> Scanner<'a> {
@@ -148,6 +160,7 @@ impl<'a> Scanner<'a> {
             return Ok(false);
         };
         self.dictionaries(&tokens);
+        self.edits.extend(operands::edits(&tokens, kind == b'%'));
         if kind == b'%' {
             self.statement(&tokens, end)?;
         }
@@ -305,22 +318,18 @@ impl<'a> Scanner<'a> {
             .take_while(|t| t.text != "|")
             .any(|t| t.text == ".");
         let has_parts = value.iter().any(|t| matches!(t.text, "(" | "[" | "{"));
-        let insert = |at: usize, text: String| Edit {
-            at,
-            removed: 0,
-            text,
-        };
         match (assignment, value.first(), in_namespace) {
             (Some(_), Some(first), true) => {
-                self.edits.push(insert(first.at, format!("{KEPT}((")));
-                self.edits.push(insert(end, "))".to_owned()));
+                self.edits.push(Edit::insert(first.at, format!("{KEPT}((")));
+                self.edits.push(Edit::insert(end, "))".to_owned()));
             }
             (Some(_), Some(first), false) if has_parts => {
-                self.edits.push(insert(first.at, format!("{BOUNDED}((")));
-                self.edits.push(insert(end, "))".to_owned()));
+                self.edits
+                    .push(Edit::insert(first.at, format!("{BOUNDED}((")));
+                self.edits.push(Edit::insert(end, "))".to_owned()));
             }
             (None, _, true) if target.iter().any(|t| t.text == "|") => {
-                self.edits.push(insert(end, format!("|{KEPT} ")));
+                self.edits.push(Edit::insert(end, format!("|{KEPT} ")));
             }
             _ => {}
         }

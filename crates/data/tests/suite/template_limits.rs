@@ -16,7 +16,7 @@ fn refused(source: &str) -> String {
         },
         Err(error) => error.to_string(),
     };
-    assert!(said.contains("hostile.jinja"), "{said}");
+    assert!(said.contains("hostile.jinja"), "{source}: {said}");
     said
 }
 
@@ -141,4 +141,114 @@ fn a_long_conversation_may_take_more() {
     template
         .render(&messages, None, true, &Default::default())
         .unwrap();
+}
+
+/// Two values of sixty levels, each of which holds the level below twice.
+fn shared(body: &str) -> String {
+    format!(
+        "{{% macro m(x, y, n) %}}{{% if n %}}{{{{ m([x, x], [y, y], n - 1) }}}}{{% else %}}{body}{{% endif %}}{{% endmacro %}}{{{{ m([1], [1], 60) }}}}"
+    )
+}
+
+#[test]
+fn what_is_shared_counts_each_time_it_is_walked() {
+    for body in [
+        "{{ x }}",
+        "{{ x ~ '' }}",
+        "{{ '' ~ x }}",
+        "{{ x == y }}",
+        "{{ x < y }}",
+        "{{ 1 if x >= y else 2 }}",
+        "{{ x in [y] }}",
+        "{{ x not in [y] }}",
+        "{{ x in 'text' }}",
+        "{{ {x: 1} }}",
+        "{{ {'a': 1}[x] }}",
+        "{{ {'a': 1}.get(x) }}",
+        "{{ [x].count(y) }}",
+        "{{ '{}'.format(x) }}",
+        "{{ '%s' | format(x) }}",
+        "{{ x | upper }}",
+        "{{ x | string }}",
+        "{{ x | safe }}",
+        "{{ x | indent }}",
+        "{{ x | replace('1', '2') }}",
+        "{{ x | trim }}",
+        "{{ x | escape }}",
+        "{{ x | tojson }}",
+        "{{ x | pprint }}",
+        "{{ [x, y] | sort }}",
+        "{{ [x, y] | unique }}",
+        "{{ [{'a': x}, {'a': y}] | groupby('a') }}",
+        "{{ {'a': x, 'b': y} | dictsort(by='value') }}",
+        "{{ [x] | map('string') | list }}",
+        "{{ [x] | select('eq', y) | list }}",
+        "{{ [{'a': x}] | selectattr('a', 'in', [y]) | list }}",
+        "{{ x is eq(y) }}",
+        "{{ x is in [y] }}",
+        "{{ x is startingwith 'a' }}",
+        "{{ raise_exception(x) }}",
+        "{% for i in [x, y] %}{{ loop.changed(i) }}{% endfor %}",
+        "{% for i in [1, 2] %}{{ loop.cycle(x) }}{% endfor %}",
+        "{% set a = [x] %}",
+        "{% if 0 %}{% elif x == y %}{% endif %}",
+        "{% for i in [1] if x == y %}{% endfor %}",
+        "{% with a = x == y %}{% endwith %}",
+        "{{ debug() }}",
+    ] {
+        let said = refused(&shared(body));
+        assert!(!said.starts_with("rendered"), "{body}: {said}");
+    }
+    for doubling in [
+        "{% with x = [x, x] %}",
+        "{% for x in [[x, x]] %}",
+        "{% set x = [x] * 2 %}",
+        "{% set x = x + x %}",
+        "{% set x = {'a': x, 'b': x} %}",
+        "{% set x = dict(a=x, b=x) %}",
+        "{% set x = [1] | batch(3, x) | list %}",
+        "{% set x = [0, 0] | map('default', x, true) | list %}",
+        "{% set x = x | zip(x) | list %}",
+    ] {
+        let source = format!(
+            "{{% set x = [1] %}}{}{{{{ [x, 1] == [x + [], 1] }}}}{{{{ x ~ '' }}}}",
+            doubling.repeat(60)
+        );
+        let ends = doubling.contains("with") as usize * 60;
+        let source = source + &"{% endwith %}".repeat(ends);
+        let ends = doubling.contains("for x") as usize * 60;
+        let source = source + &"{% endfor %}".repeat(ends);
+        let said = refused(&source);
+        assert!(!said.starts_with("rendered"), "{doubling}: {said}");
+    }
+    let mut nested = "[1]".to_owned();
+    (0..60).for_each(|_| nested = format!("[{nested}, 1] * 2"));
+    let said = refused(&format!("{{{{ {nested} == {nested} }}}}"));
+    assert!(!said.starts_with("rendered"), "{said}");
+}
+
+#[test]
+fn lists_that_the_engine_would_make_as_they_are_read_are_paid_for() {
+    for source in [
+        "{{ ([1] * 10**15)[10**14:] | first }}",
+        "{{ [1] * 10**9 == 1 }}",
+        "{% set x = [1] %}{% set y = [1] * 10**9 %}{{ x + y }}",
+        "{{ 2 * [1] * 10**12 }}",
+        "{% set b = [1] * 99999 %}{{ [b] * 99999 == [[b]] }}{{ b in [b + []] * 99999 }}",
+        "{% set s = 'x' * 999999 %}{% set t = 'x' * 999999 %}{{ [s] * 99999 == [t] * 99999 }}",
+    ] {
+        let said = refused(source);
+        assert!(!said.starts_with("rendered"), "{source}: {said}");
+    }
+}
+
+#[test]
+fn the_engine_does_not_panic() {
+    for source in [
+        "{% for i in [1] %}{{ loop.cycle() }}{% endfor %}",
+        "{% for i in [1] %}{{ loop.cycle(*[]) }}{% endfor %}",
+    ] {
+        let said = refused(source);
+        assert!(!said.starts_with("rendered"), "{source}: {said}");
+    }
 }
