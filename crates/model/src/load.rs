@@ -14,6 +14,7 @@ use crate::{
     read_json,
     weights::{self, Layout, Weights, host},
 };
+use serde_json::{Map, Value};
 use std::path::Path;
 use tightrope_device::DType;
 use tightrope_kernels::attention::Ranges;
@@ -63,6 +64,7 @@ impl<D: Backend> Model<D> {
         let generation = path.join("generation_config.json");
         model.generation = match generation.is_file() {
             true => Some(read_json(&generation)?),
+            false if path.is_file() => generation_settings(&model.config),
             false => None,
         };
         model.fill_adapter(options)?;
@@ -247,6 +249,16 @@ impl ModelConfig {
             false => read_config(path),
         }
     }
+}
+
+/// What a GGUF file says of generation, as Transformers makes it of a configuration alone: where
+/// texts begin and end.
+fn generation_settings(config: &ModelConfig) -> Option<Value> {
+    let settings = config.to_json();
+    let keys = ["bos_token_id", "eos_token_id", "pad_token_id"].into_iter();
+    let known = keys.filter_map(|key| Some((key.to_owned(), settings.get(key)?.clone())));
+    let known: Map<String, Value> = known.collect();
+    (!known.is_empty()).then_some(Value::Object(known))
 }
 
 /// Lays out the parameters. The modules of an adapter follow from the model's own parameters, so

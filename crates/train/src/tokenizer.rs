@@ -42,7 +42,8 @@ fn data(file: &Path) -> Result<GgufTokenizer, ModelError> {
         add_bos: data.add_bos,
         add_eos: data.add_eos,
         add_space_prefix: data.add_space_prefix,
-        chat_template: data.chat_template,
+        chat_templates: data.chat_templates,
+        file: file.to_owned(),
     })
 }
 

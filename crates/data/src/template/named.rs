@@ -84,6 +84,16 @@ impl ChatTemplates {
         Self::from_named(found, &configured)
     }
 
+    /// Those of a GGUF file, by name.
+    pub(crate) fn from_file(
+        file: &Path,
+        named: Vec<(String, String)>,
+    ) -> Result<Option<Self>, DataError> {
+        let found = named.into_iter();
+        let found = found.map(|(name, source)| (name, source, file.to_owned()));
+        Self::from_named(found.collect(), file)
+    }
+
     /// Those that an adapter's folder brings along.
     pub fn beside_adapter(folder: &Path) -> Result<Option<Self>, DataError> {
         Self::from_folder(folder, &Map::new())

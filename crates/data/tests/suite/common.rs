@@ -51,7 +51,10 @@ pub fn gguf(template: Option<&str>) -> GgufTokenizer {
         bos_id: Some(normal as u32),
         eos_id: Some(normal as u32 + 1),
         pad_id: Some(normal as u32 + 1),
-        chat_template: template.map(str::to_owned),
+        chat_templates: template
+            .map(|source| ("default".to_owned(), source.to_owned()))
+            .into_iter()
+            .collect(),
         tokens,
         ..GgufTokenizer::default()
     }

@@ -88,6 +88,27 @@ fn ends_of_turns_of_a_gguf_file_are_ends() {
 }
 
 #[test]
+fn chat_templates_of_a_gguf_file_go_by_name_and_errors_name_the_file() {
+    let mut gguf = gguf(Some(CHATML));
+    gguf.file = "folder/model.gguf".into();
+    let tools = ("tool_use".to_owned(), "{{ tools }}".to_owned());
+    gguf.chat_templates.push(tools);
+    let t = Tokenizer::from_gguf(gguf.clone()).unwrap();
+    let templates = t.chat_templates().unwrap();
+    assert_eq!(templates.choose(false).source(), CHATML);
+    assert_eq!(templates.choose(true).source(), "{{ tools }}");
+    let folder = tempfile::tempdir().unwrap();
+    t.save_to_folder(folder.path()).unwrap();
+    let saved = folder
+        .path()
+        .join("additional_chat_templates/tool_use.jinja");
+    assert_eq!(std::fs::read_to_string(saved).unwrap(), "{{ tools }}");
+    gguf.chat_templates[1].1 = "{% if".to_owned();
+    let refused = Tokenizer::from_gguf(gguf).err().unwrap().to_string();
+    assert!(refused.contains("folder/model.gguf"), "{refused}");
+}
+
+#[test]
 fn a_saved_tokenizer_reads_back_the_same() {
     let mut gguf = gguf(Some(CHATML));
     gguf.add_bos = Some(true);

@@ -109,9 +109,10 @@ static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
         token_types: (0..=end).map(|id| if id == end { 3 } else { 1 }).collect(),
         tokens,
         eos_id: Some(end),
-        chat_template: Some(
+        chat_templates: vec![(
+            "default".to_owned(),
             include_str!("../../../data/tests/data/templates/chatml_generation.jinja").to_owned(),
-        ),
+        )],
         ..GgufTokenizer::default()
     })
     .expect("a tokenizer of single letters")

@@ -4,6 +4,7 @@ mod byte_level;
 mod sentencepiece;
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
@@ -11,7 +12,7 @@ use tokenizers::processors::template::TemplateProcessing;
 
 use super::Tokenizer;
 use crate::error::DataError;
-use crate::template::ChatTemplate;
+use crate::template::ChatTemplates;
 
 /// The `tokenizer.*` metadata of a GGUF file; the name of each key is in brackets.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,8 +48,11 @@ pub struct GgufTokenizer {
     pub add_eos: Option<bool>,
     /// `tokenizer.ggml.add_space_prefix`
     pub add_space_prefix: Option<bool>,
-    /// `tokenizer.chat_template`
-    pub chat_template: Option<String>,
+    /// Chat templates by name: `default` (`tokenizer.chat_template`) and others
+    /// (`tokenizer.chat_template.NAME`).
+    pub chat_templates: Vec<(String, String)>,
+    /// The file, which messages about its chat templates name; may be empty.
+    pub file: PathBuf,
 }
 
 const UNKNOWN: i32 = 2;
@@ -111,13 +115,8 @@ impl Tokenizer {
                 config.insert(key.to_owned(), Value::String(token));
             }
         }
-        let template = g.chat_template.as_deref().map(ChatTemplate::compile);
-        Self::assemble(
-            inner,
-            config,
-            template.transpose()?.map(Into::into),
-            &g.end_ids,
-        )
+        let templates = ChatTemplates::from_file(&g.file, g.chat_templates)?;
+        Self::assemble(inner, config, templates, &g.end_ids)
     }
 }
 

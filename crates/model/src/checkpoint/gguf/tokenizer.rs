@@ -35,8 +35,9 @@ pub struct GgufTokenizerData {
     pub add_eos: Option<bool>,
     /// Whether a space is put before texts.
     pub add_space_prefix: Option<bool>,
-    /// `tokenizer.chat_template`.
-    pub chat_template: Option<String>,
+    /// Chat templates by name: `default` is `tokenizer.chat_template`, `NAME` is
+    /// `tokenizer.chat_template.NAME`.
+    pub chat_templates: Vec<(String, String)>,
 }
 
 impl GgufTokenizerData {
@@ -84,7 +85,7 @@ impl GgufTokenizerData {
             add_bos: fields.flag("tokenizer.ggml.add_bos_token")?,
             add_eos: fields.flag("tokenizer.ggml.add_eos_token")?,
             add_space_prefix: fields.flag("tokenizer.ggml.add_space_prefix")?,
-            chat_template: fields.text("tokenizer.chat_template")?,
+            chat_templates: fields.chat_templates()?,
         })
     }
 }
@@ -156,6 +157,25 @@ impl Fields<'_> {
             GgufValue::Text(text) => Some(text.clone()),
             _ => None,
         })
+    }
+
+    fn chat_templates(&self) -> Result<Vec<(String, String)>, ModelError> {
+        const KEY: &str = "tokenizer.chat_template";
+        let mut templates = Vec::new();
+        for key in self.metadata.keys() {
+            let name = match key.strip_prefix(KEY) {
+                Some("") => "default",
+                Some(rest) => match rest.strip_prefix('.') {
+                    Some(name) => name,
+                    None => continue,
+                },
+                None => continue,
+            };
+            if let Some(source) = self.text(key)? {
+                templates.push((name.to_owned(), source));
+            }
+        }
+        Ok(templates)
     }
 
     fn flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
