@@ -7,7 +7,7 @@ use crate::{
 use comfy_table::{Cell, Color};
 use console::style;
 use std::{fmt::Write, time::Duration};
-use tightrope_data::Preflight;
+use tightrope_data::{JOINED_PARTS, Preflight};
 use tightrope_train::{
     AdapterPlan, Outcome, Plan, RunReport, StatePlan,
     config::{Quantize, TargetModules},
@@ -110,6 +110,7 @@ pub fn preflight(report: &Preflight) -> String {
     for (count, what) in report.dropped.notes() {
         block.warning(count, "row", what);
     }
+    block.warning(report.joined_parts, "row", JOINED_PARTS);
     if report.template_reads_clock {
         let mark = style("!").yellow().bold();
         let _ = write!(

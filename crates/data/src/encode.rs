@@ -1,5 +1,6 @@
 //! Records to tokens and labels.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use tightrope_packing::IGNORED;
@@ -40,6 +41,8 @@ pub(crate) struct Chat {
     pub answers: u64,
     pub trained_answers: u64,
     pub dropped: Dropped,
+    /// Whether the parts of a message became one text.
+    pub joined_parts: bool,
 }
 
 /// What comes before and between the parts of an alpaca record without chat template, as in
@@ -196,7 +199,9 @@ impl Encoder<'_> {
         let template = templates.choose(tools.is_some());
         let mut variables = tokenizer.special_texts().clone();
         variables.extend(conversation.variables.clone());
-        let messages = &*parts::as_template_reads(template, conversation, &variables);
+        let messages = parts::as_template_reads(template, conversation, &variables);
+        let joined_parts = matches!(messages, Cow::Owned(_));
+        let messages = &*messages;
         let answers = assistant_turns(messages);
         let whole = self.train_on == TrainOn::All && conversation.untrained.is_empty();
         let from = match self.train_on {
@@ -227,6 +232,7 @@ impl Encoder<'_> {
             answers: answers.len() as u64,
             trained_answers: answers.iter().filter(|&&answer| trains(answer)).count() as u64,
             dropped: Dropped::from(messages, tools, &text),
+            joined_parts,
         };
         self.masked(&text, &spans)
     }

@@ -308,6 +308,7 @@ impl Loader<'_> {
         report.answers += encoded.chat.answers;
         report.trained_answers += encoded.chat.trained_answers;
         report.dropped.add(&encoded.chat.dropped);
+        report.joined_parts += u64::from(encoded.chat.joined_parts);
         let (tokens, labels) = (encoded.tokens, encoded.labels);
         let (length, limit) = (tokens.len(), self.options.max_length);
         report.longest = report.longest.max(length as u64);

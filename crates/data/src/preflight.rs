@@ -14,6 +14,10 @@ const REASONS: usize = 10;
 /// How many unused keys are told apart; what is beyond is counted together.
 const UNUSED_KEYS: usize = 100;
 
+/// What to say of rows whose parts were joined.
+pub const JOINED_PARTS: &str = "with parts of a message that became one text, a line each: the chat \
+    template prints content as it stands (Transformers would print a list)";
+
 /// What was read, what was left out and why, and what looks wrong.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Preflight {
@@ -65,6 +69,8 @@ pub struct Preflight {
     pub train_on: TrainOn,
     /// What conversations have that the chat template leaves out.
     pub dropped: Dropped,
+    /// Rows with parts of a message that became one text.
+    pub joined_parts: u64,
     /// The chat template reads the clock: the same data may give other tokens on another day.
     pub template_reads_clock: bool,
     /// Lengths of the sequences.
@@ -302,6 +308,10 @@ impl fmt::Display for Preflight {
             let plural = if count == 1 { "" } else { "s" };
             note(count, format!("{count} row{plural} {what}"))?;
         }
+        note(
+            self.joined_parts,
+            format!("{} rows {JOINED_PARTS}", self.joined_parts),
+        )?;
         note(
             self.packed_rows,
             format!(

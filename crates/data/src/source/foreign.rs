@@ -136,9 +136,36 @@ fn words(path: &Path, start: &[u8]) -> Option<&'static str> {
             "is named .parquet, but no Parquet file begins like this; it may be damaged, encrypted or something else",
         );
     }
+    if named(&["txt", "text", "md"]) && !begins("{") && !begins("[") && !has_known_column(text) {
+        return Some(
+            "is plain text, which does not say where a document ends; write JSON lines: `jq -Rc \
+             '{text: .}' FILE` makes each line a document, `jq -Rsc '{text: .}' FILE` the whole file one",
+        );
+    }
     start.contains(&0).then_some(
         "is not UTF-8 text, and of no kind that is known; write JSON, JSON lines, CSV or Parquet instead",
     )
+}
+
+/// Whether the first line is one of column names, as in CSV.
+fn has_known_column(text: &[u8]) -> bool {
+    const KNOWN: [&[u8]; 8] = [
+        b"input_ids",
+        b"messages",
+        b"conversations",
+        b"instruction",
+        b"output",
+        b"prompt",
+        b"completion",
+        b"text",
+    ];
+    let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let mut columns = line.split(|byte| b",;\t".contains(byte));
+    columns.any(|column| {
+        let name = column.trim_ascii();
+        let name = name.strip_prefix(b"\"").unwrap_or(name);
+        KNOWN.contains(&name.strip_suffix(b"\"").unwrap_or(name))
+    })
 }
 
 /// A folder in place of a file: names what could be given.

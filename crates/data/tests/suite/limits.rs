@@ -165,6 +165,12 @@ fn files_of_other_kinds_have_words_of_their_own() {
         ("a.yaml", b"rows:\n  - text: a\n".to_vec(), "YAML"),
         ("a", b"- text: a\n- text: b\n".to_vec(), "YAML"),
         ("a", b"---\ntext: a\n".to_vec(), "YAML"),
+        ("a.txt", b"Once upon a time, there was\n".to_vec(), "jq -Rc"),
+        ("a.md", b"# A title\n\nText.\n".to_vec(), "is plain text"),
+        ("a.txt", b"1234".to_vec(), "is plain text"),
+        // Rows under a wrong name are rows.
+        ("a.txt", b"text\n".to_vec(), "no rows"),
+        ("a.txt", b"{\"a\": 1}\n".to_vec(), "cannot tell the format"),
         ("a.bin", b"\x01\x00\x02\x00".to_vec(), "is not UTF-8 text"),
         ("a.pkl", b"\x80\x04\x95".to_vec(), "pickle"),
         (

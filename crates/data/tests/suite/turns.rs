@@ -124,6 +124,10 @@ fn content_may_be_null_or_in_parts() {
         text,
         "<|im_start|>user\nhel\nlo<|im_end|>\n<|im_start|>assistant\n⟦<|im_end|>⟧\n"
     );
+    let row = json!({"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "a"}]});
+    let report = load(CHATML, TrainOn::Completion, &row).unwrap().0.report;
+    assert_eq!(report.joined_parts, 1);
+    assert!(report.to_string().contains("became one text"), "{report}");
     let reading = "{% for m in messages %}{{ m.role }}:{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}</s>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
     let messages = json!([
         {"role": "user", "content": parts}, {"role": "assistant", "content": parts},
