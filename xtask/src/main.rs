@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod build;
 mod ci;
 mod digest;
 mod faults;

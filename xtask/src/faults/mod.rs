@@ -12,7 +12,7 @@ pub use point::Point;
 use scene::{Kind, Scene};
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -54,7 +54,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     if let Some(why) = missing() {
         anyhow::bail!("{why}");
     }
-    let program = build(root)?;
+    let program = crate::build::program(root, "tightrope", |_| ())?;
     let mut scenes = Vec::new();
     for kind in Kind::ALL {
         scenes.push(Scene::new(root, &program, kind)?);
@@ -115,27 +115,4 @@ fn choose(points: impl Iterator<Item = Point>, options: &Options) -> Vec<Point> 
         points.truncate(count);
     }
     points
-}
-
-fn build(root: &Path) -> Result<PathBuf> {
-    let arguments = [
-        "build",
-        "--quiet",
-        "--release",
-        "--locked",
-        "--workspace",
-        "--bin=tightrope",
-    ];
-    println!("$ cargo {}", arguments.join(" "));
-    let status = Command::new("cargo")
-        .args(arguments)
-        .current_dir(root)
-        .status();
-    ensure!(
-        status.context("cargo")?.success(),
-        "tightrope does not build"
-    );
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| "target".into());
-    Ok(root.join(target).join("release/tightrope"))
 }

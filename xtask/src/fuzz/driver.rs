@@ -39,34 +39,12 @@ pub fn has_cxx() -> bool {
 
 impl Driver {
     pub fn build(root: &Path) -> Result<Self> {
-        let arguments = [
-            "build",
-            "--quiet",
-            "--release",
-            "--locked",
-            // Dependencies are then those that the tests were built with.
-            "--workspace",
-            "--bin=fuzz",
-            "--features=tightrope-fuzz/libfuzzer",
-            "--message-format=json-render-diagnostics",
-        ];
-        println!("$ cargo {}", arguments.join(" "));
-        let output = Command::new("cargo")
-            .args(arguments)
-            .env(
-                "RUSTC_WORKSPACE_WRAPPER",
-                root.join("crates/fuzz/instrument.sh"),
-            )
-            .current_dir(root)
-            .stderr(Stdio::inherit())
-            .output()
-            .context("cargo")?;
-        ensure!(output.status.success(), "the fuzz targets do not build");
-        let messages = String::from_utf8_lossy(&output.stdout);
-        let program = messages.lines().find_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            message["executable"].as_str().map(PathBuf::from)
-        });
+        let program = crate::build::program(root, "fuzz", |command| {
+            let wrapper = root.join("crates/fuzz/instrument.sh");
+            command
+                .arg("--features=tightrope-fuzz/libfuzzer")
+                .env("RUSTC_WORKSPACE_WRAPPER", wrapper);
+        })?;
         // In memory where there is such a place: most targets write their input to a file.
         let memory = Path::new("/dev/shm");
         let scratch = match memory.is_dir() {
@@ -74,7 +52,7 @@ impl Driver {
             false => tempfile::tempdir()?,
         };
         Ok(Self {
-            program: program.context("cargo names no program")?,
+            program,
             root: root.to_owned(),
             scratch,
         })
