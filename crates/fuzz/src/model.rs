@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use std::sync::LazyLock;
-use tightrope_device::{Cpu, DType};
-use tightrope_model::{BaseStorage, LoadOptions, Training};
+use tightrope_device::Cpu;
+use tightrope_model::{LoadOptions, Training};
 
 const VOCABULARY: usize = 16;
 const HIDDEN: usize = 32;
@@ -13,15 +13,7 @@ const KEY_VALUES: usize = 16;
 pub static CPU: LazyLock<Cpu> = LazyLock::new(|| Cpu::new(1).expect("one thread can be started"));
 
 pub fn options() -> LoadOptions {
-    LoadOptions {
-        training: Training::None,
-        adapter: None,
-        base: BaseStorage::AsStored,
-        capacity: 8,
-        recompute: false,
-        precision: DType::F32,
-        seed: 0,
-    }
+    LoadOptions::new(Training::None, 8)
 }
 
 pub fn config(model_type: &str) -> Value {

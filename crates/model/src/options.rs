@@ -81,3 +81,18 @@ pub struct LoadOptions {
     /// Of fresh parameters.
     pub seed: u64,
 }
+
+impl LoadOptions {
+    /// The plainest way: weights as the files hold them, no adapter, everything kept, in f32, seed 0.
+    pub fn new(training: Training, capacity: usize) -> Self {
+        Self {
+            training,
+            adapter: None,
+            base: BaseStorage::AsStored,
+            capacity,
+            recompute: false,
+            precision: DType::F32,
+            seed: 0,
+        }
+    }
+}

@@ -174,13 +174,9 @@ mod tests {
             ] {
                 for (recompute, capacity) in [(false, 0), (false, 7), (true, 33)] {
                     let options = LoadOptions {
-                        training: training.clone(),
-                        adapter: None,
                         base,
-                        capacity,
                         recompute,
-                        precision: DType::F32,
-                        seed: 0,
+                        ..LoadOptions::new(training.clone(), capacity)
                     };
                     let plan = Plan::new(&config, &options, DType::BF16).unwrap();
                     let count = Arc::new(AtomicUsize::new(0));
@@ -205,13 +201,8 @@ mod tests {
         let config = config("gemma2");
         let plan = |recompute| {
             let options = LoadOptions {
-                training: Training::Lora(LoraConfig::default()),
-                adapter: None,
-                base: BaseStorage::AsStored,
-                capacity: 64,
                 recompute,
-                precision: DType::F32,
-                seed: 0,
+                ..LoadOptions::new(Training::Lora(LoraConfig::default()), 64)
             };
             Plan::new(&config, &options, DType::F32).unwrap()
         };

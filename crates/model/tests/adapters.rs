@@ -10,10 +10,8 @@ use common::{
 use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;
-use tightrope_device::{Cpu, DType};
-use tightrope_model::{
-    BaseStorage, LoadOptions, LoraConfig, Model, ModelError, TargetModules, Training,
-};
+use tightrope_device::Cpu;
+use tightrope_model::{LoadOptions, LoraConfig, Model, ModelError, TargetModules, Training};
 
 const CASE: &str = "llama_biases";
 const CONFIG: &str = "adapter/adapter_config.json";
@@ -26,13 +24,8 @@ fn load_with(folder: &Path) -> Result<Model<Cpu>, ModelError> {
 
 fn fresh(lora: LoraConfig) -> Result<Model<Cpu>, ModelError> {
     let options = LoadOptions {
-        training: Training::Lora(lora),
-        adapter: None,
-        base: BaseStorage::AsStored,
-        capacity: 8,
-        recompute: false,
-        precision: DType::F32,
         seed: 3,
+        ..LoadOptions::new(Training::Lora(lora), 8)
     };
     Model::load(&cpu(1), &case(CASE), &options)
 }

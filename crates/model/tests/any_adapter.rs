@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use tempfile::TempDir;
-use tightrope_device::{Cpu, DType};
+use tightrope_device::Cpu;
 use tightrope_model::{
-    Architecture, Backend, BaseStorage, LoadOptions, LoraConfig, Model, ModelConfig, Training,
+    Architecture, Backend, LoadOptions, LoraConfig, Model, ModelConfig, Training,
 };
 use tightrope_packing::{Batch, Piece};
 use tightrope_testkit::{Random, cuda, relative_distance};
@@ -132,13 +132,10 @@ fn options(
     capacity: usize,
 ) -> LoadOptions {
     LoadOptions {
-        training,
         adapter: adapter.map(Path::to_owned),
-        base: BaseStorage::AsStored,
-        capacity,
         recompute,
-        precision: DType::F32,
         seed: 5,
+        ..LoadOptions::new(training, capacity)
     }
 }
 

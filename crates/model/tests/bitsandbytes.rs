@@ -32,12 +32,7 @@ fn kinds() -> [PathBuf; 2] {
 fn options(training: Training) -> LoadOptions {
     LoadOptions {
         adapter: (training != Training::Full).then(|| case(CASE).join("adapter")),
-        training,
-        base: BaseStorage::AsStored,
-        capacity: common::capacity(&documents(&case(CASE))),
-        recompute: false,
-        precision: DType::F32,
-        seed: 0,
+        ..LoadOptions::new(training, common::capacity(&documents(&case(CASE))))
     }
 }
 

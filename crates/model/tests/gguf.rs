@@ -10,10 +10,8 @@ use common::{
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use tightrope_device::{Cpu, DType};
-use tightrope_model::{
-    BaseStorage, GgufTokenizerData, LoadOptions, Model, ModelConfig, ModelError, Training,
-};
+use tightrope_device::Cpu;
+use tightrope_model::{GgufTokenizerData, LoadOptions, Model, ModelConfig, ModelError, Training};
 
 fn write(bytes: &[u8]) -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
@@ -23,15 +21,7 @@ fn write(bytes: &[u8]) -> (TempDir, PathBuf) {
 }
 
 fn load(path: &Path) -> Result<Model<Cpu>, ModelError> {
-    let options = LoadOptions {
-        training: Training::None,
-        adapter: None,
-        base: BaseStorage::AsStored,
-        capacity: 64,
-        recompute: false,
-        precision: DType::F32,
-        seed: 0,
-    };
+    let options = LoadOptions::new(Training::None, 64);
     Model::load(&cpu(1), path, &options)
 }
 
@@ -142,6 +132,7 @@ fn tokenizers_come_out_as_they_are() {
     gguf.flag("tokenizer.ggml.add_space_prefix", false);
     gguf.flag("tokenizer.ggml.add_bos_token", false);
     gguf.text("tokenizer.chat_template", "{{ messages }}");
+    gguf.text("tokenizer.chat_template.tool_use", "{{ tools }}");
     let (_folder, path) = write(&gguf.bytes());
     let tokenizer = GgufTokenizerData::read(&path).unwrap();
     let expected = GgufTokenizerData {
@@ -159,7 +150,10 @@ fn tokenizers_come_out_as_they_are() {
         add_bos: Some(false),
         add_eos: None,
         add_space_prefix: Some(false),
-        chat_template: Some("{{ messages }}".into()),
+        chat_templates: vec![
+            ("default".into(), "{{ messages }}".into()),
+            ("tool_use".into(), "{{ tools }}".into()),
+        ],
     };
     assert_eq!(tokenizer, expected);
     gguf.metadata
@@ -187,7 +181,14 @@ fn every_end_of_a_turn_is_an_end_of_the_model() {
     assert_eq!(load(&path).unwrap().config().eos_token_ids(), [7]);
     gguf.number("tokenizer.ggml.eos_token_id", 9);
     let (_folder, path) = write(&gguf.bytes());
-    assert_eq!(load(&path).unwrap().config().eos_token_ids(), [7, 9]);
+    let model = load(&path).unwrap();
+    assert_eq!(model.config().eos_token_ids(), [7, 9]);
+    // Others stop there too.
+    let folder = tempfile::tempdir().unwrap();
+    model.save_merged(folder.path()).unwrap();
+    let text = std::fs::read(folder.path().join("generation_config.json")).unwrap();
+    let generation: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(generation["eos_token_id"], serde_json::json!([7, 9]));
 }
 
 #[test]

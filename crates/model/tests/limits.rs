@@ -11,8 +11,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use tightrope_device::DType;
-use tightrope_model::{BaseStorage, GgufTokenizerData, LoadOptions, Model, Training};
+use tightrope_model::{GgufTokenizerData, LoadOptions, Model, Training};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -81,13 +80,8 @@ fn check_numbers() {
 
 fn options(adapter: Option<PathBuf>) -> LoadOptions {
     LoadOptions {
-        training: Training::None,
         adapter,
-        base: BaseStorage::AsStored,
-        capacity: 8,
-        recompute: false,
-        precision: DType::F32,
-        seed: 0,
+        ..LoadOptions::new(Training::None, 8)
     }
 }
 

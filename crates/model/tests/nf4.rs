@@ -214,13 +214,9 @@ fn eight_billion_parameters_fit_six_gigabytes() {
     let config = llama_3_8b();
     let bytes = |base| {
         let options = LoadOptions {
-            training: Training::None,
-            adapter: None,
             base,
-            capacity: 4096,
-            recompute: false,
             precision: DType::BF16,
-            seed: 0,
+            ..LoadOptions::new(Training::None, 4096)
         };
         let plan = Plan::new(&config, &options, DType::BF16).unwrap();
         plan.bytes_for(Purpose::Weights)

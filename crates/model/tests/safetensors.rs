@@ -11,22 +11,14 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tightrope_device::{Cpu, DType};
 use tightrope_model::{
-    BaseStorage, LoadOptions, LoraConfig, Model, ModelError, Purpose, TargetModules, Training,
+    LoadOptions, LoraConfig, Model, ModelError, Purpose, TargetModules, Training,
 };
 use tightrope_packing::{Batch, Piece, Sequence};
 
 const CASE: &str = "llama_linear";
 
 fn options(training: Training) -> LoadOptions {
-    LoadOptions {
-        training,
-        adapter: None,
-        base: BaseStorage::AsStored,
-        capacity: 8,
-        recompute: false,
-        precision: DType::F32,
-        seed: 0,
-    }
+    LoadOptions::new(training, 8)
 }
 
 fn load(folder: &Path) -> Result<Model<Cpu>, ModelError> {

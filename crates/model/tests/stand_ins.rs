@@ -12,8 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tempfile::TempDir;
-use tightrope_device::DType;
-use tightrope_model::{BaseStorage, LoadOptions, Model, Training, stand_in};
+use tightrope_model::{LoadOptions, Model, Training, stand_in};
 
 const CASE: &str = "llama_linear";
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5\n";
@@ -22,13 +21,8 @@ const WEIGHTS: &str = "model.safetensors";
 /// The error of loading and all that caused it, as the command shows it.
 fn refused(path: &Path, adapter: Option<PathBuf>) -> String {
     let options = LoadOptions {
-        training: Training::None,
         adapter,
-        base: BaseStorage::AsStored,
-        capacity: 8,
-        recompute: false,
-        precision: DType::F32,
-        seed: 0,
+        ..LoadOptions::new(Training::None, 8)
     };
     let error = Model::load(&cpu(1), path, &options).unwrap_err();
     let mut shown = error.to_string();

@@ -14,7 +14,7 @@ use crate::{
 };
 use std::{fs, path::Path};
 use tightrope_device::{Cpu, DType};
-use tightrope_model::{BaseStorage, LoadOptions, Model, Training};
+use tightrope_model::{LoadOptions, Model, Training};
 
 /// How a model is merged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,13 +116,8 @@ pub fn merge(
         place::check_base(adapter, &Origin::new(model, &base.source), &base.source)?;
     }
     let load = LoadOptions {
-        training: Training::None,
         adapter: config.adapter.clone(),
-        base: BaseStorage::AsStored,
-        capacity: 1,
-        recompute: false,
-        precision: DType::F32,
-        seed: 0,
+        ..LoadOptions::new(Training::None, 1)
     };
     let model = Model::load(&Cpu::new(options.threads)?, base.source.path(), &load)?;
     fs::create_dir_all(parent).map_err(at(parent))?;

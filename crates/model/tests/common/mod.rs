@@ -5,8 +5,8 @@ pub mod files;
 
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use tightrope_device::{Cpu, DType};
-use tightrope_model::{Backend, BaseStorage, LoadOptions, LoraConfig, Model, Training};
+use tightrope_device::Cpu;
+use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, Training};
 use tightrope_packing::{Batch, Piece, Sequence};
 
 /// Every folder of `tests/golden`.
@@ -78,16 +78,14 @@ pub fn capacity(sequences: &[Sequence]) -> usize {
 /// Full training, or LoRA from the case's adapter.
 pub fn options(case: &Path, lora: bool, sequences: &[Sequence]) -> LoadOptions {
     LoadOptions {
-        training: match lora {
-            true => Training::Lora(LoraConfig::default()),
-            false => Training::Full,
-        },
         adapter: lora.then(|| case.join("adapter")),
-        base: BaseStorage::AsStored,
-        capacity: capacity(sequences),
-        recompute: false,
-        precision: DType::F32,
-        seed: 0,
+        ..LoadOptions::new(
+            match lora {
+                true => Training::Lora(LoraConfig::default()),
+                false => Training::Full,
+            },
+            capacity(sequences),
+        )
     }
 }
 
