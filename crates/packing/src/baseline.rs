@@ -50,7 +50,7 @@ impl Padding {
     /// The mean over all orders of the sequences.
     ///
     /// `P(max ≤ l) = Π_{i<n} (N(l) − i)/(N − i)` for a batch of `n` of `N` sequences, of which
-    /// `N(l)` are no longer than `l`. O(distinct lengths · batch size).
+    /// `N(l)` are no longer than `l`. O(distinct lengths · min(batch size, 1024)).
     pub fn expected(histogram: &Histogram, batch_size: u32) -> Self {
         let total = histogram.sequences();
         let rows = u64::from(batch_size.max(1));
@@ -113,30 +113,81 @@ fn expected_longest(histogram: &Histogram, rows: u64) -> f64 {
     let (mut up_to, mut below, mut mean) = (0u64, 0.0, 0.0);
     for &(length, count) in histogram.entries() {
         up_to += count;
-        let factor = |i: u64| up_to.saturating_sub(i) as f64 / (total - i) as f64;
-        let mut at_most = 1.0;
-        if up_to < total {
-            for i in 0..rows {
-                at_most *= factor(i);
-                // Further factors change nothing in f64; a batch may have millions of rows.
-                if at_most < NEGLIGIBLE {
-                    break;
-                }
-            }
-        }
+        let at_most = all_among(total, up_to, rows);
         mean += f64::from(length) * (at_most - below);
         below = at_most;
     }
     mean
 }
 
+/// The probability that `rows` of `total` sequences are all among `up_to` of them:
+/// `Π_{i<rows} (up_to − i)/(total − i)`, which is the same with `rows` and `total − up_to` exchanged.
+fn all_among(total: u64, up_to: u64, rows: u64) -> f64 {
+    let above = total - up_to;
+    if rows > up_to {
+        return 0.0;
+    }
+    let (few, many) = (rows.min(above), rows.max(above));
+    if few > FACTORS {
+        // Few or not, the product is then negligible, or its factors hardly differ: the sum of their
+        // logarithms is an integral, here by Simpson's rule.
+        let logarithm = |x: f64| (-(many as f64) / (total as f64 - x)).ln_1p();
+        let step = few as f64 / (2 * PANELS) as f64;
+        let at = |point: u32| logarithm(f64::from(point) * step - 0.5);
+        let panel = |p: u32| at(2 * p) + 4.0 * at(2 * p + 1) + at(2 * p + 2);
+        return ((0..PANELS).map(panel).sum::<f64>() * step / 3.0).exp();
+    }
+    let mut product = 1.0;
+    for i in 0..few {
+        product *= (total - many - i) as f64 / (total - i) as f64;
+        // Further factors change nothing in f64.
+        if product < NEGLIGIBLE {
+            break;
+        }
+    }
+    product
+}
+
 /// A length is below 2³² and a mean at least 1: such a probability is below f64's rounding of it.
 const NEGLIGIBLE: f64 = 1e-30;
+/// So many factors are multiplied one by one.
+const FACTORS: u64 = 1 << 10;
+const PANELS: u32 = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Algorithm, Packer};
+
+    #[test]
+    fn many_factors_at_once_are_what_they_are_one_by_one() {
+        for (total, above, rows) in [
+            (10_000_000, 2_000, 30_000),
+            (10_000_000, 30_000, 2_000),
+            (1 << 40, 1 << 21, 1 << 20),
+            (5_000, 2_000, 1_100),
+            (100_000, 98_000, 2_000),
+        ] {
+            let up_to = total - above;
+            let factors = (0..rows).map(|i| (up_to - i) as f64 / (total - i) as f64);
+            let (product, at_once) = (factors.product::<f64>(), all_among(total, up_to, rows));
+            assert!(
+                (product - at_once).abs() <= 1e-9 * product + NEGLIGIBLE,
+                "{product} {at_once}"
+            );
+        }
+    }
+
+    /// Takes no time.
+    #[test]
+    fn the_largest_batches_of_the_largest_histograms() {
+        let lengths = (1..=10_000).map(|length| (length, 1 << 38));
+        let histogram = Histogram::from_pairs(lengths).unwrap();
+        let padded = Padding::expected(&histogram, u32::MAX);
+        let bound = histogram.sequences() as f64 * 10_000.0;
+        assert!(padded.computed_tokens <= bound * (1.0 + 1e-9));
+        assert!(padded.computed_tokens > bound * 0.999, "{padded:?}");
+    }
 
     #[test]
     fn every_order_of_four_in_pairs() {

@@ -31,7 +31,7 @@ impl Columns {
     }
 }
 
-/// `argmin_{x ≥ 0} ‖A·x − b‖₂` in f64; `b ≥ 0`.
+/// `argmin_{x ≥ 0} ‖A·x − b‖₂` in f64; neither `A` nor `b` has a negative entry.
 ///
 /// The minimum of `A·x` is unique, `x` often is not: which one is found depends on the column that
 /// enters among those with equal gradients. To find the one that the classical program finds, ties
@@ -44,6 +44,10 @@ impl Columns {
 pub(super) fn solve(a: &Columns, b: &[f64]) -> Vec<f64> {
     let mut x = vec![0.0; a.len()];
     let mut triangle = Triangle::new(a, b);
+    // A column has no negative entry, and what it adds to where `b` is 0 is too much: without a row
+    // where `b` is more, its gradient is never positive and it never enters.
+    let touches = |j: &usize| a.column(*j).iter().any(|&(row, _)| b[row as usize] > 0.0);
+    let candidates: Vec<usize> = (0..a.len()).filter(touches).collect();
     let scale = (0..a.len()).map(|j| a.dot(j, b)).fold(0.0, f64::max);
     let rounding = scale * 1e-12;
     while triangle.size < b.len().min(a.len()) {
@@ -53,10 +57,10 @@ pub(super) fn solve(a: &Columns, b: &[f64]) -> Vec<f64> {
                 residual[row as usize] -= value * x[j];
             }
         }
-        let zero = triangle.order[triangle.size..].iter();
+        let zero = candidates.iter().map(|&j| (triangle.place[j], j));
         let mut gradients: Vec<(usize, f64)> = zero
-            .enumerate()
-            .map(|(at, &j)| (triangle.size + at, a.dot(j, &residual)))
+            .filter(|&(at, _)| at >= triangle.size)
+            .map(|(at, j)| (at, a.dot(j, &residual)))
             .collect();
         // The column with the largest gradient that rounding lets enter.
         loop {
@@ -64,11 +68,12 @@ pub(super) fn solve(a: &Columns, b: &[f64]) -> Vec<f64> {
             if most <= rounding {
                 return x;
             }
-            let ties: Vec<usize> = gradients
+            let mut ties: Vec<usize> = gradients
                 .iter()
                 .filter(|g| g.1 >= most - rounding)
                 .map(|g| g.0)
                 .collect();
+            ties.sort_unstable();
             let at = triangle.steepest(&ties);
             if triangle.enter(at) {
                 break;
@@ -142,6 +147,8 @@ struct Triangle<'a> {
     b: Vec<f64>,
     /// Columns; the first `size` are the passive ones.
     order: Vec<usize>,
+    /// Where each column stands in the order.
+    place: Vec<usize>,
     size: usize,
     /// Transformed columns, as far as they were needed, and how many transformations they have.
     columns: Vec<(Vec<f64>, usize)>,
@@ -154,6 +161,7 @@ impl<'a> Triangle<'a> {
             a,
             b: b.to_vec(),
             order: (0..a.len()).collect(),
+            place: (0..a.len()).collect(),
             size: 0,
             columns: vec![(Vec::new(), 0); a.len()],
             transformations: Vec::new(),
@@ -216,6 +224,8 @@ impl<'a> Triangle<'a> {
         self.b = b;
         self.transformations.push(reflection);
         self.order.swap(at, size);
+        self.place[self.order[at]] = at;
+        self.place[self.order[size]] = size;
         self.size += 1;
         true
     }
@@ -246,6 +256,9 @@ impl<'a> Triangle<'a> {
         // Reflections passed it by while it was passive; the rotations it has.
         self.columns[leaving].1 = self.transformations.len();
         self.order[at..self.size].rotate_left(1);
+        for place in at..self.size {
+            self.place[self.order[place]] = place;
+        }
         self.size -= 1;
     }
 
