@@ -10,8 +10,11 @@ Exit codes:
   0    done
   1    failed, with the reason on standard error, or a check that did not pass
   2    wrong usage of the command line
-  75   interrupted by SIGINT, SIGTERM or SIGHUP, everything saved: the same command with --resume goes on
-  129, 130, 143  ended at once by SIGHUP, SIGINT or SIGTERM: before a run began, or by a second signal";
+  75   interrupted by SIGINT, SIGTERM or SIGHUP, everything saved: the same
+       command with --resume goes on
+  129, 130, 143
+       ended at once by SIGHUP, SIGINT or SIGTERM: before a run began, or by a
+       second signal";
 
 /// How a command that did not fail has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
