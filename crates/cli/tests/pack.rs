@@ -150,7 +150,7 @@ fn bad_files_are_named_with_the_place() {
             "5",
             "expected an array, or an object with an array `counts`",
         ),
-        ("[1,", "cannot read h.json"),
+        ("[1,", "h.json: is no histogram"),
         ("[18446744073709551615, 1]", "overflows 64 bits at length 2"),
         (
             "[1, 18446744073709551616]",

@@ -20,6 +20,7 @@ mod evaluate;
 mod files;
 mod fingerprint;
 mod generate;
+pub mod lengths;
 mod lock;
 mod merge;
 mod metrics;

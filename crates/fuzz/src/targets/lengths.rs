@@ -1,7 +1,9 @@
-//! Lengths of sequences, one a line after the capacity, packed by every algorithm.
+//! Files of lengths and histograms as `pack` reads them, after the capacity on the first line, packed
+//! by every algorithm.
 
 use crate::{Outcome, Target};
 use tightrope_packing::{Algorithm, Histogram, Packer};
+use tightrope_train::lengths::{read_histogram, read_lengths};
 
 pub const LENGTHS: Target = Target {
     name: "lengths",
@@ -18,6 +20,27 @@ pub const LENGTHS: Target = Target {
     words: &["0", "1", "4294967295", "65536", "\n"],
 };
 
+pub const HISTOGRAM: Target = Target {
+    name: "histogram",
+    run: histogram,
+    seeds: || {
+        [
+            "8\n[3, 0, 1, 5, 0, 0, 0, 2]",
+            "4\n{\"counts\": [1, 1, 0, 7], \"source\": \"a\"}",
+            "3\n [0]",
+        ]
+        .map(Into::into)
+        .into()
+    },
+    words: &[
+        "counts",
+        "{\"counts\": [",
+        "18446744073709551615",
+        "1e3",
+        "[]",
+    ],
+};
+
 /// So much is packed at once; what more would cost is known and bounded elsewhere.
 const MOST_SEQUENCES: usize = 64;
 const MOST_CAPACITY: u64 = 1 << 16;
@@ -26,10 +49,9 @@ const MOST_TOKENS: u64 = 1 << 20;
 const MOST_FOR_NNLSHP: u64 = 128;
 
 fn run(bytes: &[u8]) -> Outcome {
-    let mut lines = std::str::from_utf8(bytes)?.lines();
-    let capacity: u64 = lines.next().unwrap_or_default().parse()?;
-    let lengths = lines.take(MOST_SEQUENCES).map(str::parse);
-    let lengths = lengths.collect::<Result<Vec<u32>, _>>()?;
+    let (capacity, file) = after_capacity(bytes)?;
+    let mut lengths = read_lengths(file)?;
+    lengths.truncate(MOST_SEQUENCES);
     let histogram = Histogram::from_lengths(lengths.iter().copied())?;
     if capacity > MOST_CAPACITY || histogram.tokens() > MOST_TOKENS {
         return Ok(());
@@ -47,4 +69,26 @@ fn run(bytes: &[u8]) -> Outcome {
         assert!(packing.lower_bound() <= packing.len() as u64, "{algorithm}");
     }
     Ok(())
+}
+
+fn histogram(bytes: &[u8]) -> Outcome {
+    let (capacity, file) = after_capacity(bytes)?;
+    let histogram = Histogram::from_counts(&read_histogram(file)?)?;
+    if capacity > MOST_CAPACITY || histogram.entries().len() > MOST_SEQUENCES {
+        return Ok(());
+    }
+    for algorithm in Algorithm::ALL {
+        if algorithm == Algorithm::Nnlshp && capacity > MOST_FOR_NNLSHP {
+            continue;
+        }
+        let packing = Packer::new(algorithm, capacity).pack_histogram(&histogram)?;
+        assert!(packing.lower_bound <= packing.packs, "{algorithm}");
+    }
+    Ok(())
+}
+
+fn after_capacity(bytes: &[u8]) -> Result<(u64, &[u8]), Box<dyn std::error::Error>> {
+    let end = bytes.iter().position(|&byte| byte == b'\n');
+    let (line, file) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
+    Ok((std::str::from_utf8(line)?.trim_end().parse()?, file))
 }

@@ -1,5 +1,6 @@
 //! The targets: a file for each kind, and one line here.
 
+mod checkpoint;
 mod lengths;
 mod models;
 mod packings;
@@ -23,7 +24,9 @@ pub static TARGETS: &[Target] = &[
     records::CSV,
     records::PARQUET,
     run::RUN,
+    checkpoint::CHECKPOINT,
     lengths::LENGTHS,
+    lengths::HISTOGRAM,
     packings::PACKING,
     ptx::PTX,
 ];
