@@ -223,3 +223,42 @@ fn a_run_goes_on_from_another_folder_with_other_words_for_the_same_files() {
         "{again}"
     );
 }
+
+/// Ended while the folder has its temporary name: nothing has the final one, and the next merge
+/// leaves no trace of the first.
+#[test]
+fn a_merge_that_is_ended_half_way_leaves_nothing_by_its_name() {
+    let fixture = Fixture::with_embedding(200_000);
+    let merge = ["merge", "--model", "model", "--to", "merged"];
+    let (merged, temporary) = (
+        fixture.path("merged"),
+        fixture.path(".tightrope-tmp-merged"),
+    );
+    for (signal, leaves) in [("-KILL", true), ("-TERM", false)] {
+        let caught = (0..100).any(|_| {
+            let mut command = fixture.command(&merge);
+            let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+            let mut run = command.spawn().unwrap();
+            let mut ended = false;
+            while !temporary.join("model.safetensors").exists() && !ended {
+                ended = run.try_wait().unwrap().is_some();
+            }
+            if !ended {
+                send(signal, &run);
+                run.wait().unwrap();
+            }
+            // The signal may have come too late.
+            let late = merged.exists();
+            if late {
+                fs::remove_dir_all(&merged).unwrap();
+            }
+            !late
+        });
+        assert!(caught, "{signal}: every merge was done before the signal");
+        assert_eq!(temporary.exists(), leaves, "{signal}");
+        fixture.ok(&merge);
+        assert!(merged.join("merged.json").exists());
+        assert!(!temporary.exists(), "{signal}");
+        fs::remove_dir_all(&merged).unwrap();
+    }
+}
