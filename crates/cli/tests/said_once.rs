@@ -81,7 +81,14 @@ fn what_is_missing() {
             "--data",
             "eval.jsonl",
         ],
-        &["none"],
+        &["none: no such folder", "adapter/"],
+    );
+    wrong(
+        &["eval", "run.toml", "--adapter", "someone/an-adapter"],
+        &[
+            "someone/an-adapter: no such folder",
+            "hf download someone/an-adapter",
+        ],
     );
     wrong(&["chat", "run.toml"], &["out/adapter", "--base"]);
     wrong(&["merge", "run.toml"], &["out/adapter"]);
@@ -157,7 +164,12 @@ fn what_is_wrong_in_a_configuration() {
         "--set",
         "lora.target_modules=[\"nothing\"]",
     ];
-    wrong(&modules, &["nothing"]);
+    wrong(&modules, &["--set lora.target_modules", "`nothing`"]);
+    spoilt(
+        "run.toml",
+        "model = \"model\"\n[data]\ntrain = \"train.jsonl\"\n[lora]\ntarget_modules = [\"q_porj\"]",
+        &["run.toml:5", "`lora.target_modules`", "`q_proj`"],
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub enum DataError {
         message: String,
     },
     /// Opening, reading, decompressing or writing failed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read or written", path.display())]
     Io {
         /// The file.
         path: PathBuf,

@@ -15,6 +15,7 @@ mod config;
 mod error;
 mod export;
 mod family;
+mod finite;
 mod forward;
 mod generate;
 mod load;

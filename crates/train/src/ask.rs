@@ -3,7 +3,8 @@
 
 use crate::{
     Base, Chosen, Config, Evaluation, Generation, Observer, Prepared, Prompt, Sampling, TrainError,
-    Verification, choose, device::on_device, evaluate, generate, load_options, verify,
+    Verification, choose, device::on_device, evaluate, generate, load_options, session::placed,
+    verify,
 };
 use std::ops::ControlFlow;
 use tightrope_data::Tokenizer;
@@ -70,7 +71,8 @@ pub fn verify_config(
     let prepared = Prepared::new(config, &data, None, base.padding_token())?;
     let options = load_options(config, prepared.capacity());
     on_device!(chosen, |device| {
-        let mut model = Model::load(device, base.source.path(), &options)?;
+        let model = Model::load(device, base.source.path(), &options);
+        let mut model = model.map_err(|error| placed(config, error))?;
         verify(&mut model, &data.sequences, prepared.batches(), packs)
     })
 }

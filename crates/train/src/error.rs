@@ -2,12 +2,15 @@
 
 use crate::{
     checkpoint::{Change, CheckpointError},
-    config::ConfigError,
+    config::{ConfigError, looks_local},
     merge::MergeError,
     source::SourceError,
     stored::StoredPackingError,
 };
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 use tightrope_data::DataError;
 use tightrope_device::DeviceError;
 use tightrope_kernels::KernelError;
@@ -34,7 +37,7 @@ pub enum TrainError {
     #[error(transparent)]
     Pack(#[from] PackError),
     /// A stored packing.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be used", path.display())]
     StoredPacking {
         /// The file.
         path: PathBuf,
@@ -57,7 +60,7 @@ pub enum TrainError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The file system.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read or written", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -101,6 +104,23 @@ pub enum TrainError {
         what: &'static str,
         /// Its path.
         input: PathBuf,
+    },
+    /// Data where the run will write.
+    #[error(
+        "{}: a run writes `{name}` into its output folder, so no data can lie there; move the data, \
+         or set another `output`", input.display()
+    )]
+    OutputOverData {
+        /// The data.
+        input: PathBuf,
+        /// What the run writes.
+        name: String,
+    },
+    /// An adapter that is not there.
+    #[error("{}: no such folder; {}", path.display(), whence(path))]
+    NoAdapter {
+        /// As it was given.
+        path: PathBuf,
     },
     /// Something that a run would replace, and none has written.
     #[error(
@@ -169,24 +189,25 @@ pub enum TrainError {
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
     },
-    /// Weights that are infinite or not a number.
+    /// Weights, or moments of the optimizer, that are infinite or not a number.
     #[error(
-        "{}; {}", broken(*step), resumable(checkpoint)
+        "{}; {}", broken(*step, what), resumable(checkpoint)
     )]
     WeightsNotFinite {
         /// The step after which they are; 0: before the first.
         step: u64,
+        /// What they are.
+        what: &'static str,
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
     },
     /// An evaluation whose loss is infinite or not a number.
-    #[error(
-        "the evaluation loss is {loss}: the model predicts nothing on this data; look whether its \
-         weights are damaged, and whether it was trained with too high a learning rate"
-    )]
+    #[error("the evaluation loss is {loss}: {}", unpredicted(tensor))]
     EvaluationNotFinite {
         /// As it came out.
         loss: f64,
+        /// The first tensor of the model with a weight that is not finite, if one has any.
+        tensor: Option<String>,
     },
     /// Resuming something else.
     #[error(
@@ -198,6 +219,19 @@ pub enum TrainError {
         /// The differences.
         changes: Vec<Change>,
     },
+}
+
+/// Where an adapter comes from, told to one who may have named it as on the hub.
+fn whence(path: &Path) -> String {
+    let name = path.to_string_lossy();
+    let here = "an adapter is read from a folder on this machine";
+    match looks_local(&name) || name.split('/').count() != 2 {
+        true => format!("{here}, such as adapter/ of a run"),
+        false => format!(
+            "{here}: if this is its name on the hub, download it first (hf download {name} \
+             --local-dir my-adapter) and give that folder"
+        ),
+    }
 }
 
 fn lines(changes: &[Change]) -> String {
@@ -214,12 +248,24 @@ fn listed(sequences: &[String]) -> String {
     }
 }
 
-fn broken(step: u64) -> String {
+fn broken(step: u64, what: &str) -> String {
     match step {
         0 => "the weights to start from are not finite numbers: the files are damaged".into(),
         step => format!(
-            "step {step}: the update made weights infinite or not a number; they were not saved"
+            "step {step}: the update made {what} infinite or not a number; they were not saved"
         ),
+    }
+}
+
+fn unpredicted(tensor: &Option<String>) -> String {
+    match tensor {
+        Some(tensor) => format!(
+            "`{tensor}` holds weights that are infinite or not numbers; the file is damaged, or was \
+             trained with too high a learning rate: use another"
+        ),
+        None => "the model's weights are finite, and what it computes of this data is not: look \
+                 whether they have grown by too high a learning rate"
+            .into(),
     }
 }
 

@@ -39,7 +39,8 @@ pub(crate) fn evaluate_packed<D: Backend>(
     }
     let loss = sum / trained_tokens as f64;
     if !loss.is_finite() {
-        return Err(TrainError::EvaluationNotFinite { loss });
+        let tensor = model.first_not_finite()?;
+        return Err(TrainError::EvaluationNotFinite { loss, tensor });
     }
     Ok(Some(Evaluation {
         loss,

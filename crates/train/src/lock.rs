@@ -6,6 +6,9 @@ use std::{
     path::Path,
 };
 
+/// The file that is locked.
+pub(crate) const LOCK: &str = ".lock";
+
 /// Held while a run writes to its output folder; the system releases it however the process ends.
 #[derive(Debug)]
 pub struct OutputLock {
@@ -16,7 +19,7 @@ impl OutputLock {
     /// Creates the folder if needed and takes its lock, or says that another run has it.
     pub fn take(output: &Path) -> Result<Self, TrainError> {
         fs::create_dir_all(output).map_err(at(output))?;
-        let path = output.join(".lock");
+        let path = output.join(LOCK);
         let file = File::options().create(true).append(true).open(&path);
         let file = file.map_err(at(&path))?;
         match file.try_lock() {

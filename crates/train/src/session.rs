@@ -4,7 +4,7 @@ use crate::{
     Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, TrainError, Trainer,
     batches::hold_out,
     choose,
-    config::{LoraSection, TargetModules},
+    config::{ConfigError, LoraSection, TargetModules},
     device::on_device,
     fingerprint,
     output::apart,
@@ -13,7 +13,7 @@ use crate::{
 };
 use std::path::PathBuf;
 use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Tokenizer};
-use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, ModelConfig, Training};
+use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, ModelConfig, ModelError, Training};
 
 /// A model found on this machine, with its tokenizer if it has one.
 pub struct Base {
@@ -57,6 +57,10 @@ impl Base {
         config: &Config,
         observer: &dyn Observer,
     ) -> Result<Self, TrainError> {
+        if let Some(adapter) = config.adapter.as_deref().filter(|path| !path.is_dir()) {
+            let path = adapter.to_owned();
+            return Err(TrainError::NoAdapter { path });
+        }
         let mut base = Self::find(stop, &config.model, observer)?;
         if let Some(tokenizer) = &mut base.tokenizer {
             let given = config.data.chat_template.as_deref();
@@ -170,6 +174,21 @@ impl From<&LoraSection> for LoraConfig {
     }
 }
 
+/// With the place of the key that is wrong, where the configuration has it.
+pub(crate) fn placed(config: &Config, error: ModelError) -> TrainError {
+    let ModelError::Lora(wrong) = &error else {
+        return error.into();
+    };
+    match config.places.of(&format!("lora.{}", wrong.key)) {
+        None => error.into(),
+        Some(place) => ConfigError::Conflict {
+            place: place.clone(),
+            message: error.to_string(),
+        }
+        .into(),
+    }
+}
+
 /// Does what a configuration says, from files to a report.
 pub fn train(
     config: &Config,
@@ -198,7 +217,8 @@ fn train_on<D: Backend>(
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);
     let load = load_options(config, prepared.capacity());
-    let mut model = Model::load(device, base.source.path(), &load)?;
+    let model = Model::load(device, base.source.path(), &load);
+    let mut model = model.map_err(|error| placed(config, error))?;
     if load.training == Training::Full {
         base.say_if_without_tokenizer(observer);
     }

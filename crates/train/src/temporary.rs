@@ -118,10 +118,15 @@ pub fn remove_temporaries() {
     mem::forget(unfinished);
 }
 
+/// Whether a file of this name is one of ours that nobody finished.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// Removes what processes that were killed have left in `folder`, in which no other is at work.
 pub(crate) fn remove_stale(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        if is_temporary(&entry.file_name().to_string_lossy()) {
             remove(&entry.path())?;
         }
     }

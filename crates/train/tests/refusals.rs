@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{LORA, Run, Watch, dataset};
+use common::{LORA, Run, Watch, dataset, sized};
 use tightrope_device::Cpu;
 use tightrope_model::Model;
 use tightrope_packing::Sequence;
 use tightrope_train::{
-    Outcome, Output, OutputLock, Prepared, StopFlag, TrainError, Trainer, load_options,
+    Outcome, Output, OutputLock, Prepared, StopFlag, TrainError, Trainer, evaluate, load_options,
 };
 
 #[test]
@@ -163,6 +163,7 @@ fn weights_that_are_not_finite_are_never_saved() {
         match &error {
             TrainError::WeightsNotFinite {
                 step: 3,
+                what: "weights",
                 checkpoint,
             } => {
                 assert_eq!(checkpoint.as_ref(), Some(&last));
@@ -175,6 +176,53 @@ fn weights_that_are_not_finite_are_never_saved() {
             "{text}"
         );
         assert_eq!(run.checkpoints(), ["step-000002"]);
+    }
+}
+
+#[test]
+fn an_evaluation_that_is_not_finite_names_the_tensor() {
+    let run = Run::new(&[]);
+    let mut model = run.model(&run.cpu(), &run.config(), 8);
+    let sequences = [Sequence::from_labels(vec![1, 36, 2], &[1, 36, 2]).unwrap()];
+    evaluate(&mut model, &sequences, 8).unwrap();
+    break_embedding(&mut model, 36);
+    let error = evaluate(&mut model, &sequences, 8).unwrap_err().to_string();
+    assert!(error.contains("`model.embed_tokens.weight`"), "{error}");
+}
+
+/// A gradient whose square is too large for f32 leaves the weight where it was, for ever.
+#[test]
+fn moments_that_are_not_finite_are_never_saved() {
+    for state in ["f32", "8bit"] {
+        let mut run = Run::new(&[&format!("optimizer.state={state}")]);
+        run.architecture = sized(64, 64);
+        run.set(&["run.max_steps=1", "optimizer.max_grad_norm=0"]);
+        let config = run.config();
+        let output = Output::open(&config, &run.options, &()).unwrap();
+        let prepared = Prepared::new(&config, &run.train, None, 0).unwrap();
+        let mut model = run.model(&run.cpu(), &config, prepared.capacity());
+        for parameter in model.parameters() {
+            let factor = match parameter.name {
+                "model.norm.weight" => 1e-25,
+                "lm_head.weight" => 1e25,
+                _ => continue,
+            };
+            let values = parameter.weight.to_vec::<f32>().unwrap();
+            let values: Vec<f32> = values.iter().map(|x| x * factor).collect();
+            parameter.weight.write(&values).unwrap();
+        }
+        let trainer = Trainer::new(&config, &run.options, output, prepared, None, model, &());
+        let error = trainer.unwrap().run(&StopFlag::default(), &()).unwrap_err();
+        let expected = matches!(
+            error,
+            TrainError::WeightsNotFinite {
+                step: 1,
+                what: "moments of the optimizer",
+                ..
+            }
+        );
+        assert!(expected, "{state}: {error}");
+        assert!(run.checkpoints().is_empty());
     }
 }
 

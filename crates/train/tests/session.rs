@@ -5,20 +5,16 @@ mod common;
 use common::{VOCABULARY, architecture, dataset};
 use std::{fs, ops::ControlFlow, path::Path};
 use tightrope_device::{Cpu, DType};
-use tightrope_model::{BaseStorage, LoadOptions, Model, Training};
+use tightrope_model::{LoadOptions, Model, Training};
 use tightrope_train::{
     Config, MergeOptions, Outcome, RunOptions, Sampling, StopFlag, evaluate, generate, merge, train,
 };
 
 fn options(training: Training, adapter: Option<&Path>) -> LoadOptions {
     LoadOptions {
-        training,
         adapter: adapter.map(Path::to_owned),
-        base: BaseStorage::AsStored,
-        capacity: 64,
-        recompute: false,
-        precision: DType::F32,
         seed: 3,
+        ..LoadOptions::new(training, 64)
     }
 }
 
@@ -163,6 +159,52 @@ fn a_run_does_not_write_where_it_reads() {
 }
 
 #[test]
+fn data_may_lie_in_the_output_folder_where_a_run_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path());
+    let run = |data: &Path, overwrite| {
+        let sets = [
+            format!("data.train={}", data.display()),
+            "run.max_steps=1".to_owned(),
+            format!("output={}", folder.path().join("out").display()),
+        ];
+        let config = Config::load(&file, &sets).unwrap();
+        let options = RunOptions {
+            overwrite,
+            ..RunOptions::default()
+        };
+        train(&config, &options, &StopFlag::default(), &())
+    };
+    let data = Config::load(&file, &[]).unwrap().data.train.remove(0);
+    let text = fs::read_to_string(data).unwrap();
+    let at = |name: &str| {
+        let path = folder.path().join("out").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &text).unwrap();
+        path
+    };
+    for name in ["train.jsonl", "data/train.jsonl"] {
+        let data = at(name);
+        run(&data, true).unwrap();
+        assert_eq!(fs::read_to_string(&data).unwrap(), text);
+    }
+    for name in [
+        "checkpoints/train.jsonl",
+        "adapter/train.jsonl",
+        "merged/train.jsonl",
+        ".tightrope-tmp-train.jsonl",
+    ] {
+        let data = at(name);
+        let error = run(&data, true).unwrap_err();
+        let refused = matches!(error, tightrope_train::TrainError::OutputOverData { .. });
+        assert!(refused, "{name}: {error}");
+        let (first, error) = (name.split('/').next().unwrap(), error.to_string());
+        assert!(error.contains(&format!("`{first}`")), "{error}");
+        fs::remove_file(data).unwrap();
+    }
+}
+
+#[test]
 fn a_run_goes_on_from_wherever_its_files_are_and_from_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path());
@@ -201,6 +243,54 @@ fn a_run_goes_on_from_wherever_its_files_are_and_from_no_others() {
     assert!(error.contains("model configuration"), "{error}");
     fs::write(&settings, text).unwrap();
     run(&more, true).unwrap();
+}
+
+/// The adapter that a run starts from may move, and may not change.
+#[test]
+fn a_run_goes_on_from_its_own_adapter_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path());
+    let at = |name: &str| folder.path().join(name);
+    let run = |sets: &[String], resume| {
+        let config = Config::load(&file, sets).unwrap();
+        let options = RunOptions {
+            resume,
+            ..RunOptions::default()
+        };
+        train(&config, &options, &StopFlag::default(), &())
+    };
+    let steps = |steps: u32| format!("run.max_steps={steps}");
+    let first = [steps(1), format!("output={}", at("first").display())];
+    run(&first, false).unwrap();
+    let adapter = |name: &str| format!("adapter={}", at(name).display());
+    run(&[steps(1), adapter("first/adapter")], false).unwrap();
+    fs::rename(at("first/adapter"), at("moved")).unwrap();
+    run(&[steps(2), adapter("moved")], true).unwrap();
+
+    for (name, what) in [
+        ("adapter_model.safetensors", "adapter weights"),
+        ("adapter_config.json", "adapter configuration"),
+    ] {
+        let path = at("moved").join(name);
+        let bytes = fs::read(&path).unwrap();
+        let changed = match name.strip_suffix(".json") {
+            None => {
+                let mut changed = bytes.clone();
+                *changed.last_mut().unwrap() ^= 1;
+                changed
+            }
+            Some(_) => {
+                let mut json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+                json["lora_alpha"] = 5.into();
+                json.to_string().into_bytes()
+            }
+        };
+        fs::write(&path, changed).unwrap();
+        let error = run(&[steps(3), adapter("moved")], true).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+        fs::write(&path, bytes).unwrap();
+    }
+    run(&[steps(3), adapter("moved")], true).unwrap();
 }
 
 #[test]

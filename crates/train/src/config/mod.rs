@@ -14,6 +14,7 @@ pub use template::{default_toml, reference_markdown};
 use read::{Text, Values};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -44,6 +45,26 @@ pub struct Config {
     pub optimizer: OptimizerSection,
     pub schedule: ScheduleSection,
     pub run: RunSection,
+    /// Where keys were written, for errors that show only once the model is known.
+    #[serde(skip)]
+    pub places: Places,
+}
+
+/// Where each key was written, by its path. It changes nothing of what a run does: all are equal.
+#[derive(Clone, Debug, Default)]
+pub struct Places(BTreeMap<String, Place>);
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Places {
+    /// Where a key was written, if it was.
+    pub fn of(&self, key: &str) -> Option<&Place> {
+        self.0.get(key)
+    }
 }
 
 /// Where to compute.
@@ -213,7 +234,7 @@ pub enum ScheduleKind {
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -471,6 +492,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     });
     let derived: Vec<_> = derived.filter(|(key, _)| !given(key)).collect();
 
+    let places = Places(values.places());
     let mut table = values.into_table(if lora { &[] } else { &["lora"] });
     for (key, value) in derived {
         match key.split_once('.') {
@@ -482,13 +504,14 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
         };
     }
     // Every value was checked above, so an error here is one of the program; still no panic.
-    Table::try_into(table).map_err(|error| ConfigError::Syntax {
+    let config: Config = Table::try_into(table).map_err(|error| ConfigError::Syntax {
         place: Place::File {
             path: path.to_owned(),
             line: 1,
         },
         message: error.to_string(),
-    })
+    })?;
+    Ok(Config { places, ..config })
 }
 
 const DEFAULT_CAPACITY: i64 = 2048;

@@ -146,6 +146,14 @@ impl Values {
         self.values.get(path).map(|(_, place)| place)
     }
 
+    /// Where each key was written that was.
+    pub fn places(&self) -> BTreeMap<String, Place> {
+        let values = self.values.iter();
+        values
+            .map(|(key, (_, place))| (key.clone(), place.clone()))
+            .collect()
+    }
+
     /// The value of a key, if it was written.
     pub fn get(&self, path: &str) -> Option<&Value> {
         self.values.get(path).map(|(value, _)| value)

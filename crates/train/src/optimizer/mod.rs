@@ -10,7 +10,7 @@ use crate::{
 use moments::Moments;
 use serde::Serialize;
 use std::{collections::BTreeSet, path::Path};
-use tightrope_device::Tensor;
+use tightrope_device::{DType, Tensor};
 use tightrope_kernels::{Check, adamw::Hyperparameters, sum_of_squares};
 use tightrope_model::{Backend, Model, ParameterKind, ParameterMut};
 
@@ -168,6 +168,16 @@ impl<D: Backend> Optimizer<D> {
         read_tensors(&checkpoint.join(FILE), &about, self.tensors())
     }
 
+    /// Whether every moment is a finite number; of those in 8 bits, every scale. Waits for the device,
+    /// once.
+    pub(crate) fn is_finite(&mut self, device: &D) -> Result<bool, TrainError> {
+        let moments = self.parameters.iter_mut();
+        let moments = moments.flat_map(|parameter| parameter.moments.tensors());
+        let floats = moments.filter(|(_, tensor)| tensor.dtype() == DType::F32);
+        let tensors: Vec<_> = floats.map(|(_, tensor)| &*tensor).collect();
+        are_finite(device, &tensors)
+    }
+
     fn about(&self) -> [(&'static str, &'static str); 1] {
         [("optimizer.state", self.settings.state.name())]
     }
@@ -186,7 +196,11 @@ pub(crate) fn weights_are_finite<D: Backend>(model: &mut Model<D>) -> Result<boo
     let device = model.device().clone();
     let parameters = model.parameters();
     let weights: Vec<_> = parameters.iter().map(|p| &*p.weight).collect();
-    let args = sum_of_squares::Sum { tensors: &weights };
+    are_finite(&device, &weights)
+}
+
+fn are_finite<D: Backend>(device: &D, tensors: &[&Tensor<D>]) -> Result<bool, TrainError> {
+    let args = sum_of_squares::Sum { tensors };
     Ok(device.sum_of_squares(args.checked()?)?.is_finite())
 }
 

@@ -1,5 +1,6 @@
 //! What a run reads must not lie where it writes.
 
+use super::is_written;
 use crate::{Config, TrainError};
 use std::{
     fs,
@@ -16,10 +17,28 @@ pub(crate) fn check(config: &Config) -> Result<(), TrainError> {
         ("training data", &config.data.train),
         ("evaluation data", &config.data.eval),
     ] {
-        let mut files = files.iter();
-        files.try_for_each(|file| keep_apart(&config.output, what, file))?;
+        for file in files {
+            if relation(&config.output, file) != Some("holds") {
+                keep_apart(&config.output, what, file)?;
+            } else if let Some(name) = written_over(&config.output, file)? {
+                let input = file.clone();
+                return Err(TrainError::OutputOverData { input, name });
+            }
+        }
     }
     Ok(())
+}
+
+/// What a run writes into its output folder that has the place of `input` in it, if anything has.
+fn written_over(output: &Path, input: &Path) -> Result<Option<String>, TrainError> {
+    let output = canonical(output);
+    let place = canonical(input);
+    let inside = place.strip_prefix(&output).ok();
+    let Some(first) = inside.and_then(|inside| inside.components().next()) else {
+        return Ok(None);
+    };
+    let name = first.as_os_str().to_string_lossy().into_owned();
+    Ok(is_written(&output, &name)?.then_some(name))
 }
 
 /// The same for one input, by the places that the file system knows, whatever the paths look like.

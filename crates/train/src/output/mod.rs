@@ -10,7 +10,8 @@ use crate::{
         folder::{self, Files},
     },
     files::{self, at},
-    temporary::{Temporary, remove_stale},
+    lock::LOCK,
+    temporary::{self, Temporary, remove_stale},
 };
 use record::{CHECKPOINTS, FILE, Record};
 use std::{
@@ -223,6 +224,21 @@ pub(crate) fn weights_name(config: &Config) -> &'static str {
         Some(_) => "adapter",
         None => "model",
     }
+}
+
+/// Whether a run writes something of this name into `output`, or one has: `--overwrite` removes that.
+fn is_written(output: &Path, name: &str) -> Result<bool, TrainError> {
+    let names = [
+        CHECKPOINTS,
+        METRICS,
+        FILE,
+        LOCK,
+        "adapter",
+        "model",
+        "merged",
+    ];
+    let written = names.contains(&name) || temporary::is_temporary(name);
+    Ok(written || Record::read(output)?.files(name).is_some())
 }
 
 fn includes(there: &Files, files: &Files) -> bool {

@@ -268,10 +268,23 @@ impl<'a, D: Backend> Trainer<'a, D> {
     fn check_weights(&mut self) -> Result<(), TrainError> {
         match optimizer::weights_are_finite(&mut self.model)? {
             true => Ok(()),
-            false => Err(TrainError::WeightsNotFinite {
-                step: self.state.step,
-                checkpoint: self.newest_checkpoint(),
-            }),
+            false => Err(self.not_finite("weights")),
+        }
+    }
+
+    /// The same for the moments of the optimizer, which can overflow while weights stand still.
+    fn check_moments(&mut self) -> Result<(), TrainError> {
+        match self.optimizer.is_finite(self.model.device())? {
+            true => Ok(()),
+            false => Err(self.not_finite("moments of the optimizer")),
+        }
+    }
+
+    fn not_finite(&self, what: &'static str) -> TrainError {
+        TrainError::WeightsNotFinite {
+            step: self.state.step,
+            what,
+            checkpoint: self.newest_checkpoint(),
         }
     }
 

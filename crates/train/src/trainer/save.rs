@@ -47,6 +47,7 @@ impl<D: Backend> Trainer<'_, D> {
 
     fn save(&mut self) -> Result<PathBuf, TrainError> {
         self.check_weights()?;
+        self.check_moments()?;
         self.metrics.sync()?;
         let step = self.state.step;
         let parent = self.output.checkpoints();
