@@ -54,6 +54,14 @@ fn write(folder: &Path) -> std::path::PathBuf {
     file
 }
 
+/// The same, of two steps.
+fn with_steps(folder: &Path) -> std::path::PathBuf {
+    let file = write(folder);
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("epochs = 4", "max_steps = 2")).unwrap();
+    file
+}
+
 #[test]
 fn a_configuration_file_is_all_it_takes() {
     let folder = tempfile::tempdir().unwrap();
@@ -161,11 +169,10 @@ fn a_run_does_not_write_where_it_reads() {
 #[test]
 fn data_may_lie_in_the_output_folder_where_a_run_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let file = write(folder.path());
+    let file = with_steps(folder.path());
     let run = |data: &Path, overwrite| {
         let sets = [
             format!("data.train={}", data.display()),
-            "run.max_steps=1".to_owned(),
             format!("output={}", folder.path().join("out").display()),
         ];
         let config = Config::load(&file, &sets).unwrap();
@@ -207,9 +214,7 @@ fn data_may_lie_in_the_output_folder_where_a_run_writes_nothing() {
 #[test]
 fn a_run_goes_on_from_wherever_its_files_are_and_from_no_others() {
     let folder = tempfile::tempdir().unwrap();
-    let file = write(folder.path());
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("epochs = 4", "max_steps = 2")).unwrap();
+    let file = with_steps(folder.path());
     let run = |sets: &[String], resume| {
         let config = Config::load(&file, sets).unwrap();
         let options = RunOptions {
@@ -249,7 +254,7 @@ fn a_run_goes_on_from_wherever_its_files_are_and_from_no_others() {
 #[test]
 fn a_run_goes_on_from_its_own_adapter_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let file = write(folder.path());
+    let file = with_steps(folder.path());
     let at = |name: &str| folder.path().join(name);
     let run = |sets: &[String], resume| {
         let config = Config::load(&file, sets).unwrap();

@@ -385,7 +385,7 @@ mod tests {
             "{% ",
             "{{ \"",
             "{{ {'a': {'b': 1}} }}{%",
-            "{% set a %}x{% endset %}{% set a = b.c ~ 'x' %}",
+            "{% set a %}x{% endset %}{% set a = b.c + 'x' %}",
         ] {
             assert_eq!(text(untouched), untouched);
             assert!(!prepare(untouched).ok().unwrap().marks_generation);
@@ -403,6 +403,51 @@ mod tests {
             ("{% set n.a = b %}", "{% set n.a = __kept__((b ))%}"),
             ("{% set n.a | f(x=1) %}", "{% set n.a | f(x=1) |__kept__ %}"),
             ("{% set a | f(x=n.b) %}", "{% set a | f(x=n.b) %}"),
+        ] {
+            assert_eq!(text(source), expected);
+        }
+    }
+
+    #[test]
+    fn operands_that_may_have_parts_are_measured() {
+        for (source, expected) in [
+            (
+                "{{ a == 'x' or b in ['x', 'y'] }}",
+                "{{ a == 'x' or b in ['x', 'y'] }}",
+            ),
+            (
+                "{{ a == b }}",
+                "{{ __measured__((a)) == __measured__((b)) }}",
+            ),
+            (
+                "{{ a not in b.c }}",
+                "{{ __measured__((a)) not in __measured__((b.c)) }}",
+            ),
+            ("{{ a is not in(b) }}", "{{ a is not in(b) }}"),
+            ("{{ 1 + a ~ 'x' }}", "{{ 1 + __text__((a)) ~ 'x' }}"),
+            ("{{ a + b }}", "{{ __bounded__((a + b)) }}"),
+            ("{{ [a] * 2 }}", "{{ __bounded__(([a] * 2)) }}"),
+            (
+                "{{ a[b] ~ a[0] }}",
+                "{{ __text__((a[__measured__((b))])) ~ __text__((a[0])) }}",
+            ),
+            ("{{ a[1:][-1] }}", "{{ a[1:][__measured__((-1))] }}"),
+            (
+                "{% for a in b if a == c %}",
+                "{% for a in b if __measured__((a)) == __measured__((c)) %}",
+            ),
+            (
+                "{% elif -a > b %}",
+                "{% elif __measured__((-a)) > __measured__((b)) %}",
+            ),
+            (
+                "{{ {a: 1, 'b': c} }}",
+                "{{ {__measured__((a)): 1, 'b': c} }}",
+            ),
+            (
+                "{{ loop.changed(a, b) }}",
+                "{{ loop.changed(__measured__((a, b))) }}",
+            ),
         ] {
             assert_eq!(text(source), expected);
         }
