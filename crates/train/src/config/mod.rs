@@ -6,15 +6,14 @@ mod run;
 mod template;
 
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS};
-pub use read::Place;
 pub(crate) use read::looks_local;
+pub use read::{Place, Places};
 pub use run::{RunResult, RunSection};
 pub use template::{default_toml, reference_markdown};
 
 use read::{Text, Values};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -48,23 +47,6 @@ pub struct Config {
     /// Where keys were written, for errors that show only once the model is known.
     #[serde(skip)]
     pub places: Places,
-}
-
-/// Where each key was written, by its path. It changes nothing of what a run does: all are equal.
-#[derive(Clone, Debug, Default)]
-pub struct Places(BTreeMap<String, Place>);
-
-impl PartialEq for Places {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Places {
-    /// Where a key was written, if it was.
-    pub fn of(&self, key: &str) -> Option<&Place> {
-        self.0.get(key)
-    }
 }
 
 /// Where to compute.
@@ -388,15 +370,14 @@ pub(crate) fn counts_sequences(mode: Algorithm) -> bool {
 
 /// Fills in the defaults that depend on other keys, and checks what must hold between keys.
 fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
+    let start = || Place::File {
+        path: path.to_owned(),
+        line: 1,
+    };
     let conflict = |key: &str, message: String| {
         let place = values.place(key).cloned();
-        ConfigError::Conflict {
-            place: place.unwrap_or(Place::File {
-                path: path.to_owned(),
-                line: 1,
-            }),
-            message,
-        }
+        let place = place.unwrap_or_else(start);
+        ConfigError::Conflict { place, message }
     };
     for (one, other) in [
         ("run.max_steps", "run.epochs"),
@@ -492,7 +473,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     });
     let derived: Vec<_> = derived.filter(|(key, _)| !given(key)).collect();
 
-    let places = Places(values.places());
+    let places = values.places();
     let mut table = values.into_table(if lora { &[] } else { &["lora"] });
     for (key, value) in derived {
         match key.split_once('.') {
@@ -505,10 +486,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     }
     // Every value was checked above, so an error here is one of the program; still no panic.
     let config: Config = Table::try_into(table).map_err(|error| ConfigError::Syntax {
-        place: Place::File {
-            path: path.to_owned(),
-            line: 1,
-        },
+        place: start(),
         message: error.to_string(),
     })?;
     Ok(Config { places, ..config })

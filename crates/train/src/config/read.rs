@@ -40,6 +40,23 @@ impl fmt::Display for Place {
     }
 }
 
+/// Where each key was written, by its path. It changes nothing of what a run does: all are equal.
+#[derive(Clone, Debug, Default)]
+pub struct Places(BTreeMap<String, Place>);
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Places {
+    /// Where a key was written, if it was.
+    pub fn of(&self, key: &str) -> Option<&Place> {
+        self.0.get(key)
+    }
+}
+
 /// Values by the path of their key, and where each was written.
 #[derive(Debug, Default)]
 pub(super) struct Values {
@@ -147,11 +164,13 @@ impl Values {
     }
 
     /// Where each key was written that was.
-    pub fn places(&self) -> BTreeMap<String, Place> {
+    pub fn places(&self) -> Places {
         let values = self.values.iter();
-        values
-            .map(|(key, (_, place))| (key.clone(), place.clone()))
-            .collect()
+        Places(
+            values
+                .map(|(key, (_, place))| (key.clone(), place.clone()))
+                .collect(),
+        )
     }
 
     /// The value of a key, if it was written.
