@@ -53,12 +53,12 @@ pub(super) fn edits(tokens: &[Token<'_>], statement: bool) -> Vec<Edit> {
         first,
     };
     let mut levels = vec![level(Brackets::Plain, first)];
-    for index in first..tokens.len() {
+    for (index, token) in tokens.iter().enumerate().skip(first) {
         let depth = levels.len();
         let Some(current) = levels.last_mut() else {
             break;
         };
-        match tokens[index].text {
+        match token.text {
             "(" | "[" | "{" => {
                 let inner = reader.brackets(index);
                 levels.push(level(inner, index + 1));
