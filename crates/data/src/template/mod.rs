@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use chrono::NaiveDateTime;
-use minijinja::value::{Kwargs, Object, from_args};
+use minijinja::value::{Kwargs, Object};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 use serde_json::Map;
 
@@ -96,7 +96,9 @@ impl ChatTemplate {
             line,
             message,
         };
-        let prepared = scan::prepare(source).map_err(|long| failed(long.line, long.message))?;
+        // Whatever ends the lines of a template, jinja2 reads line feeds.
+        let lines = source.replace("\r\n", "\n").replace('\r', "\n");
+        let prepared = scan::prepare(&lines).map_err(|long| failed(long.line, long.message))?;
         let dictionary: fn(Value) -> Value = match prepared.reads_methods {
             true => Dictionary::wrap,
             false => std::convert::identity,
@@ -123,8 +125,17 @@ impl ChatTemplate {
             return Self::compile(text);
         }
         let path = Path::new(text);
-        let source = std::fs::read_to_string(path).map_err(DataError::io(path))?;
-        Self::compile_from(&source, path)
+        match std::fs::read_to_string(path) {
+            Ok(source) => Self::compile_from(&source, path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(DataError::Option {
+                key: "chat_template",
+                message: format!(
+                    "there is no file {text}; give a template, or the path of a file that holds \
+                     one (without the key the model's own is used)"
+                ),
+            }),
+            Err(error) => Err(DataError::io(path)(error)),
+        }
     }
 
     /// What errors call it.
@@ -275,6 +286,7 @@ fn environment(
     environment.add_function(scan::MEASURED, limits::measured);
     environment.add_function(scan::TEXT, python::text);
     environment.add_filter(scan::KEPT, limits::kept);
+    environment.add_filter(scan::GENERATION, noted);
     Ok(environment)
 }
 
@@ -303,7 +315,7 @@ impl std::io::Write for Counting<'_> {
     }
 }
 
-/// Called for each `{% generation %}` block, as Transformers' extension is.
+/// Notes each `{% generation %}` block, as Transformers' extension does.
 #[derive(Debug)]
 struct Generation {
     written: Arc<AtomicUsize>,
@@ -311,18 +323,20 @@ struct Generation {
     blocks: Mutex<Vec<(usize, String)>>,
 }
 
-impl Object for Generation {
-    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
-        let (kwargs,): (Kwargs,) = from_args(args)?;
-        let caller: Value = kwargs.get("caller")?;
-        let start = self.written.load(Ordering::Relaxed);
-        let body = caller.call(state, &[])?;
-        let text = body.as_str().unwrap_or_default().to_owned();
-        if let Ok(mut blocks) = self.blocks.lock() {
-            blocks.push((start, text));
-        }
-        Ok(body)
+impl Object for Generation {}
+
+/// The filter around a block: what was written before it is known, for the block comes after.
+fn noted(state: &State<'_, '_>, body: String) -> String {
+    let generation = state.lookup(scan::GENERATION);
+    if let Some(generation) = generation
+        .as_ref()
+        .and_then(Value::downcast_object_ref::<Generation>)
+        && let Ok(mut blocks) = generation.blocks.lock()
+    {
+        let start = generation.written.load(Ordering::Relaxed);
+        blocks.push((start, body.clone()));
     }
+    body
 }
 
 /// A message as `apply_chat_template` hands it to the template: without keys that are null, and with

@@ -19,7 +19,8 @@ pub(super) struct TooLong {
     pub message: String,
 }
 
-/// The name of the function that generation blocks call.
+/// The filter of generation blocks, and what the context knows it by. What such a block sets stays in
+/// it, as in jinja2; a call block would not see all that stands around it.
 pub(super) const GENERATION: &str = "__generation__";
 /// The function that dictionaries in the template's own text are given to.
 pub(super) const DICTIONARY: &str = "__dictionary__";
@@ -281,9 +282,12 @@ impl<'a> Scanner<'a> {
         match first.text {
             "generation" if tokens.len() == 1 => {
                 self.marks_generation = true;
-                self.edits.push(whole(format!("call {GENERATION}()")));
+                self.edits
+                    .push(whole(format!("with %}}{{% filter {GENERATION}")));
             }
-            "endgeneration" if tokens.len() == 1 => self.edits.push(whole("endcall".to_owned())),
+            "endgeneration" if tokens.len() == 1 => {
+                self.edits.push(whole("endfilter %}{% endwith".to_owned()));
+            }
             "elif" => {
                 self.branches += 1;
                 if self.branches > limits::BRANCHES {
@@ -374,7 +378,10 @@ mod tests {
             .ok()
             .unwrap();
         assert!(marked.marks_generation);
-        assert_eq!(marked.text, "{%- call __generation__() -%}a{% endcall %}");
+        assert_eq!(
+            marked.text,
+            "{%- with %}{% filter __generation__ -%}a{% endfilter %}{% endwith %}"
+        );
         for untouched in [
             "{{ '{% generation %}' }}",
             "{# {% generation %} #}",

@@ -176,9 +176,10 @@ impl Conversation<'_> {
     }
 
     /// Where a turn ends whose message changes nothing from `limit` on: after the end token that
-    /// follows, if one does before the next message.
+    /// follows, if one does before the next message that the template writes.
     fn ending(&self, whole: &str, message: usize, limit: usize) -> usize {
-        let next = self.influence(self.messages, whole, message + 1);
+        let mut later = message + 1..self.messages.len();
+        let next = later.find_map(|later| self.influence(self.messages, whole, later));
         let next = next.map(|own| own.start).filter(|next| *next >= limit);
         let after = &whole[limit..next.unwrap_or(whole.len())];
         limit + self.first_end(after).unwrap_or(0)

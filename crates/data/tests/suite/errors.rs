@@ -285,7 +285,10 @@ fn templates() {
     );
     assert!(matches!(
         ChatTemplate::from_option("/none/template.jinja"),
-        Err(DataError::Io { .. })
+        Err(DataError::Option {
+            key: "chat_template",
+            ..
+        })
     ));
     let folder = tempfile::tempdir().unwrap();
     let path = write(

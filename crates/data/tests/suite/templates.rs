@@ -104,3 +104,51 @@ fn expressions_evaluate_as_in_python() {
     }
     report(differences);
 }
+
+/// The text is jinja2's for the same source.
+#[test]
+fn lines_of_a_template_end_alike() {
+    let source = "a\r\n{{ 'x\r\ny' }}\rb{# \r\n #}\r\n{% if true %}\r\nc{% endif %}\r\n";
+    let template = ChatTemplate::compile(source).unwrap();
+    let rendered = template.render(&[], None, false, &Default::default());
+    assert_eq!(rendered.unwrap().text, "a\nx\ny\nbc");
+    // What the data says stays.
+    let template = ChatTemplate::compile("{{ messages[0] }}").unwrap();
+    let said = ["a\r\nb".into()];
+    let rendered = template.render(&said, None, false, &Default::default());
+    assert_eq!(rendered.unwrap().text, "a\r\nb");
+}
+
+/// The texts are jinja2's.
+#[test]
+fn a_generation_block_sees_what_stands_around_it() {
+    let messages = [1, 2, 3].map(serde_json::Value::from);
+    for (source, expected) in [
+        (
+            "{% set n = namespace(a=1) %}{% generation %}b{% set n.a = 2 %}{% endgeneration %}{{ n.a }}",
+            "b2",
+        ),
+        (
+            "{% set n = namespace(a=1) %}{% generation %}b{% set n.a %}2{% endset %}{% endgeneration %}{{ n.a }}",
+            "b2",
+        ),
+        (
+            "{% set l = messages[1:] %}{% generation %}{% for m in l[1:] %}{{ m }}{% endfor %}{% endgeneration %}",
+            "3",
+        ),
+        (
+            "{% for m in messages %}{% generation %}{% for n in messages[loop.index:] %}{{ n }}{% endfor %};{% endgeneration %}{% endfor %}",
+            "23;3;;",
+        ),
+        (
+            "{% set a = 1 %}{% generation %}{% set a = 2 %}{{ a }}{% endgeneration %}{{ a }}",
+            "21",
+        ),
+    ] {
+        let template = ChatTemplate::compile(source).unwrap();
+        let rendered = template.render(&messages, None, false, &Default::default());
+        let rendered = rendered.unwrap();
+        assert_eq!(rendered.text, expected, "{source}");
+        assert_eq!(rendered.spans[0].start, 0, "{source}");
+    }
+}

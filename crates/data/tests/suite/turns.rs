@@ -91,6 +91,20 @@ fn turns_in_a_row_are_trained_apart_or_as_the_template_joins_them() {
     );
 }
 
+/// As Phi 3's: results of tools are left out, and the end token stands at the end alone.
+#[test]
+fn a_turn_ends_before_the_next_message_that_is_written() {
+    let template = "{% for m in messages if m.role in ['user', 'assistant'] %}{{ m.role }}:{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}assistant:{% else %}{{ eos_token }}{% endif %}";
+    let messages = json!([
+        {"role": "user", "content": "q"}, {"role": "assistant", "content": "one"},
+        {"role": "tool", "content": "3"}, {"role": "assistant", "content": "two"},
+    ]);
+    assert_eq!(
+        trained(template, TrainOn::Assistant, messages),
+        "user:q<end>assistant:⟦one⟧<end>assistant:⟦two<end></s>⟧"
+    );
+}
+
 #[test]
 fn reasoning_is_trained_where_the_template_keeps_it() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/templates");
