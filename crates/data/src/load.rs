@@ -13,7 +13,7 @@ use crate::options::{DataOptions, Format, OnBadRow};
 use crate::preflight::{FileReport, Preflight};
 use crate::progress::Progress;
 use crate::record::{self, TemplateReads};
-use crate::source::{Limits, RawRow, Source};
+use crate::source::{Limits, RawRow, Source, foreign};
 use crate::template::{ChatTemplate, ChatTemplates, limits};
 use crate::tokenizer::Tokenizer;
 
@@ -77,7 +77,8 @@ pub fn load_for(
     }
     let mut total = 0;
     for path in paths {
-        total += std::fs::metadata(path).map_err(DataError::io(path))?.len();
+        let metadata = std::fs::metadata(path);
+        total += metadata.map_err(|e| foreign::absent(path, e))?.len();
     }
     let replaced = options.chat_template.as_deref();
     let replaced = replaced.map(ChatTemplate::from_option).transpose()?;

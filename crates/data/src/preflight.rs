@@ -188,7 +188,12 @@ impl Preflight {
         const NAMED: usize = 12;
         let named = self.unused.iter().take(NAMED).map(|unused| {
             let plural = if unused.rows == 1 { "" } else { "s" };
-            format!("{} ({} row{plural})", unused.key, unused.rows)
+            // pandas writes its index as a column without a name.
+            let key = match unused.key.as_str() {
+                "" => "a column without a name",
+                key => key,
+            };
+            format!("{key} ({} row{plural})", unused.rows)
         });
         let mut text = named.collect::<Vec<_>>().join(", ");
         if self.unused.len() > NAMED {

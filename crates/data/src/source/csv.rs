@@ -1,4 +1,4 @@
-//! CSV (and tab-separated) rows: the first record names the columns, every value is text.
+//! Rows separated by commas, tabs or semicolons: the first record names the columns, every value is text.
 
 use std::io::{self, Cursor, Read};
 use std::path::PathBuf;
@@ -15,14 +15,17 @@ pub(super) struct CsvRows {
     reader: csv::Reader<Box<dyn Read + Send>>,
     columns: Vec<String>,
     consumed: Arc<AtomicU64>,
-    /// Lines before the first record.
+    /// Lines that the reader has not counted.
     skipped_lines: u64,
     row: u64,
 }
 
 impl CsvRows {
     pub fn new(text: Text, first: Vec<u8>, skipped_lines: u64) -> Result<Self, DataError> {
-        let tabs = first.contains(&b'\t') && !first.contains(&b',');
+        // Spreadsheets of many countries write semicolons.
+        let between = [b',', b'\t', b';'].into_iter().find(|b| first.contains(b));
+        // The reader leaves the second byte of such a line end for the next record.
+        let behind = u64::from(first.ends_with(b"\r\n"));
         let Text {
             path,
             reader,
@@ -43,7 +46,7 @@ impl CsvRows {
             since,
         };
         let mut reader = csv::ReaderBuilder::new()
-            .delimiter(if tabs { b'\t' } else { b',' })
+            .delimiter(between.unwrap_or(b','))
             .from_reader(stream);
         let header = reader.headers().map_err(|e| failed.because(e))?;
         let columns = header.iter().map(str::to_owned).collect();
@@ -52,7 +55,7 @@ impl CsvRows {
             reader,
             columns,
             consumed,
-            skipped_lines,
+            skipped_lines: skipped_lines + behind,
             row: 0,
         })
     }

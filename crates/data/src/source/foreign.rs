@@ -1,6 +1,7 @@
 //! Files that hold no rows as we read them, told by their first bytes, each with what to do.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 
@@ -87,6 +88,9 @@ fn words(path: &Path, start: &[u8]) -> Option<&'static str> {
     if let Some((_, what)) = known {
         return Some(what);
     }
+    if start.starts_with(b"\xff\xfe\0\0") || start.starts_with(b"\0\0\xfe\xff") {
+        return Some("is UTF-32; write it as UTF-8 (`iconv -f UTF-32 -t UTF-8`)");
+    }
     if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
         return Some("is UTF-16; write it as UTF-8 (`iconv -f UTF-16 -t UTF-8`)");
     }
@@ -168,12 +172,27 @@ fn has_known_column(text: &[u8]) -> bool {
     })
 }
 
+/// Files in a folder that `save_to_disk` has written.
+const SAVED: [&str; 2] = ["dataset_dict.json", "state.json"];
+
 /// A folder in place of a file: names what could be given.
 pub(super) fn folder(path: &Path) -> DataError {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let mut files: Vec<String> = entries
-        .filter(|entry| entry.path().is_file())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+    if SAVED.iter().any(|name| path.join(name).is_file()) {
+        return DataError::Foreign {
+            path: path.to_owned(),
+            what: "is a data set as `save_to_disk` writes it; write Parquet or JSON lines (`to_parquet`, `to_json`) instead",
+        };
+    }
+    let mut files = Vec::new();
+    for entry in entries(path) {
+        match entry.is_dir() {
+            true => files.extend(entries(&entry).filter(|inner| inner.is_file())),
+            false => files.push(entry),
+        }
+    }
+    let mut files: Vec<String> = files
+        .iter()
+        .filter_map(|file| Some(file.strip_prefix(path).ok()?.to_string_lossy().into_owned()))
         .filter(|name| {
             let name = name.to_ascii_lowercase();
             [".json", ".jsonl", ".parquet", ".csv", ".tsv", ".gz", ".zst"]
@@ -190,5 +209,33 @@ pub(super) fn folder(path: &Path) -> DataError {
     DataError::Folder {
         path: path.to_owned(),
         files,
+    }
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
+}
+
+/// Why there is nothing at a path, where what was meant can be told from it.
+pub(crate) fn absent(path: &Path, source: io::Error) -> DataError {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let what = if source.kind() != io::ErrorKind::NotFound {
+        None
+    } else if path.to_string_lossy().contains(['*', '?']) {
+        Some("is a pattern, and those are not expanded in a configuration; name each file")
+    } else if !name.contains('.') {
+        Some(
+            "does not exist; a data set of the hub has to be downloaded first (`hf download --repo-type dataset`)",
+        )
+    } else {
+        None
+    };
+    match what {
+        Some(what) => DataError::Foreign {
+            path: path.to_owned(),
+            what,
+        },
+        None => DataError::io(path)(source),
     }
 }

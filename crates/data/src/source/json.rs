@@ -3,7 +3,7 @@
 use std::io::{BufRead, Cursor};
 use std::sync::atomic::Ordering;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Raw, RawRow, Rows, Text, io_error, read_line};
 use crate::error::{BadRow, DataError, Place, RowProblem};
@@ -37,7 +37,7 @@ pub(super) fn is_document(first: &[u8], text: &mut Text) -> Result<bool, DataErr
             }
             let record =
                 record::detect(&keys).is_some() || record::refused(&fields, Format::Auto).is_some();
-            Ok(!record && fields.values().any(|v| v.is_array()))
+            Ok(!record && (fields.values().any(holds_rows) || is_empty_list(&fields)))
         }
         // Cut off: a document that goes on, unless the next line begins a row of its own.
         Err(e) if e.is_eof() => {
@@ -47,6 +47,33 @@ pub(super) fn is_document(first: &[u8], text: &mut Text) -> Result<bool, DataErr
             Ok(!buffer.is_empty() && buffer[0] != b'{')
         }
         _ => Ok(false),
+    }
+}
+
+/// Whether a list of objects may be one of rows: messages are parts of one.
+fn holds_rows(value: &Value) -> bool {
+    let first = value.as_array().and_then(|rows| rows.first());
+    let first = first.and_then(Value::as_object);
+    first.is_some_and(|row| !["role", "from"].iter().any(|key| row.contains_key(*key)))
+}
+
+/// Whether an object is a list without rows, and nothing else.
+fn is_empty_list(fields: &Map<String, Value>) -> bool {
+    let mut values = fields.values();
+    values.len() == 1 && values.all(|value| value.as_array().is_some_and(Vec::is_empty))
+}
+
+/// What to do where Python's way to write a value is no JSON.
+pub(super) fn python(rest: &[u8]) -> &'static str {
+    let begins = |words: &[&str]| words.iter().any(|w| rest.starts_with(w.as_bytes()));
+    if begins(&["NaN", "Infinity"]) {
+        "; NaN and Infinity are no JSON, write null"
+    } else if begins(&["'"]) {
+        "; texts stand in double quotes (Python: `json.dumps`)"
+    } else if begins(&["None", "True", "False"]) {
+        "; write null, true, false (Python: `json.dumps`)"
+    } else {
+        ""
     }
 }
 
@@ -188,6 +215,13 @@ impl Document {
     }
 
     fn array_count(&self) -> DataError {
+        let path = &self.scanner.text.path;
+        if path.ends_with("dataset_info.json") {
+            return DataError::Foreign {
+                path: path.clone(),
+                what: "describes data sets and holds no rows; give the files that it names",
+            };
+        }
         DataError::Arrays {
             path: self.scanner.text.path.clone(),
             arrays: self.arrays.clone().unwrap_or_default(),

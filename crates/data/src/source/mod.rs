@@ -1,7 +1,7 @@
 //! Files to rows: what a file is, is decided by its bytes; rows come in bounded chunks.
 
 mod csv;
-mod foreign;
+pub(crate) mod foreign;
 mod json;
 mod locate;
 mod parquet;
@@ -115,7 +115,8 @@ impl RawRow {
                 // serde_json appends its own, relative position.
                 let message = e.to_string();
                 let message = message.split(" at line ").next().unwrap_or(&message);
-                Err(bad(offset, RowProblem::Json(message.to_owned())))
+                let hint = json::python(&text[offset..]);
+                Err(bad(offset, RowProblem::Json(format!("{message}{hint}"))))
             }
         }
     }
