@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use serde_json::Value;
 use tightrope_packing::IGNORED;
 
 use crate::error::{KeyPath, RowProblem};
@@ -195,13 +196,29 @@ impl Encoder<'_> {
     ) -> Result<(Vec<u32>, Vec<i64>), RowProblem> {
         let tokenizer = self.tokenizer()?;
         let tools = conversation.tools.as_ref();
-        let templates = self.templates.ok_or(RowProblem::NoTemplate)?;
+        let (templates, reads) = self
+            .templates
+            .zip(self.reads.as_ref())
+            .ok_or(RowProblem::NoTemplate)?;
         let template = templates.choose(tools.is_some());
         let mut variables = tokenizer.special_texts().clone();
         variables.extend(conversation.variables.clone());
         let messages = parts::as_template_reads(template, conversation, &variables);
         let joined_parts = matches!(messages, Cow::Owned(_));
         let messages = &*messages;
+        if !reads.mentions("tool_calls")
+            && let Some(call) = messages.iter().position(has_only_calls)
+            && let Err(error) = template.render(messages, tools, false, &variables)
+        {
+            return Err(RowProblem::Refused {
+                key: KeyPath::name("messages").then(call).then("tool_calls"),
+                why: format!(
+                    "the chat template has no place for calls of tools ({}); set `chat_template` \
+                     to one that has, or write the call as `content`",
+                    error.message
+                ),
+            });
+        }
         let answers = assistant_turns(messages);
         let whole = self.train_on == TrainOn::All && conversation.untrained.is_empty();
         let from = match self.train_on {
@@ -231,7 +248,7 @@ impl Encoder<'_> {
         *chat = Chat {
             answers: answers.len() as u64,
             trained_answers: answers.iter().filter(|&&answer| trains(answer)).count() as u64,
-            dropped: Dropped::from(messages, tools, &text),
+            dropped: Dropped::from(messages, tools, &text, reads.mentions("tools")),
             joined_parts,
         };
         self.masked(&text, &spans)
@@ -267,6 +284,12 @@ impl Encoder<'_> {
         }
         Ok((ids, labels))
     }
+}
+
+/// Whether a message says nothing but what it calls.
+fn has_only_calls(message: &Value) -> bool {
+    let says = message.get("content").is_some_and(Value::is_string);
+    message.get("tool_calls").is_some() && !says
 }
 
 fn failed(error: crate::DataError) -> RowProblem {

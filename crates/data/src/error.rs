@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use tightrope_packing::SequenceError;
 
-use crate::{Preflight, RenderError};
+pub use crate::key_path::{Key, KeyPath};
+use crate::{Format, Preflight, RenderError};
 
 /// Data, a tokenizer or a chat template that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -195,7 +196,10 @@ pub enum DataError {
         message: String,
     },
     /// No token of any sequence would be trained.
-    #[error("nothing to train: no token of {} sequences has a target\n{report}", report.sequences)]
+    #[error(
+        "nothing to train: no token of {} sequences has a target{}\n{report}",
+        report.sequences, without_answers(report)
+    )]
     NothingToTrain {
         /// What was read.
         report: Box<Preflight>,
@@ -397,57 +401,6 @@ impl RowProblem {
     }
 }
 
-/// The way from a row to a value in it, as `messages[2].role`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyPath(pub Vec<Key>);
-
-/// One step of a [`KeyPath`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Key {
-    /// Into an object.
-    Name(String),
-    /// Into an array.
-    Index(usize),
-}
-
-impl KeyPath {
-    /// A key of the row itself.
-    pub fn name(name: &str) -> Self {
-        Self(vec![Key::Name(name.to_owned())])
-    }
-    /// One step further.
-    pub fn then(&self, key: impl Into<Key>) -> Self {
-        let mut path = self.0.clone();
-        path.push(key.into());
-        Self(path)
-    }
-}
-
-impl From<&str> for Key {
-    fn from(name: &str) -> Self {
-        Key::Name(name.to_owned())
-    }
-}
-
-impl From<usize> for Key {
-    fn from(index: usize) -> Self {
-        Key::Index(index)
-    }
-}
-
-impl fmt::Display for KeyPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (depth, key) in self.0.iter().enumerate() {
-            match key {
-                Key::Name(name) if depth == 0 => write!(f, "{name}")?,
-                Key::Name(name) => write!(f, ".{name}")?,
-                Key::Index(index) => write!(f, "[{index}]")?,
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Not as its source: whoever shows a chain of errors would say it twice.
 impl From<Box<BadRow>> for DataError {
     fn from(bad: Box<BadRow>) -> Self {
@@ -460,6 +413,15 @@ fn hint(bad: &BadRow) -> &'static str {
     match bad.problem {
         RowProblem::Refused { .. } | RowProblem::BeyondEmbedding { .. } | RowProblem::Comma => "",
         _ => "; `on_bad_row = \"skip\"` leaves such rows out and counts them",
+    }
+}
+
+/// What is missing where conversations have no answer.
+fn without_answers(report: &Preflight) -> &'static str {
+    let chats = report.files.iter().any(|file| file.format == Format::Chat);
+    match chats && report.answers == 0 && report.sequences > 0 {
+        true => "; no message has the role `assistant`",
+        false => "",
     }
 }
 

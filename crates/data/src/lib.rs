@@ -13,6 +13,7 @@ mod encode;
 mod error;
 mod guard;
 mod inspect;
+mod key_path;
 mod load;
 mod options;
 mod preflight;

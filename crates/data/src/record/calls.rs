@@ -115,7 +115,8 @@ pub(super) fn function_call(text: String, template: Option<&TemplateReads>) -> F
     }
 }
 
-fn calls_of(text: &str) -> Option<Vec<Value>> {
+/// One call or a list of calls as JSON.
+pub(super) fn calls_of(text: &str) -> Option<Vec<Value>> {
     let calls = match serde_json::from_str(text).ok()? {
         Value::Array(calls) if !calls.is_empty() => calls,
         call @ Value::Object(_) => vec![call],

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::calls::{TemplateReads, function_call, normalize_calls, take_tools};
+use super::parts::take_parts;
 use super::{Fields, is_empty, missing, take_list, take_optional_text, take_text, wrong};
 use crate::error::{KeyPath, RowProblem};
 
@@ -150,18 +151,24 @@ impl<'a> Reader<'a> {
         path: &KeyPath,
         mut message: Fields,
     ) -> Result<Fields, RowProblem> {
-        match message.get("role") {
-            Some(Value::String(_)) => {}
+        let role = match message.get("role") {
+            Some(Value::String(role)) => role,
             Some(other) => return Err(wrong(path.then("role"), "a string", other)),
             None => return Err(missing(path.then("role"), &message)),
+        };
+        // ShareGPT's names and other spellings; a template may know its own for a tool's result.
+        let known = role_of(role).filter(|known| known != role || *known == "function_call");
+        match known.filter(|k| *k != "tool" || self.reads(|t| !t.mentions(role))) {
+            Some("function_call") => {
+                let text = take_optional_text(&mut message, "content")?.unwrap_or_default();
+                message.extend(function_call(text, self.template));
+            }
+            Some(known) => drop(message.insert("role".to_owned(), known.into())),
+            None => {}
         }
         match message.get("content") {
             None | Some(Value::Null | Value::String(_)) => {}
-            Some(Value::Array(parts)) => {
-                for (index, part) in parts.iter().enumerate() {
-                    text_part(part, path.then("content").then(index))?;
-                }
-            }
+            Some(Value::Array(_)) => take_parts(&mut message, path, self.template)?,
             Some(other) => {
                 return Err(wrong(path.then("content"), "a string or an array", other));
             }
@@ -184,20 +191,11 @@ impl<'a> Reader<'a> {
             None => Err(missing(path.then(key), &turn)),
         };
         let speaker = text("from")?;
-        let role = match speaker.to_ascii_lowercase().as_str() {
-            "human" | "user" => "user",
-            "gpt" | "assistant" | "chatgpt" | "bing" | "bard" | "model" | "bot" | "chatbot" => {
-                "assistant"
-            }
-            "function_call" => "function_call",
-            "system" => "system",
-            "tool" | "observation" | "function_response" => "tool",
-            _ => {
-                return Err(RowProblem::Speaker {
-                    key: path.then("from"),
-                    speaker,
-                });
-            }
+        let Some(role) = role_of(&speaker) else {
+            return Err(RowProblem::Speaker {
+                key: path.then("from"),
+                speaker,
+            });
         };
         let text = text("value")?;
         for key in turn.keys() {
@@ -216,11 +214,7 @@ impl<'a> Reader<'a> {
     /// What stands beside the messages.
     fn finish(mut self, fields: &mut Fields) -> Result<Conversation, RowProblem> {
         self.system(fields)?;
-        let tools = take_tools(fields, self.template)?;
-        if tools.is_some() && !self.reads(|template| template.mentions("tools")) {
-            self.unused("tools".to_owned());
-        }
-        self.conversation.tools = tools;
+        self.conversation.tools = take_tools(fields, self.template)?;
         self.conversation.variables = match fields.shift_remove("chat_template_kwargs") {
             None => Map::new(),
             Some(Value::Object(variables)) => variables,
@@ -262,30 +256,22 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Only text can be trained.
-fn text_part(part: &Value, path: KeyPath) -> Result<(), RowProblem> {
-    let Value::Object(fields) = part else {
-        return match part {
-            Value::String(_) => Ok(()),
-            _ => Err(wrong(
-                path,
-                "an object such as {\"type\": \"text\", \"text\": …}",
-                part,
-            )),
-        };
-    };
-    match fields.get("type") {
-        None => Ok(()),
-        Some(Value::String(kind)) if kind.ends_with("text") || kind == "refusal" => Ok(()),
-        Some(kind) => Err(RowProblem::Refused {
-            key: path.then("type"),
-            why: format!("only text can be trained, this part is {kind}; leave the row out"),
-        }),
-    }
+/// The role that a speaker has, by the names that tools give it.
+fn role_of(speaker: &str) -> Option<&'static str> {
+    Some(match speaker.to_ascii_lowercase().as_str() {
+        "human" | "user" => "user",
+        "gpt" | "assistant" | "chatgpt" | "bing" | "bard" | "model" | "bot" | "chatbot" => {
+            "assistant"
+        }
+        "function_call" => "function_call",
+        "system" => "system",
+        "tool" | "observation" | "function_response" => "tool",
+        _ => return None,
+    })
 }
 
-/// Takes the marks that say whether a message is trained: `weight` of 0 or 1, `train` or `loss`
-/// of true or false. The key is the one that decides.
+/// Takes the marks that say whether a message is trained: `weight` or `loss_weight` of 0 or 1,
+/// `train` or `loss` of true or false. The key is the one that decides.
 fn is_trained(
     message: &mut Fields,
     path: &KeyPath,
@@ -295,7 +281,7 @@ fn is_trained(
         why: why.to_owned(),
     };
     let mut trained: Option<(&'static str, bool)> = None;
-    for key in ["weight", "train", "loss"] {
+    for key in ["weight", "loss_weight", "train", "loss"] {
         let mark = match message.get(key) {
             None => continue,
             Some(Value::Bool(mark)) => *mark,

@@ -2,6 +2,7 @@
 
 mod calls;
 mod chat;
+mod parts;
 mod refused;
 mod tokens;
 
@@ -205,8 +206,13 @@ fn take_optional_text(fields: &mut Fields, key: &str) -> Result<Option<String>, 
 fn take_list(fields: &mut Fields, key: &str) -> Result<Vec<Value>, RowProblem> {
     match take(fields, key)? {
         Value::Array(list) => Ok(list),
-        Value::String(text) => serde_json::from_str(&text)
-            .map_err(|_| wrong(KeyPath::name(key), "an array", &Value::String(text))),
+        Value::String(text) => serde_json::from_str(&text).map_err(|_| {
+            wrong(
+                KeyPath::name(key),
+                "an array, or its JSON",
+                &Value::String(text),
+            )
+        }),
         other => Err(wrong(KeyPath::name(key), "an array", &other)),
     }
 }

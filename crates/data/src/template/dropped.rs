@@ -20,8 +20,14 @@ pub struct Dropped {
 }
 
 impl Dropped {
-    /// Compares one conversation with its text, by the longest word of each part.
-    pub(crate) fn from(messages: &[Value], tools: Option<&Value>, text: &str) -> Self {
+    /// Compares one conversation with its text, by the longest word of each part. The name of a tool
+    /// may also stand in a call: tools that the template cannot see are left out in any case.
+    pub(crate) fn from(
+        messages: &[Value],
+        tools: Option<&Value>,
+        text: &str,
+        sees_tools: bool,
+    ) -> Self {
         let mut search = Search { text, from: 0 };
         let function = |value: &Value| value.get("function").unwrap_or(value).get("name").cloned();
         let mut dropped = Self::default();
@@ -43,7 +49,8 @@ impl Dropped {
         }
         search.from = 0;
         for tool in tools.and_then(Value::as_array).into_iter().flatten() {
-            dropped.tools |= u64::from(!search.finds(function(tool).as_ref()));
+            let found = sees_tools && search.finds(function(tool).as_ref());
+            dropped.tools |= u64::from(!found);
         }
         dropped
     }

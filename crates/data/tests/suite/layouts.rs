@@ -157,6 +157,7 @@ fn answers_marked_as_not_trained_are_not() {
     for mark in [
         "\"weight\": 0",
         "\"weight\": 0.0",
+        "\"loss_weight\": 0.0",
         "\"train\": false",
         "\"loss\": false",
     ] {
@@ -172,6 +173,7 @@ fn answers_marked_as_not_trained_are_not() {
     }
     for (mark, key) in [
         ("\"weight\": 0.5", "messages[1].weight"),
+        ("\"loss_weight\": 0.5", "messages[1].loss_weight"),
         (
             "\"train_detail\": [{\"begin_offset\": 0}]",
             "messages[1].train_detail",
@@ -355,7 +357,11 @@ fn function_calls_are_turns_of_the_assistant() {
         marked(&dataset, 0, &t),
         chat("user", "w?") + &answer(call) + &after
     );
-    assert_eq!(unused(&dataset), [("tools", 1)]);
+    // Said once, although the call in the text has the tool's name.
+    assert_eq!(
+        (unused(&dataset), dataset.report.dropped.tools),
+        (vec![], 1)
+    );
     let t = tokenizer(Some(TOOLS));
     let dataset = read(rows, &assistant(), &t);
     let tools = "[{\"type\": \"function\", \"function\": {\"name\": \"w\"}}]\n";
