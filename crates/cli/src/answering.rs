@@ -1,6 +1,6 @@
 //! A conversation with a model: how it is to answer, and what was said so far.
 
-use crate::{painting, terminal::Terminal};
+use crate::terminal::{self, Terminal};
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ pub struct Options {
     pub system: Option<String>,
 
     /// Randomness; 0: always the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = not_negative)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = not_negative, allow_negative_numbers = true)]
     temperature: f64,
 
     /// Choose among the fewest tokens whose probabilities reach this sum
@@ -114,7 +114,7 @@ impl Conversation {
         let on_text = |piece: &str| {
             text.push_str(piece);
             if !terminal.json() {
-                let shown = terminal.write(painting::printable(piece).as_bytes());
+                let shown = terminal.write(terminal::printable(piece).as_bytes());
                 failure = shown.err();
             }
             match failure.is_some() || stop() {

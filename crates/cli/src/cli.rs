@@ -124,6 +124,14 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    #[test]
+    fn what_ends_the_help_fits_a_terminal() {
+        for text in [EXAMPLES, crate::exit::HELP] {
+            let wide = text.lines().find(|line| line.chars().count() > 80);
+            assert_eq!(wide, None);
+        }
+    }
+
     /// `--help` teaches: what it is for, and an example of its own.
     #[test]
     fn every_command_shows_an_example() {

@@ -1,5 +1,6 @@
 //! Sequences for the eye: trained and untrained text told apart by color, or by brackets.
 
+use crate::terminal::printable;
 use console::Style;
 use tightrope_data::InspectedToken;
 
@@ -67,19 +68,6 @@ fn visible(text: &str) -> String {
     printable(text).replace('\n', "⏎\n")
 }
 
-/// Text whose control characters are escaped, so that it cannot talk to the terminal.
-pub fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' | '\t' => shown.push(character),
-            character if character.is_control() => shown.extend(character.escape_default()),
-            character => shown.push(character),
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,8 +104,8 @@ mod tests {
     #[test]
     fn data_cannot_talk_to_the_terminal() {
         assert_eq!(
-            visible("a\x1b[31m\u{7}한글\tb"),
-            "a\\u{1b}[31m\\u{7}한글\tb"
+            visible("a\x1b[31m\u{7}한글\tb\u{202e}"),
+            "a\\u{1b}[31m\\u{7}한글\tb\\u{202e}"
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     numbers::{bytes, counted, duration, grouped, percent, percent_of},
-    painting, table,
+    table, terminal,
 };
 use comfy_table::{Cell, Color};
 use console::style;
@@ -205,17 +205,17 @@ pub fn run(report: &RunReport) -> String {
         block.line("loss", format!("{first:.4} at first, {last:.4} at last"));
     }
     if let Some(evaluation) = &report.evaluation {
-        let best = report.best.map_or_else(String::new, |(loss, step)| {
-            format!(" (best {loss:.4} after step {step})")
-        });
-        let before = report.evaluation_before.map_or_else(String::new, |before| {
-            format!(", {:.4} before training", before.loss)
-        });
         let (loss, perplexity) = (evaluation.loss, evaluation.perplexity);
         block.line(
             "evaluation",
-            format!("loss {loss:.4}, perplexity {perplexity:.3}{best}{before}"),
+            format!("loss {loss:.4}, perplexity {perplexity:.3}"),
         );
+        if let Some((loss, step)) = report.best {
+            block.line("", format!("best {loss:.4} after step {step}"));
+        }
+        if let Some(before) = report.evaluation_before {
+            block.line("", format!("{:.4} before training", before.loss));
+        }
     }
     let speed = grouped(report.tokens_per_second.round() as u64);
     let time = duration(Duration::from_secs_f64(report.elapsed_s.max(0.0)));
@@ -289,7 +289,7 @@ pub fn demonstration(result: &Demonstration) -> String {
 /// The text on one line, cut to so many columns.
 fn brief(text: &str, columns: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    console::truncate_str(&painting::printable(&line), columns, "…").into_owned()
+    console::truncate_str(&terminal::printable(&line), columns, "…").into_owned()
 }
 
 /// What was padding here, and what padded batches would have cost.

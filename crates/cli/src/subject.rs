@@ -7,9 +7,11 @@ use tightrope_train::Config;
 
 /// A configuration, or a model and an adapter.
 #[derive(clap::Args)]
+#[group(skip)]
+#[command(group(clap::ArgGroup::new("subject").args(["config", "model"]).required(true)))]
 pub struct Subject {
     /// Configuration file (TOML); the model is what its run has trained
-    #[arg(required_unless_present = "model", value_parser = paths::path())]
+    #[arg(value_parser = paths::path())]
     config: Option<PathBuf>,
 
     /// Set a key over the file's value
@@ -21,7 +23,7 @@ pub struct Subject {
     base: bool,
 
     /// Model folder, .gguf file or hub id, instead of a configuration
-    #[arg(long, value_name = "MODEL", conflicts_with = "config")]
+    #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 
     /// PEFT adapter folder to add to the model

@@ -153,7 +153,16 @@ fn what_is_wrong_in_a_configuration() {
         &["train", "run.toml", "--set", "seed"],
         &["--set seed", "key=value"],
     );
-    wrong(&["train", "run.toml", "--set", "seed=x"], &["seed"]);
+    wrong(
+        &["train", "run.toml", "--set", "seed=x"],
+        &["`seed` must be a whole number", "got \"x\""],
+    );
+    wrong(&["inspect", "train.jsonl"], &["this is JSON", "[data]"]);
+    wrong(&["inspect", "model"], &["this may be a model"]);
+    wrong(
+        &["inspect", "run.toml", "--set", "data.chat_template=chatml"],
+        &["there is no file", "chatml"],
+    );
     wrong(
         &["train", "run.toml", "--set", "precision=bf16"],
         &["precision"],

@@ -28,6 +28,17 @@ fn wrong_usage_leaves_with_2_and_help_with_0() {
 }
 
 #[test]
+fn what_is_needed_is_named_with_its_alternative() {
+    for command in ["eval", "generate", "chat", "merge"] {
+        let error = String::from_utf8(tightrope(&[command]).stderr).unwrap();
+        assert!(error.contains("<CONFIG|--model <MODEL>>"), "{error}");
+    }
+    let cold = tightrope(&["generate", "--model", "m", "--temperature", "-1"]);
+    let error = String::from_utf8(cold.stderr).unwrap();
+    assert!(error.contains("must be a number of at least 0"), "{error}");
+}
+
+#[test]
 fn help_keeps_the_lines_of_its_examples() {
     let output = Command::new(env!("CARGO_BIN_EXE_tightrope"))
         .args(["train", "--help"])

@@ -147,7 +147,10 @@ pub enum TrainError {
     #[error("no sequence of the evaluation data has a target")]
     NothingToEvaluate,
     /// A chat without a template.
-    #[error("the model has no chat template; set `data.chat_template`, or give plain text")]
+    #[error(
+        "the model has no chat template; set one (`--set data.chat_template=FILE`), or go on from \
+         plain text (`tightrope generate --raw`)"
+    )]
     NoChatTemplate,
     /// A model without a tokenizer was asked for text.
     #[error("the model has no tokenizer, so it cannot read or write text: {why}")]

@@ -1,10 +1,14 @@
 //! `tightrope eval`: loss and perplexity of a model on data.
 
 use crate::{
-    exit::Exit, numbers::grouped, paths, progress::Bars, subject::Subject, terminal::Terminal,
+    exit::Exit, numbers::grouped, paths, progress::Bars, report, subject::Subject,
+    terminal::Terminal,
 };
 use anyhow::{Result, ensure};
+use console::style;
 use std::path::PathBuf;
+use tightrope_data::{Preflight, Progress};
+use tightrope_train::Observer;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,16 +60,20 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         "there is nothing to evaluate on: set data.eval or data.eval_ratio in the configuration, or \
          name a file with --data"
     );
-    let bars = Bars::default();
+    let shown = Shown {
+        bars: Bars::default(),
+        terminal,
+    };
     let limit = args
         .limit
         .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    let evaluation = tightrope_train::evaluate_config(&config, terminal.threads(), limit, &bars)?;
+    let evaluation = tightrope_train::evaluate_config(&config, terminal.threads(), limit, &shown)?;
     if terminal.json() {
         terminal.json_line(&evaluation)?;
     } else {
         terminal.line(format!(
-            "loss        {:.4}\nperplexity  {:.3}\ntokens      {}, of which {} are predicted",
+            "{}\n  loss            {:.4}\n  perplexity      {:.3}\n  tokens          {}, of which {} are predicted",
+            style("Evaluation").bold(),
             evaluation.loss,
             evaluation.perplexity,
             grouped(evaluation.tokens),
@@ -73,4 +81,34 @@ pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         ))?;
     }
     Ok(Exit::Success)
+}
+
+/// Bars, and what is known about the data: what was cut or left out has no part in the loss.
+struct Shown<'a> {
+    bars: Bars,
+    terminal: &'a Terminal,
+}
+
+impl Progress for Shown<'_> {
+    fn start(&self, what: &str, total: Option<u64>) {
+        self.bars.start(what, total);
+    }
+    fn advance(&self, n: u64) {
+        self.bars.advance(n);
+    }
+    fn finish(&self) {
+        self.bars.finish();
+    }
+}
+
+impl Observer for Shown<'_> {
+    fn loaded(&self, _paths: &[PathBuf], preflight: &Preflight) {
+        if !self.terminal.json() {
+            // Whether it can be written is found out with the result.
+            drop(self.terminal.line(report::preflight(preflight)));
+        }
+    }
+    fn notice(&self, text: &str) {
+        self.bars.notice(text);
+    }
 }

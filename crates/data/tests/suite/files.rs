@@ -102,7 +102,7 @@ fn what_is_not_there_may_be_something_else() {
     let shown = |name: &str| missing(&folder.path().join(name));
     assert!(shown("*.jsonl").contains("this is a pattern"));
     assert!(shown("owner/name").contains("has to be downloaded first"));
-    assert!(shown("a.jsonl").contains("No such file"));
+    assert!(shown("a.jsonl").contains("a.jsonl: cannot be read"));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The configuration file: its sections as types, how it is read, and what must hold between keys.
 
+mod error;
 mod keys;
 mod read;
 mod run;
 mod template;
 
+pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS};
 pub(crate) use read::looks_local;
 pub use read::{Place, Places};
@@ -14,7 +16,7 @@ pub use template::{default_toml, reference_markdown};
 use read::{Text, Values};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 use tightrope_data::{DataOptions, Format, OnBadRow, Overlong, TrainOn};
@@ -211,83 +213,26 @@ pub enum ScheduleKind {
     Constant,
 }
 
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("{}: cannot be read", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Not TOML.
-    #[error("{place}: {message}")]
-    Syntax {
-        /// Where.
-        place: Place,
-        /// What is wrong.
-        message: String,
-    },
-    /// A key that does not exist.
-    #[error("{place}: unknown key `{key}`; {hint}")]
-    UnknownKey {
-        /// Where.
-        place: Place,
-        /// The key.
-        key: String,
-        /// What may have been meant.
-        hint: String,
-    },
-    /// A value of the wrong type or out of range.
-    #[error("{place}: `{key}` must be {expected}, got {got}")]
-    WrongType {
-        /// Where.
-        place: Place,
-        /// The key.
-        key: String,
-        /// What is expected.
-        expected: String,
-        /// What stands there.
-        got: String,
-    },
-    /// A key without which nothing can be done.
-    #[error("{}: `{key}` is missing: {help}", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// What it is for.
-        help: &'static str,
-    },
-    /// Values that contradict each other.
-    #[error("{place}: {message}")]
-    Conflict {
-        /// Where one of them stands.
-        place: Place,
-        /// What to do.
-        message: String,
-    },
-    /// `--set` without `=`.
-    #[error("--set {text}: write it as key=value, such as optimizer.learning_rate=1e-4")]
-    Set {
-        /// What was written.
-        text: String,
-    },
-}
-
 impl Config {
     /// Reads the file, then `sets` over it: `key=value` with the value in TOML, where text may
     /// stand without quotes. Paths in the file are relative to its folder, paths in `sets` to the
     /// current folder.
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Io {
+        let other = |what| ConfigError::OtherKind {
+            path: path.to_owned(),
+            what,
+        };
+        if path.is_dir() {
+            return Err(other(A_MODEL));
+        }
+        let bytes = fs::read(path).map_err(|source| ConfigError::Io {
             path: path.to_owned(),
             source,
         })?;
+        if let Some(what) = other_kind(&bytes) {
+            return Err(other(what));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| other("this is no text"))?;
         Self::parse(&text, path, sets)
     }
 
@@ -343,23 +288,30 @@ impl Config {
     }
 }
 
+const A_MODEL: &str = "this may be a model: write model = \"…\" in the configuration";
+
+/// What a file is that begins as no TOML does.
+fn other_kind(bytes: &[u8]) -> Option<&'static str> {
+    let text = bytes.trim_ascii_start();
+    let inner = text.strip_prefix(b"[").unwrap_or(text).trim_ascii_start();
+    if bytes.starts_with(b"GGUF") {
+        return Some(A_MODEL);
+    }
+    let json = inner.starts_with(b"{");
+    json.then_some("this is JSON: write train = \"…\" under [data] in the configuration")
+}
+
 /// `key=value` as TOML, with quotes around text that has none.
 fn assignment(set: &str) -> Result<String, ConfigError> {
     let (name, value) = set.split_once('=').ok_or_else(|| ConfigError::Set {
         text: set.to_owned(),
     })?;
     let (name, value) = (name.trim(), value.trim());
-    let takes_text = Key::find(name).is_some_and(|key| {
-        !matches!(
-            key.kind,
-            Kind::Integer(_) | Kind::Number(..) | Kind::Boolean
-        )
-    });
+    // A value of another kind than its key wants is told by the key, not by the syntax.
     let is_toml = toml::de::DeValue::parse(value).is_ok();
-    Ok(if takes_text && !is_toml {
-        format!("{name} = {}", Value::String(value.to_owned()))
-    } else {
-        format!("{name} = {value}")
+    Ok(match Key::find(name).is_some() && !is_toml {
+        true => format!("{name} = {}", Value::String(value.to_owned())),
+        false => format!("{name} = {value}"),
     })
 }
 
