@@ -3,14 +3,16 @@
 //! A suite checks that an answer is right before it times it, where no test does. `cargo xtask bench` runs suites and
 //! stores their rows, with date, commit and machine, in `runs/`. A new suite is a file in `suites/`
 //! and a line in [`SUITES`].
-#![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, unsafe_code)]
 
 mod lengths;
+#[allow(unsafe_code, reason = "the widest vectors are called by name")]
+mod peak;
 mod suites;
 mod timing;
 
 pub use lengths::log_normal_lengths;
+pub use peak::{Flops, measure_flops};
 pub use timing::{Timing, time};
 
 use serde_json::{Map, Value};

@@ -41,7 +41,7 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
         let options = load_options(&config, TOKENS as usize);
         let mut model = Model::random(&device, architecture()?, &options)?;
         let mut optimizer = Optimizer::new(&mut model, &config.optimizer, 1.0)?;
-        let plan = optimizer.plan();
+        let plan = optimizer.plan()?;
         let parameters: usize = model.parameters().iter().map(|p| p.weight.len()).sum();
 
         let mut step = || -> Result<f64> {

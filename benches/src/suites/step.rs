@@ -1,7 +1,7 @@
 //! Whole optimizer steps of SmolLM2-135M: LoRA and full fine-tuning, packed and padded.
 
 use super::rows::Rows;
-use crate::{Row, Suite, log_normal_lengths, row};
+use crate::{Flops, Row, Suite, log_normal_lengths, measure_flops, row};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::{
@@ -10,7 +10,7 @@ use std::{
     sync::Mutex,
 };
 use tightrope_data::Progress;
-use tightrope_device::{Cpu, Flops};
+use tightrope_device::Cpu;
 use tightrope_train::{
     Base, Config, Observer, RunOptions, StepRow, StopFlag, batches::Batches, train,
 };
@@ -147,7 +147,7 @@ impl Progress for Beside<'_> {}
 
 impl Observer for Beside<'_> {
     fn stepped(&self, row: &StepRow) {
-        let flops = self.cpu.measure_flops(PEAK_ROUNDS);
+        let flops = measure_flops(self.cpu, PEAK_ROUNDS);
         if let Ok(mut rows) = self.rows.lock() {
             rows.push((row.clone(), flops));
         }

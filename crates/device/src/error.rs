@@ -14,15 +14,42 @@ pub enum DeviceError {
         /// The device's name.
         device: String,
     },
-    /// A range lies outside its buffer.
-    #[error("bytes {offset}..{} lie outside a buffer of {len} bytes", offset.saturating_add(*bytes))]
+    /// A range of rows or elements lies outside a view.
+    #[error("{start}..{end} lies outside a tensor of {len}")]
     OutOfRange {
+        /// First row or element.
+        start: usize,
+        /// One behind the last.
+        end: usize,
+        /// How many there are.
+        len: usize,
+    },
+    /// A tensor was asked of an arena where there is another one, or no memory.
+    #[error("bytes {offset}..{} of an arena of {len} bytes are taken or not there", offset.saturating_add(*bytes))]
+    Taken {
         /// First byte.
         offset: usize,
         /// Number of bytes.
         bytes: usize,
-        /// Size of the buffer.
+        /// Size of the arena.
         len: usize,
+    },
+    /// Tensors that were to be joined do not lie one behind the other.
+    #[error("tensors that do not lie one behind the other cannot be joined")]
+    Apart,
+    /// Two operands lie on two devices.
+    #[error("expected a tensor on {expected}, got one on {got}")]
+    OtherDevice {
+        /// The device that computes.
+        expected: String,
+        /// The device of the operand.
+        got: String,
+    },
+    /// A shape has more dimensions than a tensor can have.
+    #[error("shape {shape:?} has more than {} dimensions", crate::Shape::MOST)]
+    TooManyDimensions {
+        /// The shape.
+        shape: Vec<usize>,
     },
     /// A tensor holds another type than the operation expects.
     #[error("expected a tensor of {expected}, got {got}")]

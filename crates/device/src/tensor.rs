@@ -1,35 +1,40 @@
-//! A typed, shaped piece of device memory.
+//! Typed, shaped memory that is owned.
 
-use crate::{Cpu, DType, Device, DeviceError, Element};
-use half::{bf16, f16};
+use crate::{Cpu, DType, Device, DeviceError, Element, Shape, View, ViewMut, arena::Piece};
 
-/// Contiguous, row-major elements of one type on one device.
+/// Contiguous, row-major elements of one type on one device: an allocation of its own, or a range of
+/// an [`Arena`](crate::Arena) that nobody else has. Operations take its [`View`].
+///
+/// A shape cannot lie about the memory, because nobody outside reaches the memory itself:
+/// ```compile_fail
+/// use tightrope_device::{Cpu, DType, Tensor};
+/// let cpu = Cpu::new(1).unwrap();
+/// let mut a = Tensor::zeros(&cpu, DType::F32, &[2]).unwrap();
+/// let mut b = Tensor::zeros(&cpu, DType::F32, &[1000]).unwrap();
+/// std::mem::swap(a.piece_mut(), b.piece_mut());
+/// ```
+/// and what is borrowed cannot be written meanwhile:
+/// ```compile_fail,E0502
+/// use tightrope_device::{Cpu, DType, Tensor};
+/// let cpu = Cpu::new(1).unwrap();
+/// let mut a = Tensor::zeros(&cpu, DType::F32, &[2]).unwrap();
+/// let view = a.view();
+/// a.view_mut().zero().unwrap();
+/// view.to_vec::<f32>().unwrap();
+/// ```
 #[derive(Debug)]
 pub struct Tensor<D: Device> {
-    device: D,
-    buffer: D::Buffer,
+    piece: Piece<D>,
     dtype: DType,
-    shape: Vec<usize>,
+    shape: Shape,
 }
 
 impl<D: Device> Tensor<D> {
-    /// A tensor of zeros.
+    /// A tensor of zeros in an allocation of its own.
     pub fn zeros(device: &D, dtype: DType, shape: &[usize]) -> Result<Self, DeviceError> {
-        let too_large = || DeviceError::TooLarge {
-            shape: shape.to_vec(),
-            dtype,
-        };
-        let bytes = shape
-            .iter()
-            .try_fold(dtype.size(), |bytes, &dim| bytes.checked_mul(dim))
-            .filter(|&bytes| bytes <= isize::MAX as usize)
-            .ok_or_else(too_large)?;
-        Ok(Self {
-            buffer: device.allocate(bytes)?,
-            device: device.clone(),
-            dtype,
-            shape: shape.to_vec(),
-        })
+        let shape = Shape::new(shape)?;
+        let piece = Piece::alone(device, shape.bytes(dtype)?)?;
+        Ok(Self::in_piece(piece, dtype, shape))
     }
 
     /// A tensor with the given elements.
@@ -50,9 +55,43 @@ impl<D: Device> Tensor<D> {
         Ok(tensor)
     }
 
+    /// The piece has at least the bytes of the shape.
+    pub(crate) fn in_piece(piece: Piece<D>, dtype: DType, shape: Shape) -> Self {
+        Self {
+            piece,
+            dtype,
+            shape,
+        }
+    }
+
+    pub(crate) fn piece(&self) -> &Piece<D> {
+        &self.piece
+    }
+
+    /// Borrowed, to be read.
+    pub fn view(&self) -> View<'_, D> {
+        let (device, start) = (self.piece.device(), self.piece.start());
+        // SAFETY: the piece has the bytes of the shape, is alive while it is borrowed, and is written
+        // by way of an exclusive borrow alone. Allocations and offsets are aligned for every type.
+        unsafe { View::from_raw(device, start, self.dtype, self.shape) }
+    }
+
+    /// Borrowed, to be written to.
+    pub fn view_mut(&mut self) -> ViewMut<'_, D> {
+        let (device, start) = (self.piece.device(), self.piece.start());
+        // SAFETY: the piece has the bytes of the shape, is nobody else's, and is borrowed
+        // exclusively. Allocations and offsets are aligned for every type.
+        unsafe { ViewMut::from_raw(device, start, self.dtype, self.shape) }
+    }
+
+    /// Whether `next` lies directly behind it in one arena ([`View::joined`]).
+    pub fn precedes(&self, next: &Self) -> bool {
+        self.piece.precedes(&next.piece)
+    }
+
     /// The device that holds the elements.
     pub fn device(&self) -> &D {
-        &self.device
+        self.piece.device()
     }
     /// Type of the elements.
     pub fn dtype(&self) -> DType {
@@ -64,7 +103,7 @@ impl<D: Device> Tensor<D> {
     }
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.elements()
     }
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
@@ -74,99 +113,42 @@ impl<D: Device> Tensor<D> {
     pub fn bytes(&self) -> usize {
         self.len() * self.dtype.size()
     }
-    /// The memory itself, for operations that launch device code.
-    pub fn buffer(&self) -> &D::Buffer {
-        &self.buffer
-    }
-    /// The memory itself, for operations that launch device code.
-    pub fn buffer_mut(&mut self) -> &mut D::Buffer {
-        &mut self.buffer
-    }
 
     /// Writes `elements` over the first `elements.len()` elements.
     pub fn write<T: Element>(&mut self, elements: &[T]) -> Result<(), DeviceError> {
-        self.expect::<T>()?;
-        self.device
-            .write(&mut self.buffer, 0, bytemuck::cast_slice(elements))
+        self.view_mut().write(elements)
     }
 
     /// Reads the first `elements.len()` elements.
     pub fn read<T: Element>(&self, elements: &mut [T]) -> Result<(), DeviceError> {
-        self.expect::<T>()?;
-        self.device
-            .read(&self.buffer, 0, bytemuck::cast_slice_mut(elements))
+        self.view().read(elements)
     }
 
     /// All elements, copied to the host.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, DeviceError> {
-        let mut elements = vec![T::zeroed(); self.len()];
-        self.read(&mut elements)?;
-        Ok(elements)
+        self.view().to_vec()
     }
 
     /// All elements as f32, copied to the host; exact for every floating-point type.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>, DeviceError> {
-        match self.dtype {
-            DType::F32 => self.to_vec::<f32>(),
-            DType::BF16 => Ok(self
-                .to_vec::<bf16>()?
-                .into_iter()
-                .map(bf16::to_f32)
-                .collect()),
-            DType::F16 => Ok(self.to_vec::<f16>()?.into_iter().map(f16::to_f32).collect()),
-            got => Err(DeviceError::WrongDType {
-                expected: DType::F32,
-                got,
-            }),
-        }
-    }
-
-    /// Copies the first `len` elements of `source`, which has the same type.
-    pub fn copy_from(&mut self, source: &Tensor<D>, len: usize) -> Result<(), DeviceError> {
-        if source.dtype != self.dtype {
-            return Err(DeviceError::WrongDType {
-                expected: self.dtype,
-                got: source.dtype,
-            });
-        }
-        let bytes = len * self.dtype.size();
-        self.device
-            .copy(&source.buffer, 0, &mut self.buffer, 0, bytes)
+        self.view().to_f32_vec()
     }
 
     /// Sets every element to zero.
     pub fn zero(&mut self) -> Result<(), DeviceError> {
-        let bytes = self.bytes();
-        self.device.zero(&mut self.buffer, 0, bytes)
-    }
-
-    fn expect<T: Element>(&self) -> Result<(), DeviceError> {
-        if self.dtype == T::DTYPE {
-            Ok(())
-        } else {
-            Err(DeviceError::WrongDType {
-                expected: T::DTYPE,
-                got: self.dtype,
-            })
-        }
+        self.view_mut().zero()
     }
 }
 
 impl Tensor<Cpu> {
     /// The elements in place.
     pub fn as_slice<T: Element>(&self) -> Result<&[T], DeviceError> {
-        self.expect::<T>()?;
-        let len = self.bytes();
-        Ok(bytemuck::cast_slice(&self.buffer.as_bytes()[..len]))
+        self.view().as_slice()
     }
 
     /// The elements in place.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T], DeviceError> {
-        self.expect::<T>()?;
-        let len = self.bytes();
-        Ok(bytemuck::cast_slice_mut(
-            &mut self.buffer.as_bytes_mut()[..len],
-        ))
+        self.view_mut().into_slice()
     }
 }
 
@@ -193,6 +175,8 @@ mod tests {
         let cpu = Cpu::new(1).unwrap();
         let error = Tensor::zeros(&cpu, DType::F32, &[usize::MAX, 2]).unwrap_err();
         assert!(matches!(error, DeviceError::TooLarge { .. }));
+        let error = Tensor::zeros(&cpu, DType::F32, &[1; 5]).unwrap_err();
+        assert!(matches!(error, DeviceError::TooManyDimensions { .. }));
     }
 
     #[test]
@@ -204,5 +188,25 @@ mod tests {
             Err(DeviceError::OutOfRange { .. })
         ));
         assert!(Tensor::zeros(&cpu, DType::F32, &[0]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn views_are_cut_by_rows_and_by_elements() {
+        let cpu = Cpu::new(1).unwrap();
+        let numbers: Vec<u32> = (0..12).collect();
+        let mut tensor = Tensor::from_slice(&cpu, &[3, 2, 2], &numbers).unwrap();
+        let rows = tensor.view().rows(1..3).unwrap();
+        assert_eq!(rows.shape(), [2, 2, 2]);
+        assert_eq!(rows.as_slice::<u32>().unwrap(), &numbers[4..]);
+        let some = rows.elements(3..5).unwrap();
+        assert_eq!(some.to_vec::<u32>().unwrap(), [7, 8]);
+        assert!(rows.rows(1..3).is_err() && rows.elements(9..9).is_err());
+        assert_eq!(rows.reshaped(&[8]).unwrap().shape(), [8]);
+        assert!(rows.reshaped(&[7]).is_err());
+        let (before, behind) = tensor.view_mut().split_rows(1).unwrap();
+        behind.zero().unwrap();
+        before.write(&[9u32]).unwrap();
+        let expected = [9, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(tensor.to_vec::<u32>().unwrap(), expected);
     }
 }

@@ -7,30 +7,32 @@ use tightrope_testkit::cuda;
 #[test]
 fn what_is_written_copied_and_zeroed_is_read() {
     let device = cuda();
-    let mut a = device.allocate(10).unwrap();
-    let mut read = [1u8; 10];
-    device.read(&a, 0, &mut read).unwrap();
-    assert_eq!(read, [0; 10], "memory is zeroed");
-    device.write(&mut a, 3, &[1, 2, 3, 4]).unwrap();
-    let mut b = device.allocate(4).unwrap();
-    device.copy(&a, 4, &mut b, 1, 3).unwrap();
-    device.zero(&mut b, 2, 1).unwrap();
-    let mut read = [9u8; 4];
-    device.read(&b, 0, &mut read).unwrap();
-    assert_eq!(read, [0, 2, 0, 4]);
-    assert_eq!(<Cuda as Device>::bytes(&a), 10);
+    let mut a = Tensor::zeros(device, DType::U8, &[10]).unwrap();
+    assert_eq!(a.to_vec::<u8>().unwrap(), [0; 10], "memory is zeroed");
+    let part = a.view_mut().elements(3..7).unwrap();
+    part.write(&[1u8, 2, 3, 4]).unwrap();
+    let mut b = Tensor::zeros(device, DType::U8, &[4]).unwrap();
+    let source = a.view().elements(4..7).unwrap();
+    let (_, target) = b.view_mut().split_rows(1).unwrap();
+    target.copy_from(source).unwrap();
+    b.view_mut().elements(2..3).unwrap().zero().unwrap();
+    assert_eq!(b.to_vec::<u8>().unwrap(), [0, 2, 0, 4]);
 }
 
 #[test]
 fn ranges_beyond_the_end_are_refused_and_empty_ones_are_not() {
     let device = cuda();
-    let mut a = device.allocate(4).unwrap();
-    assert!(device.write(&mut a, 2, &[0; 3]).is_err());
-    assert!(device.read(&a, usize::MAX, &mut [0; 2]).is_err());
-    assert!(device.zero(&mut a, 5, 0).is_err());
-    device.write(&mut a, 4, &[]).unwrap();
-    let empty = device.allocate(0).unwrap();
-    device.read(&empty, 0, &mut []).unwrap();
+    let mut a = Tensor::zeros(device, DType::U8, &[4]).unwrap();
+    assert!(a.write(&[0u8; 5]).is_err());
+    assert!(a.view_mut().write_bytes(&[0; 3]).is_err());
+    assert!(a.view().elements(5..5).is_err());
+    a.view_mut()
+        .elements(4..4)
+        .unwrap()
+        .write::<u8>(&[])
+        .unwrap();
+    let empty = Tensor::zeros(device, DType::F32, &[0]).unwrap();
+    empty.read::<f32>(&mut []).unwrap();
 }
 
 #[test]
@@ -42,15 +44,26 @@ fn a_tensor_goes_there_and_back() {
 }
 
 #[test]
-fn scratch_grows_is_kept_and_counts() {
+fn scratch_is_kept_and_counts() {
     let device = cuda();
-    let before = device.scratch_bytes();
-    let small = device.scratch("a test", 100).unwrap();
-    let large = device.scratch("a test", 1000).unwrap();
-    drop(device.scratch("a test", 10).unwrap());
-    assert_eq!(device.scratch_bytes(), before + 1000);
-    assert!(device.peak_bytes().unwrap() >= 1000);
+    let large = device.scratch(DType::U8, &[1000]).unwrap();
+    let mut small = device.scratch(DType::F32, &[10]).unwrap();
+    assert!(device.pool().bytes() >= 1040 && device.peak_bytes().unwrap() >= 1040);
+    small.view_mut().write(&[7f32; 10]).unwrap();
+    assert_eq!(small.view().to_vec::<f32>().unwrap(), [7.0; 10]);
     drop((small, large));
+}
+
+#[test]
+fn devices_tell_their_memory_apart() {
+    let device = cuda();
+    assert!(device.shares_memory_with(&device.with_small_limits()));
+    let other = Cuda::new(0).unwrap();
+    assert!(!device.shares_memory_with(&other));
+    let mut here = Tensor::from_slice(device, &[1], &[1f32]).unwrap();
+    let there = Tensor::from_slice(&other, &[1], &[1f32]).unwrap();
+    let copied = here.view_mut().copy_from(there.view());
+    assert!(matches!(copied, Err(DeviceError::OtherDevice { .. })));
 }
 
 #[test]
@@ -63,12 +76,12 @@ fn a_gpu_that_is_not_there_is_named() {
 #[test]
 fn the_time_is_that_between_the_events() {
     let device = cuda();
-    let mut bytes = device.allocate(1 << 20).unwrap();
+    let mut bytes = Tensor::zeros(device, DType::U8, &[1 << 20]).unwrap();
     let mut zeroed = |pause| {
         let issue = || {
-            device.zero(&mut bytes, 0, 1 << 20)?;
+            bytes.zero()?;
             sleep(pause);
-            device.zero(&mut bytes, 0, 1 << 20)
+            bytes.zero()
         };
         device.time(issue).unwrap()
     };

@@ -110,10 +110,10 @@ impl Case {
             }
         };
         device.matmul(Product {
-            a: matrix(&a, a_row, self.transposed[0]),
-            b: matrix(&b, b_row, self.transposed[1]),
-            c: MatrixMut::of(&mut c, c_row),
-            bias: bias.as_ref().map(|bias| Matrix::of(bias, n)),
+            a: matrix(a.view(), a_row, self.transposed[0]),
+            b: matrix(b.view(), b_row, self.transposed[1]),
+            c: MatrixMut::of(c.view_mut(), c_row),
+            bias: bias.as_ref().map(|bias| Matrix::of(bias.view(), n)),
             m,
             n,
             k,
@@ -212,9 +212,9 @@ fn rows_from_the_middle_are_those_of_the_whole() {
     let mut c = tensor(device, DType::BF16, &[m, n], &vec![7.0; m * n]);
     device
         .matmul(Product {
-            a: Matrix::of(&a, k).from_row(3),
-            b: Matrix::of(&b, n),
-            c: MatrixMut::of(&mut c, n).from_row(3),
+            a: Matrix::of(a.view(), k).from_row(3).unwrap(),
+            b: Matrix::of(b.view(), n),
+            c: MatrixMut::of(c.view_mut(), n).from_row(3).unwrap(),
             bias: None,
             m: 4,
             n,
@@ -249,9 +249,9 @@ fn a_sum_without_terms_is_zero_or_what_was_there() {
             let (memory, row) = case.stored(&[2.0; 12], (3, 4), false);
             let mut c = tensor(device, DType::F32, &[memory.len()], &memory);
             let product = Product {
-                a: Matrix::of(&a, 1),
-                b: Matrix::of(&b, 4),
-                c: MatrixMut::of(&mut c, row),
+                a: Matrix::of(a.view(), 1),
+                b: Matrix::of(b.view(), 4),
+                c: MatrixMut::of(c.view_mut(), row),
                 bias: None,
                 m: 3,
                 n: 4,
@@ -274,9 +274,9 @@ fn a_sum_without_terms_is_zero_or_what_was_there() {
     let b = Tensor::zeros(cuda(), DType::F32, &[3, 4]).unwrap();
     let mut c = Tensor::zeros(cuda(), DType::F32, &[0, 4]).unwrap();
     let product = Product {
-        a: Matrix::of(&a, 3),
-        b: Matrix::of(&b, 4),
-        c: MatrixMut::of(&mut c, 4),
+        a: Matrix::of(a.view(), 3),
+        b: Matrix::of(b.view(), 4),
+        c: MatrixMut::of(c.view_mut(), 4),
         bias: None,
         m: 0,
         n: 4,
@@ -296,10 +296,10 @@ fn what_does_not_fit_is_refused() {
         let (a, b) = (zeros(dtypes[0], lens[0]), zeros(dtypes[1], lens[1]));
         let (mut c, bias) = (zeros(dtypes[2], lens[2]), zeros(dtypes[2], lens[3]));
         device.matmul(Product {
-            a: Matrix::of(&a, rows[0]),
-            b: Matrix::of(&b, rows[1]).transposed(),
-            c: MatrixMut::of(&mut c, rows[2]),
-            bias: Some(Matrix::of(&bias, 3)),
+            a: Matrix::of(a.view(), rows[0]),
+            b: Matrix::of(b.view(), rows[1]).transposed(),
+            c: MatrixMut::of(c.view_mut(), rows[2]),
+            bias: Some(Matrix::of(bias.view(), 3)),
             m: 2,
             n: 3,
             k: 4,

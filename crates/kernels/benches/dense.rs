@@ -50,18 +50,18 @@ fn linear(criterion: &mut Criterion) {
                 |bencher| {
                     bencher.iter(|| {
                         let lora = (rank > 0).then_some(LoraForward {
-                            a: &a,
-                            b: &b,
+                            a: a.view(),
+                            b: b.view(),
                             scale: 2.0,
                             dropout: None,
-                            xa: &mut xa,
+                            xa: xa.view_mut(),
                         });
                         let args = linear::Forward {
-                            x: &x,
-                            weight: Weight::Float(&w),
+                            x: x.view(),
+                            weight: Weight::Float(w.view()),
                             bias: None,
                             lora,
-                            y: &mut y,
+                            y: y.view_mut(),
                             shape,
                         };
                         cpu.linear_forward(args.checked().unwrap()).unwrap();
@@ -74,10 +74,10 @@ fn linear(criterion: &mut Criterion) {
             |bencher| {
                 bencher.iter(|| {
                     let args = BackwardInput {
-                        dy: &dy,
-                        weight: Weight::Float(&w),
+                        dy: dy.view(),
+                        weight: Weight::Float(w.view()),
                         lora: None,
-                        dx: Some(&mut dx),
+                        dx: Some(dx.view_mut()),
                         accumulate: false,
                         shape,
                     };
@@ -90,9 +90,9 @@ fn linear(criterion: &mut Criterion) {
             |bencher| {
                 bencher.iter(|| {
                     let args = BackwardWeights {
-                        x: &x,
-                        dy: &dy,
-                        dweight: Some(&mut dw),
+                        x: x.view(),
+                        dy: dy.view(),
+                        dweight: Some(dw.view_mut()),
                         dbias: None,
                         lora: None,
                         shape,
@@ -125,18 +125,18 @@ fn linear_cross_entropy(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let args = loss::ForwardBackward {
                     forward: loss::Forward {
-                        x: &x,
-                        weight: &weight,
-                        targets: &targets,
+                        x: x.view(),
+                        weight: weight.view(),
+                        targets: targets.view(),
                         logit_scale: 1.0,
                         softcap,
-                        losses: &mut losses,
+                        losses: losses.view_mut(),
                         tokens,
                         hidden,
                         vocabulary,
                     },
                     scale: 1.0,
-                    dx: &mut dx,
+                    dx: dx.view_mut(),
                     dweight: None,
                 };
                 let args = args.checked().unwrap();
@@ -190,11 +190,11 @@ fn attention(criterion: &mut Criterion) {
         group.bench_function(format!("forward {count}x{length}"), |bencher| {
             bencher.iter(|| {
                 let args = attention::Forward {
-                    q: &q,
-                    k: &k,
-                    v: &v,
-                    y: &mut y,
-                    lse: &mut lse,
+                    q: q.view(),
+                    k: k.view(),
+                    v: v.view(),
+                    y: y.view_mut(),
+                    lse: lse.view_mut(),
                     config,
                 };
                 cpu.attention_forward(args.checked().unwrap()).unwrap();
@@ -204,16 +204,16 @@ fn attention(criterion: &mut Criterion) {
         group.bench_function(format!("backward {count}x{length}"), |bencher| {
             bencher.iter(|| {
                 let args = attention::Backward {
-                    dy: &dy,
-                    y: &y,
-                    lse: &lse,
-                    q: &q,
-                    k: &k,
-                    v: &v,
-                    delta: &mut delta,
-                    dq: &mut dq,
-                    dk: &mut dk,
-                    dv: &mut dv,
+                    dy: dy.view(),
+                    y: y.view(),
+                    lse: lse.view(),
+                    q: q.view(),
+                    k: k.view(),
+                    v: v.view(),
+                    delta: delta.view_mut(),
+                    dq: dq.view_mut(),
+                    dk: dk.view_mut(),
+                    dv: dv.view_mut(),
                     config,
                 };
                 cpu.attention_backward(args.checked().unwrap()).unwrap();

@@ -61,10 +61,10 @@ fn gradients(criterion: &mut Criterion) {
         group.bench_function(format!("adamw, {}", cpu.threads()), |b| {
             b.iter(|| {
                 let args = adamw::Update {
-                    weight: &mut weight,
-                    gradient: &gradient,
-                    m: &mut m,
-                    v: &mut v,
+                    weight: weight.view_mut(),
+                    gradient: gradient.view(),
+                    m: m.view_mut(),
+                    v: v.view_mut(),
                     hyperparameters: hyperparameters(),
                 };
                 cpu.adamw_update(args.checked().unwrap()).unwrap();
@@ -76,15 +76,15 @@ fn gradients(criterion: &mut Criterion) {
         group.bench_function(format!("adamw_8bit, {}", cpu.threads()), |b| {
             b.iter(|| {
                 let args = adamw_8bit::Update {
-                    weight: &mut weight,
-                    gradient: &gradient,
+                    weight: weight.view_mut(),
+                    gradient: gradient.view(),
                     m: Moment {
-                        codes: &mut m_codes,
-                        absmax: &mut m_absmax,
+                        codes: m_codes.view_mut(),
+                        absmax: m_absmax.view_mut(),
                     },
                     v: Moment {
-                        codes: &mut v_codes,
-                        absmax: &mut v_absmax,
+                        codes: v_codes.view_mut(),
+                        absmax: v_absmax.view_mut(),
                     },
                     hyperparameters: hyperparameters(),
                 };
@@ -94,7 +94,7 @@ fn gradients(criterion: &mut Criterion) {
         group.bench_function(format!("sum_of_squares, {}", cpu.threads()), |b| {
             b.iter(|| {
                 let args = Sum {
-                    tensors: &[&gradient],
+                    tensors: &[gradient.view()],
                 };
                 cpu.sum_of_squares(args.checked().unwrap()).unwrap()
             });
@@ -116,17 +116,23 @@ fn weights(criterion: &mut Criterion) {
         let scale_codes = bytes(&cpu, &of_scales.codes);
         let scale_absmax = floats(&cpu, &of_scales.absmax);
         let double = Scales::Quantized {
-            codes: &scale_codes,
-            absmax: &scale_absmax,
+            codes: scale_codes.view(),
+            absmax: scale_absmax.view(),
             offset: of_scales.offset,
         };
-        for (name, scales) in [("nf4", Scales::Plain(&scales)), ("nf4 double", double)] {
+        for (name, scales) in [
+            ("nf4", Scales::Plain(scales.view())),
+            ("nf4 double", double),
+        ] {
             group.bench_function(format!("{name} dequantize, {threads}"), |b| {
                 b.iter(|| {
                     let codes = &codes;
                     let args = nf4::Dequantize {
-                        weight: nf4::Weight { codes, scales },
-                        y: &mut y,
+                        weight: nf4::Weight {
+                            codes: codes.view(),
+                            scales,
+                        },
+                        y: y.view_mut(),
                         elements: ELEMENTS,
                     };
                     cpu.nf4_dequantize(args.checked().unwrap()).unwrap();
@@ -142,9 +148,9 @@ fn weights(criterion: &mut Criterion) {
         group.bench_function(format!("absmax dequantize, {threads}"), |b| {
             b.iter(|| {
                 let args = absmax::Dequantize {
-                    codes: &codes,
-                    absmax: &scales,
-                    y: &mut y,
+                    codes: codes.view(),
+                    absmax: scales.view(),
+                    y: y.view_mut(),
                     rows: ELEMENTS / COLUMNS,
                     columns: COLUMNS,
                 };

@@ -56,9 +56,9 @@ fn glu(criterion: &mut Criterion) {
             group.bench_function(format!("{activation:?} forward, {}", cpu.threads()), |b| {
                 b.iter(|| {
                     let args = glu::Forward {
-                        gate: &gate,
-                        up: &up,
-                        y: &mut y,
+                        gate: gate.view(),
+                        up: up.view(),
+                        y: y.view_mut(),
                         activation,
                         elements,
                     };
@@ -74,9 +74,9 @@ fn glu(criterion: &mut Criterion) {
             group.bench_function(format!("{activation:?} backward, {}", cpu.threads()), |b| {
                 b.iter(|| {
                     let args = glu::Backward {
-                        gate: &mut gate,
-                        up: &mut up,
-                        dy: &mut dy,
+                        gate: gate.view_mut(),
+                        up: up.view_mut(),
+                        dy: dy.view_mut(),
                         activation,
                         elements,
                     };
@@ -106,16 +106,16 @@ fn rms_norm(criterion: &mut Criterion) {
                 group.bench_function(name, |b| {
                     b.iter(|| {
                         let args = rms_norm::Forward {
-                            x: &x,
+                            x: x.view(),
                             residual: fused.then_some(rms_norm::Residual {
-                                add: &add,
-                                sum: &mut sum,
+                                add: add.view(),
+                                sum: sum.view_mut(),
                             }),
-                            weight: &weight,
+                            weight: weight.view(),
                             plus_one: false,
                             eps: 1e-5,
-                            y: &mut y,
-                            rstd: &mut rstd,
+                            y: y.view_mut(),
+                            rstd: rstd.view_mut(),
                             rows,
                             dim,
                         };
@@ -132,14 +132,14 @@ fn rms_norm(criterion: &mut Criterion) {
                 group.bench_function(name, |b| {
                     b.iter(|| {
                         let args = rms_norm::Backward {
-                            dy: &add,
-                            x: &x,
-                            rstd: &rstd,
-                            weight: &weight,
+                            dy: add.view(),
+                            x: x.view(),
+                            rstd: rstd.view(),
+                            weight: weight.view(),
                             plus_one: false,
-                            dx: &mut y,
+                            dx: y.view_mut(),
                             accumulate: false,
-                            dweight: (!frozen).then_some(&mut dweight),
+                            dweight: (!frozen).then_some(dweight.view_mut()),
                             rows,
                             dim,
                         };
@@ -170,23 +170,23 @@ fn qk_norm_rope(criterion: &mut Criterion) {
             b.iter(|| {
                 let args = qk_norm_rope::Forward {
                     q: HeadsForward {
-                        x: &q,
-                        weight: &weight,
-                        y: &mut q_y,
-                        rstd: &mut q_rstd,
+                        x: q.view(),
+                        weight: weight.view(),
+                        y: q_y.view_mut(),
+                        rstd: q_rstd.view_mut(),
                         heads: HEADS[0],
                     },
                     k: HeadsForward {
-                        x: &k,
-                        weight: &weight,
-                        y: &mut k_y,
-                        rstd: &mut k_rstd,
+                        x: k.view(),
+                        weight: weight.view(),
+                        y: k_y.view_mut(),
+                        rstd: k_rstd.view_mut(),
                         heads: HEADS[1],
                     },
                     plus_one: false,
                     eps: 1e-5,
-                    cos: &cos,
-                    sin: &sin,
+                    cos: cos.view(),
+                    sin: sin.view(),
                     tokens,
                     head_dim: DIM,
                     rotary_dim: DIM,
@@ -199,24 +199,24 @@ fn qk_norm_rope(criterion: &mut Criterion) {
             b.iter(|| {
                 let args = qk_norm_rope::Backward {
                     q: HeadsBackward {
-                        dx: &mut q_y,
-                        x: &q,
-                        rstd: &q_rstd,
-                        weight: &weight,
-                        dweight: Some(&mut q_dweight),
+                        dx: q_y.view_mut(),
+                        x: q.view(),
+                        rstd: q_rstd.view(),
+                        weight: weight.view(),
+                        dweight: Some(q_dweight.view_mut()),
                         heads: HEADS[0],
                     },
                     k: HeadsBackward {
-                        dx: &mut k_y,
-                        x: &k,
-                        rstd: &k_rstd,
-                        weight: &weight,
-                        dweight: Some(&mut k_dweight),
+                        dx: k_y.view_mut(),
+                        x: k.view(),
+                        rstd: k_rstd.view(),
+                        weight: weight.view(),
+                        dweight: Some(k_dweight.view_mut()),
                         heads: HEADS[1],
                     },
                     plus_one: false,
-                    cos: &cos,
-                    sin: &sin,
+                    cos: cos.view(),
+                    sin: sin.view(),
                     tokens,
                     head_dim: DIM,
                     rotary_dim: DIM,
@@ -242,10 +242,10 @@ fn embedding(criterion: &mut Criterion) {
         group.bench_function(format!("backward, {}", cpu.threads()), |b| {
             b.iter(|| {
                 let args = embedding::Backward {
-                    ids: &ids,
-                    dy: &y,
+                    ids: ids.view(),
+                    dy: y.view(),
                     scale: 1.0,
-                    dtable: &mut table,
+                    dtable: table.view_mut(),
                     tokens: TOKENS,
                     vocabulary: VOCABULARY,
                     hidden: HIDDEN,
@@ -256,10 +256,10 @@ fn embedding(criterion: &mut Criterion) {
         group.bench_function(format!("forward, {}", cpu.threads()), |b| {
             b.iter(|| {
                 let args = embedding::Forward {
-                    ids: &ids,
-                    table: &table,
+                    ids: ids.view(),
+                    table: table.view(),
                     scale: 1.0,
-                    y: &mut y,
+                    y: y.view_mut(),
                     tokens: TOKENS,
                     vocabulary: VOCABULARY,
                     hidden: HIDDEN,

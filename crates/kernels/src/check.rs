@@ -2,35 +2,155 @@
 
 use crate::KernelError;
 use std::ops::Deref;
-use tightrope_device::{DType, Device, Tensor};
+use tightrope_device::{DType, Device, View};
 
 /// Arguments of an operation.
 pub trait Check: Sized {
+    /// Where the operands lie.
+    type Device: Device;
+
+    /// Shows every operand to `operands`; errors with what does not fit, if anything.
+    fn check_operands<'a>(
+        &'a self,
+        operands: &mut Operands<'a, Self::Device>,
+    ) -> Result<(), KernelError>;
+
     /// What does not fit, if anything.
-    fn check(&self) -> Result<(), KernelError>;
+    fn check(&self) -> Result<(), KernelError> {
+        self.check_operands(&mut Operands { device: None })
+    }
 
     /// The proof that implementations take.
     fn checked(self) -> Result<Checked<Self>, KernelError> {
-        self.check()?;
-        Ok(Checked(self))
+        let mut operands = Operands { device: None };
+        self.check_operands(&mut operands)?;
+        Ok(Checked {
+            device: operands.device.cloned(),
+            args: self,
+        })
     }
 }
 
 /// Arguments whose [`Check::check`] has passed. Only [`Check::checked`] makes one.
 #[derive(Debug)]
-pub struct Checked<A>(A);
+pub struct Checked<A: Check> {
+    args: A,
+    device: Option<A::Device>,
+}
 
-impl<A> Checked<A> {
-    /// The arguments, to be taken apart by an implementation.
-    pub fn into_inner(self) -> A {
-        self.0
+impl<A: Check> Checked<A> {
+    /// The arguments, to be taken apart by an implementation. Errors if they lie on another device
+    /// than the one that computes.
+    pub fn on(self, device: &A::Device) -> Result<A, KernelError> {
+        match self.device {
+            Some(got) if !got.shares_memory_with(device) => Err(KernelError::OtherDevice {
+                computes: device.name(),
+                got: got.name(),
+            }),
+            _ => Ok(self.args),
+        }
     }
 }
 
-impl<A> Deref for Checked<A> {
+impl<A: Check> Deref for Checked<A> {
     type Target = A;
     fn deref(&self) -> &A {
-        &self.0
+        &self.args
+    }
+}
+
+/// The operands seen so far: all lie on the device of the first.
+#[derive(Debug)]
+pub struct Operands<'a, D: Device> {
+    device: Option<&'a D>,
+}
+
+impl<'a, D: Device> Operands<'a, D> {
+    /// Any operand: on the device of the others.
+    pub(crate) fn any(
+        &mut self,
+        operand: &'static str,
+        view: View<'a, D>,
+    ) -> Result<(), KernelError> {
+        let first = *self.device.get_or_insert(view.device());
+        match first.shares_memory_with(view.device()) {
+            true => Ok(()),
+            false => Err(KernelError::TwoDevices {
+                operand,
+                expected: first.name(),
+                got: view.device().name(),
+            }),
+        }
+    }
+
+    /// A parameter: exactly this shape, f32.
+    pub(crate) fn exact(
+        &mut self,
+        operand: &'static str,
+        view: View<'a, D>,
+        shape: &[usize],
+    ) -> Result<(), KernelError> {
+        self.any(operand, view)?;
+        dtype(operand, view, DType::F32)?;
+        shape_is(operand, view, shape)
+    }
+
+    /// A stored weight: exactly this shape, any floating-point type.
+    pub(crate) fn weight(
+        &mut self,
+        operand: &'static str,
+        view: View<'a, D>,
+        shape: &[usize],
+    ) -> Result<(), KernelError> {
+        self.any(operand, view)?;
+        if !view.dtype().is_float() {
+            return Err(KernelError::DType {
+                operand,
+                expected: "f32, bf16 or f16".into(),
+                got: view.dtype(),
+            });
+        }
+        shape_is(operand, view, shape)
+    }
+
+    /// The element type of an activation, which all activations of an operation share: one in which
+    /// the device computes.
+    pub(crate) fn activation(
+        &mut self,
+        operand: &'static str,
+        view: View<'a, D>,
+    ) -> Result<DType, KernelError> {
+        self.any(operand, view)?;
+        if D::ACTIVATIONS.contains(&view.dtype()) {
+            return Ok(view.dtype());
+        }
+        let names: Vec<_> = D::ACTIVATIONS.iter().map(|dtype| dtype.name()).collect();
+        Err(KernelError::DType {
+            operand,
+            expected: format!("{} on {}", names.join(", "), view.device().name()),
+            got: view.dtype(),
+        })
+    }
+
+    /// A buffer: at least the product of `dims` elements of `expected`.
+    pub(crate) fn at_least(
+        &mut self,
+        operand: &'static str,
+        view: View<'a, D>,
+        expected: DType,
+        dims: &[usize],
+    ) -> Result<(), KernelError> {
+        self.any(operand, view)?;
+        dtype(operand, view, expected)?;
+        let needed = product(operand, dims)?;
+        if view.len() < needed {
+            return Err(KernelError::TooShort {
+                operand,
+                needed,
+                got: view.len(),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -45,93 +165,34 @@ pub(crate) fn product(operand: &'static str, dims: &[usize]) -> Result<usize, Ke
         })
 }
 
-/// A parameter: exactly this shape, f32.
-pub(crate) fn exact<D: Device>(
-    operand: &'static str,
-    tensor: &Tensor<D>,
-    shape: &[usize],
-) -> Result<(), KernelError> {
-    dtype(operand, tensor, DType::F32)?;
-    shape_is(operand, tensor, shape)
-}
-
-/// A stored weight: exactly this shape, any floating-point type.
-pub(crate) fn weight<D: Device>(
-    operand: &'static str,
-    tensor: &Tensor<D>,
-    shape: &[usize],
-) -> Result<(), KernelError> {
-    float(operand, tensor)?;
-    shape_is(operand, tensor, shape)
-}
-
-/// The element type of an activation, which all activations of an operation share.
-pub(crate) fn activation<D: Device>(
-    operand: &'static str,
-    tensor: &Tensor<D>,
-) -> Result<DType, KernelError> {
-    float(operand, tensor)?;
-    Ok(tensor.dtype())
-}
-
-fn float<D: Device>(operand: &'static str, tensor: &Tensor<D>) -> Result<(), KernelError> {
-    if tensor.dtype().is_float() {
-        return Ok(());
-    }
-    Err(KernelError::DType {
-        operand,
-        expected: "f32, bf16 or f16",
-        got: tensor.dtype(),
-    })
-}
-
-/// A buffer: at least the product of `dims` elements of `expected`.
-pub(crate) fn at_least<D: Device>(
-    operand: &'static str,
-    tensor: &Tensor<D>,
-    expected: DType,
-    dims: &[usize],
-) -> Result<(), KernelError> {
-    dtype(operand, tensor, expected)?;
-    let needed = product(operand, dims)?;
-    if tensor.len() < needed {
-        return Err(KernelError::TooShort {
-            operand,
-            needed,
-            got: tensor.len(),
-        });
-    }
-    Ok(())
-}
-
 fn dtype<D: Device>(
     operand: &'static str,
-    tensor: &Tensor<D>,
+    view: View<'_, D>,
     expected: DType,
 ) -> Result<(), KernelError> {
-    if tensor.dtype() == expected {
+    if view.dtype() == expected {
         Ok(())
     } else {
         Err(KernelError::DType {
             operand,
-            expected: expected.name(),
-            got: tensor.dtype(),
+            expected: expected.name().into(),
+            got: view.dtype(),
         })
     }
 }
 
 fn shape_is<D: Device>(
     operand: &'static str,
-    tensor: &Tensor<D>,
+    view: View<'_, D>,
     shape: &[usize],
 ) -> Result<(), KernelError> {
-    if tensor.shape() == shape {
+    if view.shape() == shape {
         Ok(())
     } else {
         Err(KernelError::Shape {
             operand,
             expected: shape.to_vec(),
-            got: tensor.shape().to_vec(),
+            got: view.shape().to_vec(),
         })
     }
 }

@@ -32,9 +32,30 @@ pub enum KernelError {
         /// Name of the argument.
         operand: &'static str,
         /// What is supported.
-        expected: &'static str,
+        expected: String,
         /// Its type.
         got: DType,
+    },
+    /// The offsets need 64 bits, and 32 were asked for.
+    #[error("offsets of this operation do not fit 32 bits")]
+    TooNarrow,
+    /// An operand lies on another device than those before it.
+    #[error("`{operand}` lies on {got}, other operands on {expected}")]
+    TwoDevices {
+        /// Name of the argument.
+        operand: &'static str,
+        /// The device of the others.
+        expected: String,
+        /// Its device.
+        got: String,
+    },
+    /// The operands lie on another device than the one that was asked to compute.
+    #[error("the operands lie on {got}, and {computes} was to compute")]
+    OtherDevice {
+        /// The device that was asked.
+        computes: String,
+        /// The device of the operands.
+        got: String,
     },
     /// An id lies outside the table that it indexes.
     #[error("`{operand}[{index}]` is {value}, outside 0..{bound}")]

@@ -1,4 +1,4 @@
-//! Fused operations with hand-written backward, one folder each.
+#![doc = include_str!("../README.md")]
 //!
 //! An operation is a trait over [`Device`](tightrope_device::Device) without default methods: forward and backward
 //! together, or it does not compile. Its arguments are a struct with named fields; [`Check::checked`]
@@ -30,9 +30,10 @@ pub mod nf4;
 mod partials;
 pub mod qk_norm_rope;
 pub mod rms_norm;
+pub mod rope;
 pub mod sum_of_squares;
 
-pub use check::{Check, Checked};
+pub use check::{Check, Checked, Operands};
 pub use error::KernelError;
 
 /// A device that has every operation.
@@ -48,6 +49,7 @@ pub trait Kernels:
     + nf4::Nf4
     + qk_norm_rope::QkNormRope
     + rms_norm::RmsNorm
+    + rope::Rope
     + sum_of_squares::SumOfSquares
 {
 }
@@ -64,6 +66,8 @@ impl<D> Kernels for D where
         + nf4::Nf4
         + qk_norm_rope::QkNormRope
         + rms_norm::RmsNorm
+        + rope::Rope
+        + rope::Rope
         + sum_of_squares::SumOfSquares
 {
 }

@@ -4,7 +4,7 @@
 //!
 //! A program of its own, because the choice of blocks is one for the whole process.
 
-use tightrope_device::{Cuda, DType, Device, IndexWidth, Tensor};
+use tightrope_device::{Cuda, DType, IndexWidth, Tensor};
 use tightrope_kernels::{
     Check, KernelError,
     glu::{self, Activation, Glu},
@@ -24,20 +24,21 @@ fn far(values: &[f32], elements: usize) -> Tensor<Cuda> {
 /// The same in any type.
 fn far_of(dtype: DType, values: &[f32], elements: usize) -> Tensor<Cuda> {
     let near = tensor(cuda(), dtype, &[values.len()], values);
-    let mut bytes = vec![0; near.bytes()];
-    cuda().read(near.buffer(), 0, &mut bytes).unwrap();
     let mut far = Tensor::zeros(cuda(), dtype, &[elements]).unwrap();
-    let start = far.bytes() - bytes.len();
-    cuda().write(far.buffer_mut(), start, &bytes).unwrap();
+    let place = far.view_mut().elements(elements - values.len()..elements);
+    place.unwrap().copy_from(near.view()).unwrap();
     far
 }
 
 /// The last elements, as they are stored.
 fn tail(tensor: &Tensor<Cuda>) -> Vec<u8> {
-    let mut bytes = vec![0; TAIL * tensor.dtype().size()];
-    let start = tensor.bytes() - bytes.len();
-    cuda().read(tensor.buffer(), start, &mut bytes).unwrap();
-    bytes
+    let elements = tensor.len() - TAIL..tensor.len();
+    let bytes = tensor
+        .view()
+        .elements(elements)
+        .unwrap()
+        .reinterpreted(DType::U8);
+    bytes.unwrap().to_vec().unwrap()
 }
 
 /// `y`, `dgate`, `dup` of the last elements.
@@ -48,17 +49,17 @@ fn gated(device: &Cuda, elements: usize) -> Result<[Vec<u8>; 3], KernelError> {
     let mut y = far(&[], elements);
     let activation = Activation::Silu;
     let forward = glu::Forward {
-        gate: &gate,
-        up: &up,
-        y: &mut y,
+        gate: gate.view(),
+        up: up.view(),
+        y: y.view_mut(),
         activation,
         elements,
     };
     device.glu_forward(forward.checked()?)?;
     let backward = glu::Backward {
-        gate: &mut gate,
-        up: &mut up,
-        dy: &mut dy,
+        gate: gate.view_mut(),
+        up: up.view_mut(),
+        dy: dy.view_mut(),
         activation,
         elements,
     };
@@ -76,24 +77,24 @@ fn normed(device: &Cuda, rows: usize) -> Result<[Vec<u8>; 2], KernelError> {
     let weight = tensor(cuda(), DType::F32, &[dim], &vec![0.5; dim]);
     let mut rstd = Tensor::zeros(cuda(), DType::F32, &[rows])?;
     let forward = rms_norm::Forward {
-        x: &x,
+        x: x.view(),
         residual: None,
-        weight: &weight,
+        weight: weight.view(),
         plus_one: false,
         eps: 1e-6,
-        y: &mut y,
-        rstd: &mut rstd,
+        y: y.view_mut(),
+        rstd: rstd.view_mut(),
         rows,
         dim,
     };
     device.rms_norm_forward(forward.checked()?)?;
     let backward = rms_norm::Backward {
-        dy: &dy,
-        x: &x,
-        rstd: &rstd,
-        weight: &weight,
+        dy: dy.view(),
+        x: x.view(),
+        rstd: rstd.view(),
+        weight: weight.view(),
         plus_one: false,
-        dx: &mut dx,
+        dx: dx.view_mut(),
         accumulate: false,
         dweight: None,
         rows,
@@ -123,18 +124,18 @@ fn rotated(device: &Cuda, tokens: usize) -> Result<[Vec<u8>; 2], KernelError> {
     let ([q_x, k_x], [q_y, k_y], [q_rstd, k_rstd]) = (&x, &mut y, &mut rstd);
     let side = |x, y, rstd, heads| HeadsForward {
         x,
-        weight: &weight,
+        weight: weight.view(),
         y,
         rstd,
         heads,
     };
     let forward = qk_norm_rope::Forward {
-        q: side(q_x, q_y, q_rstd, 1),
-        k: side(k_x, k_y, k_rstd, KEY_HEADS),
+        q: side(q_x.view(), q_y.view_mut(), q_rstd.view_mut(), 1),
+        k: side(k_x.view(), k_y.view_mut(), k_rstd.view_mut(), KEY_HEADS),
         plus_one: false,
         eps: 1e-6,
-        cos: &cos,
-        sin: &sin,
+        cos: cos.view(),
+        sin: sin.view(),
         tokens,
         head_dim: HEAD_DIM,
         rotary_dim: HEAD_DIM,
@@ -145,16 +146,16 @@ fn rotated(device: &Cuda, tokens: usize) -> Result<[Vec<u8>; 2], KernelError> {
         dx,
         x,
         rstd,
-        weight: &weight,
+        weight: weight.view(),
         dweight: None,
         heads,
     };
     let backward = qk_norm_rope::Backward {
-        q: side(q_dx, q_x, &rstd[0], 1),
-        k: side(k_dx, k_x, &rstd[1], KEY_HEADS),
+        q: side(q_dx.view_mut(), q_x.view(), rstd[0].view(), 1),
+        k: side(k_dx.view_mut(), k_x.view(), rstd[1].view(), KEY_HEADS),
         plus_one: false,
-        cos: &cos,
-        sin: &sin,
+        cos: cos.view(),
+        sin: sin.view(),
         tokens,
         head_dim: HEAD_DIM,
         rotary_dim: HEAD_DIM,

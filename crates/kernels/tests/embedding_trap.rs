@@ -32,10 +32,10 @@ fn meet_the_trap(direction: &str) {
     let result = match direction {
         "forward" => device.embedding_forward(
             Forward {
-                ids: &ids,
-                table: &table,
+                ids: ids.view(),
+                table: table.view(),
                 scale,
-                y: &mut y,
+                y: y.view_mut(),
                 tokens,
                 vocabulary,
                 hidden,
@@ -45,10 +45,10 @@ fn meet_the_trap(direction: &str) {
         ),
         _ => device.embedding_backward(
             Backward {
-                ids: &ids,
-                dy: &y,
+                ids: ids.view(),
+                dy: y.view(),
                 scale,
-                dtable: &mut table,
+                dtable: table.view_mut(),
                 tokens,
                 vocabulary,
                 hidden,

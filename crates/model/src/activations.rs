@@ -321,6 +321,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             purpose,
             dtype,
             shape: vec![self.capacity, features],
+            trained: None,
         })
     }
 }

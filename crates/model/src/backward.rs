@@ -9,12 +9,12 @@ use crate::{
     weights::LayerWeights,
 };
 use tightrope_device::Tensor;
+use tightrope_kernels::rope::Direction;
 use tightrope_kernels::{
     Check, Kernels, attention, glu,
     qk_norm_rope::{self, HeadsBackward},
     rms_norm::{self, RmsNorm},
 };
-use tightrope_rope::Direction;
 
 /// Adds the gradient of a norm into `dx` (or overwrites it), and into that of its weight.
 pub(crate) fn norm_backward<D: RmsNorm>(
@@ -27,14 +27,14 @@ pub(crate) fn norm_backward<D: RmsNorm>(
     (rows, dim): (usize, usize),
 ) -> Result<(), ModelError> {
     let backward = rms_norm::Backward {
-        dy,
-        x,
-        rstd,
-        weight: &weight.value,
+        dy: dy.view(),
+        x: x.view(),
+        rstd: rstd.view(),
+        weight: weight.value.view(),
         plus_one: pass.architecture.norm_plus_one,
-        dx,
+        dx: dx.view_mut(),
         accumulate,
-        dweight: weight.gradient.as_mut(),
+        dweight: weight.gradient.as_mut().map(Tensor::view_mut),
         rows,
         dim,
     };
@@ -88,9 +88,9 @@ fn mlp<D: Kernels>(
         .down
         .backward_input(pass, dbranch, Some(activated), false, dyb)?;
     let gated = glu::Backward {
-        gate: &mut saved.gate,
-        up: &mut saved.up,
-        dy: activated,
+        gate: saved.gate.view_mut(),
+        up: saved.up.view_mut(),
+        dy: activated.view_mut(),
         activation: pass.architecture.activation,
         elements: pass.tokens * pass.architecture.intermediate,
     };
@@ -163,16 +163,16 @@ fn attention<D: Backend>(
         None => (&saved.q, &saved.k),
     };
     let attended = attention::Backward {
-        dy: dattended,
-        y: &saved.attended,
-        lse: &saved.lse,
-        q,
-        k,
-        v: &saved.v,
-        delta: &mut backward.delta,
-        dq: &mut backward.dq,
-        dk: &mut backward.dk,
-        dv: &mut backward.dv,
+        dy: dattended.view(),
+        y: saved.attended.view(),
+        lse: saved.lse.view(),
+        q: q.view(),
+        k: k.view(),
+        v: saved.v.view(),
+        delta: backward.delta.view_mut(),
+        dq: backward.dq.view_mut(),
+        dk: backward.dk.view_mut(),
+        dv: backward.dv.view_mut(),
         config: pass.attention(layer),
     };
     pass.device.attention_backward(attended.checked()?)?;
@@ -182,24 +182,24 @@ fn attention<D: Backend>(
         Some((norms, (q_rstd, k_rstd))) => {
             let normed = qk_norm_rope::Backward {
                 q: HeadsBackward {
-                    dx: dq,
-                    x: &saved.q,
-                    rstd: q_rstd,
-                    weight: &norms.q.value,
-                    dweight: norms.q.gradient.as_mut(),
+                    dx: dq.view_mut(),
+                    x: saved.q.view(),
+                    rstd: q_rstd.view(),
+                    weight: norms.q.value.view(),
+                    dweight: norms.q.gradient.as_mut().map(Tensor::view_mut),
                     heads: architecture.heads,
                 },
                 k: HeadsBackward {
-                    dx: dk,
-                    x: &saved.k,
-                    rstd: k_rstd,
-                    weight: &norms.k.value,
-                    dweight: norms.k.gradient.as_mut(),
+                    dx: dk.view_mut(),
+                    x: saved.k.view(),
+                    rstd: k_rstd.view(),
+                    weight: norms.k.value.view(),
+                    dweight: norms.k.gradient.as_mut().map(Tensor::view_mut),
                     heads: architecture.kv_heads,
                 },
                 plus_one: architecture.norm_plus_one,
-                cos: pass.cos,
-                sin: pass.sin,
+                cos: pass.cos.view(),
+                sin: pass.sin.view(),
                 tokens: pass.tokens,
                 head_dim: architecture.head_dim,
                 rotary_dim: architecture.rope.rotary_dim(),

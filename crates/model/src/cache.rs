@@ -1,13 +1,12 @@
 //! Keys and values of what was read, for generation.
 
-use crate::{Architecture, ModelError, forward::copy_rows, pass::Pass};
+use crate::{Architecture, ModelError, pass::Pass};
 use tightrope_device::{DType, Device, Tensor};
 
 /// The keys and values of one text, for every layer.
 #[derive(Debug)]
 pub struct KvCache<D: Device> {
     layers: Vec<(Tensor<D>, Tensor<D>)>,
-    pub(crate) last: Tensor<D>,
     pub(crate) logits: Tensor<D>,
     pub(crate) len: usize,
     capacity: usize,
@@ -28,7 +27,6 @@ impl<D: Device> KvCache<D> {
             .collect::<Result<_, ModelError>>()?;
         Ok(Self {
             layers,
-            last: zeros(1, architecture.hidden)?,
             logits: zeros(1, architecture.vocabulary)?,
             len: 0,
             capacity,
@@ -81,21 +79,9 @@ impl<'a, D: Device> LayerCache<'a, D> {
         k: &Tensor<D>,
         v: &Tensor<D>,
     ) -> Result<(&'a Tensor<D>, &'a Tensor<D>), ModelError> {
-        let features = pass.architecture.kv_features();
-        copy_rows(
-            pass.device,
-            (k, 0),
-            (&mut *self.k, self.len),
-            pass.tokens,
-            features,
-        )?;
-        copy_rows(
-            pass.device,
-            (v, 0),
-            (&mut *self.v, self.len),
-            pass.tokens,
-            features,
-        )?;
+        let rows = self.len..self.len + pass.tokens;
+        self.k.view_mut().rows(rows.clone())?.copy_from(k.view())?;
+        self.v.view_mut().rows(rows)?.copy_from(v.view())?;
         Ok((self.k, self.v))
     }
 }

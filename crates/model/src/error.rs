@@ -198,6 +198,11 @@ pub enum ModelError {
         "no buffer was laid out for {0} of a layer; this is a fault of the program: please report it"
     )]
     NoBuffer(&'static str),
+    /// A model was laid out in another way than its memory was planned.
+    #[error(
+        "the model is laid out in another way than its memory was planned; this is a fault of the program: please report it"
+    )]
+    NotAsPlanned,
     /// An operation failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -8,14 +8,14 @@ use crate::{
     pass::{Pass, with_buffer},
     weights::LayerWeights,
 };
-use tightrope_device::{Device, Tensor};
+use tightrope_device::Tensor;
 use tightrope_kernels::{
     Check, Kernels, attention,
     glu::{self, Glu},
     qk_norm_rope::{self, HeadsForward, QkNormRope},
     rms_norm::{self, Residual, RmsNorm},
+    rope::{Direction, Heads, Pairing, Rope, Rotate},
 };
-use tightrope_rope::{Direction, Heads, Pairing, Rope, Rotate};
 
 /// `y` = the norm of `stream.hidden`; with `add = (x, branch)`, `stream.hidden = x + branch` first.
 pub(crate) fn norm_stream<D: RmsNorm>(
@@ -27,16 +27,16 @@ pub(crate) fn norm_stream<D: RmsNorm>(
 ) -> Result<(), ModelError> {
     let (x, branch) = add;
     let forward = rms_norm::Forward {
-        x,
+        x: x.view(),
         residual: Some(Residual {
-            add: branch,
-            sum: &mut stream.hidden,
+            add: branch.view(),
+            sum: stream.hidden.view_mut(),
         }),
-        weight: &weight.value,
+        weight: weight.value.view(),
         plus_one: pass.architecture.norm_plus_one,
         eps: pass.architecture.norm_eps,
-        y,
-        rstd: &mut stream.rstd,
+        y: y.view_mut(),
+        rstd: stream.rstd.view_mut(),
         rows: pass.tokens,
         dim: pass.architecture.hidden,
     };
@@ -53,13 +53,13 @@ pub(crate) fn norm<D: RmsNorm>(
     (rows, dim): (usize, usize),
 ) -> Result<(), ModelError> {
     let forward = rms_norm::Forward {
-        x,
+        x: x.view(),
         residual: None,
-        weight: &weight.value,
+        weight: weight.value.view(),
         plus_one: pass.architecture.norm_plus_one,
         eps: pass.architecture.norm_eps,
-        y,
-        rstd,
+        y: y.view_mut(),
+        rstd: rstd.view_mut(),
         rows,
         dim,
     };
@@ -79,17 +79,18 @@ pub(crate) fn rotate<D: Rope>(
         heads,
         row_stride: heads * architecture.head_dim,
     };
-    Ok(pass.device.rope(Rotate {
-        q: heads(q, architecture.heads),
-        k: heads(k, architecture.kv_heads),
-        cos: pass.cos,
-        sin: pass.sin,
+    let rotate = Rotate {
+        q: heads(q.view_mut(), architecture.heads),
+        k: heads(k.view_mut(), architecture.kv_heads),
+        cos: pass.cos.view(),
+        sin: pass.sin.view(),
         tokens: pass.tokens,
         head_dim: architecture.head_dim,
         rotary_dim: architecture.rope.rotary_dim(),
         pairing: Pairing::Halves,
         direction,
-    })?)
+    };
+    Ok(pass.device.rope(rotate.checked()?)?)
 }
 
 /// For messages of [`with_buffer`].
@@ -113,23 +114,23 @@ pub(crate) fn norm_heads<D: QkNormRope>(
     };
     let forward = qk_norm_rope::Forward {
         q: HeadsForward {
-            x: &saved.q,
-            weight: &norms.q.value,
-            y: q,
-            rstd: q_rstd,
+            x: saved.q.view(),
+            weight: norms.q.value.view(),
+            y: q.view_mut(),
+            rstd: q_rstd.view_mut(),
             heads: architecture.heads,
         },
         k: HeadsForward {
-            x: &saved.k,
-            weight: &norms.k.value,
-            y: k,
-            rstd: k_rstd,
+            x: saved.k.view(),
+            weight: norms.k.value.view(),
+            y: k.view_mut(),
+            rstd: k_rstd.view_mut(),
             heads: architecture.kv_heads,
         },
         plus_one: architecture.norm_plus_one,
         eps: architecture.norm_eps,
-        cos: pass.cos,
-        sin: pass.sin,
+        cos: pass.cos.view(),
+        sin: pass.sin.view(),
         tokens: pass.tokens,
         head_dim: architecture.head_dim,
         rotary_dim: architecture.rope.rotary_dim(),
@@ -164,11 +165,11 @@ fn attention<D: Backend>(
         None => (k, &saved.v),
     };
     let forward = attention::Forward {
-        q,
-        k,
-        v,
-        y: &mut saved.attended,
-        lse: &mut saved.lse,
+        q: q.view(),
+        k: k.view(),
+        v: v.view(),
+        y: saved.attended.view_mut(),
+        lse: saved.lse.view_mut(),
         config: pass.attention(layer),
     };
     pass.device.attention_forward(forward.checked()?)?;
@@ -220,9 +221,9 @@ fn activate<D: Glu>(
     y: &mut Tensor<D>,
 ) -> Result<(), ModelError> {
     let forward = glu::Forward {
-        gate: &saved.gate,
-        up: &saved.up,
-        y,
+        gate: saved.gate.view(),
+        up: saved.up.view(),
+        y: y.view_mut(),
         activation: pass.architecture.activation,
         elements: pass.tokens * pass.architecture.intermediate,
     };
@@ -282,18 +283,4 @@ fn norm_middle<D: RmsNorm>(
     let add = (hidden, &workspace.branch);
     let (middle, normed) = (&mut saved.middle, &mut workspace.normed);
     norm_stream(pass, &weights.mlp_norm, add, middle, normed)
-}
-
-/// Copies `rows` rows of `features` elements between tensors of one type, from and to the given rows.
-pub(crate) fn copy_rows<D: Device>(
-    device: &D,
-    source: (&Tensor<D>, usize),
-    destination: (&mut Tensor<D>, usize),
-    rows: usize,
-    features: usize,
-) -> Result<(), ModelError> {
-    let row = features * source.0.dtype().size();
-    let (from, to) = (source.1 * row, destination.1 * row);
-    let buffer = destination.0.buffer_mut();
-    Ok(device.copy(source.0.buffer(), from, buffer, to, rows * row)?)
 }

@@ -2,7 +2,6 @@
 
 use crate::{
     Backend, KvCache, Model, ModelError,
-    forward::copy_rows,
     model::{head, project},
 };
 use tightrope_kernels::attention::Range;
@@ -43,18 +42,12 @@ impl<D: Backend> Model<D> {
             self.extend(cache, chunk)?;
             rows = chunk.len();
         }
+        // Only the last row is projected.
+        let normed = self.activations.workspace.normed.view();
+        let last = normed.rows(rows - 1..rows)?;
         let architecture = self.config.architecture();
-        let normed = &self.activations.workspace.normed;
-        let last = (&mut cache.last, 0);
-        copy_rows(
-            &self.device,
-            (normed, rows - 1),
-            last,
-            1,
-            architecture.hidden,
-        )?;
-        let (x, y) = (&cache.last, &mut cache.logits);
-        project(&self.device, architecture, head(&self.weights), x, y, 1)
+        let head = head(&self.weights);
+        project(&self.device, architecture, head, last, &mut cache.logits, 1)
     }
 
     /// Reads one more token, and returns the logits after it.

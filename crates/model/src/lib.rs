@@ -42,13 +42,9 @@ pub use parameter::{ParameterKind, ParameterMut};
 pub use plan::{Plan, PlannedBuffer, Purpose};
 
 use std::{io::Read, path::Path};
-use tightrope_kernels::Kernels;
-use tightrope_rope::Rope;
 
 /// A device that has every operation that a model needs.
-pub trait Backend: Kernels + Rope {}
-
-impl<D: Kernels + Rope> Backend for D {}
+pub use tightrope_kernels::Kernels as Backend;
 
 /// Larger configurations are refused: in memory they take up to forty times their size.
 const LARGEST_CONFIG: u64 = 4 << 20;

@@ -117,13 +117,13 @@ impl<D: Backend> Model<D> {
         base: &str,
         stored: &dyn Fn(&str) -> Stored,
     ) -> Result<Self, ModelError> {
-        let mut allocator = Allocator {
-            device,
-            plan: Plan::default(),
-        };
+        let mut plan = Plan::default();
+        let (weights, _) = lay_out(&mut plan, &config, options, base, stored)?;
+        lay_out_activations(&mut plan, &config, options, &weights)?;
+        let mut allocator = Allocator::new(device, plan)?;
         let (weights, adapter) = lay_out(&mut allocator, &config, options, base, stored)?;
         let activations = lay_out_activations(&mut allocator, &config, options, &weights)?;
-        let plan = allocator.plan;
+        let plan = allocator.into_plan()?;
         let rope = RotaryEmbedding::new(&config.architecture().rope)?;
         let angles = options.capacity * rope.rotary_dim() / 2;
         let dropout = match &options.training {

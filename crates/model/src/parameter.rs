@@ -24,6 +24,15 @@ pub enum ParameterKind {
 }
 
 impl ParameterKind {
+    /// Which parameters an optimizer treats alike: the same weight decay and the same learning rate.
+    pub(crate) fn group(self) -> u8 {
+        match self {
+            ParameterKind::LoraA | ParameterKind::Embedding | ParameterKind::Matrix => 0,
+            ParameterKind::LoraB => 1,
+            ParameterKind::Norm | ParameterKind::Bias => 2,
+        }
+    }
+
     /// Whether weight decay applies: to matrices and embeddings, not to norms and biases.
     pub fn decays(self) -> bool {
         !matches!(self, ParameterKind::Norm | ParameterKind::Bias)
@@ -77,6 +86,7 @@ impl<T> Parameter<T> {
             purpose,
             dtype,
             shape: shape.to_vec(),
+            trained: trained.then_some(kind),
         })?;
         let gradient = if trained {
             Some(allocate.allocate(PlannedBuffer {
@@ -84,6 +94,7 @@ impl<T> Parameter<T> {
                 purpose: Purpose::Gradients,
                 dtype: DType::F32,
                 shape: shape.to_vec(),
+                trained: Some(kind),
             })?)
         } else {
             None

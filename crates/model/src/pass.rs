@@ -93,17 +93,17 @@ impl<D: Linear> Projection<Tensor<D>> {
     ) -> Result<(), ModelError> {
         let lora = with_buffer(self.adapter.as_ref(), xa.as_mut(), ADAPTER)?;
         let forward = Forward {
-            x,
+            x: x.view(),
             weight: self.weight.view(),
-            bias: self.bias.as_ref().map(|bias| &bias.value),
+            bias: self.bias.as_ref().map(|bias| bias.value.view()),
             lora: lora.map(|(adapter, xa)| LoraForward {
-                a: &adapter.a.value,
-                b: &adapter.b.value,
+                a: adapter.a.value.view(),
+                b: adapter.b.value.view(),
                 scale: adapter.scale,
                 dropout: pass.dropout(adapter.salt),
-                xa,
+                xa: xa.view_mut(),
             }),
-            y,
+            y: y.view_mut(),
             shape: self.shape(pass.tokens),
         };
         Ok(pass.device.linear_forward(forward.checked()?)?)
@@ -120,16 +120,16 @@ impl<D: Linear> Projection<Tensor<D>> {
     ) -> Result<(), ModelError> {
         let lora = with_buffer(self.adapter.as_ref(), dyb.as_mut(), ADAPTER)?;
         let backward = BackwardInput {
-            dy,
+            dy: dy.view(),
             weight: self.weight.view(),
             lora: lora.map(|(adapter, dyb)| LoraBackwardInput {
-                a: &adapter.a.value,
-                b: &adapter.b.value,
+                a: adapter.a.value.view(),
+                b: adapter.b.value.view(),
                 scale: adapter.scale,
                 dropout: pass.dropout(adapter.salt),
-                dyb,
+                dyb: dyb.view_mut(),
             }),
-            dx,
+            dx: dx.map(Tensor::view_mut),
             accumulate,
             shape: self.shape(pass.tokens),
         };
@@ -158,18 +158,22 @@ impl<D: Linear> Projection<Tensor<D>> {
                 gradients.map(|(da, db)| LoraBackwardWeights {
                     scale: adapter.scale,
                     dropout: pass.dropout(adapter.salt),
-                    xa,
-                    dyb,
-                    da,
-                    db,
+                    xa: xa.view(),
+                    dyb: dyb.view(),
+                    da: da.view_mut(),
+                    db: db.view_mut(),
                 })
             }
         };
         let backward = BackwardWeights {
-            x,
-            dy,
-            dweight: self.weight.gradient_mut(),
-            dbias: self.bias.as_mut().and_then(|bias| bias.gradient.as_mut()),
+            x: x.view(),
+            dy: dy.view(),
+            dweight: self.weight.gradient_mut().map(Tensor::view_mut),
+            dbias: self
+                .bias
+                .as_mut()
+                .and_then(|b| b.gradient.as_mut())
+                .map(Tensor::view_mut),
             lora,
             shape,
         };

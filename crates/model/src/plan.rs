@@ -1,13 +1,17 @@
-//! The plan of memory: every buffer of a model, known before the first is allocated.
+//! The plan of memory: every buffer of a model and its place, known before the first is allocated.
 //!
 //! What lays a model out ([`weights`](crate::weights), [`activations`](crate::activations)) is
-//! written once, over [`Allocate`]. Run with a [`Plan`] it only notes each buffer; run with an
-//! [`Allocator`] it allocates the same buffers. The two cannot drift apart.
+//! written once, over [`Allocate`]. Run with a [`Plan`] it notes each buffer; run with an
+//! [`Allocator`] it takes the same buffers from arenas, where the plan placed them.
 
-use crate::ModelError;
-use tightrope_device::{DType, Device, Tensor};
+use crate::{ModelError, ParameterKind};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, hash_map::Entry},
+};
+use tightrope_device::{Arena, DType, Device, Tensor, reserved};
 
-/// What a buffer is for.
+/// What a buffer is for. The buffers of each purpose lie in an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// The model's own parameters.
@@ -33,6 +37,9 @@ pub struct PlannedBuffer {
     pub dtype: DType,
     /// Its dimensions.
     pub shape: Vec<usize>,
+    /// For trained parameters and their gradients, what the parameter is. Those that an optimizer treats
+    /// alike lie side by side.
+    pub trained: Option<ParameterKind>,
 }
 
 impl PlannedBuffer {
@@ -43,7 +50,7 @@ impl PlannedBuffer {
     }
 }
 
-/// Every buffer of a model, in the order of allocation.
+/// Every buffer of a model, in the order in which a model is laid out.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Plan {
     buffers: Vec<PlannedBuffer>,
@@ -55,17 +62,41 @@ impl Plan {
         &self.buffers
     }
 
-    /// Bytes of all buffers.
+    /// Where each buffer begins in the arena of its purpose, in bytes.
+    ///
+    /// Trained parameters come first, group by group and the largest of a group first, and gradients
+    /// in the same order: what an optimizer treats alike is one range. Other buffers keep their
+    /// order.
+    pub fn offsets(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.buffers.len()).collect();
+        order.sort_by_key(|&index| {
+            let buffer = &self.buffers[index];
+            let group = buffer.trained.map(ParameterKind::group);
+            let bytes = group.map(|_| Reverse(buffer.bytes()));
+            (group.is_none(), group, bytes)
+        });
+        let mut offsets = vec![0; self.buffers.len()];
+        let mut ends: HashMap<Purpose, usize> = HashMap::new();
+        for index in order {
+            let buffer = &self.buffers[index];
+            let end = ends.entry(buffer.purpose).or_default();
+            offsets[index] = *end;
+            *end = end.saturating_add(reserved(buffer.bytes()));
+        }
+        offsets
+    }
+
+    /// Bytes of all arenas.
     pub fn bytes(&self) -> usize {
-        let sizes = self.buffers.iter().map(PlannedBuffer::bytes);
+        let sizes = self.buffers.iter().map(|buffer| reserved(buffer.bytes()));
         sizes.fold(0, usize::saturating_add)
     }
 
-    /// Bytes of the buffers with one purpose.
+    /// Bytes of the arena of one purpose.
     pub fn bytes_for(&self, purpose: Purpose) -> usize {
         let of_purpose = self.buffers.iter().filter(|b| b.purpose == purpose);
         of_purpose
-            .map(PlannedBuffer::bytes)
+            .map(|buffer| reserved(buffer.bytes()))
             .fold(0, usize::saturating_add)
     }
 }
@@ -87,18 +118,52 @@ impl Allocate for Plan {
     }
 }
 
-/// Allocates on a device, and notes it.
-pub(crate) struct Allocator<'a, D> {
-    pub device: &'a D,
-    pub plan: Plan,
+/// Takes buffers from arenas, in the order of a plan.
+pub(crate) struct Allocator<D: Device> {
+    plan: Plan,
+    offsets: Vec<usize>,
+    arenas: HashMap<Purpose, Arena<D>>,
+    taken: usize,
 }
 
-impl<D: Device> Allocate for Allocator<'_, D> {
+impl<D: Device> Allocator<D> {
+    /// Allocates an arena for each purpose.
+    pub fn new(device: &D, plan: Plan) -> Result<Self, ModelError> {
+        let mut arenas = HashMap::new();
+        for buffer in &plan.buffers {
+            if let Entry::Vacant(arena) = arenas.entry(buffer.purpose) {
+                arena.insert(Arena::new(device, plan.bytes_for(buffer.purpose))?);
+            }
+        }
+        Ok(Self {
+            offsets: plan.offsets(),
+            plan,
+            arenas,
+            taken: 0,
+        })
+    }
+
+    /// The plan, all of whose buffers were taken.
+    pub fn into_plan(self) -> Result<Plan, ModelError> {
+        match self.taken == self.plan.buffers.len() {
+            true => Ok(self.plan),
+            false => Err(ModelError::NotAsPlanned),
+        }
+    }
+}
+
+impl<D: Device> Allocate for Allocator<D> {
     type Buffer = Tensor<D>;
     fn allocate(&mut self, buffer: PlannedBuffer) -> Result<Tensor<D>, ModelError> {
-        let tensor = Tensor::zeros(self.device, buffer.dtype, &buffer.shape)?;
-        self.plan.allocate(buffer)?;
-        Ok(tensor)
+        let index = self.taken;
+        let arena = self.arenas.get_mut(&buffer.purpose);
+        match (self.plan.buffers.get(index), arena) {
+            (Some(planned), Some(arena)) if *planned == buffer => {
+                self.taken += 1;
+                Ok(arena.tensor(self.offsets[index], buffer.dtype, &buffer.shape)?)
+            }
+            _ => Err(ModelError::NotAsPlanned),
+        }
     }
 }
 
@@ -106,54 +171,8 @@ impl<D: Device> Allocate for Allocator<'_, D> {
 mod tests {
     use super::*;
     use crate::{BaseStorage, LoadOptions, LoraConfig, ModelConfig, Training, load};
-    use std::{
-        path::Path,
-        sync::{
-            Arc,
-            atomic::{AtomicUsize, Ordering},
-        },
-    };
-    use tightrope_device::{Cpu, DeviceError};
-
-    /// The CPU, counting the bytes that are allocated on it.
-    #[derive(Clone, Debug)]
-    struct Counting(Cpu, Arc<AtomicUsize>);
-
-    impl Device for Counting {
-        type Buffer = <Cpu as Device>::Buffer;
-        fn name(&self) -> String {
-            self.0.name()
-        }
-        fn allocate(&self, bytes: usize) -> Result<Self::Buffer, DeviceError> {
-            self.1.fetch_add(bytes, Ordering::Relaxed);
-            self.0.allocate(bytes)
-        }
-        fn bytes(buffer: &Self::Buffer) -> usize {
-            Cpu::bytes(buffer)
-        }
-        fn write(&self, to: &mut Self::Buffer, at: usize, from: &[u8]) -> Result<(), DeviceError> {
-            self.0.write(to, at, from)
-        }
-        fn read(&self, from: &Self::Buffer, at: usize, to: &mut [u8]) -> Result<(), DeviceError> {
-            self.0.read(from, at, to)
-        }
-        fn copy(
-            &self,
-            from: &Self::Buffer,
-            from_at: usize,
-            to: &mut Self::Buffer,
-            to_at: usize,
-            bytes: usize,
-        ) -> Result<(), DeviceError> {
-            self.0.copy(from, from_at, to, to_at, bytes)
-        }
-        fn zero(&self, to: &mut Self::Buffer, at: usize, bytes: usize) -> Result<(), DeviceError> {
-            self.0.zero(to, at, bytes)
-        }
-        fn synchronize(&self) -> Result<(), DeviceError> {
-            self.0.synchronize()
-        }
-    }
+    use std::{collections::HashSet, path::Path};
+    use tightrope_device::Cpu;
 
     fn config(case: &str) -> ModelConfig {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -179,20 +198,51 @@ mod tests {
                         ..LoadOptions::new(training.clone(), capacity)
                     };
                     let plan = Plan::new(&config, &options, DType::BF16).unwrap();
-                    let count = Arc::new(AtomicUsize::new(0));
-                    let device = Counting(Cpu::new(1).unwrap(), count.clone());
-                    let mut allocator = Allocator {
-                        device: &device,
-                        plan: Plan::default(),
-                    };
+                    let device = Cpu::new(1).unwrap();
+                    let mut allocator = Allocator::new(&device, plan.clone()).unwrap();
                     let stored = |name: &str| config.stored(name, DType::BF16);
                     let laid_out = load::lay_out(&mut allocator, &config, &options, "", &stored);
                     let (weights, _) = laid_out.unwrap();
                     load::lay_out_activations(&mut allocator, &config, &options, &weights).unwrap();
-                    assert_eq!(allocator.plan, plan);
-                    assert_eq!(count.load(Ordering::Relaxed), plan.bytes());
+                    let arenas = allocator.arenas.values().map(Arena::bytes);
+                    assert_eq!(arenas.sum::<usize>(), plan.bytes());
+                    assert_eq!(allocator.into_plan().unwrap(), plan);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn parameters_that_are_treated_alike_lie_side_by_side_like_their_gradients() {
+        let config = config("qwen3_window");
+        for training in [Training::Full, Training::Lora(LoraConfig::default())] {
+            let options = LoadOptions {
+                training,
+                adapter: None,
+                base: BaseStorage::AsStored,
+                capacity: 3,
+                recompute: false,
+                precision: DType::F32,
+                seed: 0,
+            };
+            let plan = Plan::new(&config, &options, DType::F32).unwrap();
+            let placed = |gradients: bool| {
+                let buffers = plan.buffers().iter().zip(plan.offsets());
+                let trained = buffers.filter_map(|(buffer, offset)| {
+                    let of_gradients = buffer.purpose == Purpose::Gradients;
+                    let kind = buffer.trained.filter(|_| of_gradients == gradients)?;
+                    Some((offset, kind.group(), buffer.shape.clone()))
+                });
+                let mut trained: Vec<_> = trained.collect();
+                trained.sort();
+                trained
+            };
+            let weights = placed(false);
+            assert_eq!(weights, placed(true));
+            let mut groups: Vec<_> = weights.iter().map(|(_, group, _)| group).collect();
+            groups.dedup();
+            let distinct: HashSet<_> = groups.iter().collect();
+            assert!(groups.len() == 2 && distinct.len() == 2, "{groups:?}");
         }
     }
 

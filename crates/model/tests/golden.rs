@@ -180,7 +180,7 @@ fn update<D: Backend>(
 ) -> f64 {
     let device = model.device().clone();
     let mut parameters = model.parameters();
-    let gradients: Vec<_> = parameters.iter().map(|p| &*p.gradient).collect();
+    let gradients: Vec<_> = parameters.iter().map(|p| p.gradient.view()).collect();
     let args = Sum {
         tensors: &gradients,
     };
@@ -188,10 +188,10 @@ fn update<D: Backend>(
     let norm = squares.sqrt();
     for (parameter, (m, v)) in parameters.iter_mut().zip(moments) {
         let update = Update {
-            weight: parameter.weight,
-            gradient: parameter.gradient,
-            m,
-            v,
+            weight: parameter.weight.view_mut(),
+            gradient: parameter.gradient.view(),
+            m: m.view_mut(),
+            v: v.view_mut(),
             hyperparameters: adamw::Hyperparameters {
                 learning_rate: h.learning_rate,
                 beta1: h.beta1,

@@ -30,18 +30,19 @@ fn dequantized(elements: &[f32]) -> Vec<f32> {
     let quantized = nf4::quantize(cpu, elements);
     let scales = nf4::quantize_scales(&quantized.scales);
     let bytes = |bytes: &[u8]| Tensor::from_slice(cpu, &[bytes.len()], bytes).unwrap();
+    let (codes, scale_codes) = (bytes(&quantized.codes), bytes(&scales.codes));
     let absmax = Tensor::from_slice(cpu, &[scales.absmax.len()], &scales.absmax).unwrap();
     let mut y = Tensor::zeros(cpu, DType::F32, &[elements.len()]).unwrap();
     let args = Dequantize {
         weight: Weight {
-            codes: &bytes(&quantized.codes),
+            codes: codes.view(),
             scales: Scales::Quantized {
-                codes: &bytes(&scales.codes),
-                absmax: &absmax,
+                codes: scale_codes.view(),
+                absmax: absmax.view(),
                 offset: scales.offset,
             },
         },
-        y: &mut y,
+        y: y.view_mut(),
         elements: elements.len(),
     };
     cpu.nf4_dequantize(args.checked().unwrap()).unwrap();

@@ -1,35 +1,20 @@
-//! What can go wrong with rotations and their frequencies.
-
-use tightrope_device::{DType, DeviceError};
+//! What can go wrong with frequencies and tables.
 
 /// Errors of rotary embeddings; each carries the values that disagreed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RopeError {
-    /// A buffer is shorter than what is to be read from or written to it.
+    /// A table is shorter than what is to be written to it.
     #[error("`{operand}`: needs {needed} elements, has {got}")]
     TooShort {
         /// Name of the argument.
         operand: &'static str,
-        /// Elements that the rotation touches.
+        /// Elements that the segments have.
         needed: usize,
         /// Elements that it has.
         got: usize,
     },
-    /// An argument has an element type that the rotation does not take there.
-    #[error("`{operand}`: expected {expected}, got {got}")]
-    DType {
-        /// Name of the argument.
-        operand: &'static str,
-        /// What it takes.
-        expected: &'static str,
-        /// Its type.
-        got: DType,
-    },
-    /// The offsets need 64 bits, and 32 were asked for.
-    #[error("offsets of this rotation do not fit 32 bits")]
-    TooNarrow,
-    /// A number has a value for which the rotation has no meaning.
+    /// A number has a value without a meaning.
     #[error("`{name}` is {value}: {rule}")]
     Value {
         /// Name of the parameter.
@@ -71,9 +56,6 @@ pub enum RopeError {
         /// Numbers that it has.
         got: usize,
     },
-    /// The device failed.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
 }
 
 impl RopeError {

@@ -25,6 +25,13 @@ pub fn cuda() -> &'static Cuda {
     })
 }
 
+/// The same GPU with small limits ([`Cuda::with_small_limits`]): small operands meet several chunks and
+/// blocks.
+pub fn cuda_with_small_limits() -> &'static Cuda {
+    static CUDA: OnceLock<Cuda> = OnceLock::new();
+    CUDA.get_or_init(|| cuda().with_small_limits())
+}
+
 /// Makes a folder in which the loader finds the stand-ins under the names of the real libraries:
 /// with it as `LD_LIBRARY_PATH`, a program has a GPU.
 pub fn link_libraries(folder: &Path) {

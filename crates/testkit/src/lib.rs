@@ -11,7 +11,10 @@ mod random;
 mod special;
 
 pub use compare::{assert_close, relative_distance};
-pub use devices::{cuda, has_driver, is_emulated, link_libraries, rounded, rounding, tensor, unit};
+pub use devices::{
+    cuda, cuda_with_small_limits, has_driver, is_emulated, link_libraries, rounded, rounding,
+    tensor, unit,
+};
 pub use finite_difference::finite_difference;
 pub use random::{Random, widen};
 pub use special::erf;

@@ -205,17 +205,18 @@ pub fn generate(kernels: &[Kernel]) -> Result<String> {
         let all = kernels.iter().flat_map(|kernel| &kernel.parameters);
         all.into_iter().any(|parameter| parameter.kind == wanted)
     };
-    let mut used = String::from("Cuda");
+    let mut used = String::new();
     for (kind, name) in [(Kind::Input, "Input"), (Kind::Output, "Output")] {
         if any(kind) {
-            write!(used, ", {name}")?;
+            write!(used, "{name}, ")?;
         }
     }
     let mut text = format!(
         "//! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.\n\n\
-         use tightrope_device::{{DeviceError, cuda::{{{used}, Launch, Module}}}};\n\n\
+         use tightrope_device::cuda::{{{used}Kernel, Module, Parameter}};\n\n\
          /// The kernels and their PTX.\n\
-         pub const MODULE: Module = Module {{ ptx: include_str!(\"kernel.ptx\"), kernels: &[\n"
+         pub static MODULE: Module = Module {{ name: module_path!(), \
+         ptx: include_str!(\"kernel.ptx\"), kernels: &[\n"
     );
     for kernel in kernels {
         writeln!(text, "{:?},", kernel.symbol)?;
@@ -237,23 +238,18 @@ pub fn generate(kernels: &[Kernel]) -> Result<String> {
         for Parameter { name, kind } in parameters {
             writeln!(text, "pub {name}: {},", kind.rust())?;
         }
+        let count = parameters.len();
         writeln!(
             text,
-            "}}\n\nimpl {name}{anonymous} {{\n/// Issues the kernel.\n///\n/// # Safety\n\
-             /// As kernel.cu says: pointers lead to as many elements of the variant's type as the\n\
-             /// sizes say.\n\
-             pub unsafe fn launch(self, cuda: &Cuda, variant: &[&str], launch: Launch) \
-             -> Result<(), DeviceError> {{\n\
-             let parameters = ["
+            "}}\n\nimpl Kernel<{count}> for {name}{anonymous} {{\n\
+             const MODULE: &'static Module = &MODULE;\n\
+             const OPERATION: &'static str = {operation:?};\n\n\
+             fn parameters(self) -> [Parameter; {count}] {{\n["
         )?;
         for parameter in parameters {
             write!(text, "self.{}.into(),", parameter.name)?;
         }
-        writeln!(
-            text,
-            "];\n// SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.\n\
-             unsafe {{ cuda.launch(&MODULE, {operation:?}, variant, launch, parameters) }}\n}}\n}}"
-        )?;
+        writeln!(text, "]\n}}\n}}")?;
     }
     Ok(text)
 }

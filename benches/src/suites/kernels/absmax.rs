@@ -26,9 +26,9 @@ pub fn cases(scale: Scale) -> Vec<Case> {
             let mut y = zeros(cuda, BF16, &[rows, COLUMNS])?;
             Ok(Box::new(move |cuda| {
                 let args = Dequantize {
-                    codes: &codes,
-                    absmax: &absmax,
-                    y: &mut y,
+                    codes: codes.view(),
+                    absmax: absmax.view(),
+                    y: y.view_mut(),
                     rows,
                     columns: COLUMNS,
                 };

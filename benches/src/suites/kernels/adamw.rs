@@ -21,10 +21,10 @@ pub fn cases(scale: Scale) -> Vec<Case> {
             let mut v = zeros(cuda, F32, &[elements])?;
             Ok(Box::new(move |cuda| {
                 let args = Update {
-                    weight: &mut weight,
-                    gradient: &gradient,
-                    m: &mut m,
-                    v: &mut v,
+                    weight: weight.view_mut(),
+                    gradient: gradient.view(),
+                    m: m.view_mut(),
+                    v: v.view_mut(),
                     hyperparameters: Hyperparameters {
                         learning_rate: 1e-4,
                         beta1: 0.9,

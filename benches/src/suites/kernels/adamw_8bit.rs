@@ -22,15 +22,15 @@ pub fn cases(scale: Scale) -> Vec<Case> {
             Ok(Box::new(move |cuda| {
                 let ([m_codes, m_absmax], [v_codes, v_absmax]) = (&mut m, &mut v);
                 let args = Update {
-                    weight: &mut weight,
-                    gradient: &gradient,
+                    weight: weight.view_mut(),
+                    gradient: gradient.view(),
                     m: Moment {
-                        codes: m_codes,
-                        absmax: m_absmax,
+                        codes: m_codes.view_mut(),
+                        absmax: m_absmax.view_mut(),
                     },
                     v: Moment {
-                        codes: v_codes,
-                        absmax: v_absmax,
+                        codes: v_codes.view_mut(),
+                        absmax: v_absmax.view_mut(),
                     },
                     hyperparameters: Hyperparameters {
                         learning_rate: 1e-4,

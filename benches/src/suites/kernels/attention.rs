@@ -78,11 +78,11 @@ fn forward(tokens: usize) -> Case {
             let mut lse = zeros(cuda, F32, &[tokens, HEADS])?;
             Ok(Box::new(move |cuda| {
                 let args = Forward {
-                    q: &q,
-                    k: &k,
-                    v: &v,
-                    y: &mut y,
-                    lse: &mut lse,
+                    q: q.view(),
+                    k: k.view(),
+                    v: v.view(),
+                    y: y.view_mut(),
+                    lse: lse.view_mut(),
                     config: config(&ranges),
                 };
                 Ok(cuda.attention_forward(args.checked()?)?)
@@ -112,16 +112,16 @@ fn backward(tokens: usize) -> Case {
             let (mut dk, mut dv) = (zeros(cuda, BF16, &keys)?, zeros(cuda, BF16, &keys)?);
             Ok(Box::new(move |cuda| {
                 let args = Backward {
-                    dy: &dy,
-                    y: &y,
-                    lse: &lse,
-                    q: &q,
-                    k: &k,
-                    v: &v,
-                    delta: &mut delta,
-                    dq: &mut dq,
-                    dk: &mut dk,
-                    dv: &mut dv,
+                    dy: dy.view(),
+                    y: y.view(),
+                    lse: lse.view(),
+                    q: q.view(),
+                    k: k.view(),
+                    v: v.view(),
+                    delta: delta.view_mut(),
+                    dq: dq.view_mut(),
+                    dk: dk.view_mut(),
+                    dv: dv.view_mut(),
                     config: config(&ranges),
                 };
                 Ok(cuda.attention_backward(args.checked()?)?)

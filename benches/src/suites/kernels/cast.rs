@@ -2,7 +2,7 @@
 
 use super::case::{Case, Scale, activations, floats, zeros};
 use tightrope_device::DType::{BF16, F32};
-use tightrope_kernels::cast;
+use tightrope_kernels::{Check, cast};
 
 pub fn cases(scale: Scale) -> Vec<Case> {
     let elements = scale.pick(1 << 20, 4096 * 14_336);
@@ -20,7 +20,12 @@ pub fn cases(scale: Scale) -> Vec<Case> {
                 };
                 let mut result = zeros(cuda, to, &[elements])?;
                 Ok(Box::new(move |cuda| {
-                    Ok(cast::cast(cuda, &source, &mut result, elements)?)
+                    let args = cast::Cast {
+                        from: source.view(),
+                        to: result.view_mut(),
+                        elements,
+                    };
+                    Ok(cast::cast(cuda, args.checked()?)?)
                 }))
             }),
         })

@@ -52,10 +52,10 @@ fn forward(tokens: usize, vocabulary: usize) -> Case {
             let mut y = zeros(cuda, BF16, &[tokens, HIDDEN])?;
             Ok(Box::new(move |cuda| {
                 let args = Forward {
-                    ids: &ids,
-                    table: &table,
+                    ids: ids.view(),
+                    table: table.view(),
                     scale: 1.0,
-                    y: &mut y,
+                    y: y.view_mut(),
                     tokens,
                     vocabulary,
                     hidden: HIDDEN,
@@ -80,10 +80,10 @@ fn backward(tokens: usize, vocabulary: usize) -> Case {
             let mut dtable = zeros(cuda, F32, &[vocabulary, HIDDEN])?;
             Ok(Box::new(move |cuda| {
                 let args = Backward {
-                    ids: &ids,
-                    dy: &dy,
+                    ids: ids.view(),
+                    dy: dy.view(),
                     scale: 1.0,
-                    dtable: &mut dtable,
+                    dtable: dtable.view_mut(),
                     tokens,
                     vocabulary,
                     hidden: HIDDEN,

@@ -35,9 +35,9 @@ fn forward(tokens: usize, activation: Activation) -> Case {
             let mut y = zeros(cuda, BF16, &[elements])?;
             Ok(Box::new(move |cuda| {
                 let args = Forward {
-                    gate: &gate,
-                    up: &up,
-                    y: &mut y,
+                    gate: gate.view(),
+                    up: up.view(),
+                    y: y.view_mut(),
                     activation,
                     elements,
                 };
@@ -62,9 +62,9 @@ fn backward(tokens: usize, activation: Activation) -> Case {
             let mut dy = activations(cuda, &[elements])?;
             Ok(Box::new(move |cuda| {
                 let args = Backward {
-                    gate: &mut gate,
-                    up: &mut up,
-                    dy: &mut dy,
+                    gate: gate.view_mut(),
+                    up: up.view_mut(),
+                    dy: dy.view_mut(),
                     activation,
                     elements,
                 };

@@ -100,7 +100,7 @@ fn dropout(keys: &Tensor<Cuda>) -> Option<Dropout<'_, Cuda>> {
     Some(Dropout {
         probability: 0.05,
         salt: 7,
-        keys,
+        keys: keys.view(),
     })
 }
 
@@ -120,18 +120,18 @@ fn forward(tokens: usize, has_adapter: bool) -> Case {
         let mut y = zeros(cuda, BF16, &[tokens, OUTPUTS])?;
         Ok(Box::new(move |cuda| {
             let lora = LoraForward {
-                a: &adapter.a,
-                b: &adapter.b,
+                a: adapter.a.view(),
+                b: adapter.b.view(),
                 scale: FACTOR,
                 dropout: dropout(&adapter.keys),
-                xa: &mut adapter.between,
+                xa: adapter.between.view_mut(),
             };
             let args = Forward {
-                x: &x,
-                weight: Weight::Float(&weight),
+                x: x.view(),
+                weight: Weight::Float(weight.view()),
                 bias: None,
                 lora: has_adapter.then_some(lora),
-                y: &mut y,
+                y: y.view_mut(),
                 shape: sizes(tokens),
             };
             Ok(cuda.linear_forward(args.checked()?)?)
@@ -155,14 +155,14 @@ fn forward_nf4(tokens: usize) -> Case {
         let mut y = zeros(cuda, BF16, &[tokens, OUTPUTS])?;
         Ok(Box::new(move |cuda| {
             let args = Forward {
-                x: &x,
+                x: x.view(),
                 weight: Weight::Nf4(nf4::Weight {
-                    codes: &codes,
-                    scales: Scales::Plain(&scales),
+                    codes: codes.view(),
+                    scales: Scales::Plain(scales.view()),
                 }),
                 bias: None,
                 lora: None,
-                y: &mut y,
+                y: y.view_mut(),
                 shape: sizes(tokens),
             };
             Ok(cuda.linear_forward(args.checked()?)?)
@@ -183,17 +183,17 @@ fn backward_input(tokens: usize) -> Case {
         let mut dx = zeros(cuda, BF16, &[tokens, INPUTS])?;
         Ok(Box::new(move |cuda| {
             let lora = LoraBackwardInput {
-                a: &adapter.a,
-                b: &adapter.b,
+                a: adapter.a.view(),
+                b: adapter.b.view(),
                 scale: FACTOR,
                 dropout: dropout(&adapter.keys),
-                dyb: &mut adapter.between,
+                dyb: adapter.between.view_mut(),
             };
             let args = BackwardInput {
-                dy: &dy,
-                weight: Weight::Float(&weight),
+                dy: dy.view(),
+                weight: Weight::Float(weight.view()),
                 lora: Some(lora),
-                dx: Some(&mut dx),
+                dx: Some(dx.view_mut()),
                 accumulate: false,
                 shape: sizes(tokens),
             };
@@ -229,16 +229,16 @@ fn backward_weights(tokens: usize, has_adapter: bool) -> Case {
             let lora = LoraBackwardWeights {
                 scale: FACTOR,
                 dropout: dropout(&adapter.keys),
-                xa: &adapter.between,
-                dyb: &dyb,
-                da: &mut adapter.a,
-                db: &mut adapter.b,
+                xa: adapter.between.view(),
+                dyb: dyb.view(),
+                da: adapter.a.view_mut(),
+                db: adapter.b.view_mut(),
             };
             let args = BackwardWeights {
-                x: &x,
-                dy: &dy,
-                dweight: (!has_adapter).then_some(&mut dweight),
-                dbias: (!has_adapter).then_some(&mut dbias),
+                x: x.view(),
+                dy: dy.view(),
+                dweight: (!has_adapter).then_some(dweight.view_mut()),
+                dbias: (!has_adapter).then_some(dbias.view_mut()),
                 lora: has_adapter.then_some(lora),
                 shape: sizes(tokens),
             };

@@ -70,12 +70,12 @@ fn case(tokens: usize, vocabulary: usize, gradients: Gradients) -> Case {
             // Reads the targets back each time, which its time includes.
             Ok(Box::new(move |cuda| {
                 let forward = Forward {
-                    x: &x,
-                    weight: &weight,
-                    targets: &targets,
+                    x: x.view(),
+                    weight: weight.view(),
+                    targets: targets.view(),
                     logit_scale: 1.0,
                     softcap: None,
-                    losses: &mut losses,
+                    losses: losses.view_mut(),
                     tokens,
                     hidden: HIDDEN,
                     vocabulary,
@@ -86,8 +86,8 @@ fn case(tokens: usize, vocabulary: usize, gradients: Gradients) -> Case {
                 let args = ForwardBackward {
                     forward,
                     scale: 1.0 / tokens as f32,
-                    dx: &mut dx,
-                    dweight: dweight.as_mut(),
+                    dx: dx.view_mut(),
+                    dweight: dweight.as_mut().map(Tensor::view_mut),
                 };
                 Ok(cuda.linear_cross_entropy_forward_backward(args.checked()?)?)
             }))

@@ -40,17 +40,20 @@ fn case(elements: usize, double: bool) -> Case {
             Ok(Box::new(move |cuda| {
                 let scales = if double {
                     Scales::Quantized {
-                        codes: &scale_codes,
-                        absmax: &absmax,
+                        codes: scale_codes.view(),
+                        absmax: absmax.view(),
                         offset: 1.0,
                     }
                 } else {
-                    Scales::Plain(&plain)
+                    Scales::Plain(plain.view())
                 };
                 let codes = &codes;
                 let args = Dequantize {
-                    weight: Weight { codes, scales },
-                    y: &mut y,
+                    weight: Weight {
+                        codes: codes.view(),
+                        scales,
+                    },
+                    y: y.view_mut(),
                     elements,
                 };
                 Ok(cuda.nf4_dequantize(args.checked()?)?)

@@ -59,10 +59,10 @@ impl Side {
 
     fn forward<'a>(&'a mut self, weight: &'a Tensor<Cuda>) -> HeadsForward<'a, Cuda> {
         HeadsForward {
-            x: &self.x,
-            weight,
-            y: &mut self.y,
-            rstd: &mut self.rstd,
+            x: self.x.view(),
+            weight: weight.view(),
+            y: self.y.view_mut(),
+            rstd: self.rstd.view_mut(),
             heads: self.heads,
         }
     }
@@ -73,11 +73,11 @@ impl Side {
         is_trained: bool,
     ) -> HeadsBackward<'a, Cuda> {
         HeadsBackward {
-            dx: &mut self.y,
-            x: &self.x,
-            rstd: &self.rstd,
-            weight,
-            dweight: is_trained.then_some(&mut self.dweight),
+            dx: self.y.view_mut(),
+            x: self.x.view(),
+            rstd: self.rstd.view(),
+            weight: weight.view(),
+            dweight: is_trained.then_some(self.dweight.view_mut()),
             heads: self.heads,
         }
     }
@@ -102,8 +102,8 @@ fn forward(tokens: usize) -> Case {
                     k: k.forward(&weights[1]),
                     plus_one: false,
                     eps: 1e-6,
-                    cos: &cos,
-                    sin: &sin,
+                    cos: cos.view(),
+                    sin: sin.view(),
                     tokens,
                     head_dim: HEAD,
                     rotary_dim: HEAD,
@@ -136,8 +136,8 @@ fn backward(tokens: usize, is_trained: bool) -> Case {
                     q: q.backward(&weights[0], is_trained),
                     k: k.backward(&weights[1], is_trained),
                     plus_one: false,
-                    cos: &cos,
-                    sin: &sin,
+                    cos: cos.view(),
+                    sin: sin.view(),
                     tokens,
                     head_dim: HEAD,
                     rotary_dim: HEAD,

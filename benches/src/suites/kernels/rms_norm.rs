@@ -45,16 +45,16 @@ fn forward((rows, dim): (usize, usize), residual: bool) -> Case {
             let mut rstd = zeros(cuda, F32, &[rows])?;
             Ok(Box::new(move |cuda| {
                 let args = Forward {
-                    x: &x,
+                    x: x.view(),
                     residual: residual.then_some(Residual {
-                        add: &add,
-                        sum: &mut sum,
+                        add: add.view(),
+                        sum: sum.view_mut(),
                     }),
-                    weight: &weight,
+                    weight: weight.view(),
                     plus_one: false,
                     eps: 1e-5,
-                    y: &mut y,
-                    rstd: &mut rstd,
+                    y: y.view_mut(),
+                    rstd: rstd.view_mut(),
                     rows,
                     dim,
                 };
@@ -84,14 +84,14 @@ fn backward((rows, dim): (usize, usize), accumulate: bool) -> Case {
             let (mut dx, mut dweight) = (zeros(cuda, BF16, &shape)?, zeros(cuda, F32, &[dim])?);
             Ok(Box::new(move |cuda| {
                 let args = Backward {
-                    dy: &dy,
-                    x: &x,
-                    rstd: &rstd,
-                    weight: &weight,
+                    dy: dy.view(),
+                    x: x.view(),
+                    rstd: rstd.view(),
+                    weight: weight.view(),
                     plus_one: false,
-                    dx: &mut dx,
+                    dx: dx.view_mut(),
                     accumulate,
-                    dweight: Some(&mut dweight),
+                    dweight: Some(dweight.view_mut()),
                     rows,
                     dim,
                 };

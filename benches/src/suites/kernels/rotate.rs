@@ -1,7 +1,10 @@
 //! The rotation of queries and keys, in place.
 
 use super::case::{Case, Scale, activations, floats};
-use tightrope_rope::{Direction, Heads, Pairing, Rope, Rotate};
+use tightrope_kernels::{
+    Check,
+    rope::{Direction, Heads, Pairing, Rope, Rotate},
+};
 
 const HEADS: usize = 32;
 const KV_HEADS: usize = 8;
@@ -33,24 +36,24 @@ fn case(tokens: usize, pairing: Pairing) -> Case {
             Ok(Box::new(move |cuda| {
                 let args = Rotate {
                     q: Heads {
-                        tensor: &mut q,
+                        tensor: q.view_mut(),
                         heads: HEADS,
                         row_stride: HEADS * HEAD,
                     },
                     k: Heads {
-                        tensor: &mut k,
+                        tensor: k.view_mut(),
                         heads: KV_HEADS,
                         row_stride: KV_HEADS * HEAD,
                     },
-                    cos: &cos,
-                    sin: &sin,
+                    cos: cos.view(),
+                    sin: sin.view(),
                     tokens,
                     head_dim: HEAD,
                     rotary_dim: HEAD,
                     pairing,
                     direction: Direction::Forward,
                 };
-                Ok(cuda.rope(args)?)
+                Ok(cuda.rope(args.checked()?)?)
             }))
         }),
     }

@@ -20,7 +20,7 @@ pub fn cases(scale: Scale) -> Vec<Case> {
             // Waits for the GPU each time, which its time includes.
             Ok(Box::new(move |cuda| {
                 let args = Sum {
-                    tensors: &[&tensor],
+                    tensors: &[tensor.view()],
                 };
                 let sum = cuda.sum_of_squares(args.checked()?)?;
                 ensure!(sum > 0.0, "the sum is {sum}");

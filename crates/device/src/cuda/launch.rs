@@ -1,13 +1,15 @@
 //! Kernels and their parameters.
 
-use super::{Cuda, CudaBytes, failed};
-use crate::{DType, DeviceError, Tensor};
+use super::{Cuda, failed};
+use crate::{DType, DeviceError, View, ViewMut};
 use cudarc::driver::{result, sys};
 use std::{ffi::c_void, marker::PhantomData};
 
 /// The committed PTX of one operation and the kernels in it. Written by `cargo xtask ptx`.
 #[derive(Debug)]
 pub struct Module {
+    /// Tells modules apart: the path of the operation.
+    pub name: &'static str,
     /// What the driver translates.
     pub ptx: &'static str,
     /// The names of its kernels: operation, then variant.
@@ -67,14 +69,9 @@ impl<'a> Input<'a> {
     /// A null pointer, for what is absent.
     pub const NONE: Self = Self(0, PhantomData);
 
-    /// The elements of a tensor.
-    pub fn of(tensor: &'a Tensor<Cuda>) -> Self {
-        Self::bytes(tensor.buffer())
-    }
-
-    /// Untyped memory.
-    pub fn bytes(bytes: &'a CudaBytes) -> Self {
-        Self(bytes.address(), PhantomData)
+    /// The elements of a view.
+    pub fn of(view: View<'a, Cuda>) -> Self {
+        Self(view.as_ptr().addr() as u64, PhantomData)
     }
 }
 
@@ -86,14 +83,9 @@ impl<'a> Output<'a> {
     /// A null pointer, for what is absent.
     pub const NONE: Self = Self(0, PhantomData);
 
-    /// The elements of a tensor.
-    pub fn of(tensor: &'a mut Tensor<Cuda>) -> Self {
-        Self::bytes(tensor.buffer_mut())
-    }
-
-    /// Untyped memory.
-    pub fn bytes(bytes: &'a mut CudaBytes) -> Self {
-        Self(bytes.address(), PhantomData)
+    /// The elements of a view.
+    pub fn of(mut view: ViewMut<'a, Cuda>) -> Self {
+        Self(view.as_mut_ptr().addr() as u64, PhantomData)
     }
 }
 
@@ -127,6 +119,17 @@ impl From<Output<'_>> for Parameter {
     }
 }
 
+/// A kernel and its parameters. `cargo xtask ptx` writes one for each kernel of a `.cu` file.
+pub trait Kernel<const N: usize> {
+    /// Where it is.
+    const MODULE: &'static Module;
+    /// The operation, with which its symbols begin.
+    const OPERATION: &'static str;
+
+    /// What it receives, in order.
+    fn parameters(self) -> [Parameter; N];
+}
+
 impl Module {
     /// The kernel `operation_variant`, where the parts of the variant are joined by underscores.
     fn kernel(&self, operation: &str, variant: &[&str]) -> Option<&'static str> {
@@ -147,16 +150,16 @@ impl Cuda {
     /// Issues a kernel. Errors if there is no such variant, or as the driver says.
     ///
     /// # Safety
-    /// The parameters are those of the kernel, in order, and everything that it reads or writes
-    /// with them lies in memory of this device that is alive.
-    pub unsafe fn launch<const N: usize>(
+    /// The parameters are those of the kernel, in order. As its source says, pointers lead to as many
+    /// elements of the variant's type as the sizes say, in memory of this device that is alive.
+    pub unsafe fn launch<K: Kernel<N>, const N: usize>(
         &self,
-        module: &'static Module,
-        operation: &'static str,
+        kernel: K,
         variant: &[&str],
         launch: Launch,
-        mut parameters: [Parameter; N],
     ) -> Result<(), DeviceError> {
+        let (module, operation) = (K::MODULE, K::OPERATION);
+        let mut parameters = kernel.parameters();
         let Some(symbol) = module.kernel(operation, variant) else {
             return Err(DeviceError::NoKernel {
                 operation,
@@ -202,6 +205,7 @@ mod tests {
     #[test]
     fn kernels_are_found_by_operation_and_variant() {
         let module = Module {
+            name: "norm",
             ptx: "",
             kernels: &["norm_forward_f32", "norm_forward_f32_u64", "norm_forward"],
         };

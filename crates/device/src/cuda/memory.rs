@@ -1,8 +1,8 @@
 //! Memory of a GPU.
 
 use super::Cuda;
-use crate::{Device, DeviceError, inside};
-use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DevicePtr, sys};
+use crate::{Buffer, Device, DeviceError};
+use cudarc::driver::{CudaSlice, DevicePtr, sys};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -11,7 +11,9 @@ use std::sync::{
 /// Memory of one GPU, aligned to at least 256 bytes.
 #[derive(Debug)]
 pub struct CudaBytes {
-    slice: CudaSlice<u8>,
+    /// Frees the memory.
+    _slice: CudaSlice<u8>,
+    start: u64,
     len: usize,
     usage: Arc<Usage>,
 }
@@ -52,45 +54,26 @@ impl CudaBytes {
             },
             _ => super::failed("allocation", &error),
         })?;
+        let start = {
+            let (start, _ordered_by_the_stream) = slice.device_ptr(slice.stream());
+            start
+        };
         let usage = device.shared.usage.clone();
         usage.add(len);
-        Ok(Self { slice, len, usage })
+        Ok(Self {
+            _slice: slice,
+            start,
+            len,
+            usage,
+        })
     }
+}
 
-    /// Size in bytes.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Where it starts on the device.
-    pub fn address(&self) -> u64 {
-        let (address, _ordered_by_the_stream) = self.slice.device_ptr(self.slice.stream());
-        address
-    }
-
-    /// `None` for an empty range, which the driver does not take.
-    pub(super) fn range(
-        &self,
-        offset: usize,
-        bytes: usize,
-    ) -> Result<Option<CudaView<'_, u8>>, DeviceError> {
-        let range = inside(offset, bytes, self.len)?;
-        Ok((bytes > 0).then(|| self.slice.slice(range)))
-    }
-
-    /// As [`CudaBytes::range`].
-    pub(super) fn range_mut(
-        &mut self,
-        offset: usize,
-        bytes: usize,
-    ) -> Result<Option<CudaViewMut<'_, u8>>, DeviceError> {
-        let range = inside(offset, bytes, self.len)?;
-        Ok((bytes > 0).then(|| self.slice.slice_mut(range)))
+// SAFETY: the slice, which lives as long, has at least `len` bytes from `start` on, and the driver aligns
+// allocations to 256 bytes.
+unsafe impl Buffer for CudaBytes {
+    fn start(&self) -> *mut u8 {
+        std::ptr::without_provenance_mut(self.start as usize)
     }
 }
 

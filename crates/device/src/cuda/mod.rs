@@ -3,16 +3,14 @@
 mod blas;
 mod launch;
 mod memory;
-mod scratch;
 mod time;
 
 pub use blas::{Matrix, MatrixMut, Product, Varying};
-pub use launch::{Input, Launch, Module, Output, Parameter, vector_width};
+pub use launch::{Input, Kernel, Launch, Module, Output, Parameter, vector_width};
 pub use memory::CudaBytes;
-pub use scratch::{Held, Scratch};
 
-use crate::{Device, DeviceError, IndexWidth};
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, sys};
+use crate::{DType, Device, DeviceError, IndexWidth, Pool, View, ViewMut, same_bytes};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 use std::{
     collections::HashMap,
     fmt,
@@ -31,6 +29,7 @@ use std::{
 pub struct Cuda {
     shared: Arc<Shared>,
     forced: Option<IndexWidth>,
+    small_limits: bool,
 }
 
 struct Shared {
@@ -40,11 +39,11 @@ struct Shared {
     ordinal: usize,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    /// By the address of the PTX.
-    modules: Mutex<HashMap<usize, Arc<cudarc::driver::CudaModule>>>,
-    /// By symbol.
-    functions: RwLock<HashMap<&'static str, CudaFunction>>,
-    scratch: scratch::Arena,
+    /// By name.
+    modules: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
+    /// By the name of the module, and the symbol.
+    functions: RwLock<HashMap<(&'static str, &'static str), CudaFunction>>,
+    scratch: Pool<CudaBytes>,
     usage: Arc<memory::Usage>,
 }
 
@@ -78,6 +77,7 @@ impl Cuda {
         unsafe { context.disable_event_tracking() };
         Ok(Self {
             forced: None,
+            small_limits: false,
             shared: Arc::new(Shared {
                 blas: Mutex::default(),
                 name: context.name().map_err(failed)?,
@@ -86,7 +86,7 @@ impl Cuda {
                 context,
                 modules: Mutex::default(),
                 functions: RwLock::default(),
-                scratch: scratch::Arena::default(),
+                scratch: Pool::default(),
                 usage: Arc::default(),
             }),
         })
@@ -112,8 +112,26 @@ impl Cuda {
     #[must_use]
     pub fn forcing(&self, width: IndexWidth) -> Self {
         Self {
-            shared: self.shared.clone(),
             forced: Some(width),
+            ..self.clone()
+        }
+    }
+
+    /// The same GPU, on which operations cut their work into more and smaller pieces. For tests: small
+    /// operands then meet what only large ones meet otherwise. Sums of pieces have other last bits.
+    #[must_use]
+    pub fn with_small_limits(&self) -> Self {
+        Self {
+            small_limits: true,
+            ..self.clone()
+        }
+    }
+
+    /// A limit of an operation: `usual`, or `small` on a device [`Cuda::with_small_limits`].
+    pub fn limit(&self, usual: usize, small: usize) -> usize {
+        match self.small_limits {
+            true => small,
+            false => usual,
         }
     }
 
@@ -125,7 +143,8 @@ impl Cuda {
     ) -> Result<CudaFunction, DeviceError> {
         let functions = &self.shared.functions;
         let known = functions.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = known.get(symbol) {
+        let key = (module.name, symbol);
+        if let Some(function) = known.get(&key) {
             return Ok(function.clone());
         }
         drop(known);
@@ -135,7 +154,7 @@ impl Cuda {
             .modules
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let loaded = match modules.entry(module.ptx.as_ptr() as usize) {
+        let loaded = match modules.entry(module.name) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
                 let ptx = cudarc::nvrtc::Ptx::from_src(module.ptx);
@@ -146,7 +165,7 @@ impl Cuda {
         functions
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(symbol, function.clone());
+            .insert(key, function.clone());
         Ok(function)
     }
 }
@@ -174,80 +193,98 @@ impl fmt::Debug for Cuda {
     }
 }
 
+/// What the driver calls the address.
+fn address(pointer: *const u8) -> sys::CUdeviceptr {
+    pointer.addr() as sys::CUdeviceptr
+}
+
+impl Cuda {
+    /// Issues a copy or a fill of `bytes` bytes; the driver does not take empty ones.
+    fn transfer(
+        &self,
+        what: &str,
+        bytes: usize,
+        issue: impl FnOnce(sys::CUstream) -> Result<(), DriverError>,
+    ) -> Result<(), DeviceError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let bound = self.shared.context.bind_to_thread();
+        let issued = bound.and_then(|()| issue(self.shared.stream.cu_stream()));
+        issued.map_err(|error| failed(what, &error))
+    }
+}
+
 impl Device for Cuda {
     type Buffer = CudaBytes;
+    const ACTIVATIONS: &'static [DType] = &[DType::F32, DType::BF16, DType::F16];
 
     fn name(&self) -> String {
         format!("cuda:{} ({})", self.shared.ordinal, self.shared.name)
+    }
+
+    fn shares_memory_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     fn allocate(&self, bytes: usize) -> Result<CudaBytes, DeviceError> {
         CudaBytes::zeroed(self, bytes)
     }
 
-    fn bytes(buffer: &CudaBytes) -> usize {
-        buffer.len()
-    }
-
-    fn write(
-        &self,
-        buffer: &mut CudaBytes,
-        offset: usize,
-        source: &[u8],
-    ) -> Result<(), DeviceError> {
-        let Some(mut view) = buffer.range_mut(offset, source.len())? else {
-            return Ok(());
-        };
-        let result = self.shared.stream.memcpy_htod(source, &mut view);
-        result.map_err(|error| failed("copy to the device", &error))
+    fn write(&self, mut destination: ViewMut<'_, Self>, source: &[u8]) -> Result<(), DeviceError> {
+        same_bytes(destination.bytes(), source.len())?;
+        let to = address(destination.as_mut_ptr());
+        self.transfer("copy to the device", source.len(), |stream| {
+            // SAFETY: the view has as many bytes; the driver has taken those of the host, which are
+            // in pageable memory, when the call returns.
+            unsafe { result::memcpy_htod_async(to, source, stream) }
+        })
     }
 
     /// Waits for everything that was issued before.
-    fn read(
-        &self,
-        buffer: &CudaBytes,
-        offset: usize,
-        destination: &mut [u8],
-    ) -> Result<(), DeviceError> {
-        let Some(view) = buffer.range(offset, destination.len())? else {
-            return Ok(());
-        };
-        let result = self.shared.stream.memcpy_dtoh(&view, destination);
-        result.map_err(|error| failed("copy from the device", &error))?;
+    fn read(&self, source: View<'_, Self>, destination: &mut [u8]) -> Result<(), DeviceError> {
+        same_bytes(source.bytes(), destination.len())?;
+        let from = address(source.as_ptr());
+        self.transfer("copy from the device", destination.len(), |stream| {
+            // SAFETY: the view has as many bytes; `destination` is borrowed until all is done.
+            unsafe { result::memcpy_dtoh_async(destination, from, stream) }
+        })?;
         self.synchronize()
     }
 
     fn copy(
         &self,
-        source: &CudaBytes,
-        source_offset: usize,
-        destination: &mut CudaBytes,
-        destination_offset: usize,
-        bytes: usize,
+        source: View<'_, Self>,
+        mut destination: ViewMut<'_, Self>,
     ) -> Result<(), DeviceError> {
-        let source = source.range(source_offset, bytes)?;
-        let destination = destination.range_mut(destination_offset, bytes)?;
-        let (Some(source), Some(mut destination)) = (source, destination) else {
-            return Ok(());
-        };
-        let result = self.shared.stream.memcpy_dtod(&source, &mut destination);
-        result.map_err(|error| failed("copy on the device", &error))
+        let bytes = source.bytes();
+        same_bytes(destination.bytes(), bytes)?;
+        let (from, to) = (address(source.as_ptr()), address(destination.as_mut_ptr()));
+        self.transfer("copy on the device", bytes, |stream| {
+            // SAFETY: both views have as many bytes; memory is freed in the order of the stream.
+            unsafe { result::memcpy_dtod_async(to, from, bytes, stream) }
+        })
     }
 
-    fn zero(&self, buffer: &mut CudaBytes, offset: usize, bytes: usize) -> Result<(), DeviceError> {
-        let Some(mut view) = buffer.range_mut(offset, bytes)? else {
-            return Ok(());
-        };
-        let result = self.shared.stream.memset_zeros(&mut view);
-        result.map_err(|error| failed("zeroing", &error))
-    }
-
-    fn peak_bytes(&self) -> Option<usize> {
-        Some(self.shared.usage.peak())
+    fn zero(&self, mut destination: ViewMut<'_, Self>) -> Result<(), DeviceError> {
+        let bytes = destination.bytes();
+        let to = address(destination.as_mut_ptr());
+        self.transfer("zeroing", bytes, |stream| {
+            // SAFETY: the view has as many bytes.
+            unsafe { result::memset_d8_async(to, 0, bytes, stream) }
+        })
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
         let result = self.shared.stream.synchronize();
         result.map_err(|error| failed("waiting for the device", &error))
+    }
+
+    fn pool(&self) -> &Pool<CudaBytes> {
+        &self.shared.scratch
+    }
+
+    fn peak_bytes(&self) -> Option<usize> {
+        Some(self.shared.usage.peak())
     }
 }

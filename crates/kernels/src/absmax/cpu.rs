@@ -6,9 +6,9 @@ use tightrope_device::{Cpu, rows, vectorize};
 
 impl Absmax for Cpu {
     fn absmax_dequantize(&self, args: Checked<Dequantize<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let (count, columns) = (args.rows, args.columns);
-        let y = &mut args.y.as_mut_slice::<f32>()?[..count * columns];
+        let y = &mut args.y.into_slice::<f32>()?[..count * columns];
         let codes = &args.codes.as_slice::<u8>()?[..count * columns];
         let absmax = &args.absmax.as_slice::<f32>()?[..count];
         let parts = (rows(codes, columns), rows(absmax, 1), rows(y, columns));

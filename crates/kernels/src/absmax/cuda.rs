@@ -13,7 +13,7 @@ const PIECES: usize = 4;
 
 impl Absmax for Cuda {
     fn absmax_dequantize(&self, args: Checked<Dequantize<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let elements = args.rows * args.columns;
         let dtype = args.y.dtype();
         let variant = [dtype.name(), self.index_width(elements).suffix()];
@@ -28,6 +28,6 @@ impl Absmax for Cuda {
             columns: args.columns as u64,
         };
         // SAFETY: the check of the arguments proved every operand.
-        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "absmax_dequantize_f32_u32",
@@ -28,26 +26,17 @@ pub struct AbsmaxDequantize<'a> {
     pub columns: u64,
 }
 
-impl AbsmaxDequantize<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<5> for AbsmaxDequantize<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "absmax_dequantize";
+
+    fn parameters(self) -> [Parameter; 5] {
+        [
             self.codes.into(),
             self.absmax.into(),
             self.y.into(),
             self.rows.into(),
             self.columns.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "absmax_dequantize", variant, launch, parameters) }
+        ]
     }
 }

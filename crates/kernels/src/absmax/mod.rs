@@ -9,11 +9,8 @@ mod tests;
 
 pub use quantize::{Quantized, quantize};
 
-use crate::{
-    Check, Checked, KernelError,
-    check::{activation, at_least},
-};
-use tightrope_device::{DType, Device, Tensor};
+use crate::{Check, Checked, KernelError, check::Operands};
+use tightrope_device::{DType, Device, View, ViewMut};
 
 /// `y[r,c] = code[r,c] · (absmax[r] / 127)`: in f32, rounded to the type of `y`.
 ///
@@ -22,11 +19,11 @@ use tightrope_device::{DType, Device, Tensor};
 #[derive(Debug)]
 pub struct Dequantize<'a, D: Device> {
     /// Integers from −127 to 127 in two's complement, u8 `[rows, columns]`.
-    pub codes: &'a Tensor<D>,
+    pub codes: View<'a, D>,
     /// The largest magnitude of each row, f32 `[rows]`.
-    pub absmax: &'a Tensor<D>,
+    pub absmax: View<'a, D>,
     /// Overwritten, `[rows, columns]`; f32, bf16 or f16.
-    pub y: &'a mut Tensor<D>,
+    pub y: ViewMut<'a, D>,
     /// Rows to compute.
     pub rows: usize,
     /// Elements that share a scale.
@@ -41,11 +38,13 @@ pub trait Absmax: Device {
 }
 
 impl<D: Device> Check for Dequantize<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let dims = [self.rows, self.columns];
-        at_least("codes", self.codes, DType::U8, &dims)?;
-        at_least("absmax", self.absmax, DType::F32, &[self.rows])?;
-        let dtype = activation("y", self.y)?;
-        at_least("y", self.y, dtype, &dims)
+        operands.at_least("codes", self.codes, DType::U8, &dims)?;
+        operands.at_least("absmax", self.absmax, DType::F32, &[self.rows])?;
+        let dtype = operands.activation("y", self.y.as_view())?;
+        operands.at_least("y", self.y.as_view(), dtype, &dims)
     }
 }

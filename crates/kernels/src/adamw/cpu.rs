@@ -6,14 +6,14 @@ use tightrope_device::{Cpu, rows, vectorize};
 
 impl AdamW for Cpu {
     fn adamw_update(&self, args: Checked<Update<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let factors = Factors::new(&args.hyperparameters);
         let elements = args.weight.len();
         let parts = (
-            rows(args.weight.as_mut_slice()?, 1),
+            rows(args.weight.into_slice()?, 1),
             rows(&args.gradient.as_slice::<f32>()?[..elements], 1),
-            rows(&mut args.m.as_mut_slice::<f32>()?[..elements], 1),
-            rows(&mut args.v.as_mut_slice::<f32>()?[..elements], 1),
+            rows(&mut args.m.into_slice::<f32>()?[..elements], 1),
+            rows(&mut args.v.into_slice::<f32>()?[..elements], 1),
         );
         self.for_each_block(elements, block_rows(1), parts, |_, _, (weight, g, m, v)| {
             update(weight.slice, g.slice, m.slice, v.slice, factors);

@@ -13,7 +13,7 @@ const VECTOR: usize = 4;
 
 impl AdamW for Cuda {
     fn adamw_update(&self, args: Checked<Update<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let elements = args.weight.len();
         let factors = Factors::new(&args.hyperparameters);
         let kernel = AdamwUpdate {
@@ -35,6 +35,6 @@ impl AdamW for Cuda {
         let launch = Launch::linear(elements.div_ceil(THREADS as usize * VECTOR), THREADS)?;
         // SAFETY: the check of the arguments proved that each has so many elements; the three that
         // are written are borrowed apart.
-        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

@@ -10,8 +10,8 @@ mod tests;
 pub(crate) use hyperparameters::Factors;
 pub use hyperparameters::Hyperparameters;
 
-use crate::{Check, Checked, KernelError, check::at_least};
-use tightrope_device::{DType, Device, Tensor};
+use crate::{Check, Checked, KernelError, check::Operands};
+use tightrope_device::{DType, Device, View, ViewMut};
 
 /// One update of one parameter, as PyTorch has it. With `g = gradient_scale · gradient`:
 /// `m = β₁m + (1−β₁)g`, `v = β₂v + (1−β₂)g²`,
@@ -19,13 +19,13 @@ use tightrope_device::{DType, Device, Tensor};
 #[derive(Debug)]
 pub struct Update<'a, D: Device> {
     /// Updated in place, f32 `[elements]`.
-    pub weight: &'a mut Tensor<D>,
+    pub weight: ViewMut<'a, D>,
     /// f32 `[elements]`.
-    pub gradient: &'a Tensor<D>,
+    pub gradient: View<'a, D>,
     /// First moment, updated in place, f32 `[elements]`.
-    pub m: &'a mut Tensor<D>,
+    pub m: ViewMut<'a, D>,
     /// Second moment, updated in place, f32 `[elements]`.
-    pub v: &'a mut Tensor<D>,
+    pub v: ViewMut<'a, D>,
     /// The numbers.
     pub hyperparameters: Hyperparameters,
 }
@@ -37,12 +37,14 @@ pub trait AdamW: Device {
 }
 
 impl<D: Device> Check for Update<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         self.hyperparameters.check()?;
         let elements = [self.weight.len()];
-        at_least("weight", self.weight, DType::F32, &elements)?;
-        at_least("gradient", self.gradient, DType::F32, &elements)?;
-        at_least("m", self.m, DType::F32, &elements)?;
-        at_least("v", self.v, DType::F32, &elements)
+        operands.at_least("weight", self.weight.as_view(), DType::F32, &elements)?;
+        operands.at_least("gradient", self.gradient, DType::F32, &elements)?;
+        operands.at_least("m", self.m.as_view(), DType::F32, &elements)?;
+        operands.at_least("v", self.v.as_view(), DType::F32, &elements)
     }
 }

@@ -1,7 +1,7 @@
 //! AdamW against the f64 oracle and against PyTorch; order of the formula, threads, checks.
 
 use super::*;
-use tightrope_device::{Cpu, IndexWidth};
+use tightrope_device::{Cpu, IndexWidth, Tensor};
 use tightrope_testkit::{
     Random, cuda,
     oracle::adamw::{Options, State, step},
@@ -58,10 +58,10 @@ fn update<'a, D: AdamW>(
     options: Options,
 ) -> Update<'a, D> {
     Update {
-        weight: &mut parameter.weight,
-        gradient,
-        m: &mut parameter.m,
-        v: &mut parameter.v,
+        weight: parameter.weight.view_mut(),
+        gradient: gradient.view(),
+        m: parameter.m.view_mut(),
+        v: parameter.v.view_mut(),
         hyperparameters: Hyperparameters {
             learning_rate: options.learning_rate,
             beta1: options.beta1,

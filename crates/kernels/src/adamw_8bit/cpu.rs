@@ -11,22 +11,22 @@ use tightrope_device::{Cpu, rows, vectorize};
 
 impl AdamW8bit for Cpu {
     fn adamw_8bit_update(&self, args: Checked<Update<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let factors = Factors::new(&args.hyperparameters);
         let elements = args.weight.len();
         let blocks = elements.div_ceil(BLOCK);
         let parts = (
             (
-                rows(args.weight.as_mut_slice::<f32>()?, BLOCK),
+                rows(args.weight.into_slice::<f32>()?, BLOCK),
                 rows(&args.gradient.as_slice::<f32>()?[..elements], BLOCK),
             ),
             (
-                rows(&mut args.m.codes.as_mut_slice::<u8>()?[..elements], BLOCK),
-                rows(&mut args.m.absmax.as_mut_slice::<f32>()?[..blocks], 1),
+                rows(&mut args.m.codes.into_slice::<u8>()?[..elements], BLOCK),
+                rows(&mut args.m.absmax.into_slice::<f32>()?[..blocks], 1),
             ),
             (
-                rows(&mut args.v.codes.as_mut_slice::<u8>()?[..elements], BLOCK),
-                rows(&mut args.v.absmax.as_mut_slice::<f32>()?[..blocks], 1),
+                rows(&mut args.v.codes.into_slice::<u8>()?[..elements], BLOCK),
+                rows(&mut args.v.absmax.into_slice::<f32>()?[..blocks], 1),
             ),
         );
         self.for_each_block(

@@ -15,7 +15,7 @@ const BLOCKS: usize = 2048;
 
 impl AdamW8bit for Cuda {
     fn adamw_8bit_update(&self, args: Checked<Update<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let elements = args.weight.len();
         let factors = Factors::new(&args.hyperparameters);
         let kernel = Adamw8bitUpdate {
@@ -40,6 +40,6 @@ impl AdamW8bit for Cuda {
         let launch = Launch::linear(blocks, THREADS)?;
         // SAFETY: the check of the arguments proved that each has so many elements or blocks; those
         // that are written are borrowed apart.
-        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

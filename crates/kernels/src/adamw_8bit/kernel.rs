@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &["adamw_8bit_update_u32", "adamw_8bit_update_u64"],
 };
@@ -31,19 +29,12 @@ pub struct Adamw8bitUpdate<'a> {
     pub elements: u64,
 }
 
-impl Adamw8bitUpdate<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<15> for Adamw8bitUpdate<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "adamw_8bit_update";
+
+    fn parameters(self) -> [Parameter; 15] {
+        [
             self.weight.into(),
             self.gradient.into(),
             self.m_codes.into(),
@@ -59,8 +50,6 @@ impl Adamw8bitUpdate<'_> {
             self.eps.into(),
             self.rate.into(),
             self.elements.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "adamw_8bit_update", variant, launch, parameters) }
+        ]
     }
 }

@@ -8,8 +8,8 @@ mod tests;
 
 pub use crate::adamw::Hyperparameters;
 
-use crate::{Check, Checked, KernelError, check::at_least};
-use tightrope_device::{DType, Device, Tensor};
+use crate::{Check, Checked, KernelError, check::Operands};
+use tightrope_device::{DType, Device, View, ViewMut};
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 256;
@@ -22,9 +22,9 @@ pub const LEAST_ELEMENTS: usize = 4096;
 #[derive(Debug)]
 pub struct Moment<'a, D: Device> {
     /// u8 `[elements]`.
-    pub codes: &'a mut Tensor<D>,
+    pub codes: ViewMut<'a, D>,
     /// The largest magnitude of each block, f32 `[elements / 256]`, rounded up.
-    pub absmax: &'a mut Tensor<D>,
+    pub absmax: ViewMut<'a, D>,
 }
 
 /// One update of one parameter: [`crate::adamw::Update`] on moments that are read from their codes;
@@ -40,9 +40,9 @@ pub struct Moment<'a, D: Device> {
 #[derive(Debug)]
 pub struct Update<'a, D: Device> {
     /// Updated in place, f32 `[elements]`.
-    pub weight: &'a mut Tensor<D>,
+    pub weight: ViewMut<'a, D>,
     /// f32 `[elements]`.
-    pub gradient: &'a Tensor<D>,
+    pub gradient: View<'a, D>,
     /// First moment, updated in place.
     pub m: Moment<'a, D>,
     /// Second moment, updated in place.
@@ -58,15 +58,17 @@ pub trait AdamW8bit: Device {
 }
 
 impl<D: Device> Check for Update<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         self.hyperparameters.check()?;
         let elements = self.weight.len();
         let blocks = elements.div_ceil(BLOCK);
-        at_least("weight", self.weight, DType::F32, &[elements])?;
-        at_least("gradient", self.gradient, DType::F32, &[elements])?;
-        at_least("m.codes", self.m.codes, DType::U8, &[elements])?;
-        at_least("m.absmax", self.m.absmax, DType::F32, &[blocks])?;
-        at_least("v.codes", self.v.codes, DType::U8, &[elements])?;
-        at_least("v.absmax", self.v.absmax, DType::F32, &[blocks])
+        operands.at_least("weight", self.weight.as_view(), DType::F32, &[elements])?;
+        operands.at_least("gradient", self.gradient, DType::F32, &[elements])?;
+        operands.at_least("m.codes", self.m.codes.as_view(), DType::U8, &[elements])?;
+        operands.at_least("m.absmax", self.m.absmax.as_view(), DType::F32, &[blocks])?;
+        operands.at_least("v.codes", self.v.codes.as_view(), DType::U8, &[elements])?;
+        operands.at_least("v.absmax", self.v.absmax.as_view(), DType::F32, &[blocks])
     }
 }

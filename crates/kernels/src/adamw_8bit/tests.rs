@@ -6,7 +6,7 @@ use crate::{
     adamw::{self, AdamW},
     dynamic_map::DynamicMap,
 };
-use tightrope_device::{Cpu, IndexWidth};
+use tightrope_device::{Cpu, IndexWidth, Tensor};
 use tightrope_testkit::{
     Random, cuda,
     oracle::adamw::{Options, State, step},
@@ -88,10 +88,13 @@ impl<D: AdamW8bit> Parameter<D> {
         gradient: &'a Tensor<D>,
         hyperparameters: Hyperparameters,
     ) -> Update<'a, D> {
-        let moment = |(codes, absmax): &'a mut (_, _)| Moment { codes, absmax };
+        let moment = |(codes, absmax): &'a mut (Tensor<D>, Tensor<D>)| Moment {
+            codes: codes.view_mut(),
+            absmax: absmax.view_mut(),
+        };
         Update {
-            weight: &mut self.weight,
-            gradient,
+            weight: self.weight.view_mut(),
+            gradient: gradient.view(),
             m: moment(&mut self.m),
             v: moment(&mut self.v),
             hyperparameters,
@@ -393,11 +396,12 @@ fn a_quadratic_problem_is_solved_as_in_f32() {
     let [mut weight, mut m, mut v] = [f32s(), f32s(), f32s()];
     for t in 1..400 {
         let (gradient, _) = losses(weight.as_slice().unwrap());
+        let gradient = Tensor::from_slice(&cpu, &[length], &gradient).unwrap();
         let args = adamw::Update {
-            weight: &mut weight,
-            gradient: &Tensor::from_slice(&cpu, &[length], &gradient).unwrap(),
-            m: &mut m,
-            v: &mut v,
+            weight: weight.view_mut(),
+            gradient: gradient.view(),
+            m: m.view_mut(),
+            v: v.view_mut(),
             hyperparameters: hyperparameters(t, 1.0, options(t)),
         };
         cpu.adamw_update(args.checked().unwrap()).unwrap();

@@ -120,7 +120,7 @@ fn window(config: &Config<'_, Cuda>) -> u32 {
 
 impl Attention for Cuda {
     fn attention_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let (config, dtype) = (args.config, args.q.dtype());
         let (sizes, padded) = Sizes::of("attention_forward", dtype, &config)?;
         let tiles = config.ranges.query_tiles();
@@ -130,8 +130,8 @@ impl Attention for Cuda {
             v: Input::of(args.v),
             y: Output::of(args.y),
             lse: Output::of(args.lse),
-            ranges: Input::of(config.ranges.tensor()),
-            tiles: Input::of(tiles.tensor()),
+            ranges: Input::of(config.ranges.tensor().view()),
+            tiles: Input::of(tiles.tensor().view()),
             heads: config.heads as u32,
             kv_heads: config.kv_heads as u32,
             head_dim: config.head_dim as u32,
@@ -143,11 +143,11 @@ impl Attention for Cuda {
         let launch = sizes.launch(tiles, config.heads, sizes.parts(), shared)?;
         // SAFETY: the check of the arguments proved that every range lies in every operand, and
         // tiles are made of the ranges.
-        Ok(unsafe { kernel.launch(self, &[dtype.name(), padded], launch) }?)
+        Ok(unsafe { self.launch(kernel, &[dtype.name(), padded], launch) }?)
     }
 
     fn attention_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let mut args = args.on(self)?;
         let (config, dtype) = (args.config, args.q.dtype());
         let (sizes, padded) = Sizes::of("attention_backward", dtype, &config)?;
         let variant = [dtype.name(), padded];
@@ -163,10 +163,10 @@ impl Attention for Cuda {
             q: Input::of(args.q),
             k: Input::of(args.k),
             v: Input::of(args.v),
-            delta: Output::of(args.delta),
+            delta: Output::of(args.delta.reborrow()),
             dq: Output::of(args.dq),
-            ranges: Input::of(config.ranges.tensor()),
-            tiles: Input::of(tiles.tensor()),
+            ranges: Input::of(config.ranges.tensor().view()),
+            tiles: Input::of(tiles.tensor().view()),
             heads,
             kv_heads,
             head_dim,
@@ -176,7 +176,7 @@ impl Attention for Cuda {
         };
         let launch = sizes.launch(tiles, config.heads, sizes.parts(), shared)?;
         // SAFETY: as in the forward pass.
-        unsafe { kernel.launch(self, &variant, launch) }?;
+        unsafe { self.launch(kernel, &variant, launch) }?;
         let tiles = config.ranges.key_tiles();
         let kernel = AttentionKeysBackward {
             dy: Input::of(args.dy),
@@ -184,11 +184,11 @@ impl Attention for Cuda {
             q: Input::of(args.q),
             k: Input::of(args.k),
             v: Input::of(args.v),
-            delta: Input::of(args.delta),
+            delta: Input::of(args.delta.as_view()),
             dk: Output::of(args.dk),
             dv: Output::of(args.dv),
-            ranges: Input::of(config.ranges.tensor()),
-            tiles: Input::of(tiles.tensor()),
+            ranges: Input::of(config.ranges.tensor().view()),
+            tiles: Input::of(tiles.tensor().view()),
             heads,
             kv_heads,
             head_dim,
@@ -199,6 +199,6 @@ impl Attention for Cuda {
         let parts = sizes.parts() * sizes.padded.div_ceil(COLUMNS) as u32;
         let launch = sizes.launch(tiles, config.kv_heads, parts, shared)?;
         // SAFETY: as in the forward pass.
-        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

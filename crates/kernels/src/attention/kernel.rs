@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "attention_forward_f32_32",
@@ -66,19 +64,12 @@ pub struct AttentionForward<'a> {
     pub softcap: f32,
 }
 
-impl AttentionForward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<13> for AttentionForward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "attention_forward";
+
+    fn parameters(self) -> [Parameter; 13] {
+        [
             self.q.into(),
             self.k.into(),
             self.v.into(),
@@ -92,9 +83,7 @@ impl AttentionForward<'_> {
             self.scale.into(),
             self.window.into(),
             self.softcap.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "attention_forward", variant, launch, parameters) }
+        ]
     }
 }
 
@@ -119,19 +108,12 @@ pub struct AttentionKeysBackward<'a> {
     pub softcap: f32,
 }
 
-impl AttentionKeysBackward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<16> for AttentionKeysBackward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "attention_keys_backward";
+
+    fn parameters(self) -> [Parameter; 16] {
+        [
             self.dy.into(),
             self.lse.into(),
             self.q.into(),
@@ -148,17 +130,7 @@ impl AttentionKeysBackward<'_> {
             self.scale.into(),
             self.window.into(),
             self.softcap.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "attention_keys_backward",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }
 
@@ -183,19 +155,12 @@ pub struct AttentionQueriesBackward<'a> {
     pub softcap: f32,
 }
 
-impl AttentionQueriesBackward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<16> for AttentionQueriesBackward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "attention_queries_backward";
+
+    fn parameters(self) -> [Parameter; 16] {
+        [
             self.dy.into(),
             self.y.into(),
             self.lse.into(),
@@ -212,16 +177,6 @@ impl AttentionQueriesBackward<'_> {
             self.scale.into(),
             self.window.into(),
             self.softcap.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "attention_queries_backward",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }

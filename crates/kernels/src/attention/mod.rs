@@ -6,13 +6,10 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    Check, Checked, KernelError,
-    check::{activation, at_least},
-};
+use crate::{Check, Checked, KernelError, check::Operands};
 use bytemuck::{Pod, Zeroable};
 use std::cmp::Reverse;
-use tightrope_device::{DType, Device, DeviceError, Tensor};
+use tightrope_device::{DType, Device, DeviceError, Tensor, View, ViewMut};
 
 /// One sequence: some of its queries and all keys that they may see.
 ///
@@ -96,6 +93,10 @@ impl<D: Device> Ranges<D> {
     /// The ranges on the device, u32 `[ranges, 4]` or longer.
     pub fn tensor(&self) -> &Tensor<D> {
         &self.device
+    }
+    fn tensors(&self) -> [&Tensor<D>; 3] {
+        let [queries, keys] = [&self.query_tiles, &self.key_tiles];
+        [&self.device, &queries.device, &keys.device]
     }
     /// Tiles of the queries.
     pub fn query_tiles(&self) -> &Tiles<D> {
@@ -181,15 +182,15 @@ impl<D: Device> Copy for Config<'_, D> {}
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
     /// `[queries, heads, head_dim]`.
-    pub q: &'a Tensor<D>,
+    pub q: View<'a, D>,
     /// `[keys, kv_heads, head_dim]`.
-    pub k: &'a Tensor<D>,
+    pub k: View<'a, D>,
     /// `[keys, kv_heads, head_dim]`.
-    pub v: &'a Tensor<D>,
+    pub v: View<'a, D>,
     /// Overwritten in all ranges, `[queries, heads, head_dim]`.
-    pub y: &'a mut Tensor<D>,
+    pub y: ViewMut<'a, D>,
     /// Overwritten with the log of the softmax's denominator, f32 `[queries, heads]`.
-    pub lse: &'a mut Tensor<D>,
+    pub lse: ViewMut<'a, D>,
     /// Who sees whom.
     pub config: Config<'a, D>,
 }
@@ -198,25 +199,25 @@ pub struct Forward<'a, D: Device> {
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
     /// `[queries, heads, head_dim]`.
-    pub dy: &'a Tensor<D>,
+    pub dy: View<'a, D>,
     /// From the forward pass, `[queries, heads, head_dim]`.
-    pub y: &'a Tensor<D>,
+    pub y: View<'a, D>,
     /// From the forward pass, f32 `[queries, heads]`.
-    pub lse: &'a Tensor<D>,
+    pub lse: View<'a, D>,
     /// `[queries, heads, head_dim]`.
-    pub q: &'a Tensor<D>,
+    pub q: View<'a, D>,
     /// `[keys, kv_heads, head_dim]`.
-    pub k: &'a Tensor<D>,
+    pub k: View<'a, D>,
     /// `[keys, kv_heads, head_dim]`.
-    pub v: &'a Tensor<D>,
+    pub v: View<'a, D>,
     /// Scratch for `Σ_d dy · y`, f32 `[queries, heads]`.
-    pub delta: &'a mut Tensor<D>,
+    pub delta: ViewMut<'a, D>,
     /// Overwritten in all ranges, `[queries, heads, head_dim]`.
-    pub dq: &'a mut Tensor<D>,
+    pub dq: ViewMut<'a, D>,
     /// Overwritten in all ranges, `[keys, kv_heads, head_dim]`.
-    pub dk: &'a mut Tensor<D>,
+    pub dk: ViewMut<'a, D>,
     /// Overwritten in all ranges, `[keys, kv_heads, head_dim]`.
-    pub dv: &'a mut Tensor<D>,
+    pub dv: ViewMut<'a, D>,
     /// Who sees whom.
     pub config: Config<'a, D>,
 }
@@ -235,8 +236,11 @@ pub trait Attention: Device {
     fn attention_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError>;
 }
 
-impl<D: Device> Config<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+impl<'a, D: Device> Config<'a, D> {
+    fn check(&self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
+        for tensor in self.ranges.tensors() {
+            operands.any("ranges", tensor.view())?;
+        }
         let value = |operand, value: f64, rule| KernelError::Value {
             operand,
             value,
@@ -286,44 +290,48 @@ impl<D: Device> Config<'_, D> {
 }
 
 impl<D: Device> Check for Forward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let config = &self.config;
-        config.check()?;
+        config.check(operands)?;
         let queries = [config.queries(), config.heads, config.head_dim];
         let keys = [config.keys(), config.kv_heads, config.head_dim];
-        let dtype = activation("q", self.q)?;
-        at_least("q", self.q, dtype, &queries)?;
-        at_least("k", self.k, dtype, &keys)?;
-        at_least("v", self.v, dtype, &keys)?;
-        at_least("y", self.y, dtype, &queries)?;
-        at_least("lse", self.lse, DType::F32, &queries[..2])
+        let dtype = operands.activation("q", self.q)?;
+        operands.at_least("q", self.q, dtype, &queries)?;
+        operands.at_least("k", self.k, dtype, &keys)?;
+        operands.at_least("v", self.v, dtype, &keys)?;
+        operands.at_least("y", self.y.as_view(), dtype, &queries)?;
+        operands.at_least("lse", self.lse.as_view(), DType::F32, &queries[..2])
     }
 }
 
 impl<D: Device> Check for Backward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let config = &self.config;
-        config.check()?;
+        config.check(operands)?;
         let queries = [config.queries(), config.heads, config.head_dim];
         let keys = [config.keys(), config.kv_heads, config.head_dim];
-        let dtype = activation("dy", self.dy)?;
+        let dtype = operands.activation("dy", self.dy)?;
         for (operand, tensor) in [
             ("dy", self.dy),
             ("y", self.y),
             ("q", self.q),
-            ("dq", &*self.dq),
+            ("dq", self.dq.as_view()),
         ] {
-            at_least(operand, tensor, dtype, &queries)?;
+            operands.at_least(operand, tensor, dtype, &queries)?;
         }
         for (operand, tensor) in [
             ("k", self.k),
             ("v", self.v),
-            ("dk", &*self.dk),
-            ("dv", &*self.dv),
+            ("dk", self.dk.as_view()),
+            ("dv", self.dv.as_view()),
         ] {
-            at_least(operand, tensor, dtype, &keys)?;
+            operands.at_least(operand, tensor, dtype, &keys)?;
         }
-        at_least("lse", self.lse, DType::F32, &queries[..2])?;
-        at_least("delta", self.delta, DType::F32, &queries[..2])
+        operands.at_least("lse", self.lse, DType::F32, &queries[..2])?;
+        operands.at_least("delta", self.delta.as_view(), DType::F32, &queries[..2])
     }
 }

@@ -1,7 +1,7 @@
 //! Attention against the f64 oracle, over awkward ranges, windows, softcaps and thread counts.
 
 use super::*;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, Tensor};
 use tightrope_testkit::{
     Random, assert_close, cuda, oracle::attention as oracle, relative_distance, rounded, tensor,
     unit, widen,
@@ -107,27 +107,27 @@ impl Case {
         let (mut y, mut lse, mut delta) = (nan(q.len()), nan_f32(rows), nan_f32(rows));
         let (mut dq, mut dk, mut dv) = (nan(q.len()), nan(k.len()), nan(k.len()));
         let forward = Forward {
-            q: &q,
-            k: &k,
-            v: &v,
-            y: &mut y,
-            lse: &mut lse,
+            q: q.view(),
+            k: k.view(),
+            v: v.view(),
+            y: y.view_mut(),
+            lse: lse.view_mut(),
             config,
         };
         device
             .attention_forward(forward.checked().unwrap())
             .unwrap();
         let backward = Backward {
-            dy: &dy,
-            y: &y,
-            lse: &lse,
-            q: &q,
-            k: &k,
-            v: &v,
-            delta: &mut delta,
-            dq: &mut dq,
-            dk: &mut dk,
-            dv: &mut dv,
+            dy: dy.view(),
+            y: y.view(),
+            lse: lse.view(),
+            q: q.view(),
+            k: k.view(),
+            v: v.view(),
+            delta: delta.view_mut(),
+            dq: dq.view_mut(),
+            dk: dk.view_mut(),
+            dv: dv.view_mut(),
             config,
         };
         device
@@ -399,11 +399,11 @@ fn arguments_that_do_not_fit_are_refused() {
                 (false, _) => zeros(DType::F32, len),
             });
         let forward = Forward {
-            q: &q,
-            k: &k,
-            v: &v,
-            y: &mut y,
-            lse: &mut lse,
+            q: q.view(),
+            k: k.view(),
+            v: v.view(),
+            y: y.view_mut(),
+            lse: lse.view_mut(),
             config,
         };
         forward.check().map_err(|error| error.to_string())
@@ -447,11 +447,11 @@ fn heads_without_a_kernel_are_refused() {
         tensor(cuda(), DType::F32, &[2], &[0.0; 2]),
     );
     let forward = Forward {
-        q: &q,
-        k: &q,
-        v: &q,
-        y: &mut y,
-        lse: &mut lse,
+        q: q.view(),
+        k: q.view(),
+        v: q.view(),
+        y: y.view_mut(),
+        lse: lse.view_mut(),
         config: Config {
             ranges: &ranges,
             heads: 1,

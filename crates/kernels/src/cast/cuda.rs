@@ -1,158 +1,111 @@
 //! Stored elements in the type that a product wants: themselves, or a copy in working memory.
 
-use super::kernel::Cast;
-use crate::{
-    KernelError,
-    check::{activation, at_least},
-    nf4,
-};
+use super::kernel;
+use crate::{Check, Checked, KernelError, check::Operands, nf4};
 use tightrope_device::{
-    Cuda, DType, Tensor,
-    cuda::{Held, Input, Launch, Matrix, Output, Scratch},
+    Cuda, DType, Device, Scratch, View, ViewMut,
+    cuda::{Input, Launch, Matrix, Output},
 };
 
 const THREADS: u32 = 256;
 
-/// Overwrites the first `elements` elements of `to` with those of `from`, rounded to nearest, ties to
-/// even. Both are floating-point numbers, of different types.
-pub fn cast(
-    cuda: &Cuda,
-    from: &Tensor<Cuda>,
-    to: &mut Tensor<Cuda>,
-    elements: usize,
-) -> Result<(), KernelError> {
-    at_least("from", from, activation("from", from)?, &[elements])?;
-    let dtype = activation("to", to)?;
-    at_least("to", to, dtype, &[elements])?;
-    // SAFETY: both have so many elements.
-    unsafe { issue(cuda, from, Output::of(to), dtype, elements) }
+/// Overwrites the first elements of `to` with those of `from`, rounded to nearest, ties to even. Both
+/// are floating-point numbers, of different types.
+#[derive(Debug)]
+pub struct Cast<'a> {
+    /// What is read.
+    pub from: View<'a, Cuda>,
+    /// What is written.
+    pub to: ViewMut<'a, Cuda>,
+    /// How many elements.
+    pub elements: usize,
 }
 
-/// # Safety
-/// `from` and `to` have at least `elements` elements, those of `to` of type `dtype`.
-unsafe fn issue(
-    cuda: &Cuda,
-    from: &Tensor<Cuda>,
-    to: Output<'_>,
-    dtype: DType,
-    elements: usize,
-) -> Result<(), KernelError> {
-    let kernel = Cast {
-        from: Input::of(from),
-        to,
-        elements: elements as u64,
-    };
-    let variant = [from.dtype().name(), dtype.name()];
+impl Check for Cast<'_> {
+    type Device = Cuda;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, Cuda>) -> Result<(), KernelError> {
+        let dtype = operands.activation("from", self.from)?;
+        operands.at_least("from", self.from, dtype, &[self.elements])?;
+        let dtype = operands.activation("to", self.to.as_view())?;
+        operands.at_least("to", self.to.as_view(), dtype, &[self.elements])
+    }
+}
+
+/// Issues the conversion.
+pub fn cast(cuda: &Cuda, args: Checked<Cast<'_>>) -> Result<(), KernelError> {
+    let Cast { from, to, elements } = args.on(cuda)?;
+    let variant = [from.dtype().name(), to.dtype().name()];
     // Of a thread: 16 bytes of the wider type.
-    let each = 16 / from.dtype().size().max(dtype.size());
+    let each = 16 / from.dtype().size().max(to.dtype().size());
     let blocks = elements.div_ceil(THREADS as usize * each);
     let launch = Launch::linear(blocks, THREADS)?;
-    // SAFETY: the caller answers for it.
-    Ok(unsafe { kernel.launch(cuda, &variant, launch) }?)
+    let kernel = kernel::Cast {
+        from: Input::of(from),
+        to: Output::of(to),
+        elements: elements as u64,
+    };
+    // SAFETY: both have so many elements.
+    Ok(unsafe { cuda.launch(kernel, &variant, launch) }?)
 }
 
-/// What is to be read as elements of `dtype`, with room for the copy if it is stored otherwise.
-pub(crate) enum Source<'a> {
-    AsIs(&'a Tensor<Cuda>),
-    Copied {
-        stored: Stored<'a>,
-        len: usize,
-        dtype: DType,
-        copy: Scratch,
-    },
-}
-
-/// What a copy is made from.
-pub(crate) enum Stored<'a> {
-    Float(&'a Tensor<Cuda>),
-    Nf4(nf4::Weight<'a, Cuda>),
-}
-
-/// What is read: it must be kept until the last kernel that reads it is issued.
+/// Elements in the type that a product wants. It must be kept until the last kernel that reads it is
+/// issued.
+#[derive(Debug)]
 pub(crate) enum Converted<'a> {
-    AsIs(&'a Tensor<Cuda>),
-    Copied(Held<'a>, DType),
+    /// They have that type.
+    AsIs(View<'a, Cuda>),
+    /// A copy, rounded to nearest, ties to even.
+    Copied(Scratch<'a, Cuda>),
 }
 
-impl<'a> Source<'a> {
-    /// The first `len` elements of `tensor`; the copy lies in the piece of scratch memory called `name`.
+impl<'a> Converted<'a> {
+    /// The first `len` elements of `view`.
     pub(crate) fn new(
-        cuda: &Cuda,
-        name: &'static str,
-        tensor: &'a Tensor<Cuda>,
+        cuda: &'a Cuda,
+        view: View<'a, Cuda>,
         len: usize,
         dtype: DType,
     ) -> Result<Self, KernelError> {
-        if tensor.dtype() == dtype {
-            return Ok(Self::AsIs(tensor));
+        if view.dtype() == dtype {
+            return Ok(Self::AsIs(view));
         }
-        Self::copied(cuda, name, Stored::Float(tensor), len, dtype)
+        let mut copy = cuda.scratch(dtype, &[len])?;
+        let args = Cast {
+            from: view,
+            to: copy.view_mut(),
+            elements: len,
+        };
+        cast(cuda, args.checked()?)?;
+        Ok(Self::Copied(copy))
     }
 
     /// The first `len` elements of a weight in NF4, which is always copied.
     pub(crate) fn nf4(
-        cuda: &Cuda,
-        name: &'static str,
+        cuda: &'a Cuda,
         weight: nf4::Weight<'a, Cuda>,
         len: usize,
         dtype: DType,
     ) -> Result<Self, KernelError> {
-        Self::copied(cuda, name, Stored::Nf4(weight), len, dtype)
-    }
-
-    fn copied(
-        cuda: &Cuda,
-        name: &'static str,
-        stored: Stored<'a>,
-        len: usize,
-        dtype: DType,
-    ) -> Result<Self, KernelError> {
-        Ok(Self::Copied {
-            stored,
-            len,
-            dtype,
-            copy: cuda.scratch(name, len * dtype.size())?,
-        })
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_copied(&self) -> bool {
-        matches!(self, Self::Copied { .. })
-    }
-
-    /// Issues the conversion, if one is needed: rounded to nearest, ties to even.
-    pub(crate) fn convert(&self, cuda: &Cuda) -> Result<Converted<'_>, KernelError> {
-        let (stored, len, dtype, copy) = match self {
-            Self::AsIs(tensor) => return Ok(Converted::AsIs(tensor)),
-            Self::Copied {
-                stored,
-                len,
-                dtype,
-                copy,
-            } => (stored, *len, *dtype, copy),
+        let mut copy = cuda.scratch(dtype, &[len])?;
+        let args = nf4::Dequantize {
+            weight,
+            y: copy.view_mut(),
+            elements: len,
         };
-        let mut copy = copy.hold();
-        match stored {
-            Stored::Float(tensor) => {
-                // SAFETY: the tensor has at least `len` elements, as the caller has checked, and the
-                // copy was made for as many.
-                unsafe { issue(cuda, tensor, copy.output(), dtype, len) }?;
-            }
-            Stored::Nf4(weight) => {
-                // SAFETY: as above, of the weight.
-                unsafe { nf4::dequantize(cuda, *weight, copy.output(), dtype, len) }?;
-            }
-        }
-        Ok(Converted::Copied(copy, dtype))
+        nf4::Nf4::nf4_dequantize(cuda, args.checked()?)?;
+        Ok(Self::Copied(copy))
     }
-}
 
-impl Converted<'_> {
+    fn view(&self) -> View<'_, Cuda> {
+        match self {
+            Self::AsIs(view) => *view,
+            Self::Copied(copy) => copy.view(),
+        }
+    }
+
     /// As rows of `row` elements.
     pub(crate) fn matrix(&self, row: usize) -> Matrix<'_> {
-        match self {
-            Self::AsIs(tensor) => Matrix::of(tensor, row),
-            Self::Copied(copy, dtype) => Matrix::scratch(copy, *dtype, row),
-        }
+        Matrix::of(self.view(), row)
     }
 }

@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "cast_f32_bf16",
@@ -26,20 +24,11 @@ pub struct Cast<'a> {
     pub elements: u64,
 }
 
-impl Cast<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [self.from.into(), self.to.into(), self.elements.into()];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "cast", variant, launch, parameters) }
+impl Kernel<3> for Cast<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "cast";
+
+    fn parameters(self) -> [Parameter; 3] {
+        [self.from.into(), self.to.into(), self.elements.into()]
     }
 }

@@ -5,6 +5,6 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
-pub use cuda::cast;
+pub use cuda::{Cast, cast};
 
-pub(crate) use cuda::Source;
+pub(crate) use cuda::Converted;

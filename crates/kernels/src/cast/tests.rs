@@ -1,6 +1,7 @@
 //! Conversions against those of the `half` crate, bit by bit.
 
 use super::*;
+use crate::Check;
 use half::{bf16, f16};
 use tightrope_device::{
     Cuda, DType, Device, Tensor,
@@ -12,15 +13,14 @@ const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
 /// The converted elements, read back by way of a product with one.
 fn converted(device: &Cuda, tensor: &Tensor<Cuda>, len: usize, dtype: DType) -> Vec<f32> {
-    let source = Source::new(device, "a test of casts", tensor, len, dtype).unwrap();
-    let converted = source.convert(device).unwrap();
+    let converted = Converted::new(device, tensor.view(), len, dtype).unwrap();
     let one = tightrope_testkit::tensor(device, dtype, &[1], &[1.0]);
     let mut result = Tensor::zeros(device, DType::F32, &[len]).unwrap();
     device
         .matmul(Product {
             a: converted.matrix(1),
-            b: Matrix::of(&one, 1),
-            c: MatrixMut::of(&mut result, 1),
+            b: Matrix::of(one.view(), 1),
+            c: MatrixMut::of(result.view_mut(), 1),
             bias: None,
             m: len,
             n: 1,
@@ -89,8 +89,9 @@ fn every_pair_of_types_rounds_to_nearest() {
 fn only_what_is_stored_otherwise_is_copied() {
     let stored = tensor(cuda(), DType::BF16, &[3], &[1.0, 2.0, 3.0]);
     for dtype in TYPES {
-        let source = Source::new(cuda(), "a test of copies", &stored, 3, dtype).unwrap();
-        assert_eq!(source.is_copied(), dtype != DType::BF16);
+        let converted = Converted::new(cuda(), stored.view(), 3, dtype).unwrap();
+        let is_copied = matches!(converted, Converted::Copied(_));
+        assert_eq!(is_copied, dtype != DType::BF16);
     }
 }
 
@@ -98,12 +99,17 @@ fn only_what_is_stored_otherwise_is_copied() {
 fn a_tensor_is_cast_into_another_and_what_does_not_fit_is_refused() {
     let device = cuda();
     let from = tensor(device, DType::F32, &[3], &[1.0, -2.5, 3.0]);
+    let convert = |to: &mut Tensor<Cuda>, elements| {
+        let (from, to) = (from.view(), to.view_mut());
+        let args = Cast { from, to, elements };
+        cast(device, args.checked()?)
+    };
     let mut to = tensor(device, DType::F16, &[3], &[7.0; 3]);
-    cast(device, &from, &mut to, 2).unwrap();
+    convert(&mut to, 2).unwrap();
     assert_eq!(to.to_f32_vec().unwrap(), [1.0, -2.5, 7.0]);
-    assert!(cast(device, &from, &mut to, 4).is_err());
+    assert!(convert(&mut to, 4).is_err());
     let mut same = Tensor::zeros(device, DType::F32, &[3]).unwrap();
-    assert!(cast(device, &from, &mut same, 3).is_err());
+    assert!(convert(&mut same, 3).is_err());
     let mut integers = Tensor::zeros(device, DType::U32, &[3]).unwrap();
-    assert!(cast(device, &from, &mut integers, 3).is_err());
+    assert!(convert(&mut integers, 3).is_err());
 }

@@ -7,9 +7,9 @@ use tightrope_device::{Cpu, DType, Element, rows, vectorize};
 
 impl Embedding for Cpu {
     fn embedding_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let ids = known(&args.ids.as_slice::<u32>()?[..args.tokens], args.vocabulary)?;
-        let y = &mut args.y.as_mut_slice::<f32>()?[..args.tokens * args.hidden];
+        let y = &mut args.y.into_slice::<f32>()?[..args.tokens * args.hidden];
         let (width, scale) = (args.hidden, args.scale);
         match args.table.dtype() {
             DType::BF16 => gather::<bf16>(self, ids, args.table.as_slice()?, width, scale, y),
@@ -20,11 +20,11 @@ impl Embedding for Cpu {
     }
 
     fn embedding_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let ids = known(&args.ids.as_slice::<u32>()?[..args.tokens], args.vocabulary)?;
         let width = args.hidden;
         let dy = &args.dy.as_slice::<f32>()?[..args.tokens * width];
-        let dtable = args.dtable.as_mut_slice::<f32>()?;
+        let dtable = args.dtable.into_slice::<f32>()?;
         // Each shard of the table looks through all ids and takes its own in their order, so the
         // number of shards changes no sum. More of them than threads, because some ids are frequent.
         let small = args.tokens * width <= 4 * block_rows(1);

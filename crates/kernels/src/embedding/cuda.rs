@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Checked, KernelError};
 use tightrope_device::{
-    Cuda, DType, DeviceError,
+    Cuda, DType, Device, DeviceError,
     cuda::{Input, Launch, Output},
 };
 
@@ -48,7 +48,7 @@ fn width(dtype: DType) -> usize {
 
 impl Embedding for Cuda {
     fn embedding_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let (table, y) = (args.table.dtype(), args.y.dtype());
         let largest = args.tokens.max(args.vocabulary);
         let variant = [
@@ -70,11 +70,11 @@ impl Embedding for Cuda {
         };
         // SAFETY: the check of the arguments proved every operand; the kernel reads no row outside
         // the table.
-        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 
     fn embedding_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         if args.tokens == 0 {
             return Ok(());
         }
@@ -93,14 +93,9 @@ impl Embedding for Cuda {
         let tile = args.tokens.div_ceil(TILES).max(TILE);
         let tiles = args.tokens.div_ceil(tile);
         let entries = DIGITS * tiles;
-        let bytes = args.tokens * size_of::<u32>();
-        let scratch = [
-            self.scratch("embedding_order", bytes)?,
-            self.scratch("embedding_sorted", bytes)?,
-        ];
-        let counts = self.scratch("embedding_counts", entries * size_of::<u32>())?;
-        let [mut order, mut sorted] = scratch.each_ref().map(|scratch| scratch.hold());
-        let mut counts = counts.hold();
+        let mut order = self.scratch(DType::U32, &[args.tokens])?;
+        let mut sorted = self.scratch(DType::U32, &[args.tokens])?;
+        let mut counts = self.scratch(DType::U32, &[entries])?;
         let per_tile = grid(tiles, 1)?;
         // One pass even if all ids are 0, since it writes the order.
         let bits = vocabulary
@@ -111,8 +106,11 @@ impl Embedding for Cuda {
             let is_first = shift == 0;
             let kernel = EmbeddingCountIds {
                 ids: Input::of(args.ids),
-                order: if is_first { Input::NONE } else { order.input() },
-                counts: counts.output(),
+                order: match is_first {
+                    true => Input::NONE,
+                    false => Input::of(order.view()),
+                },
+                counts: Output::of(counts.view_mut()),
                 tokens,
                 vocabulary,
                 tile: tile as u32,
@@ -121,18 +119,21 @@ impl Embedding for Cuda {
             };
             // SAFETY: there are `tokens` ids and, after the first pass, as many places in the order,
             // each a token's number; and a count for each digit of each tile.
-            unsafe { kernel.launch(self, &[], per_tile) }?;
+            unsafe { self.launch(kernel, &[], per_tile) }?;
             let kernel = EmbeddingSumCounts {
-                counts: counts.output(),
+                counts: Output::of(counts.view_mut()),
                 entries: entries as u32,
             };
             // SAFETY: there are so many counts.
-            unsafe { kernel.launch(self, &[], Launch::linear(1, 1024)?) }?;
+            unsafe { self.launch(kernel, &[], Launch::linear(1, 1024)?) }?;
             let kernel = EmbeddingOrderTokens {
                 ids: Input::of(args.ids),
-                order: if is_first { Input::NONE } else { order.input() },
-                places: counts.input(),
-                sorted: sorted.output(),
+                order: match is_first {
+                    true => Input::NONE,
+                    false => Input::of(order.view()),
+                },
+                places: Input::of(counts.view()),
+                sorted: Output::of(sorted.view_mut()),
                 tokens,
                 vocabulary,
                 tile: tile as u32,
@@ -140,7 +141,7 @@ impl Embedding for Cuda {
                 shift,
             };
             // SAFETY: as for the counts; they say a place below `tokens` for each token.
-            unsafe { kernel.launch(self, &[], per_tile) }?;
+            unsafe { self.launch(kernel, &[], per_tile) }?;
             std::mem::swap(&mut order, &mut sorted);
         }
 
@@ -149,7 +150,7 @@ impl Embedding for Cuda {
         let launch = grid(windows, columns(args.hidden, step))?;
         let kernel = EmbeddingBackward {
             ids: Input::of(args.ids),
-            order: order.input(),
+            order: Input::of(order.view()),
             dy: Input::of(args.dy),
             scale: args.scale,
             dtable: Output::of(args.dtable),
@@ -158,6 +159,6 @@ impl Embedding for Cuda {
         };
         // SAFETY: the check of the arguments proved every operand; the order has every token once,
         // and the sort has met no id outside the table.
-        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "embedding_forward_f32_f32_u32",
@@ -51,19 +49,12 @@ pub struct EmbeddingBackward<'a> {
     pub hidden: u64,
 }
 
-impl EmbeddingBackward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<7> for EmbeddingBackward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "embedding_backward";
+
+    fn parameters(self) -> [Parameter; 7] {
+        [
             self.ids.into(),
             self.order.into(),
             self.dy.into(),
@@ -71,9 +62,7 @@ impl EmbeddingBackward<'_> {
             self.dtable.into(),
             self.tokens.into(),
             self.hidden.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "embedding_backward", variant, launch, parameters) }
+        ]
     }
 }
 
@@ -90,19 +79,12 @@ pub struct EmbeddingCountIds<'a> {
     pub shift: u32,
 }
 
-impl EmbeddingCountIds<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<8> for EmbeddingCountIds<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "embedding_count_ids";
+
+    fn parameters(self) -> [Parameter; 8] {
+        [
             self.ids.into(),
             self.order.into(),
             self.counts.into(),
@@ -111,9 +93,7 @@ impl EmbeddingCountIds<'_> {
             self.tile.into(),
             self.tiles.into(),
             self.shift.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "embedding_count_ids", variant, launch, parameters) }
+        ]
     }
 }
 
@@ -129,19 +109,12 @@ pub struct EmbeddingForward<'a> {
     pub hidden: u64,
 }
 
-impl EmbeddingForward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<7> for EmbeddingForward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "embedding_forward";
+
+    fn parameters(self) -> [Parameter; 7] {
+        [
             self.ids.into(),
             self.table.into(),
             self.scale.into(),
@@ -149,9 +122,7 @@ impl EmbeddingForward<'_> {
             self.tokens.into(),
             self.vocabulary.into(),
             self.hidden.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "embedding_forward", variant, launch, parameters) }
+        ]
     }
 }
 
@@ -169,19 +140,12 @@ pub struct EmbeddingOrderTokens<'a> {
     pub shift: u32,
 }
 
-impl EmbeddingOrderTokens<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<9> for EmbeddingOrderTokens<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "embedding_order_tokens";
+
+    fn parameters(self) -> [Parameter; 9] {
+        [
             self.ids.into(),
             self.order.into(),
             self.places.into(),
@@ -191,17 +155,7 @@ impl EmbeddingOrderTokens<'_> {
             self.tile.into(),
             self.tiles.into(),
             self.shift.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "embedding_order_tokens",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }
 
@@ -212,20 +166,11 @@ pub struct EmbeddingSumCounts<'a> {
     pub entries: u32,
 }
 
-impl EmbeddingSumCounts<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [self.counts.into(), self.entries.into()];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "embedding_sum_counts", variant, launch, parameters) }
+impl Kernel<2> for EmbeddingSumCounts<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "embedding_sum_counts";
+
+    fn parameters(self) -> [Parameter; 2] {
+        [self.counts.into(), self.entries.into()]
     }
 }

@@ -6,23 +6,20 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    Check, Checked, KernelError,
-    check::{activation, at_least, exact, weight},
-};
-use tightrope_device::{DType, Device, Tensor};
+use crate::{Check, Checked, KernelError, check::Operands};
+use tightrope_device::{DType, Device, View, ViewMut};
 
 /// `y[t,:] = scale · table[ids[t],:]`.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
     /// Token ids, u32 `[tokens]`.
-    pub ids: &'a Tensor<D>,
+    pub ids: View<'a, D>,
     /// `[vocabulary, hidden]`; f32, bf16 or f16.
-    pub table: &'a Tensor<D>,
+    pub table: View<'a, D>,
     /// √hidden for Gemma, else 1.
     pub scale: f32,
     /// Overwritten, `[tokens, hidden]`; f32, bf16 or f16.
-    pub y: &'a mut Tensor<D>,
+    pub y: ViewMut<'a, D>,
     /// Rows to compute.
     pub tokens: usize,
     /// Rows of the table.
@@ -35,13 +32,13 @@ pub struct Forward<'a, D: Device> {
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
     /// Token ids, u32 `[tokens]`.
-    pub ids: &'a Tensor<D>,
+    pub ids: View<'a, D>,
     /// `[tokens, hidden]`; f32, bf16 or f16.
-    pub dy: &'a Tensor<D>,
+    pub dy: View<'a, D>,
     /// As in the forward pass.
     pub scale: f32,
     /// Added into, f32 `[vocabulary, hidden]`.
-    pub dtable: &'a mut Tensor<D>,
+    pub dtable: ViewMut<'a, D>,
     /// Rows of `dy`.
     pub tokens: usize,
     /// Rows of the table.
@@ -63,19 +60,27 @@ pub trait Embedding: Device {
 }
 
 impl<D: Device> Check for Forward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
-        at_least("ids", self.ids, DType::U32, &[self.tokens])?;
-        weight("table", self.table, &[self.vocabulary, self.hidden])?;
-        let dtype = activation("y", self.y)?;
-        at_least("y", self.y, dtype, &[self.tokens, self.hidden])
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
+        operands.at_least("ids", self.ids, DType::U32, &[self.tokens])?;
+        operands.weight("table", self.table, &[self.vocabulary, self.hidden])?;
+        let dtype = operands.activation("y", self.y.as_view())?;
+        operands.at_least("y", self.y.as_view(), dtype, &[self.tokens, self.hidden])
     }
 }
 
 impl<D: Device> Check for Backward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
-        at_least("ids", self.ids, DType::U32, &[self.tokens])?;
-        let dtype = activation("dy", self.dy)?;
-        at_least("dy", self.dy, dtype, &[self.tokens, self.hidden])?;
-        exact("dtable", self.dtable, &[self.vocabulary, self.hidden])
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
+        operands.at_least("ids", self.ids, DType::U32, &[self.tokens])?;
+        let dtype = operands.activation("dy", self.dy)?;
+        operands.at_least("dy", self.dy, dtype, &[self.tokens, self.hidden])?;
+        operands.exact(
+            "dtable",
+            self.dtable.as_view(),
+            &[self.vocabulary, self.hidden],
+        )
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use half::{bf16, f16};
-use tightrope_device::{Cpu, DeviceError, Element, IndexWidth};
+use tightrope_device::{Cpu, Element, IndexWidth, Tensor};
 use tightrope_testkit::{Random, cuda, rounded, tensor};
 
 const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
@@ -38,11 +38,12 @@ fn gather<D: Embedding>(
     let (vocabulary, hidden) = (table.shape()[0], table.shape()[1]);
     let elements = ids.len() * hidden;
     let mut y = tensor(device, dtype, &[elements], &vec![7.0; elements]);
+    let ids = Tensor::from_slice(device, &[ids.len()], ids).unwrap();
     let args = Forward {
-        ids: &Tensor::from_slice(device, &[ids.len()], ids).unwrap(),
-        table,
+        ids: ids.view(),
+        table: table.view(),
         scale,
-        y: &mut y,
+        y: y.view_mut(),
         tokens: ids.len(),
         vocabulary,
         hidden,
@@ -62,11 +63,13 @@ fn scatter<D: Embedding>(
 ) -> Result<Vec<f32>, KernelError> {
     let vocabulary = before.len() / hidden;
     let mut dtable = Tensor::from_slice(device, &[vocabulary, hidden], before).unwrap();
+    let dy = tensor(device, dtype, &[dy.len()], dy);
+    let ids = Tensor::from_slice(device, &[ids.len()], ids).unwrap();
     let args = Backward {
-        ids: &Tensor::from_slice(device, &[ids.len()], ids).unwrap(),
-        dy: &tensor(device, dtype, &[dy.len()], dy),
+        ids: ids.view(),
+        dy: dy.view(),
         scale,
-        dtable: &mut dtable,
+        dtable: dtable.view_mut(),
         tokens: ids.len(),
         vocabulary,
         hidden,
@@ -279,7 +282,10 @@ fn the_cpu_refuses_activations_of_16_bits() {
         for error in errors {
             assert!(matches!(
                 error,
-                KernelError::Device(DeviceError::WrongDType { .. })
+                KernelError::DType {
+                    operand: "y" | "dy",
+                    ..
+                }
             ));
         }
     }
@@ -301,20 +307,20 @@ fn arguments_that_do_not_fit_are_refused() {
             let (mut y, dy) = (make("y", DType::F32, &[6]), make("dy", DType::F32, &[6]));
             let mut dtable = make("dtable", DType::F32, &[4, 2]);
             let forward = Forward {
-                ids: &ids,
-                table: &table,
+                ids: ids.view(),
+                table: table.view(),
                 scale: 1.0,
-                y: &mut y,
+                y: y.view_mut(),
                 tokens: 3,
                 vocabulary: 4,
                 hidden: 2,
             }
             .check();
             let backward = Backward {
-                ids: &ids,
-                dy: &dy,
+                ids: ids.view(),
+                dy: dy.view(),
                 scale: 1.0,
-                dtable: &mut dtable,
+                dtable: dtable.view_mut(),
                 tokens: 3,
                 vocabulary: 4,
                 hidden: 2,

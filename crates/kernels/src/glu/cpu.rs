@@ -13,10 +13,10 @@ use tightrope_device::{Cpu, rows, vectorize};
 
 impl Glu for Cpu {
     fn glu_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let gate = &args.gate.as_slice::<f32>()?[..args.elements];
         let up = &args.up.as_slice::<f32>()?[..args.elements];
-        let y = &mut args.y.as_mut_slice::<f32>()?[..args.elements];
+        let y = &mut args.y.into_slice::<f32>()?[..args.elements];
         let block = match args.activation {
             Activation::Silu => forward::<Silu>,
             Activation::GeluTanh => forward::<GeluTanh>,
@@ -35,10 +35,10 @@ impl Glu for Cpu {
     }
 
     fn glu_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
-        let gate = &mut args.gate.as_mut_slice::<f32>()?[..args.elements];
-        let up = &mut args.up.as_mut_slice::<f32>()?[..args.elements];
-        let dy = &mut args.dy.as_mut_slice::<f32>()?[..args.elements];
+        let args = args.on(self)?;
+        let gate = &mut args.gate.into_slice::<f32>()?[..args.elements];
+        let up = &mut args.up.into_slice::<f32>()?[..args.elements];
+        let dy = &mut args.dy.into_slice::<f32>()?[..args.elements];
         let block = match args.activation {
             Activation::Silu => backward::<Silu>,
             Activation::GeluTanh => backward::<GeluTanh>,

@@ -40,7 +40,7 @@ fn plan(
 
 impl Glu for Cuda {
     fn glu_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let (variant, launch) = plan(self, args.activation, args.gate.dtype(), args.elements)?;
         let kernel = GluForward {
             gate: Input::of(args.gate),
@@ -49,11 +49,11 @@ impl Glu for Cuda {
             elements: args.elements as u64,
         };
         // SAFETY: the check of the arguments proved that each has so many elements.
-        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 
     fn glu_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let (variant, launch) = plan(self, args.activation, args.gate.dtype(), args.elements)?;
         let kernel = GluBackward {
             gate: Output::of(args.gate),
@@ -62,6 +62,6 @@ impl Glu for Cuda {
             elements: args.elements as u64,
         };
         // SAFETY: as in the forward pass; the three are apart, being borrowed apart.
-        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "glu_forward_silu_f32_u32",
@@ -57,26 +55,17 @@ pub struct GluBackward<'a> {
     pub elements: u64,
 }
 
-impl GluBackward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<4> for GluBackward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "glu_backward";
+
+    fn parameters(self) -> [Parameter; 4] {
+        [
             self.gate.into(),
             self.up.into(),
             self.dy.into(),
             self.elements.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "glu_backward", variant, launch, parameters) }
+        ]
     }
 }
 
@@ -89,25 +78,16 @@ pub struct GluForward<'a> {
     pub elements: u64,
 }
 
-impl GluForward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<4> for GluForward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "glu_forward";
+
+    fn parameters(self) -> [Parameter; 4] {
+        [
             self.gate.into(),
             self.up.into(),
             self.y.into(),
             self.elements.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "glu_forward", variant, launch, parameters) }
+        ]
     }
 }

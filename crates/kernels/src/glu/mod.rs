@@ -6,11 +6,8 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    Check, Checked, KernelError,
-    check::{activation, at_least},
-};
-use tightrope_device::{Device, Tensor};
+use crate::{Check, Checked, KernelError, check::Operands};
+use tightrope_device::{Device, View, ViewMut};
 
 /// The function of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +24,11 @@ pub enum Activation {
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
     /// `[elements]`.
-    pub gate: &'a Tensor<D>,
+    pub gate: View<'a, D>,
     /// `[elements]`.
-    pub up: &'a Tensor<D>,
+    pub up: View<'a, D>,
     /// Overwritten, `[elements]`.
-    pub y: &'a mut Tensor<D>,
+    pub y: ViewMut<'a, D>,
     /// The function of the gate.
     pub activation: Activation,
     /// Elements to compute.
@@ -43,11 +40,11 @@ pub struct Forward<'a, D: Device> {
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
     /// In: gate. Out: dgate. `[elements]`.
-    pub gate: &'a mut Tensor<D>,
+    pub gate: ViewMut<'a, D>,
     /// In: up. Out: dup. `[elements]`.
-    pub up: &'a mut Tensor<D>,
+    pub up: ViewMut<'a, D>,
     /// In: dy. Out: y, which the gradient of the next projection's weights needs. `[elements]`.
-    pub dy: &'a mut Tensor<D>,
+    pub dy: ViewMut<'a, D>,
     /// As in the forward pass.
     pub activation: Activation,
     /// Elements to compute.
@@ -64,19 +61,23 @@ pub trait Glu: Device {
 }
 
 impl<D: Device> Check for Forward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
-        let dtype = activation("gate", self.gate)?;
-        at_least("gate", self.gate, dtype, &[self.elements])?;
-        at_least("up", self.up, dtype, &[self.elements])?;
-        at_least("y", self.y, dtype, &[self.elements])
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
+        let dtype = operands.activation("gate", self.gate)?;
+        operands.at_least("gate", self.gate, dtype, &[self.elements])?;
+        operands.at_least("up", self.up, dtype, &[self.elements])?;
+        operands.at_least("y", self.y.as_view(), dtype, &[self.elements])
     }
 }
 
 impl<D: Device> Check for Backward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
-        let dtype = activation("gate", self.gate)?;
-        at_least("gate", self.gate, dtype, &[self.elements])?;
-        at_least("up", self.up, dtype, &[self.elements])?;
-        at_least("dy", self.dy, dtype, &[self.elements])
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
+        let dtype = operands.activation("gate", self.gate.as_view())?;
+        operands.at_least("gate", self.gate.as_view(), dtype, &[self.elements])?;
+        operands.at_least("up", self.up.as_view(), dtype, &[self.elements])?;
+        operands.at_least("dy", self.dy.as_view(), dtype, &[self.elements])
     }
 }

@@ -1,7 +1,7 @@
 //! Gated linear units against the f64 oracle, at all sizes of the gate.
 
 use super::*;
-use tightrope_device::{Cpu, DType, IndexWidth};
+use tightrope_device::{Cpu, DType, IndexWidth, Tensor};
 use tightrope_testkit::{Random, cuda, oracle::glu as oracle, rounded, rounding, tensor};
 
 const EPSILON: f64 = f32::EPSILON as f64;
@@ -78,17 +78,17 @@ impl Case {
         let mut y = tensor(&vec![f32::NAN; self.gate.len()]);
         let (activation, elements) = (self.activation, self.gate.len());
         let forward = Forward {
-            gate: &gate,
-            up: &up,
-            y: &mut y,
+            gate: gate.view(),
+            up: up.view(),
+            y: y.view_mut(),
             activation,
             elements,
         };
         device.glu_forward(forward.checked().unwrap()).unwrap();
         let backward = Backward {
-            gate: &mut gate,
-            up: &mut up,
-            dy: &mut dy,
+            gate: gate.view_mut(),
+            up: up.view_mut(),
+            dy: dy.view_mut(),
             activation,
             elements,
         };
@@ -215,9 +215,9 @@ fn check_the_end<D: Glu>(device: &D) {
         tensor(&[3.0, 5.0]),
     );
     let args = Backward {
-        gate: &mut gate,
-        up: &mut up,
-        dy: &mut dy,
+        gate: gate.view_mut(),
+        up: up.view_mut(),
+        dy: dy.view_mut(),
         activation: Activation::Silu,
         elements: 1,
     };
@@ -242,17 +242,17 @@ fn arguments_that_do_not_fit_are_refused() {
                 (make("gate"), make("up"), make("y"), make("dy"));
             let (activation, elements) = (Activation::Silu, 5);
             let forward = Forward {
-                gate: &gate,
-                up: &up,
-                y: &mut y,
+                gate: gate.view(),
+                up: up.view(),
+                y: y.view_mut(),
                 activation,
                 elements,
             }
             .check();
             let backward = Backward {
-                gate: &mut gate,
-                up: &mut up,
-                dy: &mut dy,
+                gate: gate.view_mut(),
+                up: up.view_mut(),
+                dy: dy.view_mut(),
                 activation,
                 elements,
             }

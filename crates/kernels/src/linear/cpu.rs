@@ -29,7 +29,7 @@ impl Linear for Cpu {
             lora,
             y,
             shape,
-        } = args.into_inner();
+        } = args.on(self)?;
         let Shape {
             tokens,
             inputs,
@@ -48,7 +48,7 @@ impl Linear for Cpu {
             Some(bias) => Base::Bias(bias.as_slice::<f32>()?),
             None => Base::Zero,
         };
-        let output = Output::rows(y.as_mut_slice::<f32>()?, outputs);
+        let output = Output::rows(y.into_slice::<f32>()?, outputs);
         let Some(lora) = lora else {
             product(self, (tokens, outputs), &[base], bias, output)?;
             return Ok(());
@@ -56,7 +56,7 @@ impl Linear for Cpu {
         let rank = lora.a.shape()[0];
         let a = Matrix::new(lora.a.as_slice::<f32>()?, inputs);
         let b = Matrix::new(lora.b.as_slice::<f32>()?, rank);
-        let xa = lora.xa.as_mut_slice::<f32>()?;
+        let xa = lora.xa.into_slice::<f32>()?;
         let mask = Mask::new(&lora.dropout, tokens)?;
         let dropped = mask.as_ref().map(|mask| Dropped { x, mask });
         let through = Through {
@@ -81,7 +81,7 @@ impl Linear for Cpu {
             dx,
             accumulate,
             shape,
-        } = args.into_inner();
+        } = args.on(self)?;
         let Shape {
             tokens,
             inputs,
@@ -99,7 +99,7 @@ impl Linear for Cpu {
         let start = if accumulate { Base::Output } else { Base::Zero };
         let Some(lora) = lora else {
             if let Some(dx) = dx {
-                let output = Output::rows(dx.as_mut_slice::<f32>()?, inputs);
+                let output = Output::rows(dx.into_slice::<f32>()?, inputs);
                 product(self, (tokens, inputs), &[base], start, output)?;
             }
             return Ok(());
@@ -107,7 +107,7 @@ impl Linear for Cpu {
         let rank = lora.a.shape()[0];
         let a = Matrix::new(lora.a.as_slice::<f32>()?, inputs);
         let b = Matrix::new(lora.b.as_slice::<f32>()?, rank);
-        let dyb = lora.dyb.as_mut_slice::<f32>()?;
+        let dyb = lora.dyb.into_slice::<f32>()?;
         let Some(dx) = dx else {
             let down = Term {
                 b: Operand::Columns(&b),
@@ -125,7 +125,7 @@ impl Linear for Cpu {
             scale: lora.scale,
             gate: mask.as_ref().map(|mask| mask as &dyn Gate),
         };
-        let output = Output::rows(dx.as_mut_slice::<f32>()?, inputs);
+        let output = Output::rows(dx.into_slice::<f32>()?, inputs);
         product_through(self, (tokens, inputs), base, through, start, dyb, output)
     }
 
@@ -140,7 +140,7 @@ impl Linear for Cpu {
             dbias,
             lora,
             shape,
-        } = args.into_inner();
+        } = args.on(self)?;
         let Shape {
             tokens,
             inputs,
@@ -156,12 +156,12 @@ impl Linear for Cpu {
             gate: None,
         };
         if let Some(dweight) = dweight {
-            let output = Output::rows(dweight.as_mut_slice::<f32>()?, inputs);
+            let output = Output::rows(dweight.into_slice::<f32>()?, inputs);
             let term = over_tokens(&dy_matrix, &x, 1.0);
             product(self, (outputs, inputs), &[term], Base::Output, output)?;
         }
         if let Some(dbias) = dbias {
-            add_rows(dbias.as_mut_slice::<f32>()?, dy_matrix.data, tokens);
+            add_rows(dbias.into_slice::<f32>()?, dy_matrix.data, tokens);
         }
         let Some(lora) = lora else {
             return Ok(());
@@ -175,12 +175,12 @@ impl Linear for Cpu {
         };
         let dyb = Matrix::new(lora.dyb.as_slice::<f32>()?, rank);
         let term = over_tokens(&dyb, x, lora.scale);
-        let da = Output::rows(lora.da.as_mut_slice::<f32>()?, inputs);
+        let da = Output::rows(lora.da.into_slice::<f32>()?, inputs);
         product(self, (rank, inputs), &[term], Base::Output, da)?;
         // Transposed, so that the narrow side is the one whose packing costs more.
         let xa = Matrix::new(lora.xa.as_slice::<f32>()?, rank);
         let term = over_tokens(&xa, &dy_matrix, lora.scale);
-        let db = Output::columns(lora.db.as_mut_slice::<f32>()?, rank);
+        let db = Output::columns(lora.db.into_slice::<f32>()?, rank);
         product(self, (rank, outputs), &[term], Base::Output, db)?;
         Ok(())
     }

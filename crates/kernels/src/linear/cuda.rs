@@ -11,32 +11,31 @@ use super::{
     dropout::Parameters,
     kernel::{LinearAddPartials, LinearColumnSums, LinearDropout, LinearDropoutGradient},
 };
-use crate::{Checked, KernelError, cast::Source, partials};
+use crate::{Checked, KernelError, cast::Converted, partials};
 use tightrope_device::{
-    Cuda, DType, Tensor,
+    Cuda, DType, Device, View, ViewMut,
     cuda::{Input, Launch, Matrix, MatrixMut, Output, Product, Varying, vector_width},
 };
 
 const THREADS: u32 = 256;
-/// Bytes of f32 that dropout has in working memory at a time, unless [`LEAST_ROWS`] need more. Few
-/// in tests, so that they meet several chunks.
-const DROPOUT_BYTES: usize = if cfg!(test) { 1 << 16 } else { 64 << 20 };
+/// Bytes of f32 that dropout has in working memory at a time, unless [`LEAST_ROWS`] need more.
+const DROPOUT_BYTES: usize = 64 << 20;
+const SMALL_DROPOUT_BYTES: usize = 1 << 16;
 const LEAST_ROWS: usize = 128;
 /// Rows whose sum is a partial sum of the bias's gradient. Fixed, so that the result does not
 /// depend on the GPU.
 const RUN: usize = 256;
 
-/// A base weight of `len` elements, and room for its copy.
+/// A base weight of `len` elements.
 fn stored<'a>(
-    cuda: &Cuda,
+    cuda: &'a Cuda,
     weight: Weight<'a, Cuda>,
     len: usize,
     dtype: DType,
-) -> Result<Source<'a>, KernelError> {
-    let name = "linear_weight";
+) -> Result<Converted<'a>, KernelError> {
     match weight {
-        Weight::Float(weight) => Source::new(cuda, name, weight, len, dtype),
-        Weight::Nf4(weight) => Source::nf4(cuda, name, weight, len, dtype),
+        Weight::Float(weight) => Converted::new(cuda, weight, len, dtype),
+        Weight::Nf4(weight) => Converted::nf4(cuda, weight, len, dtype),
     }
 }
 
@@ -47,9 +46,9 @@ impl Linear for Cuda {
             weight,
             bias,
             lora,
-            y,
+            mut y,
             shape,
-        } = args.into_inner();
+        } = args.on(self)?;
         let Shape {
             tokens,
             inputs,
@@ -57,15 +56,14 @@ impl Linear for Cuda {
         } = shape;
         let dtype = x.dtype();
         let has_adapter = lora.is_some();
-        if let Some(lora) = lora {
+        if let Some(mut lora) = lora {
             let rank = lora.a.shape()[0];
-            let a = Source::new(self, "linear_a", lora.a, rank * inputs, dtype)?;
-            let a = a.convert(self)?;
+            let a = Converted::new(self, lora.a, rank * inputs, dtype)?;
             dropped(self, x, &lora.dropout, shape, |first, rows, x| {
                 self.matmul(Product {
                     a: x,
                     b: a.matrix(inputs).transposed(),
-                    c: MatrixMut::of(lora.xa, rank).from_row(first),
+                    c: MatrixMut::of(lora.xa.reborrow(), rank).from_row(first)?,
                     bias: None,
                     m: rows,
                     n: rank,
@@ -76,12 +74,12 @@ impl Linear for Cuda {
                 })?;
                 Ok(())
             })?;
-            let xa = Source::new(self, "linear_xa", lora.xa, tokens * rank, dtype)?;
-            let b = Source::new(self, "linear_b", lora.b, outputs * rank, dtype)?;
+            let xa = Converted::new(self, lora.xa.as_view(), tokens * rank, dtype)?;
+            let b = Converted::new(self, lora.b, outputs * rank, dtype)?;
             self.matmul(Product {
-                a: xa.convert(self)?.matrix(rank),
-                b: b.convert(self)?.matrix(rank).transposed(),
-                c: MatrixMut::of(y, outputs),
+                a: xa.matrix(rank),
+                b: b.matrix(rank).transposed(),
+                c: MatrixMut::of(y.reborrow(), outputs),
                 bias: None,
                 m: tokens,
                 n: outputs,
@@ -93,16 +91,12 @@ impl Linear for Cuda {
         }
         let weight = stored(self, weight, outputs * inputs, dtype)?;
         let bias = match bias {
-            Some(bias) => Some(Source::new(self, "linear_bias", bias, outputs, dtype)?),
-            None => None,
-        };
-        let bias = match &bias {
-            Some(bias) => Some(bias.convert(self)?),
+            Some(bias) => Some(Converted::new(self, bias, outputs, dtype)?),
             None => None,
         };
         self.matmul(Product {
             a: Matrix::of(x, inputs),
-            b: weight.convert(self)?.matrix(inputs).transposed(),
+            b: weight.matrix(inputs).transposed(),
             c: MatrixMut::of(y, outputs),
             bias: bias.as_ref().map(|bias| bias.matrix(outputs)),
             m: tokens,
@@ -123,10 +117,10 @@ impl Linear for Cuda {
             dy,
             weight,
             lora,
-            dx,
-            accumulate,
+            mut dx,
+            mut accumulate,
             shape,
-        } = args.into_inner();
+        } = args.on(self)?;
         let Shape {
             tokens,
             inputs,
@@ -148,22 +142,19 @@ impl Linear for Cuda {
                 varying: Varying::Rows,
             })
         };
-        let mut accumulate = accumulate;
-        let mut dx = dx;
-        if let Some(lora) = lora {
+        if let Some(mut lora) = lora {
             let rank = lora.a.shape()[0];
-            let b = Source::new(self, "linear_b", lora.b, outputs * rank, dtype)?;
-            let dyb = MatrixMut::of(lora.dyb, rank);
-            through(b.convert(self)?.matrix(rank), dyb, rank, false)?;
+            let b = Converted::new(self, lora.b, outputs * rank, dtype)?;
+            let dyb = MatrixMut::of(lora.dyb.reborrow(), rank);
+            through(b.matrix(rank), dyb, rank, false)?;
             let Some(dx) = &mut dx else {
                 return Ok(());
             };
-            let dyb = Source::new(self, "linear_dyb", lora.dyb, tokens * rank, dtype)?;
-            let a = Source::new(self, "linear_a", lora.a, rank * inputs, dtype)?;
-            let (dyb, a) = (dyb.convert(self)?, a.convert(self)?);
+            let dyb = Converted::new(self, lora.dyb.as_view(), tokens * rank, dtype)?;
+            let a = Converted::new(self, lora.a, rank * inputs, dtype)?;
             let through_a = |first, rows, c: MatrixMut<'_>, accumulate| {
                 self.matmul(Product {
-                    a: dyb.matrix(rank).from_row(first),
+                    a: dyb.matrix(rank).from_row(first)?,
                     b: a.matrix(inputs),
                     c,
                     bias: None,
@@ -176,18 +167,17 @@ impl Linear for Cuda {
                 })
             };
             match active(&lora.dropout) {
-                None => through_a(0, tokens, MatrixMut::of(dx, inputs), accumulate)?,
+                None => through_a(0, tokens, MatrixMut::of(dx.reborrow(), inputs), accumulate)?,
                 Some((parameters, keys)) => {
-                    let chunk = chunk_rows(inputs).min(tokens);
-                    let scratch = self.scratch("linear_dropout_gradient", chunk * inputs * 4)?;
-                    let mut gradient = scratch.hold();
+                    let chunk = chunk_rows(self, inputs).min(tokens);
+                    let mut gradient = self.scratch(DType::F32, &[chunk, inputs])?;
                     for first in (0..tokens).step_by(chunk.max(1)) {
                         let rows = chunk.min(tokens - first);
-                        let c = MatrixMut::scratch(&mut gradient, DType::F32, inputs);
+                        let c = MatrixMut::of(gradient.view_mut(), inputs);
                         through_a(first, rows, c, false)?;
                         let kernel = LinearDropoutGradient {
-                            gradient: gradient.input(),
-                            dx: Output::of(dx),
+                            gradient: Input::of(gradient.view()),
+                            dx: Output::of(dx.reborrow()),
                             accumulate: u32::from(accumulate),
                             salt: parameters.salt,
                             keys: Input::of(keys),
@@ -201,7 +191,7 @@ impl Linear for Cuda {
                         let launch = Launch::linear(rows, THREADS)?;
                         // SAFETY: the check of the arguments proved `dx` and `keys`; the scratch
                         // memory has a chunk of rows.
-                        unsafe { kernel.launch(self, &variant, launch) }?;
+                        unsafe { self.launch(kernel, &variant, launch) }?;
                     }
                 }
             }
@@ -211,7 +201,6 @@ impl Linear for Cuda {
             return Ok(());
         };
         let weight = stored(self, weight, outputs * inputs, dtype)?;
-        let weight = weight.convert(self)?;
         let dx = MatrixMut::of(dx, inputs);
         Ok(through(weight.matrix(inputs), dx, inputs, accumulate)?)
     }
@@ -227,7 +216,7 @@ impl Linear for Cuda {
             dbias,
             lora,
             shape,
-        } = args.into_inner();
+        } = args.on(self)?;
         let Shape {
             tokens,
             inputs,
@@ -258,20 +247,18 @@ impl Linear for Cuda {
         if let Some(dbias) = dbias {
             add_rows(self, dy, dbias, tokens, outputs)?;
         }
-        let Some(lora) = lora else {
+        let Some(mut lora) = lora else {
             return Ok(());
         };
         let rank = lora.da.shape()[0];
-        let dyb = Source::new(self, "linear_dyb", lora.dyb, tokens * rank, dtype)?;
-        let dyb = dyb.convert(self)?;
+        let dyb = Converted::new(self, lora.dyb, tokens * rank, dtype)?;
         dropped(self, x, &lora.dropout, shape, |first, rows, x| {
-            let da = MatrixMut::of(lora.da, inputs);
-            let dyb = dyb.matrix(rank).from_row(first);
+            let da = MatrixMut::of(lora.da.reborrow(), inputs);
+            let dyb = dyb.matrix(rank).from_row(first)?;
             over_tokens(dyb, x, da, (rank, inputs, rows), lora.scale)?;
             Ok(())
         })?;
-        let xa = Source::new(self, "linear_xa", lora.xa, tokens * rank, dtype)?;
-        let xa = xa.convert(self)?;
+        let xa = Converted::new(self, lora.xa, tokens * rank, dtype)?;
         let db = MatrixMut::of(lora.db, rank);
         let sizes = (outputs, rank, tokens);
         Ok(over_tokens(
@@ -285,15 +272,15 @@ impl Linear for Cuda {
 }
 
 /// The mask, unless nothing is dropped.
-fn active<'a>(dropout: &Option<Dropout<'a, Cuda>>) -> Option<(Parameters, &'a Tensor<Cuda>)> {
+fn active<'a>(dropout: &Option<Dropout<'a, Cuda>>) -> Option<(Parameters, View<'a, Cuda>)> {
     let dropout = dropout.filter(|dropout| dropout.probability != 0.0)?;
     Some((Parameters::of(&dropout), dropout.keys))
 }
 
 /// Rows that dropout handles at a time: a function of the width alone, so that the order in which
 /// `da` is summed depends on nothing else.
-fn chunk_rows(inputs: usize) -> usize {
-    let rows = DROPOUT_BYTES / (size_of::<f32>() * inputs.max(1));
+fn chunk_rows(cuda: &Cuda, inputs: usize) -> usize {
+    let rows = cuda.limit(DROPOUT_BYTES, SMALL_DROPOUT_BYTES) / (size_of::<f32>() * inputs.max(1));
     // Multiples, so that every chunk starts at an address that is aligned as well as the first.
     (rows - rows % LEAST_ROWS).max(LEAST_ROWS)
 }
@@ -301,7 +288,7 @@ fn chunk_rows(inputs: usize) -> usize {
 /// Calls `f` with `dropout(x)`: the first of some rows, their number, and the rows.
 fn dropped(
     cuda: &Cuda,
-    x: &Tensor<Cuda>,
+    x: View<'_, Cuda>,
     dropout: &Option<Dropout<'_, Cuda>>,
     shape: Shape,
     mut f: impl FnMut(usize, usize, Matrix<'_>) -> Result<(), KernelError>,
@@ -311,14 +298,13 @@ fn dropped(
         return f(0, tokens, Matrix::of(x, inputs));
     };
     let dtype = x.dtype();
-    let chunk = chunk_rows(inputs).min(tokens);
-    let scratch = cuda.scratch("linear_dropout", chunk * inputs * dtype.size())?;
-    let mut kept = scratch.hold();
+    let chunk = chunk_rows(cuda, inputs).min(tokens);
+    let mut kept = cuda.scratch(dtype, &[chunk, inputs])?;
     for first in (0..tokens).step_by(chunk.max(1)) {
         let rows = chunk.min(tokens - first);
         let kernel = LinearDropout {
             x: Input::of(x),
-            dropped: kept.output(),
+            dropped: Output::of(kept.view_mut()),
             salt: parameters.salt,
             keys: Input::of(keys),
             threshold: parameters.threshold,
@@ -330,8 +316,8 @@ fn dropped(
         let variant = [dtype.name(), width.suffix()];
         // SAFETY: the check of the arguments proved `x` and `keys`; the scratch memory has a chunk
         // of rows.
-        unsafe { kernel.launch(cuda, &variant, Launch::linear(rows, THREADS)?) }?;
-        f(first, rows, Matrix::scratch(&kept, dtype, inputs))?;
+        unsafe { cuda.launch(kernel, &variant, Launch::linear(rows, THREADS)?) }?;
+        f(first, rows, Matrix::of(kept.view(), inputs))?;
     }
     Ok(())
 }
@@ -339,18 +325,17 @@ fn dropped(
 /// `dbias[j] += Σ_t dy[t, j]`: runs of rows, then the runs in order.
 fn add_rows(
     cuda: &Cuda,
-    dy: &Tensor<Cuda>,
-    dbias: &mut Tensor<Cuda>,
+    dy: View<'_, Cuda>,
+    dbias: ViewMut<'_, Cuda>,
     tokens: usize,
     outputs: usize,
 ) -> Result<(), KernelError> {
     let dtype = dy.dtype();
     let runs = tokens.div_ceil(RUN);
-    let scratch = cuda.scratch("linear_column_sums", runs * outputs * size_of::<f32>())?;
-    let mut partial = scratch.hold();
+    let mut partial = cuda.scratch(DType::F32, &[runs, outputs])?;
     let kernel = LinearColumnSums {
         dy: Input::of(dy),
-        partial: partial.output(),
+        partial: Output::of(partial.view_mut()),
         tokens: tokens as u64,
         outputs: outputs as u64,
         run: RUN as u64,
@@ -366,14 +351,14 @@ fn add_rows(
     let width = cuda.index_width(tokens.saturating_mul(outputs));
     // SAFETY: the check of the arguments proved `dy`; the scratch memory has `outputs` sums for each
     // run.
-    unsafe { kernel.launch(cuda, &[dtype.name(), width.suffix()], launch) }?;
+    unsafe { cuda.launch(kernel, &[dtype.name(), width.suffix()], launch) }?;
     let kernel = LinearAddPartials {
-        partial: partial.input(),
+        partial: Input::of(partial.view()),
         dbias: Output::of(dbias),
         runs: runs as u64,
         outputs: outputs as u64,
     };
     let launch = partials::launch(outputs)?;
     // SAFETY: as above; `dbias` has `outputs` elements.
-    Ok(unsafe { kernel.launch(cuda, &[], launch) }?)
+    Ok(unsafe { cuda.launch(kernel, &[], launch) }?)
 }

@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "linear_dropout_f32_u32",
@@ -40,26 +38,17 @@ pub struct LinearAddPartials<'a> {
     pub outputs: u64,
 }
 
-impl LinearAddPartials<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<4> for LinearAddPartials<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "linear_add_partials";
+
+    fn parameters(self) -> [Parameter; 4] {
+        [
             self.partial.into(),
             self.dbias.into(),
             self.runs.into(),
             self.outputs.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "linear_add_partials", variant, launch, parameters) }
+        ]
     }
 }
 
@@ -73,27 +62,18 @@ pub struct LinearColumnSums<'a> {
     pub run: u64,
 }
 
-impl LinearColumnSums<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<5> for LinearColumnSums<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "linear_column_sums";
+
+    fn parameters(self) -> [Parameter; 5] {
+        [
             self.dy.into(),
             self.partial.into(),
             self.tokens.into(),
             self.outputs.into(),
             self.run.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "linear_column_sums", variant, launch, parameters) }
+        ]
     }
 }
 
@@ -110,19 +90,12 @@ pub struct LinearDropout<'a> {
     pub inputs: u64,
 }
 
-impl LinearDropout<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<8> for LinearDropout<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "linear_dropout";
+
+    fn parameters(self) -> [Parameter; 8] {
+        [
             self.x.into(),
             self.dropped.into(),
             self.salt.into(),
@@ -131,9 +104,7 @@ impl LinearDropout<'_> {
             self.factor.into(),
             self.first.into(),
             self.inputs.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "linear_dropout", variant, launch, parameters) }
+        ]
     }
 }
 
@@ -151,19 +122,12 @@ pub struct LinearDropoutGradient<'a> {
     pub inputs: u64,
 }
 
-impl LinearDropoutGradient<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<9> for LinearDropoutGradient<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "linear_dropout_gradient";
+
+    fn parameters(self) -> [Parameter; 9] {
+        [
             self.gradient.into(),
             self.dx.into(),
             self.accumulate.into(),
@@ -173,16 +137,6 @@ impl LinearDropoutGradient<'_> {
             self.factor.into(),
             self.first.into(),
             self.inputs.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "linear_dropout_gradient",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }

@@ -9,10 +9,10 @@ mod tests;
 
 use crate::{
     Check, Checked, KernelError,
-    check::{activation, at_least, exact, product, weight},
+    check::{Operands, product},
     nf4,
 };
-use tightrope_device::{DType, Device, Tensor};
+use tightrope_device::{DType, Device, View, ViewMut};
 
 /// Dropout before `A`, without state: whether element `(t, i)` is kept is a hash of `salt`, the
 /// token's two keys and `i`, so the backward pass, recomputation and any packing see the same mask.
@@ -30,7 +30,7 @@ pub struct Dropout<'a, D: Device> {
     /// Differs for each step, layer and projection.
     pub salt: u64,
     /// u32 `[tokens, 2]`: the token's sequence and its position therein.
-    pub keys: &'a Tensor<D>,
+    pub keys: View<'a, D>,
 }
 
 impl<D: Device> Clone for Dropout<'_, D> {
@@ -55,7 +55,7 @@ pub struct Shape {
 #[derive(Debug)]
 pub enum Weight<'a, D: Device> {
     /// f32, bf16 or f16.
-    Float(&'a Tensor<D>),
+    Float(View<'a, D>),
     /// In NF4, row by row; blocks do not end with rows. A product decodes what it is about to read:
     /// on the CPU a few rows at a time, to f32; on GPUs the whole, to the type of the activations.
     Nf4(nf4::Weight<'a, D>),
@@ -72,30 +72,30 @@ impl<D: Device> Copy for Weight<'_, D> {}
 #[derive(Debug)]
 pub struct LoraForward<'a, D: Device> {
     /// f32 `[rank, inputs]`.
-    pub a: &'a Tensor<D>,
+    pub a: View<'a, D>,
     /// f32 `[outputs, rank]`.
-    pub b: &'a Tensor<D>,
+    pub b: View<'a, D>,
     /// α/r, or α/√r (rsLoRA).
     pub scale: f32,
     /// Before `A`.
     pub dropout: Option<Dropout<'a, D>>,
     /// Overwritten with `dropout(x)·Aᵀ`, f32 `[tokens, rank]`; saved for the backward pass.
-    pub xa: &'a mut Tensor<D>,
+    pub xa: ViewMut<'a, D>,
 }
 
 /// `y = x·Wᵀ + bias + scale · (dropout(x)·Aᵀ)·Bᵀ`.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
     /// `[tokens, inputs]`.
-    pub x: &'a Tensor<D>,
+    pub x: View<'a, D>,
     /// `[outputs, inputs]`.
     pub weight: Weight<'a, D>,
     /// f32 `[outputs]`.
-    pub bias: Option<&'a Tensor<D>>,
+    pub bias: Option<View<'a, D>>,
     /// The adapter.
     pub lora: Option<LoraForward<'a, D>>,
     /// Overwritten, `[tokens, outputs]`.
-    pub y: &'a mut Tensor<D>,
+    pub y: ViewMut<'a, D>,
     /// Sizes.
     pub shape: Shape,
 }
@@ -104,15 +104,15 @@ pub struct Forward<'a, D: Device> {
 #[derive(Debug)]
 pub struct LoraBackwardInput<'a, D: Device> {
     /// f32 `[rank, inputs]`.
-    pub a: &'a Tensor<D>,
+    pub a: View<'a, D>,
     /// f32 `[outputs, rank]`.
-    pub b: &'a Tensor<D>,
+    pub b: View<'a, D>,
     /// As in the forward pass.
     pub scale: f32,
     /// As in the forward pass.
     pub dropout: Option<Dropout<'a, D>>,
     /// Overwritten with `dy·B`, f32 `[tokens, rank]`; [`LoraBackwardWeights`] reads it.
-    pub dyb: &'a mut Tensor<D>,
+    pub dyb: ViewMut<'a, D>,
 }
 
 /// `dx (+)= dy·W + scale · dropout'((dy·B)·A)`.
@@ -121,13 +121,13 @@ pub struct LoraBackwardInput<'a, D: Device> {
 #[derive(Debug)]
 pub struct BackwardInput<'a, D: Device> {
     /// `[tokens, outputs]`.
-    pub dy: &'a Tensor<D>,
+    pub dy: View<'a, D>,
     /// `[outputs, inputs]`.
     pub weight: Weight<'a, D>,
     /// The adapter.
     pub lora: Option<LoraBackwardInput<'a, D>>,
     /// `[tokens, inputs]`.
-    pub dx: Option<&'a mut Tensor<D>>,
+    pub dx: Option<ViewMut<'a, D>>,
     /// Whether `dx` is added into or overwritten.
     pub accumulate: bool,
     /// Sizes.
@@ -142,26 +142,26 @@ pub struct LoraBackwardWeights<'a, D: Device> {
     /// As in the forward pass.
     pub dropout: Option<Dropout<'a, D>>,
     /// From the forward pass, f32 `[tokens, rank]`.
-    pub xa: &'a Tensor<D>,
+    pub xa: View<'a, D>,
     /// From [`BackwardInput`], f32 `[tokens, rank]`.
-    pub dyb: &'a Tensor<D>,
+    pub dyb: View<'a, D>,
     /// Added into, f32 `[rank, inputs]`: `scale · (dy·B)ᵀ·dropout(x)`.
-    pub da: &'a mut Tensor<D>,
+    pub da: ViewMut<'a, D>,
     /// Added into, f32 `[outputs, rank]`: `scale · dyᵀ·xa`.
-    pub db: &'a mut Tensor<D>,
+    pub db: ViewMut<'a, D>,
 }
 
 /// `dW += dyᵀ·x`, `dbias += Σ_t dy`, and the adapter's gradients; whatever is `None` is frozen.
 #[derive(Debug)]
 pub struct BackwardWeights<'a, D: Device> {
     /// `[tokens, inputs]`.
-    pub x: &'a Tensor<D>,
+    pub x: View<'a, D>,
     /// `[tokens, outputs]`.
-    pub dy: &'a Tensor<D>,
+    pub dy: View<'a, D>,
     /// Added into, f32 `[outputs, inputs]`.
-    pub dweight: Option<&'a mut Tensor<D>>,
+    pub dweight: Option<ViewMut<'a, D>>,
     /// Added into, f32 `[outputs]`.
-    pub dbias: Option<&'a mut Tensor<D>>,
+    pub dbias: Option<ViewMut<'a, D>>,
     /// The adapter.
     pub lora: Option<LoraBackwardWeights<'a, D>>,
     /// Sizes.
@@ -196,8 +196,9 @@ pub trait Linear: Device {
     ) -> Result<(), KernelError>;
 }
 
-fn check_dropout<D: Device>(
-    dropout: &Option<Dropout<'_, D>>,
+fn check_dropout<'a, D: Device>(
+    operands: &mut Operands<'a, D>,
+    dropout: &Option<Dropout<'a, D>>,
     tokens: usize,
 ) -> Result<(), KernelError> {
     let Some(dropout) = dropout else {
@@ -210,94 +211,105 @@ fn check_dropout<D: Device>(
             rule: "must be at least 0 and less than 1",
         });
     }
-    at_least("dropout.keys", dropout.keys, DType::U32, &[tokens, 2])
+    operands.at_least("dropout.keys", dropout.keys, DType::U32, &[tokens, 2])
 }
 
-fn check_weight<D: Device>(stored: Weight<'_, D>, shape: Shape) -> Result<(), KernelError> {
+fn check_weight<'a, D: Device>(
+    operands: &mut Operands<'a, D>,
+    stored: Weight<'a, D>,
+    shape: Shape,
+) -> Result<(), KernelError> {
     let shape = [shape.outputs, shape.inputs];
     match stored {
-        Weight::Float(tensor) => weight("weight", tensor, &shape),
-        Weight::Nf4(stored) => stored.check(product("weight", &shape)?),
+        Weight::Float(tensor) => operands.weight("weight", tensor, &shape),
+        Weight::Nf4(stored) => stored.check(operands, product("weight", &shape)?),
     }
 }
 
 /// Checks both factors of an adapter and returns the rank.
-fn check_factors<D: Device>(
-    a: &Tensor<D>,
-    b: &Tensor<D>,
+fn check_factors<'a, D: Device>(
+    operands: &mut Operands<'a, D>,
+    a: View<'a, D>,
+    b: View<'a, D>,
     shape: Shape,
 ) -> Result<usize, KernelError> {
     let rank = a.shape().first().copied().unwrap_or(0);
-    exact("a", a, &[rank, shape.inputs])?;
-    exact("b", b, &[shape.outputs, rank])?;
+    operands.exact("a", a, &[rank, shape.inputs])?;
+    operands.exact("b", b, &[shape.outputs, rank])?;
     Ok(rank)
 }
 
 impl<D: Device> Check for Forward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let Shape {
             tokens,
             inputs,
             outputs,
         } = self.shape;
-        let dtype = activation("x", self.x)?;
-        at_least("x", self.x, dtype, &[tokens, inputs])?;
-        check_weight(self.weight, self.shape)?;
+        let dtype = operands.activation("x", self.x)?;
+        operands.at_least("x", self.x, dtype, &[tokens, inputs])?;
+        check_weight(operands, self.weight, self.shape)?;
         if let Some(bias) = self.bias {
-            exact("bias", bias, &[outputs])?;
+            operands.exact("bias", bias, &[outputs])?;
         }
         if let Some(lora) = &self.lora {
-            let rank = check_factors(lora.a, lora.b, self.shape)?;
-            check_dropout(&lora.dropout, tokens)?;
-            at_least("xa", lora.xa, DType::F32, &[tokens, rank])?;
+            let rank = check_factors(operands, lora.a, lora.b, self.shape)?;
+            check_dropout(operands, &lora.dropout, tokens)?;
+            operands.at_least("xa", lora.xa.as_view(), DType::F32, &[tokens, rank])?;
         }
-        at_least("y", self.y, dtype, &[tokens, outputs])
+        operands.at_least("y", self.y.as_view(), dtype, &[tokens, outputs])
     }
 }
 
 impl<D: Device> Check for BackwardInput<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let Shape {
             tokens,
             inputs,
             outputs,
         } = self.shape;
-        let dtype = activation("dy", self.dy)?;
-        at_least("dy", self.dy, dtype, &[tokens, outputs])?;
-        check_weight(self.weight, self.shape)?;
+        let dtype = operands.activation("dy", self.dy)?;
+        operands.at_least("dy", self.dy, dtype, &[tokens, outputs])?;
+        check_weight(operands, self.weight, self.shape)?;
         if let Some(lora) = &self.lora {
-            let rank = check_factors(lora.a, lora.b, self.shape)?;
-            check_dropout(&lora.dropout, tokens)?;
-            at_least("dyb", lora.dyb, DType::F32, &[tokens, rank])?;
+            let rank = check_factors(operands, lora.a, lora.b, self.shape)?;
+            check_dropout(operands, &lora.dropout, tokens)?;
+            operands.at_least("dyb", lora.dyb.as_view(), DType::F32, &[tokens, rank])?;
         }
         match &self.dx {
-            Some(dx) => at_least("dx", dx, dtype, &[tokens, inputs]),
+            Some(dx) => operands.at_least("dx", dx.as_view(), dtype, &[tokens, inputs]),
             None => Ok(()),
         }
     }
 }
 
 impl<D: Device> Check for BackwardWeights<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let Shape {
             tokens,
             inputs,
             outputs,
         } = self.shape;
-        let dtype = activation("x", self.x)?;
-        at_least("x", self.x, dtype, &[tokens, inputs])?;
-        at_least("dy", self.dy, dtype, &[tokens, outputs])?;
+        let dtype = operands.activation("x", self.x)?;
+        operands.at_least("x", self.x, dtype, &[tokens, inputs])?;
+        operands.at_least("dy", self.dy, dtype, &[tokens, outputs])?;
         if let Some(dweight) = &self.dweight {
-            exact("dweight", dweight, &[outputs, inputs])?;
+            operands.exact("dweight", dweight.as_view(), &[outputs, inputs])?;
         }
         if let Some(dbias) = &self.dbias {
-            exact("dbias", dbias, &[outputs])?;
+            operands.exact("dbias", dbias.as_view(), &[outputs])?;
         }
         if let Some(lora) = &self.lora {
-            let rank = check_factors(lora.da, lora.db, self.shape)?;
-            check_dropout(&lora.dropout, tokens)?;
-            at_least("xa", lora.xa, DType::F32, &[tokens, rank])?;
-            at_least("dyb", lora.dyb, DType::F32, &[tokens, rank])?;
+            let rank = check_factors(operands, lora.da.as_view(), lora.db.as_view(), self.shape)?;
+            check_dropout(operands, &lora.dropout, tokens)?;
+            operands.at_least("xa", lora.xa, DType::F32, &[tokens, rank])?;
+            operands.at_least("dyb", lora.dyb, DType::F32, &[tokens, rank])?;
         }
         Ok(())
     }

@@ -6,8 +6,10 @@ mod nf4;
 
 use super::*;
 use case::{Case, NAMES, Results};
-use tightrope_device::{Cpu, IndexWidth};
-use tightrope_testkit::{assert_close, cuda, oracle::linear as oracle, tensor, unit, widen};
+use tightrope_device::{Cpu, IndexWidth, Tensor};
+use tightrope_testkit::{
+    assert_close, cuda, cuda_with_small_limits, oracle::linear as oracle, tensor, unit, widen,
+};
 
 const SHAPES: [(usize, usize, usize, usize); 10] = [
     // tokens, inputs, outputs, rank
@@ -72,6 +74,7 @@ fn cuda_is_the_oracle_in_every_type() {
                 let mut case = Case::of(types, shape, if option & 1 == 0 { 0.0 } else { 0.3 });
                 case.accumulate = option & 2 != 0;
                 case.compare(&case.run(cuda()));
+                case.compare(&case.run(cuda_with_small_limits()));
             }
         }
     }
@@ -79,10 +82,14 @@ fn cuda_is_the_oracle_in_every_type() {
 
 #[test]
 fn wide_offsets_change_no_bit() {
-    let wide = cuda().forcing(IndexWidth::Wide);
+    let wide = cuda_with_small_limits().forcing(IndexWidth::Wide);
     for (shape, dtype) in SHAPES.iter().flat_map(|&s| TYPES.map(|t| (s, t))) {
         let case = Case::of((dtype, dtype), shape, 0.3);
-        assert_eq!(case.run(cuda()), case.run(&wide), "{shape:?}");
+        assert_eq!(
+            case.run(cuda_with_small_limits()),
+            case.run(&wide),
+            "{shape:?}"
+        );
     }
 }
 
@@ -102,7 +109,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 fn a_token_has_the_same_bits_wherever_it_stands() {
     compare_places(&cpu(2), DType::F32);
     for dtype in TYPES {
-        compare_places(cuda(), dtype);
+        compare_places(cuda_with_small_limits(), dtype);
     }
 }
 
@@ -136,7 +143,7 @@ fn a_nan_reaches_everything_that_depends_on_it() {
         }
     }
     compare(&cpu(2));
-    compare(cuda());
+    compare(cuda_with_small_limits());
 }
 
 #[test]
@@ -152,14 +159,14 @@ fn only_the_bottleneck_is_computed_without_dx() {
         ];
         let mut dyb = f32s(&[3, 2], &[f32::NAN; 6]);
         let args = BackwardInput {
-            dy: &dy,
-            weight: Weight::Float(&weight),
+            dy: dy.view(),
+            weight: Weight::Float(weight.view()),
             lora: Some(LoraBackwardInput {
-                a: &a,
-                b: &b,
+                a: a.view(),
+                b: b.view(),
                 scale: SCALE,
                 dropout: None,
-                dyb: &mut dyb,
+                dyb: dyb.view_mut(),
             }),
             dx: None,
             accumulate: false,
@@ -176,7 +183,7 @@ fn only_the_bottleneck_is_computed_without_dx() {
         assert_close("dyb", &dyb.to_f32_vec().unwrap(), &expected, 1e-5, 1e-5);
     }
     compare(&cpu(1));
-    compare(cuda());
+    compare(cuda_with_small_limits());
 }
 
 #[test]
@@ -197,19 +204,19 @@ fn neither_bias_nor_adapter_is_needed() {
         let mut y = tensor(device, dtype, &[5, 7], &[f32::NAN; 35]);
         let mut dx = tensor(device, dtype, &[5, 24], &[f32::NAN; 120]);
         let args = Forward {
-            x: &x,
-            weight: Weight::Float(&weight),
+            x: x.view(),
+            weight: Weight::Float(weight.view()),
             bias: None,
             lora: None,
-            y: &mut y,
+            y: y.view_mut(),
             shape,
         };
         device.linear_forward(args.checked().unwrap()).unwrap();
         let args = BackwardInput {
-            dy: &dy,
-            weight: Weight::Float(&weight),
+            dy: dy.view(),
+            weight: Weight::Float(weight.view()),
             lora: None,
-            dx: Some(&mut dx),
+            dx: Some(dx.view_mut()),
             accumulate: false,
             shape,
         };
@@ -217,8 +224,8 @@ fn neither_bias_nor_adapter_is_needed() {
             .linear_backward_input(args.checked().unwrap())
             .unwrap();
         let args = BackwardWeights {
-            x: &x,
-            dy: &dy,
+            x: x.view(),
+            dy: dy.view(),
             dweight: None,
             dbias: None,
             lora: None,
@@ -240,7 +247,7 @@ fn neither_bias_nor_adapter_is_needed() {
     }
     compare(&cpu(1), DType::F32);
     for dtype in TYPES {
-        compare(cuda(), dtype);
+        compare(cuda_with_small_limits(), dtype);
     }
 }
 
@@ -248,15 +255,15 @@ fn neither_bias_nor_adapter_is_needed() {
 fn activations_share_a_type_which_is_f32_on_the_cpu() {
     let cpu = cpu(1);
     let zeros = |dtype, shape: &[usize]| Tensor::zeros(&cpu, dtype, shape).unwrap();
-    let (x, weight) = (zeros(DType::BF16, &[2, 3]), zeros(DType::F32, &[4, 3]));
-    let forward = |dtype| {
-        let mut y = zeros(dtype, &[2, 4]);
+    let weight = zeros(DType::F32, &[4, 3]);
+    let forward = |of_x, of_y| {
+        let (x, mut y) = (zeros(of_x, &[2, 3]), zeros(of_y, &[2, 4]));
         let args = Forward {
-            x: &x,
-            weight: Weight::Float(&weight),
+            x: x.view(),
+            weight: Weight::Float(weight.view()),
             bias: None,
             lora: None,
-            y: &mut y,
+            y: y.view_mut(),
             shape: Shape {
                 tokens: 2,
                 inputs: 3,
@@ -265,8 +272,9 @@ fn activations_share_a_type_which_is_f32_on_the_cpu() {
         };
         cpu.linear_forward(args.checked()?)
     };
-    let error = forward(DType::F32).unwrap_err();
+    let error = forward(DType::F32, DType::BF16).unwrap_err();
     assert!(matches!(error, KernelError::DType { operand: "y", .. }));
-    let error = forward(DType::BF16).unwrap_err();
-    assert!(error.to_string().contains("expected a tensor of f32"));
+    let error = forward(DType::BF16, DType::BF16).unwrap_err();
+    assert!(matches!(error, KernelError::DType { operand: "x", .. }));
+    assert!(error.to_string().contains("f32 on cpu"), "{error}");
 }

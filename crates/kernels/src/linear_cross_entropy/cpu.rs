@@ -26,7 +26,7 @@ impl LinearCrossEntropy for Cpu {
         &self,
         args: Checked<Forward<'_, Self>>,
     ) -> Result<(), KernelError> {
-        run(self, args.into_inner(), None)
+        run(self, args.on(self)?, None)
     }
 
     fn linear_cross_entropy_forward_backward(
@@ -38,14 +38,14 @@ impl LinearCrossEntropy for Cpu {
             scale,
             dx,
             dweight,
-        } = args.into_inner();
+        } = args.on(self)?;
         let dweight = match dweight {
-            Some(dweight) => Some(dweight.as_mut_slice::<f32>()?),
+            Some(dweight) => Some(dweight.into_slice::<f32>()?),
             None => None,
         };
         let gradient = Gradient {
             scale,
-            dx: dx.as_mut_slice::<f32>()?,
+            dx: dx.into_slice::<f32>()?,
             dweight,
         };
         run(self, forward, Some(gradient))
@@ -85,7 +85,7 @@ fn run(
     let rows = rows_with_target(&targets.as_slice::<i32>()?[..tokens], vocabulary)?;
     let x = x.as_slice::<f32>()?;
     let weight = Weight::new("weight", weight, hidden)?;
-    let losses = losses.as_mut_slice::<f32>()?;
+    let losses = losses.into_slice::<f32>()?;
     losses[..tokens].fill(0.0);
     if let Some(gradient) = &mut gradient {
         gradient.dx[..tokens * hidden].fill(0.0);

@@ -8,9 +8,9 @@ use super::{
     },
     rows_with_target,
 };
-use crate::{Checked, KernelError, cast::Source};
+use crate::{Checked, KernelError, cast::Converted};
 use tightrope_device::{
-    Cuda, DType, Device, DeviceError, Tensor,
+    Cuda, DType, Device, DeviceError, ViewMut,
     cuda::{Input, Launch, Matrix, MatrixMut, Output, Product, Varying},
 };
 
@@ -19,8 +19,8 @@ const THREADS: u32 = 256;
 const CHUNK_BYTES: usize = 256 << 20;
 /// Fewer rows would read the weight too often for the arithmetic that is done with it.
 const MIN_ROWS: usize = 256;
-/// More rows would gain nothing. Few in tests, so that they meet several chunks.
-const MAX_ROWS: usize = if cfg!(test) { MIN_ROWS } else { 4096 };
+/// More rows would gain nothing.
+const MAX_ROWS: usize = 4096;
 /// Logits of a row start at a multiple of so many, whatever the vocabulary: 256 bytes.
 const ROW_MULTIPLE: usize = 64;
 
@@ -29,7 +29,7 @@ impl LinearCrossEntropy for Cuda {
         &self,
         args: Checked<Forward<'_, Self>>,
     ) -> Result<(), KernelError> {
-        run(self, args.into_inner(), None)
+        run(self, args.on(self)?, None)
     }
 
     fn linear_cross_entropy_forward_backward(
@@ -41,7 +41,7 @@ impl LinearCrossEntropy for Cuda {
             scale,
             dx,
             dweight,
-        } = args.into_inner();
+        } = args.on(self)?;
         run(self, forward, Some(Gradient { scale, dx, dweight }))
     }
 }
@@ -49,14 +49,15 @@ impl LinearCrossEntropy for Cuda {
 /// What the backward half writes.
 struct Gradient<'a> {
     scale: f32,
-    dx: &'a mut Tensor<Cuda>,
-    dweight: Option<&'a mut Tensor<Cuda>>,
+    dx: ViewMut<'a, Cuda>,
+    dweight: Option<ViewMut<'a, Cuda>>,
 }
 
 /// Rows of a chunk: a function of the vocabulary alone, so that the order in which `dweight` is
 /// summed depends on nothing else.
-fn chunk_rows(vocabulary: usize) -> usize {
-    (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, MAX_ROWS)
+fn chunk_rows(cuda: &Cuda, vocabulary: usize) -> usize {
+    let most = cuda.limit(MAX_ROWS, MIN_ROWS);
+    (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, most)
 }
 
 fn run(
@@ -70,7 +71,7 @@ fn run(
         targets,
         logit_scale,
         softcap,
-        losses,
+        mut losses,
         tokens,
         hidden,
         vocabulary,
@@ -85,31 +86,22 @@ fn run(
             variant: format!("{vocabulary} classes"),
         }));
     }
-    cuda.zero(losses.buffer_mut(), 0, tokens * size_of::<f32>())?;
+    losses.reborrow().elements(0..tokens)?.zero()?;
     let dtype = x.dtype();
     if let Some(gradient) = &mut gradient {
-        let bytes = tokens * hidden * dtype.size();
-        cuda.zero(gradient.dx.buffer_mut(), 0, bytes)?;
+        let dx = gradient.dx.reborrow().elements(0..tokens * hidden)?;
+        dx.zero()?;
     }
     if rows.is_empty() {
         return Ok(());
     }
 
     let stride = vocabulary.next_multiple_of(ROW_MULTIPLE);
-    let capacity = chunk_rows(vocabulary).min(rows.len());
-    let logits = cuda.scratch("cross_entropy_logits", capacity * stride * size_of::<f32>())?;
-    let gathered = cuda.scratch("cross_entropy_rows", capacity * hidden * dtype.size())?;
-    let numbers = cuda.scratch("cross_entropy_row_numbers", capacity * size_of::<u64>())?;
-    let (mut logits, mut gathered) = (logits.hold(), gathered.hold());
-    let mut numbers = numbers.hold();
-    let weight = Source::new(
-        cuda,
-        "cross_entropy_weight",
-        weight,
-        vocabulary * hidden,
-        dtype,
-    )?;
-    let weight = weight.convert(cuda)?;
+    let capacity = chunk_rows(cuda, vocabulary).min(rows.len());
+    let mut logits = cuda.scratch(DType::F32, &[capacity, stride])?;
+    let mut gathered = cuda.scratch(dtype, &[capacity, hidden])?;
+    let mut numbers = cuda.scratch(DType::U8, &[capacity * size_of::<u64>()])?;
+    let weight = Converted::new(cuda, weight, vocabulary * hidden, dtype)?;
     let width = cuda.index_width(tokens.saturating_mul(hidden));
     let copied = [dtype.name(), width.suffix()];
     for chunk in rows.chunks(capacity) {
@@ -118,21 +110,21 @@ fn run(
             .iter()
             .flat_map(|&(t, _)| (t as u64).to_ne_bytes())
             .collect();
-        numbers.write(cuda, &tokens)?;
+        numbers.view_mut().write(&tokens)?;
         let launch = Launch::linear(m, THREADS)?;
         let kernel = LinearCrossEntropyGather {
             all: Input::of(x),
-            rows: numbers.input(),
-            chunk: gathered.output(),
+            rows: Input::of(numbers.view()),
+            chunk: Output::of(gathered.view_mut()),
             hidden: hidden as u64,
         };
         // SAFETY: the check of the arguments proved `x`, whose rows are numbered below `tokens`;
         // the scratch memory has `capacity` rows.
-        unsafe { kernel.launch(cuda, &copied, launch) }?;
+        unsafe { cuda.launch(kernel, &copied, launch) }?;
         cuda.matmul(Product {
-            a: Matrix::scratch(&gathered, dtype, hidden),
+            a: Matrix::of(gathered.view(), hidden),
             b: weight.matrix(hidden).transposed(),
-            c: MatrixMut::scratch(&mut logits, DType::F32, stride),
+            c: MatrixMut::of(logits.view_mut(), stride),
             bias: None,
             m,
             n: vocabulary,
@@ -143,38 +135,39 @@ fn run(
         })?;
         let Some(gradient) = &mut gradient else {
             let kernel = LinearCrossEntropyLoss {
-                logits: logits.input(),
-                rows: numbers.input(),
+                logits: Input::of(logits.view()),
+                rows: Input::of(numbers.view()),
                 targets: Input::of(targets),
                 softcap: softcap.unwrap_or(0.0),
-                losses: Output::of(losses),
+                losses: Output::of(losses.reborrow()),
                 vocabulary: vocabulary as u64,
                 stride: stride as u64,
             };
             // SAFETY: the logits are `m` rows of `stride`; the check of the arguments proved
             // `targets` and `losses`, and these rows have targets below the vocabulary.
-            unsafe { kernel.launch(cuda, &[], launch) }?;
+            unsafe { cuda.launch(kernel, &[], launch) }?;
             continue;
         };
         let kernel = LinearCrossEntropyGradient {
-            logits: logits.output(),
-            rows: numbers.input(),
+            logits: Output::of(logits.view_mut()),
+            rows: Input::of(numbers.view()),
             targets: Input::of(targets),
             softcap: softcap.unwrap_or(0.0),
-            losses: Output::of(losses),
+            losses: Output::of(losses.reborrow()),
             vocabulary: vocabulary as u64,
             stride: stride as u64,
         };
         // SAFETY: as above.
-        unsafe { kernel.launch(cuda, &[dtype.name()], launch) }?;
-        let dlogits = Matrix::scratch(&logits, dtype, stride * size_of::<f32>() / dtype.size());
+        unsafe { cuda.launch(kernel, &[dtype.name()], launch) }?;
+        let dlogits = logits.view().reinterpreted(dtype)?;
+        let dlogits = Matrix::of(dlogits, stride * size_of::<f32>() / dtype.size());
         // Applied in f32: the gradients of the logits alone are of a size that f16 can hold.
         let alpha = gradient.scale * logit_scale;
         if let Some(dweight) = &mut gradient.dweight {
             cuda.matmul(Product {
                 a: dlogits.transposed(),
-                b: Matrix::scratch(&gathered, dtype, hidden),
-                c: MatrixMut::of(dweight, hidden),
+                b: Matrix::of(gathered.view(), hidden),
+                c: MatrixMut::of(dweight.reborrow(), hidden),
                 bias: None,
                 m: vocabulary,
                 n: hidden,
@@ -187,7 +180,7 @@ fn run(
         cuda.matmul(Product {
             a: dlogits,
             b: weight.matrix(hidden),
-            c: MatrixMut::scratch(&mut gathered, dtype, hidden),
+            c: MatrixMut::of(gathered.view_mut(), hidden),
             bias: None,
             m,
             n: hidden,
@@ -197,13 +190,13 @@ fn run(
             varying: Varying::Rows,
         })?;
         let kernel = LinearCrossEntropyScatter {
-            chunk: gathered.input(),
-            rows: numbers.input(),
-            all: Output::of(gradient.dx),
+            chunk: Input::of(gathered.view()),
+            rows: Input::of(numbers.view()),
+            all: Output::of(gradient.dx.reborrow()),
             hidden: hidden as u64,
         };
         // SAFETY: as for gathering; the check of the arguments proved `dx`.
-        unsafe { kernel.launch(cuda, &copied, launch) }?;
+        unsafe { cuda.launch(kernel, &copied, launch) }?;
     }
     Ok(())
 }

@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "linear_cross_entropy_loss",
@@ -37,34 +35,17 @@ pub struct LinearCrossEntropyGather<'a> {
     pub hidden: u64,
 }
 
-impl LinearCrossEntropyGather<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<4> for LinearCrossEntropyGather<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "linear_cross_entropy_gather";
+
+    fn parameters(self) -> [Parameter; 4] {
+        [
             self.all.into(),
             self.rows.into(),
             self.chunk.into(),
             self.hidden.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "linear_cross_entropy_gather",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }
 
@@ -80,19 +61,12 @@ pub struct LinearCrossEntropyGradient<'a> {
     pub stride: u64,
 }
 
-impl LinearCrossEntropyGradient<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<7> for LinearCrossEntropyGradient<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "linear_cross_entropy_gradient";
+
+    fn parameters(self) -> [Parameter; 7] {
+        [
             self.logits.into(),
             self.rows.into(),
             self.targets.into(),
@@ -100,17 +74,7 @@ impl LinearCrossEntropyGradient<'_> {
             self.losses.into(),
             self.vocabulary.into(),
             self.stride.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "linear_cross_entropy_gradient",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }
 
@@ -126,19 +90,12 @@ pub struct LinearCrossEntropyLoss<'a> {
     pub stride: u64,
 }
 
-impl LinearCrossEntropyLoss<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<7> for LinearCrossEntropyLoss<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "linear_cross_entropy_loss";
+
+    fn parameters(self) -> [Parameter; 7] {
+        [
             self.logits.into(),
             self.rows.into(),
             self.targets.into(),
@@ -146,17 +103,7 @@ impl LinearCrossEntropyLoss<'_> {
             self.losses.into(),
             self.vocabulary.into(),
             self.stride.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "linear_cross_entropy_loss",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }
 
@@ -169,33 +116,16 @@ pub struct LinearCrossEntropyScatter<'a> {
     pub hidden: u64,
 }
 
-impl LinearCrossEntropyScatter<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<4> for LinearCrossEntropyScatter<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "linear_cross_entropy_scatter";
+
+    fn parameters(self) -> [Parameter; 4] {
+        [
             self.chunk.into(),
             self.rows.into(),
             self.all.into(),
             self.hidden.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "linear_cross_entropy_scatter",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }

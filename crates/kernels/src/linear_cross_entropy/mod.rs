@@ -6,28 +6,25 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    Check, Checked, KernelError,
-    check::{activation, at_least, exact, weight},
-};
-use tightrope_device::{DType, Device, Tensor};
+use crate::{Check, Checked, KernelError, check::Operands};
+use tightrope_device::{DType, Device, View, ViewMut};
 
 /// With `z = logit_scale · x·Wᵀ` and `l = softcap · tanh(z / softcap)` (`l = z` without softcap):
 /// `losses[t] = logsumexp(l[t,:]) − l[t, targets[t]]`, and 0 where the target is negative.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
     /// `[tokens, hidden]`.
-    pub x: &'a Tensor<D>,
+    pub x: View<'a, D>,
     /// `[vocabulary, hidden]`; f32, bf16 or f16.
-    pub weight: &'a Tensor<D>,
+    pub weight: View<'a, D>,
     /// i32 `[tokens]`; negative = ignored, and the row is never computed.
-    pub targets: &'a Tensor<D>,
+    pub targets: View<'a, D>,
     /// Before the softcap; 1 for most models.
     pub logit_scale: f32,
     /// Gemma 2: 30.
     pub softcap: Option<f32>,
     /// Overwritten, f32 `[tokens]`.
-    pub losses: &'a mut Tensor<D>,
+    pub losses: ViewMut<'a, D>,
     /// Rows.
     pub tokens: usize,
     /// Features.
@@ -44,9 +41,9 @@ pub struct ForwardBackward<'a, D: Device> {
     /// 1 / (trained tokens of the whole optimizer step).
     pub scale: f32,
     /// Overwritten, `[tokens, hidden]`; zero in rows without target.
-    pub dx: &'a mut Tensor<D>,
+    pub dx: ViewMut<'a, D>,
     /// Added into, f32 `[vocabulary, hidden]`; `None` when the projection is frozen.
-    pub dweight: Option<&'a mut Tensor<D>>,
+    pub dweight: Option<ViewMut<'a, D>>,
 }
 
 /// Output projection and cross-entropy. f32 accumulation; `x` and `dx` are both f32, bf16 or f16
@@ -102,11 +99,13 @@ fn rows_with_target(
 }
 
 impl<D: Device> Check for Forward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
-        let dtype = activation("x", self.x)?;
-        at_least("x", self.x, dtype, &[self.tokens, self.hidden])?;
-        weight("weight", self.weight, &[self.vocabulary, self.hidden])?;
-        at_least("targets", self.targets, DType::I32, &[self.tokens])?;
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
+        let dtype = operands.activation("x", self.x)?;
+        operands.at_least("x", self.x, dtype, &[self.tokens, self.hidden])?;
+        operands.weight("weight", self.weight, &[self.vocabulary, self.hidden])?;
+        operands.at_least("targets", self.targets, DType::I32, &[self.tokens])?;
         if let Some(softcap) = self.softcap
             && (softcap.is_nan() || softcap <= 0.0)
         {
@@ -116,18 +115,29 @@ impl<D: Device> Check for Forward<'_, D> {
                 rule: "must be positive",
             });
         }
-        at_least("losses", self.losses, DType::F32, &[self.tokens])
+        operands.at_least("losses", self.losses.as_view(), DType::F32, &[self.tokens])
     }
 }
 
 impl<D: Device> Check for ForwardBackward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let forward = &self.forward;
-        forward.check()?;
+        forward.check_operands(operands)?;
         let dtype = forward.x.dtype();
-        at_least("dx", self.dx, dtype, &[forward.tokens, forward.hidden])?;
+        operands.at_least(
+            "dx",
+            self.dx.as_view(),
+            dtype,
+            &[forward.tokens, forward.hidden],
+        )?;
         match &self.dweight {
-            Some(dweight) => exact("dweight", dweight, &[forward.vocabulary, forward.hidden]),
+            Some(dweight) => operands.exact(
+                "dweight",
+                dweight.as_view(),
+                &[forward.vocabulary, forward.hidden],
+            ),
             None => Ok(()),
         }
     }

@@ -107,9 +107,9 @@ impl Rows for HostRows<'_> {
 
 impl Nf4 for Cpu {
     fn nf4_dequantize(&self, args: Checked<Dequantize<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let weight = Host::new(args.weight)?;
-        let y = &mut args.y.as_mut_slice::<f32>()?[..args.elements];
+        let y = &mut args.y.into_slice::<f32>()?[..args.elements];
         let blocks = args.elements.div_ceil(BLOCK);
         let parts = rows(y, BLOCK);
         self.for_each_block(blocks, block_rows(BLOCK), parts, |first, _, y| {

@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "nf4_dequantize_f32_u32",
@@ -29,27 +27,18 @@ pub struct Nf4Dequantize<'a> {
     pub elements: u64,
 }
 
-impl Nf4Dequantize<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<6> for Nf4Dequantize<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "nf4_dequantize";
+
+    fn parameters(self) -> [Parameter; 6] {
+        [
             self.codes.into(),
             self.scales.into(),
             self.scale_codes.into(),
             self.offset.into(),
             self.y.into(),
             self.elements.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "nf4_dequantize", variant, launch, parameters) }
+        ]
     }
 }

@@ -8,14 +8,10 @@ mod quantize;
 mod tests;
 
 pub(crate) use cpu::HostRows;
-pub(crate) use cuda::dequantize;
 pub use quantize::{Quantized, QuantizedScales, quantize, quantize_scales};
 
-use crate::{
-    Check, Checked, KernelError,
-    check::{activation, at_least},
-};
-use tightrope_device::{DType, Device, Tensor};
+use crate::{Check, Checked, KernelError, check::Operands};
+use tightrope_device::{DType, Device, View, ViewMut};
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 64;
@@ -47,14 +43,14 @@ pub const VALUES: [f32; 16] = [
 #[derive(Debug)]
 pub enum Scales<'a, D: Device> {
     /// As it is, f32 `[blocks]`.
-    Plain(&'a Tensor<D>),
+    Plain(View<'a, D>),
     /// Double quantisation: the scale of block `b` is `map(codes[b]) · absmax[b / 256] + offset`, in
     /// the signed [dynamic map](crate::dynamic_map::DynamicMap).
     Quantized {
         /// u8 `[blocks]`.
-        codes: &'a Tensor<D>,
+        codes: View<'a, D>,
         /// f32 `[blocks / 256]`, rounded up.
-        absmax: &'a Tensor<D>,
+        absmax: View<'a, D>,
         /// The mean of all scales.
         offset: f32,
     },
@@ -64,7 +60,7 @@ pub enum Scales<'a, D: Device> {
 #[derive(Debug)]
 pub struct Weight<'a, D: Device> {
     /// Two elements in a byte, the first in the high half; u8 `[elements / 2]`, rounded up.
-    pub codes: &'a Tensor<D>,
+    pub codes: View<'a, D>,
     /// Of `elements / 64` blocks, rounded up.
     pub scales: Scales<'a, D>,
 }
@@ -75,7 +71,7 @@ pub struct Dequantize<'a, D: Device> {
     /// `[elements]`.
     pub weight: Weight<'a, D>,
     /// Overwritten, `[elements]`; f32, bf16 or f16.
-    pub y: &'a mut Tensor<D>,
+    pub y: ViewMut<'a, D>,
     /// Elements to compute.
     pub elements: usize,
 }
@@ -101,26 +97,32 @@ impl<D: Device> Clone for Weight<'_, D> {
 }
 impl<D: Device> Copy for Weight<'_, D> {}
 
-impl<D: Device> Weight<'_, D> {
+impl<'a, D: Device> Weight<'a, D> {
     /// Whether there are `elements`.
-    pub(crate) fn check(&self, elements: usize) -> Result<(), KernelError> {
+    pub(crate) fn check(
+        &self,
+        operands: &mut Operands<'a, D>,
+        elements: usize,
+    ) -> Result<(), KernelError> {
         let blocks = elements.div_ceil(BLOCK);
-        at_least("codes", self.codes, DType::U8, &[elements.div_ceil(2)])?;
+        operands.at_least("codes", self.codes, DType::U8, &[elements.div_ceil(2)])?;
         match self.scales {
-            Scales::Plain(scales) => at_least("scales", scales, DType::F32, &[blocks]),
+            Scales::Plain(scales) => operands.at_least("scales", scales, DType::F32, &[blocks]),
             Scales::Quantized { codes, absmax, .. } => {
-                at_least("scales.codes", codes, DType::U8, &[blocks])?;
+                operands.at_least("scales.codes", codes, DType::U8, &[blocks])?;
                 let groups = blocks.div_ceil(SCALE_BLOCK);
-                at_least("scales.absmax", absmax, DType::F32, &[groups])
+                operands.at_least("scales.absmax", absmax, DType::F32, &[groups])
             }
         }
     }
 }
 
 impl<D: Device> Check for Dequantize<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
-        self.weight.check(self.elements)?;
-        let dtype = activation("y", self.y)?;
-        at_least("y", self.y, dtype, &[self.elements])
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
+        self.weight.check(operands, self.elements)?;
+        let dtype = operands.activation("y", self.y.as_view())?;
+        operands.at_least("y", self.y.as_view(), dtype, &[self.elements])
     }
 }

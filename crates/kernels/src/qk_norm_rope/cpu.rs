@@ -6,11 +6,11 @@ use crate::{
     cpu::block_rows,
     rms_norm::cpu::{Scale, differentiate_rows, dot, normalise_row},
 };
-use tightrope_device::{Cpu, Tensor, rows, vectorize};
+use tightrope_device::{Cpu, View, rows, vectorize};
 
 impl QkNormRope for Cpu {
     fn qk_norm_rope_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let offset = f32::from(u8::from(args.plus_one));
         for heads in [args.q, args.k] {
             let angles = Angles::new(args.cos, args.sin, args.rotary_dim, heads.heads)?;
@@ -20,7 +20,7 @@ impl QkNormRope for Cpu {
     }
 
     fn qk_norm_rope_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let offset = f32::from(u8::from(args.plus_one));
         for heads in [args.q, args.k] {
             let angles = Angles::new(args.cos, args.sin, args.rotary_dim, heads.heads)?;
@@ -41,8 +41,8 @@ fn forward(
     let weight = heads.weight.as_slice()?;
     let (count, dim) = (tokens * heads.heads, weight.len());
     let x = &heads.x.as_slice::<f32>()?[..count * dim];
-    let y = &mut heads.y.as_mut_slice::<f32>()?[..count * dim];
-    let rstd = &mut heads.rstd.as_mut_slice::<f32>()?[..count];
+    let y = &mut heads.y.into_slice::<f32>()?[..count * dim];
+    let rstd = &mut heads.rstd.into_slice::<f32>()?[..count];
     let scale = Scale { weight, offset };
     let parts = (rows(x, dim), rows(y, dim), rows(rstd, 1));
     cpu.for_each_block(count, block_rows(dim), parts, |first, _, (x, y, rstd)| {
@@ -60,7 +60,7 @@ fn backward(
 ) -> Result<(), KernelError> {
     let weight = heads.weight.as_slice()?;
     let (count, dim) = (tokens * heads.heads, weight.len());
-    let dx = &mut heads.dx.as_mut_slice::<f32>()?[..count * dim];
+    let dx = &mut heads.dx.into_slice::<f32>()?[..count * dim];
     let saved = Saved {
         x: &heads.x.as_slice::<f32>()?[..count * dim],
         rstd: &heads.rstd.as_slice::<f32>()?[..count],
@@ -88,8 +88,8 @@ struct Angles<'a> {
 
 impl<'a> Angles<'a> {
     fn new(
-        cos: &'a Tensor<Cpu>,
-        sin: &'a Tensor<Cpu>,
+        cos: View<'a, Cpu>,
+        sin: View<'a, Cpu>,
         rotary_dim: usize,
         heads: usize,
     ) -> Result<Self, KernelError> {

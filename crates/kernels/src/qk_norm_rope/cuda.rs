@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{Checked, KernelError, partials};
 use tightrope_device::{
-    Cuda, DType, DeviceError,
+    Cuda, DType, Device, DeviceError,
     cuda::{Input, Launch, Output, vector_width},
 };
 
@@ -14,8 +14,9 @@ const THREADS: u32 = 256;
 /// Most heads of a token that the same lanes take forward, as `kernel.cu` has it.
 const HEADS: usize = 4;
 /// About the most blocks of the backward pass, and so of partial sums of both `dweight`. Fixed, so
-/// that the result does not depend on the GPU. Few in tests, so that a block meets several heads.
-const BLOCKS: usize = if cfg!(test) { 4 } else { 512 };
+/// that the result does not depend on the GPU.
+const BLOCKS: usize = 512;
+const SMALL_BLOCKS: usize = 4;
 /// Shared memory of a block on every supported GPU, for one copy of `dweight` for each head at hand.
 const SHARED_BYTES: usize = 99 * 1024;
 
@@ -41,7 +42,7 @@ fn variant(
 
 impl QkNormRope for Cuda {
     fn qk_norm_rope_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let Forward { q, k, .. } = args;
         let (dtype, tokens, dim) = (q.x.dtype(), args.tokens, args.head_dim);
         let (heads, pairs) = (q.heads + k.heads, args.rotary_dim / 2);
@@ -71,18 +72,18 @@ impl QkNormRope for Cuda {
         let launch = Launch::linear((tokens * parts).div_ceil(groups), THREADS)?;
         let variant = variant(self, dtype, tokens, heads, dim);
         // SAFETY: the check of the arguments proved that every operand has what the kernel touches.
-        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 
     fn qk_norm_rope_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let Backward { q, k, .. } = args;
         let (dtype, tokens, dim) = (q.dx.dtype(), args.tokens, args.head_dim);
         let (heads, pairs) = (q.heads + k.heads, args.rotary_dim / 2);
         let lanes = lanes(dtype, dim, pairs);
         let groups = (THREADS / lanes) as usize;
         let rows_per_block = (tokens * heads)
-            .div_ceil(BLOCKS)
+            .div_ceil(self.limit(BLOCKS, SMALL_BLOCKS))
             .max(1)
             .next_multiple_of(groups);
         let [q_blocks, k_blocks] =
@@ -98,8 +99,7 @@ impl QkNormRope for Cuda {
                 variant: format!("a trained weight of {dim} features"),
             }));
         }
-        let scratch = self.scratch("qk_norm_rope_partials", blocks * copies * size_of::<f32>())?;
-        let mut partials = scratch.hold();
+        let mut partials = self.scratch(DType::F32, &[blocks, copies])?;
         let kernel = QkNormRopeBackward {
             q_dx: Output::of(q.dx),
             k_dx: Output::of(k.dx),
@@ -113,7 +113,7 @@ impl QkNormRope for Cuda {
             cos: Input::of(args.cos),
             sin: Input::of(args.sin),
             partial: if is_trained {
-                partials.output()
+                Output::of(partials.view_mut())
             } else {
                 Output::NONE
             },
@@ -130,12 +130,12 @@ impl QkNormRope for Cuda {
         let variant = variant(self, dtype, tokens, heads, dim);
         // SAFETY: the check of the arguments proved every operand; the partial sums have `dim`
         // elements for each block.
-        unsafe { kernel.launch(self, &variant, launch) }?;
+        unsafe { self.launch(kernel, &variant, launch) }?;
         if !is_trained || blocks == 0 {
             return Ok(());
         }
         let kernel = QkNormRopeAddPartials {
-            partial: partials.input(),
+            partial: Input::of(partials.view()),
             q_dweight: q.dweight.map_or(Output::NONE, Output::of),
             k_dweight: k.dweight.map_or(Output::NONE, Output::of),
             q_blocks: q_blocks as u64,
@@ -145,6 +145,6 @@ impl QkNormRope for Cuda {
         let mut launch = partials::launch(dim)?;
         launch.grid[1] = 2;
         // SAFETY: as above; each `dweight` has `dim` elements.
-        Ok(unsafe { kernel.launch(self, &[], launch) }?)
+        Ok(unsafe { self.launch(kernel, &[], launch) }?)
     }
 }

@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "qk_norm_rope_forward_f32_u32",
@@ -36,36 +34,19 @@ pub struct QkNormRopeAddPartials<'a> {
     pub dim: u64,
 }
 
-impl QkNormRopeAddPartials<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<6> for QkNormRopeAddPartials<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "qk_norm_rope_add_partials";
+
+    fn parameters(self) -> [Parameter; 6] {
+        [
             self.partial.into(),
             self.q_dweight.into(),
             self.k_dweight.into(),
             self.q_blocks.into(),
             self.k_blocks.into(),
             self.dim.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "qk_norm_rope_add_partials",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }
 
@@ -94,19 +75,12 @@ pub struct QkNormRopeBackward<'a> {
     pub lanes: u32,
 }
 
-impl QkNormRopeBackward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<20> for QkNormRopeBackward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "qk_norm_rope_backward";
+
+    fn parameters(self) -> [Parameter; 20] {
+        [
             self.q_dx.into(),
             self.k_dx.into(),
             self.q.into(),
@@ -127,17 +101,7 @@ impl QkNormRopeBackward<'_> {
             self.q_blocks.into(),
             self.rows_per_block.into(),
             self.lanes.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "qk_norm_rope_backward",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }
 
@@ -164,19 +128,12 @@ pub struct QkNormRopeForward<'a> {
     pub lanes: u32,
 }
 
-impl QkNormRopeForward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<18> for QkNormRopeForward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "qk_norm_rope_forward";
+
+    fn parameters(self) -> [Parameter; 18] {
+        [
             self.q.into(),
             self.k.into(),
             self.q_weight.into(),
@@ -195,8 +152,6 @@ impl QkNormRopeForward<'_> {
             self.dim.into(),
             self.pairs.into(),
             self.lanes.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "qk_norm_rope_forward", variant, launch, parameters) }
+        ]
     }
 }

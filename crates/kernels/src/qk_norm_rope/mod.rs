@@ -6,23 +6,20 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    Check, Checked, KernelError,
-    check::{activation, at_least, exact},
-};
-use tightrope_device::{DType, Device, Tensor};
+use crate::{Check, Checked, KernelError, check::Operands, rope::rotary_dim_fits};
+use tightrope_device::{DType, Device, View, ViewMut};
 
 /// Queries or keys in the forward pass.
 #[derive(Debug)]
 pub struct HeadsForward<'a, D: Device> {
     /// As projected, `[tokens, heads, head_dim]`.
-    pub x: &'a Tensor<D>,
+    pub x: View<'a, D>,
     /// f32 `[head_dim]`.
-    pub weight: &'a Tensor<D>,
+    pub weight: View<'a, D>,
     /// Overwritten, `[tokens, heads, head_dim]`.
-    pub y: &'a mut Tensor<D>,
+    pub y: ViewMut<'a, D>,
     /// Overwritten, f32 `[tokens, heads]`; saved for the backward pass.
-    pub rstd: &'a mut Tensor<D>,
+    pub rstd: ViewMut<'a, D>,
     /// Heads of a token.
     pub heads: usize,
 }
@@ -43,9 +40,9 @@ pub struct Forward<'a, D: Device> {
     /// Inside the root.
     pub eps: f32,
     /// f32 `[tokens, rotary_dim / 2]`.
-    pub cos: &'a Tensor<D>,
+    pub cos: View<'a, D>,
     /// f32 `[tokens, rotary_dim / 2]`.
-    pub sin: &'a Tensor<D>,
+    pub sin: View<'a, D>,
     /// Rows in use.
     pub tokens: usize,
     /// Elements of a head.
@@ -58,15 +55,15 @@ pub struct Forward<'a, D: Device> {
 #[derive(Debug)]
 pub struct HeadsBackward<'a, D: Device> {
     /// In: dy. Out: dx. `[tokens, heads, head_dim]`.
-    pub dx: &'a mut Tensor<D>,
+    pub dx: ViewMut<'a, D>,
     /// As projected, `[tokens, heads, head_dim]`.
-    pub x: &'a Tensor<D>,
+    pub x: View<'a, D>,
     /// From the forward pass, f32 `[tokens, heads]`.
-    pub rstd: &'a Tensor<D>,
+    pub rstd: View<'a, D>,
     /// f32 `[head_dim]`.
-    pub weight: &'a Tensor<D>,
+    pub weight: View<'a, D>,
     /// Added into, f32 `[head_dim]`; `None` when the weight is frozen.
-    pub dweight: Option<&'a mut Tensor<D>>,
+    pub dweight: Option<ViewMut<'a, D>>,
     /// Heads of a token.
     pub heads: usize,
 }
@@ -82,9 +79,9 @@ pub struct Backward<'a, D: Device> {
     /// As in the forward pass.
     pub plus_one: bool,
     /// As in the forward pass.
-    pub cos: &'a Tensor<D>,
+    pub cos: View<'a, D>,
     /// As in the forward pass.
-    pub sin: &'a Tensor<D>,
+    pub sin: View<'a, D>,
     /// Rows in use.
     pub tokens: usize,
     /// Elements of a head.
@@ -105,60 +102,53 @@ pub trait QkNormRope: Device {
 }
 
 impl<D: Device> Check for Forward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let Self { q, k, .. } = self;
-        rotation(self.rotary_dim, self.head_dim)?;
-        let dtype = activation("q.x", q.x)?;
+        rotary_dim_fits(self.rotary_dim, self.head_dim)?;
+        let dtype = operands.activation("q.x", q.x)?;
         let dims = [self.tokens, q.heads, self.head_dim];
-        at_least("q.x", q.x, dtype, &dims)?;
-        exact("q.weight", q.weight, &[self.head_dim])?;
-        at_least("q.y", q.y, dtype, &dims)?;
-        at_least("q.rstd", q.rstd, DType::F32, &dims[..2])?;
+        operands.at_least("q.x", q.x, dtype, &dims)?;
+        operands.exact("q.weight", q.weight, &[self.head_dim])?;
+        operands.at_least("q.y", q.y.as_view(), dtype, &dims)?;
+        operands.at_least("q.rstd", q.rstd.as_view(), DType::F32, &dims[..2])?;
         let dims = [self.tokens, k.heads, self.head_dim];
-        at_least("k.x", k.x, dtype, &dims)?;
-        exact("k.weight", k.weight, &[self.head_dim])?;
-        at_least("k.y", k.y, dtype, &dims)?;
-        at_least("k.rstd", k.rstd, DType::F32, &dims[..2])?;
+        operands.at_least("k.x", k.x, dtype, &dims)?;
+        operands.exact("k.weight", k.weight, &[self.head_dim])?;
+        operands.at_least("k.y", k.y.as_view(), dtype, &dims)?;
+        operands.at_least("k.rstd", k.rstd.as_view(), DType::F32, &dims[..2])?;
         let table = [self.tokens, self.rotary_dim / 2];
-        at_least("cos", self.cos, DType::F32, &table)?;
-        at_least("sin", self.sin, DType::F32, &table)
+        operands.at_least("cos", self.cos, DType::F32, &table)?;
+        operands.at_least("sin", self.sin, DType::F32, &table)
     }
 }
 
 impl<D: Device> Check for Backward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let Self { q, k, .. } = self;
-        rotation(self.rotary_dim, self.head_dim)?;
-        let dtype = activation("q.dx", q.dx)?;
+        rotary_dim_fits(self.rotary_dim, self.head_dim)?;
+        let dtype = operands.activation("q.dx", q.dx.as_view())?;
         let dims = [self.tokens, q.heads, self.head_dim];
-        at_least("q.dx", q.dx, dtype, &dims)?;
-        at_least("q.x", q.x, dtype, &dims)?;
-        at_least("q.rstd", q.rstd, DType::F32, &dims[..2])?;
-        exact("q.weight", q.weight, &[self.head_dim])?;
+        operands.at_least("q.dx", q.dx.as_view(), dtype, &dims)?;
+        operands.at_least("q.x", q.x, dtype, &dims)?;
+        operands.at_least("q.rstd", q.rstd, DType::F32, &dims[..2])?;
+        operands.exact("q.weight", q.weight, &[self.head_dim])?;
         if let Some(dweight) = &q.dweight {
-            exact("q.dweight", dweight, &[self.head_dim])?;
+            operands.exact("q.dweight", dweight.as_view(), &[self.head_dim])?;
         }
         let dims = [self.tokens, k.heads, self.head_dim];
-        at_least("k.dx", k.dx, dtype, &dims)?;
-        at_least("k.x", k.x, dtype, &dims)?;
-        at_least("k.rstd", k.rstd, DType::F32, &dims[..2])?;
-        exact("k.weight", k.weight, &[self.head_dim])?;
+        operands.at_least("k.dx", k.dx.as_view(), dtype, &dims)?;
+        operands.at_least("k.x", k.x, dtype, &dims)?;
+        operands.at_least("k.rstd", k.rstd, DType::F32, &dims[..2])?;
+        operands.exact("k.weight", k.weight, &[self.head_dim])?;
         if let Some(dweight) = &k.dweight {
-            exact("k.dweight", dweight, &[self.head_dim])?;
+            operands.exact("k.dweight", dweight.as_view(), &[self.head_dim])?;
         }
         let table = [self.tokens, self.rotary_dim / 2];
-        at_least("cos", self.cos, DType::F32, &table)?;
-        at_least("sin", self.sin, DType::F32, &table)
+        operands.at_least("cos", self.cos, DType::F32, &table)?;
+        operands.at_least("sin", self.sin, DType::F32, &table)
     }
-}
-
-fn rotation(rotary_dim: usize, head_dim: usize) -> Result<(), KernelError> {
-    if rotary_dim.is_multiple_of(2) && rotary_dim <= head_dim {
-        return Ok(());
-    }
-    Err(KernelError::Value {
-        operand: "rotary_dim",
-        value: rotary_dim as f64,
-        rule: "must be even and at most head_dim",
-    })
 }

@@ -9,23 +9,23 @@ use crate::{
         scratch::Scratch,
     },
 };
-use tightrope_device::{Cpu, Tensor, rows, vectorize};
+use tightrope_device::{Cpu, ViewMut, rows, vectorize};
 
 /// Most partial sums of `dweight`. Each covers consecutive rows, and they are added up in order.
 const PARTIALS: usize = 64;
 
 impl RmsNorm for Cpu {
     fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let (count, dim) = (args.rows, args.dim);
         let x = &args.x.as_slice::<f32>()?[..count * dim];
-        let y = &mut args.y.as_mut_slice::<f32>()?[..count * dim];
-        let rstd = &mut args.rstd.as_mut_slice::<f32>()?[..count];
+        let y = &mut args.y.into_slice::<f32>()?[..count * dim];
+        let rstd = &mut args.rstd.into_slice::<f32>()?[..count];
         let residual = match args.residual {
             None => None,
             Some(residual) => {
                 let add = &residual.add.as_slice::<f32>()?[..count * dim];
-                let sum = &mut residual.sum.as_mut_slice::<f32>()?[..count * dim];
+                let sum = &mut residual.sum.into_slice::<f32>()?[..count * dim];
                 Some((rows(add, dim), rows(sum, dim)))
             }
         };
@@ -48,9 +48,9 @@ impl RmsNorm for Cpu {
     }
 
     fn rms_norm_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let (count, dim) = (args.rows, args.dim);
-        let dx = &mut args.dx.as_mut_slice::<f32>()?[..count * dim];
+        let dx = &mut args.dx.into_slice::<f32>()?[..count * dim];
         let saved = Saved {
             dy: &args.dy.as_slice::<f32>()?[..count * dim],
             x: &args.x.as_slice::<f32>()?[..count * dim],
@@ -79,7 +79,7 @@ impl RmsNorm for Cpu {
 pub(crate) fn differentiate_rows(
     cpu: &Cpu,
     dx: &mut [f32],
-    dweight: Option<&mut Tensor<Cpu>>,
+    dweight: Option<ViewMut<'_, Cpu>>,
     (count, dim): (usize, usize),
     differentiate: impl Fn(&mut [f32], &mut [f32], usize) + Sync,
 ) -> Result<(), KernelError> {
@@ -97,7 +97,7 @@ pub(crate) fn differentiate_rows(
     cpu.for_each_block(blocks, 1, parts, |index, _, (dx, partial)| {
         differentiate(dx.slice, partial.slice, index * block);
     });
-    let dweight = dweight.as_mut_slice::<f32>()?;
+    let dweight = dweight.into_slice::<f32>()?;
     for partial in partials.chunks_exact(dim.max(1)) {
         for (total, partial) in dweight.iter_mut().zip(partial) {
             *total += partial;

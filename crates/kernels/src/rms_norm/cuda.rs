@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{Checked, KernelError, partials};
 use tightrope_device::{
-    Cuda, DeviceError,
+    Cuda, DType, Device, DeviceError,
     cuda::{Input, Launch, Output},
 };
 
@@ -15,10 +15,10 @@ const HELD: usize = 16;
 /// Most threads of a block, and threads of a block that has several rows at hand.
 const MOST_THREADS: usize = 512;
 const THREADS: usize = 256;
-/// Most blocks. Fixed, so that the order in which `dweight` is summed does not depend on the GPU. Few
-/// in tests, so that they meet several rows.
-const FORWARD_BLOCKS: usize = if cfg!(test) { 5 } else { 512 };
-const BACKWARD_BLOCKS: usize = if cfg!(test) { 5 } else { 256 };
+/// Most blocks. Fixed, so that the order in which `dweight` is summed does not depend on the GPU.
+const FORWARD_BLOCKS: usize = 512;
+const BACKWARD_BLOCKS: usize = 256;
+const SMALL_BLOCKS: usize = 5;
 
 /// Who shares what.
 struct Plan {
@@ -53,9 +53,9 @@ impl Plan {
 
 impl RmsNorm for Cuda {
     fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let (rows, dim) = (args.rows, args.dim);
-        let plan = Plan::new(rows, dim, FORWARD_BLOCKS);
+        let plan = Plan::new(rows, dim, self.limit(FORWARD_BLOCKS, SMALL_BLOCKS));
         let variant = [
             args.x.dtype().name(),
             self.index_width(rows.saturating_mul(dim)).suffix(),
@@ -80,16 +80,16 @@ impl RmsNorm for Cuda {
         };
         let launch = plan.launch()?;
         // SAFETY: the check of the arguments proved that every operand has what the kernel touches.
-        Ok(unsafe { kernel.launch(self, &variant, launch) }?)
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 
     fn rms_norm_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        let args = args.into_inner();
+        let args = args.on(self)?;
         let (rows, dim) = (args.rows, args.dim);
         if rows == 0 {
             return Ok(());
         }
-        let plan = Plan::new(rows, dim, BACKWARD_BLOCKS);
+        let plan = Plan::new(rows, dim, self.limit(BACKWARD_BLOCKS, SMALL_BLOCKS));
         let variant = [
             args.dx.dtype().name(),
             self.index_width(rows.saturating_mul(dim)).suffix(),
@@ -98,8 +98,7 @@ impl RmsNorm for Cuda {
         let sums = if args.dweight.is_some() { dim } else { 0 };
         let copies = if plan.groups > 1 { plan.groups } else { 0 };
         let shared_bytes = copies * sums * size_of::<f32>();
-        let scratch = self.scratch("rms_norm_partials", plan.blocks * sums * size_of::<f32>())?;
-        let mut partials = scratch.hold();
+        let mut partials = self.scratch(DType::F32, &[plan.blocks, sums])?;
         let kernel = RmsNormBackward {
             dy: Input::of(args.dy),
             x: Input::of(args.x),
@@ -109,7 +108,7 @@ impl RmsNorm for Cuda {
             dx: Output::of(args.dx),
             accumulate: u32::from(args.accumulate),
             partial: match args.dweight {
-                Some(_) => partials.output(),
+                Some(_) => Output::of(partials.view_mut()),
                 None => Output::NONE,
             },
             rows: rows as u64,
@@ -120,18 +119,18 @@ impl RmsNorm for Cuda {
         let launch = plan.launch()?.shared(shared_bytes);
         // SAFETY: the check of the arguments proved every operand; the partial sums have `dim`
         // elements for each block.
-        unsafe { kernel.launch(self, &variant, launch) }?;
+        unsafe { self.launch(kernel, &variant, launch) }?;
         let Some(dweight) = args.dweight else {
             return Ok(());
         };
         let kernel = RmsNormAddPartials {
-            partial: partials.input(),
+            partial: Input::of(partials.view()),
             dweight: Output::of(dweight),
             blocks: plan.blocks as u64,
             dim: dim as u64,
         };
         let launch = partials::launch(dim)?;
         // SAFETY: as above; `dweight` has `dim` elements.
-        Ok(unsafe { kernel.launch(self, &[], launch) }?)
+        Ok(unsafe { self.launch(kernel, &[], launch) }?)
     }
 }

@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "rms_norm_forward_f32_u32",
@@ -34,34 +32,17 @@ pub struct RmsNormAddPartials<'a> {
     pub dim: u64,
 }
 
-impl RmsNormAddPartials<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<4> for RmsNormAddPartials<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "rms_norm_add_partials";
+
+    fn parameters(self) -> [Parameter; 4] {
+        [
             self.partial.into(),
             self.dweight.into(),
             self.blocks.into(),
             self.dim.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "rms_norm_add_partials",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }
 
@@ -82,19 +63,12 @@ pub struct RmsNormBackward<'a> {
     pub threads: u32,
 }
 
-impl RmsNormBackward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<12> for RmsNormBackward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "rms_norm_backward";
+
+    fn parameters(self) -> [Parameter; 12] {
+        [
             self.dy.into(),
             self.x.into(),
             self.rstd.into(),
@@ -107,9 +81,7 @@ impl RmsNormBackward<'_> {
             self.dim.into(),
             self.rows_per_block.into(),
             self.threads.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "rms_norm_backward", variant, launch, parameters) }
+        ]
     }
 }
 
@@ -130,19 +102,12 @@ pub struct RmsNormForward<'a> {
     pub threads: u32,
 }
 
-impl RmsNormForward<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<12> for RmsNormForward<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "rms_norm_forward";
+
+    fn parameters(self) -> [Parameter; 12] {
+        [
             self.x.into(),
             self.add.into(),
             self.sum.into(),
@@ -155,8 +120,6 @@ impl RmsNormForward<'_> {
             self.dim.into(),
             self.rows_per_block.into(),
             self.threads.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "rms_norm_forward", variant, launch, parameters) }
+        ]
     }
 }

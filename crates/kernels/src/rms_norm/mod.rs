@@ -6,19 +6,16 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    Check, Checked, KernelError,
-    check::{activation, at_least, exact},
-};
-use tightrope_device::{DType, Device, Tensor};
+use crate::{Check, Checked, KernelError, check::Operands};
+use tightrope_device::{DType, Device, View, ViewMut};
 
 /// The addition before the norm: `sum = x + add`, and `sum` is what is normalised.
 #[derive(Debug)]
 pub struct Residual<'a, D: Device> {
     /// `[rows, dim]`.
-    pub add: &'a Tensor<D>,
+    pub add: View<'a, D>,
     /// Overwritten, `[rows, dim]`.
-    pub sum: &'a mut Tensor<D>,
+    pub sum: ViewMut<'a, D>,
 }
 
 /// `y[t,h] = s[t,h] · rstd[t] · (w[h] + plus_one)`, `rstd[t] = (mean_h s[t,h]² + eps)^-½`,
@@ -26,19 +23,19 @@ pub struct Residual<'a, D: Device> {
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
     /// `[rows, dim]`.
-    pub x: &'a Tensor<D>,
+    pub x: View<'a, D>,
     /// The residual addition, if it is fused.
     pub residual: Option<Residual<'a, D>>,
     /// f32 `[dim]`.
-    pub weight: &'a Tensor<D>,
+    pub weight: View<'a, D>,
     /// Gemma stores `w - 1`.
     pub plus_one: bool,
     /// Inside the root.
     pub eps: f32,
     /// Overwritten, `[rows, dim]`.
-    pub y: &'a mut Tensor<D>,
+    pub y: ViewMut<'a, D>,
     /// Overwritten, f32 `[rows]`; saved for the backward pass.
-    pub rstd: &'a mut Tensor<D>,
+    pub rstd: ViewMut<'a, D>,
     /// Rows: tokens, or tokens × heads for the norm of each head.
     pub rows: usize,
     /// Features that are normalised together.
@@ -50,21 +47,21 @@ pub struct Forward<'a, D: Device> {
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
     /// `[rows, dim]`.
-    pub dy: &'a Tensor<D>,
+    pub dy: View<'a, D>,
     /// What was normalised (`sum`, with a residual), `[rows, dim]`.
-    pub x: &'a Tensor<D>,
+    pub x: View<'a, D>,
     /// From the forward pass, f32 `[rows]`.
-    pub rstd: &'a Tensor<D>,
+    pub rstd: View<'a, D>,
     /// f32 `[dim]`.
-    pub weight: &'a Tensor<D>,
+    pub weight: View<'a, D>,
     /// As in the forward pass.
     pub plus_one: bool,
     /// `[rows, dim]`.
-    pub dx: &'a mut Tensor<D>,
+    pub dx: ViewMut<'a, D>,
     /// Whether `dx` is added into (a residual stream) or overwritten.
     pub accumulate: bool,
     /// Added into, f32 `[dim]`; `None` when the weight is frozen.
-    pub dweight: Option<&'a mut Tensor<D>>,
+    pub dweight: Option<ViewMut<'a, D>>,
     /// Rows.
     pub rows: usize,
     /// Features that are normalised together.
@@ -81,31 +78,35 @@ pub trait RmsNorm: Device {
 }
 
 impl<D: Device> Check for Forward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let dims = [self.rows, self.dim];
-        let dtype = activation("x", self.x)?;
-        at_least("x", self.x, dtype, &dims)?;
+        let dtype = operands.activation("x", self.x)?;
+        operands.at_least("x", self.x, dtype, &dims)?;
         if let Some(residual) = &self.residual {
-            at_least("residual.add", residual.add, dtype, &dims)?;
-            at_least("residual.sum", residual.sum, dtype, &dims)?;
+            operands.at_least("residual.add", residual.add, dtype, &dims)?;
+            operands.at_least("residual.sum", residual.sum.as_view(), dtype, &dims)?;
         }
-        exact("weight", self.weight, &[self.dim])?;
-        at_least("y", self.y, dtype, &dims)?;
-        at_least("rstd", self.rstd, DType::F32, &[self.rows])
+        operands.exact("weight", self.weight, &[self.dim])?;
+        operands.at_least("y", self.y.as_view(), dtype, &dims)?;
+        operands.at_least("rstd", self.rstd.as_view(), DType::F32, &[self.rows])
     }
 }
 
 impl<D: Device> Check for Backward<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
         let dims = [self.rows, self.dim];
-        let dtype = activation("dy", self.dy)?;
-        at_least("dy", self.dy, dtype, &dims)?;
-        at_least("x", self.x, dtype, &dims)?;
-        at_least("rstd", self.rstd, DType::F32, &[self.rows])?;
-        exact("weight", self.weight, &[self.dim])?;
-        at_least("dx", self.dx, dtype, &dims)?;
+        let dtype = operands.activation("dy", self.dy)?;
+        operands.at_least("dy", self.dy, dtype, &dims)?;
+        operands.at_least("x", self.x, dtype, &dims)?;
+        operands.at_least("rstd", self.rstd, DType::F32, &[self.rows])?;
+        operands.exact("weight", self.weight, &[self.dim])?;
+        operands.at_least("dx", self.dx.as_view(), dtype, &dims)?;
         match &self.dweight {
-            Some(dweight) => exact("dweight", dweight, &[self.dim]),
+            Some(dweight) => operands.exact("dweight", dweight.as_view(), &[self.dim]),
             None => Ok(()),
         }
     }

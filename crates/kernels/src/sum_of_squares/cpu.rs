@@ -12,7 +12,7 @@ const SEQUENTIAL: usize = 4 * LEAF;
 impl SumOfSquares for Cpu {
     fn sum_of_squares(&self, args: Checked<Sum<'_, Self>>) -> Result<f64, KernelError> {
         let mut total = 0.0;
-        for tensor in args.tensors {
+        for tensor in args.on(self)?.tensors {
             let x = tensor.as_slice::<f32>()?;
             total += if x.len() <= SEQUENTIAL || self.threads() == 1 {
                 tree(x, false)

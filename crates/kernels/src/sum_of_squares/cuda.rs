@@ -5,56 +5,48 @@ use super::{
     kernel::{SumOfSquaresChunks, SumOfSquaresTotal},
 };
 use crate::{Checked, KernelError};
-use tightrope_device::{Cuda, Tensor, cuda::Launch};
+use tightrope_device::{
+    Cuda, DType, Device, View,
+    cuda::{Input, Launch, Output},
+};
 
 const THREADS: u32 = 256;
 const TOTAL_THREADS: u32 = 1024;
 /// Elements of a block. Fixed, so that the order of additions follows from the lengths.
 const CHUNK: usize = 1 << 16;
 
-/// Address, elements and first chunk of each tensor that has elements, as the kernel reads them;
-/// and the number of all chunks.
-fn table(tensors: &[&Tensor<Cuda>]) -> (Vec<[u64; 3]>, usize) {
-    let mut chunks = 0;
-    let tensors = tensors.iter().filter(|tensor| !tensor.is_empty());
-    let entries = tensors.map(|tensor| {
-        let first = chunks as u64;
-        chunks += tensor.len().div_ceil(CHUNK);
-        [tensor.buffer().address(), tensor.len() as u64, first]
-    });
-    (entries.collect(), chunks)
-}
-
 impl SumOfSquares for Cuda {
     fn sum_of_squares(&self, args: Checked<Sum<'_, Self>>) -> Result<f64, KernelError> {
-        let (entries, chunks) = table(args.tensors);
+        let tensors = args.on(self)?.tensors;
+        let chunks_of = |tensor: &View<'_, Cuda>| tensor.len().div_ceil(CHUNK);
+        let chunks: usize = tensors.iter().map(chunks_of).sum();
         if chunks == 0 {
             return Ok(0.0);
         }
-        let scratch = [
-            self.scratch("sum_of_squares_table", size_of_val(&entries[..]))?,
-            self.scratch("sum_of_squares_chunks", chunks * size_of::<f64>())?,
-        ];
-        let [mut table, mut sums] = scratch.each_ref().map(|scratch| scratch.hold());
-        table.write(self, bytemuck::cast_slice(&entries))?;
-        let kernel = SumOfSquaresChunks {
-            table: table.input(),
-            tensors: entries.len() as u64,
-            chunk: CHUNK as u64,
-            sums: sums.output(),
-        };
-        let launch = Launch::linear(chunks, THREADS)?;
-        // SAFETY: the table names f32 tensors of this device, which the arguments borrow until the
-        // sum has been read; there is room for the sum of each chunk.
-        unsafe { kernel.launch(self, &[], launch) }?;
+        const SUM: usize = size_of::<f64>();
+        let mut sums = self.scratch(DType::U8, &[chunks * SUM])?;
+        let mut rest = sums.view_mut();
+        for &tensor in tensors {
+            let (own, others) = rest.split_rows(chunks_of(&tensor) * SUM)?;
+            rest = others;
+            let kernel = SumOfSquaresChunks {
+                x: Input::of(tensor),
+                elements: tensor.len() as u64,
+                chunk: CHUNK as u64,
+                sums: Output::of(own),
+            };
+            let launch = Launch::linear(chunks_of(&tensor), THREADS)?;
+            // SAFETY: the tensor is f32 and has so many elements; each chunk has room for its sum.
+            unsafe { self.launch(kernel, &[], launch) }?;
+        }
         let kernel = SumOfSquaresTotal {
-            sums: sums.output(),
+            sums: Output::of(sums.view_mut()),
             chunks: chunks as u64,
         };
         // SAFETY: there are so many sums.
-        unsafe { kernel.launch(self, &[], Launch::linear(1, TOTAL_THREADS)?) }?;
-        let mut total = [0f64];
-        sums.read(self, bytemuck::cast_slice_mut(&mut total))?;
-        Ok(total[0])
+        unsafe { self.launch(kernel, &[], Launch::linear(1, TOTAL_THREADS)?) }?;
+        let mut total = [0u8; SUM];
+        sums.view().read(&mut total)?;
+        Ok(f64::from_ne_bytes(total))
     }
 }

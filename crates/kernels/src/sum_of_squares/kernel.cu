@@ -1,6 +1,6 @@
-// The sum of squares of several tensors, in two launches for all of them.
+// The sum of squares of several tensors: a launch for each, and one for all of them.
 //
-// A block sums a chunk of one tensor, 16 bytes a thread at a time, in f64: squares of f32 are exact
+// A block sums a chunk of a tensor, 16 bytes a thread at a time, in f64: squares of f32 are exact
 // and never overflow. One block then adds the sums of the chunks. Every order follows from the
 // lengths. Bytes at least: 4 an element. For each there is one conversion and one multiply-add in
 // f64, which memory hides where f64 runs at 1/64 of the rate of f32 and faster than 1 TB/s does not.
@@ -17,29 +17,12 @@ __device__ __forceinline__ void add_square(double& sum, float x) {
     sum = fma(double(x), double(x), sum);
 }
 
-// A tensor and the number of its first chunk.
-struct Tensor {
-    uint64_t address;
-    uint64_t elements;
-    uint64_t first_chunk;
-};
-
-// Grid: a block for each chunk. table: [tensors] of `Tensor`, none empty; sums: [chunks].
+// Grid: a block for each chunk. x: [elements]; sums: a number for each chunk.
 extern "C" __global__ void __launch_bounds__(THREADS, 4) sum_of_squares_chunks(
-    const uint64_t* __restrict__ table, uint64_t tensors, uint64_t chunk,
-    double* __restrict__ sums) {
-    // The last tensor that begins at or before this chunk.
-    const Tensor* entries = reinterpret_cast<const Tensor*>(table);
-    uint64_t index = 0;
-    for (uint64_t end = tensors; end - index > 1;) {
-        const uint64_t middle = (index + end) / 2;
-        (entries[middle].first_chunk <= blockIdx.x ? index : end) = middle;
-    }
-    const Tensor tensor = entries[index];
-    const uint64_t first = (blockIdx.x - tensor.first_chunk) * chunk;
-    const float* x = reinterpret_cast<const float*>(tensor.address) + first;
-    const uint64_t elements = min(tensor.elements - first, chunk);
-    // `__ldg` says that this is global memory, which an address from a table does not.
+    const float* __restrict__ x, uint64_t elements, uint64_t chunk, double* __restrict__ sums) {
+    const uint64_t first = blockIdx.x * chunk;
+    x += first;
+    elements = min(elements - first, chunk);
     const auto load = [&](uint64_t i) { return __ldg(reinterpret_cast<const float4*>(x + i)); };
     double sum[4] = {};
     const auto add = [&](float4 value) {

@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &["sum_of_squares_chunks", "sum_of_squares_total"],
 };
@@ -14,40 +12,23 @@ pub const MODULE: Module = Module {
 /// Parameters of `sum_of_squares_chunks`. Variants: ``.
 #[derive(Debug)]
 pub struct SumOfSquaresChunks<'a> {
-    pub table: Input<'a>,
-    pub tensors: u64,
+    pub x: Input<'a>,
+    pub elements: u64,
     pub chunk: u64,
     pub sums: Output<'a>,
 }
 
-impl SumOfSquaresChunks<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
-            self.table.into(),
-            self.tensors.into(),
+impl Kernel<4> for SumOfSquaresChunks<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "sum_of_squares_chunks";
+
+    fn parameters(self) -> [Parameter; 4] {
+        [
+            self.x.into(),
+            self.elements.into(),
             self.chunk.into(),
             self.sums.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe {
-            cuda.launch(
-                &MODULE,
-                "sum_of_squares_chunks",
-                variant,
-                launch,
-                parameters,
-            )
-        }
+        ]
     }
 }
 
@@ -58,20 +39,11 @@ pub struct SumOfSquaresTotal<'a> {
     pub chunks: u64,
 }
 
-impl SumOfSquaresTotal<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [self.sums.into(), self.chunks.into()];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "sum_of_squares_total", variant, launch, parameters) }
+impl Kernel<2> for SumOfSquaresTotal<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "sum_of_squares_total";
+
+    fn parameters(self) -> [Parameter; 2] {
+        [self.sums.into(), self.chunks.into()]
     }
 }

@@ -6,15 +6,15 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
-use crate::{Check, Checked, KernelError, check::at_least};
-use tightrope_device::{DType, Device, Tensor};
+use crate::{Check, Checked, KernelError, check::Operands};
+use tightrope_device::{DType, Device, View};
 
 /// `Σ x²` over all elements of all tensors, accumulated in f64 in an order that depends on nothing
 /// but their lengths.
 #[derive(Debug)]
 pub struct Sum<'a, D: Device> {
     /// f32, of any shapes.
-    pub tensors: &'a [&'a Tensor<D>],
+    pub tensors: &'a [View<'a, D>],
 }
 
 /// Sums of squares. Not finite exactly when some element is not finite.
@@ -24,8 +24,11 @@ pub trait SumOfSquares: Device {
 }
 
 impl<D: Device> Check for Sum<'_, D> {
-    fn check(&self) -> Result<(), KernelError> {
-        let mut tensors = self.tensors.iter();
-        tensors.try_for_each(|tensor| at_least("tensors", tensor, DType::F32, &[tensor.len()]))
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
+        self.tensors.iter().try_for_each(|&tensor| {
+            operands.at_least("tensors", tensor, DType::F32, &[tensor.len()])
+        })
     }
 }

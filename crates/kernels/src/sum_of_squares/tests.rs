@@ -1,7 +1,7 @@
 //! Sums of squares against a plain f64 sum; order, threads, what is not finite.
 
 use super::*;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, Tensor};
 use tightrope_testkit::{Random, cuda};
 
 const LENGTHS: [usize; 11] = [
@@ -11,7 +11,7 @@ const LENGTHS: [usize; 11] = [
 fn sum<D: SumOfSquares>(device: &D, tensors: &[&[f32]]) -> f64 {
     let of = |values: &&[f32]| Tensor::from_slice(device, &[values.len()], values).unwrap();
     let tensors: Vec<_> = tensors.iter().map(of).collect();
-    let tensors: Vec<_> = tensors.iter().collect();
+    let tensors: Vec<_> = tensors.iter().map(Tensor::view).collect();
     let args = Sum { tensors: &tensors };
     device.sum_of_squares(args.checked().unwrap()).unwrap()
 }
@@ -97,7 +97,8 @@ fn check_what_is_not_finite<D: SumOfSquares>(device: &D) {
 fn another_type_is_refused() {
     let cpu = Cpu::new(1).unwrap();
     let zeros = |dtype| Tensor::zeros(&cpu, dtype, &[3]).unwrap();
-    let tensors = [&zeros(DType::F32), &zeros(DType::BF16)];
+    let tensors = [zeros(DType::F32), zeros(DType::BF16)];
+    let tensors = tensors.each_ref().map(Tensor::view);
     let error = Sum { tensors: &tensors }.check().unwrap_err();
     assert!(matches!(
         error,

@@ -152,8 +152,7 @@ pub(crate) fn read_into<D: Device>(
 ) -> Result<(), ModelError> {
     let (dtype, bytes) = read(checkpoint, name)?;
     if dtype == destination.dtype() {
-        let device = destination.device().clone();
-        return Ok(device.write(destination.buffer_mut(), 0, &bytes)?);
+        return Ok(destination.view_mut().write_bytes(&bytes)?);
     }
     Ok(destination.write(&to_f32(dtype, &bytes))?)
 }

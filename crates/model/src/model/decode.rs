@@ -7,7 +7,7 @@ use crate::{
     pass::Pass,
     weights::Weights,
 };
-use tightrope_device::{Device, Tensor};
+use tightrope_device::{Device, Tensor, View};
 use tightrope_kernels::{Check, Kernels, embedding, linear};
 
 /// All layers: from token ids to `workspace.normed`, the last norm's output.
@@ -22,10 +22,10 @@ pub(super) fn decode<D: Backend>(
 ) -> Result<(), ModelError> {
     let architecture = pass.architecture;
     let embed = embedding::Forward {
-        ids,
-        table: &weights.embedding.value,
+        ids: ids.view(),
+        table: weights.embedding.value.view(),
         scale: architecture.embedding_scale,
-        y: &mut stream[0].hidden,
+        y: stream[0].hidden.view_mut(),
         tokens: pass.tokens,
         vocabulary: architecture.vocabulary,
         hidden: architecture.hidden,
@@ -63,16 +63,16 @@ pub(crate) fn project<D: Kernels>(
     device: &D,
     architecture: &Architecture,
     head: &Tensor<D>,
-    x: &Tensor<D>,
+    x: View<'_, D>,
     y: &mut Tensor<D>,
     tokens: usize,
 ) -> Result<Vec<f32>, ModelError> {
     let forward = linear::Forward {
         x,
-        weight: linear::Weight::Float(head),
+        weight: linear::Weight::Float(head.view()),
         bias: None,
         lora: None,
-        y,
+        y: y.view_mut(),
         shape: linear::Shape {
             tokens,
             inputs: architecture.hidden,

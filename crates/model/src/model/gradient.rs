@@ -56,7 +56,7 @@ impl<D: Backend> Model<D> {
             dropout: (*dropout > 0.0).then_some(linear::Dropout {
                 probability: *dropout,
                 salt,
-                keys: &inputs.keys,
+                keys: inputs.keys.view(),
             }),
         };
         decode(&pass, weights, &inputs.ids, stream, saved, workspace, None)?;
@@ -64,19 +64,19 @@ impl<D: Backend> Model<D> {
         let (head, dhead) = head_mut(weights);
         let loss = linear_cross_entropy::ForwardBackward {
             forward: linear_cross_entropy::Forward {
-                x: &workspace.normed,
-                weight: head,
-                targets: &inputs.targets,
+                x: workspace.normed.view(),
+                weight: head.view(),
+                targets: inputs.targets.view(),
                 logit_scale: 1.0,
                 softcap: architecture.logit_softcap,
-                losses: &mut inputs.losses,
+                losses: inputs.losses.view_mut(),
                 tokens,
                 hidden: architecture.hidden,
                 vocabulary: architecture.vocabulary,
             },
             scale,
-            dx: &mut workspace.branch,
-            dweight: dhead,
+            dx: workspace.branch.view_mut(),
+            dweight: dhead.map(Tensor::view_mut),
         };
         device.linear_cross_entropy_forward_backward(loss.checked()?)?;
 
@@ -113,10 +113,10 @@ impl<D: Backend> Model<D> {
         }
         if let Some(dtable) = &mut weights.embedding.gradient {
             let gradient = embedding::Backward {
-                ids: &inputs.ids,
-                dy: &gradients.dhidden,
+                ids: inputs.ids.view(),
+                dy: gradients.dhidden.view(),
                 scale: architecture.embedding_scale,
-                dtable,
+                dtable: dtable.view_mut(),
                 tokens,
                 vocabulary: architecture.vocabulary,
                 hidden: architecture.hidden,

@@ -12,7 +12,7 @@ use crate::{
     Backend, KvCache, Loss, ModelConfig, ModelError, ParameterMut, Plan, activations::Activations,
     lora::AdapterConfig, parameter::Parameter, pass::Pass, weights::Weights,
 };
-use tightrope_device::{DType, Device, Tensor};
+use tightrope_device::{DType, Device, Tensor, ViewMut};
 use tightrope_kernels::{Check, attention::Ranges, linear_cross_entropy};
 use tightrope_packing::Batch;
 use tightrope_rope::RotaryEmbedding;
@@ -74,12 +74,12 @@ impl<D: Backend> Model<D> {
         self.run(batch)?;
         let architecture = self.config.architecture();
         let loss = linear_cross_entropy::Forward {
-            x: &self.activations.workspace.normed,
-            weight: head(&self.weights),
-            targets: &self.activations.inputs.targets,
+            x: self.activations.workspace.normed.view(),
+            weight: head(&self.weights).view(),
+            targets: self.activations.inputs.targets.view(),
             logit_scale: 1.0,
             softcap: architecture.logit_softcap,
-            losses: &mut self.activations.inputs.losses,
+            losses: self.activations.inputs.losses.view_mut(),
             tokens: batch.len(),
             hidden: architecture.hidden,
             vocabulary: architecture.vocabulary,
@@ -99,7 +99,7 @@ impl<D: Backend> Model<D> {
             &self.device,
             architecture,
             head(&self.weights),
-            &self.activations.workspace.normed,
+            self.activations.workspace.normed.view(),
             &mut y,
             batch.len(),
         )
@@ -112,30 +112,26 @@ impl<D: Backend> Model<D> {
 
     /// Sets all gradients to zero.
     pub fn zero_gradients(&mut self) -> Result<(), ModelError> {
-        let base = self.weights.base_mut().filter_map(|p| p.gradient.as_mut());
-        for gradient in base {
-            gradient.zero()?;
+        let gradients = self.parameters().into_iter().map(|p| p.gradient);
+        match ViewMut::joined(gradients)? {
+            Some(gradients) => Ok(gradients.zero()?),
+            None => Ok(()),
         }
-        let adapter = self.weights.adapter_mut();
-        for gradient in adapter.filter_map(|p| p.gradient.as_mut()) {
-            gradient.zero()?;
-        }
-        Ok(())
     }
 
-    /// What is trained, in a fixed order: either the model's own parameters or the adapter's.
+    /// What is trained, either the model's own parameters or the adapter's, in the order in which it
+    /// lies in memory ([`Plan::offsets`]): both the weights and the gradients of neighbours can be
+    /// joined to one view.
     pub fn parameters(&mut self) -> Vec<ParameterMut<'_, D>> {
-        if self.weights.norm.gradient.is_some() {
-            self.weights
-                .base_mut()
-                .filter_map(Parameter::trained)
-                .collect()
+        let mut parameters: Vec<_> = if self.weights.norm.gradient.is_some() {
+            let base = self.weights.base_mut();
+            base.filter_map(Parameter::trained).collect()
         } else {
-            self.weights
-                .adapter_mut()
-                .filter_map(Parameter::trained)
-                .collect()
-        }
+            let adapter = self.weights.adapter_mut();
+            adapter.filter_map(Parameter::trained).collect()
+        };
+        parameters.sort_by_key(|parameter| parameter.weight.view().as_ptr());
+        parameters
     }
 
     /// From tokens to `workspace.normed`.

@@ -142,7 +142,7 @@ impl<D: Device> Weight<Tensor<D>> {
     /// For an operation to read.
     pub fn view(&self) -> linear::Weight<'_, D> {
         match self {
-            Weight::Float(parameter) => linear::Weight::Float(&parameter.value),
+            Weight::Float(parameter) => linear::Weight::Float(parameter.value.view()),
             Weight::Nf4(weight) => linear::Weight::Nf4(weight.view()),
         }
     }

@@ -53,6 +53,7 @@ impl<T> Nf4<T> {
                 purpose: Purpose::Weights,
                 dtype,
                 shape: vec![len],
+                trained: None,
             })
         };
         let codes = buffer("", DType::U8, elements.div_ceil(2))?;
@@ -83,16 +84,16 @@ impl<D: Device> Nf4<Tensor<D>> {
     /// For an operation to read.
     pub fn view(&self) -> nf4::Weight<'_, D> {
         nf4::Weight {
-            codes: &self.codes,
+            codes: self.codes.view(),
             scales: match &self.scales {
-                Scales::Plain(scales) => nf4::Scales::Plain(scales),
+                Scales::Plain(scales) => nf4::Scales::Plain(scales.view()),
                 Scales::Quantized {
                     codes,
                     absmax,
                     offset,
                 } => nf4::Scales::Quantized {
-                    codes,
-                    absmax,
+                    codes: codes.view(),
+                    absmax: absmax.view(),
                     offset: *offset,
                 },
             },
@@ -169,7 +170,7 @@ impl<D: Device> Nf4<Tensor<D>> {
         let elements = y.len();
         let dequantize = Dequantize {
             weight: on_host.view(),
-            y: &mut y,
+            y: y.view_mut(),
             elements,
         };
         host.nf4_dequantize(dequantize.checked()?)?;

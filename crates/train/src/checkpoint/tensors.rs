@@ -11,7 +11,7 @@ use std::{
     io::{BufWriter, Read, Seek, SeekFrom, Write},
     path::Path,
 };
-use tightrope_device::{DType, Device, DeviceError, Tensor};
+use tightrope_device::{DType, Device, DeviceError, View, ViewMut};
 
 /// Largest header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
@@ -29,7 +29,7 @@ fn file_dtype(dtype: DType) -> Result<Dtype, DeviceError> {
 }
 
 /// The bytes in the file.
-fn stored<D: Device>(tensor: &Tensor<D>) -> Result<Vec<u8>, DeviceError> {
+fn stored<D: Device>(tensor: View<'_, D>) -> Result<Vec<u8>, DeviceError> {
     if tensor.dtype() == DType::U8 {
         return tensor.to_vec();
     }
@@ -38,7 +38,7 @@ fn stored<D: Device>(tensor: &Tensor<D>) -> Result<Vec<u8>, DeviceError> {
 }
 
 /// Puts bytes of a file, as many as the tensor has, into it.
-fn restore<D: Device>(tensor: &mut Tensor<D>, bytes: &[u8]) -> Result<(), DeviceError> {
+fn restore<D: Device>(tensor: ViewMut<'_, D>, bytes: &[u8]) -> Result<(), DeviceError> {
     if tensor.dtype() == DType::U8 {
         return tensor.write(bytes);
     }
@@ -52,7 +52,7 @@ fn restore<D: Device>(tensor: &mut Tensor<D>, bytes: &[u8]) -> Result<(), Device
 pub(crate) fn write_tensors<'a, D: Device>(
     path: &Path,
     about: &[(&str, &str)],
-    tensors: impl IntoIterator<Item = (String, &'a mut Tensor<D>)>,
+    tensors: impl IntoIterator<Item = (String, View<'a, D>)>,
 ) -> Result<(), TrainError> {
     let mut tensors: Vec<_> = tensors.into_iter().collect();
     // As the format wants it: the widest types first, so that each lies at a multiple of its size.
@@ -80,7 +80,7 @@ pub(crate) fn write_tensors<'a, D: Device>(
     write(&(header.len() as u64).to_le_bytes())?;
     write(&header)?;
     for (_, tensor) in &tensors {
-        write(&stored(tensor)?)?;
+        write(&stored(*tensor)?)?;
     }
     file.flush().map_err(at(path))
 }
@@ -90,7 +90,7 @@ pub(crate) fn write_tensors<'a, D: Device>(
 pub(crate) fn read_tensors<'a, D: Device>(
     path: &Path,
     about: &[(&str, &str)],
-    tensors: impl IntoIterator<Item = (String, &'a mut Tensor<D>)>,
+    tensors: impl IntoIterator<Item = (String, ViewMut<'a, D>)>,
 ) -> Result<(), TrainError> {
     let mismatch = |reason: String| CheckpointError::Mismatch {
         path: path.to_owned(),
@@ -150,7 +150,7 @@ pub(crate) fn read_tensors<'a, D: Device>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tightrope_device::Cpu;
+    use tightrope_device::{Cpu, Tensor};
 
     fn message(result: Result<(), TrainError>) -> String {
         result.unwrap_err().to_string()
@@ -162,13 +162,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.safetensors");
         let values = [f32::MIN_POSITIVE, -0.0, 1.0 / 3.0, f32::MAX, 5.0, 6.0];
-        let mut a = Tensor::from_slice(&cpu, &[2, 3], &values).unwrap();
-        let mut codes = Tensor::from_slice(&cpu, &[5], &[0u8, 1, 127, 128, 255]).unwrap();
-        let mut empty = Tensor::zeros(&cpu, DType::F32, &[0]).unwrap();
+        let a = Tensor::from_slice(&cpu, &[2, 3], &values).unwrap();
+        let codes = Tensor::from_slice(&cpu, &[5], &[0u8, 1, 127, 128, 255]).unwrap();
+        let empty = Tensor::zeros(&cpu, DType::F32, &[0]).unwrap();
         let all = [
-            ("a".into(), &mut a),
-            ("codes".into(), &mut codes),
-            ("empty".into(), &mut empty),
+            ("a".into(), a.view()),
+            ("codes".into(), codes.view()),
+            ("empty".into(), empty.view()),
         ];
         write_tensors(&path, &[], all).unwrap();
 
@@ -176,9 +176,9 @@ mod tests {
         let mut read = Tensor::zeros(&cpu, DType::U8, &[5]).unwrap();
         let mut none = Tensor::zeros(&cpu, DType::F32, &[0]).unwrap();
         let all = [
-            ("a".into(), &mut b),
-            ("codes".into(), &mut read),
-            ("empty".into(), &mut none),
+            ("a".into(), b.view_mut()),
+            ("codes".into(), read.view_mut()),
+            ("empty".into(), none.view_mut()),
         ];
         read_tensors(&path, &[], all).unwrap();
         let bits = |t: &Tensor<Cpu>| -> Vec<u32> {
@@ -191,19 +191,26 @@ mod tests {
         assert_eq!(bits(&a), bits(&b));
         assert_eq!(codes.to_vec::<u8>().unwrap(), read.to_vec::<u8>().unwrap());
 
-        let missing = message(read_tensors(&path, &[], [("x".into(), &mut b)]));
+        let missing = message(read_tensors(&path, &[], [("x".into(), b.view_mut())]));
         assert!(missing.contains("`x` is missing"), "{missing}");
-        let all = [("a".into(), &mut b), ("codes".into(), &mut read)];
+        let all = [
+            ("a".into(), b.view_mut()),
+            ("codes".into(), read.view_mut()),
+        ];
         let unknown = message(read_tensors(&path, &[], all));
         assert!(
             unknown.contains("`empty` belongs to no parameter"),
             "{unknown}"
         );
         let mut flat = Tensor::zeros(&cpu, DType::F32, &[6]).unwrap();
-        let shape = message(read_tensors(&path, &[], [("a".into(), &mut flat)]));
+        let shape = message(read_tensors(&path, &[], [("a".into(), flat.view_mut())]));
         assert!(shape.contains("[6]") && shape.contains("[2, 3]"), "{shape}");
         let mut floats = Tensor::zeros(&cpu, DType::F32, &[5]).unwrap();
-        let dtype = message(read_tensors(&path, &[], [("codes".into(), &mut floats)]));
+        let dtype = message(read_tensors(
+            &path,
+            &[],
+            [("codes".into(), floats.view_mut())],
+        ));
         assert!(dtype.contains("expected F32 [5], got U8 [5]"), "{dtype}");
     }
 
@@ -213,14 +220,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.safetensors");
         let mut a = Tensor::from_slice(&cpu, &[1], &[1u8]).unwrap();
-        write_tensors(&path, &[("kind", "old")], [("a".into(), &mut a)]).unwrap();
+        write_tensors(&path, &[("kind", "old")], [("a".into(), a.view())]).unwrap();
         for about in [&[][..], &[("kind", "old")], &[("another", "x")]] {
-            read_tensors(&path, about, [("a".into(), &mut a)]).unwrap();
+            read_tensors(&path, about, [("a".into(), a.view_mut())]).unwrap();
         }
         let error = message(read_tensors(
             &path,
             &[("kind", "new")],
-            [("a".into(), &mut a)],
+            [("a".into(), a.view_mut())],
         ));
         assert!(
             error.contains("written with kind = \"old\", which cannot be read as \"new\""),
@@ -233,8 +240,8 @@ mod tests {
         let cpu = Cpu::new(1).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.safetensors");
-        let mut a = Tensor::zeros(&cpu, DType::BF16, &[1]).unwrap();
-        let error = message(write_tensors(&path, &[], [("a".into(), &mut a)]));
+        let a = Tensor::zeros(&cpu, DType::BF16, &[1]).unwrap();
+        let error = message(write_tensors(&path, &[], [("a".into(), a.view())]));
         assert!(error.contains("bf16"), "{error}");
         assert!(!path.exists());
     }

@@ -7,11 +7,11 @@ use crate::{
     checkpoint::{read_tensors, write_tensors},
     config::{OptimizerSection, OptimizerState},
 };
-use moments::Moments;
+use moments::{Moments, Part, state_of};
 use serde::Serialize;
-use std::{collections::BTreeSet, path::Path};
-use tightrope_device::{DType, Tensor};
-use tightrope_kernels::{Check, adamw::Hyperparameters, sum_of_squares};
+use std::{collections::BTreeSet, ops::Range, path::Path};
+use tightrope_device::{DType, Tensor, View, ViewMut};
+use tightrope_kernels::{Check, adamw::Hyperparameters, sum_of_squares::Sum};
 use tightrope_model::{Backend, Model, ParameterKind, ParameterMut};
 
 const FILE: &str = "optimizer.safetensors";
@@ -23,15 +23,24 @@ const FILE: &str = "optimizer.safetensors";
 pub struct Optimizer<D: Backend> {
     settings: OptimizerSection,
     lora_plus_ratio: f64,
-    parameters: Vec<Parameter<D>>,
+    groups: Vec<Group<D>>,
 }
 
-/// What is kept for a parameter.
+/// Parameters that lie side by side and are treated alike: one update for all of them.
 #[derive(Debug)]
-struct Parameter<D: Backend> {
-    name: String,
-    elements: usize,
+struct Group<D: Backend> {
+    decay: bool,
+    is_lora_b: bool,
+    parameters: Vec<Parameter>,
     moments: Box<dyn Moments<D>>,
+}
+
+/// A parameter, and where it stands in its group.
+#[derive(Debug)]
+struct Parameter {
+    name: String,
+    shape: Vec<usize>,
+    elements: Range<usize>,
 }
 
 /// What an optimizer keeps in one way.
@@ -55,30 +64,54 @@ impl<D: Backend> Optimizer<D> {
         lora_plus_ratio: f64,
     ) -> Result<Self, TrainError> {
         let device = model.device().clone();
-        let mut parameters = Vec::new();
-        for parameter in model.parameters() {
-            let shape = parameter.weight.shape();
-            parameters.push(Parameter {
-                name: parameter.name.to_owned(),
-                elements: parameter.weight.len(),
-                moments: moments::zeros(settings.state, &device, shape)?,
+        let mut parameters = model.parameters();
+        let mut groups = Vec::new();
+        while !parameters.is_empty() {
+            let state = |p: &ParameterMut<'_, D>| state_of(settings.state, p.weight.len());
+            let neighbours = parameters.windows(2).take_while(|pair| {
+                let [one, next] = [&pair[0], &pair[1]];
+                one.weight.precedes(next.weight)
+                    && one.gradient.precedes(next.gradient)
+                    && treatment(one) == treatment(next)
+                    && state(one) == state(next)
             });
+            let rest = parameters.split_off(1 + neighbours.count());
+            let first = &parameters[0];
+            let (state, (decay, is_lora_b)) = (state(first), treatment(first));
+            let mut members = Vec::new();
+            let start = first.weight.view().as_ptr().addr();
+            for parameter in &parameters {
+                let bytes = parameter.weight.view().as_ptr().addr() - start;
+                let first = bytes / size_of::<f32>();
+                members.push(Parameter {
+                    name: parameter.name.to_owned(),
+                    shape: parameter.weight.shape().to_vec(),
+                    elements: first..first + parameter.weight.len(),
+                });
+            }
+            let weights = View::joined(parameters.iter().map(|p| &*p.weight))?;
+            let elements = weights.map_or(0, |weights| weights.len());
+            groups.push(Group {
+                decay,
+                is_lora_b,
+                parameters: members,
+                moments: moments::zeros(state, &device, elements)?,
+            });
+            parameters = rest;
         }
         Ok(Self {
             settings: settings.clone(),
             lora_plus_ratio,
-            parameters,
+            groups,
         })
     }
 
     /// What is kept in which way: most parameters as configured, small ones in f32. The way of most
     /// parameters comes first.
-    pub fn plan(&mut self) -> Vec<StatePlan> {
+    pub fn plan(&mut self) -> Result<Vec<StatePlan>, TrainError> {
         let mut plans: Vec<StatePlan> = Vec::new();
-        for parameter in &mut self.parameters {
-            let state = parameter.moments.state();
-            let tensors = parameter.moments.tensors();
-            let bytes: u64 = tensors.iter().map(|(_, t)| t.bytes() as u64).sum();
+        for group in &mut self.groups {
+            let state = group.moments.state();
             let known = plans.iter().position(|plan| plan.state == state);
             let known = known.unwrap_or_else(|| {
                 plans.push(StatePlan {
@@ -89,12 +122,18 @@ impl<D: Backend> Optimizer<D> {
                 });
                 plans.len() - 1
             });
-            plans[known].tensors += 1;
-            plans[known].parameters += parameter.elements as u64;
-            plans[known].bytes += bytes;
+            let plan = &mut plans[known];
+            plan.tensors += group.parameters.len() as u64;
+            let elements = group.parameters.iter().map(|p| p.elements.len() as u64);
+            plan.parameters += elements.sum::<u64>();
+            let parts = group.parts()?;
+            plan.bytes += parts
+                .iter()
+                .map(|(_, part)| part.bytes() as u64)
+                .sum::<u64>();
         }
         plans.sort_by_key(|plan| std::cmp::Reverse(plan.parameters));
-        plans
+        Ok(plans)
     }
 
     /// One update, `step` counted from 1, after the gradients were scaled down to the largest
@@ -114,36 +153,41 @@ impl<D: Backend> Optimizer<D> {
         };
         let parameters = model.parameters();
         self.check(&parameters)?;
-        for (parameter, kept) in parameters.into_iter().zip(&mut self.parameters) {
-            let ratio = match parameter.kind {
-                ParameterKind::LoraB => self.lora_plus_ratio,
-                _ => 1.0,
+        let mut parameters = parameters.into_iter();
+        for group in &mut self.groups {
+            let members = parameters.by_ref().take(group.parameters.len());
+            let (weights, gradients): (Vec<_>, Vec<_>) = members
+                .map(|parameter| (parameter.weight, &*parameter.gradient))
+                .unzip();
+            let (weights, gradients) = (ViewMut::joined(weights)?, View::joined(gradients)?);
+            let (Some(weights), Some(gradients)) = (weights, gradients) else {
+                continue;
+            };
+            let ratio = match group.is_lora_b {
+                true => self.lora_plus_ratio,
+                false => 1.0,
             };
             let hyperparameters = Hyperparameters {
                 learning_rate: learning_rate * ratio,
                 beta1: self.settings.beta1,
                 beta2: self.settings.beta2,
                 eps: self.settings.eps,
-                weight_decay: if parameter.decay {
-                    self.settings.weight_decay
-                } else {
-                    0.0
+                weight_decay: match group.decay {
+                    true => self.settings.weight_decay,
+                    false => 0.0,
                 },
                 step,
                 gradient_scale,
             };
-            let moments = &mut kept.moments;
-            moments.update(parameter.weight, parameter.gradient, hyperparameters)?;
+            group.moments.update(weights, gradients, hyperparameters)?;
         }
         Ok(())
     }
 
     /// Refuses parameters that are not, name by name, those that moments are kept of.
     fn check(&self, parameters: &[ParameterMut<'_, D>]) -> Result<(), TrainError> {
-        let kept = self
-            .parameters
-            .iter()
-            .map(|p| (p.name.as_str(), p.elements));
+        let kept = self.groups.iter().flat_map(|group| &group.parameters);
+        let kept = kept.map(|p| (p.name.as_str(), p.elements.len()));
         let given = parameters.iter().map(|p| (p.name, p.weight.len()));
         if kept.clone().eq(given.clone()) {
             return Ok(());
@@ -159,58 +203,98 @@ impl<D: Backend> Optimizer<D> {
     /// Writes the moments into a checkpoint.
     pub(crate) fn write(&mut self, checkpoint: &Path) -> Result<(), TrainError> {
         let about = self.about();
-        write_tensors(&checkpoint.join(FILE), &about, self.tensors())
+        let parts = self.parts()?;
+        let parts = parts
+            .into_iter()
+            .map(|(name, part)| (name, part.into_view()));
+        write_tensors(&checkpoint.join(FILE), &about, parts)
     }
 
     /// Takes the moments from a checkpoint, in which they were kept in the same way.
     pub(crate) fn read(&mut self, checkpoint: &Path) -> Result<(), TrainError> {
         let about = self.about();
-        read_tensors(&checkpoint.join(FILE), &about, self.tensors())
+        read_tensors(&checkpoint.join(FILE), &about, self.parts()?)
     }
 
     /// Whether every moment is a finite number; of those in 8 bits, every scale. Waits for the device,
     /// once.
     pub(crate) fn is_finite(&mut self, device: &D) -> Result<bool, TrainError> {
-        let moments = self.parameters.iter_mut();
-        let moments = moments.flat_map(|parameter| parameter.moments.tensors());
-        let floats = moments.filter(|(_, tensor)| tensor.dtype() == DType::F32);
-        let tensors: Vec<_> = floats.map(|(_, tensor)| &*tensor).collect();
-        are_finite(device, &tensors)
+        let groups = self.groups.iter_mut();
+        let parts = groups.flat_map(|group| group.moments.parts());
+        let parts = parts.map(|part| part.numbers.into_view());
+        let floats: Vec<_> = parts.filter(|part| part.dtype() == DType::F32).collect();
+        let args = Sum { tensors: &floats };
+        Ok(device.sum_of_squares(args.checked()?)?.is_finite())
     }
 
     fn about(&self) -> [(&'static str, &'static str); 1] {
         [("optimizer.state", self.settings.state.name())]
     }
 
-    fn tensors(&mut self) -> impl Iterator<Item = (String, &mut Tensor<D>)> {
-        self.parameters.iter_mut().flat_map(|parameter| {
-            let name = &parameter.name;
-            let tensors = parameter.moments.tensors().into_iter();
-            tensors.map(move |(moment, tensor)| (format!("{name}.{moment}"), tensor))
-        })
+    /// What is kept of each parameter, in its shape, by the name that it has in files.
+    fn parts(&mut self) -> Result<Vec<(String, ViewMut<'_, D>)>, TrainError> {
+        let mut all = Vec::new();
+        for group in &mut self.groups {
+            all.extend(group.parts()?);
+        }
+        Ok(all)
     }
+}
+
+impl<D: Backend> Group<D> {
+    /// What is kept of each parameter, in its shape, by the name that it has in files.
+    fn parts(&mut self) -> Result<Vec<(String, ViewMut<'_, D>)>, TrainError> {
+        let mut all = Vec::new();
+        for Part {
+            name,
+            numbers: mut rest,
+            block,
+        } in self.moments.parts()
+        {
+            let mut at = 0;
+            for parameter in &self.parameters {
+                let Range { start, end } = parameter.elements;
+                let (first, behind) = (start / block, end.div_ceil(block));
+                let (_, from_first) = rest.split_rows(first - at)?;
+                let (own, others) = from_first.split_rows(behind - first)?;
+                let own = match block {
+                    1 => own.reshaped(&parameter.shape)?,
+                    _ => own,
+                };
+                all.push((format!("{}.{name}", parameter.name), own));
+                (rest, at) = (others, behind);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// How an optimizer treats a parameter: whether it decays, and whether it is the B of an adapter.
+fn treatment<D: Backend>(parameter: &ParameterMut<'_, D>) -> (bool, bool) {
+    let is_lora_b = parameter.kind == ParameterKind::LoraB;
+    (parameter.decay, is_lora_b)
+}
+
+/// `Σ x²` over all trained parameters, or their gradients. Waits for the device, once.
+fn sum_of_squares<D: Backend>(
+    model: &mut Model<D>,
+    which: impl for<'a> Fn(&'a ParameterMut<'_, D>) -> &'a Tensor<D>,
+) -> Result<f64, TrainError> {
+    let device = model.device().clone();
+    let parameters = model.parameters();
+    let joined = View::joined(parameters.iter().map(which))?;
+    let args = Sum {
+        tensors: joined.as_slice(),
+    };
+    Ok(device.sum_of_squares(args.checked()?)?)
 }
 
 /// Whether every trained weight is a finite number. Waits for the device, once.
 pub(crate) fn weights_are_finite<D: Backend>(model: &mut Model<D>) -> Result<bool, TrainError> {
-    let device = model.device().clone();
-    let parameters = model.parameters();
-    let weights: Vec<_> = parameters.iter().map(|p| &*p.weight).collect();
-    are_finite(&device, &weights)
-}
-
-fn are_finite<D: Backend>(device: &D, tensors: &[&Tensor<D>]) -> Result<bool, TrainError> {
-    let args = sum_of_squares::Sum { tensors };
-    Ok(device.sum_of_squares(args.checked()?)?.is_finite())
+    Ok(sum_of_squares(model, |parameter| parameter.weight)?.is_finite())
 }
 
 /// `√(Σ g²)` over all gradients; not finite exactly if one of them is not. Waits for the device, once.
 pub fn gradient_norm<D: Backend>(model: &mut Model<D>) -> Result<f64, TrainError> {
-    let device = model.device().clone();
-    let parameters = model.parameters();
-    let gradients: Vec<_> = parameters.iter().map(|p| &*p.gradient).collect();
-    let args = sum_of_squares::Sum {
-        tensors: &gradients,
-    };
-    Ok(device.sum_of_squares(args.checked()?)?.sqrt())
+    Ok(sum_of_squares(model, |parameter| parameter.gradient)?.sqrt())
 }

@@ -117,7 +117,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         observer: &dyn Observer,
     ) -> Result<RunReport, TrainError> {
         let _heard = stop.heard();
-        observer.planned(&self.plan());
+        observer.planned(&self.plan()?);
         self.check_weights()?;
         loop {
             let finished = self.state.step >= self.total_steps;
@@ -177,12 +177,12 @@ impl<'a, D: Backend> Trainer<'a, D> {
         self.model
     }
 
-    fn plan(&mut self) -> Plan {
+    fn plan(&mut self) -> Result<Plan, TrainError> {
         let parameters = self.model.parameters();
         let trained_parameters = parameters.iter().map(|p| p.weight.len() as u64).sum();
         let batches = &self.prepared.batches;
         let config = self.config;
-        Plan {
+        Ok(Plan {
             model: config.model.clone(),
             device: self.model.device().name(),
             precision: self.model.precision().name(),
@@ -194,14 +194,14 @@ impl<'a, D: Backend> Trainer<'a, D> {
             learning_rate: config.optimizer.learning_rate,
             capacity: config.packing.capacity,
             trained_parameters,
-            optimizer: self.optimizer.plan(),
+            optimizer: self.optimizer.plan()?,
             sequences: self.prepared.train.sequences.len() as u64,
             packs: batches.packing().len() as u64,
             tokens_per_epoch: batches.packing().tokens(),
             first_step: self.state.step,
             total_steps: self.total_steps,
             steps_per_epoch: batches.steps_per_epoch(),
-        }
+        })
     }
 
     fn step(&mut self, observer: &dyn Observer) -> Result<(), TrainError> {

@@ -179,7 +179,7 @@ pub(super) fn read_weights<D: Backend>(
     };
     for parameter in model.parameters() {
         let shard = shard_of.get(parameter.name).map_or(file, String::as_str);
-        let weight = (parameter.name.to_owned(), parameter.weight);
+        let weight = (parameter.name.to_owned(), parameter.weight.view_mut());
         shards.entry(shard.to_owned()).or_default().push(weight);
     }
     for (shard, weights) in shards {

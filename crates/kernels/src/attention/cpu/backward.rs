@@ -33,7 +33,7 @@ pub(super) fn run(cpu: &Cpu, args: Backward<'_, Cpu>) -> Result<(), KernelError>
         .map(|&range| Layout::new(config, range));
     let (dy, y) = (args.dy.as_slice::<f32>()?, args.y.as_slice::<f32>()?);
     let dim = config.head_dim;
-    let delta = args.delta.as_mut_slice::<f32>()?;
+    let delta = args.delta.into_slice::<f32>()?;
     for layout in layouts.clone() {
         let rows = layout.query_row(0, 0)..layout.query_row(layout.queries(), 0);
         cpu.install(|| {
@@ -53,9 +53,9 @@ pub(super) fn run(cpu: &Cpu, args: Backward<'_, Cpu>) -> Result<(), KernelError>
         dy,
         lse: args.lse.as_slice()?,
         delta,
-        dq: Shared::new(args.dq.as_mut_slice()?),
-        dk: Shared::new(args.dk.as_mut_slice()?),
-        dv: Shared::new(args.dv.as_mut_slice()?),
+        dq: Shared::new(args.dq.into_slice()?),
+        dk: Shared::new(args.dk.into_slice()?),
+        dv: Shared::new(args.dv.into_slice()?),
     };
     let mut tasks = tasks(layouts, cpu.threads());
     // The longest first, so that no thread starts one when the others are done.

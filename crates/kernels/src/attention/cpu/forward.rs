@@ -15,8 +15,8 @@ pub(super) fn run(cpu: &Cpu, args: Forward<'_, Cpu>) -> Result<(), KernelError> 
         q: args.q.as_slice()?,
         k: args.k.as_slice()?,
         v: args.v.as_slice()?,
-        y: Shared::new(args.y.as_mut_slice()?),
-        lse: Shared::new(args.lse.as_mut_slice()?),
+        y: Shared::new(args.y.into_slice()?),
+        lse: Shared::new(args.lse.into_slice()?),
     };
     let mut tasks = Vec::new();
     for &range in args.config.ranges.as_slice() {

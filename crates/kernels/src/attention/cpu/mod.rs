@@ -19,11 +19,11 @@ use tightrope_device::Cpu;
 
 impl Attention for Cpu {
     fn attention_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        forward::run(self, args.into_inner())
+        forward::run(self, args.on(self)?)
     }
 
     fn attention_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        backward::run(self, args.into_inner())
+        backward::run(self, args.on(self)?)
     }
 }
 

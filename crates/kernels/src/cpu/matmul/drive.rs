@@ -66,17 +66,17 @@ pub(super) fn product(
 }
 
 /// A packed operand: for each block of the sum its panels, `W` elements a step.
-struct Packed {
-    scratch: Scratch,
+struct Packed<'a> {
+    scratch: Scratch<'a>,
     /// First element of the operand.
     first: usize,
     /// Elements of a step over all panels.
     width: usize,
 }
 
-impl Packed {
+impl<'a> Packed<'a> {
     fn new<const W: usize>(
-        part: &Part<'_>,
+        part: &Part<'a>,
         range: Range<usize>,
         pack: impl Fn(&Span<'_>, usize, usize, &mut [f32]) + Sync,
     ) -> Result<Self, KernelError> {
@@ -169,8 +169,8 @@ impl Part<'_> {
         &self,
         rows: Range<usize>,
         columns: Range<usize>,
-        a: Option<&Packed>,
-        b: Option<&Packed>,
+        a: Option<&Packed<'_>>,
+        b: Option<&Packed<'_>>,
     ) -> Result<(), KernelError> {
         // Of `b` what is packed where it is used.
         let room = if b.is_none() { K_BLOCK + TAIL } else { 0 };
@@ -313,8 +313,8 @@ impl Part<'_> {
 struct Strip<'a> {
     rows: Range<usize>,
     columns: Range<usize>,
-    a: Option<&'a Packed>,
-    b: Option<&'a Packed>,
+    a: Option<&'a Packed<'a>>,
+    b: Option<&'a Packed<'a>>,
     /// Whether its tiles are the first to read these rows.
     fetch_rows: bool,
 }

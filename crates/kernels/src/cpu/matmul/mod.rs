@@ -138,7 +138,7 @@ pub(crate) fn product(
     }
     let c = output.memory(m, n);
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if cpu.has_tiles() {
+    if cpu.has_amx() {
         return amx::product(cpu, (m, n), terms, base, c);
     }
     drive::product(cpu, (m, n), terms, base, c)
@@ -196,9 +196,7 @@ pub(crate) fn product_through(
 ) -> Result<(), KernelError> {
     let rank = through.rank;
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if cpu.has_tiles()
-        && through.rows.is_none()
-        && [m, n, rank, term.k].iter().all(|&size| size > 0)
+    if cpu.has_amx() && through.rows.is_none() && [m, n, rank, term.k].iter().all(|&size| size > 0)
     {
         let memory = (Output::rows(x, rank).memory(m, rank), output.memory(m, n));
         if amx::product_through(cpu, (m, n), term, through, base, memory)? {

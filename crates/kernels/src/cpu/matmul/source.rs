@@ -5,7 +5,7 @@
 use crate::{KernelError, nf4};
 use half::{bf16, f16};
 use std::ops::Range;
-use tightrope_device::{Cpu, DType, Element, Tensor};
+use tightrope_device::{Cpu, DType, View};
 
 /// A matrix that is stored by rows and read as f32.
 pub(crate) trait Rows: Sync {
@@ -90,22 +90,16 @@ impl<'a> Weight<'a> {
     /// The rows of a weight `[_, columns]`.
     pub(crate) fn new(
         operand: &'static str,
-        tensor: &'a Tensor<Cpu>,
+        weight: View<'a, Cpu>,
         columns: usize,
     ) -> Result<Self, KernelError> {
-        fn matrix<T: Element>(
-            t: &Tensor<Cpu>,
-            stride: usize,
-        ) -> Result<Matrix<'_, T>, KernelError> {
-            Ok(Matrix::new(t.as_slice::<T>()?, stride))
-        }
-        match tensor.dtype() {
-            DType::F32 => Ok(Self::F32(matrix(tensor, columns)?)),
-            DType::BF16 => Ok(Self::BF16(matrix(tensor, columns)?)),
-            DType::F16 => Ok(Self::F16(matrix(tensor, columns)?)),
+        match weight.dtype() {
+            DType::F32 => Ok(Self::F32(Matrix::new(weight.as_slice()?, columns))),
+            DType::BF16 => Ok(Self::BF16(Matrix::new(weight.as_slice()?, columns))),
+            DType::F16 => Ok(Self::F16(Matrix::new(weight.as_slice()?, columns))),
             got => Err(KernelError::DType {
                 operand,
-                expected: "f32, bf16 or f16",
+                expected: "f32, bf16 or f16".into(),
                 got,
             }),
         }

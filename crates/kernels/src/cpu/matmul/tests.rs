@@ -7,7 +7,7 @@ use tightrope_testkit::{Random, assert_close, oracle::linear::product as oracle}
 /// The device as it is, and without its matrix unit if it has one.
 fn devices(threads: usize) -> impl Iterator<Item = Cpu> {
     let cpu = Cpu::new(threads).unwrap();
-    let other = cpu.has_tiles().then(|| cpu.without_tiles());
+    let other = cpu.has_amx().then(|| cpu.without_amx());
     [cpu].into_iter().chain(other)
 }
 
@@ -151,7 +151,7 @@ fn bits_depend_on_neither_threads_nor_layout_nor_transposition() {
         for tiles in [true, false] {
             let run = |threads| {
                 let cpu = Cpu::new(threads).unwrap();
-                let cpu = if tiles { cpu } else { cpu.without_tiles() };
+                let cpu = if tiles { cpu } else { cpu.without_amx() };
                 run(&cpu, shape, (true, true), "output", false, false).0
             };
             let one = run(1);
@@ -330,12 +330,13 @@ fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
 #[test]
 fn tiles_are_as_accurate_as_vectors() {
     // Of all magnitudes, and with sums that cancel.
-    for spread in [0, 20] {
+    for spread in [0usize, 20] {
         for (m, k, n) in [(64, 64, 64), (64, 640, 64), (64, 5000, 32)] {
             let mut random = Random::new(k as u64);
             let mut operand = |len: usize| -> Vec<f32> {
                 let values = random.normal(len, 1.0).into_iter().enumerate();
-                let scale = |at: usize| 2f32.powi(at as i32 * 7919 % (spread + 1) - spread / 2);
+                let scale =
+                    |at: usize| 2f32.powi((at * 7919 % (spread + 1)) as i32 - spread as i32 / 2);
                 values.map(|(at, value)| value * scale(at)).collect()
             };
             let (a, b) = (operand(m * k), operand(n * k));

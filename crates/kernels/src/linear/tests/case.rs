@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::{SALT, SCALE, cpu, nf4::Stored};
+use tightrope_device::Tensor;
 use tightrope_testkit::{Random, oracle::linear as oracle, rounded, rounding, tensor, unit, widen};
 
 /// Everything that a layer reads.
@@ -81,7 +82,7 @@ impl Case {
         let nf4 = self.nf4.as_ref().map(|stored| stored.on(device));
         let weight = match &nf4 {
             Some(nf4) => Weight::Nf4(nf4.weight()),
-            None => Weight::Float(&float),
+            None => Weight::Float(float.view()),
         };
         let x = activations(&[tokens, inputs], &self.x);
         let dy = activations(&[tokens, outputs], &self.dy);
@@ -92,7 +93,7 @@ impl Case {
         let dropout = Some(Dropout {
             probability: self.probability,
             salt: SALT,
-            keys: &keys,
+            keys: keys.view(),
         });
         // Overwritten outputs start as NaN, so that reading them shows.
         let filled = |dtype, shape: &[usize], value: f32| {
@@ -108,31 +109,31 @@ impl Case {
         let mut da = filled(DType::F32, &[rank, inputs], 0.25);
         let mut db = filled(DType::F32, &[outputs, rank], 0.25);
         let forward = Forward {
-            x: &x,
+            x: x.view(),
             weight,
-            bias: Some(&bias),
+            bias: Some(bias.view()),
             lora: Some(LoraForward {
-                a: &a,
-                b: &b,
+                a: a.view(),
+                b: b.view(),
                 scale: SCALE,
                 dropout,
-                xa: &mut xa,
+                xa: xa.view_mut(),
             }),
-            y: &mut y,
+            y: y.view_mut(),
             shape: self.shape,
         };
         device.linear_forward(forward.checked().unwrap()).unwrap();
         let backward = BackwardInput {
-            dy: &dy,
+            dy: dy.view(),
             weight,
             lora: Some(LoraBackwardInput {
-                a: &a,
-                b: &b,
+                a: a.view(),
+                b: b.view(),
                 scale: SCALE,
                 dropout,
-                dyb: &mut dyb,
+                dyb: dyb.view_mut(),
             }),
-            dx: Some(&mut dx),
+            dx: Some(dx.view_mut()),
             accumulate: self.accumulate,
             shape: self.shape,
         };
@@ -140,17 +141,17 @@ impl Case {
             .linear_backward_input(backward.checked().unwrap())
             .unwrap();
         let backward = BackwardWeights {
-            x: &x,
-            dy: &dy,
-            dweight: Some(&mut dweight),
-            dbias: Some(&mut dbias),
+            x: x.view(),
+            dy: dy.view(),
+            dweight: Some(dweight.view_mut()),
+            dbias: Some(dbias.view_mut()),
             lora: Some(LoraBackwardWeights {
                 scale: SCALE,
                 dropout,
-                xa: &xa,
-                dyb: &dyb,
-                da: &mut da,
-                db: &mut db,
+                xa: xa.view(),
+                dyb: dyb.view(),
+                da: da.view_mut(),
+                db: db.view_mut(),
             }),
             shape: self.shape,
         };
@@ -167,7 +168,7 @@ impl Case {
         let dropout = Dropout {
             probability: self.probability,
             salt: SALT,
-            keys: &keys,
+            keys: keys.view(),
         };
         let mut factors = vec![1f32; tokens * inputs];
         if let Some(mask) = dropout::Mask::new(&Some(dropout), tokens).unwrap() {

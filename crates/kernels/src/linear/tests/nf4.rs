@@ -7,8 +7,10 @@ use super::{
     cpu,
 };
 use crate::nf4::{self, Dequantize, Nf4, Quantized, QuantizedScales, Scales};
-use tightrope_device::IndexWidth;
-use tightrope_testkit::{cuda, finite_difference, oracle::linear as oracle, widen};
+use tightrope_device::{IndexWidth, Tensor};
+use tightrope_testkit::{
+    cuda_with_small_limits, finite_difference, oracle::linear as oracle, widen,
+};
 
 /// A weight in NF4 on the host.
 #[derive(Clone)]
@@ -46,14 +48,14 @@ impl Stored {
 impl<D: Device> OnDevice<D> {
     pub(super) fn weight(&self) -> nf4::Weight<'_, D> {
         nf4::Weight {
-            codes: &self.codes,
+            codes: self.codes.view(),
             scales: match &self.scale_codes {
                 Some((codes, offset)) => Scales::Quantized {
-                    codes,
-                    absmax: &self.scales,
+                    codes: codes.view(),
+                    absmax: self.scales.view(),
                     offset: *offset,
                 },
-                None => Scales::Plain(&self.scales),
+                None => Scales::Plain(self.scales.view()),
             },
         }
     }
@@ -78,7 +80,7 @@ fn cases(
     let on_cpu = stored.on(&cpu(1));
     let args = Dequantize {
         weight: on_cpu.weight(),
-        y: &mut y,
+        y: y.view_mut(),
         elements,
     };
     cpu(1).nf4_dequantize(args.checked().unwrap()).unwrap();
@@ -115,17 +117,20 @@ fn the_cpu_multiplies_what_the_codes_stand_for() {
 
 #[test]
 fn cuda_multiplies_what_the_codes_stand_for_in_every_type() {
-    compare(cuda(), &TYPES);
+    compare(cuda_with_small_limits(), &TYPES);
 }
 
 #[test]
 fn neither_threads_nor_wide_offsets_change_a_bit() {
-    let wide = cuda().forcing(IndexWidth::Wide);
+    let wide = cuda_with_small_limits().forcing(IndexWidth::Wide);
     for (shape, double) in SHAPES.iter().flat_map(|&s| [(s, false), (s, true)]) {
         let [case, _] = cases(DType::F32, shape, 0.3, double);
         assert!(case.run(&cpu(1)) == case.run(&cpu(3)), "{shape:?}");
         let [case, _] = cases(DType::BF16, shape, 0.3, double);
-        assert!(case.run(cuda()) == case.run(&wide), "{shape:?}");
+        assert!(
+            case.run(cuda_with_small_limits()) == case.run(&wide),
+            "{shape:?}"
+        );
     }
 }
 
@@ -156,7 +161,7 @@ fn the_gradient_is_that_of_the_layer() {
         }
     }
     compare(&cpu(1));
-    compare(cuda());
+    compare(cuda_with_small_limits());
 }
 
 #[test]
@@ -172,24 +177,28 @@ fn a_weight_that_is_too_short_is_refused() {
     for (codes, scales) in [(158, 5), (157, 5), (158, 4)] {
         let (codes, scales) = (zeros(DType::U8, &[codes]), zeros(DType::F32, &[scales]));
         let weight = Weight::Nf4(nf4::Weight {
-            codes: &codes,
-            scales: Scales::Plain(&scales),
+            codes: codes.view(),
+            scales: Scales::Plain(scales.view()),
         });
         let fits = codes.len() == 158 && scales.len() == 5;
+        let mut y = zeros(DType::F32, &[2, 9]);
+        let x = zeros(DType::F32, &[2, 35]);
         let forward = Forward {
-            x: &zeros(DType::F32, &[2, 35]),
+            x: x.view(),
             weight,
             bias: None,
             lora: None,
-            y: &mut zeros(DType::F32, &[2, 9]),
+            y: y.view_mut(),
             shape,
         };
         assert_eq!(forward.check().is_ok(), fits);
+        let dy = zeros(DType::F32, &[2, 9]);
+        let mut dx = zeros(DType::F32, &[2, 35]);
         let backward = BackwardInput {
-            dy: &zeros(DType::F32, &[2, 9]),
+            dy: dy.view(),
             weight,
             lora: None,
-            dx: Some(&mut zeros(DType::F32, &[2, 35])),
+            dx: Some(dx.view_mut()),
             accumulate: false,
             shape,
         };

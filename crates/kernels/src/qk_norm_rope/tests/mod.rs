@@ -5,6 +5,7 @@ mod bits;
 mod oracle;
 
 use super::*;
+use tightrope_device::Tensor;
 use tightrope_testkit::{Random, rounded, tensor};
 
 const EPS: f32 = 1e-5;
@@ -136,23 +137,23 @@ impl Case {
         let [mut q_rstd, mut k_rstd] = sides.map(|side| f32s(&vec![7.0; tokens * side.heads]));
         let args = Forward {
             q: HeadsForward {
-                x: &x[0],
-                weight: &weight[0],
-                y: &mut q_y,
-                rstd: &mut q_rstd,
+                x: x[0].view(),
+                weight: weight[0].view(),
+                y: q_y.view_mut(),
+                rstd: q_rstd.view_mut(),
                 heads: self.q.heads,
             },
             k: HeadsForward {
-                x: &x[1],
-                weight: &weight[1],
-                y: &mut k_y,
-                rstd: &mut k_rstd,
+                x: x[1].view(),
+                weight: weight[1].view(),
+                y: k_y.view_mut(),
+                rstd: k_rstd.view_mut(),
                 heads: self.k.heads,
             },
             plus_one: self.plus_one,
             eps: EPS,
-            cos: &cos,
-            sin: &sin,
+            cos: cos.view(),
+            sin: sin.view(),
             tokens,
             head_dim,
             rotary_dim,
@@ -162,24 +163,24 @@ impl Case {
         let [mut q_dweight, mut k_dweight] = sides.map(|side| f32s(&side.before));
         let args = Backward {
             q: HeadsBackward {
-                dx: &mut q_dx,
-                x: &x[0],
-                rstd: &q_rstd,
-                weight: &weight[0],
-                dweight: (!self.q.frozen).then_some(&mut q_dweight),
+                dx: q_dx.view_mut(),
+                x: x[0].view(),
+                rstd: q_rstd.view(),
+                weight: weight[0].view(),
+                dweight: (!self.q.frozen).then_some(q_dweight.view_mut()),
                 heads: self.q.heads,
             },
             k: HeadsBackward {
-                dx: &mut k_dx,
-                x: &x[1],
-                rstd: &k_rstd,
-                weight: &weight[1],
-                dweight: (!self.k.frozen).then_some(&mut k_dweight),
+                dx: k_dx.view_mut(),
+                x: x[1].view(),
+                rstd: k_rstd.view(),
+                weight: weight[1].view(),
+                dweight: (!self.k.frozen).then_some(k_dweight.view_mut()),
                 heads: self.k.heads,
             },
             plus_one: self.plus_one,
-            cos: &cos,
-            sin: &sin,
+            cos: cos.view(),
+            sin: sin.view(),
             tokens,
             head_dim,
             rotary_dim,

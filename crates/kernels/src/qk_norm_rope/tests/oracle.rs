@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::rms_norm::{self, RmsNorm};
-use tightrope_device::Cpu;
-use tightrope_testkit::{cuda, finite_difference, oracle, rounding, unit, widen};
+use tightrope_device::{Cpu, Tensor};
+use tightrope_testkit::{
+    cuda, cuda_with_small_limits, finite_difference, oracle, rounding, unit, widen,
+};
 
 impl Case {
     /// Rotates heads in f64, or with `sign` −1 back.
@@ -142,6 +144,7 @@ fn the_cpu_is_the_oracle() {
 fn cuda_is_the_oracle_in_every_type() {
     for dtype in FLOATS {
         compare_with_the_oracle(cuda(), dtype);
+        compare_with_the_oracle(cuda_with_small_limits(), dtype);
     }
 }
 
@@ -196,13 +199,13 @@ fn compose(cpu: &Cpu, case: &Case, side: &Side) -> Results {
     let (x, weight) = (tensor(&side.x), tensor(&side.weight));
     let (mut y, mut rstd) = (tensor(&side.x), tensor(&vec![7.0; rows]));
     let args = rms_norm::Forward {
-        x: &x,
+        x: x.view(),
         residual: None,
-        weight: &weight,
+        weight: weight.view(),
         plus_one: case.plus_one,
         eps: EPS,
-        y: &mut y,
-        rstd: &mut rstd,
+        y: y.view_mut(),
+        rstd: rstd.view_mut(),
         rows,
         dim,
     };
@@ -211,14 +214,14 @@ fn compose(cpu: &Cpu, case: &Case, side: &Side) -> Results {
     let (mut dy, mut dx, mut dweight) = (tensor(&side.dy), tensor(&side.x), tensor(&side.before));
     rotate(dy.as_mut_slice().unwrap(), -1.0);
     let args = rms_norm::Backward {
-        dy: &dy,
-        x: &x,
-        rstd: &rstd,
-        weight: &weight,
+        dy: dy.view(),
+        x: x.view(),
+        rstd: rstd.view(),
+        weight: weight.view(),
         plus_one: case.plus_one,
-        dx: &mut dx,
+        dx: dx.view_mut(),
         accumulate: false,
-        dweight: Some(&mut dweight),
+        dweight: Some(dweight.view_mut()),
         rows,
         dim,
     };

@@ -1,8 +1,8 @@
-//! Moments in 8 bits, 2 bytes for each element of the parameter and 8 for each block of 256.
+//! Moments in 8 bits, 2 bytes for each element and 8 for each block of 256.
 
-use super::Moments;
+use super::{Moments, Part};
 use crate::config::OptimizerState;
-use tightrope_device::{DType, DeviceError, Tensor};
+use tightrope_device::{ALIGNMENT, DType, DeviceError, Tensor, View, ViewMut};
 use tightrope_kernels::{
     Check, KernelError,
     adamw_8bit::{BLOCK, Hyperparameters, Moment, Update},
@@ -17,17 +17,19 @@ pub(super) struct EightBits<D: Backend> {
 
 #[derive(Debug)]
 struct Quantized<D: Backend> {
-    /// Of the parameter's shape.
+    /// `[elements]`.
     codes: Tensor<D>,
+    /// One for each block.
     absmax: Tensor<D>,
 }
 
+const _: () = assert!(ALIGNMENT.is_multiple_of(BLOCK * size_of::<f32>()));
+
 impl<D: Backend> EightBits<D> {
-    pub fn zeros(device: &D, shape: &[usize]) -> Result<Self, DeviceError> {
-        let elements: usize = shape.iter().product();
+    pub fn zeros(device: &D, elements: usize) -> Result<Self, DeviceError> {
         let zeros = || {
             Ok(Quantized {
-                codes: Tensor::zeros(device, DType::U8, shape)?,
+                codes: Tensor::zeros(device, DType::U8, &[elements])?,
                 absmax: Tensor::zeros(device, DType::F32, &[elements.div_ceil(BLOCK)])?,
             })
         };
@@ -41,8 +43,8 @@ impl<D: Backend> EightBits<D> {
 impl<D: Backend> Quantized<D> {
     fn moment(&mut self) -> Moment<'_, D> {
         Moment {
-            codes: &mut self.codes,
-            absmax: &mut self.absmax,
+            codes: self.codes.view_mut(),
+            absmax: self.absmax.view_mut(),
         }
     }
 }
@@ -54,11 +56,11 @@ impl<D: Backend> Moments<D> for EightBits<D> {
 
     fn update(
         &mut self,
-        weight: &mut Tensor<D>,
-        gradient: &Tensor<D>,
+        weight: ViewMut<'_, D>,
+        gradient: View<'_, D>,
         hyperparameters: Hyperparameters,
     ) -> Result<(), KernelError> {
-        let device = weight.device().clone();
+        let device = gradient.device();
         let update = Update {
             weight,
             gradient,
@@ -69,12 +71,21 @@ impl<D: Backend> Moments<D> for EightBits<D> {
         device.adamw_8bit_update(update.checked()?)
     }
 
-    fn tensors(&mut self) -> Vec<(&'static str, &mut Tensor<D>)> {
-        vec![
-            ("m.codes", &mut self.m.codes),
-            ("m.absmax", &mut self.m.absmax),
-            ("v.codes", &mut self.v.codes),
-            ("v.absmax", &mut self.v.absmax),
-        ]
+    fn parts(&mut self) -> Vec<Part<'_, D>> {
+        let (m, v) = (&mut self.m, &mut self.v);
+        let parts = [
+            ("m.codes", &mut m.codes, 1),
+            ("m.absmax", &mut m.absmax, BLOCK),
+            ("v.codes", &mut v.codes, 1),
+            ("v.absmax", &mut v.absmax, BLOCK),
+        ];
+        parts
+            .into_iter()
+            .map(|(name, numbers, block)| Part {
+                name,
+                numbers: numbers.view_mut(),
+                block,
+            })
+            .collect()
     }
 }

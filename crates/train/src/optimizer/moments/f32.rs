@@ -1,15 +1,15 @@
-//! Moments in f32, 8 bytes for each element of the parameter.
+//! Moments in f32, 8 bytes for each element.
 
-use super::Moments;
+use super::{Moments, Part};
 use crate::config::OptimizerState;
-use tightrope_device::{DType, DeviceError, Tensor};
+use tightrope_device::{DType, DeviceError, Tensor, View, ViewMut};
 use tightrope_kernels::{
     Check, KernelError,
     adamw::{Hyperparameters, Update},
 };
 use tightrope_model::Backend;
 
-/// Both of the parameter's shape.
+/// Both `[elements]`.
 #[derive(Debug)]
 pub(super) struct F32<D: Backend> {
     m: Tensor<D>,
@@ -17,8 +17,8 @@ pub(super) struct F32<D: Backend> {
 }
 
 impl<D: Backend> F32<D> {
-    pub fn zeros(device: &D, shape: &[usize]) -> Result<Self, DeviceError> {
-        let zeros = || Tensor::zeros(device, DType::F32, shape);
+    pub fn zeros(device: &D, elements: usize) -> Result<Self, DeviceError> {
+        let zeros = || Tensor::zeros(device, DType::F32, &[elements]);
         Ok(Self {
             m: zeros()?,
             v: zeros()?,
@@ -33,22 +33,29 @@ impl<D: Backend> Moments<D> for F32<D> {
 
     fn update(
         &mut self,
-        weight: &mut Tensor<D>,
-        gradient: &Tensor<D>,
+        weight: ViewMut<'_, D>,
+        gradient: View<'_, D>,
         hyperparameters: Hyperparameters,
     ) -> Result<(), KernelError> {
-        let device = weight.device().clone();
+        let device = gradient.device();
         let update = Update {
             weight,
             gradient,
-            m: &mut self.m,
-            v: &mut self.v,
+            m: self.m.view_mut(),
+            v: self.v.view_mut(),
             hyperparameters,
         };
         device.adamw_update(update.checked()?)
     }
 
-    fn tensors(&mut self) -> Vec<(&'static str, &mut Tensor<D>)> {
-        vec![("m", &mut self.m), ("v", &mut self.v)]
+    fn parts(&mut self) -> Vec<Part<'_, D>> {
+        let moments = [("m", &mut self.m), ("v", &mut self.v)].into_iter();
+        moments
+            .map(|(name, moment)| Part {
+                name,
+                numbers: moment.view_mut(),
+                block: 1,
+            })
+            .collect()
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn product(
     base: Base<'_>,
     c: Memory,
 ) -> Result<(), KernelError> {
-    assert!(cpu.has_tiles());
+    assert!(cpu.has_amx());
     let pieces = pieces(terms, (m, n), BLOCKS);
     cpu.install(|| {
         let (mut rest, mut base) = (&pieces[..], base);
@@ -83,7 +83,7 @@ pub(super) fn product_through(
     base: Base<'_>,
     (x, c): (Memory, Memory),
 ) -> Result<bool, KernelError> {
-    assert!(cpu.has_tiles() && through.rows.is_none());
+    assert!(cpu.has_amx() && through.rows.is_none());
     let rank = through.rank;
     // Stands for `X`, which is not there yet.
     let unread = Matrix::<f32>::new(&[], rank);
@@ -122,7 +122,7 @@ pub(super) fn product_through(
 struct Middle<'a> {
     product: Part<'a>,
     /// All its `b`.
-    packed: Scratch,
+    packed: Scratch<'a>,
     rank: usize,
     /// The term whose `a` it makes.
     up: &'a Term<'a>,
@@ -235,7 +235,7 @@ impl Part<'_> {
     }
 
     /// Of each block its panels.
-    fn pack_b(&self, columns: Range<usize>) -> Result<Scratch, KernelError> {
+    fn pack_b(&self, columns: Range<usize>) -> Result<Scratch<'_>, KernelError> {
         let panels = columns.len().div_ceil(SIDE);
         let mut scratch = Scratch::take(self.cpu, panels * self.panel())?;
         let pieces = self.pieces.iter();

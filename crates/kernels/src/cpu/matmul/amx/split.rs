@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn parts_add_up_to_every_element_in_its_place() {
-        if !Cpu::new(1).unwrap().has_tiles() {
+        if !Cpu::new(1).unwrap().has_amx() {
             return;
         }
         // All exponents of which the third part is a normal number.

@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 use tightrope_device::{Cpu, DType, IndexWidth};
-use tightrope_rope::{
-    Direction, Heads, Pairing, Rope, RopeConfig, RopeError, RotaryEmbedding, Rotate,
+use tightrope_kernels::{
+    Check, Checked, KernelError,
+    rope::{Direction, Heads, Pairing, Rope, Rotate},
 };
+use tightrope_rope::{RopeConfig, RotaryEmbedding};
 use tightrope_testkit::{Random, cuda, oracle, rounded, rounding, tensor, unit, widen};
 
 /// Two products and a sum of f32 numbers, tables rounded once: 4 half units of the pair's norm,
@@ -75,31 +77,32 @@ impl Case {
         device: &D,
         data: &Data,
         direction: Direction,
-        rope: impl Fn(Rotate<'_, D>) -> Result<(), RopeError>,
+        rope: impl Fn(Checked<Rotate<'_, D>>) -> Result<(), KernelError>,
     ) -> Data {
         let heads = |values: &[f32]| tensor(device, self.dtype, &[values.len()], values);
         let table = |values: &[f32]| tensor(device, DType::F32, &[values.len()], values);
         let (mut q, mut k) = (heads(&data.q), heads(&data.k));
-        rope(Rotate {
+        let (cos, sin) = (table(&data.cos), table(&data.sin));
+        let args = Rotate {
             q: Heads {
-                tensor: &mut q,
+                tensor: q.view_mut(),
                 heads: self.q_heads,
                 row_stride: self.stride(self.q_heads),
             },
             k: Heads {
-                tensor: &mut k,
+                tensor: k.view_mut(),
                 heads: self.k_heads,
                 row_stride: self.stride(self.k_heads),
             },
-            cos: &table(&data.cos),
-            sin: &table(&data.sin),
+            cos: cos.view(),
+            sin: sin.view(),
             tokens: self.tokens,
             head_dim: self.head_dim,
             rotary_dim: self.rotary_dim,
             pairing: self.pairing,
             direction,
-        })
-        .unwrap();
+        };
+        rope(args.checked().unwrap()).unwrap();
         Data {
             q: q.to_f32_vec().unwrap(),
             k: k.to_f32_vec().unwrap(),

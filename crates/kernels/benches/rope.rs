@@ -3,7 +3,11 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::{hint::black_box, time::Duration};
 use tightrope_device::{Cpu, DType, Tensor};
-use tightrope_rope::{Direction, Heads, Pairing, Rope, RopeConfig, RotaryEmbedding, Rotate};
+use tightrope_kernels::{
+    Check,
+    rope::{Direction, Heads, Pairing, Rope, Rotate},
+};
+use tightrope_rope::{RopeConfig, RotaryEmbedding};
 
 /// SmolLM2-135M: nine heads of queries and three of keys.
 const Q_HEADS: usize = 9;
@@ -46,26 +50,26 @@ fn rotation(criterion: &mut Criterion) {
                 let name = format!("{pairing:?}, {} threads", cpu.threads());
                 group.bench_function(BenchmarkId::new(name, tokens), |b| {
                     b.iter(|| {
-                        cpu.rope(Rotate {
+                        let args = Rotate {
                             q: Heads {
-                                tensor: &mut q,
+                                tensor: q.view_mut(),
                                 heads: Q_HEADS,
                                 row_stride: Q_HEADS * HEAD_DIM,
                             },
                             k: Heads {
-                                tensor: &mut k,
+                                tensor: k.view_mut(),
                                 heads: K_HEADS,
                                 row_stride: K_HEADS * HEAD_DIM,
                             },
-                            cos: &cos,
-                            sin: &sin,
+                            cos: cos.view(),
+                            sin: sin.view(),
                             tokens,
                             head_dim: HEAD_DIM,
                             rotary_dim: HEAD_DIM,
                             pairing,
                             direction: Direction::Forward,
-                        })
-                        .unwrap();
+                        };
+                        cpu.rope(args.checked().unwrap()).unwrap();
                     });
                 });
             }

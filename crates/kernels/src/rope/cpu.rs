@@ -1,15 +1,17 @@
 //! The rotation on the CPU: Q and K of a token while its cosines and sines are in the cache.
 
 use super::{Heads, Pairing, Rope, Rotate};
-use crate::RopeError;
+use crate::{Checked, KernelError, cpu::block_rows};
 use tightrope_device::{Cpu, IndexWidth, rows, vectorize};
 
-/// Elements of a block; up to four blocks stay on the calling thread.
-const BLOCK_ELEMENTS: usize = 16 * 1024;
-
 impl Rope for Cpu {
-    fn rope_with_width(&self, args: Rotate<'_, Self>, width: IndexWidth) -> Result<(), RopeError> {
-        args.check_width(width)?;
+    fn rope_with_width(
+        &self,
+        args: Checked<Rotate<'_, Self>>,
+        width: IndexWidth,
+    ) -> Result<(), KernelError> {
+        let args = args.on(self)?;
+        args.fits(width)?;
         let pairs = args.rotary_dim / 2;
         let layout = |heads: &Heads<'_, Self>| Layout {
             heads: heads.heads,
@@ -18,11 +20,11 @@ impl Rope for Cpu {
         };
         let layouts = [layout(&args.q), layout(&args.k)];
         let row = args.head_dim * (args.q.heads + args.k.heads);
-        let block = (BLOCK_ELEMENTS / row.max(1)).max(1);
+        let block = block_rows(row);
         let table = args.tokens * pairs;
         let parts = (
-            rows(args.q.tensor.as_mut_slice::<f32>()?, args.q.row_stride),
-            rows(args.k.tensor.as_mut_slice::<f32>()?, args.k.row_stride),
+            rows(args.q.tensor.into_slice::<f32>()?, args.q.row_stride),
+            rows(args.k.tensor.into_slice::<f32>()?, args.k.row_stride),
             rows(&args.cos.as_slice::<f32>()?[..table], pairs),
             rows(&args.sin.as_slice::<f32>()?[..table], pairs),
         );

@@ -1,7 +1,7 @@
 //! The rotation on NVIDIA GPUs.
 
 use super::{Pairing, Rope, Rotate, kernel::RopeRotate};
-use crate::RopeError;
+use crate::{Checked, KernelError};
 use tightrope_device::{
     Cuda, IndexWidth,
     cuda::{Input, Launch, Output, vector_width},
@@ -12,19 +12,23 @@ const THREADS: u32 = 256;
 const HEADS: usize = 4;
 
 impl Rope for Cuda {
-    fn rope(&self, args: Rotate<'_, Self>) -> Result<(), RopeError> {
-        let width = self.index_width(args.largest_offset()?);
-        launch(self, args, width)
+    fn rope(&self, args: Checked<Rotate<'_, Self>>) -> Result<(), KernelError> {
+        let width = self.index_width(args.largest_offset());
+        launch(self, args.on(self)?, width)
     }
 
-    fn rope_with_width(&self, args: Rotate<'_, Self>, width: IndexWidth) -> Result<(), RopeError> {
-        args.check_width(width)?;
-        launch(self, args, width)
+    fn rope_with_width(
+        &self,
+        args: Checked<Rotate<'_, Self>>,
+        width: IndexWidth,
+    ) -> Result<(), KernelError> {
+        args.fits(width)?;
+        launch(self, args.on(self)?, width)
     }
 }
 
 /// With arguments that have been checked.
-fn launch(cuda: &Cuda, args: Rotate<'_, Cuda>, width: IndexWidth) -> Result<(), RopeError> {
+fn launch(cuda: &Cuda, args: Rotate<'_, Cuda>, width: IndexWidth) -> Result<(), KernelError> {
     let dtype = args.q.tensor.dtype();
     let pairs = args.rotary_dim / 2;
     let steps = [pairs, args.head_dim, args.q.row_stride, args.k.row_stride];
@@ -51,5 +55,5 @@ fn launch(cuda: &Cuda, args: Rotate<'_, Cuda>, width: IndexWidth) -> Result<(), 
     let launch = Launch::linear(threads.div_ceil(THREADS as usize), THREADS)?;
     // SAFETY: the check of the arguments proved that every offset lies inside its buffer, and `q`
     // and `k` are apart, being borrowed apart.
-    Ok(unsafe { kernel.launch(cuda, &[dtype.name(), width.suffix()], launch) }?)
+    Ok(unsafe { cuda.launch(kernel, &[dtype.name(), width.suffix()], launch) }?)
 }

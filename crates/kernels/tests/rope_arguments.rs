@@ -1,7 +1,10 @@
 //! Arguments of the rotation that are refused.
 
-use tightrope_device::{Cpu, DType, DeviceError, Tensor};
-use tightrope_rope::{Direction, Heads, Pairing, Rope, RopeError, Rotate};
+use tightrope_device::{Cpu, DType, Tensor};
+use tightrope_kernels::{
+    Check, KernelError,
+    rope::{Direction, Heads, Pairing, Rope, Rotate},
+};
 use tightrope_testkit::cuda;
 
 #[test]
@@ -31,38 +34,39 @@ fn check_refusals<D: Rope>(device: &D) {
             "row_stride" => (8, 7),
             _ => (8, 8),
         };
-        device.rope(Rotate {
+        let args = Rotate {
             q: Heads {
-                tensor: &mut q,
+                tensor: q.view_mut(),
                 heads: 1,
                 row_stride,
             },
             k: Heads {
-                tensor: &mut k,
+                tensor: k.view_mut(),
                 heads: 1,
                 row_stride: 8,
             },
-            cos: &cos,
-            sin: &sin,
+            cos: cos.view(),
+            sin: sin.view(),
             tokens: 3,
             head_dim: 8,
             rotary_dim,
             pairing: Pairing::Halves,
             direction: Direction::Forward,
-        })
+        };
+        device.rope(args.checked()?)
     };
     broken("nothing").unwrap();
     for operand in ["q", "cos", "sin"] {
         let error = broken(operand).unwrap_err();
         assert!(
-            matches!(error, RopeError::TooShort { operand: o, .. } if o == operand),
+            matches!(error, KernelError::TooShort { operand: o, .. } if o == operand),
             "{error}"
         );
     }
     for (operand, dtype) in [("q", DType::U32), ("k", DType::BF16), ("sin", DType::BF16)] {
         let error = broken(&format!("{operand} dtype")).unwrap_err();
         assert!(
-            matches!(error, RopeError::DType { operand: o, got, .. } if o == operand && got == dtype),
+            matches!(error, KernelError::DType { operand: o, got, .. } if o == operand && got == dtype),
             "{error}"
         );
     }
@@ -73,7 +77,7 @@ fn check_refusals<D: Rope>(device: &D) {
     ] {
         let error = broken(change).unwrap_err();
         assert!(
-            matches!(error, RopeError::Value { name, .. } if name == parameter),
+            matches!(error, KernelError::Value { operand, .. } if operand == parameter),
             "{error}"
         );
     }
@@ -91,21 +95,21 @@ fn the_cpu_takes_no_half_precision() {
             heads: 1,
             row_stride: 8,
         };
-        let result = cpu.rope(Rotate {
-            q: heads(&mut q),
-            k: heads(&mut k),
-            cos: &table,
-            sin: &table,
+        let args = Rotate {
+            q: heads(q.view_mut()),
+            k: heads(k.view_mut()),
+            cos: table.view(),
+            sin: table.view(),
             tokens: 1,
             head_dim: 8,
             rotary_dim: 8,
             pairing: Pairing::Halves,
             direction: Direction::Forward,
-        });
-        let wrong = DeviceError::WrongDType {
-            expected: DType::F32,
-            got: dtype,
         };
-        assert_eq!(result.unwrap_err().to_string(), wrong.to_string());
+        let error = args.checked().unwrap_err().to_string();
+        assert!(
+            error.contains("`q`") && error.contains(dtype.name()),
+            "{error}"
+        );
     }
 }

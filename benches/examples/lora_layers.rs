@@ -1,7 +1,7 @@
 //! Linear layers of SmolLM2-135M with adapters of rank 16 on 1,024 tokens, as training meets them:
 //! operands come from memory, for no two layers in a row are the same.
 //!
-//! `cargo run --release -p tightrope-kernels --example lora_layers [THREADS [bf16]]`, weights in f32 unless
+//! `cargo run --release -p tightrope-benches --example lora_layers [THREADS [bf16]]`, weights in f32 unless
 //! bf16 is said
 //!
 //! Times are the best of several rounds, and at the end also the mean, which other work on the machine
@@ -9,6 +9,7 @@
 
 use half::bf16;
 use std::time::Instant;
+use tightrope_benches::measure_flops;
 use tightrope_device::{Cpu, Device, Tensor};
 use tightrope_kernels::{
     Check,
@@ -32,7 +33,7 @@ fn main() -> Result<()> {
     let threads = std::env::args().nth(1).map_or(Ok(0), |text| text.parse())?;
     let is_bf16 = std::env::args().nth(2).is_some_and(|text| text == "bf16");
     let cpu = Cpu::new(threads)?;
-    let peak = cpu.measure_flops(50).best;
+    let peak = measure_flops(&cpu, 50).best;
     println!(
         "{}, weights in {}, peak {:.0} GFLOP/s; milliseconds and share of the peak",
         cpu.name(),
@@ -130,35 +131,35 @@ fn measure(cpu: &Cpu, shape: Shape, is_bf16: bool) -> Result<([f64; 3], f64)> {
     for _ in 0..ROUNDS {
         for (layer, best) in layers.iter_mut().zip(&mut best) {
             let ([x, w, a, b], [y, dx, xa, dyb, da, db]) = layer;
-            let weight = Weight::Float(w);
+            let weight = Weight::Float(w.view());
             let forward = Forward {
-                x,
+                x: x.view(),
                 weight,
                 bias: None,
                 lora: Some(LoraForward {
-                    a,
-                    b,
+                    a: a.view(),
+                    b: b.view(),
                     scale: SCALE,
                     dropout: None,
-                    xa,
+                    xa: xa.view_mut(),
                 }),
-                y,
+                y: y.view_mut(),
                 shape,
             };
             let start = Instant::now();
             cpu.linear_forward(forward.checked()?)?;
             count(&mut best[0], start);
             let backward = BackwardInput {
-                dy: y,
+                dy: y.view(),
                 weight,
                 lora: Some(LoraBackwardInput {
-                    a,
-                    b,
+                    a: a.view(),
+                    b: b.view(),
                     scale: SCALE,
                     dropout: None,
-                    dyb,
+                    dyb: dyb.view_mut(),
                 }),
-                dx: Some(dx),
+                dx: Some(dx.view_mut()),
                 accumulate: false,
                 shape,
             };
@@ -166,17 +167,17 @@ fn measure(cpu: &Cpu, shape: Shape, is_bf16: bool) -> Result<([f64; 3], f64)> {
             cpu.linear_backward_input(backward.checked()?)?;
             count(&mut best[1], start);
             let adapter = BackwardWeights {
-                x,
-                dy: y,
+                x: x.view(),
+                dy: y.view(),
                 dweight: None,
                 dbias: None,
                 lora: Some(LoraBackwardWeights {
                     scale: SCALE,
                     dropout: None,
-                    xa,
-                    dyb,
-                    da,
-                    db,
+                    xa: xa.view(),
+                    dyb: dyb.view(),
+                    da: da.view_mut(),
+                    db: db.view_mut(),
                 }),
                 shape,
             };

@@ -1,11 +1,12 @@
 //! Matrix products of linear layers beside the `gemm` crate and the processor's measured peak.
 //!
-//! `cargo run --release -p tightrope-kernels --example matmul_versus_gemm [THREADS]`
+//! `cargo run --release -p tightrope-benches --example matmul_versus_gemm [THREADS]`
 //!
 //! Rates are per second of processor time, so that they are rates of one core and other programs on
 //! the machine disturb only the caches; what threads lose by waiting for each other is not seen.
 
 use std::time::Instant;
+use tightrope_benches::measure_flops;
 use tightrope_device::{Cpu, DType, Tensor};
 use tightrope_kernels::{
     Check,
@@ -144,16 +145,16 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
     );
     let mut c = vec![0f32; (tokens * inputs.max(outputs)).max(inputs * outputs)];
     // Of one core.
-    let peak = || cpu.measure_flops(50).best / cpu.threads() as f64;
+    let peak = || measure_flops(cpu, 50).best / cpu.threads() as f64;
     let before = peak();
     let nt = best_of(
         || {
             let args = Forward {
-                x: &x,
-                weight: Weight::Float(&w),
+                x: x.view(),
+                weight: Weight::Float(w.view()),
                 bias: None,
                 lora: None,
-                y: &mut y,
+                y: y.view_mut(),
                 shape,
             };
             cpu.linear_forward(args.checked().expect("shapes fit"))
@@ -175,10 +176,10 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
     let nn = best_of(
         || {
             let args = BackwardInput {
-                dy: &dy,
-                weight: Weight::Float(&w),
+                dy: dy.view(),
+                weight: Weight::Float(w.view()),
                 lora: None,
-                dx: Some(&mut dx),
+                dx: Some(dx.view_mut()),
                 accumulate: false,
                 shape,
             };
@@ -202,9 +203,9 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
     let tn = best_of(
         || {
             let args = BackwardWeights {
-                x: &x,
-                dy: &dy,
-                dweight: Some(&mut dw),
+                x: x.view(),
+                dy: dy.view(),
+                dweight: Some(dw.view_mut()),
                 dbias: None,
                 lora: None,
                 shape,

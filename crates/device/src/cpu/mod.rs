@@ -1,6 +1,14 @@
 //! The CPU: aligned buffers in huge pages and one thread pool.
 
-use crate::{Device, DeviceError, inside, tiles};
+mod amx;
+mod blocks;
+mod vectorize;
+
+pub use blocks::{Rows, Split, rows};
+#[cfg(target_arch = "x86_64")]
+pub use vectorize::{has_avx2_fma, has_avx512};
+
+use crate::{Buffer, DType, Device, DeviceError, Pool, View, ViewMut, same_bytes};
 use std::{
     alloc::{Layout, alloc, dealloc},
     fmt,
@@ -15,8 +23,9 @@ const ALIGNMENT: usize = 64;
 /// The processor. Results do not depend on the number of threads.
 #[derive(Clone)]
 pub struct Cpu {
-    pool: Arc<rayon::ThreadPool>,
-    tiles: bool,
+    threads: Arc<rayon::ThreadPool>,
+    scratch: Arc<Pool<AlignedBytes>>,
+    amx: bool,
 }
 
 impl Cpu {
@@ -31,32 +40,33 @@ impl Cpu {
                 reason: error.to_string(),
             })?;
         Ok(Self {
-            pool: Arc::new(pool),
-            tiles: tiles::usable(),
+            threads: Arc::new(pool),
+            scratch: Arc::default(),
+            amx: amx::usable(),
         })
     }
 
     /// Whether products are computed by a matrix unit (AMX): tiles of bf16, three for each tile of f32.
-    pub fn has_tiles(&self) -> bool {
-        self.tiles
+    pub fn has_amx(&self) -> bool {
+        self.amx
     }
 
-    /// The same device, its products computed in vectors: other last bits where it had tiles.
-    pub fn without_tiles(&self) -> Self {
+    /// The same device, its products computed in vectors: other last bits where it had AMX.
+    pub fn without_amx(&self) -> Self {
         Self {
-            tiles: false,
+            amx: false,
             ..self.clone()
         }
     }
 
     /// Threads in the pool.
     pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.threads.current_num_threads()
     }
 
     /// Runs `work` inside the pool, so that rayon's parallel iterators in it use this pool's threads.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(work)
+        self.threads.install(work)
     }
 }
 
@@ -68,10 +78,11 @@ impl fmt::Debug for Cpu {
 
 impl Device for Cpu {
     type Buffer = AlignedBytes;
+    const ACTIVATIONS: &'static [DType] = &[DType::F32];
 
     fn name(&self) -> String {
-        let tiles = if self.tiles { ", AMX" } else { "" };
-        format!("cpu ({} threads{tiles})", self.threads())
+        let amx = if self.amx { ", AMX" } else { "" };
+        format!("cpu ({} threads{amx})", self.threads())
     }
 
     fn allocate(&self, bytes: usize) -> Result<AlignedBytes, DeviceError> {
@@ -81,54 +92,38 @@ impl Device for Cpu {
         })
     }
 
-    fn bytes(buffer: &AlignedBytes) -> usize {
-        buffer.len
+    /// Every handle reaches the memory of the process.
+    fn shares_memory_with(&self, _: &Self) -> bool {
+        true
     }
 
-    fn write(
-        &self,
-        buffer: &mut AlignedBytes,
-        offset: usize,
-        source: &[u8],
-    ) -> Result<(), DeviceError> {
-        buffer
-            .range_mut(offset, source.len())?
-            .copy_from_slice(source);
+    fn write(&self, destination: ViewMut<'_, Self>, source: &[u8]) -> Result<(), DeviceError> {
+        same_bytes(destination.bytes(), source.len())?;
+        destination.into_bytes().copy_from_slice(source);
         Ok(())
     }
 
-    fn read(
-        &self,
-        buffer: &AlignedBytes,
-        offset: usize,
-        destination: &mut [u8],
-    ) -> Result<(), DeviceError> {
-        destination.copy_from_slice(buffer.range(offset, destination.len())?);
+    fn read(&self, source: View<'_, Self>, destination: &mut [u8]) -> Result<(), DeviceError> {
+        same_bytes(source.bytes(), destination.len())?;
+        destination.copy_from_slice(source.as_bytes());
         Ok(())
     }
 
     fn copy(
         &self,
-        source: &AlignedBytes,
-        source_offset: usize,
-        destination: &mut AlignedBytes,
-        destination_offset: usize,
-        bytes: usize,
+        source: View<'_, Self>,
+        destination: ViewMut<'_, Self>,
     ) -> Result<(), DeviceError> {
-        destination
-            .range_mut(destination_offset, bytes)?
-            .copy_from_slice(source.range(source_offset, bytes)?);
+        self.write(destination, source.as_bytes())
+    }
+
+    fn zero(&self, destination: ViewMut<'_, Self>) -> Result<(), DeviceError> {
+        destination.into_bytes().fill(0);
         Ok(())
     }
 
-    fn zero(
-        &self,
-        buffer: &mut AlignedBytes,
-        offset: usize,
-        bytes: usize,
-    ) -> Result<(), DeviceError> {
-        buffer.range_mut(offset, bytes)?.fill(0);
-        Ok(())
+    fn pool(&self) -> &Pool<AlignedBytes> {
+        &self.scratch
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
@@ -166,26 +161,13 @@ impl AlignedBytes {
         unsafe { start.as_ptr().write_bytes(0, size) };
         Some(Self { start, len, layout })
     }
+}
 
-    /// All bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: `start` is valid for `len` initialised bytes for as long as `self` lives.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
-
-    /// All bytes.
-    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `as_bytes`, and `&mut self` excludes every other reference.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
-    }
-
-    fn range(&self, offset: usize, bytes: usize) -> Result<&[u8], DeviceError> {
-        Ok(&self.as_bytes()[inside(offset, bytes, self.len)?])
-    }
-
-    fn range_mut(&mut self, offset: usize, bytes: usize) -> Result<&mut [u8], DeviceError> {
-        let range = inside(offset, bytes, self.len)?;
-        Ok(&mut self.as_bytes_mut()[range])
+// SAFETY: `start` leads to `layout.size()` initialised bytes, at least as many as were asked for, which
+// belong to this value until it is dropped.
+unsafe impl Buffer for AlignedBytes {
+    fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
     }
 }
 
@@ -202,14 +184,15 @@ impl fmt::Debug for AlignedBytes {
     }
 }
 
-// SAFETY: the memory is owned alone, and shared references only read it.
+// SAFETY: the memory is owned alone.
 unsafe impl Send for AlignedBytes {}
-// SAFETY: as above.
+// SAFETY: shared references only give the address, and views see to who writes there.
 unsafe impl Sync for AlignedBytes {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Tensor;
 
     #[test]
     fn buffers_are_aligned_and_zero_at_every_size() {
@@ -224,19 +207,10 @@ mod tests {
             HUGE_PAGE,
             3 * HUGE_PAGE + 5,
         ] {
-            let buffer = cpu.allocate(bytes).unwrap();
-            assert_eq!(Cpu::bytes(&buffer), bytes);
-            assert_eq!(buffer.start.as_ptr() as usize % ALIGNMENT, 0);
-            assert!(buffer.as_bytes().iter().all(|&byte| byte == 0));
+            let tensor = Tensor::zeros(&cpu, DType::U8, &[bytes]).unwrap();
+            assert_eq!(tensor.view().as_ptr() as usize % ALIGNMENT, 0);
+            let elements = tensor.as_slice::<u8>().unwrap();
+            assert!(elements.len() == bytes && elements.iter().all(|&byte| byte == 0));
         }
-    }
-
-    #[test]
-    fn ranges_are_checked_without_overflow() {
-        let cpu = Cpu::new(1).unwrap();
-        let mut buffer = cpu.allocate(8).unwrap();
-        assert!(cpu.write(&mut buffer, usize::MAX, &[1, 2]).is_err());
-        assert!(cpu.zero(&mut buffer, 4, 5).is_err());
-        assert!(cpu.read(&buffer, 8, &mut []).is_ok());
     }
 }

@@ -4,8 +4,8 @@ mod library;
 
 pub(super) use library::Blas;
 
-use super::{Cuda, CudaBytes, Held, failed};
-use crate::{DType, Device, DeviceError, Tensor, inside};
+use super::{Cuda, failed};
+use crate::{DType, Device, DeviceError, View, ViewMut};
 use cudarc::cublaslt::{result::CublasError, sys};
 use library::{Call, Problem};
 use std::sync::PoisonError;
@@ -13,32 +13,20 @@ use std::sync::PoisonError;
 /// The size that the varying dimension is taken to have when an algorithm is chosen.
 const TYPICAL: usize = 4096;
 
-/// A matrix in memory: rows of consecutive elements, `row` elements from one to the next.
+/// A matrix in memory: rows of consecutive elements, `row` elements from one to the next, from the
+/// first element of a view on.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    memory: Option<&'a CudaBytes>,
-    dtype: DType,
-    first: usize,
+    view: View<'a, Cuda>,
     row: usize,
     is_transposed: bool,
 }
 
 impl<'a> Matrix<'a> {
-    /// The elements of a tensor, from the first on.
-    pub fn of(tensor: &'a Tensor<Cuda>, row: usize) -> Self {
-        Self::in_memory(Some(tensor.buffer()), tensor.dtype(), row)
-    }
-
-    /// Elements in working memory, from the first on.
-    pub fn scratch(scratch: &'a Held<'_>, dtype: DType, row: usize) -> Self {
-        Self::in_memory(scratch.memory(), dtype, row)
-    }
-
-    fn in_memory(memory: Option<&'a CudaBytes>, dtype: DType, row: usize) -> Self {
+    /// Rows of a view.
+    pub fn of(view: View<'a, Cuda>, row: usize) -> Self {
         Self {
-            memory,
-            dtype,
-            first: 0,
+            view,
             row,
             is_transposed: false,
         }
@@ -53,76 +41,47 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The matrix that starts at this row of the memory.
-    #[must_use]
-    pub fn from_row(self, row: usize) -> Self {
-        Self {
-            first: row.saturating_mul(self.row),
-            ..self
-        }
+    /// The matrix that starts at this row; errors if the view ends before it.
+    pub fn from_row(self, row: usize) -> Result<Self, DeviceError> {
+        let first = row.saturating_mul(self.row);
+        let view = self.view.elements(first..self.view.len())?;
+        Ok(Self { view, ..self })
     }
 
-    /// Where its first element is.
     fn address(&self) -> u64 {
-        let start = self.memory.map_or(0, CudaBytes::address);
-        start + (self.first * self.dtype.size()) as u64
+        self.view.as_ptr().addr() as u64
     }
 
-    /// Of the address, as far as it is of use: 256 bytes are what an allocation has.
+    /// Alignment of the address in bytes, at most 256, the alignment of an allocation.
     fn alignment(&self) -> u32 {
-        let bytes = self.first * self.dtype.size();
-        1 << bytes.trailing_zeros().min(8)
+        1 << self.address().trailing_zeros().min(8)
     }
 }
 
 /// A matrix that is written, as [`Matrix`].
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
-    memory: Option<&'a mut CudaBytes>,
-    dtype: DType,
-    first: usize,
+    view: ViewMut<'a, Cuda>,
     row: usize,
 }
 
 impl<'a> MatrixMut<'a> {
-    /// The elements of a tensor, from the first on.
-    pub fn of(tensor: &'a mut Tensor<Cuda>, row: usize) -> Self {
-        let dtype = tensor.dtype();
-        Self::in_memory(Some(tensor.buffer_mut()), dtype, row)
+    /// Rows of a view.
+    pub fn of(view: ViewMut<'a, Cuda>, row: usize) -> Self {
+        Self { view, row }
     }
 
-    /// Elements in working memory, from the first on.
-    pub fn scratch(scratch: &'a mut Held<'_>, dtype: DType, row: usize) -> Self {
-        Self::in_memory(scratch.memory_mut(), dtype, row)
-    }
-
-    fn in_memory(memory: Option<&'a mut CudaBytes>, dtype: DType, row: usize) -> Self {
-        Self {
-            memory,
-            dtype,
-            first: 0,
-            row,
-        }
-    }
-
-    /// The matrix that starts at this row of the memory.
-    #[must_use]
-    pub fn from_row(self, row: usize) -> Self {
-        Self {
-            first: row.saturating_mul(self.row),
-            ..self
-        }
+    /// The matrix that starts at this row; errors if the view ends before it.
+    pub fn from_row(self, row: usize) -> Result<Self, DeviceError> {
+        let end = self.view.len();
+        let first = row.saturating_mul(self.row);
+        let view = self.view.elements(first..end)?;
+        Ok(Self { view, ..self })
     }
 
     /// The same, read.
     fn shared(&self) -> Matrix<'_> {
-        Matrix {
-            memory: self.memory.as_deref(),
-            dtype: self.dtype,
-            first: self.first,
-            row: self.row,
-            is_transposed: false,
-        }
+        Matrix::of(self.view.as_view(), self.row)
     }
 }
 
@@ -192,7 +151,10 @@ impl Cuda {
         if k == 0 {
             return self.without_terms(product);
         }
-        let what = format!("matrix product [{m}, {k}] · [{k}, {n}] into {}", c.dtype);
+        let what = format!(
+            "matrix product [{m}, {k}] · [{k}, {n}] into {}",
+            c.view.dtype()
+        );
         let error = |code: CublasError| DeviceError::Cuda {
             what: what.clone(),
             reason: code.to_string(),
@@ -222,9 +184,8 @@ impl Cuda {
         let call = Call::new(exact, product.bias).map_err(error)?;
         let mut issue = |problem| {
             let algorithm = blas.algorithm(problem).map_err(error)?;
-            let scratch = self.scratch("matrix_product", algorithm.workspace)?;
-            let workspace = scratch.hold();
-            let workspace = workspace.memory().map_or(0, CudaBytes::address);
+            let mut scratch = self.scratch(DType::U8, &[algorithm.workspace])?;
+            let workspace = scratch.view_mut().as_mut_ptr().addr() as u64;
             // SAFETY: the check proved that every matrix lies in its memory.
             let status = unsafe { call.issue(self, blas.handle, &product, algorithm, workspace) };
             Ok::<_, DeviceError>(status)
@@ -248,18 +209,10 @@ impl Cuda {
         if product.accumulate {
             return Ok(());
         }
-        let MatrixMut {
-            memory,
-            dtype,
-            first,
-            row,
-        } = product.c;
-        let size = dtype.size();
-        let Some(memory) = memory else {
-            return Ok(());
-        };
-        for i in 0..product.m {
-            self.zero(memory, (first + i * row) * size, product.n * size)?;
+        let MatrixMut { mut view, row } = product.c;
+        for first in (0..product.m).map(|i| i * row) {
+            let row = view.reborrow().elements(first..first + product.n)?;
+            row.zero()?;
         }
         Ok(())
     }
@@ -272,12 +225,12 @@ impl Product<'_> {
             true => Ok(()),
             false => Err(DeviceError::WrongDType { expected, got }),
         };
-        if !a.dtype.is_float() {
-            of_type(DType::F32, a.dtype)?;
+        if !a.view.dtype().is_float() {
+            of_type(DType::F32, a.view.dtype())?;
         }
-        of_type(a.dtype, b.dtype)?;
-        if c.dtype != DType::F32 {
-            of_type(a.dtype, c.dtype)?;
+        of_type(a.view.dtype(), b.view.dtype())?;
+        if c.view.dtype() != DType::F32 {
+            of_type(a.view.dtype(), c.view.dtype())?;
         }
         let (m, n, k) = (self.m, self.n, self.k);
         fits(a, stored(a.is_transposed, m, k))?;
@@ -285,7 +238,7 @@ impl Product<'_> {
         fits(&c.shared(), (m, n))?;
         match &self.bias {
             Some(bias) => {
-                of_type(c.dtype, bias.dtype)?;
+                of_type(c.view.dtype(), bias.view.dtype())?;
                 fits(bias, (1, n))
             }
             None => Ok(()),
@@ -298,7 +251,7 @@ impl Product<'_> {
             sizes: [self.m, self.n, self.k],
             rows: [a.row, b.row, c.row],
             is_transposed: [a.is_transposed, b.is_transposed],
-            types: [a.dtype, c.dtype],
+            types: [a.view.dtype(), c.view.dtype()],
             alignment: [a.alignment(), b.alignment(), c.shared().alignment()],
             has_bias: self.bias.is_some(),
         }
@@ -326,9 +279,6 @@ fn fits(matrix: &Matrix<'_>, (rows, columns): (usize, usize)) -> Result<(), Devi
             got: row,
         });
     }
-    let size = matrix.dtype.size();
-    let elements = (rows - 1).saturating_mul(row).saturating_add(columns);
-    let bytes = elements.saturating_mul(size);
-    let len = matrix.memory.map_or(0, CudaBytes::len);
-    inside(matrix.first.saturating_mul(size), bytes, len).map(drop)
+    let end = (rows - 1).saturating_mul(row).saturating_add(columns);
+    matrix.view.elements(0..end).map(drop)
 }

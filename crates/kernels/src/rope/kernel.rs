@@ -1,12 +1,10 @@
 //! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.
 
-use tightrope_device::{
-    DeviceError,
-    cuda::{Cuda, Input, Launch, Module, Output},
-};
+use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub const MODULE: Module = Module {
+pub static MODULE: Module = Module {
+    name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "rope_rotate_f32_u32",
@@ -38,19 +36,12 @@ pub struct RopeRotate<'a> {
     pub pairs_per_thread: u64,
 }
 
-impl RopeRotate<'_> {
-    /// Issues the kernel.
-    ///
-    /// # Safety
-    /// As kernel.cu says: pointers lead to as many elements of the variant's type as the
-    /// sizes say.
-    pub unsafe fn launch(
-        self,
-        cuda: &Cuda,
-        variant: &[&str],
-        launch: Launch,
-    ) -> Result<(), DeviceError> {
-        let parameters = [
+impl Kernel<15> for RopeRotate<'_> {
+    const MODULE: &'static Module = &MODULE;
+    const OPERATION: &'static str = "rope_rotate";
+
+    fn parameters(self) -> [Parameter; 15] {
+        [
             self.q.into(),
             self.k.into(),
             self.cos.into(),
@@ -66,8 +57,6 @@ impl RopeRotate<'_> {
             self.pairs.into(),
             self.groups.into(),
             self.pairs_per_thread.into(),
-        ];
-        // SAFETY: the fields are the kernel's parameters, in order; the caller answers for them.
-        unsafe { cuda.launch(&MODULE, "rope_rotate", variant, launch, parameters) }
+        ]
     }
 }
