@@ -133,6 +133,7 @@ fn measure(cpu: &Cpu, shape: Shape, is_bf16: bool) -> Result<([f64; 3], f64)> {
             let ([x, w, a, b], [y, dx, xa, dyb, da, db]) = layer;
             let weight = Weight::Float(w.view());
             let forward = Forward {
+                factor: 1.0,
                 x: x.view(),
                 weight,
                 bias: None,
@@ -150,6 +151,7 @@ fn measure(cpu: &Cpu, shape: Shape, is_bf16: bool) -> Result<([f64; 3], f64)> {
             cpu.linear_forward(forward.checked()?)?;
             count(&mut best[0], start);
             let backward = BackwardInput {
+                factor: 1.0,
                 dy: y.view(),
                 weight,
                 lora: Some(LoraBackwardInput {
@@ -167,6 +169,7 @@ fn measure(cpu: &Cpu, shape: Shape, is_bf16: bool) -> Result<([f64; 3], f64)> {
             cpu.linear_backward_input(backward.checked()?)?;
             count(&mut best[1], start);
             let adapter = BackwardWeights {
+                factor: 1.0,
                 x: x.view(),
                 dy: y.view(),
                 dweight: None,

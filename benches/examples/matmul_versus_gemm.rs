@@ -150,6 +150,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
     let nt = best_of(
         || {
             let args = Forward {
+                factor: 1.0,
                 x: x.view(),
                 weight: Weight::Float(w.view()),
                 bias: None,
@@ -176,6 +177,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
     let nn = best_of(
         || {
             let args = BackwardInput {
+                factor: 1.0,
                 dy: dy.view(),
                 weight: Weight::Float(w.view()),
                 lora: None,
@@ -203,6 +205,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
     let tn = best_of(
         || {
             let args = BackwardWeights {
+                factor: 1.0,
                 x: x.view(),
                 dy: dy.view(),
                 dweight: Some(dw.view_mut()),

@@ -57,6 +57,7 @@ fn linear(criterion: &mut Criterion) {
                             xa: xa.view_mut(),
                         });
                         let args = linear::Forward {
+                            factor: 1.0,
                             x: x.view(),
                             weight: Weight::Float(w.view()),
                             bias: None,
@@ -74,6 +75,7 @@ fn linear(criterion: &mut Criterion) {
             |bencher| {
                 bencher.iter(|| {
                     let args = BackwardInput {
+                        factor: 1.0,
                         dy: dy.view(),
                         weight: Weight::Float(w.view()),
                         lora: None,
@@ -90,6 +92,7 @@ fn linear(criterion: &mut Criterion) {
             |bencher| {
                 bencher.iter(|| {
                     let args = BackwardWeights {
+                        factor: 1.0,
                         x: x.view(),
                         dy: dy.view(),
                         dweight: Some(dw.view_mut()),

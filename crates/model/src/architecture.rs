@@ -17,6 +17,8 @@ pub struct Architecture {
     pub intermediate: usize,
     /// For each layer the keys that a query sees at most, its own included; `None` = all.
     pub windows: Vec<Option<usize>>,
+    /// For each layer whether queries and keys rotate; in SmolLM3 every fourth does not.
+    pub rotated: Vec<bool>,
     /// Query heads.
     pub heads: usize,
     /// Key and value heads.
@@ -41,10 +43,14 @@ pub struct Architecture {
     pub activation: Activation,
     /// Factor of the embeddings: √hidden in f32 for Gemma.
     pub embedding_scale: f32,
+    /// Factor of what attention and MLP add to the residual stream (Granite).
+    pub residual_scale: f32,
     /// Factor of `q·k`.
     pub attention_scale: f32,
     /// Of attention scores (Gemma 2).
     pub attention_softcap: Option<f32>,
+    /// Factor of the output logits (Granite).
+    pub logit_scale: f32,
     /// Of the output logits (Gemma 2).
     pub logit_softcap: Option<f32>,
     /// Whether the head is the embedding.
@@ -109,6 +115,7 @@ impl Architecture {
             hidden,
             intermediate: settings.required_dimension("intermediate_size")?,
             windows: vec![None; layers],
+            rotated: vec![true; layers],
             heads,
             kv_heads,
             head_dim,
@@ -123,8 +130,10 @@ impl Architecture {
                 .activation("hidden_act")?
                 .unwrap_or(Activation::Silu),
             embedding_scale: 1.0,
+            residual_scale: 1.0,
             attention_scale: (head_dim as f64).powf(-0.5) as f32,
             attention_softcap: None,
+            logit_scale: 1.0,
             logit_softcap: None,
             tied_head: settings.flag("tie_word_embeddings", defaults.tied_head)?,
             rope,

@@ -4,7 +4,7 @@ use crate::{
     Backend, Model, ModelError,
     checkpoint::{TensorOut, write_json, write_safetensors},
     lora::{CONFIG, WEIGHTS},
-    weights::{Projection, host},
+    parts::{Linear, host},
 };
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
@@ -109,13 +109,13 @@ impl<D: Backend> Model<D> {
     }
 
     fn merged<'a>(&'a self, host: &'a Cpu, wanted: Option<DType>) -> Vec<TensorOut<'a>> {
-        let projections = self.weights.projections();
-        let adapted: BTreeMap<&str, &Projection<Tensor<D>>> = projections
-            .filter(|projection| projection.adapter.is_some())
-            .map(|projection| (projection.weight.name(), projection))
+        let linears = self.weights.linears();
+        let adapted: BTreeMap<&str, &Linear<Tensor<D>>> = linears
+            .filter(|linear| linear.adapter.is_some())
+            .map(|linear| (linear.weight.name(), linear))
             .collect();
         let out = |name: &'a str, stored, shape: &'a [usize], elements: Elements<'a>| {
-            let projection = adapted.get(name).copied();
+            let linear = adapted.get(name).copied();
             let dtype = wanted.unwrap_or(stored);
             TensorOut {
                 name,
@@ -123,8 +123,8 @@ impl<D: Backend> Model<D> {
                 shape,
                 bytes: Box::new(move || {
                     let mut elements = elements()?;
-                    if let Some(projection) = projection {
-                        add_adapter(projection, &mut elements)?;
+                    if let Some(linear) = linear {
+                        add_adapter(linear, &mut elements)?;
                     }
                     match dtype == stored || fits(dtype, &elements) {
                         true => Ok(to_bytes(dtype, &elements)),
@@ -181,14 +181,14 @@ fn set_dtype(settings: &mut Map<String, Value>, name: &str) {
 
 /// `W += scale · B·A`, accumulated in f64.
 fn add_adapter<D: tightrope_device::Device>(
-    projection: &Projection<Tensor<D>>,
+    linear: &Linear<Tensor<D>>,
     weight: &mut [f32],
 ) -> Result<(), ModelError> {
-    let Some(adapter) = &projection.adapter else {
+    let Some(adapter) = &linear.adapter else {
         return Ok(());
     };
     let (a, b) = (adapter.a.value.to_f32_vec()?, adapter.b.value.to_f32_vec()?);
-    let (inputs, outputs, rank) = (projection.inputs, projection.outputs, adapter.rank);
+    let (inputs, outputs, rank) = (linear.inputs, linear.outputs, adapter.rank);
     let expected = [inputs * outputs, rank * inputs, outputs * rank];
     if [weight.len(), a.len(), b.len()] != expected {
         let reason = "the factors of an adapter do not fit the weight that they are added to";

@@ -1,7 +1,7 @@
 //! Reading a text token by token, with a cache of keys and values.
 
 use crate::{
-    Backend, KvCache, Model, ModelError,
+    Adapters, Backend, KvCache, Model, ModelError,
     model::{head, project},
 };
 use tightrope_kernels::attention::Range;
@@ -43,7 +43,7 @@ impl<D: Backend> Model<D> {
             rows = chunk.len();
         }
         // Only the last row is projected.
-        let normed = self.activations.workspace.normed.view();
+        let normed = self.activations.work.normed.view();
         let last = normed.rows(rows - 1..rows)?;
         let architecture = self.config.architecture();
         let head = head(&self.weights);
@@ -78,7 +78,7 @@ impl<D: Backend> Model<D> {
             key_len: end,
         };
         self.ranges.set([range])?;
-        self.forward(tokens.len(), Some(cache))?;
+        self.forward(tokens.len(), Some(cache), Adapters::On)?;
         cache.len += tokens.len();
         Ok(())
     }

@@ -8,7 +8,6 @@
 
 mod activations;
 mod architecture;
-mod backward;
 mod cache;
 mod checkpoint;
 mod config;
@@ -16,7 +15,6 @@ mod error;
 mod export;
 mod family;
 mod finite;
-mod forward;
 mod generate;
 mod load;
 mod lora;
@@ -24,6 +22,7 @@ mod loss;
 mod model;
 mod options;
 mod parameter;
+mod parts;
 mod pass;
 mod plan;
 mod random;
@@ -39,6 +38,7 @@ pub use loss::Loss;
 pub use model::Model;
 pub use options::{BaseStorage, LoadOptions, LoraConfig, TargetModules, Training};
 pub use parameter::{ParameterKind, ParameterMut};
+pub use pass::Adapters;
 pub use plan::{Plan, PlannedBuffer, Purpose};
 
 use std::{io::Read, path::Path};

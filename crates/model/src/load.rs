@@ -9,10 +9,11 @@ use crate::{
     },
     lora::AdapterConfig,
     parameter::ParameterKind,
+    parts::host,
     plan::{Allocate, Allocator},
     random::Random,
     read_json,
-    weights::{self, Layout, Weights, host},
+    weights::{self, Layout, Weights},
 };
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -362,7 +363,7 @@ pub(crate) fn lay_out_activations<A: Allocate, W>(
 /// The names of all linear layers.
 fn modules<T>(weights: &Weights<T>) -> Vec<String> {
     let names = weights
-        .projections()
+        .linears()
         .map(|p| p.weight.name().trim_end_matches(".weight"));
     names.map(String::from).collect()
 }

@@ -1,16 +1,18 @@
-//! What one pass through the model has in common for every layer, and the linear layer in both
-//! directions.
+//! What all parts of a model share while a batch goes through it.
 
-use crate::{Architecture, ModelError, weights::Projection};
+use crate::{Architecture, parts::Adapter};
 use tightrope_device::{Device, Tensor};
-use tightrope_kernels::{
-    Check,
-    attention::{self, Ranges},
-    linear::{
-        BackwardInput, BackwardWeights, Dropout, Forward, Linear, LoraBackwardInput,
-        LoraBackwardWeights, LoraForward, Shape,
-    },
-};
+use tightrope_kernels::{attention::Ranges, linear::Dropout};
+
+/// Whether a pass goes through the adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Adapters {
+    /// Through the weights and the adapter, if there is one.
+    #[default]
+    On,
+    /// Through the weights alone: the model that the adapter was put on.
+    Off,
+}
 
 /// The same for every layer of a pass.
 #[derive(Debug)]
@@ -24,24 +26,18 @@ pub(crate) struct Pass<'a, D: Device> {
     pub sin: &'a Tensor<D>,
     /// Of adapters, in training; the salt is that of the step.
     pub dropout: Option<Dropout<'a, D>>,
+    pub adapters: Adapters,
 }
 
 impl<D: Device> Pass<'_, D> {
-    /// Attention of one layer.
-    pub fn attention(&self, layer: usize) -> attention::Config<'_, D> {
-        attention::Config {
-            ranges: self.ranges,
-            heads: self.architecture.heads,
-            kv_heads: self.architecture.kv_heads,
-            head_dim: self.architecture.head_dim,
-            scale: self.architecture.attention_scale,
-            window: self.architecture.windows[layer],
-            softcap: self.architecture.attention_softcap,
-        }
+    /// The adapter of a layer, unless adapters are off.
+    pub fn adapter<'a, T>(&self, adapter: &'a Option<Adapter<T>>) -> Option<&'a Adapter<T>> {
+        let adapter = adapter.as_ref();
+        adapter.filter(|_| self.adapters == Adapters::On)
     }
 
     /// Dropout with a salt of its own for each adapter.
-    fn dropout(&self, salt: u64) -> Option<Dropout<'_, D>> {
+    pub fn dropout(&self, salt: u64) -> Option<Dropout<'_, D>> {
         self.dropout.map(|dropout| Dropout {
             salt: mix(dropout.salt ^ mix(salt)),
             ..dropout
@@ -55,128 +51,4 @@ pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
-}
-
-/// What a layer has, with the buffer that was laid out for it. A buffer may be there in vain, since
-/// layers share them; that one is lacking is an error, and never means that the layer has nothing.
-pub(crate) fn with_buffer<P, B>(
-    part: Option<P>,
-    buffer: Option<B>,
-    what: &'static str,
-) -> Result<Option<(P, B)>, ModelError> {
-    match (part, buffer) {
-        (None, _) => Ok(None),
-        (Some(part), Some(buffer)) => Ok(Some((part, buffer))),
-        (Some(_), None) => Err(ModelError::NoBuffer(what)),
-    }
-}
-
-/// For messages of [`with_buffer`].
-const ADAPTER: &str = "an adapter";
-
-impl<D: Linear> Projection<Tensor<D>> {
-    fn shape(&self, tokens: usize) -> Shape {
-        Shape {
-            tokens,
-            inputs: self.inputs,
-            outputs: self.outputs,
-        }
-    }
-
-    /// Writes `y` and, with an adapter, `xa`.
-    pub fn forward(
-        &self,
-        pass: &Pass<'_, D>,
-        x: &Tensor<D>,
-        y: &mut Tensor<D>,
-        xa: &mut Option<Tensor<D>>,
-    ) -> Result<(), ModelError> {
-        let lora = with_buffer(self.adapter.as_ref(), xa.as_mut(), ADAPTER)?;
-        let forward = Forward {
-            x: x.view(),
-            weight: self.weight.view(),
-            bias: self.bias.as_ref().map(|bias| bias.value.view()),
-            lora: lora.map(|(adapter, xa)| LoraForward {
-                a: adapter.a.value.view(),
-                b: adapter.b.value.view(),
-                scale: adapter.scale,
-                dropout: pass.dropout(adapter.salt),
-                xa: xa.view_mut(),
-            }),
-            y: y.view_mut(),
-            shape: self.shape(pass.tokens),
-        };
-        Ok(pass.device.linear_forward(forward.checked()?)?)
-    }
-
-    /// Writes or adds into `dx`; with an adapter writes `dyb`.
-    pub fn backward_input(
-        &self,
-        pass: &Pass<'_, D>,
-        dy: &Tensor<D>,
-        dx: Option<&mut Tensor<D>>,
-        accumulate: bool,
-        dyb: &mut Option<Tensor<D>>,
-    ) -> Result<(), ModelError> {
-        let lora = with_buffer(self.adapter.as_ref(), dyb.as_mut(), ADAPTER)?;
-        let backward = BackwardInput {
-            dy: dy.view(),
-            weight: self.weight.view(),
-            lora: lora.map(|(adapter, dyb)| LoraBackwardInput {
-                a: adapter.a.value.view(),
-                b: adapter.b.value.view(),
-                scale: adapter.scale,
-                dropout: pass.dropout(adapter.salt),
-                dyb: dyb.view_mut(),
-            }),
-            dx: dx.map(Tensor::view_mut),
-            accumulate,
-            shape: self.shape(pass.tokens),
-        };
-        Ok(pass.device.linear_backward_input(backward.checked()?)?)
-    }
-
-    /// Adds into the gradients of what is trained; `dyb` is that of [`Self::backward_input`].
-    pub fn backward_weights(
-        &mut self,
-        pass: &Pass<'_, D>,
-        x: &Tensor<D>,
-        dy: &Tensor<D>,
-        xa: &Option<Tensor<D>>,
-        dyb: &Option<Tensor<D>>,
-    ) -> Result<(), ModelError> {
-        if !self.trained() {
-            return Ok(());
-        }
-        let shape = self.shape(pass.tokens);
-        let buffers = xa.as_ref().zip(dyb.as_ref());
-        let lora = match with_buffer(self.adapter.as_mut(), buffers, ADAPTER)? {
-            None => None,
-            Some((adapter, (xa, dyb))) => {
-                let (da, db) = (&mut adapter.a.gradient, &mut adapter.b.gradient);
-                let gradients = with_buffer(da.as_mut(), db.as_mut(), ADAPTER)?;
-                gradients.map(|(da, db)| LoraBackwardWeights {
-                    scale: adapter.scale,
-                    dropout: pass.dropout(adapter.salt),
-                    xa: xa.view(),
-                    dyb: dyb.view(),
-                    da: da.view_mut(),
-                    db: db.view_mut(),
-                })
-            }
-        };
-        let backward = BackwardWeights {
-            x: x.view(),
-            dy: dy.view(),
-            dweight: self.weight.gradient_mut().map(Tensor::view_mut),
-            dbias: self
-                .bias
-                .as_mut()
-                .and_then(|b| b.gradient.as_mut())
-                .map(Tensor::view_mut),
-            lora,
-            shape,
-        };
-        Ok(pass.device.linear_backward_weights(backward.checked()?)?)
-    }
 }

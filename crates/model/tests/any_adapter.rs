@@ -10,7 +10,7 @@ use std::path::Path;
 use tempfile::TempDir;
 use tightrope_device::Cpu;
 use tightrope_model::{
-    Architecture, Backend, LoadOptions, LoraConfig, Model, ModelConfig, Training,
+    Adapters, Architecture, Backend, LoadOptions, LoraConfig, Model, ModelConfig, Training,
 };
 use tightrope_packing::{Batch, Piece};
 use tightrope_testkit::{Random, cuda, relative_distance};
@@ -220,8 +220,13 @@ fn check<D: Backend>(device: &D, draw: &Draw) {
     .unwrap();
     let mut merged = load(&merged, None);
     close("merged", draw, &merged.logits(&batch).unwrap(), &logits);
-    let without = load(&base, None).logits(&batch).unwrap();
+    let mut bare = load(&base, None);
+    let without = bare.logits(&batch).unwrap();
     assert_ne!(without, logits, "the adapter changes nothing: {draw:?}");
+    // Switched off, the adapter is not there.
+    let off = model.evaluate_with(&batch, Adapters::Off).unwrap();
+    let bare = bare.evaluate(&batch).unwrap();
+    assert!(off.per_token == bare.per_token, "{draw:?}");
 }
 
 proptest! {

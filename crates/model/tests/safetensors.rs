@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tightrope_device::{Cpu, DType};
 use tightrope_model::{
-    LoadOptions, LoraConfig, Model, ModelError, Purpose, TargetModules, Training,
+    LoadOptions, LoraConfig, Model, ModelError, ParameterKind, Purpose, TargetModules, Training,
 };
 use tightrope_packing::{Batch, Piece, Sequence};
 
@@ -318,6 +318,15 @@ fn batches_that_do_not_fit_are_errors() {
     assert!(model.parameters().is_empty());
 }
 
+/// What each trained parameter is, and its elements.
+fn values(model: &mut Model<Cpu>) -> Vec<(ParameterKind, Vec<f32>)> {
+    let parameters = model.parameters();
+    let values = parameters.iter();
+    values
+        .map(|p| (p.kind, p.weight.to_vec().unwrap()))
+        .collect()
+}
+
 #[test]
 fn fresh_models_depend_on_the_seed_alone() {
     let config = tightrope_model::ModelConfig::read(&case("gemma2")).unwrap();
@@ -328,35 +337,35 @@ fn fresh_models_depend_on_the_seed_alone() {
             ..options(Training::Full)
         };
         let mut model = Model::random(&cpu(1), config.clone(), &options).unwrap();
-        let parameters = model.parameters();
-        let values = parameters.iter().map(|p| p.weight.to_vec::<f32>().unwrap());
-        values.collect::<Vec<_>>()
+        values(&mut model)
     };
     let one = fresh(1, 8);
     assert_eq!(one, fresh(1, 16));
     assert_ne!(one, fresh(2, 8));
-    let deviation = one[0].iter().map(|w| w * w).sum::<f32>() / one[0].len() as f32;
+    let of = |wanted| one.iter().filter(move |(kind, _)| *kind == wanted);
+    let (_, embedding) = of(ParameterKind::Embedding).next().unwrap();
+    let deviation = embedding.iter().map(|w| w * w).sum::<f32>() / embedding.len() as f32;
     assert!((deviation.sqrt() / 0.2 - 1.0).abs() < 0.1, "{deviation}");
     // Gemma's norms store w - 1.
-    assert!(one[1].iter().all(|&w| w == 0.0));
+    let mut norms = of(ParameterKind::Norm);
+    assert!(norms.all(|(_, norm)| norm.iter().all(|&w| w == 0.0)));
     let lora = options(Training::Lora(LoraConfig {
         target_modules: TargetModules::List(vec!["q_proj".into()]),
         ..LoraConfig::default()
     }));
     let mut model = Model::random(&cpu(1), config.clone(), &lora).unwrap();
-    let parameters = model.parameters();
+    let parameters = values(&mut model);
     assert_eq!(parameters.len(), 2 * config.architecture().layers());
-    let a = parameters[0].weight.to_vec::<f32>().unwrap();
     let bound = 1.0 / (config.architecture().hidden as f32).sqrt();
-    assert!(a.iter().all(|w| w.abs() <= bound) && a.iter().any(|w| w.abs() > 0.8 * bound));
-    assert!(
-        parameters[1]
-            .weight
-            .to_vec::<f32>()
-            .unwrap()
-            .iter()
-            .all(|&w| w == 0.0)
-    );
+    for (kind, weight) in parameters {
+        match kind {
+            ParameterKind::LoraA => {
+                let largest = weight.iter().fold(0f32, |largest, w| largest.max(w.abs()));
+                assert!(largest <= bound && largest > 0.8 * bound);
+            }
+            _ => assert!(weight.iter().all(|&w| w == 0.0)),
+        }
+    }
 }
 
 proptest! {

@@ -127,6 +127,7 @@ fn forward(tokens: usize, has_adapter: bool) -> Case {
                 xa: adapter.between.view_mut(),
             };
             let args = Forward {
+                factor: 1.0,
                 x: x.view(),
                 weight: Weight::Float(weight.view()),
                 bias: None,
@@ -155,6 +156,7 @@ fn forward_nf4(tokens: usize) -> Case {
         let mut y = zeros(cuda, BF16, &[tokens, OUTPUTS])?;
         Ok(Box::new(move |cuda| {
             let args = Forward {
+                factor: 1.0,
                 x: x.view(),
                 weight: Weight::Nf4(nf4::Weight {
                     codes: codes.view(),
@@ -190,6 +192,7 @@ fn backward_input(tokens: usize) -> Case {
                 dyb: adapter.between.view_mut(),
             };
             let args = BackwardInput {
+                factor: 1.0,
                 dy: dy.view(),
                 weight: Weight::Float(weight.view()),
                 lora: Some(lora),
@@ -235,6 +238,7 @@ fn backward_weights(tokens: usize, has_adapter: bool) -> Case {
                 db: adapter.b.view_mut(),
             };
             let args = BackwardWeights {
+                factor: 1.0,
                 x: x.view(),
                 dy: dy.view(),
                 dweight: (!has_adapter).then_some(dweight.view_mut()),

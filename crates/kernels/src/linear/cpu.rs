@@ -25,6 +25,7 @@ impl Linear for Cpu {
         let Forward {
             x,
             weight,
+            factor,
             bias,
             lora,
             y,
@@ -41,7 +42,7 @@ impl Linear for Cpu {
             a: Operand::Rows(&x),
             b: Operand::Rows(weight.rows()),
             k: inputs,
-            alpha: 1.0,
+            alpha: factor,
             gate: None,
         };
         let bias = match bias {
@@ -77,6 +78,7 @@ impl Linear for Cpu {
         let BackwardInput {
             dy,
             weight,
+            factor,
             lora,
             dx,
             accumulate,
@@ -93,7 +95,7 @@ impl Linear for Cpu {
             a: Operand::Rows(&dy),
             b: Operand::Columns(weight.rows()),
             k: outputs,
-            alpha: 1.0,
+            alpha: factor,
             gate: None,
         };
         let start = if accumulate { Base::Output } else { Base::Zero };
@@ -111,6 +113,7 @@ impl Linear for Cpu {
         let Some(dx) = dx else {
             let down = Term {
                 b: Operand::Columns(&b),
+                alpha: 1.0,
                 ..base
             };
             let into = Output::rows(dyb, rank);
@@ -137,6 +140,7 @@ impl Linear for Cpu {
             x,
             dy,
             dweight,
+            factor,
             dbias,
             lora,
             shape,
@@ -157,7 +161,7 @@ impl Linear for Cpu {
         };
         if let Some(dweight) = dweight {
             let output = Output::rows(dweight.into_slice::<f32>()?, inputs);
-            let term = over_tokens(&dy_matrix, &x, 1.0);
+            let term = over_tokens(&dy_matrix, &x, factor);
             product(self, (outputs, inputs), &[term], Base::Output, output)?;
         }
         if let Some(dbias) = dbias {

@@ -44,6 +44,7 @@ impl Linear for Cuda {
         let Forward {
             x,
             weight,
+            factor,
             bias,
             lora,
             mut y,
@@ -102,7 +103,7 @@ impl Linear for Cuda {
             m: tokens,
             n: outputs,
             k: inputs,
-            alpha: 1.0,
+            alpha: factor,
             accumulate: has_adapter,
             varying: Varying::Rows,
         })?;
@@ -116,6 +117,7 @@ impl Linear for Cuda {
         let BackwardInput {
             dy,
             weight,
+            factor,
             lora,
             mut dx,
             mut accumulate,
@@ -127,17 +129,17 @@ impl Linear for Cuda {
             outputs,
         } = shape;
         let dtype = dy.dtype();
-        // dy · `factor`, which is [outputs, n].
-        let through = |factor: Matrix<'_>, c: MatrixMut<'_>, n, accumulate| {
+        // alpha · dy · `b`, which is [outputs, n].
+        let through = |b: Matrix<'_>, alpha, c: MatrixMut<'_>, n, accumulate| {
             self.matmul(Product {
                 a: Matrix::of(dy, outputs),
-                b: factor,
+                b,
                 c,
                 bias: None,
                 m: tokens,
                 n,
                 k: outputs,
-                alpha: 1.0,
+                alpha,
                 accumulate,
                 varying: Varying::Rows,
             })
@@ -146,7 +148,7 @@ impl Linear for Cuda {
             let rank = lora.a.shape()[0];
             let b = Converted::new(self, lora.b, outputs * rank, dtype)?;
             let dyb = MatrixMut::of(lora.dyb.reborrow(), rank);
-            through(b.matrix(rank), dyb, rank, false)?;
+            through(b.matrix(rank), 1.0, dyb, rank, false)?;
             let Some(dx) = &mut dx else {
                 return Ok(());
             };
@@ -202,7 +204,13 @@ impl Linear for Cuda {
         };
         let weight = stored(self, weight, outputs * inputs, dtype)?;
         let dx = MatrixMut::of(dx, inputs);
-        Ok(through(weight.matrix(inputs), dx, inputs, accumulate)?)
+        Ok(through(
+            weight.matrix(inputs),
+            factor,
+            dx,
+            inputs,
+            accumulate,
+        )?)
     }
 
     fn linear_backward_weights(
@@ -213,6 +221,7 @@ impl Linear for Cuda {
             x,
             dy,
             dweight,
+            factor,
             dbias,
             lora,
             shape,
@@ -242,7 +251,7 @@ impl Linear for Cuda {
         if let Some(dweight) = dweight {
             let c = MatrixMut::of(dweight, inputs);
             let sizes = (outputs, inputs, tokens);
-            over_tokens(dy_matrix, Matrix::of(x, inputs), c, sizes, 1.0)?;
+            over_tokens(dy_matrix, Matrix::of(x, inputs), c, sizes, factor)?;
         }
         if let Some(dbias) = dbias {
             add_rows(self, dy, dbias, tokens, outputs)?;

@@ -83,13 +83,15 @@ pub struct LoraForward<'a, D: Device> {
     pub xa: ViewMut<'a, D>,
 }
 
-/// `y = x·Wᵀ + bias + scale · (dropout(x)·Aᵀ)·Bᵀ`.
+/// `y = factor · x·Wᵀ + bias + scale · (dropout(x)·Aᵀ)·Bᵀ`.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
     /// `[tokens, inputs]`.
     pub x: View<'a, D>,
     /// `[outputs, inputs]`.
     pub weight: Weight<'a, D>,
+    /// Of the product with the weight.
+    pub factor: f32,
     /// f32 `[outputs]`.
     pub bias: Option<View<'a, D>>,
     /// The adapter.
@@ -115,7 +117,7 @@ pub struct LoraBackwardInput<'a, D: Device> {
     pub dyb: ViewMut<'a, D>,
 }
 
-/// `dx (+)= dy·W + scale · dropout'((dy·B)·A)`.
+/// `dx (+)= factor · dy·W + scale · dropout'((dy·B)·A)`.
 ///
 /// `dx: None` computes only `dyb` (nothing before this layer is trained).
 #[derive(Debug)]
@@ -124,6 +126,8 @@ pub struct BackwardInput<'a, D: Device> {
     pub dy: View<'a, D>,
     /// `[outputs, inputs]`.
     pub weight: Weight<'a, D>,
+    /// Of the product with the weight.
+    pub factor: f32,
     /// The adapter.
     pub lora: Option<LoraBackwardInput<'a, D>>,
     /// `[tokens, inputs]`.
@@ -151,7 +155,7 @@ pub struct LoraBackwardWeights<'a, D: Device> {
     pub db: ViewMut<'a, D>,
 }
 
-/// `dW += dyᵀ·x`, `dbias += Σ_t dy`, and the adapter's gradients; whatever is `None` is frozen.
+/// `dW += factor · dyᵀ·x`, `dbias += Σ_t dy`, and the adapter's gradients; whatever is `None` is frozen.
 #[derive(Debug)]
 pub struct BackwardWeights<'a, D: Device> {
     /// `[tokens, inputs]`.
@@ -160,6 +164,8 @@ pub struct BackwardWeights<'a, D: Device> {
     pub dy: View<'a, D>,
     /// Added into, f32 `[outputs, inputs]`.
     pub dweight: Option<ViewMut<'a, D>>,
+    /// As in the forward pass.
+    pub factor: f32,
     /// Added into, f32 `[outputs]`.
     pub dbias: Option<ViewMut<'a, D>>,
     /// The adapter.

@@ -159,6 +159,7 @@ fn only_the_bottleneck_is_computed_without_dx() {
         ];
         let mut dyb = f32s(&[3, 2], &[f32::NAN; 6]);
         let args = BackwardInput {
+            factor: 1.0,
             dy: dy.view(),
             weight: Weight::Float(weight.view()),
             lora: Some(LoraBackwardInput {
@@ -204,6 +205,7 @@ fn neither_bias_nor_adapter_is_needed() {
         let mut y = tensor(device, dtype, &[5, 7], &[f32::NAN; 35]);
         let mut dx = tensor(device, dtype, &[5, 24], &[f32::NAN; 120]);
         let args = Forward {
+            factor: 1.0,
             x: x.view(),
             weight: Weight::Float(weight.view()),
             bias: None,
@@ -213,6 +215,7 @@ fn neither_bias_nor_adapter_is_needed() {
         };
         device.linear_forward(args.checked().unwrap()).unwrap();
         let args = BackwardInput {
+            factor: 1.0,
             dy: dy.view(),
             weight: Weight::Float(weight.view()),
             lora: None,
@@ -224,6 +227,7 @@ fn neither_bias_nor_adapter_is_needed() {
             .linear_backward_input(args.checked().unwrap())
             .unwrap();
         let args = BackwardWeights {
+            factor: 1.0,
             x: x.view(),
             dy: dy.view(),
             dweight: None,
@@ -259,6 +263,7 @@ fn activations_share_a_type_which_is_f32_on_the_cpu() {
     let forward = |of_x, of_y| {
         let (x, mut y) = (zeros(of_x, &[2, 3]), zeros(of_y, &[2, 4]));
         let args = Forward {
+            factor: 1.0,
             x: x.view(),
             weight: Weight::Float(weight.view()),
             bias: None,

@@ -5,7 +5,7 @@
 //! tensor as JSON in `X.quant_state.bitsandbytes__nf4`.
 
 use super::{Checkpoint, FLOATS, Safetensors, Stored, TensorInfo, to_f32};
-use crate::{ConfigError, ModelError, settings::Settings, weights::HostScales};
+use crate::{ConfigError, ModelError, parts::HostScales, settings::Settings};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};

@@ -16,7 +16,7 @@ pub(crate) use write::{TensorOut, write_json, write_safetensors};
 
 use crate::{
     ModelError,
-    weights::{HostScales, Nf4},
+    parts::{HostScales, Nf4},
 };
 use half::{bf16, f16};
 use std::path::Path;

@@ -1,23 +1,23 @@
 //! All layers one after the other, and the output projection.
 
 use crate::{
-    Architecture, Backend, KvCache, ModelError,
-    activations::{Saved, Stream, Workspace, slot},
-    forward,
+    Architecture, KvCache, ModelError,
+    activations::slot,
+    parts::{Saved, Stream, Work},
     pass::Pass,
     weights::Weights,
 };
 use tightrope_device::{Device, Tensor, View};
 use tightrope_kernels::{Check, Kernels, embedding, linear};
 
-/// All layers: from token ids to `workspace.normed`, the last norm's output.
-pub(super) fn decode<D: Backend>(
+/// All layers: from token ids to `work.normed`, the last norm's output.
+pub(super) fn decode<D: Kernels>(
     pass: &Pass<'_, D>,
     weights: &Weights<Tensor<D>>,
     ids: &Tensor<D>,
     stream: &mut [Stream<Tensor<D>>],
     saved: &mut [Saved<Tensor<D>>],
-    workspace: &mut Workspace<Tensor<D>>,
+    work: &mut Work<Tensor<D>>,
     mut cache: Option<&mut KvCache<D>>,
 ) -> Result<(), ModelError> {
     let architecture = pass.architecture;
@@ -36,19 +36,16 @@ pub(super) fn decode<D: Backend>(
         Some(layer) => &layer.attention_norm,
         None => &weights.norm,
     };
-    let Stream { hidden, rstd } = &mut stream[0];
-    let (first, rows) = (norm_before(0), (pass.tokens, architecture.hidden));
-    forward::norm(pass, first, hidden, &mut workspace.normed, rstd, rows)?;
+    norm_before(0).forward(pass, &mut stream[0], &mut work.normed)?;
     let (streams, slots) = (stream.len(), saved.len());
     for (index, layer) in weights.layers.iter().enumerate() {
         let saved = &mut saved[slot(index, slots)];
         let hidden = &stream[index % streams].hidden;
         let cache = cache.as_mut().map(|cache| cache.layer(index));
-        forward::layer(pass, index, layer, hidden, saved, workspace, cache)?;
-        let add = (&saved.middle.hidden, &workspace.branch);
+        layer.forward(pass, hidden, saved, work, cache)?;
+        let add = (&saved.middle.hidden, &work.branch);
         let next = &mut stream[(index + 1) % streams];
-        let norm = norm_before(index + 1);
-        forward::norm_stream(pass, norm, add, next, &mut workspace.normed)?;
+        norm_before(index + 1).forward_of_sum(pass, add, next, &mut work.normed)?;
     }
     Ok(())
 }
@@ -70,6 +67,7 @@ pub(crate) fn project<D: Kernels>(
     let forward = linear::Forward {
         x,
         weight: linear::Weight::Float(head.view()),
+        factor: 1.0,
         bias: None,
         lora: None,
         y: y.view_mut(),
@@ -81,6 +79,9 @@ pub(crate) fn project<D: Kernels>(
     };
     device.linear_forward(forward.checked()?)?;
     let mut logits = y.to_f32_vec()?;
+    logits
+        .iter_mut()
+        .for_each(|l| *l *= architecture.logit_scale);
     if let Some(cap) = architecture.logit_softcap {
         for logit in &mut logits {
             *logit = cap * (*logit / cap).tanh();

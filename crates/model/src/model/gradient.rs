@@ -2,9 +2,9 @@
 
 use super::{Model, decode};
 use crate::{
-    Backend, Loss, ModelError,
+    Adapters, Backend, Loss, ModelError,
     activations::{Activations, slot},
-    backward, forward,
+    parts::Layer,
     pass::Pass,
     weights::Weights,
 };
@@ -38,7 +38,7 @@ impl<D: Backend> Model<D> {
             inputs,
             stream,
             saved,
-            workspace,
+            work,
             backward: Some(gradients),
         } = activations
         else {
@@ -58,16 +58,17 @@ impl<D: Backend> Model<D> {
                 salt,
                 keys: inputs.keys.view(),
             }),
+            adapters: Adapters::On,
         };
-        decode(&pass, weights, &inputs.ids, stream, saved, workspace, None)?;
+        decode(&pass, weights, &inputs.ids, stream, saved, work, None)?;
 
         let (head, dhead) = head_mut(weights);
         let loss = linear_cross_entropy::ForwardBackward {
             forward: linear_cross_entropy::Forward {
-                x: workspace.normed.view(),
+                x: work.normed.view(),
                 weight: head.view(),
                 targets: inputs.targets.view(),
-                logit_scale: 1.0,
+                logit_scale: architecture.logit_scale,
                 softcap: architecture.logit_softcap,
                 losses: inputs.losses.view_mut(),
                 tokens,
@@ -75,26 +76,21 @@ impl<D: Backend> Model<D> {
                 vocabulary: architecture.vocabulary,
             },
             scale,
-            dx: workspace.branch.view_mut(),
+            dx: work.branch.view_mut(),
             dweight: dhead.map(Tensor::view_mut),
         };
         device.linear_cross_entropy_forward_backward(loss.checked()?)?;
 
         let last = &stream[architecture.layers()];
-        backward::norm_backward(
-            &pass,
-            &mut weights.norm,
-            &workspace.branch,
-            (&last.hidden, &last.rstd),
-            &mut gradients.dhidden,
-            false,
-            (tokens, architecture.hidden),
-        )?;
+        let dhidden = &mut gradients.dhidden;
+        weights
+            .norm
+            .backward(&pass, &work.branch, last, dhidden, false)?;
         // Below the lowest trained layer no gradient is needed.
         let embedding_trained = weights.embedding.gradient.is_some();
         let lowest = match embedding_trained {
             true => Some(0),
-            false => weights.layers.iter().position(|layer| layer.trained()),
+            false => weights.layers.iter().position(Layer::is_trained),
         };
         let lowest = lowest.unwrap_or(architecture.layers());
         for index in (lowest..architecture.layers()).rev() {
@@ -104,12 +100,10 @@ impl<D: Backend> Model<D> {
             let slots = saved.len();
             let saved = &mut saved[slot(index, slots)];
             if recompute {
-                forward::layer_again(&pass, index, layer, stream, saved, workspace)?;
+                layer.forward_again(&pass, stream, saved, work)?;
             }
             let lowest = index == lowest && !embedding_trained;
-            backward::layer(
-                &pass, index, layer, stream, saved, workspace, gradients, lowest,
-            )?;
+            layer.backward(&pass, stream, saved, work, gradients, lowest)?;
         }
         if let Some(dtable) = &mut weights.embedding.gradient {
             let gradient = embedding::Backward {

@@ -9,8 +9,9 @@ pub(crate) use decode::{head, project};
 use decode::decode;
 
 use crate::{
-    Backend, KvCache, Loss, ModelConfig, ModelError, ParameterMut, Plan, activations::Activations,
-    lora::AdapterConfig, parameter::Parameter, pass::Pass, weights::Weights,
+    Adapters, Backend, KvCache, Loss, ModelConfig, ModelError, ParameterMut, Plan,
+    activations::Activations, lora::AdapterConfig, parameter::Parameter, pass::Pass,
+    weights::Weights,
 };
 use tightrope_device::{DType, Device, Tensor, ViewMut};
 use tightrope_kernels::{Check, attention::Ranges, linear_cross_entropy};
@@ -71,13 +72,18 @@ impl<D: Backend> Model<D> {
 
     /// The loss of a batch, without dropout and without gradients.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<Loss, ModelError> {
-        self.run(batch)?;
+        self.evaluate_with(batch, Adapters::On)
+    }
+
+    /// The same, with the adapter or without it.
+    pub fn evaluate_with(&mut self, batch: &Batch, adapters: Adapters) -> Result<Loss, ModelError> {
+        self.run(batch, adapters)?;
         let architecture = self.config.architecture();
         let loss = linear_cross_entropy::Forward {
-            x: self.activations.workspace.normed.view(),
+            x: self.activations.work.normed.view(),
             weight: head(&self.weights).view(),
             targets: self.activations.inputs.targets.view(),
-            logit_scale: 1.0,
+            logit_scale: architecture.logit_scale,
             softcap: architecture.logit_softcap,
             losses: self.activations.inputs.losses.view_mut(),
             tokens: batch.len(),
@@ -91,7 +97,7 @@ impl<D: Backend> Model<D> {
     /// Logits `[tokens, vocabulary]`, with the softcap: for tests and for verification, since
     /// training never holds them. Allocates them.
     pub fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
-        self.run(batch)?;
+        self.run(batch, Adapters::On)?;
         let architecture = self.config.architecture();
         let shape = [batch.len(), architecture.vocabulary];
         let mut y = Tensor::zeros(&self.device, self.precision(), &shape)?;
@@ -99,7 +105,7 @@ impl<D: Backend> Model<D> {
             &self.device,
             architecture,
             head(&self.weights),
-            self.activations.workspace.normed.view(),
+            self.activations.work.normed.view(),
             &mut y,
             batch.len(),
         )
@@ -107,7 +113,7 @@ impl<D: Backend> Model<D> {
 
     /// Type of activations.
     pub fn precision(&self) -> DType {
-        self.activations.workspace.normed.dtype()
+        self.activations.work.normed.dtype()
     }
 
     /// Sets all gradients to zero.
@@ -123,7 +129,7 @@ impl<D: Backend> Model<D> {
     /// lies in memory ([`Plan::offsets`]): both the weights and the gradients of neighbours can be
     /// joined to one view.
     pub fn parameters(&mut self) -> Vec<ParameterMut<'_, D>> {
-        let mut parameters: Vec<_> = if self.weights.norm.gradient.is_some() {
+        let mut parameters: Vec<_> = if self.weights.norm.scale.gradient.is_some() {
             let base = self.weights.base_mut();
             base.filter_map(Parameter::trained).collect()
         } else {
@@ -134,23 +140,24 @@ impl<D: Backend> Model<D> {
         parameters
     }
 
-    /// From tokens to `workspace.normed`.
-    fn run(&mut self, batch: &Batch) -> Result<(), ModelError> {
+    /// From tokens to `work.normed`.
+    fn run(&mut self, batch: &Batch, adapters: Adapters) -> Result<(), ModelError> {
         self.stage(batch)?;
-        self.forward(batch.len(), None)
+        self.forward(batch.len(), None, adapters)
     }
 
-    /// From what was staged to `workspace.normed`, without dropout.
+    /// From what was staged to `work.normed`, without dropout.
     pub(crate) fn forward(
         &mut self,
         tokens: usize,
         cache: Option<&mut KvCache<D>>,
+        adapters: Adapters,
     ) -> Result<(), ModelError> {
         let Activations {
             inputs,
             stream,
             saved,
-            workspace,
+            work,
             ..
         } = &mut self.activations;
         let pass = Pass {
@@ -161,6 +168,7 @@ impl<D: Backend> Model<D> {
             cos: &inputs.cos,
             sin: &inputs.sin,
             dropout: None,
+            adapters,
         };
         decode(
             &pass,
@@ -168,7 +176,7 @@ impl<D: Backend> Model<D> {
             &inputs.ids,
             stream,
             saved,
-            workspace,
+            work,
             cache,
         )
     }

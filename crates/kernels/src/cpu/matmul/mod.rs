@@ -164,6 +164,7 @@ impl<'a> Through<'a> {
         Term {
             a: self.rows.unwrap_or(term.a),
             b: self.down,
+            alpha: 1.0,
             ..term
         }
     }
@@ -183,8 +184,8 @@ impl<'a> Through<'a> {
     }
 }
 
-/// `X[m, rank] = A·D` and `C[m, n] = base + A·B + scale · gate(X·U)`, `A·B` being the term, with factor one and
-/// no gate.
+/// `X[m, rank] = A·D` and `C[m, n] = base + alpha · A·B + scale · gate(X·U)`, `alpha · A·B` being the term,
+/// without a gate.
 pub(crate) fn product_through(
     cpu: &Cpu,
     (m, n): (usize, usize),
@@ -196,7 +197,10 @@ pub(crate) fn product_through(
 ) -> Result<(), KernelError> {
     let rank = through.rank;
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if cpu.has_amx() && through.rows.is_none() && [m, n, rank, term.k].iter().all(|&size| size > 0)
+    if cpu.has_amx()
+        && term.alpha == 1.0
+        && through.rows.is_none()
+        && [m, n, rank, term.k].iter().all(|&size| size > 0)
     {
         let memory = (Output::rows(x, rank).memory(m, rank), output.memory(m, n));
         if amx::product_through(cpu, (m, n), term, through, base, memory)? {

@@ -14,6 +14,7 @@ pub(super) struct Case {
     /// Of the activations, and of the stored weight.
     pub(super) types: (DType, DType),
     pub(super) accumulate: bool,
+    pub(super) factor: f32,
     pub(super) x: Vec<f32>,
     pub(super) dy: Vec<f32>,
     pub(super) weight: Vec<f32>,
@@ -57,6 +58,7 @@ impl Case {
             probability,
             types,
             accumulate: false,
+            factor: if tokens % 2 == 0 { 1.0 } else { 0.75 },
             x: rounded(&numbers(tokens * inputs), types.0),
             dy: rounded(&numbers(tokens * outputs), types.0),
             weight: rounded(&numbers(outputs * inputs), types.1),
@@ -111,6 +113,7 @@ impl Case {
         let forward = Forward {
             x: x.view(),
             weight,
+            factor: self.factor,
             bias: Some(bias.view()),
             lora: Some(LoraForward {
                 a: a.view(),
@@ -126,6 +129,7 @@ impl Case {
         let backward = BackwardInput {
             dy: dy.view(),
             weight,
+            factor: self.factor,
             lora: Some(LoraBackwardInput {
                 a: a.view(),
                 b: b.view(),
@@ -144,6 +148,7 @@ impl Case {
             x: x.view(),
             dy: dy.view(),
             dweight: Some(dweight.view_mut()),
+            factor: self.factor,
             dbias: Some(dbias.view_mut()),
             lora: Some(LoraBackwardWeights {
                 scale: SCALE,
@@ -190,7 +195,9 @@ impl Case {
         let rank = self.rank;
         let read = |values: &[f32]| -> Vec<f64> { widen(values).into_iter().map(&value).collect() };
         let [x, dy, a, b] = [&self.x, &self.dy, &self.a, &self.b].map(|v| read(v));
-        let (weight, bias) = (read(&self.weight), read(&self.bias));
+        let factor = f64::from(self.factor);
+        let weight: Vec<f64> = read(&self.weight).iter().map(|w| factor * w).collect();
+        let bias = read(&self.bias);
         let mask = self.mask();
         let scale = f64::from(SCALE);
         let lora = oracle::Lora {
@@ -226,7 +233,7 @@ impl Case {
         let add = |values: Vec<f64>, scale: f64| values.iter().map(|v| 0.25 + scale * v).collect();
         let dweight = add(
             oracle::product((outputs, tokens, inputs), |o, t| dy_at(t, o), x_at),
-            1.0,
+            factor,
         );
         let dbias = add(
             oracle::product((1, tokens, outputs), |_, _| 1.0, dy_at),

@@ -42,6 +42,7 @@ fn factors<D: Linear>(device: &D, dtype: DType, inputs: usize, keys: &[u32]) -> 
     let weight = f32s(&[1, inputs], 0.0);
     let x = ones(&[tokens, inputs]);
     let args = Forward {
+        factor: 1.0,
         x: x.view(),
         weight: Weight::Float(weight.view()),
         bias: None,
@@ -63,6 +64,7 @@ fn factors<D: Linear>(device: &D, dtype: DType, inputs: usize, keys: &[u32]) -> 
     let mut dyb = f32s(&[tokens, 1], 0.0);
     let weight = f32s(&[1, inputs], 0.0);
     let args = BackwardInput {
+        factor: 1.0,
         dy: dy.view(),
         weight: Weight::Float(weight.view()),
         lora: Some(LoraBackwardInput {

@@ -184,6 +184,7 @@ fn a_weight_that_is_too_short_is_refused() {
         let mut y = zeros(DType::F32, &[2, 9]);
         let x = zeros(DType::F32, &[2, 35]);
         let forward = Forward {
+            factor: 1.0,
             x: x.view(),
             weight,
             bias: None,
@@ -195,6 +196,7 @@ fn a_weight_that_is_too_short_is_refused() {
         let dy = zeros(DType::F32, &[2, 9]);
         let mut dx = zeros(DType::F32, &[2, 35]);
         let backward = BackwardInput {
+            factor: 1.0,
             dy: dy.view(),
             weight,
             lora: None,

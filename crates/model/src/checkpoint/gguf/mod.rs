@@ -11,7 +11,7 @@ mod value;
 pub use tokenizer::GgufTokenizerData;
 
 use super::{Checkpoint, Stored, TensorInfo, to_f32};
-use crate::{ConfigError, ModelConfig, ModelError, weights::HostScales};
+use crate::{ConfigError, ModelConfig, ModelError, parts::HostScales};
 use names::Conversion;
 use reader::{Described, Header};
 use std::{

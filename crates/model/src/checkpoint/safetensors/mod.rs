@@ -8,7 +8,7 @@ mod header;
 mod index;
 
 use super::{Checkpoint, MOST_TENSORS, Stored, TensorInfo};
-use crate::{ModelError, weights::HostScales};
+use crate::{ModelError, parts::HostScales};
 use std::{
     collections::BTreeMap,
     fs::File,

@@ -1,0 +1,425 @@
+//! Self-attention: projections, rotation (with the norms of heads in one pass), attention, projection.
+
+use super::{Held, HeldMut, Linear, linear, with_buffer};
+use crate::{
+    ModelError, activations,
+    cache::LayerCache,
+    parameter::{Parameter, ParameterKind},
+    pass::Pass,
+    plan::Allocate,
+    weights,
+};
+use tightrope_device::{DType, Device, Tensor};
+use tightrope_kernels::{
+    Check, Kernels, attention,
+    qk_norm_rope::{self, HeadsBackward, HeadsForward},
+    rope::{Direction, Heads, Pairing, Rotate},
+};
+
+/// For messages of [`with_buffer`].
+const HEAD_NORMS: &str = "the norms of heads";
+
+/// The weights, and what differs from layer to layer.
+#[derive(Debug)]
+pub(crate) struct Attention<T> {
+    pub q: Linear<T>,
+    pub k: Linear<T>,
+    pub v: Linear<T>,
+    pub o: Linear<T>,
+    /// Where the queries and keys of each head are normalised.
+    head_norms: Option<HeadNorms<T>>,
+    /// Keys that a query sees at most, its own included; `None` = all.
+    window: Option<usize>,
+    /// Features of a head that rotate.
+    rotary_dim: usize,
+}
+
+/// The norms of the queries and keys of each head, f32 `[head_dim]`.
+#[derive(Debug)]
+struct HeadNorms<T> {
+    q: Parameter<T>,
+    k: Parameter<T>,
+}
+
+/// What the backward pass needs of the forward pass.
+#[derive(Debug)]
+pub(crate) struct Saved<T> {
+    /// `[tokens, heads · head_dim]`: rotated, or as projected where heads are normalised.
+    q: T,
+    /// `[tokens, kv_heads · head_dim]`, likewise.
+    k: T,
+    /// `[tokens, kv_heads · head_dim]`.
+    v: T,
+    /// Of the norms of heads: f32 `[tokens, heads]` and `[tokens, kv_heads]`.
+    head_rstd: Option<(T, T)>,
+    /// What attention returned, `[tokens, heads · head_dim]`.
+    attended: T,
+    /// f32 `[tokens, heads]`.
+    lse: T,
+    of_q: linear::Saved<T>,
+    of_k: linear::Saved<T>,
+    of_v: linear::Saved<T>,
+    of_o: linear::Saved<T>,
+}
+
+/// Work space of both passes.
+#[derive(Debug)]
+pub(crate) struct Work<T> {
+    /// Queries and keys, normalised and rotated, where heads are normalised.
+    rotated: Option<(T, T)>,
+}
+
+/// Work space of the backward pass.
+#[derive(Debug)]
+pub(crate) struct BackwardWork<T> {
+    /// `[tokens, heads · head_dim]`.
+    dq: T,
+    /// `[tokens, kv_heads · head_dim]`.
+    dk: T,
+    /// `[tokens, kv_heads · head_dim]`.
+    dv: T,
+    /// `[tokens, heads · head_dim]`.
+    dattended: T,
+    /// f32 `[tokens, heads]`.
+    delta: T,
+}
+
+impl<T> Saved<T> {
+    /// For the layers that share it.
+    pub fn lay_out<W, A: Allocate<Buffer = T>>(
+        step: &mut activations::Builder<'_, A>,
+        at: &str,
+        sharing: &[&Attention<W>],
+    ) -> Result<Self, ModelError> {
+        let architecture = step.architecture;
+        let (queries, keys) = (architecture.q_features(), architecture.kv_features());
+        let name = |part: &str| format!("{at}: {part}");
+        Ok(Self {
+            q: step.kept(name("queries"), queries)?,
+            k: step.kept(name("keys"), keys)?,
+            v: step.kept(name("values"), keys)?,
+            head_rstd: match architecture.head_norms {
+                true => {
+                    let q = step.statistic(name("query norms"), architecture.heads)?;
+                    Some((q, step.statistic(name("key norms"), architecture.kv_heads)?))
+                }
+                false => None,
+            },
+            attended: step.kept(name("attended"), queries)?,
+            lse: step.statistic(name("log-sum-exp"), architecture.heads)?,
+            of_q: linear::Saved::lay_out(step, at, sharing.iter().map(|part| &part.q))?,
+            of_k: linear::Saved::lay_out(step, at, sharing.iter().map(|part| &part.k))?,
+            of_v: linear::Saved::lay_out(step, at, sharing.iter().map(|part| &part.v))?,
+            of_o: linear::Saved::lay_out(step, at, sharing.iter().map(|part| &part.o))?,
+        })
+    }
+}
+
+impl<T> Work<T> {
+    pub fn lay_out<A: Allocate<Buffer = T>>(
+        step: &mut activations::Builder<'_, A>,
+    ) -> Result<Self, ModelError> {
+        let architecture = step.architecture;
+        let rotated = match architecture.head_norms {
+            true => {
+                let q = step.work("rotated queries", architecture.q_features())?;
+                Some((q, step.work("rotated keys", architecture.kv_features())?))
+            }
+            false => None,
+        };
+        Ok(Self { rotated })
+    }
+}
+
+impl<T> BackwardWork<T> {
+    pub fn lay_out<A: Allocate<Buffer = T>>(
+        step: &mut activations::Builder<'_, A>,
+    ) -> Result<Self, ModelError> {
+        let architecture = step.architecture;
+        let (queries, keys) = (architecture.q_features(), architecture.kv_features());
+        Ok(Self {
+            dq: step.work("gradient of the queries", queries)?,
+            dk: step.work("gradient of the keys", keys)?,
+            dv: step.work("gradient of the values", keys)?,
+            dattended: step.work("gradient of attended", queries)?,
+            delta: step.fixed("delta of attention", DType::F32, architecture.heads)?,
+        })
+    }
+}
+
+impl<T> Attention<T> {
+    /// The attention of layer `index`, called `layer` in files.
+    pub fn lay_out<A: Allocate<Buffer = T>>(
+        weights: &mut weights::Builder<'_, A>,
+        layer: &str,
+        index: usize,
+    ) -> Result<Self, ModelError> {
+        let architecture = weights.architecture;
+        let hidden = architecture.hidden;
+        let (queries, keys) = (architecture.q_features(), architecture.kv_features());
+        let name = |part: &str| format!("{layer}.self_attn.{part}");
+        let head_norms = match architecture.head_norms {
+            true => {
+                let mut norm = |part: &str| {
+                    let name = name(&format!("{part}.weight"));
+                    weights.parameter(name, ParameterKind::Norm, &[architecture.head_dim])
+                };
+                Some(HeadNorms {
+                    q: norm("q_norm")?,
+                    k: norm("k_norm")?,
+                })
+            }
+            false => None,
+        };
+        let (qkv_bias, output_bias) = (architecture.qkv_bias, architecture.output_bias);
+        let mut linear =
+            |part: &str, sizes, bias| Linear::lay_out(weights, name(part), sizes, bias);
+        Ok(Self {
+            q: linear("q_proj", (hidden, queries), qkv_bias)?,
+            k: linear("k_proj", (hidden, keys), qkv_bias)?,
+            v: linear("v_proj", (hidden, keys), qkv_bias)?,
+            o: linear("o_proj", (queries, hidden), output_bias)?
+                .times(architecture.residual_scale)?,
+            head_norms,
+            window: architecture.windows[index],
+            rotary_dim: match architecture.rotated[index] {
+                true => architecture.rope.rotary_dim(),
+                false => 0,
+            },
+        })
+    }
+
+    /// Its linear layers.
+    pub fn linears(&self) -> [&Linear<T>; 4] {
+        [&self.q, &self.k, &self.v, &self.o]
+    }
+
+    pub fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
+        let norms = self.head_norms.iter();
+        all.extend(norms.flat_map(|norms| [&norms.q, &norms.k]).map(Held::Base));
+        self.linears()
+            .into_iter()
+            .for_each(|linear| linear.held(all));
+    }
+
+    pub fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
+        let norms = self.head_norms.iter_mut();
+        let norms = norms.flat_map(|norms| [&mut norms.q, &mut norms.k]);
+        all.extend(norms.map(HeldMut::Base));
+        let linears = [&mut self.q, &mut self.k, &mut self.v, &mut self.o];
+        linears.into_iter().for_each(|linear| linear.held_mut(all));
+    }
+
+    fn config<'a, D: Device>(&self, pass: &Pass<'a, D>) -> attention::Config<'a, D> {
+        attention::Config {
+            ranges: pass.ranges,
+            heads: pass.architecture.heads,
+            kv_heads: pass.architecture.kv_heads,
+            head_dim: pass.architecture.head_dim,
+            scale: pass.architecture.attention_scale,
+            window: self.window,
+            softcap: pass.architecture.attention_softcap,
+        }
+    }
+}
+
+impl<D: Kernels> Attention<Tensor<D>> {
+    /// From the norm's output `x` to `y`.
+    pub fn forward(
+        &self,
+        pass: &Pass<'_, D>,
+        x: &Tensor<D>,
+        y: &mut Tensor<D>,
+        (saved, work): (&mut Saved<Tensor<D>>, &mut Work<Tensor<D>>),
+        cache: Option<LayerCache<'_, D>>,
+    ) -> Result<(), ModelError> {
+        self.q.forward(pass, x, &mut saved.q, &mut saved.of_q)?;
+        self.k.forward(pass, x, &mut saved.k, &mut saved.of_k)?;
+        self.v.forward(pass, x, &mut saved.v, &mut saved.of_v)?;
+        if !self.norm_heads(pass, saved, work)? {
+            self.rotate(pass, &mut saved.q, &mut saved.k, Direction::Forward)?;
+        }
+        let (q, k) = match &work.rotated {
+            Some((q, k)) => (q, k),
+            None => (&saved.q, &saved.k),
+        };
+        let (k, v) = match cache {
+            Some(cache) => cache.append(pass, k, &saved.v)?,
+            None => (k, &saved.v),
+        };
+        let forward = attention::Forward {
+            q: q.view(),
+            k: k.view(),
+            v: v.view(),
+            y: saved.attended.view_mut(),
+            lse: saved.lse.view_mut(),
+            config: self.config(pass),
+        };
+        pass.device.attention_forward(forward.checked()?)?;
+        self.o.forward(pass, &saved.attended, y, &mut saved.of_o)
+    }
+
+    /// From `saved.q` and `saved.k` as projected to `work.rotated`, where heads are normalised: whether
+    /// they are.
+    fn norm_heads(
+        &self,
+        pass: &Pass<'_, D>,
+        saved: &mut Saved<Tensor<D>>,
+        work: &mut Work<Tensor<D>>,
+    ) -> Result<bool, ModelError> {
+        let architecture = pass.architecture;
+        let buffers = saved.head_rstd.as_mut().zip(work.rotated.as_mut());
+        let norms = with_buffer(self.head_norms.as_ref(), buffers, HEAD_NORMS)?;
+        let Some((norms, ((q_rstd, k_rstd), (q, k)))) = norms else {
+            return Ok(false);
+        };
+        let forward = qk_norm_rope::Forward {
+            q: HeadsForward {
+                x: saved.q.view(),
+                weight: norms.q.value.view(),
+                y: q.view_mut(),
+                rstd: q_rstd.view_mut(),
+                heads: architecture.heads,
+            },
+            k: HeadsForward {
+                x: saved.k.view(),
+                weight: norms.k.value.view(),
+                y: k.view_mut(),
+                rstd: k_rstd.view_mut(),
+                heads: architecture.kv_heads,
+            },
+            plus_one: architecture.norm_plus_one,
+            eps: architecture.norm_eps,
+            cos: pass.cos.view(),
+            sin: pass.sin.view(),
+            tokens: pass.tokens,
+            head_dim: architecture.head_dim,
+            rotary_dim: self.rotary_dim,
+        };
+        pass.device.qk_norm_rope_forward(forward.checked()?)?;
+        Ok(true)
+    }
+
+    /// Writes the gradient with respect to `x` to `dx`, if it is wanted, and adds into those of what is
+    /// trained.
+    pub fn backward(
+        &mut self,
+        pass: &Pass<'_, D>,
+        (x, dy): (&Tensor<D>, &Tensor<D>),
+        mut dx: Option<&mut Tensor<D>>,
+        (saved, work): (&mut Saved<Tensor<D>>, &mut Work<Tensor<D>>),
+        (backward, dyb): (&mut BackwardWork<Tensor<D>>, &mut Option<Tensor<D>>),
+    ) -> Result<(), ModelError> {
+        // Where heads are normalised, what attention saw is computed again.
+        self.norm_heads(pass, saved, work)?;
+        let BackwardWork {
+            dq,
+            dk,
+            dv,
+            dattended,
+            delta,
+        } = backward;
+        let o = (&saved.attended, dy);
+        self.o
+            .backward(pass, o, (Some(&mut *dattended), false), &saved.of_o, dyb)?;
+        let (q, k) = match &work.rotated {
+            Some((q, k)) => (q, k),
+            None => (&saved.q, &saved.k),
+        };
+        let attended = attention::Backward {
+            dy: dattended.view(),
+            y: saved.attended.view(),
+            lse: saved.lse.view(),
+            q: q.view(),
+            k: k.view(),
+            v: saved.v.view(),
+            delta: delta.view_mut(),
+            dq: dq.view_mut(),
+            dk: dk.view_mut(),
+            dv: dv.view_mut(),
+            config: self.config(pass),
+        };
+        pass.device.attention_backward(attended.checked()?)?;
+        self.rotate_back(pass, saved, (&mut *dq, &mut *dk))?;
+        let q = (x, &*dq);
+        self.q
+            .backward(pass, q, (dx.as_deref_mut(), false), &saved.of_q, dyb)?;
+        let k = (x, &*dk);
+        self.k
+            .backward(pass, k, (dx.as_deref_mut(), true), &saved.of_k, dyb)?;
+        let v = (x, &*dv);
+        self.v.backward(pass, v, (dx, true), &saved.of_v, dyb)
+    }
+
+    /// From the gradients of what attention saw to those of the projections, in place.
+    fn rotate_back(
+        &mut self,
+        pass: &Pass<'_, D>,
+        saved: &Saved<Tensor<D>>,
+        (dq, dk): (&mut Tensor<D>, &mut Tensor<D>),
+    ) -> Result<(), ModelError> {
+        let architecture = pass.architecture;
+        let norms = self.head_norms.as_mut();
+        let Some((norms, (q_rstd, k_rstd))) =
+            with_buffer(norms, saved.head_rstd.as_ref(), HEAD_NORMS)?
+        else {
+            return self.rotate(pass, dq, dk, Direction::Backward);
+        };
+        let normed = qk_norm_rope::Backward {
+            q: HeadsBackward {
+                dx: dq.view_mut(),
+                x: saved.q.view(),
+                rstd: q_rstd.view(),
+                weight: norms.q.value.view(),
+                dweight: norms.q.gradient.as_mut().map(Tensor::view_mut),
+                heads: architecture.heads,
+            },
+            k: HeadsBackward {
+                dx: dk.view_mut(),
+                x: saved.k.view(),
+                rstd: k_rstd.view(),
+                weight: norms.k.value.view(),
+                dweight: norms.k.gradient.as_mut().map(Tensor::view_mut),
+                heads: architecture.kv_heads,
+            },
+            plus_one: architecture.norm_plus_one,
+            cos: pass.cos.view(),
+            sin: pass.sin.view(),
+            tokens: pass.tokens,
+            head_dim: architecture.head_dim,
+            rotary_dim: self.rotary_dim,
+        };
+        Ok(pass.device.qk_norm_rope_backward(normed.checked()?)?)
+    }
+
+    /// Rotates queries and keys in place, or their gradients back.
+    fn rotate(
+        &self,
+        pass: &Pass<'_, D>,
+        q: &mut Tensor<D>,
+        k: &mut Tensor<D>,
+        direction: Direction,
+    ) -> Result<(), ModelError> {
+        if self.rotary_dim == 0 {
+            return Ok(());
+        }
+        let architecture = pass.architecture;
+        let heads = |tensor, heads| Heads {
+            tensor,
+            heads,
+            row_stride: heads * architecture.head_dim,
+        };
+        let rotate = Rotate {
+            q: heads(q.view_mut(), architecture.heads),
+            k: heads(k.view_mut(), architecture.kv_heads),
+            cos: pass.cos.view(),
+            sin: pass.sin.view(),
+            tokens: pass.tokens,
+            head_dim: architecture.head_dim,
+            rotary_dim: self.rotary_dim,
+            pairing: Pairing::Halves,
+            direction,
+        };
+        Ok(pass.device.rope(rotate.checked()?)?)
+    }
+}

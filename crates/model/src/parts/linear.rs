@@ -1,0 +1,335 @@
+//! A linear layer with its adapter.
+
+use super::{Held, HeldMut, Nf4, with_buffer};
+use crate::{
+    BaseStorage, ModelError, activations,
+    checkpoint::Stored,
+    parameter::{Parameter, ParameterKind},
+    pass::Pass,
+    plan::Allocate,
+    random::hash,
+    weights,
+};
+use tightrope_device::{DType, Device, Tensor};
+use tightrope_kernels::{
+    Check,
+    linear::{
+        self, BackwardInput, BackwardWeights, Forward, LoraBackwardInput, LoraBackwardWeights,
+        LoraForward, Shape,
+    },
+};
+
+/// For messages of [`with_buffer`].
+const ADAPTER: &str = "an adapter";
+
+/// The factors of a LoRA adapter.
+#[derive(Debug)]
+pub(crate) struct Adapter<T> {
+    pub a: Parameter<T>,
+    pub b: Parameter<T>,
+    /// α/r, or α/√r.
+    pub scale: f32,
+    pub rank: usize,
+    /// Tells adapters apart in the hash of dropout.
+    pub salt: u64,
+}
+
+/// The weight of a linear layer.
+#[derive(Debug)]
+pub(crate) enum Weight<T> {
+    /// Trained or frozen.
+    Float(Parameter<T>),
+    /// Frozen.
+    Nf4(Nf4<T>),
+}
+
+/// A linear layer.
+#[derive(Debug)]
+pub(crate) struct Linear<T> {
+    pub weight: Weight<T>,
+    pub bias: Option<Parameter<T>>,
+    pub adapter: Option<Adapter<T>>,
+    /// Of the whole output (not of a bias, which such a layer has not).
+    pub factor: f32,
+    pub inputs: usize,
+    pub outputs: usize,
+}
+
+/// What a linear layer keeps for its backward pass: `x·Aᵀ` of its adapter, f32 `[tokens, rank]`, with the
+/// largest rank among the layers that share it.
+#[derive(Debug)]
+pub(crate) struct Saved<T> {
+    xa: Option<T>,
+}
+
+impl<T> Saved<T> {
+    /// For the layers that share it.
+    pub fn lay_out<'a, W: 'a, A: Allocate<Buffer = T>>(
+        step: &mut activations::Builder<'_, A>,
+        at: &str,
+        sharing: impl Iterator<Item = &'a Linear<W>>,
+    ) -> Result<Self, ModelError> {
+        let rank = sharing.filter_map(Linear::rank).max();
+        let xa = rank.map(|rank| step.statistic(format!("{at}: adapter"), rank));
+        Ok(Self {
+            xa: xa.transpose()?,
+        })
+    }
+}
+
+impl<T> Weight<T> {
+    /// Name of the tensor in files.
+    pub fn name(&self) -> &str {
+        match self {
+            Weight::Float(parameter) => &parameter.name,
+            Weight::Nf4(weight) => &weight.name,
+        }
+    }
+
+    fn lay_out<A: Allocate<Buffer = T>>(
+        weights: &mut weights::Builder<'_, A>,
+        name: String,
+        shape: &[usize],
+    ) -> Result<Self, ModelError> {
+        let stored = (weights.layout.stored)(&name);
+        let double = match (stored, weights.layout.base) {
+            (Stored::Float(_), BaseStorage::AsStored) => {
+                let weight = weights.parameter(name, ParameterKind::Matrix, shape)?;
+                return Ok(Weight::Float(weight));
+            }
+            (Stored::Nf4 { double, .. }, _) => double,
+            (Stored::Float(_), BaseStorage::Nf4) => true,
+        };
+        if weights.layout.full {
+            let reason = "weights in NF4 cannot be trained: train an adapter on them";
+            return Err(ModelError::Unsupported(reason));
+        }
+        let weight = Nf4::allocate(weights.allocate, name, stored.dtype(), shape, double)?;
+        Ok(Weight::Nf4(weight))
+    }
+}
+
+impl<D: Device> Weight<Tensor<D>> {
+    fn view(&self) -> linear::Weight<'_, D> {
+        match self {
+            Weight::Float(parameter) => linear::Weight::Float(parameter.value.view()),
+            Weight::Nf4(weight) => linear::Weight::Nf4(weight.view()),
+        }
+    }
+}
+
+impl<T> Linear<T> {
+    /// The layer called `module` in files.
+    pub fn lay_out<A: Allocate<Buffer = T>>(
+        weights: &mut weights::Builder<'_, A>,
+        module: String,
+        (inputs, outputs): (usize, usize),
+        bias: bool,
+    ) -> Result<Self, ModelError> {
+        let weight = Weight::lay_out(weights, format!("{module}.weight"), &[outputs, inputs])?;
+        let bias = match bias {
+            true => {
+                let name = format!("{module}.bias");
+                Some(weights.parameter(name, ParameterKind::Bias, &[outputs])?)
+            }
+            false => None,
+        };
+        let matched = weights.layout.adapter.and_then(|a| a.matching(&module));
+        let adapter = match matched {
+            None => None,
+            Some((rank, scale)) => {
+                let mut factor = |letter: &str, kind, shape: [usize; 2]| {
+                    let name = format!("base_model.model.{module}.lora_{letter}.weight");
+                    let trained = weights.layout.adapter_trained;
+                    let dtypes = (DType::F32, DType::F32);
+                    Parameter::allocate(weights.allocate, name, kind, dtypes, &shape, trained)
+                };
+                Some(Adapter {
+                    a: factor("A", ParameterKind::LoraA, [rank, inputs])?,
+                    b: factor("B", ParameterKind::LoraB, [outputs, rank])?,
+                    scale,
+                    rank,
+                    salt: hash(&module),
+                })
+            }
+        };
+        Ok(Self {
+            weight,
+            bias,
+            adapter,
+            factor: 1.0,
+            inputs,
+            outputs,
+        })
+    }
+
+    /// The same layer, its output multiplied by `factor`. Errors if it has a bias, which would be
+    /// multiplied too.
+    pub fn times(self, factor: f32) -> Result<Self, ModelError> {
+        if factor != 1.0 && self.bias.is_some() {
+            let reason = "a factor of the residual stream together with biases is not supported";
+            return Err(ModelError::Unsupported(reason));
+        }
+        Ok(Self { factor, ..self })
+    }
+
+    pub fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
+        all.push(match &self.weight {
+            Weight::Float(parameter) => Held::Base(parameter),
+            Weight::Nf4(weight) => Held::Nf4(weight),
+        });
+        all.extend(self.bias.as_ref().map(Held::Base));
+        let factors = self
+            .adapter
+            .iter()
+            .flat_map(|adapter| [&adapter.a, &adapter.b]);
+        all.extend(factors.map(Held::Adapter));
+    }
+
+    pub fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
+        all.push(match &mut self.weight {
+            Weight::Float(parameter) => HeldMut::Base(parameter),
+            Weight::Nf4(weight) => HeldMut::Nf4(weight),
+        });
+        all.extend(self.bias.as_mut().map(HeldMut::Base));
+        let adapters = self.adapter.iter_mut();
+        let factors = adapters.flat_map(|adapter| [&mut adapter.a, &mut adapter.b]);
+        all.extend(factors.map(HeldMut::Adapter));
+    }
+
+    /// The rank of its adapter.
+    pub fn rank(&self) -> Option<usize> {
+        self.adapter.as_ref().map(|adapter| adapter.rank)
+    }
+
+    /// Whether anything in it is trained.
+    fn is_trained(&self) -> bool {
+        let mut held = Vec::new();
+        self.held(&mut held);
+        held.iter().any(Held::is_trained)
+    }
+
+    fn shape(&self, tokens: usize) -> Shape {
+        Shape {
+            tokens,
+            inputs: self.inputs,
+            outputs: self.outputs,
+        }
+    }
+}
+
+impl<D: linear::Linear> Linear<Tensor<D>> {
+    /// Writes `y` and what is kept for the backward pass.
+    pub fn forward(
+        &self,
+        pass: &Pass<'_, D>,
+        x: &Tensor<D>,
+        y: &mut Tensor<D>,
+        saved: &mut Saved<Tensor<D>>,
+    ) -> Result<(), ModelError> {
+        let adapter = pass.adapter(&self.adapter);
+        let lora = with_buffer(adapter, saved.xa.as_mut(), ADAPTER)?;
+        let forward = Forward {
+            x: x.view(),
+            weight: self.weight.view(),
+            factor: self.factor,
+            bias: self.bias.as_ref().map(|bias| bias.value.view()),
+            lora: lora.map(|(adapter, xa)| LoraForward {
+                a: adapter.a.value.view(),
+                b: adapter.b.value.view(),
+                scale: adapter.scale * self.factor,
+                dropout: pass.dropout(adapter.salt),
+                xa: xa.view_mut(),
+            }),
+            y: y.view_mut(),
+            shape: self.shape(pass.tokens),
+        };
+        Ok(pass.device.linear_forward(forward.checked()?)?)
+    }
+
+    /// Adds into the gradients of what is trained. Before that writes or adds into `dx`, if it is
+    /// wanted; with an adapter writes `dyb`, f32 `[tokens, rank]`.
+    pub fn backward(
+        &mut self,
+        pass: &Pass<'_, D>,
+        (x, dy): (&Tensor<D>, &Tensor<D>),
+        (dx, accumulate): (Option<&mut Tensor<D>>, bool),
+        saved: &Saved<Tensor<D>>,
+        dyb: &mut Option<Tensor<D>>,
+    ) -> Result<(), ModelError> {
+        self.backward_input(pass, dy, (dx, accumulate), dyb)?;
+        self.backward_weights(pass, (x, dy), saved, dyb)
+    }
+
+    /// The first half of [`Linear::backward`], which does not need `x`.
+    pub fn backward_input(
+        &self,
+        pass: &Pass<'_, D>,
+        dy: &Tensor<D>,
+        (dx, accumulate): (Option<&mut Tensor<D>>, bool),
+        dyb: &mut Option<Tensor<D>>,
+    ) -> Result<(), ModelError> {
+        let lora = with_buffer(pass.adapter(&self.adapter), dyb.as_mut(), ADAPTER)?;
+        let backward = BackwardInput {
+            dy: dy.view(),
+            weight: self.weight.view(),
+            factor: self.factor,
+            lora: lora.map(|(adapter, dyb)| LoraBackwardInput {
+                a: adapter.a.value.view(),
+                b: adapter.b.value.view(),
+                scale: adapter.scale * self.factor,
+                dropout: pass.dropout(adapter.salt),
+                dyb: dyb.view_mut(),
+            }),
+            dx: dx.map(Tensor::view_mut),
+            accumulate,
+            shape: self.shape(pass.tokens),
+        };
+        Ok(pass.device.linear_backward_input(backward.checked()?)?)
+    }
+
+    /// The second half of [`Linear::backward`], with the `dyb` of the first.
+    pub fn backward_weights(
+        &mut self,
+        pass: &Pass<'_, D>,
+        (x, dy): (&Tensor<D>, &Tensor<D>),
+        saved: &Saved<Tensor<D>>,
+        dyb: &Option<Tensor<D>>,
+    ) -> Result<(), ModelError> {
+        if !self.is_trained() {
+            return Ok(());
+        }
+        let shape = self.shape(pass.tokens);
+        let buffers = saved.xa.as_ref().zip(dyb.as_ref());
+        let lora = match with_buffer(self.adapter.as_mut(), buffers, ADAPTER)? {
+            None => None,
+            Some((adapter, (xa, dyb))) => {
+                let (da, db) = (&mut adapter.a.gradient, &mut adapter.b.gradient);
+                let gradients = with_buffer(da.as_mut(), db.as_mut(), ADAPTER)?;
+                gradients.map(|(da, db)| LoraBackwardWeights {
+                    scale: adapter.scale * self.factor,
+                    dropout: pass.dropout(adapter.salt),
+                    xa: xa.view(),
+                    dyb: dyb.view(),
+                    da: da.view_mut(),
+                    db: db.view_mut(),
+                })
+            }
+        };
+        let dweight = match &mut self.weight {
+            Weight::Float(parameter) => parameter.gradient.as_mut(),
+            Weight::Nf4(_) => None,
+        };
+        let dbias = self.bias.as_mut().and_then(|bias| bias.gradient.as_mut());
+        let backward = BackwardWeights {
+            x: x.view(),
+            dy: dy.view(),
+            dweight: dweight.map(Tensor::view_mut),
+            factor: self.factor,
+            dbias: dbias.map(Tensor::view_mut),
+            lora,
+            shape,
+        };
+        Ok(pass.device.linear_backward_weights(backward.checked()?)?)
+    }
+}

@@ -1,0 +1,134 @@
+//! Root-mean-square norms, and the stream that they read.
+
+use super::{Held, HeldMut};
+use crate::{
+    ModelError, activations, parameter::Parameter, parameter::ParameterKind, pass::Pass,
+    plan::Allocate, weights,
+};
+use tightrope_device::{Device, Tensor};
+use tightrope_kernels::{
+    Check,
+    rms_norm::{self, Residual, RmsNorm},
+};
+
+/// A norm of rows of the residual stream, or of a branch.
+#[derive(Debug)]
+pub(crate) struct Norm<T> {
+    /// f32 `[hidden]`.
+    pub scale: Parameter<T>,
+}
+
+/// Rows that are normalised, and what the norm found.
+#[derive(Debug)]
+pub(crate) struct Stream<T> {
+    /// `[tokens, hidden]`.
+    pub hidden: T,
+    /// f32 `[tokens]`.
+    pub rstd: T,
+}
+
+impl<T> Stream<T> {
+    pub fn lay_out<A: Allocate<Buffer = T>>(
+        step: &mut activations::Builder<'_, A>,
+        name: &str,
+    ) -> Result<Self, ModelError> {
+        Ok(Self {
+            hidden: step.kept(name.to_string(), step.architecture.hidden)?,
+            rstd: step.statistic(format!("{name}, rstd"), 1)?,
+        })
+    }
+}
+
+impl<T> Norm<T> {
+    /// The norm called `module` in files.
+    pub fn lay_out<A: Allocate<Buffer = T>>(
+        weights: &mut weights::Builder<'_, A>,
+        module: String,
+    ) -> Result<Self, ModelError> {
+        let shape = [weights.architecture.hidden];
+        let name = format!("{module}.weight");
+        let scale = weights.parameter(name, ParameterKind::Norm, &shape)?;
+        Ok(Self { scale })
+    }
+
+    pub fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
+        all.push(Held::Base(&self.scale));
+    }
+
+    pub fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
+        all.push(HeldMut::Base(&mut self.scale));
+    }
+}
+
+impl<D: Device + RmsNorm> Norm<Tensor<D>> {
+    /// Writes the norm of `stream.hidden` to `y`, and `stream.rstd`.
+    pub fn forward(
+        &self,
+        pass: &Pass<'_, D>,
+        stream: &mut Stream<Tensor<D>>,
+        y: &mut Tensor<D>,
+    ) -> Result<(), ModelError> {
+        let forward = rms_norm::Forward {
+            x: stream.hidden.view(),
+            residual: None,
+            weight: self.scale.value.view(),
+            plus_one: pass.architecture.norm_plus_one,
+            eps: pass.architecture.norm_eps,
+            y: y.view_mut(),
+            rstd: stream.rstd.view_mut(),
+            rows: pass.tokens,
+            dim: pass.architecture.hidden,
+        };
+        Ok(pass.device.rms_norm_forward(forward.checked()?)?)
+    }
+
+    /// `stream.hidden = x + branch` first, then [`Norm::forward`].
+    pub fn forward_of_sum(
+        &self,
+        pass: &Pass<'_, D>,
+        (x, branch): (&Tensor<D>, &Tensor<D>),
+        stream: &mut Stream<Tensor<D>>,
+        y: &mut Tensor<D>,
+    ) -> Result<(), ModelError> {
+        let forward = rms_norm::Forward {
+            x: x.view(),
+            residual: Some(Residual {
+                add: branch.view(),
+                sum: stream.hidden.view_mut(),
+            }),
+            weight: self.scale.value.view(),
+            plus_one: pass.architecture.norm_plus_one,
+            eps: pass.architecture.norm_eps,
+            y: y.view_mut(),
+            rstd: stream.rstd.view_mut(),
+            rows: pass.tokens,
+            dim: pass.architecture.hidden,
+        };
+        Ok(pass.device.rms_norm_forward(forward.checked()?)?)
+    }
+
+    /// Adds the gradient with respect to `stream.hidden` into `dx` (or overwrites it), and that of the
+    /// scale into its own.
+    pub fn backward(
+        &mut self,
+        pass: &Pass<'_, D>,
+        dy: &Tensor<D>,
+        stream: &Stream<Tensor<D>>,
+        dx: &mut Tensor<D>,
+        accumulate: bool,
+    ) -> Result<(), ModelError> {
+        let backward = rms_norm::Backward {
+            dy: dy.view(),
+            x: stream.hidden.view(),
+            rstd: stream.rstd.view(),
+            weight: self.scale.value.view(),
+            plus_one: pass.architecture.norm_plus_one,
+            dx: dx.view_mut(),
+            accumulate,
+            dweight: self.scale.gradient.as_mut().map(Tensor::view_mut),
+            rows: pass.tokens,
+            dim: pass.architecture.hidden,
+        };
+        Ok(pass.device.rms_norm_backward(backward.checked()?)?)
+    }
+}
