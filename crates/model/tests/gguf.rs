@@ -42,7 +42,9 @@ fn every_case_gives_the_same_logits_from_gguf() {
         let scaled = ["dynamic", "longrope", "llama3_"]
             .iter()
             .any(|part| name.contains(part));
-        if unsaid || scaled || name == "gemma2" {
+        // Architectures of GGUF that are not read yet.
+        let unknown = ["granite", "smollm3"].contains(&config.model_type());
+        if unsaid || scaled || unknown || name == "gemma2" {
             continue;
         }
         let sequences = documents(&case);

@@ -6,6 +6,7 @@ mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
+mod smollm3;
 
 use crate::{Architecture, ConfigError, settings::Settings};
 
@@ -20,13 +21,14 @@ pub(crate) struct Family {
     pub describe: fn(&Settings<'_>) -> Result<Architecture, ConfigError>,
 }
 
-static FAMILIES: [&Family; 6] = [
+static FAMILIES: [&Family; 7] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &gemma::FAMILY,
     &gemma2::FAMILY,
+    &smollm3::FAMILY,
 ];
 
 /// The family of a `model_type`.

@@ -15,10 +15,12 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     GemmaConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 BASE = dict(
@@ -66,6 +68,14 @@ CASES = {
     "qwen3_window": (Qwen3Config, dict(
         num_hidden_layers=3, head_dim=14, attention_bias=True, use_sliding_window=True,
         sliding_window=7, max_window_layers=2)),
+    "smollm3": (SmolLM3Config, dict(
+        num_hidden_layers=3, tie_word_embeddings=True, no_rope_layer_interval=3)),
+    "smollm3_window": (SmolLM3Config, dict(
+        num_hidden_layers=3, use_sliding_window=True, sliding_window=6,
+        no_rope_layers=[1, 0, 1])),
+    "granite": (GraniteConfig, dict(
+        num_hidden_layers=3, tie_word_embeddings=True, embedding_multiplier=12.0,
+        attention_multiplier=0.2, residual_multiplier=0.22, logits_scaling=8.0)),
 }
 
 
