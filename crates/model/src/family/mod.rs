@@ -2,6 +2,7 @@
 
 mod gemma;
 mod gemma2;
+mod granite;
 mod llama;
 mod mistral;
 mod qwen2;
@@ -21,7 +22,7 @@ pub(crate) struct Family {
     pub describe: fn(&Settings<'_>) -> Result<Architecture, ConfigError>,
 }
 
-static FAMILIES: [&Family; 7] = [
+static FAMILIES: [&Family; 8] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -29,6 +30,7 @@ static FAMILIES: [&Family; 7] = [
     &gemma::FAMILY,
     &gemma2::FAMILY,
     &smollm3::FAMILY,
+    &granite::FAMILY,
 ];
 
 /// The family of a `model_type`.

@@ -1,0 +1,35 @@
+//! Granite 3: Llama with factors of the embedding, of what layers add, of scores and of logits.
+
+use super::Family;
+use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+
+pub(super) static FAMILY: Family = Family {
+    model_type: "granite",
+    class: "GraniteForCausalLM",
+    describe,
+};
+
+fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
+    let defaults = Defaults {
+        kv_heads: None,
+        head_dim: None,
+        tied_head: false,
+        max_positions: 2048,
+    };
+    let mut architecture = Architecture::common(settings, &defaults)?;
+    let factor = |key| Ok(settings.positive(key)?.unwrap_or(1.0));
+    architecture.embedding_scale = factor("embedding_multiplier")? as f32;
+    architecture.residual_scale = factor("residual_multiplier")? as f32;
+    architecture.attention_scale = factor("attention_multiplier")? as f32;
+    architecture.logit_scale = factor("logits_scaling")?.recip() as f32;
+    let attention_bias = settings.flag("attention_bias", false)?;
+    architecture.qkv_bias = attention_bias;
+    architecture.output_bias = attention_bias;
+    architecture.mlp_bias = settings.flag("mlp_bias", false)?;
+    if architecture.residual_scale != 1.0 {
+        let reason = "biases together with residual_multiplier are not supported";
+        settings.refuse("attention_bias", reason)?;
+        settings.refuse("mlp_bias", reason)?;
+    }
+    Ok(architecture)
+}
