@@ -245,8 +245,8 @@ fn a_merge_that_is_ended_half_way_leaves_nothing_by_its_name() {
             }
             if !ended {
                 send(signal, &run);
-                run.wait().unwrap();
             }
+            run.wait().unwrap();
             // The signal may have come too late.
             let late = merged.exists();
             if late {

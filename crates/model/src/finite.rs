@@ -1,6 +1,6 @@
 //! Which of a model's tensors holds something that is no finite number.
 
-use crate::{Backend, Model, ModelError, weights::host};
+use crate::{Backend, Model, ModelError, parts::host};
 
 impl<D: Backend> Model<D> {
     /// The name, as in files, of the first tensor with an element that is infinite or not a number:
