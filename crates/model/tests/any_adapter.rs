@@ -82,9 +82,11 @@ fn write_base(draw: &Draw, case: &Path, folder: &Path) -> Architecture {
     let mut settings: Value = serde_json::from_str(&text).unwrap();
     let layers = draw.ranks.len();
     settings["num_hidden_layers"] = json!(layers);
-    if let Some(types) = settings["layer_types"].as_array() {
-        let repeated: Vec<Value> = types.iter().cycle().take(layers).cloned().collect();
-        settings["layer_types"] = json!(repeated);
+    for key in ["layer_types", "no_rope_layers"] {
+        if let Some(list) = settings[key].as_array() {
+            let repeated: Vec<Value> = list.iter().cycle().take(layers).cloned().collect();
+            settings[key] = json!(repeated);
+        }
     }
     let config = ModelConfig::from_json(&settings).unwrap();
     let architecture = config.architecture().clone();
