@@ -8,7 +8,8 @@ use signal_hook::{
     low_level,
 };
 use std::{fs, sync::Arc, thread};
-use tightrope_train::{StopFlag, remove_temporaries};
+use tightrope_formats::files::remove_temporaries;
+use tightrope_train::StopFlag;
 
 /// Sets `stop` at the first signal that a run can answer by saving; `announce` tells the person. Any
 /// other signal ends the process. Lasts as long as that.

@@ -35,4 +35,5 @@ pub use options::{DataOptions, Format, OnBadRow, TrainOn};
 pub use preflight::{FileReport, JOINED_PARTS, Lengths, Preflight, SkippedRow, UnusedKey};
 pub use progress::Progress;
 pub use template::{ChatTemplate, ChatTemplates, Dropped, RenderError, Rendered, Turn, Variables};
-pub use tokenizer::{DecodeStream, GgufTokenizer, Token, Tokenizer};
+pub use tightrope_formats::gguf::GgufTokenizer;
+pub use tokenizer::{DecodeStream, Token, Tokenizer};

@@ -1,8 +1,13 @@
 //! A model as small as can be, in every form in which models come.
 
-use serde_json::{Value, json};
-use std::sync::LazyLock;
+use serde_json::{Map, Value, json};
+use std::{path::Path, sync::LazyLock};
 use tightrope_device::Cpu;
+use tightrope_formats::{
+    Encoding, FormatError, TensorOut,
+    gguf::{self, List},
+    safetensors,
+};
 use tightrope_model::{LoadOptions, Training};
 
 const VOCABULARY: usize = 16;
@@ -94,34 +99,45 @@ const TENSORS: &[(&str, &str, usize, usize)] = &[
     ("model.norm", "output_norm", HIDDEN, 0),
 ];
 
-/// A safetensors file of zeros: name, type, shape.
-pub fn safetensors(tensors: &[(String, safetensors::Dtype, Vec<usize>)]) -> Vec<u8> {
-    let zeros = vec![0; 1 << 16];
-    let views = tensors.iter().map(|(name, dtype, shape)| {
-        let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
-        let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), &zeros[..bytes]);
-        (
-            name.clone(),
-            view.expect("as many bytes as the shape needs"),
-        )
-    });
-    safetensors::serialize(views, None).expect("a description of a few tensors")
+/// Tensors of zeros.
+fn zeros(
+    tensors: impl IntoIterator<Item = (String, Encoding, Vec<usize>)>,
+) -> Vec<TensorOut<'static, FormatError>> {
+    let out = |(name, encoding, shape): (String, Encoding, Vec<usize>)| {
+        let blocks = shape.iter().product::<usize>() / encoding.block_elements();
+        TensorOut::new(name, encoding, &shape, move || {
+            Ok(vec![0; blocks * encoding.block_bytes()])
+        })
+    };
+    tensors.into_iter().map(out).collect()
+}
+
+/// The bytes of the file that `write` writes.
+fn written(write: impl FnOnce(&Path) -> Result<(), FormatError>) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder for a file");
+    let path = folder.path().join("file");
+    write(&path).expect("a file of a few tensors");
+    std::fs::read(path).expect("what has been written")
+}
+
+fn shape(rows: usize, columns: usize) -> Vec<usize> {
+    [rows, columns].into_iter().filter(|&dim| dim > 0).collect()
 }
 
 /// The weights of [`config`].
 pub fn weights() -> Vec<u8> {
-    let all: Vec<_> = TENSORS
-        .iter()
-        .map(|&(name, _, rows, columns)| {
-            let shape = if columns == 0 {
-                vec![rows]
-            } else {
-                vec![rows, columns]
-            };
-            (format!("{name}.weight"), safetensors::Dtype::F16, shape)
-        })
-        .collect();
-    safetensors(&all)
+    let all = TENSORS.iter().map(|&(name, _, rows, columns)| {
+        let name = format!("{name}.weight");
+        (name, Encoding::F16, shape(rows, columns))
+    });
+    written(|path| safetensors::write(path, &[], zeros(all)))
+}
+
+/// The index of a model whose weights are in one file.
+pub fn index(file: &str) -> Value {
+    let names = TENSORS.iter().map(|(name, ..)| format!("{name}.weight"));
+    let map: Map<String, Value> = names.map(|name| (name, file.into())).collect();
+    json!({"metadata": {"total_size": 0}, "weight_map": map})
 }
 
 /// An adapter of rank 2 on one layer.
@@ -133,91 +149,49 @@ pub fn adapter() -> (Value, Vec<u8>) {
     let name =
         |factor| format!("base_model.model.model.layers.0.self_attn.q_proj.lora_{factor}.weight");
     let factors = [(name("A"), vec![2, HIDDEN]), (name("B"), vec![HIDDEN, 2])];
-    let factors = factors.map(|(name, shape)| (name, safetensors::Dtype::F32, shape));
-    (config, safetensors(&factors))
+    let factors = factors.map(|(name, shape)| (name, Encoding::F32, shape));
+    let factors = written(|path| safetensors::write(path, &[], zeros(factors)));
+    (config, factors)
 }
-
-const TEXT: u32 = 8;
-const F32: u32 = 0;
-const F16: u32 = 1;
-const Q8_0: u32 = 8;
 
 /// The same as a GGUF file with a byte-level tokenizer, its matrices quantised if asked.
 pub fn gguf(quantized: bool) -> Vec<u8> {
-    let mut metadata = Metadata::default();
-    metadata.text("general.architecture", "llama");
-    for (key, value) in [
-        ("embedding_length", HIDDEN),
-        ("block_count", 1),
-        ("feed_forward_length", INTERMEDIATE),
-        ("attention.head_count", 2),
-        ("attention.head_count_kv", 1),
-        ("attention.key_length", 16),
-        ("attention.value_length", 16),
-        ("context_length", 64),
-    ] {
-        metadata.add(&format!("llama.{key}"), 4, (value as u32).to_le_bytes());
-    }
-    let epsilon = 1e-5f32.to_le_bytes();
-    metadata.add("llama.attention.layer_norm_rms_epsilon", 6, epsilon);
-    metadata.text("tokenizer.ggml.model", "gpt2");
-    metadata.text("tokenizer.ggml.pre", "smollm");
-    let tokens = [
-        "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "ab", "cd", "Ġ", "Ċ", "<s>", "</s>",
+    let text = |text: &str| gguf::Value::Text(text.to_owned());
+    let texts = |texts: &[&'static str]| gguf::Value::List(List::texts(texts.iter().copied()));
+    let number = |number: usize| gguf::Value::U32(number as u32);
+    let metadata = [
+        ("general.architecture", text("llama")),
+        ("llama.embedding_length", number(HIDDEN)),
+        ("llama.block_count", number(1)),
+        ("llama.feed_forward_length", number(INTERMEDIATE)),
+        ("llama.attention.head_count", number(2)),
+        ("llama.attention.head_count_kv", number(1)),
+        ("llama.attention.key_length", number(16)),
+        ("llama.attention.value_length", number(16)),
+        ("llama.context_length", number(64)),
+        (
+            "llama.attention.layer_norm_rms_epsilon",
+            gguf::Value::F32(1e-5),
+        ),
+        ("tokenizer.ggml.model", text("gpt2")),
+        ("tokenizer.ggml.pre", text("smollm")),
+        (
+            "tokenizer.ggml.tokens",
+            texts(&[
+                "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "ab", "cd", "Ġ", "Ċ", "<s>",
+                "</s>",
+            ]),
+        ),
+        ("tokenizer.ggml.merges", texts(&["a b", "c d"])),
+        ("tokenizer.ggml.eos_token_id", number(15)),
     ];
-    metadata.texts("tokenizer.ggml.tokens", &tokens);
-    metadata.texts("tokenizer.ggml.merges", &["a b", "c d"]);
-    metadata.add("tokenizer.ggml.eos_token_id", 4, 15u32.to_le_bytes());
-
-    let (mut infos, mut data) = (Vec::new(), Vec::new());
-    for &(_, name, rows, columns) in TENSORS {
-        let (kind, bytes) = match (columns, quantized) {
-            (0, _) => (F32, rows * 4),
-            (_, true) => (Q8_0, rows * columns / 32 * 34),
-            (_, false) => (F16, rows * columns * 2),
+    let tensors = TENSORS.iter().map(|&(_, name, rows, columns)| {
+        let encoding = match (columns, quantized) {
+            (0, _) => Encoding::F32,
+            (_, true) => Encoding::Q8_0,
+            (_, false) => Encoding::F16,
         };
-        let dimensions: Vec<usize> = [columns, rows].into_iter().filter(|&d| d > 0).collect();
-        infos.extend(text(&format!("{name}.weight")));
-        infos.extend((dimensions.len() as u32).to_le_bytes());
-        infos.extend(dimensions.iter().flat_map(|&d| (d as u64).to_le_bytes()));
-        infos.extend(kind.to_le_bytes());
-        infos.extend((data.len() as u64).to_le_bytes());
-        data.resize((data.len() + bytes).next_multiple_of(32), 0);
-    }
-    let mut file = b"GGUF\x03\0\0\0".to_vec();
-    file.extend((TENSORS.len() as u64).to_le_bytes());
-    file.extend(metadata.count.to_le_bytes());
-    file.extend(metadata.bytes);
-    file.extend(infos);
-    file.resize(file.len().next_multiple_of(32), 0);
-    file.extend(data);
-    file
-}
-
-#[derive(Default)]
-struct Metadata {
-    count: u64,
-    bytes: Vec<u8>,
-}
-
-impl Metadata {
-    fn add(&mut self, key: &str, kind: u32, value: impl AsRef<[u8]>) {
-        self.count += 1;
-        self.bytes.extend(text(key));
-        self.bytes.extend(kind.to_le_bytes());
-        self.bytes.extend(value.as_ref());
-    }
-    fn text(&mut self, key: &str, value: &str) {
-        self.add(key, TEXT, text(value));
-    }
-    fn texts(&mut self, key: &str, values: &[&str]) {
-        let mut list = TEXT.to_le_bytes().to_vec();
-        list.extend((values.len() as u64).to_le_bytes());
-        list.extend(values.iter().flat_map(|value| text(value)));
-        self.add(key, 9, list);
-    }
-}
-
-fn text(text: &str) -> Vec<u8> {
-    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+        (format!("{name}.weight"), encoding, shape(rows, columns))
+    });
+    written(|path| gguf::write(path, &metadata, zeros(tensors)))
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use tightrope_device::{DType, DeviceError};
+use tightrope_formats::FormatError;
 use tightrope_kernels::KernelError;
 use tightrope_rope::RopeError;
 
@@ -30,29 +31,8 @@ impl ConfigError {
 #[non_exhaustive]
 pub enum ModelError {
     /// A file cannot be read or written.
-    #[error("{path}: cannot be read or written")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A folder holds no model that can be read.
-    #[error("{path}: {reason}")]
-    NoModel {
-        /// The folder or file.
-        path: PathBuf,
-        /// What was looked for.
-        reason: String,
-    },
-    /// A file is not valid JSON.
-    #[error("{file}: is not valid JSON")]
-    Json {
-        /// The file.
-        file: PathBuf,
-        /// Where and why.
-        source: serde_json::Error,
-    },
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// A setting cannot be used.
     #[error("{file}: {error}")]
     Config {
@@ -64,65 +44,6 @@ pub enum ModelError {
     /// A setting of a new adapter cannot be used.
     #[error("`lora.{}`: {}", .0.key, .0.reason)]
     Lora(ConfigError),
-    /// A file ends before what its header describes.
-    #[error(
-        "{file}: has {length} bytes, but its header describes {expected}: it is cut short; download or \
-         copy it again"
-    )]
-    Cut {
-        /// The file.
-        file: PathBuf,
-        /// Its bytes.
-        length: u64,
-        /// Bytes that it should have.
-        expected: u64,
-    },
-    /// An index names a file that is not there.
-    #[error("{index}: names {file}, which is not in this folder: download or copy it too")]
-    MissingShard {
-        /// The index.
-        index: PathBuf,
-        /// The file's name.
-        file: String,
-    },
-    /// A weight file is damaged as a whole.
-    #[error("{file}: {reason}")]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The description of a tensor is damaged.
-    #[error("{file}: tensor `{tensor}`: {reason}")]
-    DamagedTensor {
-        /// The file.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A name appears twice.
-    #[error("{file}: tensor `{tensor}` appears twice")]
-    Duplicate {
-        /// The file with the second.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
-    },
-    /// A tensor holds a type that cannot be loaded.
-    #[error("{file}: tensor `{tensor}` holds {dtype}, expected {expected}")]
-    TensorDType {
-        /// The file.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// The type, as the file names it.
-        dtype: String,
-        /// What can be loaded.
-        expected: &'static str,
-    },
     /// A quantised tensor is of a kind that cannot be loaded, or does not fit what belongs to it.
     #[error("{file}: tensor `{tensor}`: {reason}")]
     Quantization {
@@ -132,14 +53,6 @@ pub enum ModelError {
         tensor: String,
         /// What is not supported.
         reason: String,
-    },
-    /// The model has a tensor that the file lacks.
-    #[error("{file}: tensor `{tensor}` is missing")]
-    Missing {
-        /// The file or folder.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
     },
     /// The file has a tensor that the model lacks.
     #[error("{file}: tensor `{tensor}` does not belong to this model")]
@@ -215,12 +128,6 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// For `map_err` at every access of `path`.
-    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.to_path_buf();
-        move |source| Self::Io { path, source }
-    }
-
     /// For `map_err` where a configuration comes from `file`.
     pub(crate) fn config(file: &Path) -> impl FnOnce(ConfigError) -> Self {
         let file = file.to_path_buf();

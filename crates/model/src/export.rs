@@ -2,17 +2,17 @@
 
 use crate::{
     Backend, Model, ModelError,
-    checkpoint::{TensorOut, write_json, write_safetensors},
     lora::{CONFIG, WEIGHTS},
     parts::{Linear, host},
 };
 use half::{bf16, f16};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::{collections::BTreeMap, path::Path};
 use tightrope_device::{Cpu, DType, Tensor};
+use tightrope_formats::{Encoding, TensorOut, files::write_json, safetensors};
 
 /// Files larger than this are split, as by Transformers.
-const SHARD_BYTES: usize = 5_000_000_000;
+const SHARD_BYTES: u64 = 5_000_000_000;
 
 impl<D: Backend> Model<D> {
     /// Says in the adapter, if there is one, which model it belongs to: the id of one on the hub, with
@@ -31,17 +31,15 @@ impl<D: Backend> Model<D> {
         };
         let mut parameters: Vec<_> = self.weights.adapter().collect();
         parameters.sort_by(|a, b| a.name.cmp(&b.name));
-        let tensors: Vec<_> = parameters
-            .into_iter()
-            .map(|parameter| TensorOut {
-                name: &parameter.name,
-                dtype: DType::F32,
-                shape: &parameter.shape,
-                bytes: Box::new(|| Ok(to_bytes(DType::F32, &parameter.value.to_f32_vec()?))),
+        let tensors = parameters.into_iter().map(|parameter| {
+            let (name, value) = (parameter.name.clone(), &parameter.value);
+            TensorOut::new(name, Encoding::F32, &parameter.shape, move || {
+                Ok::<_, ModelError>(to_bytes(DType::F32, &value.to_f32_vec()?))
             })
-            .collect();
-        write_safetensors(&folder.join(WEIGHTS), &tensors)?;
-        write_json(&folder.join(CONFIG), &adapter.to_json())
+        });
+        let path = folder.join(WEIGHTS);
+        safetensors::write(&path, &[("format", "pt")], tensors.collect())?;
+        Ok(write_json(&folder.join(CONFIG), &adapter.to_json())?)
     }
 
     /// Writes `config.json`, `generation_config.json` (if the base had one) and `model.safetensors`
@@ -66,49 +64,26 @@ impl<D: Backend> Model<D> {
         &self,
         folder: &Path,
         dtype: Option<DType>,
-        shard_bytes: usize,
+        shard_bytes: u64,
     ) -> Result<(), ModelError> {
         let host = host(&self.device)?;
         let mut tensors = self.merged(&host, dtype);
-        tensors.sort_by(|a, b| a.name.cmp(b.name));
-        let mut shards: Vec<Vec<TensorOut<'_>>> = Vec::new();
-        let mut room = 0;
-        for tensor in tensors {
-            match shards.last_mut() {
-                Some(shard) if tensor.size() <= room => {
-                    room -= tensor.size();
-                    shard.push(tensor);
-                }
-                _ => {
-                    room = shard_bytes.saturating_sub(tensor.size());
-                    shards.push(vec![tensor]);
-                }
-            }
-        }
-        let count = shards.len();
-        let file = |index: usize| match count {
-            1 => "model.safetensors".to_string(),
-            _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
-        };
-        let (mut weight_map, mut total) = (BTreeMap::new(), 0);
-        for (index, shard) in shards.iter().enumerate() {
-            write_safetensors(&folder.join(file(index)), shard)?;
-            for tensor in shard {
-                total += tensor.size();
-                weight_map.insert(tensor.name, file(index));
-            }
-        }
-        if count > 1 {
-            let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
-            write_json(&folder.join("model.safetensors.index.json"), &index)?;
-        }
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        safetensors::write_model(folder, tensors, shard_bytes)?;
         if let Some(generation) = &self.generation {
             write_json(&folder.join("generation_config.json"), generation)?;
         }
-        write_json(&folder.join("config.json"), &self.merged_config(dtype))
+        Ok(write_json(
+            &folder.join("config.json"),
+            &self.merged_config(dtype),
+        )?)
     }
 
-    fn merged<'a>(&'a self, host: &'a Cpu, wanted: Option<DType>) -> Vec<TensorOut<'a>> {
+    fn merged<'a>(
+        &'a self,
+        host: &'a Cpu,
+        wanted: Option<DType>,
+    ) -> Vec<TensorOut<'a, ModelError>> {
         let linears = self.weights.linears();
         let adapted: BTreeMap<&str, &Linear<Tensor<D>>> = linears
             .filter(|linear| linear.adapter.is_some())
@@ -117,24 +92,19 @@ impl<D: Backend> Model<D> {
         let out = |name: &'a str, stored, shape: &'a [usize], elements: Elements<'a>| {
             let linear = adapted.get(name).copied();
             let dtype = wanted.unwrap_or(stored);
-            TensorOut {
-                name,
-                dtype,
-                shape,
-                bytes: Box::new(move || {
-                    let mut elements = elements()?;
-                    if let Some(linear) = linear {
-                        add_adapter(linear, &mut elements)?;
-                    }
-                    match dtype == stored || fits(dtype, &elements) {
-                        true => Ok(to_bytes(dtype, &elements)),
-                        false => Err(ModelError::OutOfRange {
-                            tensor: name.to_owned(),
-                            dtype,
-                        }),
-                    }
-                }),
-            }
+            TensorOut::new(name, encoding(dtype), shape, move || {
+                let mut elements = elements()?;
+                if let Some(linear) = linear {
+                    add_adapter(linear, &mut elements)?;
+                }
+                match dtype == stored || fits(dtype, &elements) {
+                    true => Ok(to_bytes(dtype, &elements)),
+                    false => Err(ModelError::OutOfRange {
+                        tensor: name.to_owned(),
+                        dtype,
+                    }),
+                }
+            })
         };
         let parameters = self.weights.base().map(|parameter| {
             let elements = Box::new(|| Ok(parameter.value.to_f32_vec()?));
@@ -169,6 +139,15 @@ impl<D: Backend> Model<D> {
 
 /// The elements of a tensor; asked for when they are written.
 type Elements<'a> = Box<dyn Fn() -> Result<Vec<f32>, ModelError> + 'a>;
+
+/// How files hold what [`to_bytes`] makes.
+fn encoding(dtype: DType) -> Encoding {
+    match dtype {
+        DType::BF16 => Encoding::Bf16,
+        DType::F16 => Encoding::F16,
+        _ => Encoding::F32,
+    }
+}
 
 /// Under the key that the file has, old or new.
 fn set_dtype(settings: &mut Map<String, Value>, name: &str) {

@@ -31,7 +31,6 @@ mod weights;
 
 pub use architecture::Architecture;
 pub use cache::KvCache;
-pub use checkpoint::GgufTokenizerData;
 pub use config::ModelConfig;
 pub use error::{ConfigError, ModelError};
 pub use loss::Loss;
@@ -42,6 +41,7 @@ pub use pass::Adapters;
 pub use plan::{Plan, PlannedBuffer, Purpose};
 
 use std::{io::Read, path::Path};
+use tightrope_formats::{FormatError, diagnosis};
 
 /// A device that has every operation that a model needs.
 pub use tightrope_kernels::Kernels as Backend;
@@ -50,28 +50,24 @@ pub use tightrope_kernels::Kernels as Backend;
 const LARGEST_CONFIG: u64 = 4 << 20;
 
 /// The contents of the JSON file of a configuration.
-fn read_json(file: &Path) -> Result<serde_json::Value, ModelError> {
+fn read_json(file: &Path) -> Result<serde_json::Value, FormatError> {
     let mut text = Vec::new();
-    let open = std::fs::File::open(file).map_err(ModelError::io(file))?;
+    let open = std::fs::File::open(file).map_err(FormatError::io(file))?;
     let mut start = open.take(LARGEST_CONFIG + 1);
-    start.read_to_end(&mut text).map_err(ModelError::io(file))?;
+    start
+        .read_to_end(&mut text)
+        .map_err(FormatError::io(file))?;
     if text.len() as u64 > LARGEST_CONFIG {
-        return Err(ModelError::Damaged {
+        return Err(FormatError::Damaged {
             file: file.to_path_buf(),
             reason: format!("is larger than any configuration: {LARGEST_CONFIG} bytes"),
         });
     }
     serde_json::from_slice(&text).map_err(|source| {
-        let json = || ModelError::Json {
+        let json = || FormatError::Json {
             file: file.to_path_buf(),
             source,
         };
-        checkpoint::diagnosis::of(file).unwrap_or_else(json)
+        diagnosis::of(file).unwrap_or_else(json)
     })
-}
-
-/// An error that says what a file of a model's folder is, where something lies there that only stands
-/// for it: a Git LFS pointer, a web page, nothing at all.
-pub fn stand_in(file: &Path) -> Option<ModelError> {
-    checkpoint::diagnosis::of(file)
 }

@@ -3,10 +3,7 @@
 use crate::{
     Architecture, Backend, ConfigError, LoadOptions, Model, ModelConfig, ModelError, Plan,
     Training, activations,
-    checkpoint::{
-        self, Bitsandbytes, Checkpoint, Elements, Expected, Gguf, HEAD, Safetensors, Stored,
-        diagnosis,
-    },
+    checkpoint::{self, Bitsandbytes, Checkpoint, Expected, GgufModel, HEAD, Stored},
     lora::AdapterConfig,
     parameter::ParameterKind,
     parts::host,
@@ -18,6 +15,7 @@ use crate::{
 use serde_json::{Map, Value};
 use std::path::Path;
 use tightrope_device::DType;
+use tightrope_formats::{Tensors, diagnosis};
 use tightrope_kernels::attention::Ranges;
 use tightrope_rope::RotaryEmbedding;
 
@@ -187,7 +185,7 @@ impl Plan {
 }
 
 /// Checks that the file has exactly the factors of the adapters, in their shapes.
-fn check_factors<T>(factors: &Safetensors, weights: &Weights<T>) -> Result<(), ModelError> {
+fn check_factors<T>(factors: &Tensors, weights: &Weights<T>) -> Result<(), ModelError> {
     let expected = weights.adapter().map(|p| Expected {
         name: &p.name,
         shape: &p.shape,
@@ -203,30 +201,15 @@ fn open(path: &Path) -> Result<(ModelConfig, Box<dyn Checkpoint>), ModelError> {
             .extension()
             .is_some_and(|extension| extension == "gguf")
     {
-        let (mut config, mut checkpoint) = Gguf::open(path)?;
+        let (mut config, mut checkpoint) = GgufModel::open(path)?;
         checkpoint::settle(&mut config, &mut checkpoint)?;
         return Ok((config, Box::new(checkpoint)));
     }
     let mut config = read_config(path)?;
-    let (whole, index) = (
-        path.join("model.safetensors"),
-        path.join("model.safetensors.index.json"),
-    );
-    let elements = match config.is_quantized() {
-        true => Elements::FloatsAndBytes,
-        false => Elements::Floats,
-    };
-    let files = if whole.is_file() {
-        Safetensors::open(&whole, elements)?
-    } else if index.is_file() {
-        Safetensors::open_sharded(&index, elements)?
-    } else {
-        let wanted = "has neither model.safetensors nor model.safetensors.index.json";
-        return Err(diagnosis::of_model(path, wanted));
-    };
+    let files = Tensors::open(path)?;
     let mut checkpoint: Box<dyn Checkpoint> = match config.is_quantized() {
         true => Box::new(Bitsandbytes::new(files)?),
-        false => Box::new(files),
+        false => Box::new(checkpoint::only_floats(files)?),
     };
     checkpoint::settle(&mut config, &mut *checkpoint)?;
     Ok((config, checkpoint))
@@ -236,7 +219,7 @@ fn open(path: &Path) -> Result<(ModelConfig, Box<dyn Checkpoint>), ModelError> {
 fn read_config(folder: &Path) -> Result<ModelConfig, ModelError> {
     let file = folder.join("config.json");
     if folder.is_dir() && !file.exists() {
-        return Err(diagnosis::of_model(folder, "has no config.json"));
+        return Err(diagnosis::of_model(folder, "has no config.json").into());
     }
     ModelConfig::from_json(&read_json(&file)?).map_err(ModelError::config(&file))
 }
@@ -246,7 +229,7 @@ impl ModelConfig {
     /// the head is the embedding, weights have the last word, which are not read here.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         match path.is_file() {
-            true => Ok(Gguf::open(path)?.0),
+            true => Ok(GgufModel::open(path)?.0),
             false => read_config(path),
         }
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;
 use tightrope_device::Cpu;
+use tightrope_formats::FormatError;
 use tightrope_model::{LoadOptions, LoraConfig, Model, ModelError, TargetModules, Training};
 
 const CASE: &str = "llama_biases";
@@ -85,7 +86,7 @@ fn saving_twice_gives_the_same_bytes_and_nothing_else() {
     let missing = Path::new("/nonexistent/folder");
     assert!(matches!(
         model.save_adapter(missing),
-        Err(ModelError::Io { .. })
+        Err(ModelError::Format(FormatError::Io { .. }))
     ));
 }
 
@@ -236,7 +237,10 @@ fn adapters_of_other_models_are_errors() {
         load_with(folder.path()).unwrap_err()
     };
     let half = less(|name| !name.contains("layers.1.mlp.up_proj.lora_B"));
-    assert!(matches!(half, ModelError::Missing { .. }));
+    assert!(matches!(
+        half,
+        ModelError::Format(FormatError::Missing { .. })
+    ));
     let pair = less(|name| !name.contains("layers.1.mlp.up_proj"));
     assert!(matches!(pair, ModelError::Config { .. }));
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tightrope_device::DType;
+use tightrope_formats::FormatError;
 use tightrope_model::{
     Backend, BaseStorage, LoadOptions, LoraConfig, Model, ModelConfig, ModelError, Plan, Purpose,
     Training,
@@ -192,7 +193,10 @@ fn settings_of_other_kinds_of_quantisation_are_named() {
     assert!(matches!(error, ModelError::Config { .. }));
     // Without the setting, bytes are no weights.
     let error = changed(|_| (), |config| config["quantization_config"] = Value::Null);
-    assert!(matches!(error, Err(ModelError::TensorDType { .. })));
+    assert!(matches!(
+        error,
+        Err(ModelError::Format(FormatError::TensorDType { .. }))
+    ));
 }
 
 #[test]
@@ -224,7 +228,10 @@ fn states_that_cannot_be_read_are_named() {
         assert!(named, "{key} = {value}: {error}");
     }
     let broken = changed(|tensors| find(tensors, STATE).2[0] = b'!', |_| ());
-    assert!(matches!(broken, Err(ModelError::Json { .. })));
+    assert!(matches!(
+        broken,
+        Err(ModelError::Format(FormatError::Json { .. }))
+    ));
     let other = changed(
         |tensors| {
             let name = &mut find(tensors, STATE).0;
@@ -243,7 +250,7 @@ fn tensors_that_do_not_fit_are_named() {
     for part in ["absmax", "quant_map", "nested_absmax", "nested_quant_map"] {
         let name = format!("{WEIGHT}.{part}");
         let missing = changed(|all| all.retain(|(found, _, _)| *found != name), |_| ());
-        let named = matches!(&missing, Err(ModelError::Missing { tensor, .. }) if *tensor == name);
+        let named = matches!(&missing, Err(ModelError::Format(FormatError::Missing { tensor, .. })) if *tensor == name);
         assert!(named, "{part}");
         let short = changed(
             |tensors| {
@@ -287,7 +294,9 @@ fn tensors_that_do_not_fit_are_named() {
         |tensors| tensors.retain(|(name, _, _)| !name.starts_with(&format!("{WEIGHT}."))),
         |_| (),
     );
-    assert!(matches!(alone, Err(ModelError::TensorDType { tensor, .. }) if tensor == WEIGHT));
+    assert!(
+        matches!(alone, Err(ModelError::Format(FormatError::TensorDType { tensor, .. })) if tensor == WEIGHT)
+    );
 }
 
 #[test]
@@ -319,7 +328,7 @@ fn only_weights_of_linear_layers_may_be_quantised() {
         |_| (),
     );
     let error = error.unwrap_err();
-    let named = matches!(&error, ModelError::TensorDType { tensor, dtype, .. }
+    let named = matches!(&error, ModelError::Format(FormatError::TensorDType { tensor, dtype, .. })
         if tensor == "lm_head.weight" && dtype == "NF4");
     assert!(named, "{error}");
 }

@@ -11,7 +11,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use tightrope_model::{GgufTokenizerData, LoadOptions, Model, Training};
+use tightrope_formats::gguf::GgufTokenizer;
+use tightrope_model::{LoadOptions, Model, Training};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -186,7 +187,7 @@ fn memory_does_not_follow_what_files_claim() {
     gguf.text("tokenizer.ggml.model", "gpt2");
     gguf.numbers("tokenizer.ggml.tokens", &vec![0; (1 << 22) + 1]);
     fs::write(&file, gguf.bytes()).unwrap();
-    let error = GgufTokenizerData::read(&file).unwrap_err().to_string();
+    let error = GgufTokenizer::read(&file).unwrap_err().to_string();
     assert!(error.contains("not too long"), "{error}");
     for at in [8, 16] {
         let mut bytes = convert(&case(CASE)).bytes();

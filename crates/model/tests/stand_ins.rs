@@ -12,7 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 use tempfile::TempDir;
-use tightrope_model::{LoadOptions, Model, Training, stand_in};
+use tightrope_formats::diagnosis;
+use tightrope_model::{LoadOptions, Model, Training};
 
 const CASE: &str = "llama_linear";
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5\n";
@@ -84,8 +85,8 @@ fn pointers_pages_and_foreign_formats_are_named() {
         &path,
         "git lfs pull",
     );
-    assert!(stand_in(&path).is_some());
-    assert!(stand_in(&folder.path().join(WEIGHTS)).is_none());
+    assert!(diagnosis::of(&path).is_some());
+    assert!(diagnosis::of(&folder.path().join(WEIGHTS)).is_none());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::{
 };
 use tightrope_data::DataError;
 use tightrope_device::DeviceError;
+use tightrope_formats::FormatError;
 use tightrope_kernels::KernelError;
 use tightrope_model::ModelError;
 use tightrope_packing::{PackError, SegmentError, SequenceError};
@@ -30,6 +31,9 @@ pub enum TrainError {
     /// Where a merged model would go, or what would be merged.
     #[error(transparent)]
     Merge(#[from] MergeError),
+    /// Reading or writing a file of tensors.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// Reading the data.
     #[error(transparent)]
     Data(#[from] DataError),

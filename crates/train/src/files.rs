@@ -1,30 +1,12 @@
-//! What the file system is asked: digests, lists, durability.
+//! What the file system is asked: digests, names that are free.
 
 use crate::TrainError;
 use sha2::{Digest, Sha256};
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
-
-/// Makes renames and new files in a folder durable.
-pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    // Elsewhere a folder cannot be opened, and renames need no help.
-    #[cfg(unix)]
-    File::open(path)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
-}
-
-/// The folder that holds `path`.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
 
 /// Size and SHA-256 (in hexadecimal) of a file, read in pieces.
 pub(crate) fn digest(path: &Path) -> io::Result<(u64, String)> {
@@ -45,25 +27,6 @@ pub(crate) fn digest(path: &Path) -> io::Result<(u64, String)> {
 
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Every file below `folder`, as paths relative to it with `/` between the parts, sorted.
-pub(crate) fn files_below(folder: &Path) -> io::Result<Vec<String>> {
-    let mut found = Vec::new();
-    let mut open = vec![(folder.to_owned(), String::new())];
-    while let Some((path, prefix)) = open.pop() {
-        for entry in fs::read_dir(&path)? {
-            let entry = entry?;
-            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-            if entry.file_type()?.is_dir() {
-                open.push((entry.path(), format!("{name}/")));
-            } else {
-                found.push(name);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// `path`, or the first of `path-2`, `path-3`, … that does not exist.

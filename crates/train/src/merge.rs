@@ -4,16 +4,12 @@ mod manifest;
 mod place;
 
 use crate::{
-    Config, Observer, TrainError,
-    checkpoint::folder::digests,
-    files::{self, at},
-    output::note_written,
-    session::Base,
-    source::Origin,
-    temporary::Temporary,
+    Config, Observer, TrainError, checkpoint::folder::digests, files::at, output::note_written,
+    session::Base, source::Origin,
 };
 use std::{fs, path::Path};
 use tightrope_device::{Cpu, DType};
+use tightrope_formats::files::{Temporary, folder_of};
 use tightrope_model::{LoadOptions, Model, Training};
 
 /// How a model is merged.
@@ -104,7 +100,7 @@ pub fn merge(
 ) -> Result<(), TrainError> {
     let (model, adapter) = (&config.model, config.adapter.as_deref());
     let target = place::target(folder)?;
-    let parent = files::folder_of(&target);
+    let parent = folder_of(&target);
     manifest::check(&target, options.overwrite)?;
     place::keep_apart(&target, "the model", Path::new(model))?;
     if let Some(adapter) = adapter {

@@ -1,6 +1,6 @@
 //! `metrics.jsonl`: one object per optimizer step, and one per evaluation.
 
-use crate::{TrainError, files::at, temporary};
+use crate::{TrainError, files::at};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
@@ -83,7 +83,7 @@ impl Metrics {
                 .flat_map(|line| [line, "\n"])
                 .collect();
             if kept != text {
-                temporary::write(&path, kept.as_bytes()).map_err(at(&path))?;
+                tightrope_formats::files::write(&path, kept.as_bytes()).map_err(at(&path))?;
             }
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);

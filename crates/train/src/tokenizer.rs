@@ -1,9 +1,8 @@
 //! The tokenizer among a model's files.
 
 use crate::{TrainError, source::Source};
-use std::path::Path;
-use tightrope_data::{DataError, GgufTokenizer, Tokenizer};
-use tightrope_model::{GgufTokenizerData, ModelError};
+use tightrope_data::{DataError, Tokenizer};
+use tightrope_formats::{FormatError, gguf::GgufTokenizer};
 
 /// The tokenizer of a model, or why it has none: a folder without `tokenizer.json`, a GGUF file
 /// with a tokenizer of an unknown kind. Token ids can be trained and evaluated without one. A
@@ -11,9 +10,9 @@ use tightrope_model::{GgufTokenizerData, ModelError};
 pub(crate) fn find(source: &Source) -> Result<Result<Tokenizer, String>, TrainError> {
     let (found, file) = match source {
         Source::Folder(folder) => (Tokenizer::from_folder(folder), folder),
-        Source::Gguf(file) => match data(file) {
+        Source::Gguf(file) => match GgufTokenizer::read(file) {
             Ok(data) => (Tokenizer::from_gguf(data), file),
-            Err(error @ ModelError::Config { .. }) => return Ok(Err(error.to_string())),
+            Err(error @ FormatError::Metadata { .. }) => return Ok(Err(error.to_string())),
             Err(error) => return Err(error.into()),
         },
     };
@@ -25,48 +24,10 @@ pub(crate) fn find(source: &Source) -> Result<Result<Tokenizer, String>, TrainEr
     }
 }
 
-fn data(file: &Path) -> Result<GgufTokenizer, ModelError> {
-    let data = GgufTokenizerData::read(file)?;
-    Ok(GgufTokenizer {
-        model: data.model,
-        pre: data.pre,
-        tokens: data.tokens,
-        token_types: data.token_types,
-        scores: data.scores,
-        merges: data.merges,
-        bos_id: data.bos_id,
-        eos_id: data.eos_id,
-        unknown_id: data.unknown_id,
-        pad_id: data.pad_id,
-        end_ids: data.end_ids,
-        add_bos: data.add_bos,
-        add_eos: data.add_eos,
-        add_space_prefix: data.add_space_prefix,
-        chat_templates: data.chat_templates,
-        file: file.to_owned(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A GGUF file of metadata alone: keys with text.
-    fn gguf(fields: &[(&str, &str)]) -> Vec<u8> {
-        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
-        bytes.extend(0_u64.to_le_bytes());
-        bytes.extend((fields.len() as u64).to_le_bytes());
-        let text = |bytes: &mut Vec<u8>, text: &str| {
-            bytes.extend((text.len() as u64).to_le_bytes());
-            bytes.extend(text.as_bytes());
-        };
-        for (key, value) in fields {
-            text(&mut bytes, key);
-            bytes.extend(8_u32.to_le_bytes());
-            text(&mut bytes, value);
-        }
-        bytes
-    }
+    use tightrope_formats::gguf::{self, Value};
 
     fn why(source: &Source) -> String {
         find(source).unwrap().err().unwrap()
@@ -78,11 +39,9 @@ mod tests {
         let none = why(&Source::Folder(folder.path().to_owned()));
         assert!(none.contains("tokenizer.json: not found"), "{none}");
         let file = folder.path().join("model.gguf");
-        let written = |fields: &[(&str, &str)]| {
-            std::fs::write(&file, gguf(fields)).unwrap();
-            why(&Source::Gguf(file.clone()))
-        };
-        let none = written(&[("general.architecture", "llama")]);
+        let architecture = ("general.architecture", Value::Text("llama".into()));
+        gguf::write::<FormatError>(&file, &[architecture], vec![]).unwrap();
+        let none = why(&Source::Gguf(file));
         assert!(none.contains("tokenizer.ggml.model"), "{none}");
         std::fs::write(folder.path().join("tokenizer.json"), "{").unwrap();
         assert!(find(&Source::Folder(folder.path().to_owned())).is_err());

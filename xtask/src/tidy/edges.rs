@@ -5,16 +5,20 @@ use toml::Table;
 
 /// Folder of a crate, and the folders of the crates that it may use.
 pub const EDGES: &[(&str, &[&str])] = &[
-    ("crates/cli", &["train", "data"]),
+    ("crates/cli", &["train", "data", "formats"]),
     (
         "crates/train",
-        &["model", "kernels", "data", "packing", "device"],
+        &["model", "kernels", "data", "packing", "device", "formats"],
     ),
-    ("crates/model", &["kernels", "rope", "packing", "device"]),
+    (
+        "crates/model",
+        &["kernels", "rope", "packing", "device", "formats"],
+    ),
     ("crates/kernels", &["device", "rope"]),
     ("crates/rope", &[]),
-    ("crates/data", &["packing"]),
+    ("crates/data", &["packing", "formats"]),
     ("crates/packing", &[]),
+    ("crates/formats", &[]),
     ("crates/device", &[]),
     ("crates/emulator", &[]),
     ("crates/emulator/libcublaslt", &["emulator", "libcuda"]),
@@ -22,7 +26,9 @@ pub const EDGES: &[(&str, &[&str])] = &[
     ("crates/testkit", &["device", "libcublaslt", "libcuda"]),
     (
         "crates/fuzz",
-        &["train", "model", "data", "packing", "device", "emulator"],
+        &[
+            "train", "model", "data", "packing", "device", "formats", "emulator",
+        ],
     ),
     ("xtask", &["benches"]),
     (

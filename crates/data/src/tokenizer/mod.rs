@@ -11,8 +11,6 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-pub use gguf::GgufTokenizer;
-
 use special::{END_TOKENS, Special};
 
 use crate::error::DataError;

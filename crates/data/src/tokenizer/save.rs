@@ -1,10 +1,10 @@
 //! Tokenizers to a folder that Transformers loads.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::Value;
+use tightrope_formats::files;
 
 use super::Tokenizer;
 use crate::error::DataError;
@@ -44,14 +44,6 @@ impl Tokenizer {
     }
 }
 
-/// Under a temporary name first, so that a crash never leaves half a file.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = Path::new(&temporary);
-    let mut file = fs::File::create(temporary).map_err(DataError::io(temporary))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(DataError::io(temporary))?;
-    fs::rename(temporary, path).map_err(DataError::io(path))
+    files::write(path, bytes).map_err(DataError::io(path))
 }

@@ -7,6 +7,7 @@ mod packings;
 mod ptx;
 mod records;
 mod run;
+mod shards;
 mod template;
 mod tokenizer;
 
@@ -15,6 +16,7 @@ use crate::Target;
 /// All targets.
 pub static TARGETS: &[Target] = &[
     models::SAFETENSORS,
+    shards::INDEX,
     models::CONFIG,
     models::ADAPTER,
     models::GGUF,

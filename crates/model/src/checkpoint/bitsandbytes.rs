@@ -4,12 +4,13 @@
 //! are quantised themselves, `X.nested_absmax` and `X.nested_quant_map`; and everything that is no
 //! tensor as JSON in `X.quant_state.bitsandbytes__nf4`.
 
-use super::{Checkpoint, FLOATS, Safetensors, Stored, TensorInfo, to_f32};
+use super::{Checkpoint, Stored, TensorInfo, unsupported};
 use crate::{ConfigError, ModelError, parts::HostScales, settings::Settings};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 use tightrope_device::DType;
+use tightrope_formats::{Encoding, FormatError, Tensors};
 use tightrope_kernels::{
     dynamic_map::DynamicMap,
     nf4::{self, QuantizedScales},
@@ -94,7 +95,7 @@ impl Quantization {
 /// Safetensors in which weights are quantised.
 #[derive(Debug)]
 pub(crate) struct Bitsandbytes {
-    files: Safetensors,
+    files: Tensors,
     weights: BTreeMap<String, Weight>,
 }
 
@@ -121,7 +122,7 @@ struct State {
 
 impl Bitsandbytes {
     /// The quantised weights of files that were opened with their bytes; checks all but the codes.
-    pub fn new(files: Safetensors) -> Result<Self, ModelError> {
+    pub fn new(files: Tensors) -> Result<Self, ModelError> {
         let mut weights = BTreeMap::new();
         for name in files.names() {
             if let Some(weight) = name.strip_suffix(STATE) {
@@ -133,21 +134,18 @@ impl Bitsandbytes {
         }
         let this = Self { files, weights };
         for name in this.names() {
-            let raw = this.files.raw(name);
-            if !this.weights.contains_key(name) && raw.is_some_and(|(dtype, _)| !dtype.is_float()) {
-                return Err(ModelError::TensorDType {
-                    file: this.file(name).to_path_buf(),
-                    tensor: name.to_string(),
-                    dtype: "U8".to_string(),
-                    expected: FLOATS,
-                });
+            let tensor = this.files.info(name);
+            if let Some(tensor) = tensor.filter(|_| !this.weights.contains_key(name)) {
+                super::dtype(tensor.encoding)
+                    .filter(|dtype| dtype.is_float())
+                    .ok_or_else(|| unsupported(&this.files, name, tensor.encoding))?;
             }
         }
         Ok(this)
     }
 }
 
-fn refused(files: &Safetensors, tensor: &str, reason: String) -> ModelError {
+fn refused(files: &Tensors, tensor: &str, reason: String) -> ModelError {
     ModelError::Quantization {
         file: files.file(tensor).to_path_buf(),
         tensor: tensor.to_string(),
@@ -156,19 +154,17 @@ fn refused(files: &Safetensors, tensor: &str, reason: String) -> ModelError {
 }
 
 /// Reads the state of a weight and checks that its tensors are what it says.
-fn read_weight(files: &Safetensors, name: &str) -> Result<Weight, ModelError> {
+fn read_weight(files: &Tensors, name: &str) -> Result<Weight, ModelError> {
     let refused = |reason: String| refused(files, name, reason);
     let state = format!("{name}{STATE}");
-    let bytes = files
-        .raw(&state)
-        .map_or(0, |(_, shape)| shape.iter().product());
+    let bytes = files.info(&state).map_or(0, |tensor| tensor.bytes);
     if bytes > LARGEST_STATE {
         return Err(refused(format!(
             "`{state}` has {bytes} bytes, more than {LARGEST_STATE}"
         )));
     }
     let state: State =
-        serde_json::from_slice(&files.bytes(&state)?).map_err(|source| ModelError::Json {
+        serde_json::from_slice(&files.read(&state)?).map_err(|source| FormatError::Json {
             file: files.file(&state).to_path_buf(),
             source,
         })?;
@@ -194,33 +190,33 @@ fn read_weight(files: &Safetensors, name: &str) -> Result<Weight, ModelError> {
     let elements = elements.ok_or_else(|| refused(format!("shape {:?} overflows", state.shape)))?;
     let blocks = elements.div_ceil(nf4::BLOCK);
     // The tensor `part`: so many elements of this type.
-    let part = |part: &str, dtype: DType, len: usize| {
+    let part = |part: &str, encoding: Encoding, len: usize| {
         let tensor = format!("{name}{part}");
-        let Some((got, shape)) = files.raw(&tensor) else {
-            return Err(super::missing(files, &tensor));
+        let Some(info) = files.info(&tensor) else {
+            return Err(files.missing(&tensor).into());
         };
-        let count = shape.iter().product::<usize>();
-        match (got, count) == (dtype, len) {
+        let (got, count) = (info.encoding, info.shape.iter().product::<usize>());
+        match (got, count) == (encoding, len) {
             true => Ok(tensor),
             false => Err(refused(format!(
-                "expected {len} elements of {dtype} in `{tensor}`, got {count} of {got}"
+                "expected {len} elements of {encoding} in `{tensor}`, got {count} of {got}"
             ))),
         }
     };
     let map = |map: &str, expected: &[f32]| {
-        let tensor = part(map, DType::F32, expected.len())?;
-        let got = to_f32(DType::F32, &files.bytes(&tensor)?);
+        let tensor = part(map, Encoding::F32, expected.len())?;
+        let got = files.read_f32(&tensor)?;
         let is_ours = |(a, b): (&f32, &f32)| (a - b).abs() <= MAP_TOLERANCE;
         match got.iter().zip(expected).all(is_ours) {
             true => Ok(()),
             false => Err(refused(format!("`{tensor}` is another map than NF4 has"))),
         }
     };
-    part("", DType::U8, elements.div_ceil(2))?;
+    part("", Encoding::U8, elements.div_ceil(2))?;
     map(MAP, &nf4::VALUES)?;
     let offset = match (state.nested_blocksize, state.nested_offset) {
         (None, None) => {
-            part(ABSMAX, DType::F32, blocks)?;
+            part(ABSMAX, Encoding::F32, blocks)?;
             None
         }
         (Some(blocksize), Some(offset)) if offset.is_finite() => {
@@ -231,8 +227,12 @@ fn read_weight(files: &Safetensors, name: &str) -> Result<Weight, ModelError> {
             )?;
             let dtype = state.nested_dtype.as_deref().unwrap_or("float32");
             exactly("nested_dtype", dtype, "float32")?;
-            part(ABSMAX, DType::U8, blocks)?;
-            part(NESTED_ABSMAX, DType::F32, blocks.div_ceil(nf4::SCALE_BLOCK))?;
+            part(ABSMAX, Encoding::U8, blocks)?;
+            part(
+                NESTED_ABSMAX,
+                Encoding::F32,
+                blocks.div_ceil(nf4::SCALE_BLOCK),
+            )?;
             map(NESTED_MAP, DynamicMap::signed().values())?;
             Some(offset)
         }
@@ -257,13 +257,12 @@ impl Checkpoint for Bitsandbytes {
                 .into_iter()
                 .any(|weight| self.weights.contains_key(weight))
         };
-        let names = self.files.names().into_iter();
-        names.filter(|name| !is_part(name)).collect()
+        self.files.names().filter(|name| !is_part(name)).collect()
     }
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
         match self.weights.get(name) {
-            None => self.files.info(name),
+            None => Checkpoint::info(&self.files, name),
             Some(weight) => Some(TensorInfo {
                 stored: Stored::Nf4 {
                     dtype: weight.dtype,
@@ -278,8 +277,8 @@ impl Checkpoint for Bitsandbytes {
         self.files.file(name)
     }
 
-    fn read(&self, name: &str) -> Result<Vec<u8>, ModelError> {
-        self.files.read(name)
+    fn read(&self, name: &str) -> Result<(Encoding, Vec<u8>), ModelError> {
+        Checkpoint::read(&self.files, name)
     }
 
     fn rename(&mut self, from: &str, to: &str) {
@@ -290,14 +289,13 @@ impl Checkpoint for Bitsandbytes {
         let Some(weight) = self.weights.get(name) else {
             return Ok(None);
         };
-        let codes = self.files.bytes(name)?;
-        let absmax = self.files.bytes(&format!("{name}{ABSMAX}"))?;
-        let floats = |bytes: &[u8]| to_f32(DType::F32, bytes);
+        let codes = self.files.read(name)?;
+        let absmax = format!("{name}{ABSMAX}");
         let scales = match weight.offset {
-            None => HostScales::Plain(floats(&absmax)),
+            None => HostScales::Plain(self.files.read_f32(&absmax)?),
             Some(offset) => HostScales::Quantized(QuantizedScales {
-                codes: absmax,
-                absmax: floats(&self.files.bytes(&format!("{name}{NESTED_ABSMAX}"))?),
+                codes: self.files.read(&absmax)?,
+                absmax: self.files.read_f32(&format!("{name}{NESTED_ABSMAX}"))?,
                 offset,
             }),
         };

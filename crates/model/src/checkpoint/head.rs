@@ -1,6 +1,6 @@
 //! Whether the head is the embedding: what the configuration says, held against what files hold.
 
-use super::{Checkpoint, Stored, find, to_f32};
+use super::{Checkpoint, Stored, TensorInfo, find};
 use crate::{ModelConfig, ModelError};
 
 /// The head's name.
@@ -30,12 +30,10 @@ fn same(checkpoint: &dyn Checkpoint, embedding: &str) -> Result<bool, ModelError
     let (Some(a), Some(b)) = (checkpoint.info(embedding), checkpoint.info(HEAD)) else {
         return Ok(false);
     };
-    let (Stored::Float(a_type), Stored::Float(b_type)) = (a.stored, b.stored) else {
-        return Ok(false);
-    };
-    if a.shape != b.shape {
+    let is_float = |info: &TensorInfo| matches!(info.stored, Stored::Float(_));
+    if a.shape != b.shape || !is_float(&a) || !is_float(&b) {
         return Ok(false);
     }
     let (a, b) = (checkpoint.read(embedding)?, checkpoint.read(HEAD)?);
-    Ok(a == b || a_type != b_type && to_f32(a_type, &a) == to_f32(b_type, &b))
+    Ok(a == b || a.0 != b.0 && a.0.to_f32(&a.1) == b.0.to_f32(&b.1))
 }

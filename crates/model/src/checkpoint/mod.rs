@@ -1,18 +1,12 @@
 //! Weight files, whatever their format: named tensors that can be read one by one.
 
 mod bitsandbytes;
-pub(crate) mod diagnosis;
 mod gguf;
 mod head;
-mod safetensors;
-mod write;
 
 pub(crate) use bitsandbytes::{Bitsandbytes, Quantization};
-pub(crate) use gguf::Gguf;
-pub use gguf::GgufTokenizerData;
+pub(crate) use gguf::GgufModel;
 pub(crate) use head::{HEAD, settle};
-pub(crate) use safetensors::{Elements, Safetensors};
-pub(crate) use write::{TensorOut, write_json, write_safetensors};
 
 use crate::{
     ModelError,
@@ -21,6 +15,7 @@ use crate::{
 use half::{bf16, f16};
 use std::path::Path;
 use tightrope_device::{Cpu, DType, Device, Tensor};
+use tightrope_formats::{Encoding, FormatError, Tensors};
 
 /// How a file holds a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,20 +64,67 @@ pub(crate) trait Checkpoint {
     fn info(&self, name: &str) -> Option<TensorInfo>;
     /// The file that holds a tensor (or should), for messages.
     fn file(&self, name: &str) -> &Path;
-    /// The elements of a tensor that is [`Stored::Float`], row-major, as little-endian bytes.
-    fn read(&self, name: &str) -> Result<Vec<u8>, ModelError>;
+    /// The elements of a tensor that is [`Stored::Float`], row-major, and how they are stored.
+    fn read(&self, name: &str) -> Result<(Encoding, Vec<u8>), ModelError>;
     /// Gives a tensor another name.
     fn rename(&mut self, from: &str, to: &str);
     /// Codes and scales of a tensor that is [`Stored::Nf4`]; `None` for others.
     fn read_nf4(&self, name: &str) -> Result<Option<(Vec<u8>, HostScales)>, ModelError>;
 }
 
-/// Larger headers are refused, as by the reference implementation of safetensors. The same bound holds
-/// for the metadata of GGUF files and for indexes.
-pub(crate) const LARGEST_HEADER: u64 = 100_000_000;
+impl Checkpoint for Tensors {
+    fn names(&self) -> Vec<&str> {
+        Tensors::names(self).collect()
+    }
 
-/// Tensors of a model: a hundred times those of 400 layers.
-pub(crate) const MOST_TENSORS: usize = 1 << 18;
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        let tensor = Tensors::info(self, name)?;
+        Some(TensorInfo {
+            stored: Stored::Float(dtype(tensor.encoding)?),
+            shape: tensor.shape.clone(),
+        })
+    }
+
+    fn file(&self, name: &str) -> &Path {
+        Tensors::file(self, name)
+    }
+
+    fn read(&self, name: &str) -> Result<(Encoding, Vec<u8>), ModelError> {
+        let tensor = Tensors::info(self, name).ok_or_else(|| self.missing(name))?;
+        Ok((tensor.encoding, Tensors::read(self, name)?))
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        Tensors::rename(self, from, to);
+    }
+
+    fn read_nf4(&self, _: &str) -> Result<Option<(Vec<u8>, HostScales)>, ModelError> {
+        Ok(None)
+    }
+}
+
+/// The type of the device that has the same bytes.
+fn dtype(encoding: Encoding) -> Option<DType> {
+    Some(match encoding {
+        Encoding::F32 => DType::F32,
+        Encoding::Bf16 => DType::BF16,
+        Encoding::F16 => DType::F16,
+        Encoding::U8 => DType::U8,
+        _ => return None,
+    })
+}
+
+/// Refuses files in which anything is no f32, bf16 or f16.
+pub(crate) fn only_floats(files: Tensors) -> Result<Tensors, ModelError> {
+    for name in files.names() {
+        let encoding = files.info(name).map(|tensor| tensor.encoding);
+        let is_float = |encoding| dtype(encoding).is_some_and(DType::is_float);
+        if let Some(encoding) = encoding.filter(|&encoding| !is_float(encoding)) {
+            return Err(unsupported(&files, name, encoding));
+        }
+    }
+    Ok(files)
+}
 
 /// What can be loaded as it is.
 const FLOATS: &str = "F32, BF16 or F16";
@@ -112,12 +154,12 @@ pub(crate) fn check<'a>(
             return Err(missing(checkpoint, name));
         };
         if matches!(info.stored, Stored::Nf4 { .. }) && !nf4 {
-            return Err(ModelError::TensorDType {
+            return Err(ModelError::Format(FormatError::TensorDType {
                 file: checkpoint.file(found).to_path_buf(),
                 tensor: found.to_string(),
                 dtype: "NF4".to_string(),
                 expected: FLOATS,
-            });
+            }));
         }
         if info.shape != shape {
             return Err(ModelError::Shape {
@@ -137,7 +179,7 @@ pub(crate) fn check<'a>(
         let tensor = name.to_string();
         // With and without the prefix: the same tensor twice.
         return Err(match known.contains(&*format!("{PREFIX}{name}")) {
-            true => ModelError::Duplicate { file, tensor },
+            true => FormatError::Duplicate { file, tensor }.into(),
             false => ModelError::Unexpected { file, tensor },
         });
     }
@@ -150,11 +192,13 @@ pub(crate) fn read_into<D: Device>(
     name: &str,
     destination: &mut Tensor<D>,
 ) -> Result<(), ModelError> {
-    let (dtype, bytes) = read(checkpoint, name)?;
-    if dtype == destination.dtype() {
+    let (encoding, bytes) = read(checkpoint, name)?;
+    if dtype(encoding) == Some(destination.dtype()) {
         return Ok(destination.view_mut().write_bytes(&bytes)?);
     }
-    Ok(destination.write(&to_f32(dtype, &bytes))?)
+    let elements = encoding.to_f32(&bytes);
+    let elements = elements.ok_or_else(|| unsupported(checkpoint, name, encoding))?;
+    Ok(destination.write(&elements)?)
 }
 
 /// Reads a weight in NF4, quantising it on the host unless it is stored so.
@@ -168,44 +212,43 @@ pub(crate) fn read_nf4_into<D: Device>(
     if let Some((codes, scales)) = checkpoint.read_nf4(found)? {
         return destination.write(&codes, &scales);
     }
-    let (dtype, bytes) = read(checkpoint, &name)?;
+    let (encoding, bytes) = read(checkpoint, &name)?;
     let halves = || bytes.as_chunks::<2>().0.iter().copied();
-    match dtype {
-        DType::BF16 => {
+    match encoding {
+        Encoding::Bf16 => {
             let elements: Vec<bf16> = halves().map(bf16::from_le_bytes).collect();
             destination.quantize(host, &elements)
         }
-        DType::F16 => {
+        Encoding::F16 => {
             let elements: Vec<f16> = halves().map(f16::from_le_bytes).collect();
             destination.quantize(host, &elements)
         }
-        _ => destination.quantize(host, &to_f32(dtype, &bytes)),
+        _ => {
+            let elements = encoding.to_f32(&bytes);
+            let elements = elements.ok_or_else(|| unsupported(checkpoint, &name, encoding))?;
+            destination.quantize(host, &elements)
+        }
     }
 }
 
 /// The elements of a tensor that is not quantised, under either name.
-fn read(checkpoint: &dyn Checkpoint, name: &str) -> Result<(DType, Vec<u8>), ModelError> {
-    let found = find(checkpoint, name).and_then(|name| Some((name, checkpoint.info(name)?)));
-    let (found, info) = found.ok_or_else(|| missing(checkpoint, name))?;
-    Ok((info.stored.dtype(), checkpoint.read(found)?))
+fn read(checkpoint: &dyn Checkpoint, name: &str) -> Result<(Encoding, Vec<u8>), ModelError> {
+    let found = find(checkpoint, name).ok_or_else(|| missing(checkpoint, name))?;
+    checkpoint.read(found)
 }
 
 fn missing(checkpoint: &dyn Checkpoint, name: &str) -> ModelError {
-    ModelError::Missing {
+    ModelError::Format(FormatError::Missing {
         file: checkpoint.file(name).to_path_buf(),
         tensor: name.to_string(),
-    }
+    })
 }
 
-/// Little-endian bytes of f32, bf16 or f16 as f32; exact.
-pub(crate) fn to_f32(dtype: DType, bytes: &[u8]) -> Vec<f32> {
-    let halves = || bytes.as_chunks::<2>().0.iter().copied();
-    match dtype {
-        DType::BF16 => halves().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
-        DType::F16 => halves().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-        _ => {
-            let words = bytes.as_chunks::<4>().0.iter().copied();
-            words.map(f32::from_le_bytes).collect()
-        }
-    }
+fn unsupported(checkpoint: &dyn Checkpoint, name: &str, encoding: Encoding) -> ModelError {
+    ModelError::Format(FormatError::TensorDType {
+        file: checkpoint.file(name).to_path_buf(),
+        tensor: name.to_string(),
+        dtype: encoding.name().to_string(),
+        expected: FLOATS,
+    })
 }

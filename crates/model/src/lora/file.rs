@@ -1,15 +1,12 @@
 //! The two files of a PEFT adapter.
 
 use super::AdapterConfig;
-use crate::{
-    ModelError,
-    checkpoint::{Checkpoint, Elements, Safetensors, diagnosis},
-    read_json,
-};
+use crate::{ModelError, checkpoint::only_floats, read_json};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
+use tightrope_formats::{Tensors, diagnosis};
 
 /// The configuration's file.
 pub(crate) const CONFIG: &str = "adapter_config.json";
@@ -22,16 +19,16 @@ const PREFIX: &str = "base_model.model.";
 impl AdapterConfig {
     /// Reads the configuration in `folder`, and opens the factors; `modules` are the model's
     /// linear layers.
-    pub fn open(folder: &Path, modules: &[String]) -> Result<(Self, Safetensors), ModelError> {
+    pub fn open(folder: &Path, modules: &[String]) -> Result<(Self, Tensors), ModelError> {
         let path = folder.join(CONFIG);
         for name in [CONFIG, WEIGHTS] {
             if folder.is_dir() && !folder.join(name).exists() {
-                return Err(diagnosis::of_folder(folder, &format!("has no {name}")));
+                return Err(diagnosis::of_folder(folder, &format!("has no {name}")).into());
             }
         }
         let config = Self::from_json(&read_json(&path)?);
         let mut config = config.map_err(ModelError::config(&path))?;
-        let weights = Safetensors::open(&folder.join(WEIGHTS), Elements::Floats)?;
+        let weights = only_floats(Tensors::open(&folder.join(WEIGHTS))?)?;
         let mut found = BTreeSet::new();
         for name in weights.names() {
             let module = name.strip_prefix(PREFIX).and_then(|name| {

@@ -101,9 +101,6 @@ impl GgufWriter {
         let bytes = (value as f32).to_le_bytes().to_vec();
         self.metadata.push((key.into(), 6, bytes));
     }
-    pub fn flag(&mut self, key: &str, value: bool) {
-        self.metadata.push((key.into(), 7, vec![value.into()]));
-    }
     pub fn text(&mut self, key: &str, value: &str) {
         self.metadata.push((key.into(), 8, text(value)));
     }

@@ -4,7 +4,6 @@ use super::{CheckpointError, state};
 use crate::{
     TrainError,
     files::{self, at},
-    temporary::{Temporary, remove_at_once},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -12,6 +11,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+use tightrope_formats::files::{Temporary, files_below, remove_at_once};
 
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 2;
@@ -105,7 +105,7 @@ pub fn write(
 /// Sizes and digests of every file below `folder`.
 pub(crate) fn digests(folder: &Path) -> Result<Files, TrainError> {
     let mut found = Files::new();
-    for name in files::files_below(folder).map_err(at(folder))? {
+    for name in files_below(folder).map_err(at(folder))? {
         let path = folder.join(&name);
         let (bytes, sha256) = files::digest(&path).map_err(at(&path))?;
         found.insert(name, FileEntry { bytes, sha256 });
@@ -130,7 +130,7 @@ pub fn delete(checkpoint: &Path) -> Result<(), TrainError> {
 /// The first file in a checkpoint that no run has put there; the error says why that is not known.
 pub(crate) fn stranger(checkpoint: &Path) -> Result<Option<String>, CheckpointError> {
     let manifest = read(checkpoint)?;
-    let present = files::files_below(checkpoint);
+    let present = files_below(checkpoint);
     let present = present.map_err(|error| damaged(checkpoint, error.to_string()))?;
     let known = |name: &String| name == MANIFEST || manifest.files.contains_key(name);
     Ok(present.into_iter().find(|name| !known(name)))
@@ -163,7 +163,7 @@ pub(crate) fn read(checkpoint: &Path) -> Result<Manifest, CheckpointError> {
 pub fn check(checkpoint: &Path) -> Result<Manifest, CheckpointError> {
     let damaged = |reason| damaged(checkpoint, reason);
     let manifest = read(checkpoint)?;
-    let present = files::files_below(checkpoint).map_err(|error| damaged(error.to_string()))?;
+    let present = files_below(checkpoint).map_err(|error| damaged(error.to_string()))?;
     for (name, expected) in &manifest.files {
         if !present.contains(name) {
             return Err(damaged(format!("{name} is missing")));

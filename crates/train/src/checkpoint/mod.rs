@@ -11,7 +11,7 @@ mod tensors;
 
 pub(crate) use retention::Retention;
 pub use state::{Change, Identity, State};
-pub(crate) use tensors::{read_tensors, write_tensors};
+pub(crate) use tensors::{read_tensors, restore, write_tensors};
 
 use std::path::{Path, PathBuf};
 

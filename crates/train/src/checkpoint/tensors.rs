@@ -1,26 +1,16 @@
 //! Tensors of the device to a safetensors file and back, one at a time.
 
 use super::CheckpointError;
-use crate::{TrainError, files::at};
-use safetensors::{Dtype, tensor::Metadata};
-use serde_json::{Map, Value, json};
-use std::{
-    cmp::Reverse,
-    collections::HashMap,
-    fs::File,
-    io::{BufWriter, Read, Seek, SeekFrom, Write},
-    path::Path,
-};
+use crate::TrainError;
+use std::{cmp::Reverse, collections::BTreeSet, path::Path};
 use tightrope_device::{DType, Device, DeviceError, View, ViewMut};
-
-/// Largest header that the format allows.
-const MAX_HEADER: u64 = 100_000_000;
+use tightrope_formats::{Encoding, TensorOut, Tensors, safetensors};
 
 /// The type in the file; an error if tensors of this type are not kept in files.
-fn file_dtype(dtype: DType) -> Result<Dtype, DeviceError> {
+fn encoding(dtype: DType) -> Result<Encoding, DeviceError> {
     match dtype {
-        DType::F32 => Ok(Dtype::F32),
-        DType::U8 => Ok(Dtype::U8),
+        DType::F32 => Ok(Encoding::F32),
+        DType::U8 => Ok(Encoding::U8),
         got => Err(DeviceError::WrongDType {
             expected: DType::F32,
             got,
@@ -29,22 +19,12 @@ fn file_dtype(dtype: DType) -> Result<Dtype, DeviceError> {
 }
 
 /// The bytes in the file.
-fn stored<D: Device>(tensor: View<'_, D>) -> Result<Vec<u8>, DeviceError> {
+fn stored<D: Device>(tensor: View<'_, D>) -> Result<Vec<u8>, TrainError> {
     if tensor.dtype() == DType::U8 {
-        return tensor.to_vec();
+        return Ok(tensor.to_vec()?);
     }
     let elements = tensor.to_vec::<f32>()?;
     Ok(elements.iter().flat_map(|x| x.to_le_bytes()).collect())
-}
-
-/// Puts bytes of a file, as many as the tensor has, into it.
-fn restore<D: Device>(tensor: ViewMut<'_, D>, bytes: &[u8]) -> Result<(), DeviceError> {
-    if tensor.dtype() == DType::U8 {
-        return tensor.write(bytes);
-    }
-    let elements = bytes.as_chunks::<4>().0.iter();
-    let elements: Vec<f32> = elements.map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    tensor.write(&elements)
 }
 
 /// Writes tensors of f32 or u8, one copied from the device at a time; `about` says, by key and value,
@@ -57,32 +37,11 @@ pub(crate) fn write_tensors<'a, D: Device>(
     let mut tensors: Vec<_> = tensors.into_iter().collect();
     // As the format wants it: the widest types first, so that each lies at a multiple of its size.
     tensors.sort_by_cached_key(|(name, tensor)| (Reverse(tensor.dtype().size()), name.clone()));
-    let mut header = Map::new();
-    if !about.is_empty() {
-        let about: Map<_, _> = about.iter().map(|&(k, v)| (k.into(), v.into())).collect();
-        header.insert("__metadata__".into(), about.into());
-    }
-    let mut start = 0;
-    for (name, tensor) in &tensors {
-        let end = start + tensor.bytes();
-        let description = json!({
-            "dtype": file_dtype(tensor.dtype())?,
-            "shape": tensor.shape(),
-            "data_offsets": [start, end],
-        });
-        header.insert(name.clone(), description);
-        start = end;
-    }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(at(path))?);
-    let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(at(path));
-    write(&(header.len() as u64).to_le_bytes())?;
-    write(&header)?;
-    for (_, tensor) in &tensors {
-        write(&stored(*tensor)?)?;
-    }
-    file.flush().map_err(at(path))
+    let out = tensors.into_iter().map(|(name, tensor)| {
+        let (encoding, shape) = (encoding(tensor.dtype())?, tensor.shape().to_vec());
+        Ok(TensorOut::new(name, encoding, &shape, move || stored(tensor)))
+    });
+    safetensors::write(path, about, out.collect::<Result<_, TrainError>>()?)
 }
 
 /// Reads exactly these tensors from a file that holds these and no others. Where the file says what
@@ -92,58 +51,58 @@ pub(crate) fn read_tensors<'a, D: Device>(
     about: &[(&str, &str)],
     tensors: impl IntoIterator<Item = (String, ViewMut<'a, D>)>,
 ) -> Result<(), TrainError> {
-    let mismatch = |reason: String| CheckpointError::Mismatch {
-        path: path.to_owned(),
-        reason,
+    let written = safetensors::metadata(path)?;
+    for &(key, here) in about {
+        if let Some(there) = written.get(key).filter(|there| *there != here) {
+            return Err(CheckpointError::Mismatch {
+                path: path.to_owned(),
+                reason: format!(
+                    "written with {key} = \"{there}\", which cannot be read as \"{here}\"; put the \
+                     old value back, or start afresh"
+                ),
+            }
+            .into());
+        }
+    }
+    restore(&Tensors::open(path)?, tensors)
+}
+
+/// Reads exactly these tensors from files that hold these and no others.
+pub(crate) fn restore<'a, D: Device>(
+    files: &Tensors,
+    tensors: impl IntoIterator<Item = (String, ViewMut<'a, D>)>,
+) -> Result<(), TrainError> {
+    let mismatch = |name: &str, reason: String| {
+        TrainError::from(CheckpointError::Mismatch {
+            path: files.file(name).to_owned(),
+            reason,
+        })
     };
-    let mut file = File::open(path).map_err(at(path))?;
-    let mut size = [0; 8];
-    file.read_exact(&mut size).map_err(at(path))?;
-    let size = u64::from_le_bytes(size);
-    if size > MAX_HEADER {
-        return Err(mismatch(format!("a header of {size} bytes")).into());
-    }
-    let mut header = vec![0; size as usize];
-    file.read_exact(&mut header).map_err(at(path))?;
-    let header: Metadata =
-        serde_json::from_slice(&header).map_err(|error| mismatch(error.to_string()))?;
-    let written = header.metadata().as_ref();
-    for (key, here) in about {
-        let there = written.and_then(|written| written.get(*key));
-        if let Some(there) = there.filter(|there| there != here) {
-            return Err(mismatch(format!(
-                "written with {key} = \"{there}\", which cannot be read as \"{here}\"; put the old \
-                 value back, or start afresh"
-            ))
-            .into());
-        }
-    }
-    let mut stored: HashMap<String, _> = header.tensors();
+    let mut strangers: BTreeSet<&str> = files.names().collect();
     for (name, tensor) in tensors {
-        let info = stored
-            .remove(&name)
-            .ok_or_else(|| mismatch(format!("`{name}` is missing")))?;
-        let bytes = info.data_offsets.1.saturating_sub(info.data_offsets.0);
-        let dtype = file_dtype(tensor.dtype())?;
-        if info.dtype != dtype || info.shape != tensor.shape() || bytes != tensor.bytes() {
-            return Err(mismatch(format!(
-                "`{name}`: expected {dtype:?} {:?}, got {:?} {:?}",
+        let info = files.info(&name);
+        let info = info.ok_or_else(|| mismatch(&name, format!("`{name}` is missing")))?;
+        let encoding = encoding(tensor.dtype())?;
+        if info.encoding != encoding || info.shape != tensor.shape() {
+            let reason = format!(
+                "`{name}`: expected {} {:?}, got {} {:?}",
+                encoding.name(),
                 tensor.shape(),
-                info.dtype,
+                info.encoding.name(),
                 info.shape
-            ))
-            .into());
+            );
+            return Err(mismatch(&name, reason));
         }
-        let start = 8 + size + info.data_offsets.0 as u64;
-        let mut data = vec![0; bytes];
-        file.seek(SeekFrom::Start(start))
-            .and_then(|_| file.read_exact(&mut data))
-            .map_err(at(path))?;
-        restore(tensor, &data)?;
+        let bytes = files.read(&name)?;
+        match encoding.to_f32(&bytes) {
+            Some(elements) => tensor.write(&elements)?,
+            None => tensor.write(&bytes)?,
+        }
+        strangers.remove(&*name);
     }
-    match stored.keys().next() {
+    match strangers.first() {
         None => Ok(()),
-        Some(name) => Err(mismatch(format!("`{name}` belongs to no parameter")).into()),
+        Some(name) => Err(mismatch(name, format!("`{name}` belongs to no parameter"))),
     }
 }
 

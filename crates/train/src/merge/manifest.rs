@@ -5,10 +5,10 @@ use crate::{
     TrainError,
     checkpoint::folder::{FileEntry, Files, digests},
     files::{self, at},
-    temporary::Temporary,
 };
 use serde::{Deserialize, Serialize};
 use std::{fs, path::Path};
+use tightrope_formats::files::{Temporary, files_below};
 
 const FILE: &str = "merged.json";
 
@@ -31,7 +31,7 @@ pub fn check(target: &Path, overwrite: bool) -> Result<(), TrainError> {
     if !target.exists() {
         return Ok(());
     }
-    let present = files::files_below(target).map_err(at(target))?;
+    let present = files_below(target).map_err(at(target))?;
     if present.is_empty() && fs::read_dir(target).map_err(at(target))?.next().is_none() {
         return Ok(());
     }

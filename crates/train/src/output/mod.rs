@@ -9,15 +9,15 @@ use crate::{
         self, State,
         folder::{self, Files},
     },
-    files::{self, at},
+    files::at,
     lock::LOCK,
-    temporary::{self, Temporary, remove_stale},
 };
 use record::{CHECKPOINTS, FILE, Record};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
+use tightrope_formats::files::{Temporary, folder_of, is_temporary, remove_stale, sync_folder};
 
 /// How to treat what is already in the output folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl Output {
         let temporary = Temporary::folder(&target).map_err(at(&target))?;
         for name in files.keys() {
             let copy = temporary.path().join(name);
-            let folder = files::folder_of(&copy);
+            let folder = folder_of(&copy);
             fs::create_dir_all(folder).map_err(at(folder))?;
             fs::copy(from.join(name), &copy).map_err(at(&copy))?;
         }
@@ -185,11 +185,11 @@ impl Output {
             if to.symlink_metadata().is_ok() {
                 record::keep(&to, observer)?;
             }
-            let folder = files::folder_of(&to);
+            let folder = folder_of(&to);
             fs::create_dir_all(folder).map_err(at(folder))?;
             fs::rename(&from, &to).map_err(at(&to))?;
         }
-        files::sync_folder(&target).map_err(at(&target))?;
+        sync_folder(&target).map_err(at(&target))?;
         Ok(target)
     }
 
@@ -237,7 +237,7 @@ fn is_written(output: &Path, name: &str) -> Result<bool, TrainError> {
         "model",
         "merged",
     ];
-    let written = names.contains(&name) || temporary::is_temporary(name);
+    let written = names.contains(&name) || is_temporary(name);
     Ok(written || Record::read(output)?.files(name).is_some())
 }
 
@@ -250,7 +250,7 @@ fn includes(there: &Files, files: &Files) -> bool {
 /// Notes in the output folder of a run, if `folder` lies directly in one, that `folder` is about to be
 /// written with these files: the next run there with `--overwrite` removes them.
 pub(crate) fn note_written(folder: &Path, files: Files) -> Result<(), TrainError> {
-    let (output, name) = (files::folder_of(folder), folder.file_name());
+    let (output, name) = (folder_of(folder), folder.file_name());
     let (Some(name), true) = (
         name.and_then(|name| name.to_str()),
         output.join(FILE).exists(),

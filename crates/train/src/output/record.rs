@@ -7,7 +7,6 @@ use crate::{
         folder::{self, Files},
     },
     files::{self, at},
-    temporary,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -15,6 +14,7 @@ use std::{
     fs,
     path::{Component, Path, PathBuf},
 };
+use tightrope_formats::files::{files_below, write};
 
 /// The file.
 pub(super) const FILE: &str = "run.json";
@@ -63,7 +63,7 @@ impl Record {
     pub fn write(&self, output: &Path) -> Result<(), TrainError> {
         let path = output.join(FILE);
         let text = serde_json::to_vec_pretty(self).map_err(CheckpointError::json(&path))?;
-        temporary::write(&path, &text).map_err(at(&path))
+        write(&path, &text).map_err(at(&path))
     }
 
     /// Notes that `name` is about to be written.
@@ -154,7 +154,7 @@ impl Record {
         if !data.is_dir() {
             return Ok(());
         }
-        for name in files::files_below(&path).map_err(at(&path))? {
+        for name in files_below(&path).map_err(at(&path))? {
             let file = path.join(&name);
             let (Some(entry), Ok(data)) = (files.get(&name), file.symlink_metadata()) else {
                 continue;

@@ -5,19 +5,18 @@ use crate::{
     Config, Observer, Outcome, RunReport, TrainError,
     batches::padding,
     checkpoint::{
-        CheckpointError,
         folder::{self, Files, Manifest},
-        read_tensors,
+        restore,
     },
     config::RunResult,
     files::at,
     output::weights_name,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
 };
+use tightrope_formats::Tensors;
 use tightrope_model::{Backend, Model};
 
 impl<D: Backend> Trainer<'_, D> {
@@ -167,33 +166,10 @@ pub(super) fn read_weights<D: Backend>(
     checkpoint: &Path,
 ) -> Result<(), TrainError> {
     let folder = checkpoint.join(weights_name(config));
-    let file = match config.lora {
-        Some(_) => "adapter_model.safetensors",
-        None => "model.safetensors",
+    let files = match config.lora {
+        Some(_) => Tensors::open(&folder.join("adapter_model.safetensors"))?,
+        None => Tensors::open(&folder)?,
     };
-    let index = folder.join("model.safetensors.index.json");
-    let mut shards: BTreeMap<String, Vec<_>> = BTreeMap::new();
-    let shard_of = match index.exists() {
-        true => weight_map(&index)?,
-        false => HashMap::new(),
-    };
-    for parameter in model.parameters() {
-        let shard = shard_of.get(parameter.name).map_or(file, String::as_str);
-        let weight = (parameter.name.to_owned(), parameter.weight.view_mut());
-        shards.entry(shard.to_owned()).or_default().push(weight);
-    }
-    for (shard, weights) in shards {
-        read_tensors(&folder.join(shard), &[], weights)?;
-    }
-    Ok(())
-}
-
-fn weight_map(index: &Path) -> Result<HashMap<String, String>, TrainError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: HashMap<String, String>,
-    }
-    let text = fs::read(index).map_err(at(index))?;
-    let index: Index = serde_json::from_slice(&text).map_err(CheckpointError::json(index))?;
-    Ok(index.weight_map)
+    let weights = model.parameters().into_iter();
+    restore(&files, weights.map(|p| (p.name.to_owned(), p.weight.view_mut())))
 }

@@ -2,17 +2,18 @@
 
 use std::{
     io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, ensure};
 
 use crate::signals;
-use tightrope_train::{StopFlag, Temporary};
+use tightrope_formats::files::{Temporary, folder_of};
+use tightrope_train::StopFlag;
 
 /// Fails now if [`write_atomically`] would fail after the work.
 pub fn check(file: &Path) -> anyhow::Result<()> {
-    let (name, folder) = (file.display(), folder(file));
+    let (name, folder) = (file.display(), folder_of(file));
     ensure!(
         folder.is_dir(),
         "cannot write {name}: there is no folder {}",
@@ -20,13 +21,6 @@ pub fn check(file: &Path) -> anyhow::Result<()> {
     );
     ensure!(!file.is_dir(), "cannot write {name}: it is a folder");
     Ok(())
-}
-
-fn folder(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => ".".into(),
-    }
 }
 
 /// Writes to a temporary name in the same folder, syncs, and renames. A signal that ends the

@@ -4,56 +4,15 @@ mod byte_level;
 mod sentencepiece;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
 use serde_json::{Map, Value};
+use tightrope_formats::gguf::GgufTokenizer;
 use tokenizers::AddedToken;
 use tokenizers::processors::template::TemplateProcessing;
 
 use super::Tokenizer;
 use crate::error::DataError;
 use crate::template::ChatTemplates;
-
-/// The `tokenizer.*` metadata of a GGUF file; the name of each key is in brackets.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GgufTokenizer {
-    /// Kind of tokenizer (`tokenizer.ggml.model`): `gpt2`, byte-level BPE, and `llama`,
-    /// SentencePiece, are known.
-    pub model: String,
-    /// Name of the way text is split before merging (`tokenizer.ggml.pre`).
-    pub pre: String,
-    /// Spelling of each id (`tokenizer.ggml.tokens`).
-    pub tokens: Vec<String>,
-    /// 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
-    /// (`tokenizer.ggml.token_type`); empty = all normal.
-    pub token_types: Vec<i32>,
-    /// Of each token, the best first to be merged (`tokenizer.ggml.scores`).
-    pub scores: Vec<f32>,
-    /// Pairs with a space between them, the most important first (`tokenizer.ggml.merges`).
-    pub merges: Vec<String>,
-    /// `tokenizer.ggml.bos_token_id`
-    pub bos_id: Option<u32>,
-    /// `tokenizer.ggml.eos_token_id`
-    pub eos_id: Option<u32>,
-    /// `tokenizer.ggml.unknown_token_id`
-    pub unknown_id: Option<u32>,
-    /// `tokenizer.ggml.padding_token_id`
-    pub pad_id: Option<u32>,
-    /// Further ends of a turn, of a message or of a text (`tokenizer.ggml.eot_token_id` and the
-    /// like).
-    pub end_ids: Vec<u32>,
-    /// `tokenizer.ggml.add_bos_token`
-    pub add_bos: Option<bool>,
-    /// `tokenizer.ggml.add_eos_token`
-    pub add_eos: Option<bool>,
-    /// `tokenizer.ggml.add_space_prefix`
-    pub add_space_prefix: Option<bool>,
-    /// Chat templates by name: `default` (`tokenizer.chat_template`) and others
-    /// (`tokenizer.chat_template.NAME`).
-    pub chat_templates: Vec<(String, String)>,
-    /// The file, which messages about its chat templates name; may be empty.
-    pub file: PathBuf,
-}
 
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;

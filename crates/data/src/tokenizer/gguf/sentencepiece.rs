@@ -15,8 +15,9 @@ use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::{Prepend, Replace, Sequence as Normalizers};
 use tokenizers::{DecoderWrapper, NormalizerWrapper};
 
-use super::{BYTE, Built, CONTROL, GgufTokenizer, UNKNOWN, failed, gguf};
+use super::{BYTE, Built, CONTROL, UNKNOWN, failed, gguf};
 use crate::error::DataError;
+use tightrope_formats::gguf::GgufTokenizer;
 
 /// What stands for a space.
 const SPACE: &str = "▁";

@@ -1,14 +1,17 @@
 //! From GGUF metadata to the `config.json` that Transformers would have: one reader of settings is
 //! enough.
 
-use super::{GgufValue, names::Conversion, reader::Header, tokenizer::end_ids};
-use crate::ConfigError;
+use super::names::Conversion;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
+use tightrope_formats::{
+    FormatError,
+    gguf::{self, Gguf},
+};
 
 /// Metadata of one architecture, read by key.
 struct Metadata<'a> {
-    header: &'a Header,
+    gguf: &'a Gguf,
     architecture: &'a str,
 }
 
@@ -17,22 +20,23 @@ impl<'a> Metadata<'a> {
         format!("{}.{name}", self.architecture)
     }
 
-    fn value(&self, name: &str) -> Option<&'a GgufValue> {
-        self.header.metadata.get(&self.key(name))
+    fn error(&self, name: &str, reason: impl Into<String>) -> FormatError {
+        self.gguf.metadata.error(&self.key(name), reason)
+    }
+
+    fn value(&self, name: &str) -> Option<&'a gguf::Value> {
+        self.gguf.metadata.get(&self.key(name))
     }
 
     /// A whole number; a list (one a layer) must repeat one number.
-    fn count(&self, name: &str) -> Result<Option<u64>, ConfigError> {
-        let error = |reason: String| ConfigError::new(self.key(name), reason);
-        let one = |value: &GgufValue| match value {
-            GgufValue::Integer(n) => u64::try_from(*n).ok(),
-            _ => None,
-        };
+    fn count(&self, name: &str) -> Result<Option<u64>, FormatError> {
+        let error = |reason: String| self.error(name, reason);
+        let one = |value: &gguf::Value| u64::try_from(value.as_integer()?).ok();
         let Some(value) = self.value(name) else {
             return Ok(None);
         };
         let found = match value {
-            GgufValue::List(list) => match list.iter().next().as_ref().and_then(one) {
+            gguf::Value::List(list) => match list.iter().next().as_ref().and_then(one) {
                 Some(first) if list.iter().all(|value| one(&value) == Some(first)) => Some(first),
                 _ => return Err(error("layers that differ are not supported".into())),
             },
@@ -42,55 +46,44 @@ impl<'a> Metadata<'a> {
         Ok(Some(found))
     }
 
-    fn required(&self, name: &str) -> Result<u64, ConfigError> {
-        let missing = || ConfigError::new(self.key(name), "is missing");
+    fn required(&self, name: &str) -> Result<u64, FormatError> {
+        let missing = || self.error(name, "is missing");
         self.count(name)?.ok_or_else(missing)
     }
 
-    fn number(&self, name: &str) -> Result<Option<f64>, ConfigError> {
-        match self.value(name) {
-            None => Ok(None),
+    fn number(&self, name: &str) -> Result<Option<f64>, FormatError> {
+        let Some(value) = self.value(name) else {
+            return Ok(None);
+        };
+        if let Some(number) = value.as_float() {
             // Written from f32: the shortest decimal that means it is what was meant.
-            Some(GgufValue::Float(number)) => {
-                let shortest = (*number as f32).to_string().parse();
-                Ok(Some(shortest.unwrap_or(*number)))
-            }
-            Some(GgufValue::Integer(number)) => Ok(Some(*number as f64)),
-            Some(other) => {
-                let reason = format!("expected a number, got {other}");
-                Err(ConfigError::new(self.key(name), reason))
-            }
+            let shortest = (number as f32).to_string().parse();
+            return Ok(Some(shortest.unwrap_or(number)));
         }
+        let whole = value.as_integer().map(|number| number as f64);
+        let wrong = || self.error(name, format!("expected a number, got {value}"));
+        whole.map(Some).ok_or_else(wrong)
     }
 
     fn text(&self, name: &str) -> Option<&'a str> {
-        match self.value(name) {
-            Some(GgufValue::Text(text)) => Some(text),
-            _ => None,
-        }
+        self.value(name)?.as_text()
     }
 
     fn has_tensor(&self, name: &str) -> bool {
-        self.header.tensors.iter().any(|tensor| tensor.name == name)
+        self.gguf.tensors.info(name).is_some()
     }
 }
 
 /// The settings; `frequencies` are the factors of `rope_freqs.weight`.
 pub(super) fn settings(
-    header: &Header,
+    gguf: &Gguf,
     architecture: &str,
     conversion: &Conversion,
     frequencies: Option<Vec<f32>>,
-) -> Result<Value, ConfigError> {
-    let metadata = Metadata {
-        header,
-        architecture,
-    };
-    let missing = |key: &str| ConfigError::new(key, "is missing");
-    let embedding = header
-        .tensors
-        .iter()
-        .find(|t| t.name == "token_embd.weight");
+) -> Result<Value, FormatError> {
+    let metadata = Metadata { gguf, architecture };
+    let missing = |key: &str| gguf.metadata.error(key, "is missing");
+    let embedding = gguf.tensors.info("token_embd.weight");
     let vocabulary = embedding.and_then(|tensor| tensor.shape.first());
     let hidden = metadata.required("embedding_length")?;
     let heads = metadata.required("attention.head_count")?;
@@ -110,7 +103,7 @@ pub(super) fn settings(
         ),
     ] {
         if metadata.count(name)?.is_some_and(|other| other != head_dim) {
-            return Err(ConfigError::new(metadata.key(name), reason));
+            return Err(metadata.error(name, reason));
         }
     }
     if metadata
@@ -118,7 +111,7 @@ pub(super) fn settings(
         .is_some_and(|experts| experts > 0)
     {
         let reason = "mixtures of experts are not supported";
-        return Err(ConfigError::new(metadata.key("expert_count"), reason));
+        return Err(metadata.error("expert_count", reason));
     }
     let window = metadata
         .count("attention.sliding_window")?
@@ -195,10 +188,7 @@ pub(super) fn settings(
         }
         _ if window.is_some() => {
             let reason = "the file does not say which layers slide";
-            return Err(ConfigError::new(
-                metadata.key("attention.sliding_window"),
-                reason,
-            ));
+            return Err(metadata.error("attention.sliding_window", reason));
         }
         _ => {}
     }
@@ -207,12 +197,11 @@ pub(super) fn settings(
         ("eos_token_id", "tokenizer.ggml.eos_token_id"),
         ("pad_token_id", "tokenizer.ggml.padding_token_id"),
     ] {
-        if let Some(GgufValue::Integer(id)) = header.metadata.get(name) {
-            set(key, json!(u64::try_from(*id).ok()));
+        if let Some(id) = gguf.metadata.get(name).and_then(gguf::Value::as_integer) {
+            set(key, json!(u64::try_from(id).ok()));
         }
     }
-    let ends = end_ids(&header.metadata);
-    let ends = ends.map_err(|(key, reason)| ConfigError::new(key, reason))?;
+    let ends = gguf::end_ids(&gguf.metadata)?;
     if !ends.is_empty() {
         let eos = settings.get("eos_token_id").and_then(Value::as_u64);
         let all: BTreeSet<u64> = eos
@@ -230,7 +219,7 @@ fn scaling(
     metadata: &Metadata<'_>,
     positions: u64,
     frequencies: Option<Vec<f32>>,
-) -> Result<Option<Value>, ConfigError> {
+) -> Result<Option<Value>, FormatError> {
     let factor = metadata.number("rope.scaling.factor")?;
     let original = metadata.count("rope.scaling.original_context_length")?;
     if let Some(factors) = frequencies {
@@ -256,8 +245,7 @@ fn scaling(
         Some("none") => Ok(None),
         Some("linear" | "yarn") => {
             let Some(factor) = factor else {
-                let key = metadata.key("rope.scaling.factor");
-                return Err(ConfigError::new(key, "is missing"));
+                return Err(metadata.error("rope.scaling.factor", "is missing"));
             };
             let mut scaling = json!({"rope_type": kind, "factor": factor});
             if let Some(original) = original {
@@ -267,7 +255,7 @@ fn scaling(
         }
         Some(other) => {
             let reason = format!("`{other}` is not supported: none, linear and yarn are");
-            Err(ConfigError::new(metadata.key("rope.scaling.type"), reason))
+            Err(metadata.error("rope.scaling.type", reason))
         }
     }
 }

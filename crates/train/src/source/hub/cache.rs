@@ -7,6 +7,8 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
 };
+#[cfg(feature = "hub")]
+use tightrope_formats::files;
 
 /// The largest index of shards that is read.
 const INDEX_BYTES: u64 = 64 << 20;
@@ -63,7 +65,7 @@ impl Repository {
     /// Gives a blob its name in the folder of a commit.
     pub fn link(&self, blob: &str, commit: &str, name: &str) -> io::Result<()> {
         let path = self.snapshot(commit).join(name);
-        let folder = crate::files::folder_of(&path);
+        let folder = files::folder_of(&path);
         fs::create_dir_all(folder)?;
         if path.symlink_metadata().is_ok() {
             // It hangs in the air: whole files are not asked for again.
@@ -76,14 +78,14 @@ impl Repository {
         // Links need a privilege there; the Python client moves the file as well.
         #[cfg(not(unix))]
         fs::rename(folder.join(target), &path)?;
-        crate::files::sync_folder(folder)
+        files::sync_folder(folder)
     }
 
     /// Says which commit a revision is.
     pub fn refer(&self, revision: &str, commit: &str) -> io::Result<()> {
         let path = self.reference(revision);
-        fs::create_dir_all(crate::files::folder_of(&path))?;
-        crate::temporary::write(&path, commit.as_bytes())
+        fs::create_dir_all(files::folder_of(&path))?;
+        files::write(&path, commit.as_bytes())
     }
 }
 

@@ -7,7 +7,6 @@ use super::{
     names::{bare_etag, blob_name, is_sha256},
     partial::Partial,
 };
-use crate::files::folder_of;
 use std::{
     fs::{self, File, TryLockError},
     io,
@@ -15,6 +14,7 @@ use std::{
     time::Duration,
 };
 use tightrope_data::Progress;
+use tightrope_formats::files::folder_of;
 use ureq::http::{HeaderMap, StatusCode, header};
 
 const ATTEMPTS: u32 = 4;

@@ -1,10 +1,7 @@
 //! `model.safetensors.index.json`: which file of its folder holds which tensor.
 
 use super::header::Entries;
-use crate::{
-    ModelError,
-    checkpoint::{LARGEST_HEADER, MOST_TENSORS, diagnosis},
-};
+use crate::{FormatError, LARGEST_HEADER, MOST_TENSORS, diagnosis};
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::{
@@ -15,15 +12,15 @@ use std::{
     path::Path,
 };
 
-/// The names of the tensors in each file; a file is a plain name, so that nothing outside the folder is
+/// The names of the tensors in each file that the index at `index` names; a file is a plain name, so that nothing outside the folder is
 /// ever opened.
-pub(super) fn read(index: &Path) -> Result<BTreeMap<String, BTreeSet<String>>, ModelError> {
-    let damaged = |reason: String| ModelError::Damaged {
+pub fn read_index(index: &Path) -> Result<BTreeMap<String, BTreeSet<String>>, FormatError> {
+    let damaged = |reason: String| FormatError::Damaged {
         file: index.to_path_buf(),
         reason,
     };
-    let file = File::open(index).map_err(ModelError::io(index))?;
-    let length = file.metadata().map_err(ModelError::io(index))?.len();
+    let file = File::open(index).map_err(FormatError::io(index))?;
+    let length = file.metadata().map_err(FormatError::io(index))?.len();
     if length > LARGEST_HEADER {
         let reason = format!("has {length} bytes, more than {LARGEST_HEADER}");
         return Err(damaged(reason));
@@ -50,7 +47,7 @@ pub(super) fn read(index: &Path) -> Result<BTreeMap<String, BTreeSet<String>>, M
         };
         match tensors.insert(tensor.clone()) {
             true => Ok(()),
-            false => Err(ModelError::Duplicate {
+            false => Err(FormatError::Duplicate {
                 file: index.to_path_buf(),
                 tensor,
             }),
@@ -66,7 +63,7 @@ pub(super) fn read(index: &Path) -> Result<BTreeMap<String, BTreeSet<String>>, M
         return Err(error);
     }
     read.map_err(|source| {
-        diagnosis::of(index).unwrap_or_else(|| ModelError::Json {
+        diagnosis::of(index).unwrap_or_else(|| FormatError::Json {
             file: index.to_path_buf(),
             source,
         })

@@ -1,122 +1,25 @@
-//! The element types of GGUF, and how quantised blocks become f32: the same operations in the same
-//! order as the reference (`gguf.quants` of llama.cpp), hence the same bits.
+//! How quantised blocks of GGUF become f32: the same operations in the same order as the reference
+//! (`gguf.quants` of llama.cpp), hence the same bits.
 
+use super::Encoding::{self, *};
 use half::f16;
-use tightrope_device::DType;
 
-/// How elements are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
-    F32,
-    F16,
-    Bf16,
-    Q4_0,
-    Q4_1,
-    Q5_0,
-    Q5_1,
-    Q8_0,
-    Q4K,
-    Q5K,
-    Q6K,
-}
+/// Writes the elements of one block.
+type Decode = fn(&[u8], &mut [f32]);
 
-use Encoding::*;
-
-impl Encoding {
-    /// For messages.
-    pub const KNOWN: &'static str =
-        "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K";
-
-    /// The format's number for it.
-    pub fn from_id(id: u32) -> Option<Self> {
-        Some(match id {
-            0 => F32,
-            1 => F16,
-            2 => Q4_0,
-            3 => Q4_1,
-            6 => Q5_0,
-            7 => Q5_1,
-            8 => Q8_0,
-            12 => Q4K,
-            13 => Q5K,
-            14 => Q6K,
-            30 => Bf16,
-            _ => return None,
-        })
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            F32 => "F32",
-            F16 => "F16",
-            Bf16 => "BF16",
-            Q4_0 => "Q4_0",
-            Q4_1 => "Q4_1",
-            Q5_0 => "Q5_0",
-            Q5_1 => "Q5_1",
-            Q8_0 => "Q8_0",
-            Q4K => "Q4_K",
-            Q5K => "Q5_K",
-            Q6K => "Q6_K",
-        }
-    }
-
-    /// Elements that are stored together.
-    pub fn block_elements(self) -> usize {
-        match self {
-            F32 | F16 | Bf16 => 1,
-            Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 => 32,
-            Q4K | Q5K | Q6K => 256,
-        }
-    }
-
-    /// Bytes of a block.
-    pub fn block_bytes(self) -> usize {
-        match self {
-            F32 => 4,
-            F16 | Bf16 => 2,
-            Q4_0 => 2 + 16,
-            Q4_1 => 4 + 16,
-            Q5_0 => 2 + 4 + 16,
-            Q5_1 => 4 + 4 + 16,
-            Q8_0 => 2 + 32,
-            Q4K => 4 + 12 + 128,
-            Q5K => 4 + 12 + 32 + 128,
-            Q6K => 128 + 64 + 16 + 2,
-        }
-    }
-
-    /// What elements become: floating-point types stay what they are.
-    pub fn dtype(self) -> DType {
-        match self {
-            F16 => DType::F16,
-            Bf16 => DType::BF16,
-            _ => DType::F32,
-        }
-    }
-
-    /// Whole blocks as little-endian bytes of [`Self::dtype`].
-    pub fn decode(self, blocks: Vec<u8>) -> Vec<u8> {
-        let decode: fn(&[u8], &mut [f32]) = match self {
-            F32 | F16 | Bf16 => return blocks,
-            Q4_0 => q4_0,
-            Q4_1 => q4_1,
-            Q5_0 => q5_0,
-            Q5_1 => q5_1,
-            Q8_0 => q8_0,
-            Q4K => q4_k,
-            Q5K => q5_k,
-            Q6K => q6_k,
-        };
-        let elements = blocks.len() / self.block_bytes() * self.block_elements();
-        let mut bytes = Vec::with_capacity(elements * 4);
-        let mut values = vec![0f32; self.block_elements()];
-        for block in blocks.chunks_exact(self.block_bytes()) {
-            decode(block, &mut values);
-            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        }
-        bytes
-    }
+/// `None` for what has no blocks.
+pub(super) fn decoder(encoding: Encoding) -> Option<Decode> {
+    Some(match encoding {
+        Q4_0 => q4_0,
+        Q4_1 => q4_1,
+        Q5_0 => q5_0,
+        Q5_1 => q5_1,
+        Q8_0 => q8_0,
+        Q4K => q4_k,
+        Q5K => q5_k,
+        Q6K => q6_k,
+        _ => return None,
+    })
 }
 
 fn half(block: &[u8], at: usize) -> f32 {
@@ -232,7 +135,7 @@ mod tests {
     #[test]
     fn blocks_decode_to_the_bits_of_the_reference() {
         let cases: Value =
-            serde_json::from_str(include_str!("../../../tests/gguf/blocks.json")).unwrap();
+            serde_json::from_str(include_str!("../../tests/gguf/blocks.json")).unwrap();
         let cases = cases.as_array().unwrap();
         assert_eq!(cases.len(), 8);
         for case in cases {
@@ -240,13 +143,12 @@ mod tests {
                 let list = case[key].as_array().unwrap();
                 list.iter().map(|n| n.as_u64().unwrap()).collect()
             };
-            let encoding = Encoding::from_id(case["id"].as_u64().unwrap() as u32).unwrap();
+            let encoding = Encoding::from_gguf(case["id"].as_u64().unwrap() as u32).unwrap();
             assert_eq!(encoding.name(), case["name"]);
             let bytes: Vec<u8> = numbers("bytes").into_iter().map(|b| b as u8).collect();
             assert_eq!(bytes.len(), 2 * encoding.block_bytes());
-            let words = encoding.decode(bytes);
-            let words = words.as_chunks::<4>().0.iter().copied();
-            let bits: Vec<u64> = words.map(|word| u32::from_le_bytes(word).into()).collect();
+            let values = encoding.to_f32(&bytes).unwrap();
+            let bits: Vec<u64> = values.iter().map(|value| value.to_bits().into()).collect();
             assert_eq!(bits, numbers("bits"), "{}", encoding.name());
         }
     }

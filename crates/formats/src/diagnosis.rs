@@ -1,6 +1,6 @@
 //! What lies where a file of a model should: often something that only stands for it.
 
-use crate::ModelError;
+use crate::FormatError;
 use std::{
     fs::{self, File},
     io::Read,
@@ -32,7 +32,7 @@ const PICKLE: &str = "holds PyTorch's own format, which can run code when it is 
                       save_pretrained(…) writes the model as safetensors";
 
 /// An error that says what the file at `path` is, if it is none of a model's.
-pub(crate) fn of(path: &Path) -> Option<ModelError> {
+pub fn of(path: &Path) -> Option<FormatError> {
     let mut start = Vec::new();
     File::open(path)
         .ok()?
@@ -44,19 +44,19 @@ pub(crate) fn of(path: &Path) -> Option<ModelError> {
         None if start.is_empty() => "is empty: download or copy it again",
         None => return None,
     };
-    Some(ModelError::Damaged {
+    Some(FormatError::Damaged {
         file: path.to_path_buf(),
         reason: reason.to_string(),
     })
 }
 
 /// Why a folder is no model: it may hold an adapter alone.
-pub(crate) fn of_model(folder: &Path, wanted: &str) -> ModelError {
+pub fn of_model(folder: &Path, wanted: &str) -> FormatError {
     let has = |name: &str| folder.join(name).exists();
     if !has("adapter_config.json") || has("config.json") {
         return of_folder(folder, wanted);
     }
-    ModelError::NoModel {
+    FormatError::NoModel {
         path: folder.to_path_buf(),
         reason: "holds an adapter, not a model: give it as the adapter, and as the model the one \
                  that it was trained on"
@@ -65,7 +65,7 @@ pub(crate) fn of_model(folder: &Path, wanted: &str) -> ModelError {
 }
 
 /// Why a folder has no weights that can be read: from the names of what is there.
-pub(crate) fn of_folder(folder: &Path, wanted: &str) -> ModelError {
+pub fn of_folder(folder: &Path, wanted: &str) -> FormatError {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut names: Vec<String> = names.collect();
@@ -97,7 +97,7 @@ pub(crate) fn of_folder(folder: &Path, wanted: &str) -> ModelError {
     } else {
         format!("{wanted}: download or copy the weights into it")
     };
-    ModelError::NoModel {
+    FormatError::NoModel {
         path: folder.to_path_buf(),
         reason,
     }

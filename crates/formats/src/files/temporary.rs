@@ -1,10 +1,10 @@
 //! Files and folders that appear whole or not at all, and leave nothing behind when they do not.
 
-use crate::files::{files_below, folder_of, sync_folder};
+use super::{files_below, folder_of, sync_folder};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind},
     mem,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -77,7 +77,7 @@ impl Temporary {
     }
 
     /// Makes everything in it durable.
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    pub fn sync(&self) -> io::Result<()> {
         if self.path.is_file() {
             return File::open(&self.path)?.sync_all();
         }
@@ -100,13 +100,6 @@ impl Drop for Temporary {
     }
 }
 
-/// Writes a whole file, or none.
-pub(crate) fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let (temporary, mut file) = Temporary::file(path)?;
-    file.write_all(contents)?;
-    temporary.finish()
-}
-
 /// Removes every temporary file and folder of this process, which must end now: from here on no other
 /// gets its name.
 pub fn remove_temporaries() {
@@ -119,12 +112,12 @@ pub fn remove_temporaries() {
 }
 
 /// Whether a file of this name is one of ours that nobody finished.
-pub(crate) fn is_temporary(name: &str) -> bool {
+pub fn is_temporary(name: &str) -> bool {
     name.starts_with(PREFIX)
 }
 
 /// Removes what processes that were killed have left in `folder`, in which no other is at work.
-pub(crate) fn remove_stale(folder: &Path) -> io::Result<()> {
+pub fn remove_stale(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if is_temporary(&entry.file_name().to_string_lossy()) {
             remove(&entry.path())?;
@@ -134,7 +127,7 @@ pub(crate) fn remove_stale(folder: &Path) -> io::Result<()> {
 }
 
 /// Removes `doomed` so that nobody ever finds a half of it under its name.
-pub(crate) fn remove_at_once(doomed: &Path) -> io::Result<()> {
+pub fn remove_at_once(doomed: &Path) -> io::Result<()> {
     let temporary = Temporary::named(doomed)?;
     fs::rename(doomed, &temporary.path)?;
     remove(&temporary.path)
@@ -156,6 +149,7 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::write;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();

@@ -1,22 +1,17 @@
 //! The header of a safetensors file, read piece by piece: what is kept of it grows with the tensors
 //! that it describes, of which there is a largest number, and not with what else stands in it.
 
-use super::{Elements, Entry};
-use crate::{
-    ModelError,
-    checkpoint::{FLOATS, LARGEST_HEADER, MOST_TENSORS, diagnosis},
-};
+use crate::{Encoding, FormatError, LARGEST_HEADER, MOST_TENSORS, TensorInfo, diagnosis};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 use std::{
     collections::BTreeMap,
     fmt,
     fs::File,
-    io::{BufReader, Read},
+    io::{BufReader, Read, Take},
     path::Path,
     sync::Arc,
 };
-use tightrope_device::DType;
 
 /// Of the description of one tensor, of a tensor's name and of a file's, in bytes.
 const LONGEST_TEXT: usize = 4096;
@@ -25,13 +20,13 @@ const LONGEST_TEXT: usize = 4096;
 const MOST_DIMENSIONS: usize = 8;
 
 /// Takes one name and what stands beside it.
-type Take<'a> = &'a mut dyn FnMut(String, Box<RawValue>) -> Result<(), ModelError>;
+type TakeEntry<'a> = &'a mut dyn FnMut(String, Box<RawValue>) -> Result<(), FormatError>;
 
 /// Hands each entry of a JSON object to `take`, in the order of the file. What it returns as an error
 /// ends the reading and lies in `failed`.
 pub(super) struct Entries<'a> {
-    pub take: Take<'a>,
-    pub failed: &'a mut Option<ModelError>,
+    pub take: TakeEntry<'a>,
+    pub failed: &'a mut Option<FormatError>,
 }
 
 impl<'de> DeserializeSeed<'de> for Entries<'_> {
@@ -69,34 +64,85 @@ impl<'de> Visitor<'de> for Entries<'_> {
     }
 }
 
-/// The tensors of a file. They must lie side by side and end where the file ends.
-pub(super) fn read(path: &Path, elements: Elements) -> Result<BTreeMap<String, Entry>, ModelError> {
-    let damaged = |reason: String| ModelError::Damaged {
-        file: path.to_path_buf(),
-        reason,
-    };
-    let mut file = File::open(path).map_err(ModelError::io(path))?;
-    let length = file.metadata().map_err(ModelError::io(path))?.len();
-    if length < 8 {
-        let short = format!("{length} bytes are too short for safetensors");
-        return Err(diagnosis::of(path).unwrap_or_else(|| damaged(short)));
+/// The header of a file: JSON, to be read from the start.
+struct Header {
+    json: BufReader<Take<File>>,
+    /// Bytes before the elements of the first tensor.
+    first: u64,
+    /// Bytes of the file.
+    length: u64,
+}
+
+impl Header {
+    fn open(path: &Path) -> Result<Self, FormatError> {
+        let stand_in = |reason: String| {
+            diagnosis::of(path).unwrap_or_else(|| FormatError::Damaged {
+                file: path.to_path_buf(),
+                reason,
+            })
+        };
+        let mut file = File::open(path).map_err(FormatError::io(path))?;
+        let length = file.metadata().map_err(FormatError::io(path))?.len();
+        if length < 8 {
+            let reason = format!("{length} bytes are too short for safetensors");
+            return Err(stand_in(reason));
+        }
+        let mut size = [0; 8];
+        file.read_exact(&mut size).map_err(FormatError::io(path))?;
+        let size = u64::from_le_bytes(size);
+        if size > LARGEST_HEADER {
+            let reason = format!("its header would have {size} bytes, more than {LARGEST_HEADER}");
+            return Err(stand_in(reason));
+        }
+        let first = 8 + size;
+        if first > length {
+            return Err(cut(path, length, first));
+        }
+        let json = BufReader::new(file.take(size));
+        Ok(Self {
+            json,
+            first,
+            length,
+        })
     }
-    let mut size = [0; 8];
-    file.read_exact(&mut size).map_err(ModelError::io(path))?;
-    let size = u64::from_le_bytes(size);
-    if size > LARGEST_HEADER {
-        let reason = format!("its header would have {size} bytes, more than {LARGEST_HEADER}");
-        return Err(diagnosis::of(path).unwrap_or_else(|| damaged(reason)));
-    }
-    let first = 8 + size;
-    let cut = |expected: u64| ModelError::Cut {
+}
+
+fn cut(path: &Path, length: u64, expected: u64) -> FormatError {
+    FormatError::Cut {
         file: path.to_path_buf(),
         length,
         expected,
-    };
-    if first > length {
-        return Err(cut(first));
     }
+}
+
+fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> FormatError {
+    let file = path.to_path_buf();
+    move |source| FormatError::Json { file, source }
+}
+
+/// What is said about a file as a whole.
+pub(super) fn metadata(path: &Path) -> Result<BTreeMap<String, String>, FormatError> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        #[serde(default, rename = "__metadata__")]
+        entries: BTreeMap<String, String>,
+    }
+    let header = Header::open(path)?;
+    let metadata: Metadata = serde_json::from_reader(header.json).map_err(json(path))?;
+    Ok(metadata.entries)
+}
+
+/// The tensors of a file. They must lie side by side and end where the file ends.
+pub(super) fn read(path: &Path) -> Result<BTreeMap<String, TensorInfo>, FormatError> {
+    let damaged = |reason: String| FormatError::Damaged {
+        file: path.to_path_buf(),
+        reason,
+    };
+    let Header {
+        json: header,
+        first,
+        length,
+    } = Header::open(path)?;
     let mut tensors = BTreeMap::new();
     let shared: Arc<Path> = path.into();
     let mut failed = None;
@@ -104,29 +150,25 @@ pub(super) fn read(path: &Path, elements: Elements) -> Result<BTreeMap<String, E
         if tensors.len() == MOST_TENSORS {
             return Err(damaged(format!("has more than {MOST_TENSORS} tensors")));
         }
-        let entry = entry(&shared, &name, &text, elements, first)?;
+        let entry = entry(&shared, &name, &text, first)?;
         match tensors.insert(name.clone(), entry) {
             None => Ok(()),
-            Some(_) => Err(ModelError::Duplicate {
+            Some(_) => Err(FormatError::Duplicate {
                 file: path.to_path_buf(),
                 tensor: name,
             }),
         }
     };
-    let header = BufReader::new(file.take(size));
-    let mut json = serde_json::Deserializer::from_reader(header);
+    let mut text = serde_json::Deserializer::from_reader(header);
     let entries = Entries {
         take: &mut take,
         failed: &mut failed,
     };
-    let read = entries.deserialize(&mut json).and_then(|()| json.end());
+    let read = entries.deserialize(&mut text).and_then(|()| text.end());
     if let Some(error) = failed {
         return Err(error);
     }
-    read.map_err(|source| ModelError::Json {
-        file: path.to_path_buf(),
-        source,
-    })?;
+    read.map_err(json(path))?;
     // Side by side: neither overlaps nor gaps, in which something could hide.
     let mut order: Vec<_> = tensors.values().map(|e| (e.start, e.bytes)).collect();
     order.sort_unstable();
@@ -140,7 +182,7 @@ pub(super) fn read(path: &Path, elements: Elements) -> Result<BTreeMap<String, E
         expected = expected.saturating_add(bytes as u64);
     }
     if expected > length {
-        return Err(cut(expected));
+        return Err(cut(path, length, expected));
     }
     if expected != length {
         let extra = length - expected;
@@ -154,10 +196,9 @@ fn entry(
     file: &Arc<Path>,
     name: &str,
     description: &RawValue,
-    elements: Elements,
     first: u64,
-) -> Result<Entry, ModelError> {
-    let damaged = |reason: String| ModelError::DamagedTensor {
+) -> Result<TensorInfo, FormatError> {
+    let damaged = |reason: String| FormatError::DamagedTensor {
         file: file.to_path_buf(),
         tensor: name.to_string(),
         reason,
@@ -170,27 +211,21 @@ fn entry(
             list.and_then(|list| list.iter().map(Value::as_u64).collect::<Option<Vec<_>>>());
         numbers.ok_or_else(|| damaged(format!("`{key}` is not a list of whole numbers")))
     };
-    let dtype = match description.get("dtype").and_then(Value::as_str) {
-        Some("F32") => DType::F32,
-        Some("BF16") => DType::BF16,
-        Some("F16") => DType::F16,
-        Some("U8") if elements == Elements::FloatsAndBytes => DType::U8,
-        other => {
-            return Err(ModelError::TensorDType {
-                file: file.to_path_buf(),
-                tensor: name.to_string(),
-                dtype: other.unwrap_or("no dtype").to_string(),
-                expected: FLOATS,
-            });
-        }
+    let dtype = description.get("dtype").and_then(Value::as_str);
+    let Some(encoding) = dtype.and_then(Encoding::from_safetensors) else {
+        return Err(FormatError::TensorDType {
+            file: file.to_path_buf(),
+            tensor: name.to_string(),
+            dtype: dtype.unwrap_or("no dtype").to_string(),
+            expected: Encoding::OF_SAFETENSORS,
+        });
     };
     let shape = numbers("shape")?;
     if shape.len() > MOST_DIMENSIONS {
         return Err(damaged(format!("has {} dimensions", shape.len())));
     }
-    let bytes = shape
-        .iter()
-        .try_fold(dtype.size() as u64, |bytes, &dim| bytes.checked_mul(dim))
+    let bytes = encoding
+        .bytes(&shape)
         .ok_or_else(|| damaged(format!("shape {shape:?} overflows")))?;
     let [start, end] = numbers("data_offsets")?[..] else {
         return Err(damaged("`data_offsets` are not two numbers".into()));
@@ -201,15 +236,15 @@ fn entry(
     if end - start != bytes {
         let got = end - start;
         return Err(damaged(format!(
-            "shape {shape:?} of {dtype} has {bytes} bytes, got {got}"
+            "shape {shape:?} of {encoding} has {bytes} bytes, got {got}"
         )));
     }
     let size = |number: u64| {
         usize::try_from(number).map_err(|_| damaged("is too large for this machine".into()))
     };
-    Ok(Entry {
+    Ok(TensorInfo {
         file: file.clone(),
-        dtype,
+        encoding,
         shape: shape.into_iter().map(size).collect::<Result<_, _>>()?,
         start: first + start,
         bytes: size(bytes)?,

@@ -3,50 +3,26 @@
 //! taken for it.
 
 use super::{
-    quantized::Encoding,
-    value::{GgufValue, List, TEXT, scalar, width},
+    ALIGNMENT, Gguf, MOST_DIMENSIONS, Metadata,
+    value::{LIST, List, TEXT, Value, scalar, width},
 };
-use crate::{
-    ModelError,
-    checkpoint::{LARGEST_HEADER, MOST_TENSORS, diagnosis},
-};
+use crate::{Encoding, FormatError, LARGEST_HEADER, MOST_TENSORS, TensorInfo, Tensors, diagnosis};
 use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufReader, Read},
     path::Path,
+    sync::Arc,
 };
 
-/// A tensor, as the file describes it.
-#[derive(Clone, Debug)]
-pub(super) struct Described {
-    pub name: String,
-    /// Outermost first.
-    pub shape: Vec<usize>,
-    pub encoding: Encoding,
-    /// From the beginning of the file.
-    pub start: u64,
-    pub bytes: u64,
-}
-
-/// The header.
-#[derive(Debug)]
-pub(super) struct Header {
-    pub metadata: BTreeMap<String, GgufValue>,
-    pub tensors: Vec<Described>,
-}
-
 const MAGIC: [u8; 4] = *b"GGUF";
-const ALIGNMENT: u64 = 32;
 /// Metadata entries: files have some fifty.
 const MOST_ENTRIES: u64 = 1 << 16;
-/// Dimensions of a tensor in the format.
-const MOST_DIMENSIONS: u32 = 4;
 
 /// Reads the header of the file at `path`.
-pub(super) fn read(path: &Path) -> Result<Header, ModelError> {
-    let file = File::open(path).map_err(ModelError::io(path))?;
-    let length = file.metadata().map_err(ModelError::io(path))?.len();
+pub(super) fn read(path: &Path) -> Result<Gguf, FormatError> {
+    let file = File::open(path).map_err(FormatError::io(path))?;
+    let length = file.metadata().map_err(FormatError::io(path))?.len();
     let mut reader = Reader {
         path,
         file: BufReader::with_capacity(1 << 16, file),
@@ -62,85 +38,89 @@ pub(super) fn read(path: &Path) -> Result<Header, ModelError> {
         // Big-endian files have their version in the other order, and end here too.
         return Err(reader.damaged(format!("version {version} is not supported: 2 and 3 are")));
     }
-    let (tensors, entries) = (reader.u64()?, reader.u64()?);
-    if tensors > MOST_TENSORS as u64 || entries > MOST_ENTRIES {
+    let (tensors, count) = (reader.u64()?, reader.u64()?);
+    if tensors > MOST_TENSORS as u64 || count > MOST_ENTRIES {
         let reason = format!(
-            "{tensors} tensors and {entries} metadata entries are more than {MOST_TENSORS} and \
+            "{tensors} tensors and {count} metadata entries are more than {MOST_TENSORS} and \
              {MOST_ENTRIES}"
         );
         return Err(reader.damaged(reason));
     }
-    let mut metadata = BTreeMap::new();
-    for _ in 0..entries {
+    let mut entries = BTreeMap::new();
+    for _ in 0..count {
         let key = reader.text()?;
         let kind = reader.u32()?;
         let value = reader.value(kind)?;
-        if metadata.insert(key.clone(), value).is_some() {
+        if entries.insert(key.clone(), value).is_some() {
             return Err(reader.damaged(format!("metadata `{key}` appears twice")));
         }
     }
-    let mut described = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let shared: Arc<Path> = path.into();
+    let mut described = BTreeMap::new();
     for _ in 0..tensors {
-        let tensor = reader.tensor()?;
-        if !seen.insert(tensor.name.clone()) {
-            return Err(ModelError::Duplicate {
+        let (name, tensor) = reader.tensor(&shared)?;
+        if described.insert(name.clone(), tensor).is_some() {
+            return Err(FormatError::Duplicate {
                 file: path.to_path_buf(),
-                tensor: tensor.name,
+                tensor: name,
             });
         }
-        described.push(tensor);
     }
-    let alignment = match metadata.get("general.alignment") {
+    let alignment = match entries.get("general.alignment") {
         None => ALIGNMENT,
-        Some(&GgufValue::Integer(n)) if (1..=1 << 20).contains(&n) => n as u64,
-        Some(other) => return Err(reader.damaged(format!("alignment {other}"))),
+        Some(value) => match value.as_integer() {
+            Some(n) if (1..=1 << 20).contains(&n) => n as u64,
+            _ => return Err(reader.damaged(format!("alignment {value}"))),
+        },
     };
     let first = reader.position.next_multiple_of(alignment);
     place(path, &mut described, first, alignment, length)?;
-    Ok(Header {
-        metadata,
-        tensors: described,
+    Ok(Gguf {
+        metadata: Metadata::new(path, entries),
+        tensors: Tensors::new(path, described),
     })
 }
 
 /// Turns offsets into positions in the file; tensors must lie inside it and apart.
 fn place(
     path: &Path,
-    tensors: &mut [Described],
+    tensors: &mut BTreeMap<String, TensorInfo>,
     first: u64,
     alignment: u64,
     length: u64,
-) -> Result<(), ModelError> {
-    let damaged = |tensor: &Described, reason: String| ModelError::DamagedTensor {
+) -> Result<(), FormatError> {
+    let damaged = |tensor: &str, reason: String| FormatError::DamagedTensor {
         file: path.to_path_buf(),
-        tensor: tensor.name.clone(),
+        tensor: tensor.to_string(),
         reason,
     };
     let mut last = 0;
-    for tensor in tensors.iter_mut() {
+    for (name, tensor) in tensors.iter_mut() {
         let (offset, bytes) = (tensor.start, tensor.bytes);
         let start = first.checked_add(offset);
-        let end = start.and_then(|start| start.checked_add(bytes));
+        let end = start.and_then(|start| start.checked_add(bytes as u64));
         let (Some(start), Some(end), true) = (start, end, offset.is_multiple_of(alignment)) else {
             let reason = format!("{bytes} bytes at offset {offset} of a file of {length}");
-            return Err(damaged(tensor, reason));
+            return Err(damaged(name, reason));
         };
         tensor.start = start;
         last = last.max(end);
     }
     if last > length {
-        return Err(ModelError::Cut {
+        return Err(FormatError::Cut {
             file: path.to_path_buf(),
             length,
             expected: last,
         });
     }
-    let mut order: Vec<&Described> = tensors.iter().collect();
-    order.sort_by_key(|tensor| (tensor.start, tensor.bytes));
+    let mut order: Vec<(&String, &TensorInfo)> = tensors.iter().collect();
+    order.sort_by_key(|(_, tensor)| (tensor.start, tensor.bytes));
     for pair in order.windows(2) {
-        if pair[0].start + pair[0].bytes > pair[1].start {
-            return Err(damaged(pair[1], format!("overlaps `{}`", pair[0].name)));
+        let [(before, tensor), (name, next)] = pair else {
+            continue;
+        };
+        if tensor.start + tensor.bytes as u64 > next.start {
+            return Err(damaged(name, format!("overlaps `{before}`")));
         }
     }
     Ok(())
@@ -154,15 +134,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn damaged(&self, reason: String) -> ModelError {
-        ModelError::Damaged {
+    fn damaged(&self, reason: String) -> FormatError {
+        FormatError::Damaged {
             file: self.path.to_path_buf(),
             reason,
         }
     }
 
     /// Fails unless `bytes` are left, of the file and of the largest header.
-    fn need(&self, bytes: u64) -> Result<(), ModelError> {
+    fn need(&self, bytes: u64) -> Result<(), FormatError> {
         let (position, length) = (self.position, self.length);
         if bytes <= length.min(LARGEST_HEADER).saturating_sub(position) {
             return Ok(());
@@ -178,47 +158,46 @@ impl Reader<'_> {
     }
 
     /// Adds the next `length` bytes to `bytes`.
-    fn append(&mut self, bytes: &mut Vec<u8>, length: u64) -> Result<(), ModelError> {
+    fn append(&mut self, bytes: &mut Vec<u8>, length: u64) -> Result<(), FormatError> {
         self.need(length)?;
         let before = bytes.len();
         bytes.resize(before + length as usize, 0);
         self.file
             .read_exact(&mut bytes[before..])
-            .map_err(ModelError::io(self.path))?;
+            .map_err(FormatError::io(self.path))?;
         self.position += length;
         Ok(())
     }
 
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], ModelError> {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
         self.need(N as u64)?;
         let mut bytes = [0; N];
         self.file
             .read_exact(&mut bytes)
-            .map_err(ModelError::io(self.path))?;
+            .map_err(FormatError::io(self.path))?;
         self.position += N as u64;
         Ok(bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, ModelError> {
+    fn u32(&mut self) -> Result<u32, FormatError> {
         Ok(u32::from_le_bytes(self.bytes()?))
     }
 
-    fn u64(&mut self) -> Result<u64, ModelError> {
+    fn u64(&mut self) -> Result<u64, FormatError> {
         Ok(u64::from_le_bytes(self.bytes()?))
     }
 
-    fn text(&mut self) -> Result<String, ModelError> {
+    fn text(&mut self) -> Result<String, FormatError> {
         let length = self.u64()?;
         let mut bytes = Vec::new();
         self.append(&mut bytes, length)?;
         String::from_utf8(bytes).map_err(|_| self.damaged("a text is not UTF-8".into()))
     }
 
-    fn value(&mut self, kind: u32) -> Result<GgufValue, ModelError> {
-        const LIST: u32 = 9;
+    fn value(&mut self, kind: u32) -> Result<Value, FormatError> {
         match (kind, width(kind)) {
-            (TEXT, _) => Ok(GgufValue::Text(self.text()?)),
-            (LIST, _) => Ok(GgufValue::List(self.list()?)),
+            (TEXT, _) => Ok(Value::Text(self.text()?)),
+            (LIST, _) => Ok(Value::List(self.list()?)),
             (_, Some(width)) => {
                 let mut bytes = Vec::new();
                 self.append(&mut bytes, width as u64)?;
@@ -228,11 +207,11 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown(&self, kind: u32) -> ModelError {
+    fn unknown(&self, kind: u32) -> FormatError {
         self.damaged(format!("metadata of type {kind} is not supported"))
     }
 
-    fn list(&mut self) -> Result<List, ModelError> {
+    fn list(&mut self) -> Result<List, FormatError> {
         let (kind, len) = (self.u32()?, self.u64()?);
         // Before a text stands its length.
         let least = match kind {
@@ -262,11 +241,11 @@ impl Reader<'_> {
         })
     }
 
-    fn tensor(&mut self) -> Result<Described, ModelError> {
+    /// A tensor whose `start` is still counted from where the elements begin.
+    fn tensor(&mut self, file: &Arc<Path>) -> Result<(String, TensorInfo), FormatError> {
         let name = self.text()?;
-        let file = self.path.to_path_buf();
-        let damaged = |reason: String| ModelError::DamagedTensor {
-            file,
+        let damaged = |reason: String| FormatError::DamagedTensor {
+            file: file.to_path_buf(),
             tensor: name.clone(),
             reason,
         };
@@ -274,37 +253,33 @@ impl Reader<'_> {
         if dimensions > MOST_DIMENSIONS {
             return Err(damaged(format!("{dimensions} dimensions")));
         }
-        let mut shape = Vec::new();
+        let mut innermost_first = Vec::new();
         for _ in 0..dimensions {
-            shape.push(self.u64()?);
+            innermost_first.push(self.u64()?);
         }
         let (kind, offset) = (self.u32()?, self.u64()?);
-        let Some(encoding) = Encoding::from_id(kind) else {
-            return Err(ModelError::TensorDType {
-                file: self.path.to_path_buf(),
+        let Some(encoding) = Encoding::from_gguf(kind) else {
+            return Err(FormatError::TensorDType {
+                file: file.to_path_buf(),
                 tensor: name,
                 dtype: format!("GGUF type {kind}"),
-                expected: Encoding::KNOWN,
+                expected: Encoding::OF_GGUF,
             });
         };
-        let elements = shape
-            .iter()
-            .try_fold(1u64, |product, &dim| product.checked_mul(dim));
-        let row = shape.first().copied().unwrap_or(1);
-        let bytes = elements
-            .filter(|_| row.is_multiple_of(encoding.block_elements() as u64))
-            .map(|elements| elements / encoding.block_elements() as u64)
-            .and_then(|blocks| blocks.checked_mul(encoding.block_bytes() as u64));
-        let sizes = shape.iter().rev().map(|&dim| usize::try_from(dim).ok());
-        let (Some(bytes), Some(sizes)) = (bytes, sizes.collect::<Option<Vec<_>>>()) else {
-            return Err(damaged(format!("shape {shape:?} of {}", encoding.name())));
+        let shape: Vec<u64> = innermost_first.iter().rev().copied().collect();
+        let bytes = encoding.bytes(&shape).map(usize::try_from);
+        let sizes = shape.into_iter().map(usize::try_from).collect();
+        let (Some(Ok(bytes)), Ok(shape)) = (bytes, sizes) else {
+            let name = encoding.name();
+            return Err(damaged(format!("shape {innermost_first:?} of {name}")));
         };
-        Ok(Described {
-            name,
-            shape: sizes,
+        let tensor = TensorInfo {
+            file: file.clone(),
             encoding,
+            shape,
             start: offset,
             bytes,
-        })
+        };
+        Ok((name, tensor))
     }
 }

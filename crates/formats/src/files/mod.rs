@@ -1,0 +1,61 @@
+//! Files and folders that appear whole or not at all.
+
+mod temporary;
+
+pub use temporary::{Temporary, is_temporary, remove_at_once, remove_stale, remove_temporaries};
+
+use crate::FormatError;
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+/// Writes a whole file, or none.
+pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let (temporary, mut file) = Temporary::file(path)?;
+    file.write_all(contents)?;
+    temporary.finish()
+}
+
+/// Writes JSON for people, indented and with a final newline; whole or not at all.
+pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), FormatError> {
+    write(path, format!("{value:#}\n").as_bytes()).map_err(FormatError::io(path))
+}
+
+/// Makes renames and new files in a folder durable.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    // Elsewhere a folder cannot be opened, and renames need no help.
+    #[cfg(unix)]
+    File::open(path)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+/// The folder that holds `path`.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Every file below `folder`, as paths relative to it with `/` between the parts, sorted.
+pub fn files_below(folder: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut open = vec![(folder.to_owned(), String::new())];
+    while let Some((path, prefix)) = open.pop() {
+        for entry in fs::read_dir(&path)? {
+            let entry = entry?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            if entry.file_type()?.is_dir() {
+                open.push((entry.path(), format!("{name}/")));
+            } else {
+                found.push(name);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,226 @@
+//! Metadata values as a GGUF file has them: a list takes as much memory as in the file.
+
+use std::fmt;
+
+/// A metadata value, of one of the format's types.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the names are those of the types")]
+pub enum Value {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    F32(f32),
+    Bool(bool),
+    Text(String),
+    List(List),
+    U64(u64),
+    I64(i64),
+    F64(f64),
+}
+
+/// A list of numbers, truth values or texts, as bytes of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct List {
+    /// The format's number for the type of the elements.
+    pub(super) kind: u32,
+    pub(super) len: usize,
+    /// One after the other; before a text stands its length.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The format's number for texts.
+pub(super) const TEXT: u32 = 8;
+/// The format's number for lists.
+pub(super) const LIST: u32 = 9;
+
+/// Bytes of a value of this type; `None` for texts, lists and what is unknown.
+pub(super) fn width(kind: u32) -> Option<usize> {
+    Some(match kind {
+        0 | 1 | 7 => 1,
+        2 | 3 => 2,
+        4..=6 => 4,
+        10..=12 => 8,
+        _ => return None,
+    })
+}
+
+/// The value of `bytes`, as many as [`width`] says.
+pub(super) fn scalar(kind: u32, bytes: &[u8]) -> Option<Value> {
+    let mut word = [0; 8];
+    word.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    let word = u64::from_le_bytes(word);
+    Some(match kind {
+        0 => Value::U8(word as u8),
+        1 => Value::I8(word as i8),
+        2 => Value::U16(word as u16),
+        3 => Value::I16(word as i16),
+        4 => Value::U32(word as u32),
+        5 => Value::I32(word as i32),
+        6 => Value::F32(f32::from_bits(word as u32)),
+        7 => Value::Bool(word != 0),
+        10 => Value::U64(word),
+        11 => Value::I64(word as i64),
+        12 => Value::F64(f64::from_bits(word)),
+        _ => return None,
+    })
+}
+
+/// A text as files have it: its length goes first.
+pub(super) fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}
+
+impl Value {
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number, if it is a whole one of any width.
+    pub fn as_integer(&self) -> Option<i128> {
+        Some(match *self {
+            Value::U8(n) => n.into(),
+            Value::I8(n) => n.into(),
+            Value::U16(n) => n.into(),
+            Value::I16(n) => n.into(),
+            Value::U32(n) => n.into(),
+            Value::I32(n) => n.into(),
+            Value::U64(n) => n.into(),
+            Value::I64(n) => n.into(),
+            _ => return None,
+        })
+    }
+
+    /// The number, if it is a floating-point one of any width.
+    pub fn as_float(&self) -> Option<f64> {
+        match *self {
+            Value::F32(number) => Some(number.into()),
+            Value::F64(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// The number of a token, if it can be one.
+    pub fn as_id(&self) -> Option<u32> {
+        u32::try_from(self.as_integer()?).ok()
+    }
+
+    /// The format's number for its type.
+    pub(super) fn kind(&self) -> u32 {
+        match self {
+            Value::U8(_) => 0,
+            Value::I8(_) => 1,
+            Value::U16(_) => 2,
+            Value::I16(_) => 3,
+            Value::U32(_) => 4,
+            Value::I32(_) => 5,
+            Value::F32(_) => 6,
+            Value::Bool(_) => 7,
+            Value::Text(_) => TEXT,
+            Value::List(_) => LIST,
+            Value::U64(_) => 10,
+            Value::I64(_) => 11,
+            Value::F64(_) => 12,
+        }
+    }
+
+    /// As a file has it.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        match self {
+            Value::U8(n) => n.to_le_bytes().into(),
+            Value::I8(n) => n.to_le_bytes().into(),
+            Value::U16(n) => n.to_le_bytes().into(),
+            Value::I16(n) => n.to_le_bytes().into(),
+            Value::U32(n) => n.to_le_bytes().into(),
+            Value::I32(n) => n.to_le_bytes().into(),
+            Value::F32(n) => n.to_le_bytes().into(),
+            Value::Bool(truth) => vec![u8::from(*truth)],
+            Value::Text(words) => text(words),
+            Value::List(list) => {
+                let (kind, len) = (list.kind.to_le_bytes(), (list.len as u64).to_le_bytes());
+                [kind.as_slice(), &len, &list.bytes].concat()
+            }
+            Value::U64(n) => n.to_le_bytes().into(),
+            Value::I64(n) => n.to_le_bytes().into(),
+            Value::F64(n) => n.to_le_bytes().into(),
+        }
+    }
+}
+
+/// For messages, however long it is.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Bool(truth) => write!(f, "{truth}"),
+            Value::Text(text) => match text.char_indices().nth(40) {
+                None => write!(f, "{text:?}"),
+                Some((end, _)) => write!(f, "{:?}…", &text[..end]),
+            },
+            Value::List(list) => write!(f, "a list of {}", list.len),
+            number => match (number.as_integer(), number.as_float()) {
+                (Some(number), _) => write!(f, "{number}"),
+                (None, number) => write!(f, "{}", number.unwrap_or(f64::NAN)),
+            },
+        }
+    }
+}
+
+impl List {
+    /// A list of texts.
+    pub fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::of(TEXT, texts.into_iter().map(text))
+    }
+
+    /// A list of i32, as kinds of tokens are.
+    pub fn i32s(numbers: impl IntoIterator<Item = i32>) -> Self {
+        Self::of(5, numbers.into_iter().map(i32::to_le_bytes))
+    }
+
+    /// A list of f32, as scores of tokens are.
+    pub fn f32s(numbers: impl IntoIterator<Item = f32>) -> Self {
+        Self::of(6, numbers.into_iter().map(f32::to_le_bytes))
+    }
+
+    fn of<B: AsRef<[u8]>>(kind: u32, elements: impl Iterator<Item = B>) -> Self {
+        let (mut len, mut bytes) = (0, Vec::new());
+        for element in elements {
+            len += 1;
+            bytes.extend(element.as_ref());
+        }
+        Self { kind, len, bytes }
+    }
+
+    /// How many elements it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The elements, one after the other; ends early only where the bytes do.
+    pub fn iter(&self) -> impl Iterator<Item = Value> {
+        let mut rest = self.bytes.as_slice();
+        std::iter::from_fn(move || {
+            if self.kind == TEXT {
+                let (length, after) = rest.split_first_chunk::<8>()?;
+                let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+                let (text, after) = after.split_at_checked(length)?;
+                rest = after;
+                return Some(Value::Text(String::from_utf8_lossy(text).into_owned()));
+            }
+            let (value, after) = rest.split_at_checked(width(self.kind)?)?;
+            rest = after;
+            scalar(self.kind, value)
+        })
+        .take(self.len)
+    }
+}
