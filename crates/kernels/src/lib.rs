@@ -1,3 +1,4 @@
+//! Fused operations of language models with hand-written backward, one folder each.
 #![doc = include_str!("../README.md")]
 //!
 //! An operation is a trait over [`Device`](tightrope_device::Device) without default methods: forward and backward

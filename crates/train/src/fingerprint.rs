@@ -9,11 +9,11 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
+use tightrope_formats::safetensors;
 
 /// Bytes that are digested together. The fingerprint depends on it.
 const PIECE: u64 = 16 << 20;
@@ -41,16 +41,12 @@ pub(crate) fn facts(
 
 /// The files of weights in a model folder, as they are loaded: one, or those of the index.
 fn weights(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    let whole = folder.join("model.safetensors");
-    let index = folder.join("model.safetensors.index.json");
+    let [whole, index] = [safetensors::WHOLE, safetensors::INDEX].map(|name| folder.join(name));
     if whole.is_file() || !index.is_file() {
         return Ok(vec![whole]);
     }
-    let index: Value = read_json(&index)?;
-    let map = index.get("weight_map").and_then(Value::as_object);
-    let names = map.into_iter().flat_map(|map| map.values());
-    let names: BTreeSet<&str> = names.filter_map(Value::as_str).collect();
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+    let files = safetensors::read_index(&index)?;
+    Ok(files.keys().map(|name| folder.join(name)).collect())
 }
 
 fn read_json(path: &Path) -> Result<Value, TrainError> {

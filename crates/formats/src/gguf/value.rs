@@ -2,24 +2,64 @@
 
 use std::fmt;
 
-/// A metadata value, of one of the format's types.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the names are those of the types")]
-pub enum Value {
-    U8(u8),
-    I8(i8),
-    U16(u16),
-    I16(i16),
-    U32(u32),
-    I32(i32),
-    F32(f32),
-    Bool(bool),
-    Text(String),
-    List(List),
-    U64(u64),
-    I64(i64),
-    F64(f64),
+/// The types of numbers, each with the format's number for it.
+macro_rules! numbers {
+    ($($kind:literal $name:ident $number:ty),* $(,)?) => {
+        /// A metadata value, of one of the format's types.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs, reason = "the names are those of the types")]
+        pub enum Value {
+            $($name($number),)*
+            Bool(bool),
+            Text(String),
+            List(List),
+        }
+
+        /// Bytes of a value of this type; `None` for texts, lists and what is unknown.
+        pub(super) fn width(kind: u32) -> Option<usize> {
+            match kind {
+                $($kind => Some(size_of::<$number>()),)*
+                BOOL => Some(1),
+                _ => None,
+            }
+        }
+
+        /// The value of `bytes`, as many as [`width`] says.
+        pub(super) fn scalar(kind: u32, bytes: &[u8]) -> Option<Value> {
+            Some(match kind {
+                $($kind => Value::$name(<$number>::from_le_bytes(bytes.try_into().ok()?)),)*
+                BOOL => Value::Bool(*bytes.first()? != 0),
+                _ => return None,
+            })
+        }
+
+        impl Value {
+            /// The format's number for its type, and its bytes in a file.
+            pub(super) fn encode(&self) -> (u32, Vec<u8>) {
+                match self {
+                    $(Value::$name(number) => ($kind, number.to_le_bytes().into()),)*
+                    Value::Bool(truth) => (BOOL, vec![u8::from(*truth)]),
+                    Value::Text(words) => (TEXT, text(words)),
+                    Value::List(list) => {
+                        let (kind, len) = (list.kind.to_le_bytes(), (list.len as u64).to_le_bytes());
+                        (LIST, [kind.as_slice(), &len, &list.bytes].concat())
+                    }
+                }
+            }
+        }
+    };
 }
+
+numbers! {
+    0 U8 u8, 1 I8 i8, 2 U16 u16, 3 I16 i16, 4 U32 u32, 5 I32 i32,
+    6 F32 f32, 10 U64 u64, 11 I64 i64, 12 F64 f64,
+}
+
+const BOOL: u32 = 7;
+/// The format's number for texts.
+pub(super) const TEXT: u32 = 8;
+/// The format's number for lists.
+pub(super) const LIST: u32 = 9;
 
 /// A list of numbers, truth values or texts, as bytes of the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,43 +69,6 @@ pub struct List {
     pub(super) len: usize,
     /// One after the other; before a text stands its length.
     pub(super) bytes: Vec<u8>,
-}
-
-/// The format's number for texts.
-pub(super) const TEXT: u32 = 8;
-/// The format's number for lists.
-pub(super) const LIST: u32 = 9;
-
-/// Bytes of a value of this type; `None` for texts, lists and what is unknown.
-pub(super) fn width(kind: u32) -> Option<usize> {
-    Some(match kind {
-        0 | 1 | 7 => 1,
-        2 | 3 => 2,
-        4..=6 => 4,
-        10..=12 => 8,
-        _ => return None,
-    })
-}
-
-/// The value of `bytes`, as many as [`width`] says.
-pub(super) fn scalar(kind: u32, bytes: &[u8]) -> Option<Value> {
-    let mut word = [0; 8];
-    word.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    let word = u64::from_le_bytes(word);
-    Some(match kind {
-        0 => Value::U8(word as u8),
-        1 => Value::I8(word as i8),
-        2 => Value::U16(word as u16),
-        3 => Value::I16(word as i16),
-        4 => Value::U32(word as u32),
-        5 => Value::I32(word as i32),
-        6 => Value::F32(f32::from_bits(word as u32)),
-        7 => Value::Bool(word != 0),
-        10 => Value::U64(word),
-        11 => Value::I64(word as i64),
-        12 => Value::F64(f64::from_bits(word)),
-        _ => return None,
-    })
 }
 
 /// A text as files have it: its length goes first.
@@ -109,47 +112,6 @@ impl Value {
     /// The number of a token, if it can be one.
     pub fn as_id(&self) -> Option<u32> {
         u32::try_from(self.as_integer()?).ok()
-    }
-
-    /// The format's number for its type.
-    pub(super) fn kind(&self) -> u32 {
-        match self {
-            Value::U8(_) => 0,
-            Value::I8(_) => 1,
-            Value::U16(_) => 2,
-            Value::I16(_) => 3,
-            Value::U32(_) => 4,
-            Value::I32(_) => 5,
-            Value::F32(_) => 6,
-            Value::Bool(_) => 7,
-            Value::Text(_) => TEXT,
-            Value::List(_) => LIST,
-            Value::U64(_) => 10,
-            Value::I64(_) => 11,
-            Value::F64(_) => 12,
-        }
-    }
-
-    /// As a file has it.
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        match self {
-            Value::U8(n) => n.to_le_bytes().into(),
-            Value::I8(n) => n.to_le_bytes().into(),
-            Value::U16(n) => n.to_le_bytes().into(),
-            Value::I16(n) => n.to_le_bytes().into(),
-            Value::U32(n) => n.to_le_bytes().into(),
-            Value::I32(n) => n.to_le_bytes().into(),
-            Value::F32(n) => n.to_le_bytes().into(),
-            Value::Bool(truth) => vec![u8::from(*truth)],
-            Value::Text(words) => text(words),
-            Value::List(list) => {
-                let (kind, len) = (list.kind.to_le_bytes(), (list.len as u64).to_le_bytes());
-                [kind.as_slice(), &len, &list.bytes].concat()
-            }
-            Value::U64(n) => n.to_le_bytes().into(),
-            Value::I64(n) => n.to_le_bytes().into(),
-            Value::F64(n) => n.to_le_bytes().into(),
-        }
     }
 }
 

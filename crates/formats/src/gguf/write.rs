@@ -27,9 +27,10 @@ pub fn write<E: From<FormatError>>(
                 reason: "appears twice".to_string(),
             }));
         }
+        let (kind, bytes) = value.encode();
         header.extend(text(key));
-        header.extend(value.kind().to_le_bytes());
-        header.extend(value.bytes());
+        header.extend(kind.to_le_bytes());
+        header.extend(bytes);
     }
     let mut names = HashSet::new();
     let mut offset = 0u64;

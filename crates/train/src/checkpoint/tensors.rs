@@ -39,7 +39,9 @@ pub(crate) fn write_tensors<'a, D: Device>(
     tensors.sort_by_cached_key(|(name, tensor)| (Reverse(tensor.dtype().size()), name.clone()));
     let out = tensors.into_iter().map(|(name, tensor)| {
         let (encoding, shape) = (encoding(tensor.dtype())?, tensor.shape().to_vec());
-        Ok(TensorOut::new(name, encoding, &shape, move || stored(tensor)))
+        Ok(TensorOut::new(name, encoding, &shape, move || {
+            stored(tensor)
+        }))
     });
     safetensors::write(path, about, out.collect::<Result<_, TrainError>>()?)
 }

@@ -171,5 +171,8 @@ pub(super) fn read_weights<D: Backend>(
         None => Tensors::open(&folder)?,
     };
     let weights = model.parameters().into_iter();
-    restore(&files, weights.map(|p| (p.name.to_owned(), p.weight.view_mut())))
+    restore(
+        &files,
+        weights.map(|p| (p.name.to_owned(), p.weight.view_mut())),
+    )
 }

@@ -9,9 +9,7 @@ use std::{
 };
 #[cfg(feature = "hub")]
 use tightrope_formats::files;
-
-/// The largest index of shards that is read.
-const INDEX_BYTES: u64 = 64 << 20;
+use tightrope_formats::{FormatError, safetensors};
 
 /// One repository in the cache.
 #[derive(Clone, Debug)]
@@ -91,25 +89,16 @@ impl Repository {
 
 /// The shards that an index names; an error says what is wrong with it.
 pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, String> {
-    let size = fs::metadata(index)
-        .map_err(|error| error.to_string())?
-        .len();
-    if size > INDEX_BYTES {
-        return Err(format!("{size} bytes are too many for a list of tensors"));
+    let files = safetensors::read_index(index).map_err(|error| match error {
+        FormatError::Json { source, .. } => source.to_string(),
+        FormatError::Io { source, .. } => source.to_string(),
+        FormatError::Damaged { reason, .. } => reason,
+        error => error.to_string(),
+    })?;
+    match files.keys().all(|name| is_file_name(name)) {
+        true => Ok(files.into_keys().collect()),
+        false => Err("it names a shard that is not the name of a file".to_owned()),
     }
-    let text = fs::read(index).map_err(|error| error.to_string())?;
-    let index: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    let map = index
-        .get("weight_map")
-        .and_then(serde_json::Value::as_object);
-    let names = map.ok_or("it has no weight_map")?.values();
-    names
-        .map(|name| match name.as_str() {
-            Some(name) if is_file_name(name) => Ok(name.to_owned()),
-            _ => Err("it names a shard that is no file of its folder".to_owned()),
-        })
-        .collect()
 }
 
 /// Whether every weight file is there: one file, all shards of the index, or a `.gguf`.
@@ -119,7 +108,7 @@ pub(super) fn has_weights(folder: &Path) -> bool {
         let mut names = entries.map(|entry| entry.path());
         return names.any(|path| path.extension().is_some_and(|e| e == "gguf") && path.exists());
     }
-    let index = folder.join("model.safetensors.index.json");
-    folder.join("model.safetensors").exists()
+    let index = folder.join(safetensors::INDEX);
+    folder.join(safetensors::WHOLE).exists()
         || shards(&index).is_ok_and(|shards| shards.iter().all(|name| folder.join(name).exists()))
 }
