@@ -321,7 +321,6 @@ fn a_stored_packing_gives_the_same_run_and_other_data_is_refused() {
     fixture.write("train.jsonl", &data);
     let refused = [&["train", "run.toml", "--overwrite"], &file[..]].concat();
     let error = fixture.error(&refused);
-    let said =
-        "packing.json: packed from other data: the packing is of 24 sequences, the data has 23";
+    let said = "packing.json: cannot be used: packed from other data: the packing is of 24 sequences, the data has 23";
     assert!(error.contains(said), "{error}");
 }
