@@ -142,6 +142,7 @@ fn the_gradient_is_that_of_the_layer() {
         let [case, _] = cases(DType::F32, shape, 0.3, true);
         let [x, dy, weight, a, b] =
             [&case.x, &case.dy, &case.weight, &case.a, &case.b].map(|values| widen(values));
+        let weight: Vec<f64> = weight.iter().map(|w| f64::from(case.factor) * w).collect();
         let mask = case.mask();
         let lora = oracle::Lora {
             a: &a,
