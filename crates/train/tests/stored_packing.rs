@@ -3,7 +3,7 @@
 mod common;
 
 use common::{LORA, Run, dataset};
-use std::{fs, path::Path};
+use std::{error::Error, fs, path::Path};
 use tightrope_train::{
     Config,
     batches::{lengths, packer},
@@ -102,7 +102,13 @@ fn what_does_not_fit_is_named_with_the_file() {
         store(&run, &file);
         run.set(&[&named(&file)]);
         change(&mut run, &file);
-        let error = run.go(None).unwrap_err().to_string();
+        let error = run.go(None).unwrap_err();
+        let (mut said, mut cause) = (error.to_string(), error.source());
+        while let Some(deeper) = cause {
+            said = format!("{said}: {deeper}");
+            cause = deeper.source();
+        }
+        let error = said;
         for part in expected {
             assert!(error.contains(part), "{part}: {error}");
         }

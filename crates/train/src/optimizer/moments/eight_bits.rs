@@ -6,6 +6,7 @@ use tightrope_device::{ALIGNMENT, DType, DeviceError, Tensor, View, ViewMut};
 use tightrope_kernels::{
     Check, KernelError,
     adamw_8bit::{BLOCK, Hyperparameters, Moment, Update},
+    dynamic_map::DynamicMap,
 };
 use tightrope_model::Backend;
 
@@ -27,20 +28,31 @@ const _: () = assert!(ALIGNMENT.is_multiple_of(BLOCK * size_of::<f32>()));
 
 impl<D: Backend> EightBits<D> {
     pub fn zeros(device: &D, elements: usize) -> Result<Self, DeviceError> {
-        let zeros = || {
-            Ok(Quantized {
-                codes: Tensor::zeros(device, DType::U8, &[elements])?,
-                absmax: Tensor::zeros(device, DType::F32, &[elements.div_ceil(BLOCK)])?,
-            })
-        };
         Ok(Self {
-            m: zeros()?,
-            v: zeros()?,
+            m: Quantized::zeros(device, elements, DynamicMap::signed())?,
+            v: Quantized::zeros(device, elements, DynamicMap::unsigned())?,
         })
     }
 }
 
 impl<D: Backend> Quantized<D> {
+    /// Every code is that of 0, in the places between parameters too, which no file keeps: there it
+    /// must be 0 whatever the scale of the block is.
+    fn zeros(device: &D, elements: usize, map: &DynamicMap) -> Result<Self, DeviceError> {
+        const AT_ONCE: usize = 1 << 20;
+        let mut codes = Tensor::zeros(device, DType::U8, &[elements])?;
+        let zero = vec![map.nearest(0.0); AT_ONCE.min(elements)];
+        for first in (0..elements).step_by(AT_ONCE) {
+            let end = elements.min(first + AT_ONCE);
+            let part = codes.view_mut().elements(first..end)?;
+            part.write(&zero[..end - first])?;
+        }
+        Ok(Self {
+            codes,
+            absmax: Tensor::zeros(device, DType::F32, &[elements.div_ceil(BLOCK)])?,
+        })
+    }
+
     fn moment(&mut self) -> Moment<'_, D> {
         Moment {
             codes: self.codes.view_mut(),
