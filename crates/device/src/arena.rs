@@ -20,6 +20,15 @@ struct Block<D: Device> {
     buffer: D::Buffer,
 }
 
+impl<D: Device> Block<D> {
+    fn allocate(device: &D, bytes: usize) -> Result<Arc<Self>, DeviceError> {
+        Ok(Arc::new(Self {
+            device: device.clone(),
+            buffer: device.allocate(bytes)?,
+        }))
+    }
+}
+
 impl<D: Device> fmt::Debug for Block<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} on {:?}", self.buffer, self.device)
@@ -47,10 +56,7 @@ impl<D: Device> Arena<D> {
     /// An arena of `bytes` bytes, zeroed.
     pub fn new(device: &D, bytes: usize) -> Result<Self, DeviceError> {
         Ok(Self {
-            block: Arc::new(Block {
-                device: device.clone(),
-                buffer: device.allocate(bytes)?,
-            }),
+            block: Block::allocate(device, bytes)?,
             bytes,
             taken: BTreeMap::new(),
         })
@@ -100,10 +106,7 @@ impl<D: Device> Piece<D> {
     /// An allocation of its own.
     pub fn alone(device: &D, bytes: usize) -> Result<Self, DeviceError> {
         Ok(Self {
-            block: Arc::new(Block {
-                device: device.clone(),
-                buffer: device.allocate(bytes)?,
-            }),
+            block: Block::allocate(device, bytes)?,
             offset: 0,
             bytes,
         })

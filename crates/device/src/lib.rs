@@ -44,7 +44,12 @@ pub unsafe trait Buffer: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Memory and a place to compute. Cloning gives another handle of the same device.
-pub trait Device: Clone + fmt::Debug + Send + Sync + 'static {
+///
+/// # Safety
+/// [`Device::allocate`] returns a buffer that has at least the bytes that were asked for, and
+/// [`Device::pool`] a pool of this device that no device of another type hands out: tensors, views and
+/// working memory rely on both.
+pub unsafe trait Device: Clone + fmt::Debug + Send + Sync + 'static {
     /// Memory of this device. Tensors and views are made of it.
     type Buffer: Buffer;
 

@@ -76,7 +76,9 @@ impl fmt::Debug for Cpu {
     }
 }
 
-impl Device for Cpu {
+// SAFETY: `AlignedBytes::zeroed` allocates what was asked for, or nothing; the pool was made with the
+// device.
+unsafe impl Device for Cpu {
     type Buffer = AlignedBytes;
     const ACTIVATIONS: &'static [DType] = &[DType::F32];
 

@@ -215,7 +215,9 @@ impl Cuda {
     }
 }
 
-impl Device for Cuda {
+// SAFETY: `CudaBytes::zeroed` allocates what was asked for, or nothing; the pool was made with the
+// device.
+unsafe impl Device for Cuda {
     type Buffer = CudaBytes;
     const ACTIVATIONS: &'static [DType] = &[DType::F32, DType::BF16, DType::F16];
 
