@@ -156,6 +156,17 @@ impl Architecture {
         self.kv_heads * self.head_dim
     }
 
+    /// `attention_bias`: whether all four projections of attention have biases.
+    pub(crate) fn read_attention_bias(
+        &mut self,
+        settings: &Settings<'_>,
+    ) -> Result<(), ConfigError> {
+        let attention_bias = settings.flag("attention_bias", false)?;
+        self.qkv_bias = attention_bias;
+        self.output_bias = attention_bias;
+        Ok(())
+    }
+
     /// Windows from `layer_types`, or from `slides` (given the layer) where the key is absent.
     pub(crate) fn set_windows(
         &mut self,

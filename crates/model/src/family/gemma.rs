@@ -39,8 +39,5 @@ pub(super) fn set_gemma(
 ) -> Result<(), ConfigError> {
     architecture.norm_plus_one = true;
     architecture.embedding_scale = (architecture.hidden as f64).sqrt() as f32;
-    let attention_bias = settings.flag("attention_bias", false)?;
-    architecture.qkv_bias = attention_bias;
-    architecture.output_bias = attention_bias;
-    Ok(())
+    architecture.read_attention_bias(settings)
 }

@@ -22,9 +22,7 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     architecture.residual_scale = factor("residual_multiplier")? as f32;
     architecture.attention_scale = factor("attention_multiplier")? as f32;
     architecture.logit_scale = factor("logits_scaling")?.recip() as f32;
-    let attention_bias = settings.flag("attention_bias", false)?;
-    architecture.qkv_bias = attention_bias;
-    architecture.output_bias = attention_bias;
+    architecture.read_attention_bias(settings)?;
     architecture.mlp_bias = settings.flag("mlp_bias", false)?;
     if architecture.residual_scale != 1.0 {
         let reason = "biases together with residual_multiplier are not supported";

@@ -17,9 +17,7 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
         max_positions: 2048,
     };
     let mut architecture = Architecture::common(settings, &defaults)?;
-    let attention_bias = settings.flag("attention_bias", false)?;
-    architecture.qkv_bias = attention_bias;
-    architecture.output_bias = attention_bias;
+    architecture.read_attention_bias(settings)?;
     architecture.mlp_bias = settings.flag("mlp_bias", false)?;
     architecture.set_windows(settings, None, |_| false)?;
     Ok(architecture)

@@ -18,9 +18,7 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     };
     let mut architecture = Architecture::common(settings, &defaults)?;
     architecture.head_norms = true;
-    let attention_bias = settings.flag("attention_bias", false)?;
-    architecture.qkv_bias = attention_bias;
-    architecture.output_bias = attention_bias;
+    architecture.read_attention_bias(settings)?;
     set_upper_windows(&mut architecture, settings)?;
     Ok(architecture)
 }

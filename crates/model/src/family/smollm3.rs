@@ -21,24 +21,19 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     if !names_theta(settings) {
         architecture.rope.theta = 2_000_000.0;
     }
-    let attention_bias = settings.flag("attention_bias", false)?;
-    architecture.qkv_bias = attention_bias;
-    architecture.output_bias = attention_bias;
+    architecture.read_attention_bias(settings)?;
     architecture.mlp_bias = settings.flag("mlp_bias", false)?;
     architecture.rotated = rotated(settings, architecture.layers())?;
     let window = match settings.flag("use_sliding_window", false)? {
         true => settings.count("sliding_window")?,
         false => None,
     };
-    let rotated = architecture.rotated.clone();
     // Without the flag, `layer_types` may name windows that no layer has.
-    match window {
-        None => Ok(architecture),
-        Some(_) => {
-            architecture.set_windows(settings, window, |layer| !rotated[layer])?;
-            Ok(architecture)
-        }
+    if window.is_some() {
+        let rotated = architecture.rotated.clone();
+        architecture.set_windows(settings, window, |layer| !rotated[layer])?;
     }
+    Ok(architecture)
 }
 
 /// `no_rope_layers` has a 1 for each layer that rotates; without it every

@@ -204,9 +204,13 @@ impl<T> Linear<T> {
 
     /// Whether anything in it is trained.
     fn is_trained(&self) -> bool {
-        let mut held = Vec::new();
-        self.held(&mut held);
-        held.iter().any(Held::is_trained)
+        let weight = match &self.weight {
+            Weight::Float(parameter) => Some(parameter),
+            Weight::Nf4(_) => None,
+        };
+        let factors = self.adapter.iter().flat_map(|a| [&a.a, &a.b]);
+        let mut parameters = weight.into_iter().chain(&self.bias).chain(factors);
+        parameters.any(|parameter| parameter.gradient.is_some())
     }
 
     fn shape(&self, tokens: usize) -> Shape {

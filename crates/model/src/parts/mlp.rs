@@ -106,9 +106,7 @@ impl<D: Kernels> Mlp<Tensor<D>> {
         saved: &mut Saved<Tensor<D>>,
         work: &mut Work<Tensor<D>>,
     ) -> Result<(), ModelError> {
-        self.gate
-            .forward(pass, x, &mut saved.gate, &mut saved.of_gate)?;
-        self.up.forward(pass, x, &mut saved.up, &mut saved.of_up)?;
+        self.gate_and_up(pass, x, saved)?;
         let gated = glu::Forward {
             gate: saved.gate.view(),
             up: saved.up.view(),
@@ -133,6 +131,15 @@ impl<D: Kernels> Mlp<Tensor<D>> {
         if self.down.adapter.is_some() {
             return self.forward(pass, x, y, saved, work);
         }
+        self.gate_and_up(pass, x, saved)
+    }
+
+    fn gate_and_up(
+        &self,
+        pass: &Pass<'_, D>,
+        x: &Tensor<D>,
+        saved: &mut Saved<Tensor<D>>,
+    ) -> Result<(), ModelError> {
         self.gate
             .forward(pass, x, &mut saved.gate, &mut saved.of_gate)?;
         self.up.forward(pass, x, &mut saved.up, &mut saved.of_up)

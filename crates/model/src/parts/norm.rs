@@ -5,7 +5,7 @@ use crate::{
     ModelError, activations, parameter::Parameter, parameter::ParameterKind, pass::Pass,
     plan::Allocate, weights,
 };
-use tightrope_device::{Device, Tensor};
+use tightrope_device::{Device, Tensor, View};
 use tightrope_kernels::{
     Check,
     rms_norm::{self, Residual, RmsNorm},
@@ -68,18 +68,8 @@ impl<D: Device + RmsNorm> Norm<Tensor<D>> {
         stream: &mut Stream<Tensor<D>>,
         y: &mut Tensor<D>,
     ) -> Result<(), ModelError> {
-        let forward = rms_norm::Forward {
-            x: stream.hidden.view(),
-            residual: None,
-            weight: self.scale.value.view(),
-            plus_one: pass.architecture.norm_plus_one,
-            eps: pass.architecture.norm_eps,
-            y: y.view_mut(),
-            rstd: stream.rstd.view_mut(),
-            rows: pass.tokens,
-            dim: pass.architecture.hidden,
-        };
-        Ok(pass.device.rms_norm_forward(forward.checked()?)?)
+        let Stream { hidden, rstd } = stream;
+        self.run(pass, hidden.view(), None, y, rstd)
     }
 
     /// `stream.hidden = x + branch` first, then [`Norm::forward`].
@@ -90,17 +80,29 @@ impl<D: Device + RmsNorm> Norm<Tensor<D>> {
         stream: &mut Stream<Tensor<D>>,
         y: &mut Tensor<D>,
     ) -> Result<(), ModelError> {
+        let residual = Residual {
+            add: branch.view(),
+            sum: stream.hidden.view_mut(),
+        };
+        self.run(pass, x.view(), Some(residual), y, &mut stream.rstd)
+    }
+
+    fn run(
+        &self,
+        pass: &Pass<'_, D>,
+        x: View<'_, D>,
+        residual: Option<Residual<'_, D>>,
+        y: &mut Tensor<D>,
+        rstd: &mut Tensor<D>,
+    ) -> Result<(), ModelError> {
         let forward = rms_norm::Forward {
-            x: x.view(),
-            residual: Some(Residual {
-                add: branch.view(),
-                sum: stream.hidden.view_mut(),
-            }),
+            x,
+            residual,
             weight: self.scale.value.view(),
             plus_one: pass.architecture.norm_plus_one,
             eps: pass.architecture.norm_eps,
             y: y.view_mut(),
-            rstd: stream.rstd.view_mut(),
+            rstd: rstd.view_mut(),
             rows: pass.tokens,
             dim: pass.architecture.hidden,
         };
