@@ -2,7 +2,7 @@
 //! by every algorithm.
 
 use crate::{Outcome, Target};
-use tightrope_packing::{Algorithm, Histogram, Packer};
+use tightrope_packing::{Algorithm, Histogram, Implementation, Packer};
 use tightrope_train::lengths::{read_histogram, read_lengths};
 
 pub const LENGTHS: Target = Target {
@@ -47,6 +47,8 @@ const MOST_CAPACITY: u64 = 1 << 16;
 const MOST_TOKENS: u64 = 1 << 20;
 /// Its effort grows with the square of the capacity, whatever the lengths are.
 const MOST_FOR_NNLSHP: u64 = 128;
+/// Algorithms that take sequences in order get a histogram's sequences one by one.
+const MOST_SPELLED: u64 = 1 << 16;
 
 fn run(bytes: &[u8]) -> Outcome {
     let (capacity, file) = after_capacity(bytes)?;
@@ -79,6 +81,10 @@ fn histogram(bytes: &[u8]) -> Outcome {
     }
     for algorithm in Algorithm::ALL {
         if algorithm == Algorithm::Nnlshp && capacity > MOST_FOR_NNLSHP {
+            continue;
+        }
+        let ordered = matches!(algorithm.implementation(), Implementation::Ordered(_));
+        if ordered && histogram.sequences() > MOST_SPELLED {
             continue;
         }
         let packing = Packer::new(algorithm, capacity).pack_histogram(&histogram)?;
