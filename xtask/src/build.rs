@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The program of this name, built with what `more` adds; where it lies is cargo's to say.
-pub fn program(root: &Path, name: &str, more: impl FnOnce(&mut Command)) -> Result<PathBuf> {
+pub(crate) fn program(root: &Path, name: &str, more: impl FnOnce(&mut Command)) -> Result<PathBuf> {
     let mut command = Command::new("cargo");
     command.args(["build", "--quiet", "--release", "--locked", "--workspace"]);
     command.args(["--bin", name]);

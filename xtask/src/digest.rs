@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 /// Of all parts, one after the other, in hexadecimal digits.
-pub fn sha256(parts: &[&[u8]]) -> String {
+pub(crate) fn sha256(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part);

@@ -11,7 +11,7 @@ use std::{
 
 /// What can be fetched.
 #[derive(Clone, Copy, clap::ValueEnum)]
-pub enum Item {
+pub(crate) enum Item {
     /// SmolLM2-135M-Instruct as GGUF, Q4_1, 98 MB (Apache-2.0)
     Smollm2,
     /// 1,000 instructions with answers in Alpaca's format, 0.8 MB (Apache-2.0)
@@ -60,7 +60,7 @@ impl Item {
 }
 
 /// Puts the item's file into its folder under `root`, unless it is already there unharmed.
-pub fn run(root: &Path, item: Item) -> Result<()> {
+pub(crate) fn run(root: &Path, item: Item) -> Result<()> {
     let source = item.source();
     let folder = root.join(source.folder);
     let file = folder.join(source.member.rsplit('/').next().unwrap_or(source.member));

@@ -11,7 +11,7 @@ use tightrope_model::{Backend, Model, ModelConfig};
 use tightrope_packing::{Batch, IGNORED, Sequence};
 use tightrope_train::{Base, Config, Optimizer, batches::Batches, gradient_norm, load_options};
 
-pub const SUITE: Suite = Suite {
+pub(crate) const SUITE: Suite = Suite {
     name: "batching",
     about: "predicted and measured time of an epoch of real instructions (alpaca), a small Llama, packs \
             of 1,024 against padding-free, padded and bucketed batches of as many sequences",

@@ -1,8 +1,8 @@
 //! What is swept: one file for each suite.
 
-pub mod batching;
-pub mod kernels;
-pub mod optimizer;
-pub mod packing;
+pub(crate) mod batching;
+pub(crate) mod kernels;
+pub(crate) mod optimizer;
+pub(crate) mod packing;
 mod rows;
-pub mod step;
+pub(crate) mod step;

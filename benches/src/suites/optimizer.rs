@@ -9,7 +9,7 @@ use tightrope_model::{Model, ModelConfig};
 use tightrope_packing::{Batch, Piece, Sequence};
 use tightrope_train::{Config, Optimizer, gradient_norm, load_options};
 
-pub const SUITE: Suite = Suite {
+pub(crate) const SUITE: Suite = Suite {
     name: "optimizer",
     about: "time of an update and of a whole step on the processor, and bytes of the moments: every \
             parameter of a Llama of 10 million trained, 256 tokens a step",

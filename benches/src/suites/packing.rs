@@ -4,7 +4,7 @@ use crate::{Row, Suite, log_normal_lengths, row, time};
 use anyhow::{Result, ensure};
 use tightrope_packing::{Algorithm, Packer};
 
-pub const SUITE: Suite = Suite {
+pub(crate) const SUITE: Suite = Suite {
     name: "packing",
     about: "all algorithms but nnlshp on 1,000,000 log-normal lengths (median 90, sigma 0.9), capacity 2,048",
     run,

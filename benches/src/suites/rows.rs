@@ -6,7 +6,7 @@ use tightrope_train::{Observer, StepRow};
 
 /// Keeps the rows of the steps, and is silent.
 #[derive(Default)]
-pub struct Rows(pub Mutex<Vec<StepRow>>);
+pub(super) struct Rows(pub Mutex<Vec<StepRow>>);
 
 impl Progress for Rows {}
 

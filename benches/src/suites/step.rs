@@ -15,7 +15,7 @@ use tightrope_train::{
     Base, Config, Observer, RunOptions, StepRow, StopFlag, batches::Batches, train,
 };
 
-pub const SUITE: Suite = Suite {
+pub(crate) const SUITE: Suite = Suite {
     name: "step",
     about: "whole steps of SmolLM2-135M, packs of 1,024 and batches of 8 padded: real tokens/s; useful \
             operations (of real tokens, attention below the diagonal, nothing computed twice) as a \

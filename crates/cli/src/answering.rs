@@ -9,7 +9,7 @@ use tightrope_train::{Answerer, Generation, Prompt, Sampling};
 
 /// How to answer.
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// System message of the conversation
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
@@ -54,7 +54,7 @@ struct Answer<'a> {
 }
 
 /// A model, how it answers, and the messages so far.
-pub struct Conversation {
+pub(crate) struct Conversation {
     answerer: Answerer,
     sampling: Sampling,
     max_tokens: usize,
@@ -65,7 +65,7 @@ pub struct Conversation {
 
 impl Conversation {
     /// Before the first question; a `raw` one goes on from each text as it stands.
-    pub fn new(answerer: Answerer, options: Options, max_tokens: usize, raw: bool) -> Self {
+    pub(crate) fn new(answerer: Answerer, options: Options, max_tokens: usize, raw: bool) -> Self {
         let mut conversation = Self {
             answerer,
             sampling: Sampling {
@@ -84,20 +84,20 @@ impl Conversation {
     }
 
     /// Forgets all but the system message.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         let message = |text| json!({ "role": "system", "content": text });
         self.messages = self.system.iter().map(message).collect();
     }
 
     /// Starts anew with another system message.
-    pub fn set_system(&mut self, system: &str) {
+    pub(crate) fn set_system(&mut self, system: &str) {
         self.system = (!system.is_empty()).then(|| system.to_owned());
         self.clear();
     }
 
     /// Streams the answer to the terminal, and keeps question and answer. `stop` is asked after every
     /// piece of text. A question that cannot be answered is forgotten.
-    pub fn ask(
+    pub(crate) fn ask(
         &mut self,
         question: &str,
         terminal: &Terminal,

@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use tightrope_train::STOPPED_EXIT_CODE;
 
 /// Shown by `tightrope --help`.
-pub const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 Exit codes:
   0    done
   1    failed, with the reason on standard error, or a check that did not pass
@@ -18,7 +18,7 @@ Exit codes:
 
 /// How a command that did not fail has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Everything asked for is done.
     Success,
     /// A check has found what it was looking for: something is wrong.
@@ -28,7 +28,7 @@ pub enum Exit {
 }
 
 /// The exit code of a command's result; reports its error on standard error.
-pub fn code(result: anyhow::Result<Exit>) -> ExitCode {
+pub(crate) fn code(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(Exit::Success) => ExitCode::SUCCESS,
         Ok(Exit::Failed) => ExitCode::FAILURE,
@@ -43,7 +43,7 @@ pub fn code(result: anyhow::Result<Exit>) -> ExitCode {
 
 /// How a command ends that has done all it had to and then said so: whether anybody read that changes
 /// nothing, unless saying it was the whole task.
-pub fn after(exit: Exit, said: anyhow::Result<()>) -> anyhow::Result<Exit> {
+pub(crate) fn after(exit: Exit, said: anyhow::Result<()>) -> anyhow::Result<Exit> {
     match said {
         Err(error) if exit == Exit::Success => Err(error),
         Err(error) => {
@@ -57,7 +57,7 @@ pub fn after(exit: Exit, said: anyhow::Result<()>) -> anyhow::Result<Exit> {
 }
 
 /// Says on standard error what went wrong.
-pub fn complain(error: &anyhow::Error) {
+pub(crate) fn complain(error: &anyhow::Error) {
     let label = console::style("error:").for_stderr().red().bold();
     terminal::complain(format_args!(
         "{label} {}",

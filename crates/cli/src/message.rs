@@ -2,7 +2,7 @@
 
 /// The error and its causes, joined by colons. Many errors of libraries already name their cause in
 /// their own words, and then the cause has nothing to add.
-pub fn of(error: &anyhow::Error) -> String {
+pub(crate) fn of(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.contains(&cause) {

@@ -5,7 +5,7 @@ use console::Style;
 use tightrope_data::InspectedToken;
 
 /// How to read what [`paint`] gives.
-pub fn legend(color: bool) -> String {
+pub(crate) fn legend(color: bool) -> String {
     match color {
         true => format!(
             "{} is trained, {} is only read",
@@ -17,7 +17,7 @@ pub fn legend(color: bool) -> String {
 }
 
 /// The text of the tokens, line ends marked with `⏎`.
-pub fn paint(tokens: &[InspectedToken], color: bool) -> String {
+pub(crate) fn paint(tokens: &[InspectedToken], color: bool) -> String {
     let mut painted = String::new();
     for run in tokens.chunk_by(|a, b| a.trained == b.trained) {
         let text: String = run.iter().map(|token| visible(&token.text)).collect();

@@ -5,6 +5,6 @@ use std::path::{Path, PathBuf};
 use tightrope_train::paths;
 
 /// A path with `~` for the home folder, also where no shell has replaced it (`--to=~/m`).
-pub fn path() -> impl TypedValueParser<Value = PathBuf> {
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().map(|path| paths::join(Path::new(""), &path))
 }

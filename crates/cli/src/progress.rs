@@ -11,7 +11,7 @@ use tightrope_train::Observer;
 
 /// A bar for each piece of work, removed when the work is done.
 #[derive(Default)]
-pub struct Bars {
+pub(crate) struct Bars {
     current: Mutex<Option<ProgressBar>>,
 }
 
@@ -58,7 +58,7 @@ impl Observer for Bars {
 }
 
 /// A bar of work of a known size, or the share alone on a narrow terminal.
-pub fn share_done() -> ProgressStyle {
+pub(crate) fn share_done() -> ProgressStyle {
     style(match columns() < WIDE {
         true => "{percent:>3} %  {msg}",
         false => "{msg} {bar:30.green/dim} {percent:>3} %  {eta} left",
@@ -66,21 +66,21 @@ pub fn share_done() -> ProgressStyle {
 }
 
 /// Terminals of so many columns have room for bars.
-pub const WIDE: usize = 72;
+pub(crate) const WIDE: usize = 72;
 
 /// Columns of the terminal that bars are on.
-pub fn columns() -> usize {
+pub(crate) fn columns() -> usize {
     console::Term::stderr().size().1.into()
 }
 
 /// The text in at most so many columns. A bar that reaches the last one is doubled as soon as the
 /// terminal writes `^C` behind it.
-pub fn cut(text: &str, columns: usize) -> Cow<'_, str> {
+pub(crate) fn cut(text: &str, columns: usize) -> Cow<'_, str> {
     console::truncate_str(text, columns, "…")
 }
 
 /// A style from a template that is known to be well-formed.
-pub fn style(template: &str) -> ProgressStyle {
+pub(crate) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─")

@@ -37,7 +37,7 @@ impl Block {
 }
 
 /// What is known about the data before any training.
-pub fn preflight(report: &Preflight) -> String {
+pub(crate) fn preflight(report: &Preflight) -> String {
     let mut block = Block::new("Data");
     for file in &report.files {
         let rows = counted(file.rows, "row");
@@ -122,7 +122,7 @@ pub fn preflight(report: &Preflight) -> String {
 }
 
 /// What a run will do.
-pub fn plan(plan: &Plan) -> String {
+pub(crate) fn plan(plan: &Plan) -> String {
     let mut block = Block::new("Plan");
     block.line("model", &plan.model);
     let share = percent_of(plan.trained_parameters, plan.parameters);
@@ -193,7 +193,7 @@ fn optimizer(plan: &StatePlan) -> String {
 }
 
 /// What a run has done.
-pub fn run(report: &RunReport) -> String {
+pub(crate) fn run(report: &RunReport) -> String {
     let mut block = Block::new(match report.outcome {
         Outcome::Finished if report.steps == report.first_step => "Nothing to do: finished before",
         Outcome::Finished => "Finished",
@@ -241,7 +241,7 @@ pub fn run(report: &RunReport) -> String {
 }
 
 /// What the demonstration has shown.
-pub fn demonstration(result: &Demonstration) -> String {
+pub(crate) fn demonstration(result: &Demonstration) -> String {
     let mut text = run(&result.report);
     if result.scores.is_empty() {
         return text;

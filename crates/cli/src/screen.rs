@@ -19,7 +19,7 @@ use tightrope_data::{Preflight, Progress};
 use tightrope_train::{EvalRow, Observer, Plan, StepRow};
 
 /// Shows a run on the terminal.
-pub struct Screen<'a> {
+pub(crate) struct Screen<'a> {
     terminal: &'a Terminal,
     loading: Bars,
     run: OnceLock<Running>,
@@ -34,7 +34,7 @@ struct Running {
 }
 
 impl<'a> Screen<'a> {
-    pub fn new(terminal: &'a Terminal) -> Self {
+    pub(crate) fn new(terminal: &'a Terminal) -> Self {
         Self {
             terminal,
             loading: Bars::default(),
@@ -44,7 +44,7 @@ impl<'a> Screen<'a> {
     }
 
     /// Says something on standard error at any time and from any thread, above the bar.
-    pub fn announcer(&self) -> impl Fn(&str) + Send + 'static {
+    pub(crate) fn announcer(&self) -> impl Fn(&str) + Send + 'static {
         let bar = Arc::clone(&self.bar);
         move |text| match bar.get() {
             // The terminal has written `^C` behind the bar, which goes with it.
@@ -54,7 +54,7 @@ impl<'a> Screen<'a> {
     }
 
     /// Ends the bar; what follows is printed below it.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         if let Some(bar) = self.bar.get() {
             bar.abandon();
         }

@@ -13,7 +13,10 @@ use tightrope_train::StopFlag;
 
 /// Sets `stop` at the first signal that a run can answer by saving; `announce` tells the person. Any
 /// other signal ends the process. Lasts as long as that.
-pub fn stop_on_signal(stop: StopFlag, announce: impl Fn() + Send + Sync + 'static) -> Result<()> {
+pub(crate) fn stop_on_signal(
+    stop: StopFlag,
+    announce: impl Fn() + Send + Sync + 'static,
+) -> Result<()> {
     let mut signals = listen()?;
     let announce = Arc::new(announce);
     thread::spawn(move || {

@@ -9,7 +9,7 @@ use tightrope_train::Config;
 #[derive(clap::Args)]
 #[group(skip)]
 #[command(group(clap::ArgGroup::new("subject").args(["config", "model"]).required(true)))]
-pub struct Subject {
+pub(crate) struct Subject {
     /// Configuration file (TOML); the model is what its run has trained
     #[arg(value_parser = paths::path())]
     config: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub struct Subject {
 impl Subject {
     /// A configuration whose `model` and `adapter` are what the command is about. `options` are
     /// keys that options of the command have set.
-    pub fn resolve(&self, options: Vec<String>) -> Result<Config> {
+    pub(crate) fn resolve(&self, options: Vec<String>) -> Result<Config> {
         let mut sets: Vec<String> = self.model.iter().map(|m| format!("model={m}")).collect();
         sets.extend(self.sets.iter().cloned());
         sets.extend(options);

@@ -3,7 +3,7 @@
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
 /// A table with these headings; columns whose heading starts with `>` are aligned to the right.
-pub fn table(headings: &[&str]) -> Table {
+pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     let colored = console::colors_enabled();
     table
@@ -32,7 +32,7 @@ pub fn table(headings: &[&str]) -> Table {
 }
 
 /// The table as wide as the terminal at most, without spaces at line ends.
-pub fn text(table: &Table) -> String {
+pub(crate) fn text(table: &Table) -> String {
     let mut table = table.clone();
     let terminal = console::Term::stdout();
     if terminal.is_term() {

@@ -8,13 +8,13 @@ use std::{
 };
 
 /// Writes one line to standard error. Whether anybody can read it changes nothing.
-pub fn complain(text: impl std::fmt::Display) {
+pub(crate) fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Text that others have written, as it may be shown: what a terminal would obey, or what would
 /// reorder the line, is escaped; line ends and tabs stay.
-pub fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let obeyed = |c: char| {
         let hidden = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         hidden || c.is_control() && !matches!(c, '\n' | '\t')
@@ -31,21 +31,25 @@ pub fn printable(text: &str) -> String {
 
 /// When to color.
 #[derive(Clone, Copy, clap::ValueEnum)]
-pub enum Color {
+pub(crate) enum Color {
     Auto,
     Always,
     Never,
 }
 
 /// The global options, applied.
-pub struct Terminal {
+pub(crate) struct Terminal {
     json: bool,
     threads: usize,
 }
 
 impl Terminal {
     /// Applies the options to the whole process: colors, and the size of the shared thread pool.
-    pub fn new(json: bool, threads: Option<NonZeroUsize>, color: Color) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        json: bool,
+        threads: Option<NonZeroUsize>,
+        color: Color,
+    ) -> anyhow::Result<Self> {
         let enabled = match color {
             Color::Auto => None,
             Color::Always => Some(true),
@@ -64,22 +68,22 @@ impl Terminal {
     }
 
     /// Whether the reader is a program (`--json`).
-    pub fn json(&self) -> bool {
+    pub(crate) fn json(&self) -> bool {
         self.json
     }
 
     /// Threads asked for; 0 = one per core.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.threads
     }
 
     /// Whether a person watches: bars on standard error would be seen and not mix with a pipe.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         !self.json && io::stdout().is_terminal() && io::stderr().is_terminal()
     }
 
     /// Writes bytes to standard output.
-    pub fn write(&self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, bytes: &[u8]) -> anyhow::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout
             .write_all(bytes)
@@ -88,12 +92,12 @@ impl Terminal {
     }
 
     /// Writes one line to standard output.
-    pub fn line(&self, text: impl std::fmt::Display) -> anyhow::Result<()> {
+    pub(crate) fn line(&self, text: impl std::fmt::Display) -> anyhow::Result<()> {
         self.write(format!("{text}\n").as_bytes())
     }
 
     /// Writes a value as one line of JSON.
-    pub fn json_line(&self, value: &impl Serialize) -> anyhow::Result<()> {
+    pub(crate) fn json_line(&self, value: &impl Serialize) -> anyhow::Result<()> {
         self.line(serde_json::to_string(value)?)
     }
 }

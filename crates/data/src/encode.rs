@@ -65,7 +65,7 @@ fn alpaca_prompt(instruction: &str, input: &str) -> String {
 
 impl Encoder<'_> {
     /// The sequences of a record: one, or those that were packed into its row.
-    pub fn encode(&self, record: Record) -> Result<Vec<Encoded>, RowProblem> {
+    pub(crate) fn encode(&self, record: Record) -> Result<Vec<Encoded>, RowProblem> {
         let mut chat = Chat::default();
         let (tokens, labels) = match record {
             Record::Tokens(parts) => return self.parts(parts),

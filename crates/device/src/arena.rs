@@ -104,7 +104,7 @@ impl<D: Device> Arena<D> {
 
 impl<D: Device> Piece<D> {
     /// An allocation of its own.
-    pub fn alone(device: &D, bytes: usize) -> Result<Self, DeviceError> {
+    pub(crate) fn alone(device: &D, bytes: usize) -> Result<Self, DeviceError> {
         Ok(Self {
             block: Block::allocate(device, bytes)?,
             offset: 0,
@@ -112,21 +112,21 @@ impl<D: Device> Piece<D> {
         })
     }
 
-    pub fn device(&self) -> &D {
+    pub(crate) fn device(&self) -> &D {
         &self.block.device
     }
 
-    pub fn start(&self) -> *mut u8 {
+    pub(crate) fn start(&self) -> *mut u8 {
         // SAFETY: the offset lies within the buffer, or at its end for an empty piece.
         unsafe { self.block.buffer.start().add(self.offset) }
     }
 
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether `next` begins where this piece ends.
-    pub fn precedes(&self, next: &Self) -> bool {
+    pub(crate) fn precedes(&self, next: &Self) -> bool {
         Arc::ptr_eq(&self.block, &next.block) && self.offset + self.bytes == next.offset
     }
 }

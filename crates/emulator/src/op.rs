@@ -306,7 +306,7 @@ pub(crate) struct BarrierReduce {
 
 /// How counters and reports group instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names are those of the PTX manual")]
 pub enum InstructionClass {
     Integer,
     Float,

@@ -77,7 +77,7 @@ const PASSES_PER_CLOCK: f64 = 1.0;
 
 /// What bounds a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names are those of the PTX manual")]
 pub enum Bound {
     Memory,
     Tensor,

@@ -15,13 +15,14 @@ const HIDDEN: usize = 32;
 const INTERMEDIATE: usize = 32;
 const KEY_VALUES: usize = 16;
 
-pub static CPU: LazyLock<Cpu> = LazyLock::new(|| Cpu::new(1).expect("one thread can be started"));
+pub(crate) static CPU: LazyLock<Cpu> =
+    LazyLock::new(|| Cpu::new(1).expect("one thread can be started"));
 
-pub fn options() -> LoadOptions {
+pub(crate) fn options() -> LoadOptions {
     LoadOptions::new(Training::None, 8)
 }
 
-pub fn config(model_type: &str) -> Value {
+pub(crate) fn config(model_type: &str) -> Value {
     json!({
         "model_type": model_type,
         "vocab_size": VOCABULARY,
@@ -125,7 +126,7 @@ fn shape(rows: usize, columns: usize) -> Vec<usize> {
 }
 
 /// The weights of [`config`].
-pub fn weights() -> Vec<u8> {
+pub(crate) fn weights() -> Vec<u8> {
     let all = TENSORS.iter().map(|&(name, _, rows, columns)| {
         let name = format!("{name}.weight");
         (name, Encoding::F16, shape(rows, columns))
@@ -134,14 +135,14 @@ pub fn weights() -> Vec<u8> {
 }
 
 /// The index of a model whose weights are in one file.
-pub fn index(file: &str) -> Value {
+pub(crate) fn index(file: &str) -> Value {
     let names = TENSORS.iter().map(|(name, ..)| format!("{name}.weight"));
     let map: Map<String, Value> = names.map(|name| (name, file.into())).collect();
     json!({"metadata": {"total_size": 0}, "weight_map": map})
 }
 
 /// An adapter of rank 2 on one layer.
-pub fn adapter() -> (Value, Vec<u8>) {
+pub(crate) fn adapter() -> (Value, Vec<u8>) {
     let config = json!({
         "peft_type": "LORA", "r": 2, "lora_alpha": 4, "lora_dropout": 0.0,
         "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", "bias": "none",
@@ -155,7 +156,7 @@ pub fn adapter() -> (Value, Vec<u8>) {
 }
 
 /// The same as a GGUF file with a byte-level tokenizer, its matrices quantised if asked.
-pub fn gguf(quantized: bool) -> Vec<u8> {
+pub(crate) fn gguf(quantized: bool) -> Vec<u8> {
     let text = |text: &str| gguf::Value::Text(text.to_owned());
     let texts = |texts: &[&'static str]| gguf::Value::List(List::texts(texts.iter().copied()));
     let number = |number: usize| gguf::Value::U32(number as u32);

@@ -29,7 +29,7 @@ pub(crate) struct Key(u32);
 
 impl Key {
     #[inline(always)]
-    pub fn of(x: f32) -> Self {
+    pub(crate) fn of(x: f32) -> Self {
         let bits = x.to_bits();
         let negative = ((bits as i32) >> 31) as u32;
         Self(if x.is_nan() {

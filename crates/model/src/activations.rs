@@ -56,7 +56,7 @@ pub(crate) struct Builder<'a, A> {
 
 impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     /// All activations of the model whose parameters are `weights`.
-    pub fn activations<W>(
+    pub(crate) fn activations<W>(
         &mut self,
         weights: &Weights<W>,
         trained: bool,
@@ -107,22 +107,27 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     }
 
     /// Kept for the backward pass, `[tokens, features]` of the model's precision.
-    pub fn kept(&mut self, name: String, features: usize) -> Result<T, ModelError> {
+    pub(crate) fn kept(&mut self, name: String, features: usize) -> Result<T, ModelError> {
         self.rows(name, Purpose::Saved, self.precision, features)
     }
 
     /// Kept for the backward pass in f32 whatever the precision, `[tokens, features]`.
-    pub fn statistic(&mut self, name: String, features: usize) -> Result<T, ModelError> {
+    pub(crate) fn statistic(&mut self, name: String, features: usize) -> Result<T, ModelError> {
         self.rows(name, Purpose::Saved, DType::F32, features)
     }
 
     /// Work space, `[tokens, features]` of the model's precision.
-    pub fn work(&mut self, name: &str, features: usize) -> Result<T, ModelError> {
+    pub(crate) fn work(&mut self, name: &str, features: usize) -> Result<T, ModelError> {
         self.rows(name.into(), Purpose::Workspace, self.precision, features)
     }
 
     /// Work space of a fixed type, `[tokens, features]`.
-    pub fn fixed(&mut self, name: &str, dtype: DType, features: usize) -> Result<T, ModelError> {
+    pub(crate) fn fixed(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        features: usize,
+    ) -> Result<T, ModelError> {
         self.rows(name.into(), Purpose::Workspace, dtype, features)
     }
 

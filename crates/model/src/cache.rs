@@ -73,7 +73,7 @@ pub(crate) struct LayerCache<'a, D: Device> {
 
 impl<'a, D: Device> LayerCache<'a, D> {
     /// Adds the rows of a pass, and returns all keys and values.
-    pub fn append(
+    pub(crate) fn append(
         self,
         pass: &Pass<'_, D>,
         k: &Tensor<D>,

@@ -69,7 +69,7 @@ pub(crate) struct Parameter<T> {
 impl<T> Parameter<T> {
     /// Lays out a parameter whose value has type `dtype` (and `stored` in files); gradients are
     /// always f32.
-    pub fn allocate<A: Allocate<Buffer = T>>(
+    pub(crate) fn allocate<A: Allocate<Buffer = T>>(
         allocate: &mut A,
         name: String,
         kind: ParameterKind,
@@ -112,7 +112,7 @@ impl<T> Parameter<T> {
 
 impl<D: Device> Parameter<Tensor<D>> {
     /// The view for an optimizer, if it is trained.
-    pub fn trained(&mut self) -> Option<ParameterMut<'_, D>> {
+    pub(crate) fn trained(&mut self) -> Option<ParameterMut<'_, D>> {
         let gradient = self.gradient.as_mut()?;
         Some(ParameterMut {
             name: &self.name,

@@ -31,13 +31,13 @@ pub(crate) struct Pass<'a, D: Device> {
 
 impl<D: Device> Pass<'_, D> {
     /// The adapter of a layer, unless adapters are off.
-    pub fn adapter<'a, T>(&self, adapter: &'a Option<Adapter<T>>) -> Option<&'a Adapter<T>> {
+    pub(crate) fn adapter<'a, T>(&self, adapter: &'a Option<Adapter<T>>) -> Option<&'a Adapter<T>> {
         let adapter = adapter.as_ref();
         adapter.filter(|_| self.adapters == Adapters::On)
     }
 
     /// Dropout with a salt of its own for each adapter.
-    pub fn dropout(&self, salt: u64) -> Option<Dropout<'_, D>> {
+    pub(crate) fn dropout(&self, salt: u64) -> Option<Dropout<'_, D>> {
         self.dropout.map(|dropout| Dropout {
             salt: mix(dropout.salt ^ mix(salt)),
             ..dropout

@@ -128,7 +128,7 @@ pub(crate) struct Allocator<D: Device> {
 
 impl<D: Device> Allocator<D> {
     /// Allocates an arena for each purpose.
-    pub fn new(device: &D, plan: Plan) -> Result<Self, ModelError> {
+    pub(crate) fn new(device: &D, plan: Plan) -> Result<Self, ModelError> {
         let mut arenas = HashMap::new();
         for buffer in &plan.buffers {
             if let Entry::Vacant(arena) = arenas.entry(buffer.purpose) {
@@ -144,7 +144,7 @@ impl<D: Device> Allocator<D> {
     }
 
     /// The plan, all of whose buffers were taken.
-    pub fn into_plan(self) -> Result<Plan, ModelError> {
+    pub(crate) fn into_plan(self) -> Result<Plan, ModelError> {
         match self.taken == self.plan.buffers.len() {
             true => Ok(self.plan),
             false => Err(ModelError::NotAsPlanned),

@@ -15,7 +15,7 @@ pub(crate) fn hash(name: &str) -> u64 {
 
 impl Random {
     /// The stream of `seed` that belongs to `name`.
-    pub fn new(seed: u64, name: &str) -> Self {
+    pub(crate) fn new(seed: u64, name: &str) -> Self {
         Self(mix(seed) ^ hash(name))
     }
 
@@ -27,13 +27,13 @@ impl Random {
     }
 
     /// `len` numbers uniform in [-bound, bound).
-    pub fn uniforms(&mut self, len: usize, bound: f64) -> Vec<f32> {
+    pub(crate) fn uniforms(&mut self, len: usize, bound: f64) -> Vec<f32> {
         let mut one = || (bound * (2.0 * self.uniform() - 1.0)) as f32;
         (0..len).map(|_| one()).collect()
     }
 
     /// `len` normal numbers.
-    pub fn normals(&mut self, len: usize, deviation: f64) -> Vec<f32> {
+    pub(crate) fn normals(&mut self, len: usize, deviation: f64) -> Vec<f32> {
         let mut one = || {
             let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
             (deviation * radius * (std::f64::consts::TAU * self.uniform()).cos()) as f32

@@ -12,11 +12,11 @@ const LARGEST: usize = 1 << 20;
 pub(crate) struct Settings<'a>(pub &'a Map<String, Value>);
 
 impl<'a> Settings<'a> {
-    pub fn value(&self, key: &str) -> Option<&'a Value> {
+    pub(crate) fn value(&self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
-    pub fn dimension(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+    pub(crate) fn dimension(&self, key: &str) -> Result<Option<usize>, ConfigError> {
         let Some(value) = self.value(key) else {
             return Ok(None);
         };
@@ -32,13 +32,13 @@ impl<'a> Settings<'a> {
         }
     }
 
-    pub fn required_dimension(&self, key: &str) -> Result<usize, ConfigError> {
+    pub(crate) fn required_dimension(&self, key: &str) -> Result<usize, ConfigError> {
         self.dimension(key)?
             .ok_or_else(|| ConfigError::new(key, "is missing"))
     }
 
     /// A whole number that may be 0 and is not a size in memory.
-    pub fn count(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+    pub(crate) fn count(&self, key: &str) -> Result<Option<usize>, ConfigError> {
         let Some(value) = self.value(key) else {
             return Ok(None);
         };
@@ -54,7 +54,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    pub fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+    pub(crate) fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
         let Some(value) = self.value(key) else {
             return Ok(None);
         };
@@ -67,7 +67,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    pub fn positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+    pub(crate) fn positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
         match self.number(key)? {
             Some(number) if number <= 0.0 => Err(ConfigError::new(
                 key,
@@ -77,7 +77,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    pub fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
         match self.value(key) {
             None => Ok(default),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -88,7 +88,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    pub fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
         match self.value(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -97,7 +97,7 @@ impl<'a> Settings<'a> {
     }
 
     /// An activation by the name that Transformers gives it.
-    pub fn activation(&self, key: &str) -> Result<Option<Activation>, ConfigError> {
+    pub(crate) fn activation(&self, key: &str) -> Result<Option<Activation>, ConfigError> {
         Ok(match self.text(key)? {
             None => None,
             Some("silu" | "swish") => Some(Activation::Silu),
@@ -113,7 +113,7 @@ impl<'a> Settings<'a> {
     }
 
     /// Refuses a setting that would change what the model computes, unless it is switched off.
-    pub fn refuse(&self, key: &str, reason: &str) -> Result<(), ConfigError> {
+    pub(crate) fn refuse(&self, key: &str, reason: &str) -> Result<(), ConfigError> {
         match self.value(key) {
             None | Some(Value::Bool(false)) => Ok(()),
             Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(()),

@@ -43,7 +43,7 @@ pub(crate) struct Builder<'a, A> {
 
 impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     /// All parameters.
-    pub fn weights(&mut self) -> Result<Weights<T>, ModelError> {
+    pub(crate) fn weights(&mut self) -> Result<Weights<T>, ModelError> {
         let architecture = self.architecture;
         let table = [architecture.vocabulary, architecture.hidden];
         let embedding = "model.embed_tokens.weight".to_string();
@@ -68,7 +68,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     }
 
     /// A parameter of the model.
-    pub fn parameter(
+    pub(crate) fn parameter(
         &mut self,
         name: String,
         kind: ParameterKind,
@@ -106,7 +106,7 @@ impl<T> Weights<T> {
     }
 
     /// The model's own parameters, but not what is in NF4.
-    pub fn base(&self) -> impl Iterator<Item = &Parameter<T>> {
+    pub(crate) fn base(&self) -> impl Iterator<Item = &Parameter<T>> {
         self.held().into_iter().filter_map(|held| match held {
             Held::Base(parameter) => Some(parameter),
             Held::Adapter(_) | Held::Nf4(_) => None,
@@ -114,7 +114,7 @@ impl<T> Weights<T> {
     }
 
     /// The model's own parameters, but not what is in NF4.
-    pub fn base_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
+    pub(crate) fn base_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
         self.held_mut().into_iter().filter_map(|held| match held {
             HeldMut::Base(parameter) => Some(parameter),
             HeldMut::Adapter(_) | HeldMut::Nf4(_) => None,
@@ -122,7 +122,7 @@ impl<T> Weights<T> {
     }
 
     /// The weights in NF4.
-    pub fn nf4(&self) -> impl Iterator<Item = &Nf4<T>> {
+    pub(crate) fn nf4(&self) -> impl Iterator<Item = &Nf4<T>> {
         self.held().into_iter().filter_map(|held| match held {
             Held::Nf4(weight) => Some(weight),
             Held::Base(_) | Held::Adapter(_) => None,
@@ -130,7 +130,7 @@ impl<T> Weights<T> {
     }
 
     /// The weights in NF4.
-    pub fn nf4_mut(&mut self) -> impl Iterator<Item = &mut Nf4<T>> {
+    pub(crate) fn nf4_mut(&mut self) -> impl Iterator<Item = &mut Nf4<T>> {
         self.held_mut().into_iter().filter_map(|held| match held {
             HeldMut::Nf4(weight) => Some(weight),
             HeldMut::Base(_) | HeldMut::Adapter(_) => None,
@@ -138,7 +138,7 @@ impl<T> Weights<T> {
     }
 
     /// The adapter's parameters.
-    pub fn adapter(&self) -> impl Iterator<Item = &Parameter<T>> {
+    pub(crate) fn adapter(&self) -> impl Iterator<Item = &Parameter<T>> {
         self.held().into_iter().filter_map(|held| match held {
             Held::Adapter(parameter) => Some(parameter),
             Held::Base(_) | Held::Nf4(_) => None,
@@ -146,7 +146,7 @@ impl<T> Weights<T> {
     }
 
     /// The adapter's parameters.
-    pub fn adapter_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
+    pub(crate) fn adapter_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
         self.held_mut().into_iter().filter_map(|held| match held {
             HeldMut::Adapter(parameter) => Some(parameter),
             HeldMut::Base(_) | HeldMut::Nf4(_) => None,
@@ -154,7 +154,7 @@ impl<T> Weights<T> {
     }
 
     /// Every linear layer of the decoder.
-    pub fn linears(&self) -> impl Iterator<Item = &Linear<T>> {
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear<T>> {
         self.layers.iter().flat_map(Layer::linears)
     }
 }

@@ -15,13 +15,13 @@ use toml::Table;
 const STAND_INS: &str = "crates/emulator";
 
 /// Whether this is that process.
-pub fn is_loaded() -> bool {
+pub(crate) fn is_loaded() -> bool {
     env::var_os(EMULATOR_REPORT).is_some()
 }
 
 /// Runs this chore again with the stand-in libraries loaded. They carry the names of the libraries
 /// that they stand in for, so whoever looks for those finds them.
-pub fn run_again(root: &Path) -> Result<()> {
+pub(crate) fn run_again(root: &Path) -> Result<()> {
     let libraries = build(root)?;
     let folder = tempfile::tempdir()?;
     let status = Command::new(env::current_exe()?)
@@ -34,7 +34,7 @@ pub fn run_again(root: &Path) -> Result<()> {
 }
 
 /// Builds the stand-in libraries: what `LD_PRELOAD` takes.
-pub fn build(root: &Path) -> Result<OsString> {
+pub(crate) fn build(root: &Path) -> Result<OsString> {
     let (packages, files) = stand_ins(root)?;
     let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
     build_packages(root, &packages)?;
@@ -47,7 +47,7 @@ pub fn build(root: &Path) -> Result<OsString> {
 }
 
 /// Builds packages as this program was, so that what they become lies beside it.
-pub fn build_packages(root: &Path, packages: &[&str]) -> Result<()> {
+pub(crate) fn build_packages(root: &Path, packages: &[&str]) -> Result<()> {
     let status = Command::new("cargo")
         .current_dir(root)
         .args(["build", "--release", "--quiet"])

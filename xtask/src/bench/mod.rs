@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: runs suites and stores their rows with date, commit and machine.
 
-pub mod emulator;
+pub(crate) mod emulator;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
@@ -19,7 +19,12 @@ const EMULATED: &str = "kernels";
 
 /// Runs the named suites (all if none is named). Each writes one file into `benches/runs/`, or, where
 /// `json` says so, the only one into that file. On the emulator nothing is written elsewhere.
-pub fn run(root: &Path, names: &[String], emulated: bool, json: Option<&Path>) -> Result<()> {
+pub(crate) fn run(
+    root: &Path,
+    names: &[String],
+    emulated: bool,
+    json: Option<&Path>,
+) -> Result<()> {
     for name in names {
         find(name)?;
     }
@@ -48,7 +53,7 @@ pub fn run(root: &Path, names: &[String], emulated: bool, json: Option<&Path>) -
 }
 
 /// Runs a suite, and tells its rows with what they depend on.
-pub fn measure(root: &Path, suite: &Suite) -> Result<Value> {
+pub(crate) fn measure(root: &Path, suite: &Suite) -> Result<Value> {
     println!("{}: {}", suite.name, suite.about);
     let mut rows = Vec::new();
     (suite.run)(&mut |row| {
@@ -59,7 +64,7 @@ pub fn measure(root: &Path, suite: &Suite) -> Result<Value> {
 }
 
 /// The suite of a name.
-pub fn find(name: &str) -> Result<&'static Suite> {
+pub(crate) fn find(name: &str) -> Result<&'static Suite> {
     let names = SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>();
     SUITES
         .iter()
@@ -90,7 +95,7 @@ fn line(row: &Row) -> String {
 }
 
 /// Rows with date, commit, command and machine.
-pub fn described(root: &Path, suite: &str, rows: Vec<Row>) -> Value {
+pub(crate) fn described(root: &Path, suite: &str, rows: Vec<Row>) -> Value {
     let root = root.to_string_lossy();
     let commit = output("git", &["-C", &root, "describe", "--always", "--dirty"]);
     let command: Vec<String> = std::env::args().skip(1).collect();
@@ -105,7 +110,7 @@ pub fn described(root: &Path, suite: &str, rows: Vec<Row>) -> Value {
 }
 
 /// `benches/runs/<date>-<suite>-<commit>.json`.
-pub fn dated(root: &Path, suite: &str, run: &Value) -> PathBuf {
+pub(crate) fn dated(root: &Path, suite: &str, run: &Value) -> PathBuf {
     let text = |key: &str| run[key].as_str().unwrap_or("unknown");
     let date = text("time").split('T').next().unwrap_or_default();
     root.join("benches/runs")
@@ -113,7 +118,7 @@ pub fn dated(root: &Path, suite: &str, run: &Value) -> PathBuf {
 }
 
 /// Written whole, then renamed.
-pub fn store(path: &Path, run: &Value) -> Result<()> {
+pub(crate) fn store(path: &Path, run: &Value) -> Result<()> {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let folder = folder.unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -145,7 +150,7 @@ fn proc_field(file: &str, field: &str) -> Option<String> {
 }
 
 /// What a program prints; none if it is not there or fails.
-pub fn output(program: &str, arguments: &[&str]) -> Option<String> {
+pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())

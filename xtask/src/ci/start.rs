@@ -13,7 +13,7 @@ use std::{
 const DEMONSTRATION: Duration = Duration::from_secs(600);
 
 /// The commands by the word that tells them apart: `run` and `test`.
-pub fn commands(root: &Path) -> Result<Vec<(String, Vec<String>)>> {
+pub(super) fn commands(root: &Path) -> Result<Vec<(String, Vec<String>)>> {
     let readme = fs::read_to_string(root.join("README.md")).context("README.md")?;
     of_text(&readme)
 }
@@ -40,7 +40,7 @@ fn of_text(readme: &str) -> Result<Vec<(String, Vec<String>)>> {
 }
 
 /// Runs a command; the demonstration has to end in time.
-pub fn run(root: &Path, words: &[String]) -> Result<()> {
+pub(super) fn run(root: &Path, words: &[String]) -> Result<()> {
     let line = words.join(" ");
     println!("$ {line}");
     let mut command = Command::new(&words[0]);

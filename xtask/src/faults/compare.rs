@@ -11,10 +11,10 @@ const STATE: &str = "state.json";
 
 /// Contents of all files below a folder, by path.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Files(BTreeMap<String, Vec<u8>>);
+pub(super) struct Files(BTreeMap<String, Vec<u8>>);
 
 impl Files {
-    pub fn read(folder: &Path) -> Result<Self> {
+    pub(super) fn read(folder: &Path) -> Result<Self> {
         let mut files = BTreeMap::new();
         let mut folders = vec![String::new()];
         while let Some(prefix) = folders.pop() {
@@ -35,7 +35,7 @@ impl Files {
     }
 
     /// In words, where `other` is not the same.
-    pub fn difference(&self, other: &Self) -> Option<String> {
+    pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let missing = self.0.keys().find(|name| !other.0.contains_key(*name));
         let left = other.0.keys().find(|name| !self.0.contains_key(*name));
         let differs = self

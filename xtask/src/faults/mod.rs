@@ -8,7 +8,7 @@ mod scene;
 use crate::digest::sha256;
 use anyhow::{Context, Result, ensure};
 use point::Fault;
-pub use point::Point;
+pub(crate) use point::Point;
 use scene::{Kind, Scene};
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use std::{
 const GATE: usize = 12;
 
 /// What is asked for on the command line.
-pub struct Options {
+pub(crate) struct Options {
     /// So many points, chosen by the seed; all without it.
     pub sample: Option<usize>,
     pub seed: u64,
@@ -29,7 +29,7 @@ pub struct Options {
 }
 
 /// Why no run can be disturbed here, if so.
-pub fn missing() -> Option<&'static str> {
+pub(crate) fn missing() -> Option<&'static str> {
     let mut command = Command::new("strace");
     command
         .args(["-qq", "-e", "trace=none", "true"])
@@ -40,7 +40,7 @@ pub fn missing() -> Option<&'static str> {
 }
 
 /// A sample of points, the same every time.
-pub fn gate(root: &Path) -> Result<()> {
+pub(crate) fn gate(root: &Path) -> Result<()> {
     let options = Options {
         sample: Some(GATE),
         seed: 1,
@@ -50,7 +50,7 @@ pub fn gate(root: &Path) -> Result<()> {
 }
 
 /// Tries the points, prints a table of the calls, and fails if any run did not come back whole.
-pub fn run(root: &Path, options: &Options) -> Result<()> {
+pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if let Some(why) = missing() {
         anyhow::bail!("{why}");
     }

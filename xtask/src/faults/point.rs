@@ -5,14 +5,14 @@ use anyhow::{Context, Result};
 use std::{collections::HashMap, fmt, str::FromStr};
 
 /// Calls that change files; what a kernel does not have is left out of the trace (`?`).
-pub const CALLS: &str = "trace=?write,?writev,?pwrite64,?pwritev,?copy_file_range,?sendfile,?fallocate,\
+pub(super) const CALLS: &str = "trace=?write,?writev,?pwrite64,?pwritev,?copy_file_range,?sendfile,?fallocate,\
     ?ftruncate,?fsync,?fdatasync,?sync_file_range,?msync,?open,?openat,?creat,?rename,?renameat,\
     ?renameat2,?unlink,?unlinkat,?rmdir,?mkdir,?mkdirat,?link,?linkat,?symlink,?symlinkat,?chmod,\
     ?fchmod,?fchmodat";
 
 /// What happens at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The process is gone.
     Kill,
     /// The disk has no room.
@@ -23,7 +23,7 @@ pub enum Fault {
 
 impl Fault {
     /// In the words of strace.
-    pub fn injection(self) -> &'static str {
+    pub(crate) fn injection(self) -> &'static str {
         match self {
             Fault::Kill => "signal=SIGKILL",
             Fault::Full => "error=ENOSPC",
@@ -48,7 +48,7 @@ impl fmt::Display for Fault {
 
 /// The `nth` time (from 1) that a run makes a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Point {
+pub(crate) struct Point {
     pub kind: Kind,
     pub fault: Fault,
     pub call: String,
@@ -91,7 +91,7 @@ impl FromStr for Point {
 
 /// The calls of a trace that change something in the folder `out`, by name and number. strace counts
 /// for each thread by itself, and so does this; all of ours come from one.
-pub fn calls(trace: &str) -> Vec<(String, u32)> {
+pub(super) fn calls(trace: &str) -> Vec<(String, u32)> {
     let mut counts = HashMap::<(&str, &str), u32>::new();
     let mut found = Vec::new();
     for line in trace.lines() {
@@ -119,7 +119,7 @@ pub fn calls(trace: &str) -> Vec<(String, u32)> {
 }
 
 /// What a call may fail with.
-pub fn error_of(call: &str) -> Fault {
+pub(super) fn error_of(call: &str) -> Fault {
     let needs_room = [
         "write",
         "pwrite",

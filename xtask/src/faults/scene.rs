@@ -16,15 +16,15 @@ use tempfile::TempDir;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Lora,
     Full,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 2] = [Kind::Lora, Kind::Full];
+    pub(crate) const ALL: [Kind; 2] = [Kind::Lora, Kind::Full];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Lora => "lora",
             Kind::Full => "full",
@@ -53,7 +53,7 @@ keep = 1
 const LORA: &str = "[lora]\nr = 2\nalpha = 4\ndropout = 0.1\n";
 
 /// A run, its result and the calls that it makes.
-pub struct Scene {
+pub(super) struct Scene {
     pub kind: Kind,
     program: PathBuf,
     folder: TempDir,
@@ -62,7 +62,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub fn new(root: &Path, program: &Path, kind: Kind) -> Result<Self> {
+    pub(super) fn new(root: &Path, program: &Path, kind: Kind) -> Result<Self> {
         let mut scene = Self {
             kind,
             program: program.to_owned(),
@@ -92,7 +92,7 @@ impl Scene {
     }
 
     /// Every call that changes the output: killed there, and refused.
-    pub fn points(&self) -> impl Iterator<Item = Point> {
+    pub(super) fn points(&self) -> impl Iterator<Item = Point> {
         self.calls.iter().flat_map(|(call, nth)| {
             [Fault::Kill, error_of(call)].map(|fault| Point {
                 kind: self.kind,
@@ -104,7 +104,7 @@ impl Scene {
     }
 
     /// Disturbs a run at a point, resumes it, and compares.
-    pub fn try_point(&self, point: &Point) -> Result<()> {
+    pub(super) fn try_point(&self, point: &Point) -> Result<()> {
         let _ = fs::remove_dir_all(self.path("out"));
         let inject = format!(
             "inject={}:{}:when={}",

@@ -20,14 +20,14 @@ const MEMORY: u32 = 1 << 10;
 const LONGEST: u32 = 1 << 16;
 
 /// The program, and folders for what it writes.
-pub struct Driver {
+pub(super) struct Driver {
     program: PathBuf,
     root: PathBuf,
     scratch: TempDir,
 }
 
 /// Whether C++ can be compiled.
-pub fn has_cxx() -> bool {
+pub(super) fn has_cxx() -> bool {
     let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
     let mut command = Command::new(compiler);
     command
@@ -38,7 +38,7 @@ pub fn has_cxx() -> bool {
 }
 
 impl Driver {
-    pub fn build(root: &Path) -> Result<Self> {
+    pub(super) fn build(root: &Path) -> Result<Self> {
         let program = crate::build::program(root, "fuzz", |command| {
             let wrapper = root.join("crates/fuzz/instrument.sh");
             command
@@ -59,14 +59,20 @@ impl Driver {
     }
 
     /// Names of all targets.
-    pub fn targets(&self) -> Result<Vec<String>> {
+    pub(super) fn targets(&self) -> Result<Vec<String>> {
         let output = Command::new(&self.program).output()?;
         let names = String::from_utf8(output.stdout)?;
         Ok(names.lines().map(String::from).collect())
     }
 
     /// Runs one target for so long, or until it finds a fault.
-    pub fn run(&self, target: &str, corpus: &Path, time: Duration, seed: u64) -> Result<Ended> {
+    pub(super) fn run(
+        &self,
+        target: &str,
+        corpus: &Path,
+        time: Duration,
+        seed: u64,
+    ) -> Result<Ended> {
         let seeds = self.scratch.path().join("seeds");
         fs::create_dir_all(&seeds)?;
         let artifacts = self.root.join("target/fuzz/found").join(target);
@@ -102,7 +108,7 @@ impl Driver {
     }
 
     /// Runs one input, and lets it say what it says.
-    pub fn again(&self, target: &str, input: &Path) -> Result<()> {
+    pub(super) fn again(&self, target: &str, input: &Path) -> Result<()> {
         ensure!(input.is_file(), "{}: no such file", input.display());
         let status = self.command(target)?.arg(input).status()?;
         ensure!(status.success(), "{}: {status}", input.display());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// How a run ended.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Ended {
+pub(super) struct Ended {
     pub inputs: u64,
     /// Branches of our crates that some input took.
     pub branches: u64,
@@ -14,7 +14,7 @@ pub struct Ended {
 }
 
 /// Reads the log of a run.
-pub fn read(text: &str, success: bool) -> Ended {
+pub(super) fn read(text: &str, success: bool) -> Ended {
     let after = |mark: &str| {
         let found = text.lines().rev().find_map(|line| line.split_once(mark));
         found.map(|(_, rest)| rest.trim())

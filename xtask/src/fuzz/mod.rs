@@ -19,7 +19,7 @@ const GATE: Duration = Duration::from_secs(4);
 const MOST_FAULTS: usize = 20;
 
 /// What is asked for on the command line.
-pub struct Options {
+pub(crate) struct Options {
     /// Names of targets; all if there is none.
     pub targets: Vec<String>,
     /// For each target.
@@ -30,13 +30,13 @@ pub struct Options {
 }
 
 /// Why the targets cannot be built here, if so.
-pub fn missing() -> Option<&'static str> {
+pub(crate) fn missing() -> Option<&'static str> {
     (!driver::has_cxx())
         .then_some("there is no C++ compiler (`c++`, or `CXX`), which libFuzzer needs")
 }
 
 /// A short run of every target, the same inputs first every time.
-pub fn gate(root: &Path) -> Result<()> {
+pub(crate) fn gate(root: &Path) -> Result<()> {
     let corpora = tempfile::tempdir()?;
     let options = Options {
         targets: Vec::new(),
@@ -48,7 +48,7 @@ pub fn gate(root: &Path) -> Result<()> {
 }
 
 /// Runs what was asked for; what reached something new is kept below target/fuzz for the next run.
-pub fn run(root: &Path, options: &Options) -> Result<()> {
+pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     fuzz(root, options, &root.join("target/fuzz/corpus"))
 }
 

@@ -47,7 +47,7 @@ const STEPS: [(&str, Step); 4] = [
 /// a step failed.
 ///
 /// On the emulator the same steps are tried, which the report says; it goes nowhere but into `json`.
-pub fn run(root: &Path, emulated: bool, json: Option<&Path>) -> Result<()> {
+pub(crate) fn run(root: &Path, emulated: bool, json: Option<&Path>) -> Result<()> {
     let machine = Machine {
         root: root.to_owned(),
         stand_ins: match emulated {

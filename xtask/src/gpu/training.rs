@@ -55,7 +55,7 @@ const NEEDED: [(&str, &str); 2] = [
 
 /// Trains the same small model on the CPU in f32 and on the GPU in f32 and bf16, and compares the loss
 /// of each step.
-pub fn parity(machine: &Machine) -> Result<State> {
+pub(super) fn parity(machine: &Machine) -> Result<State> {
     build_packages(&machine.root, &[TRAINER])?;
     let folder = tempfile::tempdir()?;
     machine.tightrope(folder.path(), &DEMONSTRATION.map(str::to_owned))?;
@@ -136,7 +136,7 @@ fn difference(losses: &[f64], expected: &[f64]) -> f64 {
 }
 
 /// A few steps of a real model as the trainer chooses: on the GPU in bf16.
-pub fn real_model(machine: &Machine) -> Result<State> {
+pub(super) fn real_model(machine: &Machine) -> Result<State> {
     for (file, item) in NEEDED {
         if !machine.root.join(file).exists() {
             let why = format!("{file} is not there: cargo xtask fetch {item}");

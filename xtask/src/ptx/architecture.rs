@@ -3,7 +3,7 @@
 /// Limits of a multiprocessor: "Technical Specifications per Compute Capability" of the CUDA
 /// programming guide.
 #[derive(Debug, PartialEq)]
-pub struct Architecture {
+pub(super) struct Architecture {
     /// Compute capability without its point.
     pub number: u32,
     warps: u32,
@@ -17,7 +17,7 @@ pub struct Architecture {
 const UNLIMITED: u32 = u32::MAX;
 
 /// Every one whose instructions differ.
-pub const ARCHITECTURES: [Architecture; 6] = [
+pub(super) const ARCHITECTURES: [Architecture; 6] = [
     Architecture::new(80, 64, 32, UNLIMITED, 164),
     Architecture::new(86, 48, 16, UNLIMITED, 100),
     Architecture::new(89, 48, 24, UNLIMITED, 100),
@@ -37,7 +37,7 @@ const RESERVED: u32 = 1024;
 
 /// What one block of a kernel takes.
 #[derive(Clone, Copy, Debug)]
-pub struct Block {
+pub(super) struct Block {
     pub threads: u32,
     pub registers: u32,
     /// Bytes of shared memory, static and dynamic.
@@ -57,17 +57,17 @@ impl Architecture {
     }
 
     /// As its tools call it.
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("sm_{}", self.number)
     }
 
     /// Most bytes of shared memory that a block can have.
-    pub fn shared_per_block(&self) -> u32 {
+    pub(super) fn shared_per_block(&self) -> u32 {
         self.shared * 1024 - RESERVED
     }
 
     /// Warps that are resident at once, in percent of the most. 0 where no block can be.
-    pub fn occupancy(&self, block: Block) -> u32 {
+    pub(super) fn occupancy(&self, block: Block) -> u32 {
         let warps = block.threads.div_ceil(WARP);
         self.resident(block) * warps * 100 / self.warps
     }

@@ -21,7 +21,7 @@ const REPORTS: &str = "target/cuda/reports";
 
 /// One kernel on one architecture.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Usage {
+pub(super) struct Usage {
     pub registers: u32,
     /// Bytes of static shared memory.
     pub shared: u32,
@@ -35,7 +35,7 @@ pub struct Usage {
 }
 
 /// The kernels of one `kernel.cu`.
-pub struct Module {
+pub(super) struct Module {
     /// Relative to the root.
     pub source: PathBuf,
     /// By symbol.
@@ -43,7 +43,7 @@ pub struct Module {
 }
 
 /// A kernel on every architecture.
-pub struct Kernel {
+pub(super) struct Kernel {
     /// Of a block, as `__launch_bounds__` says.
     pub threads: u32,
     /// Bytes of dynamic shared memory, as its source says.
@@ -56,7 +56,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// What a block takes, by architecture.
-    pub fn blocks(&self) -> impl Iterator<Item = (&'static Architecture, Block)> {
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (&'static Architecture, Block)> {
         ARCHITECTURES.iter().zip(&self.usage).map(|(on, usage)| {
             let block = Block {
                 threads: self.threads,
@@ -106,7 +106,11 @@ impl Kernel {
 }
 
 /// Assembles the PTX beside every source for every architecture, on all cores.
-pub fn assemble(toolchain: &Toolchain, root: &Path, sources: &[PathBuf]) -> Result<Vec<Module>> {
+pub(super) fn assemble(
+    toolchain: &Toolchain,
+    root: &Path,
+    sources: &[PathBuf],
+) -> Result<Vec<Module>> {
     let texts = sources
         .iter()
         .map(|source| {
@@ -190,7 +194,7 @@ fn report(toolchain: &Toolchain, root: &Path, ptx: &str, architecture: &str) -> 
 }
 
 /// An error that names every kernel, with its architecture, that does what none may.
-pub fn check(modules: &[Module]) -> Result<()> {
+pub(super) fn check(modules: &[Module]) -> Result<()> {
     let mut problems = String::new();
     for module in modules {
         let source = module.source.display();
@@ -209,7 +213,7 @@ pub fn check(modules: &[Module]) -> Result<()> {
 }
 
 /// How many there are, and the one that fills a multiprocessor least.
-pub fn summary(modules: &[Module]) -> String {
+pub(super) fn summary(modules: &[Module]) -> String {
     let kernels = || modules.iter().flat_map(|module| &module.kernels);
     let all = kernels().flat_map(|(symbol, kernel)| {
         let of =

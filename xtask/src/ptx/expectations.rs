@@ -16,7 +16,7 @@ const DYNAMIC: &str = "// dynamic shared memory: ";
 
 /// The lines of one `kernel.cu`.
 #[derive(Debug, Default, PartialEq)]
-pub struct Expectations {
+pub(super) struct Expectations {
     instructions: Vec<(Vec<String>, Kernels)>,
     dynamic: Vec<(u32, Kernels)>,
 }
@@ -27,7 +27,7 @@ struct Kernels(Vec<String>);
 
 impl Expectations {
     /// Errors if a line cannot be read, or names no kernel of `symbols`.
-    pub fn read(source: &str, symbols: &BTreeSet<&str>) -> Result<Self> {
+    pub(super) fn read(source: &str, symbols: &BTreeSet<&str>) -> Result<Self> {
         let mut result = Self::default();
         for (index, line) in source.lines().enumerate() {
             result
@@ -60,7 +60,7 @@ impl Expectations {
     }
 
     /// Instructions that a kernel has to have.
-    pub fn instructions(&self, symbol: &str) -> BTreeSet<&str> {
+    pub(super) fn instructions(&self, symbol: &str) -> BTreeSet<&str> {
         let all = self.instructions.iter();
         all.filter(|(_, kernels)| kernels.contain(symbol))
             .flat_map(|(wanted, _)| wanted.iter().map(String::as_str))
@@ -68,7 +68,7 @@ impl Expectations {
     }
 
     /// Bytes of dynamic shared memory; where several lines are about a kernel, the last counts.
-    pub fn dynamic_shared(&self, symbol: &str) -> u32 {
+    pub(super) fn dynamic_shared(&self, symbol: &str) -> u32 {
         let mut all = self.dynamic.iter().rev();
         let found = all.find(|(_, kernels)| kernels.contain(symbol));
         found.map_or(0, |(bytes, _)| *bytes)
@@ -82,7 +82,7 @@ impl Kernels {
 }
 
 /// Whether `opcode`, as the disassembler prints it, is what `wanted` names.
-pub fn is_instruction(wanted: &str, opcode: &str) -> bool {
+pub(super) fn is_instruction(wanted: &str, opcode: &str) -> bool {
     let mut wanted = wanted.split('.');
     let mut parts = opcode.split('.');
     wanted.next() == parts.next() && wanted.all(|part| parts.clone().any(|found| found == part))

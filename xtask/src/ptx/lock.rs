@@ -12,11 +12,11 @@ use std::{
 use toml::{Table, Value};
 
 /// In the root of the repository.
-pub const FILE: &str = "ptx.lock";
+pub(super) const FILE: &str = "ptx.lock";
 
 /// The whole file.
 #[derive(Debug, Default, PartialEq)]
-pub struct Lock {
+pub(super) struct Lock {
     compiler: String,
     headers: String,
     /// By source: its hash, that of the PTX, that of the launches.
@@ -25,7 +25,7 @@ pub struct Lock {
 
 impl Lock {
     /// Without modules, for the compiler that is pinned now.
-    pub fn new(headers: &str) -> Self {
+    pub(super) fn new(headers: &str) -> Self {
         Self {
             compiler: toolchain::identity(),
             headers: headers.into(),
@@ -34,7 +34,7 @@ impl Lock {
     }
 
     /// The committed one; empty if there is none.
-    pub fn read(root: &Path) -> Result<Self> {
+    pub(super) fn read(root: &Path) -> Result<Self> {
         let Ok(text) = fs::read_to_string(root.join(FILE)) else {
             return Ok(Self::default());
         };
@@ -57,7 +57,7 @@ impl Lock {
     }
 
     /// Written whole, then renamed.
-    pub fn write(&self, root: &Path) -> Result<()> {
+    pub(super) fn write(&self, root: &Path) -> Result<()> {
         let mut text =
             String::from("# Written by `cargo xtask ptx`: SHA-256 of what the PTX came from.\n");
         writeln!(text, "compiler = {:?}", self.compiler)?;
@@ -75,7 +75,7 @@ impl Lock {
     }
 
     /// Whether the products of `source` are those of this lock, made as `new` would make them.
-    pub fn is_current(
+    pub(super) fn is_current(
         &self,
         root: &Path,
         new: &Self,
@@ -98,7 +98,7 @@ impl Lock {
     }
 
     /// Takes over what `old` says about a source.
-    pub fn keep(&mut self, old: &Self, source: &Path) {
+    pub(super) fn keep(&mut self, old: &Self, source: &Path) {
         let key = key(source);
         if let Some(hashes) = old.modules.get(&key) {
             self.modules.insert(key, hashes.clone());
@@ -106,7 +106,7 @@ impl Lock {
     }
 
     /// What a source became.
-    pub fn insert(&mut self, source: &Path, hash: String, texts: &[String; 2]) {
+    pub(super) fn insert(&mut self, source: &Path, hash: String, texts: &[String; 2]) {
         let [ptx, launches] = texts.each_ref().map(|text| sha256(&[text.as_bytes()]));
         self.modules.insert(key(source), [hash, ptx, launches]);
     }
@@ -117,7 +117,7 @@ fn key(source: &Path) -> String {
 }
 
 /// One hash over the contents of files, in order.
-pub fn hash_files(root: &Path, files: &[PathBuf]) -> Result<String> {
+pub(super) fn hash_files(root: &Path, files: &[PathBuf]) -> Result<String> {
     let contents = files
         .iter()
         .map(|path| fs::read(root.join(path)).with_context(|| path.display().to_string()))

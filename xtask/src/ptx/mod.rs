@@ -25,7 +25,7 @@ const SOURCE: &str = "kernel.cu";
 /// if a committed file differs. Then assembles all for every architecture: errors if a kernel uses
 /// local memory, lacks an instruction that its source expects, or fits on no multiprocessor. What
 /// they take is written into `docs/kernels.md`, or compared with it.
-pub fn run(root: &Path, check: bool) -> Result<()> {
+pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     let headers = lock::hash_files(
         root,
         &find(root, Path::new(HEADERS), &|name| name.ends_with(".cuh"))?,

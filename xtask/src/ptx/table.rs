@@ -4,7 +4,7 @@ use super::{architecture::ARCHITECTURES, assembly::Module};
 use std::{collections::BTreeSet, fmt::Write};
 
 /// Relative to the root.
-pub const FILE: &str = "docs/kernels.md";
+pub(super) const FILE: &str = "docs/kernels.md";
 
 const HEAD: &str = "\
 # Kernels
@@ -20,7 +20,7 @@ Two kinds of comments in a `kernel.cu` are read. Without `in`, they are about ev
 ";
 
 /// The whole document.
-pub fn render(modules: &[Module]) -> String {
+pub(super) fn render(modules: &[Module]) -> String {
     let mut text = HEAD.to_owned();
     let names = ARCHITECTURES.iter().map(|on| on.name());
     let columns: Vec<String> = names.collect();

@@ -19,20 +19,20 @@ const PACKAGES: &[&str] = &[
 /// For code that every supported GPU runs; the driver translates it for newer ones.
 const FLAGS: &[&str] = &["-arch=compute_80", "-O3", "-std=c++17"];
 /// As the driver assembles, and telling what it did.
-pub const ASSEMBLER_FLAGS: &[&str] = &["-O3", "-v"];
+pub(super) const ASSEMBLER_FLAGS: &[&str] = &["-O3", "-v"];
 /// Only the code, as it stands.
-pub const DISASSEMBLER_FLAGS: &[&str] = &["--print-code", "--no-dataflow"];
+pub(super) const DISASSEMBLER_FLAGS: &[&str] = &["--print-code", "--no-dataflow"];
 /// Shared headers, `#include "tightrope/…"`.
-pub const HEADERS: &str = "crates/device/include";
+pub(super) const HEADERS: &str = "crates/device/include";
 
 /// An environment with the compiler in it.
-pub struct Toolchain {
+pub(super) struct Toolchain {
     bin: PathBuf,
 }
 
 impl Toolchain {
     /// The environment below `target`, made if it is not there.
-    pub fn install(root: &Path) -> Result<Self> {
+    pub(super) fn install(root: &Path) -> Result<Self> {
         let environment = root.join("target/cuda");
         let stamp = environment.join("packages");
         let wanted = PACKAGES.join("\n");
@@ -71,37 +71,37 @@ impl Toolchain {
     }
 
     /// PTX of a source file. Paths are relative to the root, so that no other path is in the result.
-    pub fn compile(&self, root: &Path, source: &Path, ptx: &Path) -> Result<()> {
+    pub(super) fn compile(&self, root: &Path, source: &Path, ptx: &Path) -> Result<()> {
         run(self.nvcc(root).arg("-ptx").arg(source).arg("-o").arg(ptx))?;
         Ok(())
     }
 
     /// Assembles PTX for an architecture; what the assembler tells of every kernel.
-    pub fn assemble(&self, ptx: &Path, architecture: &str, cubin: &Path) -> Result<String> {
+    pub(super) fn assemble(&self, ptx: &Path, architecture: &str, cubin: &Path) -> Result<String> {
         let mut ptxas = Command::new(self.bin.join("ptxas"));
         let output = ptxas.args(ASSEMBLER_FLAGS).arg("-arch").arg(architecture);
         run_both(output.arg(ptx).arg("-o").arg(cubin)).map(|(_, log)| log)
     }
 
     /// The instructions of what was assembled.
-    pub fn disassemble(&self, cubin: &Path) -> Result<String> {
+    pub(super) fn disassemble(&self, cubin: &Path) -> Result<String> {
         let mut nvdisasm = Command::new(self.bin.join("nvdisasm"));
         run(nvdisasm.args(DISASSEMBLER_FLAGS).arg(cubin))
     }
 
     /// The source after the preprocessor.
-    pub fn preprocess(&self, root: &Path, source: &Path) -> Result<String> {
+    pub(super) fn preprocess(&self, root: &Path, source: &Path) -> Result<String> {
         run(self.nvcc(root).arg("-E").arg(source))
     }
 }
 
 /// What the result depends on besides the sources.
-pub fn identity() -> String {
+pub(super) fn identity() -> String {
     format!("{} {}", PACKAGES.join(" "), FLAGS.join(" "))
 }
 
 /// Its standard output; an error with its standard error if it fails.
-pub fn run(command: &mut Command) -> Result<String> {
+pub(super) fn run(command: &mut Command) -> Result<String> {
     run_both(command).map(|(output, _)| output)
 }
 

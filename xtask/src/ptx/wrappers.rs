@@ -5,20 +5,20 @@ use std::{collections::BTreeMap, fmt::Write};
 
 /// A kernel as its source declares it.
 #[derive(Debug, PartialEq)]
-pub struct Kernel {
+pub(super) struct Kernel {
     pub symbol: String,
     pub parameters: Vec<Parameter>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Parameter {
+pub(super) struct Parameter {
     pub name: String,
     pub kind: Kind,
 }
 
 /// What is passed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub(super) enum Kind {
     Input,
     Output,
     /// A number: its Rust type.
@@ -46,7 +46,7 @@ impl Kind {
 }
 
 /// The kernels of a preprocessed source: `extern "C" __global__ void name(parameters)`.
-pub fn declared(preprocessed: &str) -> Result<Vec<Kernel>> {
+pub(super) fn declared(preprocessed: &str) -> Result<Vec<Kernel>> {
     let text = without_attributes(&without_line_markers(preprocessed));
     let mut kernels = Vec::new();
     for (at, _) in text.match_indices(GLOBAL) {
@@ -130,7 +130,7 @@ fn parameter(text: &str) -> Result<Parameter> {
 }
 
 /// That the PTX has exactly these kernels, with parameters of these sizes.
-pub fn check(kernels: &[Kernel], ptx: &str) -> Result<()> {
+pub(super) fn check(kernels: &[Kernel], ptx: &str) -> Result<()> {
     let mut entries = BTreeMap::new();
     for part in ptx.split(".visible .entry ").skip(1) {
         let (symbol, rest) = part.split_once('(').context("an entry without `(`")?;
@@ -187,7 +187,7 @@ fn split(symbol: &str) -> (&str, &str) {
 }
 
 /// The Rust source beside a `kernel.cu`, before rustfmt.
-pub fn generate(kernels: &[Kernel]) -> Result<String> {
+pub(super) fn generate(kernels: &[Kernel]) -> Result<String> {
     let mut operations: BTreeMap<&str, (Vec<&str>, &[Parameter])> = BTreeMap::new();
     for kernel in kernels {
         let (operation, variant) = split(&kernel.symbol);
@@ -215,7 +215,7 @@ pub fn generate(kernels: &[Kernel]) -> Result<String> {
         "//! Launches of the kernels in kernel.cu. Written by `cargo xtask ptx`; changes are lost.\n\n\
          use tightrope_device::cuda::{{{used}Kernel, Module, Parameter}};\n\n\
          /// The kernels and their PTX.\n\
-         pub static MODULE: Module = Module {{ name: module_path!(), \
+         pub(super) static MODULE: Module = Module {{ name: module_path!(), \
          ptx: include_str!(\"kernel.ptx\"), kernels: &[\n"
     );
     for kernel in kernels {
@@ -233,7 +233,7 @@ pub fn generate(kernels: &[Kernel]) -> Result<String> {
         writeln!(
             text,
             "\n/// Parameters of `{operation}`. Variants: `{variants}`.\n#[derive(Debug)]\n\
-             pub struct {name}{lifetime} {{"
+             pub(super) struct {name}{lifetime} {{"
         )?;
         for Parameter { name, kind } in parameters {
             writeln!(text, "pub {name}: {},", kind.rust())?;
@@ -299,7 +299,7 @@ extern "C" __attribute__((global)) void scale_bf16_u32(
     fn variants_share_a_struct_or_are_refused() {
         let mut kernels = declared(SOURCE).unwrap();
         let text = generate(&kernels).unwrap();
-        assert_eq!(text.matches("pub struct Scale<'a>").count(), 1);
+        assert_eq!(text.matches("pub(super) struct Scale<'a>").count(), 1);
         assert!(text.contains("pub factor: f32"));
         kernels[1].parameters.pop();
         let error = generate(&kernels).unwrap_err().to_string();

@@ -9,7 +9,7 @@ const COMMANDS: &str = "crates/cli/src/commands";
 const README: &str = "README.md";
 const ARCHITECTURE: &str = "docs/architecture.md";
 
-pub fn check(tree: &Tree) -> Vec<Problem> {
+pub(super) fn check(tree: &Tree) -> Vec<Problem> {
     let commands: BTreeSet<&str> = tree
         .entries(COMMANDS)
         .into_iter()

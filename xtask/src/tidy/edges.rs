@@ -4,7 +4,7 @@ use super::{Problem, tree::Tree};
 use toml::Table;
 
 /// Folder of a crate, and the folders of the crates that it may use.
-pub const EDGES: &[(&str, &[&str])] = &[
+pub(super) const EDGES: &[(&str, &[&str])] = &[
     ("crates/cli", &["train", "data", "formats"]),
     (
         "crates/train",
@@ -43,7 +43,7 @@ pub const EDGES: &[(&str, &[&str])] = &[
 const TESTKIT: &str = "testkit";
 const PREFIX: &str = "tightrope-";
 
-pub fn check(tree: &Tree) -> Vec<Problem> {
+pub(super) fn check(tree: &Tree) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (path, text) in tree.ending("/Cargo.toml") {
         let folder = path.trim_end_matches("/Cargo.toml");

@@ -27,7 +27,7 @@ const RULES: &[(&str, Rule)] = &[
 
 /// One broken rule.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     file: String,
     /// Counted from 1; 0 stands for the whole file.
     line: usize,
@@ -54,7 +54,7 @@ impl fmt::Display for Problem {
 }
 
 /// Applies every rule to the repository at `root` and prints each problem.
-pub fn run(root: &Path) -> Result<()> {
+pub(crate) fn run(root: &Path) -> Result<()> {
     let tree = Tree::read(root)?;
     let mut count = 0;
     for (name, rule) in RULES {

@@ -16,7 +16,7 @@ const UNSAFE_ROOMS: &[&str] = &[
 const MAX_LINES: usize = 500;
 const FORBID: &str = "#![forbid(unsafe_code)]";
 
-pub fn purpose(tree: &Tree) -> Vec<Problem> {
+pub(super) fn purpose(tree: &Tree) -> Vec<Problem> {
     tree.ending(".rs")
         .filter(|(_, text)| {
             let words = text
@@ -29,7 +29,7 @@ pub fn purpose(tree: &Tree) -> Vec<Problem> {
         .collect()
 }
 
-pub fn unsafe_code(tree: &Tree) -> Vec<Problem> {
+pub(super) fn unsafe_code(tree: &Tree) -> Vec<Problem> {
     tree.ending(".rs")
         .filter(|(path, _)| path.ends_with("src/lib.rs") || path.ends_with("src/main.rs"))
         .filter(|(path, _)| !UNSAFE_ROOMS.iter().any(|room| path.starts_with(room)))
@@ -38,7 +38,7 @@ pub fn unsafe_code(tree: &Tree) -> Vec<Problem> {
         .collect()
 }
 
-pub fn length(tree: &Tree) -> Vec<Problem> {
+pub(super) fn length(tree: &Tree) -> Vec<Problem> {
     tree.ending(".rs")
         .map(|(path, text)| (path, text.lines().count()))
         .filter(|(_, lines)| *lines > MAX_LINES)

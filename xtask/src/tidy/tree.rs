@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 /// Path from the root, with `/`, to contents. Files that are not UTF-8 are not text and left out.
 #[derive(Default)]
-pub struct Tree {
+pub(super) struct Tree {
     pub files: BTreeMap<String, String>,
 }
 
 impl Tree {
     /// Reads everything under `root` but `.git` and the top-level folders named in `.gitignore`.
-    pub fn read(root: &Path) -> Result<Self> {
+    pub(super) fn read(root: &Path) -> Result<Self> {
         let ignored = fs::read_to_string(root.join(".gitignore")).context(".gitignore")?;
         let ignored: Vec<&str> = ignored
             .lines()
@@ -39,7 +39,7 @@ impl Tree {
 
     /// A tree for tests.
     #[cfg(test)]
-    pub fn of(files: &[(&str, &str)]) -> Self {
+    pub(super) fn of(files: &[(&str, &str)]) -> Self {
         let files = files
             .iter()
             .map(|(path, text)| (path.to_string(), text.to_string()))
@@ -48,7 +48,7 @@ impl Tree {
     }
 
     /// Files whose name ends with `ending`.
-    pub fn ending(&self, ending: &str) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn ending(&self, ending: &str) -> impl Iterator<Item = (&str, &str)> {
         self.files
             .iter()
             .filter(move |(path, _)| path.ends_with(ending))
@@ -56,7 +56,7 @@ impl Tree {
     }
 
     /// Whether `path` is a file, or a folder with files.
-    pub fn exists(&self, path: &str) -> bool {
+    pub(super) fn exists(&self, path: &str) -> bool {
         let folder = format!("{}/", path.trim_end_matches('/'));
         self.files.contains_key(path)
             || self
@@ -67,7 +67,7 @@ impl Tree {
     }
 
     /// Names of the entries that lie directly in `folder` (without the trailing `/`), sorted.
-    pub fn entries(&self, folder: &str) -> Vec<&str> {
+    pub(super) fn entries(&self, folder: &str) -> Vec<&str> {
         let folder = format!("{folder}/");
         let mut names: Vec<&str> = self
             .files

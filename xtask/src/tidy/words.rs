@@ -31,7 +31,7 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
 /// Written by cargo, not by us.
 const GENERATED: &[&str] = &["Cargo.lock"];
 
-pub fn check(tree: &Tree) -> Vec<Problem> {
+pub(super) fn check(tree: &Tree) -> Vec<Problem> {
     let words: Vec<(String, &str)> = FORBIDDEN
         .iter()
         .map(|(first, second, why)| (format!("{first}{second}"), *why))

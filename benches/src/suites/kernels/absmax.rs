@@ -11,7 +11,7 @@ const COLUMNS: usize = 4096;
 /// Of bf16.
 const SIZE: usize = 2;
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let rows = scale.pick(256, 14_336);
     let elements = rows * COLUMNS;
     vec![Case {

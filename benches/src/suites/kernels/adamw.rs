@@ -7,7 +7,7 @@ use tightrope_kernels::{
     adamw::{AdamW, Hyperparameters, Update},
 };
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let elements = scale.pick(1 << 20, 4096 * 14_336);
     vec![Case {
         name: "adamw update".into(),

@@ -6,7 +6,7 @@ use tightrope_kernels::{
     adamw_8bit::{AdamW8bit, BLOCK, Hyperparameters, Moment, Update},
 };
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let elements = scale.pick(1 << 20, 4096 * 14_336);
     let blocks = elements.div_ceil(BLOCK);
     vec![Case {

@@ -19,7 +19,7 @@ const SIZE: usize = 2;
 /// Tokens of a sequence at most.
 const LONGEST: usize = 2048;
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let tokens = scale.tokens(192);
     vec![forward(tokens), backward(tokens)]
 }

@@ -6,7 +6,7 @@ use tightrope_device::{Cuda, DType, Tensor};
 
 /// How much there is to do.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scale {
+pub(super) enum Scale {
     /// So few tokens that the emulator takes about a second.
     Emulated,
     /// So many that no cache holds them.
@@ -15,12 +15,12 @@ pub enum Scale {
 
 impl Scale {
     /// Tokens: on the emulator as many as the case can do with.
-    pub fn tokens(self, emulated: usize) -> usize {
+    pub(super) fn tokens(self, emulated: usize) -> usize {
         self.pick(emulated, 16 * 1024)
     }
 
     /// Any other size.
-    pub fn pick(self, emulated: usize, hardware: usize) -> usize {
+    pub(super) fn pick(self, emulated: usize, hardware: usize) -> usize {
         match self {
             Scale::Emulated => emulated,
             Scale::Hardware => hardware,
@@ -29,12 +29,12 @@ impl Scale {
 }
 
 /// Issues an operation once; it may be issued again and again.
-pub type Work = Box<dyn FnMut(&Cuda) -> Result<()>>;
+pub(super) type Work = Box<dyn FnMut(&Cuda) -> Result<()>>;
 /// Makes the operands.
-pub type Prepare = Box<dyn FnOnce(&Cuda) -> Result<Work>>;
+pub(super) type Prepare = Box<dyn FnOnce(&Cuda) -> Result<Work>>;
 
 /// One operation at one shape.
-pub struct Case {
+pub(super) struct Case {
     /// Operation, direction, and what else tells it from others.
     pub name: String,
     /// Its sizes, in words.
@@ -52,27 +52,27 @@ pub struct Case {
 }
 
 /// bf16 numbers below 1 in magnitude, far from regular.
-pub fn activations(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
+pub(super) fn activations(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
     let count = shape.iter().product();
     let values: Vec<bf16> = (0..count).map(|i| bf16::from_f32(number(i))).collect();
     Ok(Tensor::from_slice(cuda, shape, &values)?)
 }
 
 /// The same in f32.
-pub fn floats(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
+pub(super) fn floats(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
     let values: Vec<f32> = (0..shape.iter().product()).map(number).collect();
     Ok(Tensor::from_slice(cuda, shape, &values)?)
 }
 
 /// f32 numbers between 0 and 1: scales.
-pub fn positive(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
+pub(super) fn positive(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
     let count: usize = shape.iter().product();
     let values: Vec<f32> = (0..count).map(|i| (number(i) + 1.0) / 2.0).collect();
     Ok(Tensor::from_slice(cuda, shape, &values)?)
 }
 
 /// Bytes of every value: codes.
-pub fn bytes(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
+pub(super) fn bytes(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
     let count: usize = shape.iter().product();
     let values: Vec<u8> = (0..count)
         .map(|i| (number(i) * 127.0) as i8 as u8)
@@ -81,7 +81,7 @@ pub fn bytes(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
 }
 
 /// Zeros.
-pub fn zeros(cuda: &Cuda, dtype: DType, shape: &[usize]) -> Result<Tensor<Cuda>> {
+pub(super) fn zeros(cuda: &Cuda, dtype: DType, shape: &[usize]) -> Result<Tensor<Cuda>> {
     Ok(Tensor::zeros(cuda, dtype, shape)?)
 }
 

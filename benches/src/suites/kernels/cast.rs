@@ -4,7 +4,7 @@ use super::case::{Case, Scale, activations, floats, zeros};
 use tightrope_device::DType::{BF16, F32};
 use tightrope_kernels::{Check, cast};
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let elements = scale.pick(1 << 20, 4096 * 14_336);
     [(F32, BF16), (BF16, F32)]
         .map(|(from, to)| Case {

@@ -13,7 +13,7 @@ use tightrope_emulator::{
 };
 
 /// Issues the operation once. `report` is the file into which the emulator writes what it counts.
-pub fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
+pub(super) fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
     let mut work = (case.prepare)(cuda)?;
     cuda.synchronize()?;
     let before = read(report)?.len();

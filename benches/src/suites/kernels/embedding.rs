@@ -15,7 +15,7 @@ const HIDDEN: usize = 4096;
 /// Of bf16.
 const SIZE: usize = 2;
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let tokens = scale.tokens(128);
     let vocabulary = scale.pick(1024, 128_256);
     vec![forward(tokens, vocabulary), backward(tokens, vocabulary)]

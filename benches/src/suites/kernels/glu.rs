@@ -11,7 +11,7 @@ const INTERMEDIATE: usize = 14_336;
 /// Of bf16.
 const SIZE: usize = 2;
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let tokens = scale.tokens(64);
     let all = [Activation::Silu, Activation::GeluTanh, Activation::GeluErf];
     all.into_iter()

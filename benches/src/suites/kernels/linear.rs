@@ -24,7 +24,7 @@ const SIZE: usize = 2;
 /// α/r.
 const FACTOR: f32 = 2.0;
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let tokens = scale.tokens(64);
     vec![
         forward(tokens, false),

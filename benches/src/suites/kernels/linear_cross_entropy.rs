@@ -22,7 +22,7 @@ enum Gradients {
     OfInputAndWeight,
 }
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let tokens = scale.tokens(64);
     let vocabulary = scale.pick(4096, 128_256);
     [

@@ -28,7 +28,7 @@ use case::{Case, Scale};
 use std::{collections::BTreeSet, env, fs, path::Path};
 use tightrope_device::Cuda;
 
-pub const SUITE: Suite = Suite {
+pub(crate) const SUITE: Suite = Suite {
     name: "kernels",
     about: "every operation that a GPU has, at the sizes of Llama 3 8B in bf16: on hardware times against \
             the roofline; with --emulated bytes, sectors, instructions and bank conflicts, and least \

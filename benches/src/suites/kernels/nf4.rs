@@ -10,7 +10,7 @@ use tightrope_kernels::{
 /// Of bf16.
 const SIZE: usize = 2;
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let elements = scale.pick(1 << 20, 4096 * 14_336);
     vec![case(elements, false), case(elements, true)]
 }

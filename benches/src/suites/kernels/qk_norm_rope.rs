@@ -18,7 +18,7 @@ const HEAD: usize = 128;
 /// Of bf16.
 const SIZE: usize = 2;
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let tokens = scale.tokens(256);
     vec![
         forward(tokens),

@@ -13,7 +13,7 @@ const HEAD: usize = 128;
 /// Of bf16.
 const SIZE: usize = 2;
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     // The weight's gradient has up to 512 partial sums, whatever the tokens: the fewer there are, the
     // more they weigh.
     let heads = (scale.tokens(128) * HEADS, HEAD);

@@ -12,7 +12,7 @@ const HEAD: usize = 128;
 /// Of bf16.
 const SIZE: usize = 2;
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let tokens = scale.tokens(256);
     [Pairing::Halves, Pairing::Interleaved]
         .map(|pairing| case(tokens, pairing))

@@ -7,7 +7,7 @@ use tightrope_kernels::{
     sum_of_squares::{Sum, SumOfSquares},
 };
 
-pub fn cases(scale: Scale) -> Vec<Case> {
+pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let elements = scale.pick(1 << 20, 4096 * 14_336);
     vec![Case {
         name: "sum_of_squares".into(),

@@ -14,7 +14,7 @@ const BATCH: Duration = Duration::from_millis(50);
 const BATCHES: usize = 7;
 
 /// Batches of launches back to back, timed by events of the GPU around each batch.
-pub fn time(cuda: &Cuda, case: Case) -> Result<Row> {
+pub(super) fn time(cuda: &Cuda, case: Case) -> Result<Row> {
     let mut work = (case.prepare)(cuda)?;
     let mut batch = |launches: u32| cuda.time(|| (0..launches).try_for_each(|_| work(cuda)));
     // The first one also translates the kernel.

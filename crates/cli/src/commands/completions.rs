@@ -14,12 +14,12 @@ Examples:
 /// Print a completion script for a shell
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Shell to complete for
     shell: Shell,
 }
 
-pub fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "tightrope", &mut script);
     terminal.write(&script)?;

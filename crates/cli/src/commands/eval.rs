@@ -23,7 +23,7 @@ The loss is the mean over trained tokens; --train-on chooses them.";
 /// Measure loss and perplexity of a model on data
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     subject: Subject,
 
@@ -44,7 +44,7 @@ pub struct Args {
     limit: Option<u64>,
 }
 
-pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let format = args.format.map(|format| format!("data.format={format}"));
     let train_on = args.train_on.map(|which| format!("data.train_on={which}"));
     let mut config = args

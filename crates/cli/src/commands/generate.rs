@@ -28,7 +28,7 @@ The same arguments give the same answer; --seed gives another where
 /// Answer questions with a model
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     subject: Subject,
 
@@ -48,7 +48,7 @@ pub struct Args {
     options: Options,
 }
 
-pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let config = args.subject.resolve(Vec::new())?;
     let answerer = Answerer::open(&config, terminal.threads(), &Bars::default())?;
     let mut conversation = Conversation::new(answerer, args.options, args.max_tokens, args.raw);

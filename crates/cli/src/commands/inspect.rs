@@ -32,7 +32,7 @@ Next:
 /// Show some sequences and packs as the model will see them
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Configuration file (TOML)
     #[arg(value_parser = paths::path())]
     config: PathBuf,
@@ -97,7 +97,7 @@ struct InspectedSegment {
     trained_tokens: usize,
 }
 
-pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let config = Config::load(&args.config, &args.sets)?;
     let bars = Bars::default();
     let base = Base::of(&config, &bars)?;

@@ -13,12 +13,12 @@ Examples:
 /// Print a manual page, of all or of one command
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Command [default: the page about all of them]
     command: Option<String>,
 }
 
-pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let mut about = Cli::command();
     about.build();
     if let Some(name) = args.command {

@@ -28,7 +28,7 @@ or from_pretrained(\"my-model\") in Python.";
 /// Write a model with its adapter added as a Hugging Face folder
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     subject: Subject,
 
@@ -58,7 +58,7 @@ fn dtype(name: &str) -> DType {
     }
 }
 
-pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let config = args.subject.resolve(Vec::new())?;
     let folder = args.to.unwrap_or_else(|| config.output.join("merged"));
     let options = MergeOptions {

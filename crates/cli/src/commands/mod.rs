@@ -2,13 +2,13 @@
 //!
 //! A new command is a file here, a variant of `Command` in `cli.rs`, and a line in the README.
 
-pub mod chat;
-pub mod completions;
-pub mod eval;
-pub mod generate;
-pub mod inspect;
-pub mod man;
-pub mod merge;
-pub mod pack;
-pub mod train;
-pub mod verify;
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod eval;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod man;
+pub(crate) mod merge;
+pub(crate) mod pack;
+pub(crate) mod train;
+pub(crate) mod verify;

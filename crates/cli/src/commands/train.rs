@@ -38,7 +38,7 @@ Next:
 /// Fine-tune a model; without a configuration, show that it works on a small one
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Configuration file (TOML) [default: the built-in demonstration, in runs/demonstration]
     #[arg(value_parser = paths::path())]
     config: Option<PathBuf>,
@@ -77,7 +77,7 @@ pub struct Args {
     template: bool,
 }
 
-pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     if args.template {
         terminal.write(config::default_toml().as_bytes())?;
         return Ok(Exit::Success);

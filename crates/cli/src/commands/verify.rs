@@ -27,7 +27,7 @@ Exit code 0 if every check has passed, else 1.";
 /// Prove on your own model and data that packing changes nothing
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Configuration file (TOML)
     #[arg(value_parser = paths::path())]
     config: PathBuf,
@@ -41,7 +41,7 @@ pub struct Args {
     packs: usize,
 }
 
-pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let config = Config::load(&args.config, &args.sets)?;
     let bars = Bars::default();
     let result = tightrope_train::verify_config(&config, terminal.threads(), args.packs, &bars)?;

@@ -17,7 +17,7 @@ pub(crate) struct TemplateReads {
 }
 
 impl TemplateReads {
-    pub fn of(template: &ChatTemplate) -> Self {
+    pub(crate) fn of(template: &ChatTemplate) -> Self {
         let source = template.source();
         let words = source.split(|c: char| !c.is_alphanumeric() && c != '_');
         let compact: String = source.chars().filter(|c| !c.is_whitespace()).collect();
@@ -40,12 +40,12 @@ impl TemplateReads {
     }
 
     /// Whether its text has this word.
-    pub fn mentions(&self, key: &str) -> bool {
+    pub(crate) fn mentions(&self, key: &str) -> bool {
         self.words.contains(key)
     }
 
     /// Whether a message's key can reach the text. Reasoning goes by several names.
-    pub fn reads_key_of_message(&self, key: &str) -> bool {
+    pub(crate) fn reads_key_of_message(&self, key: &str) -> bool {
         match key {
             "role" | "content" => true,
             "reasoning" | "thinking" | "reasoning_content" => {

@@ -21,7 +21,7 @@ pub(super) struct CsvRows {
 }
 
 impl CsvRows {
-    pub fn new(text: Text, first: Vec<u8>, skipped_lines: u64) -> Result<Self, DataError> {
+    pub(super) fn new(text: Text, first: Vec<u8>, skipped_lines: u64) -> Result<Self, DataError> {
         // Spreadsheets of many countries write semicolons.
         let between = [b',', b'\t', b';'].into_iter().find(|b| first.contains(b));
         // The reader leaves the second byte of such a line end for the next record.

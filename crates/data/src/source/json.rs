@@ -127,7 +127,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub fn new(text: Text, first: Vec<u8>, skipped_lines: u64) -> Self {
+    pub(super) fn new(text: Text, first: Vec<u8>, skipped_lines: u64) -> Self {
         Self {
             text,
             first: Some(first),
@@ -191,7 +191,7 @@ enum State {
 }
 
 impl Document {
-    pub fn new(text: Text, first: Vec<u8>, skipped_lines: u64) -> Result<Self, DataError> {
+    pub(super) fn new(text: Text, first: Vec<u8>, skipped_lines: u64) -> Result<Self, DataError> {
         let mut document = Self {
             scanner: Scanner {
                 head: Cursor::new(first),

@@ -81,7 +81,7 @@ impl RawRow {
     }
 
     /// The row as an object, which it gives away where it is decoded already.
-    pub fn take(&mut self, path: &Path) -> Result<Map<String, Value>, Box<BadRow>> {
+    pub(crate) fn take(&mut self, path: &Path) -> Result<Map<String, Value>, Box<BadRow>> {
         match &mut self.raw {
             Raw::Fields { fields, .. } => Ok(std::mem::take(fields)),
             _ => self.parse(path).map(Cow::into_owned),
@@ -89,7 +89,7 @@ impl RawRow {
     }
 
     /// The row as an object.
-    pub fn parse(&self, path: &Path) -> Result<Cow<'_, Map<String, Value>>, Box<BadRow>> {
+    pub(crate) fn parse(&self, path: &Path) -> Result<Cow<'_, Map<String, Value>>, Box<BadRow>> {
         let (text, line, column) = match &self.raw {
             Raw::Fields { fields, .. } => return Ok(Cow::Borrowed(fields)),
             Raw::Broken { problem, .. } => return Err(self.bad(path, problem.clone())),
@@ -122,7 +122,7 @@ impl RawRow {
     }
 
     /// A problem of this row, placed at the value at fault if there is one.
-    pub fn bad(&self, path: &Path, problem: RowProblem) -> Box<BadRow> {
+    pub(crate) fn bad(&self, path: &Path, problem: RowProblem) -> Box<BadRow> {
         Box::new(BadRow {
             place: self.place(path, problem.key()),
             problem,
@@ -130,7 +130,7 @@ impl RawRow {
     }
 
     /// Where the row, or the value that `key` leads to in it, stands.
-    pub fn place(&self, path: &Path, key: Option<&KeyPath>) -> Place {
+    pub(crate) fn place(&self, path: &Path, key: Option<&KeyPath>) -> Place {
         let (line, column) = match &self.raw {
             Raw::Json { text, line, column } => {
                 let offset = key.and_then(|key| locate::find(text, key)).unwrap_or(0);
@@ -187,7 +187,7 @@ pub(crate) struct Source {
 
 impl Source {
     /// Opens a file and finds out what it is.
-    pub fn open(path: &Path, limits: Limits) -> Result<Self, DataError> {
+    pub(crate) fn open(path: &Path, limits: Limits) -> Result<Self, DataError> {
         let io = || DataError::io(path);
         if path.is_dir() {
             return Err(foreign::folder(path));
@@ -242,7 +242,7 @@ impl Source {
     }
 
     /// The next rows, in order; empty at the end.
-    pub fn next_chunk(&mut self) -> Result<Vec<RawRow>, DataError> {
+    pub(crate) fn next_chunk(&mut self) -> Result<Vec<RawRow>, DataError> {
         let mut chunk = Vec::new();
         let mut bytes = 0;
         while chunk.len() < CHUNK_ROWS && bytes < CHUNK_BYTES {
@@ -260,7 +260,7 @@ impl Source {
     }
 
     /// Bytes of the file consumed so far.
-    pub fn consumed(&self) -> u64 {
+    pub(crate) fn consumed(&self) -> u64 {
         self.rows.consumed()
     }
 }

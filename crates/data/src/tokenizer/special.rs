@@ -47,7 +47,7 @@ pub(super) struct Special {
 }
 
 impl Special {
-    pub fn new(inner: &tokenizers::Tokenizer, config: &Map<String, Value>) -> Self {
+    pub(super) fn new(inner: &tokenizers::Tokenizer, config: &Map<String, Value>) -> Self {
         let mut special = Self::default();
         for key in NAMED {
             let Some(text) = config.get(key).and_then(token_text) else {

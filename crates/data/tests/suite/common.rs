@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tightrope_data::{DataError, DataOptions, Dataset, GgufTokenizer, Tokenizer, inspect, load};
 
-pub const SPECIAL: [&str; 7] = [
+pub(crate) const SPECIAL: [&str; 7] = [
     "<s>",
     "</s>",
     "<|im_start|>",
@@ -14,12 +14,12 @@ pub const SPECIAL: [&str; 7] = [
     "<|eot_id|>",
 ];
 
-pub const CHATML: &str = "{%- for message in messages %}<|im_start|>{{ message.role }}\n\
+pub(crate) const CHATML: &str = "{%- for message in messages %}<|im_start|>{{ message.role }}\n\
     {{ message.content }}<|im_end|>\n{% endfor %}\
     {%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// The letters that stand for bytes in byte-level BPE, in the order of the bytes.
-pub fn byte_letters() -> Vec<char> {
+pub(crate) fn byte_letters() -> Vec<char> {
     let printable = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let mut next = 256;
     (0..256)
@@ -36,7 +36,7 @@ pub fn byte_letters() -> Vec<char> {
 }
 
 /// Every byte a token, a few merges, special tokens; BOS `<s>`, EOS `</s>`.
-pub fn gguf(template: Option<&str>) -> GgufTokenizer {
+pub(crate) fn gguf(template: Option<&str>) -> GgufTokenizer {
     let mut tokens: Vec<String> = byte_letters().into_iter().map(String::from).collect();
     let merges = ["h e", "l l", "he ll", "hell o", "Ġ w", "Ċ Ċ"];
     tokens.extend(merges.iter().map(|m| m.replace(' ', "")));
@@ -60,18 +60,18 @@ pub fn gguf(template: Option<&str>) -> GgufTokenizer {
     }
 }
 
-pub fn tokenizer(template: Option<&str>) -> Tokenizer {
+pub(crate) fn tokenizer(template: Option<&str>) -> Tokenizer {
     Tokenizer::from_gguf(gguf(template)).unwrap()
 }
 
-pub fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+pub(crate) fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, bytes).unwrap();
     path
 }
 
 /// Loads one file with the content `bytes`.
-pub fn load_bytes(
+pub(crate) fn load_bytes(
     name: &str,
     bytes: impl AsRef<[u8]>,
     options: &DataOptions,
@@ -87,7 +87,7 @@ pub fn load_bytes(
 }
 
 /// All texts of a sequence, trained parts in brackets.
-pub fn marked(dataset: &Dataset, index: usize, tokenizer: &Tokenizer) -> String {
+pub(crate) fn marked(dataset: &Dataset, index: usize, tokenizer: &Tokenizer) -> String {
     let tokens = inspect(&dataset.sequences[index], Some(tokenizer)).unwrap();
     let mut out = String::new();
     let mut inside = false;

@@ -32,7 +32,7 @@ impl Usage {
     }
 
     /// Most bytes at once.
-    pub fn peak(&self) -> usize {
+    pub(super) fn peak(&self) -> usize {
         self.peak.load(Ordering::Relaxed)
     }
 }

@@ -1,7 +1,10 @@
 //! A stand-in `libcublasLt.so`: the calls of cuBLASLt that multiply matrices, computed on the CPU
 //! from and into the memory of the stand-in `libcuda.so`. Names, signatures and codes are those of
 //! cuBLASLt.
-#![allow(non_snake_case)]
+#![allow(
+    non_snake_case,
+    reason = "the file is named as the library that it stands in for"
+)]
 
 mod algorithm;
 mod descriptors;

@@ -20,6 +20,7 @@ macro_rules! api {
     ($(fn $name:ident($($argument:ident: $t:ty),* $(,)?) $body:block)*) => {$(
         #[doc = concat!("`", stringify!($name), "` of cuBLASLt.")]
         #[unsafe(no_mangle)]
+        #[allow(unreachable_pub, reason = "the dynamic loader finds it by its name")]
         pub extern "C" fn $name($($argument: $t),*) -> $crate::status::Code {
             let call = || -> $crate::status::Status { $body };
             match call() {

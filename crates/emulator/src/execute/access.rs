@@ -126,7 +126,7 @@ impl Runner<'_> {
     }
 
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "the operands of one instruction")]
     fn load_lane(
         &mut self,
         cursor: &mut DeviceCursor<'_>,
@@ -302,7 +302,7 @@ impl Runner<'_> {
     }
 
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "the operands of one instruction")]
     fn store_lane(
         &mut self,
         cursor: &mut DeviceCursor<'_>,

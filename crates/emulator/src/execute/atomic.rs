@@ -182,7 +182,7 @@ impl Runner<'_> {
         Ok(old)
     }
 
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "the operands of one instruction")]
     fn atomic_global(
         &mut self,
         cursor: &mut DeviceCursor<'_>,

@@ -47,7 +47,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "the operands of one instruction")]
     fn depart(
         &mut self,
         cursor: &mut DeviceCursor<'_>,

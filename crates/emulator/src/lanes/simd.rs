@@ -1,6 +1,6 @@
 //! Two compilations of every row function: one for any processor, one for AVX2 with FMA, chosen
 //! at run time. Without the second, each fused multiply-add would be a call into the C library.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "intrinsics of the processor")]
 
 /// Whether the processor has what the wide compilations use.
 #[inline(always)]
@@ -35,7 +35,7 @@ macro_rules! dispatched {
             #[cfg(target_arch = "x86_64")]
             if $crate::lanes::simd::is_wide() {
                 // SAFETY: `is_wide` has just found the features that `wide` is compiled for.
-                #[allow(unsafe_code)]
+                #[allow(unsafe_code, reason = "intrinsics of the processor")]
                 return unsafe { wide(r) };
             }
             rows(r)
@@ -58,7 +58,7 @@ macro_rules! dispatched_fn {
                 }
                 if $crate::lanes::simd::is_wide() {
                     // SAFETY: `is_wide` has just found the features that `wide` is compiled for.
-                    #[allow(unsafe_code)]
+                    #[allow(unsafe_code, reason = "intrinsics of the processor")]
                     return unsafe { wide($($x),*) };
                 }
             }

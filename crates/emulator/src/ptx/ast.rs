@@ -15,7 +15,7 @@ pub struct Module {
 
 /// State space of a declared variable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names are those of the PTX manual")]
 pub enum VariableSpace {
     Global,
     Const,

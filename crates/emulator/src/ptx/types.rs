@@ -3,7 +3,7 @@ use std::fmt;
 
 /// A fundamental or alternate type of PTX, as written after the dot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names are those of the PTX manual")]
 pub enum ScalarType {
     B8,
     U8,

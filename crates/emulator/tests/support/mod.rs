@@ -1,17 +1,17 @@
 //! A machine to test with: memory, one module, launches in sequence.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses a part")]
 use tightrope_emulator::{DeviceMemory, FindingKind, LaunchConfig, LaunchReport, Module, Order};
 
 /// One kernel argument.
 #[derive(Clone, Copy, Debug)]
-pub enum Arg {
+pub(crate) enum Arg {
     U32(u32),
     U64(u64),
     F32(f32),
 }
 
 /// Parameters laid out one after another at their own alignment.
-pub fn pack(args: &[Arg]) -> Vec<u8> {
+pub(crate) fn pack(args: &[Arg]) -> Vec<u8> {
     let mut out = Vec::new();
     for arg in args {
         let bytes: Vec<u8> = match arg {
@@ -25,14 +25,14 @@ pub fn pack(args: &[Arg]) -> Vec<u8> {
     out
 }
 
-pub struct Machine {
+pub(crate) struct Machine {
     pub memory: DeviceMemory,
     pub module: Module,
     sequence: u32,
 }
 
 impl Machine {
-    pub fn new(ptx: &str) -> Self {
+    pub(crate) fn new(ptx: &str) -> Self {
         let mut memory = DeviceMemory::new();
         let module = Module::load(ptx, &mut memory).unwrap_or_else(|e| panic!("{e}\n{ptx}"));
         Self {
@@ -42,19 +42,19 @@ impl Machine {
         }
     }
 
-    pub fn order(&mut self) -> Order {
+    pub(crate) fn order(&mut self) -> Order {
         self.sequence += 1;
         Order::sequential(self.sequence)
     }
 
-    pub fn upload_bytes(&mut self, bytes: &[u8]) -> u64 {
+    pub(crate) fn upload_bytes(&mut self, bytes: &[u8]) -> u64 {
         let address = self.memory.allocate(bytes.len() as u64, "input").unwrap();
         let order = self.order();
         self.memory.write(address, bytes, &order).unwrap();
         address
     }
 
-    pub fn upload_u32(&mut self, values: &[u32]) -> u64 {
+    pub(crate) fn upload_u32(&mut self, values: &[u32]) -> u64 {
         self.upload_bytes(
             &values
                 .iter()
@@ -63,7 +63,7 @@ impl Machine {
         )
     }
 
-    pub fn upload_f32(&mut self, values: &[f32]) -> u64 {
+    pub(crate) fn upload_f32(&mut self, values: &[f32]) -> u64 {
         self.upload_bytes(
             &values
                 .iter()
@@ -72,7 +72,7 @@ impl Machine {
         )
     }
 
-    pub fn upload_u16(&mut self, values: &[u16]) -> u64 {
+    pub(crate) fn upload_u16(&mut self, values: &[u16]) -> u64 {
         self.upload_bytes(
             &values
                 .iter()
@@ -81,11 +81,11 @@ impl Machine {
         )
     }
 
-    pub fn output(&mut self, bytes: u64) -> u64 {
+    pub(crate) fn output(&mut self, bytes: u64) -> u64 {
         self.memory.allocate(bytes, "output").unwrap()
     }
 
-    pub fn download_bytes(&mut self, address: u64, bytes: usize) -> Vec<u8> {
+    pub(crate) fn download_bytes(&mut self, address: u64, bytes: usize) -> Vec<u8> {
         let mut out = vec![0; bytes];
         let order = self.order();
         self.memory
@@ -94,7 +94,7 @@ impl Machine {
         out
     }
 
-    pub fn download_u32(&mut self, address: u64, count: usize) -> Vec<u32> {
+    pub(crate) fn download_u32(&mut self, address: u64, count: usize) -> Vec<u32> {
         let bytes = self.download_bytes(address, count * 4);
         bytes
             .chunks_exact(4)
@@ -102,7 +102,7 @@ impl Machine {
             .collect()
     }
 
-    pub fn download_u64(&mut self, address: u64, count: usize) -> Vec<u64> {
+    pub(crate) fn download_u64(&mut self, address: u64, count: usize) -> Vec<u64> {
         let bytes = self.download_bytes(address, count * 8);
         bytes
             .chunks_exact(8)
@@ -110,14 +110,14 @@ impl Machine {
             .collect()
     }
 
-    pub fn download_f32(&mut self, address: u64, count: usize) -> Vec<f32> {
+    pub(crate) fn download_f32(&mut self, address: u64, count: usize) -> Vec<f32> {
         self.download_u32(address, count)
             .into_iter()
             .map(f32::from_bits)
             .collect()
     }
 
-    pub fn download_u16(&mut self, address: u64, count: usize) -> Vec<u16> {
+    pub(crate) fn download_u16(&mut self, address: u64, count: usize) -> Vec<u16> {
         let bytes = self.download_bytes(address, count * 2);
         bytes
             .chunks_exact(2)
@@ -125,7 +125,12 @@ impl Machine {
             .collect()
     }
 
-    pub fn launch(&mut self, kernel: &str, config: &LaunchConfig, args: &[Arg]) -> LaunchReport {
+    pub(crate) fn launch(
+        &mut self,
+        kernel: &str,
+        config: &LaunchConfig,
+        args: &[Arg],
+    ) -> LaunchReport {
         let order = self.order();
         self.module
             .launch(kernel, &self.memory, &order, &pack(args), config)
@@ -133,7 +138,12 @@ impl Machine {
     }
 
     /// A launch that must find nothing.
-    pub fn clean(&mut self, kernel: &str, config: &LaunchConfig, args: &[Arg]) -> LaunchReport {
+    pub(crate) fn clean(
+        &mut self,
+        kernel: &str,
+        config: &LaunchConfig,
+        args: &[Arg],
+    ) -> LaunchReport {
         let report = self.launch(kernel, config, args);
         for finding in &report.findings {
             eprintln!("{finding}");
@@ -147,7 +157,7 @@ impl Machine {
     }
 
     /// A launch that must find at least one mistake, the first of this kind.
-    pub fn caught(
+    pub(crate) fn caught(
         &mut self,
         kernel: &str,
         config: &LaunchConfig,
@@ -164,7 +174,7 @@ impl Machine {
 }
 
 /// A module of one kernel `k` with the given parameters and body, and registers of every kind.
-pub fn kernel(parameters: &str, body: &str) -> String {
+pub(crate) fn kernel(parameters: &str, body: &str) -> String {
     module(&format!(
         ".visible .entry k({parameters})\n{{\n\
          .reg .pred %p<20>;\n.reg .b16 %rs<40>;\n.reg .b32 %r<60>;\n.reg .f32 %f<60>;\n\
@@ -172,13 +182,13 @@ pub fn kernel(parameters: &str, body: &str) -> String {
     ))
 }
 
-pub fn module(text: &str) -> String {
+pub(crate) fn module(text: &str) -> String {
     format!(".version 9.0\n.target sm_80\n.address_size 64\n{text}\n")
 }
 
 /// Runs an instruction sequence in one thread. `%rd1`, `%rd2` and so on hold the inputs (also in
 /// `%r1`, `%rs1`, …, truncated); the sequence leaves its result in `%rd40`.
-pub fn evaluate(body: &str, inputs: &[u64]) -> u64 {
+pub(crate) fn evaluate(body: &str, inputs: &[u64]) -> u64 {
     let mut text = String::from("ld.param.u64 %rd0, [out];\n");
     for (i, input) in inputs.iter().enumerate() {
         let n = i + 1;
@@ -200,7 +210,7 @@ pub fn evaluate(body: &str, inputs: &[u64]) -> u64 {
 }
 
 /// The same for an operation `op d, a, b, …` on 32-bit registers named by their letter.
-pub fn evaluate32(op: &str, letter: &str, inputs: &[u32]) -> u32 {
+pub(crate) fn evaluate32(op: &str, letter: &str, inputs: &[u32]) -> u32 {
     let names = (1..=inputs.len())
         .map(|i| format!(", %{letter}{i}"))
         .collect::<String>();

@@ -9,7 +9,7 @@ use tightrope_train::{
 };
 
 /// `run.json`, `manifest.json` (empty: one that fits) and `state.json`.
-pub const CHECKPOINT: Target = Target {
+pub(super) const CHECKPOINT: Target = Target {
     name: "checkpoint",
     run,
     seeds: || {

@@ -5,7 +5,7 @@ use crate::{Outcome, Target};
 use tightrope_packing::{Algorithm, Histogram, Implementation, Packer};
 use tightrope_train::lengths::{read_histogram, read_lengths};
 
-pub const LENGTHS: Target = Target {
+pub(super) const LENGTHS: Target = Target {
     name: "lengths",
     run,
     seeds: || {
@@ -20,7 +20,7 @@ pub const LENGTHS: Target = Target {
     words: &["0", "1", "4294967295", "65536", "\n"],
 };
 
-pub const HISTOGRAM: Target = Target {
+pub(super) const HISTOGRAM: Target = Target {
     name: "histogram",
     run: histogram,
     seeds: || {

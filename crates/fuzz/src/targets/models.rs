@@ -8,7 +8,7 @@ use tightrope_device::DType;
 use tightrope_model::{Model, ModelConfig, Plan};
 use tightrope_train::Base;
 
-pub const SAFETENSORS: Target = Target {
+pub(super) const SAFETENSORS: Target = Target {
     name: "safetensors",
     run: |bytes| {
         let config = model::config("llama").to_string();
@@ -37,7 +37,7 @@ pub const SAFETENSORS: Target = Target {
     ],
 };
 
-pub const CONFIG: Target = Target {
+pub(super) const CONFIG: Target = Target {
     name: "config",
     run: |bytes| {
         let (_folder, path) = folder(&[("config.json", bytes)])?;
@@ -99,7 +99,7 @@ pub const CONFIG: Target = Target {
     ],
 };
 
-pub const ADAPTER: Target = Target {
+pub(super) const ADAPTER: Target = Target {
     name: "adapter",
     run: |bytes| {
         let [config, factors] = files(bytes);
@@ -141,7 +141,7 @@ pub const ADAPTER: Target = Target {
     ],
 };
 
-pub const GGUF: Target = Target {
+pub(super) const GGUF: Target = Target {
     name: "gguf",
     run: gguf,
     seeds: || vec![model::gguf(false), model::gguf(true)],

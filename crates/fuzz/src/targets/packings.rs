@@ -5,7 +5,7 @@ use tightrope_packing::{Algorithm, IGNORED, Packer, Packing, Sequence};
 
 const LENGTHS: [u32; 6] = [3, 1, 0, 5, 9, 2];
 
-pub const PACKING: Target = Target {
+pub(super) const PACKING: Target = Target {
     name: "packing",
     run: |bytes| {
         let packing: Packing = serde_json::from_slice(bytes)?;

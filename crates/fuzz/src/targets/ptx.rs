@@ -3,7 +3,7 @@
 use crate::Target;
 use tightrope_emulator::{DeviceMemory, Module};
 
-pub const PTX: Target = Target {
+pub(super) const PTX: Target = Target {
     name: "ptx",
     run: |bytes| {
         Module::load(std::str::from_utf8(bytes)?, &mut DeviceMemory::new())?;

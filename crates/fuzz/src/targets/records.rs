@@ -47,7 +47,7 @@ const WORDS: &[&str] = &[
     "1e999",
 ];
 
-pub const JSON: Target = Target {
+pub(super) const JSON: Target = Target {
     name: "json",
     run: |bytes| records("rows.json", bytes),
     seeds: || {
@@ -71,7 +71,7 @@ pub const JSON: Target = Target {
     words: WORDS,
 };
 
-pub const CSV: Target = Target {
+pub(super) const CSV: Target = Target {
     name: "csv",
     run: |bytes| records("rows.csv", bytes),
     seeds: || {
@@ -86,7 +86,7 @@ pub const CSV: Target = Target {
     words: WORDS,
 };
 
-pub const PARQUET: Target = Target {
+pub(super) const PARQUET: Target = Target {
     name: "parquet",
     run: |bytes| records("rows.parquet", bytes),
     seeds: || {

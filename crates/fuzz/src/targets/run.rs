@@ -7,7 +7,7 @@ use tightrope_train::{
     config::{KEYS, default_toml},
 };
 
-pub const RUN: Target = Target {
+pub(super) const RUN: Target = Target {
     name: "run",
     run: |bytes| {
         let text = std::str::from_utf8(bytes)?;

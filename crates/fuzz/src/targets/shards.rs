@@ -3,7 +3,7 @@
 use crate::{BOUNDARY, Target, files, folder, model};
 use tightrope_formats::{Tensors, safetensors};
 
-pub const INDEX: Target = Target {
+pub(super) const INDEX: Target = Target {
     name: "index",
     run: |bytes| {
         let [index, shard] = files(bytes);

@@ -17,7 +17,7 @@ macro_rules! template {
 /// One line each, with a rule between them.
 const SNIPPETS: &str = include_str!("../../../data/tests/data/snippets.txt");
 
-pub const TEMPLATE: Target = Target {
+pub(super) const TEMPLATE: Target = Target {
     name: "template",
     run,
     seeds: || {

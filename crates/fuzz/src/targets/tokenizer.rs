@@ -4,7 +4,7 @@ use crate::{BOUNDARY, Target, files, folder};
 use serde_json::{Value, json};
 use tightrope_data::Tokenizer;
 
-pub const TOKENIZER: Target = Target {
+pub(super) const TOKENIZER: Target = Target {
     name: "tokenizer",
     run: |bytes| {
         let [tokenizer, config] = files(bytes);

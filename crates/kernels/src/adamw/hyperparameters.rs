@@ -65,7 +65,7 @@ pub(crate) struct Factors {
 }
 
 impl Factors {
-    pub fn new(h: &Hyperparameters) -> Self {
+    pub(crate) fn new(h: &Hyperparameters) -> Self {
         let step = h.step as f64;
         let correction1 = 1.0 - h.beta1.powf(step);
         let correction2 = 1.0 - h.beta2.powf(step);
@@ -83,7 +83,7 @@ impl Factors {
 
     /// Updates one element. Rust fuses only where it says so, and GPUs compute the same.
     #[inline(always)]
-    pub fn step(&self, gradient: f32, weight: &mut f32, m: &mut f32, v: &mut f32) {
+    pub(crate) fn step(&self, gradient: f32, weight: &mut f32, m: &mut f32, v: &mut f32) {
         let g = self.gradient * gradient;
         *m = self.blend1.mul_add(g - *m, *m);
         *v = (self.blend2 * g).mul_add(g, self.beta2 * *v);

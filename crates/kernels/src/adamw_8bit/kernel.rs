@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &["adamw_8bit_update_u32", "adamw_8bit_update_u64"],
@@ -11,7 +11,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `adamw_8bit_update`. Variants: `u32`, `u64`.
 #[derive(Debug)]
-pub struct Adamw8bitUpdate<'a> {
+pub(super) struct Adamw8bitUpdate<'a> {
     pub weight: Output<'a>,
     pub gradient: Input<'a>,
     pub m_codes: Output<'a>,

@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
@@ -48,7 +48,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `attention_forward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`, `f16_32`, `f16_64`, `f16_128`, `f16_256`.
 #[derive(Debug)]
-pub struct AttentionForward<'a> {
+pub(super) struct AttentionForward<'a> {
     pub q: Input<'a>,
     pub k: Input<'a>,
     pub v: Input<'a>,
@@ -89,7 +89,7 @@ impl Kernel<13> for AttentionForward<'_> {
 
 /// Parameters of `attention_keys_backward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`, `f16_32`, `f16_64`, `f16_128`, `f16_256`.
 #[derive(Debug)]
-pub struct AttentionKeysBackward<'a> {
+pub(super) struct AttentionKeysBackward<'a> {
     pub dy: Input<'a>,
     pub lse: Input<'a>,
     pub q: Input<'a>,
@@ -136,7 +136,7 @@ impl Kernel<16> for AttentionKeysBackward<'_> {
 
 /// Parameters of `attention_queries_backward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`, `f16_32`, `f16_64`, `f16_128`, `f16_256`.
 #[derive(Debug)]
-pub struct AttentionQueriesBackward<'a> {
+pub(super) struct AttentionQueriesBackward<'a> {
     pub dy: Input<'a>,
     pub y: Input<'a>,
     pub lse: Input<'a>,

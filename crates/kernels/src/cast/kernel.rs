@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
@@ -18,7 +18,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `cast`. Variants: `f32_bf16`, `f32_f16`, `bf16_f32`, `bf16_f16`, `f16_f32`, `f16_bf16`.
 #[derive(Debug)]
-pub struct Cast<'a> {
+pub(super) struct Cast<'a> {
     pub from: Input<'a>,
     pub to: Output<'a>,
     pub elements: u64,

@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
@@ -39,7 +39,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `embedding_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct EmbeddingBackward<'a> {
+pub(super) struct EmbeddingBackward<'a> {
     pub ids: Input<'a>,
     pub order: Input<'a>,
     pub dy: Input<'a>,
@@ -68,7 +68,7 @@ impl Kernel<7> for EmbeddingBackward<'_> {
 
 /// Parameters of `embedding_count_ids`. Variants: ``.
 #[derive(Debug)]
-pub struct EmbeddingCountIds<'a> {
+pub(super) struct EmbeddingCountIds<'a> {
     pub ids: Input<'a>,
     pub order: Input<'a>,
     pub counts: Output<'a>,
@@ -99,7 +99,7 @@ impl Kernel<8> for EmbeddingCountIds<'_> {
 
 /// Parameters of `embedding_forward`. Variants: `f32_f32_u32`, `bf16_f32_u32`, `f16_f32_u32`, `f32_f32_u64`, `bf16_f32_u64`, `f16_f32_u64`, `f32_bf16_u32`, `bf16_bf16_u32`, `f16_bf16_u32`, `f32_bf16_u64`, `bf16_bf16_u64`, `f16_bf16_u64`, `f32_f16_u32`, `bf16_f16_u32`, `f16_f16_u32`, `f32_f16_u64`, `bf16_f16_u64`, `f16_f16_u64`.
 #[derive(Debug)]
-pub struct EmbeddingForward<'a> {
+pub(super) struct EmbeddingForward<'a> {
     pub ids: Input<'a>,
     pub table: Input<'a>,
     pub scale: f32,
@@ -128,7 +128,7 @@ impl Kernel<7> for EmbeddingForward<'_> {
 
 /// Parameters of `embedding_order_tokens`. Variants: ``.
 #[derive(Debug)]
-pub struct EmbeddingOrderTokens<'a> {
+pub(super) struct EmbeddingOrderTokens<'a> {
     pub ids: Input<'a>,
     pub order: Input<'a>,
     pub places: Input<'a>,
@@ -161,7 +161,7 @@ impl Kernel<9> for EmbeddingOrderTokens<'_> {
 
 /// Parameters of `embedding_sum_counts`. Variants: ``.
 #[derive(Debug)]
-pub struct EmbeddingSumCounts<'a> {
+pub(super) struct EmbeddingSumCounts<'a> {
     pub counts: Output<'a>,
     pub entries: u32,
 }

@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
@@ -48,7 +48,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `glu_backward`. Variants: `silu_f32_u32`, `gelu_tanh_f32_u32`, `gelu_erf_f32_u32`, `silu_f32_u64`, `gelu_tanh_f32_u64`, `gelu_erf_f32_u64`, `silu_bf16_u32`, `gelu_tanh_bf16_u32`, `gelu_erf_bf16_u32`, `silu_bf16_u64`, `gelu_tanh_bf16_u64`, `gelu_erf_bf16_u64`, `silu_f16_u32`, `gelu_tanh_f16_u32`, `gelu_erf_f16_u32`, `silu_f16_u64`, `gelu_tanh_f16_u64`, `gelu_erf_f16_u64`.
 #[derive(Debug)]
-pub struct GluBackward<'a> {
+pub(super) struct GluBackward<'a> {
     pub gate: Output<'a>,
     pub up: Output<'a>,
     pub dy: Output<'a>,
@@ -71,7 +71,7 @@ impl Kernel<4> for GluBackward<'_> {
 
 /// Parameters of `glu_forward`. Variants: `silu_f32_u32`, `gelu_tanh_f32_u32`, `gelu_erf_f32_u32`, `silu_f32_u64`, `gelu_tanh_f32_u64`, `gelu_erf_f32_u64`, `silu_bf16_u32`, `gelu_tanh_bf16_u32`, `gelu_erf_bf16_u32`, `silu_bf16_u64`, `gelu_tanh_bf16_u64`, `gelu_erf_bf16_u64`, `silu_f16_u32`, `gelu_tanh_f16_u32`, `gelu_erf_f16_u32`, `silu_f16_u64`, `gelu_tanh_f16_u64`, `gelu_erf_f16_u64`.
 #[derive(Debug)]
-pub struct GluForward<'a> {
+pub(super) struct GluForward<'a> {
     pub gate: Input<'a>,
     pub up: Input<'a>,
     pub y: Output<'a>,

@@ -20,7 +20,7 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    pub fn of<D: Device>(dropout: &Dropout<'_, D>) -> Self {
+    pub(super) fn of<D: Device>(dropout: &Dropout<'_, D>) -> Self {
         let probability = f64::from(dropout.probability);
         Self {
             salt: splitmix(dropout.salt),

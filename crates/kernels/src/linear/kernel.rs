@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
@@ -31,7 +31,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `linear_add_partials`. Variants: ``.
 #[derive(Debug)]
-pub struct LinearAddPartials<'a> {
+pub(super) struct LinearAddPartials<'a> {
     pub partial: Input<'a>,
     pub dbias: Output<'a>,
     pub runs: u64,
@@ -54,7 +54,7 @@ impl Kernel<4> for LinearAddPartials<'_> {
 
 /// Parameters of `linear_column_sums`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct LinearColumnSums<'a> {
+pub(super) struct LinearColumnSums<'a> {
     pub dy: Input<'a>,
     pub partial: Output<'a>,
     pub tokens: u64,
@@ -79,7 +79,7 @@ impl Kernel<5> for LinearColumnSums<'_> {
 
 /// Parameters of `linear_dropout`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct LinearDropout<'a> {
+pub(super) struct LinearDropout<'a> {
     pub x: Input<'a>,
     pub dropped: Output<'a>,
     pub salt: u64,
@@ -110,7 +110,7 @@ impl Kernel<8> for LinearDropout<'_> {
 
 /// Parameters of `linear_dropout_gradient`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct LinearDropoutGradient<'a> {
+pub(super) struct LinearDropoutGradient<'a> {
     pub gradient: Input<'a>,
     pub dx: Output<'a>,
     pub accumulate: u32,

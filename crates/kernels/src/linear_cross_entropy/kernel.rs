@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
@@ -28,7 +28,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `linear_cross_entropy_gather`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct LinearCrossEntropyGather<'a> {
+pub(super) struct LinearCrossEntropyGather<'a> {
     pub all: Input<'a>,
     pub rows: Input<'a>,
     pub chunk: Output<'a>,
@@ -51,7 +51,7 @@ impl Kernel<4> for LinearCrossEntropyGather<'_> {
 
 /// Parameters of `linear_cross_entropy_gradient`. Variants: `f32`, `bf16`, `f16`.
 #[derive(Debug)]
-pub struct LinearCrossEntropyGradient<'a> {
+pub(super) struct LinearCrossEntropyGradient<'a> {
     pub logits: Output<'a>,
     pub rows: Input<'a>,
     pub targets: Input<'a>,
@@ -80,7 +80,7 @@ impl Kernel<7> for LinearCrossEntropyGradient<'_> {
 
 /// Parameters of `linear_cross_entropy_loss`. Variants: ``.
 #[derive(Debug)]
-pub struct LinearCrossEntropyLoss<'a> {
+pub(super) struct LinearCrossEntropyLoss<'a> {
     pub logits: Input<'a>,
     pub rows: Input<'a>,
     pub targets: Input<'a>,
@@ -109,7 +109,7 @@ impl Kernel<7> for LinearCrossEntropyLoss<'_> {
 
 /// Parameters of `linear_cross_entropy_scatter`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct LinearCrossEntropyScatter<'a> {
+pub(super) struct LinearCrossEntropyScatter<'a> {
     pub chunk: Input<'a>,
     pub rows: Input<'a>,
     pub all: Output<'a>,

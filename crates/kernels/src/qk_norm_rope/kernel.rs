@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
@@ -25,7 +25,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `qk_norm_rope_add_partials`. Variants: ``.
 #[derive(Debug)]
-pub struct QkNormRopeAddPartials<'a> {
+pub(super) struct QkNormRopeAddPartials<'a> {
     pub partial: Input<'a>,
     pub q_dweight: Output<'a>,
     pub k_dweight: Output<'a>,
@@ -52,7 +52,7 @@ impl Kernel<6> for QkNormRopeAddPartials<'_> {
 
 /// Parameters of `qk_norm_rope_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct QkNormRopeBackward<'a> {
+pub(super) struct QkNormRopeBackward<'a> {
     pub q_dx: Output<'a>,
     pub k_dx: Output<'a>,
     pub q: Input<'a>,
@@ -107,7 +107,7 @@ impl Kernel<20> for QkNormRopeBackward<'_> {
 
 /// Parameters of `qk_norm_rope_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct QkNormRopeForward<'a> {
+pub(super) struct QkNormRopeForward<'a> {
     pub q: Input<'a>,
     pub k: Input<'a>,
     pub q_weight: Input<'a>,

@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
@@ -25,7 +25,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `rms_norm_add_partials`. Variants: ``.
 #[derive(Debug)]
-pub struct RmsNormAddPartials<'a> {
+pub(super) struct RmsNormAddPartials<'a> {
     pub partial: Input<'a>,
     pub dweight: Output<'a>,
     pub blocks: u64,
@@ -48,7 +48,7 @@ impl Kernel<4> for RmsNormAddPartials<'_> {
 
 /// Parameters of `rms_norm_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct RmsNormBackward<'a> {
+pub(super) struct RmsNormBackward<'a> {
     pub dy: Input<'a>,
     pub x: Input<'a>,
     pub rstd: Input<'a>,
@@ -87,7 +87,7 @@ impl Kernel<12> for RmsNormBackward<'_> {
 
 /// Parameters of `rms_norm_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct RmsNormForward<'a> {
+pub(super) struct RmsNormForward<'a> {
     pub x: Input<'a>,
     pub add: Input<'a>,
     pub sum: Output<'a>,

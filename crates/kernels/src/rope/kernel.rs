@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &[
@@ -18,7 +18,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `rope_rotate`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
 #[derive(Debug)]
-pub struct RopeRotate<'a> {
+pub(super) struct RopeRotate<'a> {
     pub q: Output<'a>,
     pub k: Output<'a>,
     pub cos: Input<'a>,

@@ -3,7 +3,7 @@
 use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 
 /// The kernels and their PTX.
-pub static MODULE: Module = Module {
+pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
     kernels: &["sum_of_squares_chunks", "sum_of_squares_total"],
@@ -11,7 +11,7 @@ pub static MODULE: Module = Module {
 
 /// Parameters of `sum_of_squares_chunks`. Variants: ``.
 #[derive(Debug)]
-pub struct SumOfSquaresChunks<'a> {
+pub(super) struct SumOfSquaresChunks<'a> {
     pub x: Input<'a>,
     pub elements: u64,
     pub chunk: u64,
@@ -34,7 +34,7 @@ impl Kernel<4> for SumOfSquaresChunks<'_> {
 
 /// Parameters of `sum_of_squares_total`. Variants: ``.
 #[derive(Debug)]
-pub struct SumOfSquaresTotal<'a> {
+pub(super) struct SumOfSquaresTotal<'a> {
     pub sums: Output<'a>,
     pub chunks: u64,
 }

@@ -37,7 +37,7 @@ pub(crate) struct Quantization {
 
 impl Quantization {
     /// From the settings of a model, if its weights are quantised.
-    pub fn read(settings: &Settings<'_>) -> Result<Option<Self>, ConfigError> {
+    pub(crate) fn read(settings: &Settings<'_>) -> Result<Option<Self>, ConfigError> {
         let section = "quantization_config";
         let settings = match settings.value(section) {
             None => return Ok(None),
@@ -79,7 +79,7 @@ impl Quantization {
 
     /// How the weight `name` of a linear layer is stored that was of type `dtype`. What a file really
     /// holds, the file says.
-    pub fn stored(&self, name: &str, dtype: DType) -> Stored {
+    pub(crate) fn stored(&self, name: &str, dtype: DType) -> Stored {
         let module = format!(".{}.", name.trim_end_matches(".weight"));
         let is_in = |skipped: &String| module.contains(&format!(".{skipped}."));
         match self.skipped.iter().any(is_in) {
@@ -122,7 +122,7 @@ struct State {
 
 impl Bitsandbytes {
     /// The quantised weights of files that were opened with their bytes; checks all but the codes.
-    pub fn new(files: Tensors) -> Result<Self, ModelError> {
+    pub(crate) fn new(files: Tensors) -> Result<Self, ModelError> {
         let mut weights = BTreeMap::new();
         for name in files.names() {
             if let Some(weight) = name.strip_suffix(STATE) {

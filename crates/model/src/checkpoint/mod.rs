@@ -33,7 +33,7 @@ pub(crate) enum Stored {
 
 impl Stored {
     /// The type of its elements, before they were quantised if they are.
-    pub fn dtype(self) -> DType {
+    pub(crate) fn dtype(self) -> DType {
         match self {
             Stored::Float(dtype) | Stored::Nf4 { dtype, .. } => dtype,
         }

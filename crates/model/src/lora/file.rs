@@ -19,7 +19,7 @@ const PREFIX: &str = "base_model.model.";
 impl AdapterConfig {
     /// Reads the configuration in `folder`, and opens the factors; `modules` are the model's
     /// linear layers.
-    pub fn open(folder: &Path, modules: &[String]) -> Result<(Self, Tensors), ModelError> {
+    pub(crate) fn open(folder: &Path, modules: &[String]) -> Result<(Self, Tensors), ModelError> {
         let path = folder.join(CONFIG);
         for name in [CONFIG, WEIGHTS] {
             if folder.is_dir() && !folder.join(name).exists() {

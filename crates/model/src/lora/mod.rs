@@ -58,7 +58,11 @@ const READ: &[&str] = &[
 impl AdapterConfig {
     /// Of a new adapter for a model whose linear layers are `modules`; `base` is where the model
     /// came from.
-    pub fn new(config: &LoraConfig, modules: &[String], base: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        config: &LoraConfig,
+        modules: &[String],
+        base: &str,
+    ) -> Result<Self, ConfigError> {
         let targets: Vec<String> = match &config.target_modules {
             TargetModules::List(list) => list.clone(),
             TargetModules::AllLinear => short_names(modules).map(String::from).collect(),
@@ -104,7 +108,7 @@ impl AdapterConfig {
     }
 
     /// From the contents of an `adapter_config.json`; [`Self::set_modules`] adds what it means.
-    pub fn from_json(settings: &Value) -> Result<Self, ConfigError> {
+    pub(crate) fn from_json(settings: &Value) -> Result<Self, ConfigError> {
         let Value::Object(settings) = settings else {
             return Err(ConfigError::new("adapter_config", "expected an object"));
         };
@@ -152,7 +156,7 @@ impl AdapterConfig {
     ///
     /// PEFT finds modules by name or by regular expression; the file says which they were, so
     /// expressions need not be interpreted. A plain list must agree with the file.
-    pub fn set_modules(
+    pub(crate) fn set_modules(
         &mut self,
         modules: BTreeSet<String>,
         all: &[String],
@@ -177,7 +181,7 @@ impl AdapterConfig {
     }
 
     /// Rank and scale of the adapter of a linear layer, if it has one.
-    pub fn matching(&self, module: &str) -> Option<(usize, f32)> {
+    pub(crate) fn matching(&self, module: &str) -> Option<(usize, f32)> {
         if !self.modules.contains(module) {
             return None;
         }
@@ -197,14 +201,14 @@ impl AdapterConfig {
     }
 
     /// Which model it belongs to: a hub id and a revision, or a path.
-    pub fn set_base(&mut self, name: &str, revision: Option<&str>) {
+    pub(crate) fn set_base(&mut self, name: &str, revision: Option<&str>) {
         let key = "base_model_name_or_path";
         self.settings.insert(key.into(), json!(name));
         self.settings.insert("revision".into(), json!(revision));
     }
 
     /// Dropout in training from now on.
-    pub fn set_dropout(&mut self, probability: f32) -> Result<(), ConfigError> {
+    pub(crate) fn set_dropout(&mut self, probability: f32) -> Result<(), ConfigError> {
         // The decimal that was meant: 0.1, not 0.10000000149.
         let shortest = check_dropout(probability.to_string().parse().unwrap_or(f64::NAN))?;
         self.settings.insert("lora_dropout".into(), json!(shortest));
@@ -212,7 +216,7 @@ impl AdapterConfig {
     }
 
     /// As an `adapter_config.json`.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         Value::Object(self.settings.clone())
     }
 }

@@ -86,7 +86,7 @@ pub(crate) struct BackwardWork<T> {
 
 impl<T> Saved<T> {
     /// For the layers that share it.
-    pub fn lay_out<W, A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<W, A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         at: &str,
         sharing: &[&Attention<W>],
@@ -116,7 +116,7 @@ impl<T> Saved<T> {
 }
 
 impl<T> Work<T> {
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
     ) -> Result<Self, ModelError> {
         let architecture = step.architecture;
@@ -132,7 +132,7 @@ impl<T> Work<T> {
 }
 
 impl<T> BackwardWork<T> {
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
     ) -> Result<Self, ModelError> {
         let architecture = step.architecture;
@@ -149,7 +149,7 @@ impl<T> BackwardWork<T> {
 
 impl<T> Attention<T> {
     /// The attention of layer `index`, called `layer` in files.
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         layer: &str,
         index: usize,
@@ -190,11 +190,11 @@ impl<T> Attention<T> {
     }
 
     /// Its linear layers.
-    pub fn linears(&self) -> [&Linear<T>; 4] {
+    pub(crate) fn linears(&self) -> [&Linear<T>; 4] {
         [&self.q, &self.k, &self.v, &self.o]
     }
 
-    pub fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
+    pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
         let norms = self.head_norms.iter();
         all.extend(norms.flat_map(|norms| [&norms.q, &norms.k]).map(Held::Base));
         self.linears()
@@ -202,7 +202,7 @@ impl<T> Attention<T> {
             .for_each(|linear| linear.held(all));
     }
 
-    pub fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
+    pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
         let norms = self.head_norms.iter_mut();
         let norms = norms.flat_map(|norms| [&mut norms.q, &mut norms.k]);
         all.extend(norms.map(HeldMut::Base));
@@ -225,7 +225,7 @@ impl<T> Attention<T> {
 
 impl<D: Kernels> Attention<Tensor<D>> {
     /// From the norm's output `x` to `y`.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         pass: &Pass<'_, D>,
         x: &Tensor<D>,
@@ -302,7 +302,7 @@ impl<D: Kernels> Attention<Tensor<D>> {
 
     /// Writes the gradient with respect to `x` to `dx`, if it is wanted, and adds into those of what is
     /// trained.
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
         (x, dy): (&Tensor<D>, &Tensor<D>),

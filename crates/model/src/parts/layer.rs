@@ -65,7 +65,7 @@ pub(crate) struct BackwardWork<T> {
 
 impl<T> Saved<T> {
     /// For the layers that share it.
-    pub fn lay_out<W, A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<W, A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         at: &str,
         sharing: &[&Layer<W>],
@@ -88,7 +88,7 @@ impl<T> Saved<T> {
 }
 
 impl<T> Work<T> {
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
     ) -> Result<Self, ModelError> {
         let hidden = step.architecture.hidden;
@@ -103,7 +103,7 @@ impl<T> Work<T> {
 
 impl<T> BackwardWork<T> {
     /// `rank` is the largest of all adapters.
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         rank: Option<usize>,
     ) -> Result<Self, ModelError> {
@@ -126,7 +126,7 @@ impl<T> BackwardWork<T> {
 
 impl<T> Layer<T> {
     /// Layer `index`.
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         index: usize,
     ) -> Result<Self, ModelError> {
@@ -159,12 +159,12 @@ impl<T> Layer<T> {
     }
 
     /// Its linear layers.
-    pub fn linears(&self) -> impl Iterator<Item = &Linear<T>> {
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear<T>> {
         let attention = self.attention.linears().into_iter();
         attention.chain(self.mlp.linears())
     }
 
-    pub fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
+    pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
         self.attention_norm.held(all);
         self.attention.held(all);
         self.attention_branch_norm
@@ -175,7 +175,7 @@ impl<T> Layer<T> {
         self.mlp_branch_norm.iter().for_each(|norm| norm.held(all));
     }
 
-    pub fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
+    pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
         self.attention_norm.held_mut(all);
         self.attention.held_mut(all);
         let branch = self.attention_branch_norm.iter_mut();
@@ -187,7 +187,7 @@ impl<T> Layer<T> {
     }
 
     /// Whether anything in it is trained.
-    pub fn is_trained(&self) -> bool {
+    pub(crate) fn is_trained(&self) -> bool {
         let mut held = Vec::new();
         self.held(&mut held);
         held.iter().any(Held::is_trained)
@@ -197,7 +197,7 @@ impl<T> Layer<T> {
 impl<D: Kernels> Layer<Tensor<D>> {
     /// From `work.normed` (the norm of `hidden`) to `saved.middle` and `work.branch`, whose sum is the
     /// residual stream after the layer.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         pass: &Pass<'_, D>,
         hidden: &Tensor<D>,
@@ -222,7 +222,7 @@ impl<D: Kernels> Layer<Tensor<D>> {
     }
 
     /// Fills `saved` again from the residual stream before the layer, bit for bit.
-    pub fn forward_again(
+    pub(crate) fn forward_again(
         &self,
         pass: &Pass<'_, D>,
         stream: &mut Stream<Tensor<D>>,
@@ -273,7 +273,7 @@ impl<D: Kernels> Layer<Tensor<D>> {
     ///
     /// With `lowest`, nothing before this layer is trained, and `dhidden` is left without the part
     /// that comes through the queries, keys and values.
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
         stream: &mut Stream<Tensor<D>>,

@@ -64,7 +64,7 @@ pub(crate) struct Saved<T> {
 
 impl<T> Saved<T> {
     /// For the layers that share it.
-    pub fn lay_out<'a, W: 'a, A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<'a, W: 'a, A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         at: &str,
         sharing: impl Iterator<Item = &'a Linear<W>>,
@@ -79,7 +79,7 @@ impl<T> Saved<T> {
 
 impl<T> Weight<T> {
     /// Name of the tensor in files.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Weight::Float(parameter) => &parameter.name,
             Weight::Nf4(weight) => &weight.name,
@@ -120,7 +120,7 @@ impl<D: Device> Weight<Tensor<D>> {
 
 impl<T> Linear<T> {
     /// The layer called `module` in files.
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         module: String,
         (inputs, outputs): (usize, usize),
@@ -165,7 +165,7 @@ impl<T> Linear<T> {
 
     /// The same layer, its output multiplied by `factor`. Errors if it has a bias, which would be
     /// multiplied too.
-    pub fn times(self, factor: f32) -> Result<Self, ModelError> {
+    pub(crate) fn times(self, factor: f32) -> Result<Self, ModelError> {
         if factor != 1.0 && self.bias.is_some() {
             let reason = "a factor of the residual stream together with biases is not supported";
             return Err(ModelError::Unsupported(reason));
@@ -173,7 +173,7 @@ impl<T> Linear<T> {
         Ok(Self { factor, ..self })
     }
 
-    pub fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
+    pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
         all.push(match &self.weight {
             Weight::Float(parameter) => Held::Base(parameter),
             Weight::Nf4(weight) => Held::Nf4(weight),
@@ -186,7 +186,7 @@ impl<T> Linear<T> {
         all.extend(factors.map(Held::Adapter));
     }
 
-    pub fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
+    pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
         all.push(match &mut self.weight {
             Weight::Float(parameter) => HeldMut::Base(parameter),
             Weight::Nf4(weight) => HeldMut::Nf4(weight),
@@ -198,7 +198,7 @@ impl<T> Linear<T> {
     }
 
     /// The rank of its adapter.
-    pub fn rank(&self) -> Option<usize> {
+    pub(crate) fn rank(&self) -> Option<usize> {
         self.adapter.as_ref().map(|adapter| adapter.rank)
     }
 
@@ -224,7 +224,7 @@ impl<T> Linear<T> {
 
 impl<D: linear::Linear> Linear<Tensor<D>> {
     /// Writes `y` and what is kept for the backward pass.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         pass: &Pass<'_, D>,
         x: &Tensor<D>,
@@ -253,7 +253,7 @@ impl<D: linear::Linear> Linear<Tensor<D>> {
 
     /// Adds into the gradients of what is trained. Before that writes or adds into `dx`, if it is
     /// wanted; with an adapter writes `dyb`, f32 `[tokens, rank]`.
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
         (x, dy): (&Tensor<D>, &Tensor<D>),
@@ -266,7 +266,7 @@ impl<D: linear::Linear> Linear<Tensor<D>> {
     }
 
     /// The first half of [`Linear::backward`], which does not need `x`.
-    pub fn backward_input(
+    pub(crate) fn backward_input(
         &self,
         pass: &Pass<'_, D>,
         dy: &Tensor<D>,
@@ -293,7 +293,7 @@ impl<D: linear::Linear> Linear<Tensor<D>> {
     }
 
     /// The second half of [`Linear::backward`], with the `dyb` of the first.
-    pub fn backward_weights(
+    pub(crate) fn backward_weights(
         &mut self,
         pass: &Pass<'_, D>,
         (x, dy): (&Tensor<D>, &Tensor<D>),

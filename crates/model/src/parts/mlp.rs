@@ -34,7 +34,7 @@ pub(crate) struct Work<T> {
 
 impl<T> Saved<T> {
     /// For the layers that share it.
-    pub fn lay_out<W, A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<W, A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         at: &str,
         sharing: &[&Mlp<W>],
@@ -51,7 +51,7 @@ impl<T> Saved<T> {
 }
 
 impl<T> Work<T> {
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
     ) -> Result<Self, ModelError> {
         let activated = step.work("activated", step.architecture.intermediate)?;
@@ -61,7 +61,7 @@ impl<T> Work<T> {
 
 impl<T> Mlp<T> {
     /// The unit of the layer called `layer` in files.
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         layer: &str,
     ) -> Result<Self, ModelError> {
@@ -80,17 +80,17 @@ impl<T> Mlp<T> {
     }
 
     /// Its linear layers.
-    pub fn linears(&self) -> [&Linear<T>; 3] {
+    pub(crate) fn linears(&self) -> [&Linear<T>; 3] {
         [&self.gate, &self.up, &self.down]
     }
 
-    pub fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
+    pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
         self.linears()
             .into_iter()
             .for_each(|linear| linear.held(all));
     }
 
-    pub fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
+    pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
         let linears = [&mut self.gate, &mut self.up, &mut self.down];
         linears.into_iter().for_each(|linear| linear.held_mut(all));
     }
@@ -98,7 +98,7 @@ impl<T> Mlp<T> {
 
 impl<D: Kernels> Mlp<Tensor<D>> {
     /// From the norm's output `x` to `y`.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         pass: &Pass<'_, D>,
         x: &Tensor<D>,
@@ -120,7 +120,7 @@ impl<D: Kernels> Mlp<Tensor<D>> {
     }
 
     /// Fills `saved` again, bit for bit; `y` is written only where that needs it.
-    pub fn forward_again(
+    pub(crate) fn forward_again(
         &self,
         pass: &Pass<'_, D>,
         x: &Tensor<D>,
@@ -146,7 +146,7 @@ impl<D: Kernels> Mlp<Tensor<D>> {
     }
 
     /// Writes the gradient with respect to `x` to `dx`, and adds into those of what is trained.
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
         (x, dy): (&Tensor<D>, &Tensor<D>),

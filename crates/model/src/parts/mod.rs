@@ -51,7 +51,7 @@ fn with_buffer<P, B>(
 
 impl<T> Held<'_, T> {
     /// Whether it has a gradient.
-    pub fn is_trained(&self) -> bool {
+    pub(crate) fn is_trained(&self) -> bool {
         match self {
             Held::Base(parameter) | Held::Adapter(parameter) => parameter.gradient.is_some(),
             Held::Nf4(_) => false,

@@ -38,7 +38,7 @@ pub(crate) enum HostScales {
 impl<T> Nf4<T> {
     /// Lays out a weight; with `double`, its scales are quantised themselves. Buffers have the names
     /// that bitsandbytes gives them.
-    pub fn allocate<A: Allocate<Buffer = T>>(
+    pub(crate) fn allocate<A: Allocate<Buffer = T>>(
         allocate: &mut A,
         name: String,
         stored: DType,
@@ -82,7 +82,7 @@ impl<T> Nf4<T> {
 
 impl<D: Device> Nf4<Tensor<D>> {
     /// For an operation to read.
-    pub fn view(&self) -> nf4::Weight<'_, D> {
+    pub(crate) fn view(&self) -> nf4::Weight<'_, D> {
         nf4::Weight {
             codes: self.codes.view(),
             scales: match &self.scales {
@@ -101,7 +101,7 @@ impl<D: Device> Nf4<Tensor<D>> {
     }
 
     /// Quantises `elements` on the host.
-    pub fn quantize<X: Copy + Into<f32> + Sync>(
+    pub(crate) fn quantize<X: Copy + Into<f32> + Sync>(
         &mut self,
         host: &Cpu,
         elements: &[X],
@@ -115,7 +115,7 @@ impl<D: Device> Nf4<Tensor<D>> {
     }
 
     /// Writes what is quantised already, with scales of the kind that was laid out.
-    pub fn write(&mut self, codes: &[u8], scales: &HostScales) -> Result<(), ModelError> {
+    pub(crate) fn write(&mut self, codes: &[u8], scales: &HostScales) -> Result<(), ModelError> {
         self.codes.write(codes)?;
         match (&mut self.scales, scales) {
             (Scales::Plain(tensor), HostScales::Plain(scales)) => Ok(tensor.write(scales)?),
@@ -139,7 +139,7 @@ impl<D: Device> Nf4<Tensor<D>> {
     }
 
     /// What it stands for.
-    pub fn to_f32_vec(&self, host: &Cpu) -> Result<Vec<f32>, ModelError> {
+    pub(crate) fn to_f32_vec(&self, host: &Cpu) -> Result<Vec<f32>, ModelError> {
         let bytes =
             |tensor: &Tensor<D>| Tensor::from_slice(host, tensor.shape(), &tensor.to_vec::<u8>()?);
         let floats =

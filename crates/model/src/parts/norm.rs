@@ -28,7 +28,7 @@ pub(crate) struct Stream<T> {
 }
 
 impl<T> Stream<T> {
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         name: &str,
     ) -> Result<Self, ModelError> {
@@ -41,7 +41,7 @@ impl<T> Stream<T> {
 
 impl<T> Norm<T> {
     /// The norm called `module` in files.
-    pub fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         module: String,
     ) -> Result<Self, ModelError> {
@@ -51,18 +51,18 @@ impl<T> Norm<T> {
         Ok(Self { scale })
     }
 
-    pub fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
+    pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
         all.push(Held::Base(&self.scale));
     }
 
-    pub fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
+    pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
         all.push(HeldMut::Base(&mut self.scale));
     }
 }
 
 impl<D: Device + RmsNorm> Norm<Tensor<D>> {
     /// Writes the norm of `stream.hidden` to `y`, and `stream.rstd`.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         pass: &Pass<'_, D>,
         stream: &mut Stream<Tensor<D>>,
@@ -73,7 +73,7 @@ impl<D: Device + RmsNorm> Norm<Tensor<D>> {
     }
 
     /// `stream.hidden = x + branch` first, then [`Norm::forward`].
-    pub fn forward_of_sum(
+    pub(crate) fn forward_of_sum(
         &self,
         pass: &Pass<'_, D>,
         (x, branch): (&Tensor<D>, &Tensor<D>),
@@ -111,7 +111,7 @@ impl<D: Device + RmsNorm> Norm<Tensor<D>> {
 
     /// Adds the gradient with respect to `stream.hidden` into `dx` (or overwrites it), and that of the
     /// scale into its own.
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
         dy: &Tensor<D>,

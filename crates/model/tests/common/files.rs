@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// A safetensors file: any header, then `data`.
-pub fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
+pub(crate) fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
     bytes.extend(data);
@@ -14,7 +14,7 @@ pub fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
 }
 
 /// The tensors of a safetensors file: name, description, bytes.
-pub fn tensors(path: &Path) -> Vec<(String, Value, Vec<u8>)> {
+pub(crate) fn tensors(path: &Path) -> Vec<(String, Value, Vec<u8>)> {
     let bytes = std::fs::read(path).unwrap();
     let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: Map<String, Value> = serde_json::from_slice(&bytes[8..8 + size]).unwrap();
@@ -32,7 +32,7 @@ pub fn tensors(path: &Path) -> Vec<(String, Value, Vec<u8>)> {
 }
 
 /// Writes tensors side by side.
-pub fn write_tensors(path: &Path, tensors: &[(String, Value, Vec<u8>)]) {
+pub(crate) fn write_tensors(path: &Path, tensors: &[(String, Value, Vec<u8>)]) {
     let (mut header, mut data) = (Map::new(), Vec::new());
     for (name, description, bytes) in tensors {
         let mut description = description.clone();
@@ -44,7 +44,7 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Value, Vec<u8>)]) {
 }
 
 /// A copy of a case in a folder of its own, to be damaged.
-pub fn copy(case: &Path) -> TempDir {
+pub(crate) fn copy(case: &Path) -> TempDir {
     let folder = TempDir::new().unwrap();
     for name in ["config.json", "model.safetensors"] {
         std::fs::copy(case.join(name), folder.path().join(name)).unwrap();
@@ -58,14 +58,14 @@ pub fn copy(case: &Path) -> TempDir {
 }
 
 /// One golden case by name.
-pub fn case(name: &str) -> PathBuf {
+pub(crate) fn case(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(name)
 }
 
 /// Reads JSON, lets `change` change it, writes it back.
-pub fn change_json(path: &Path, change: impl FnOnce(&mut Value)) {
+pub(crate) fn change_json(path: &Path, change: impl FnOnce(&mut Value)) {
     let mut value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     change(&mut value);
     std::fs::write(path, value.to_string()).unwrap();
@@ -73,7 +73,7 @@ pub fn change_json(path: &Path, change: impl FnOnce(&mut Value)) {
 
 /// Metadata and tensors of a GGUF file in the making.
 #[derive(Default)]
-pub struct GgufWriter {
+pub(crate) struct GgufWriter {
     pub version: u32,
     pub metadata: Vec<(String, u32, Vec<u8>)>,
     /// Name, dimensions (innermost first), type, bytes.
@@ -87,37 +87,37 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 impl GgufWriter {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             version: 3,
             ..Self::default()
         }
     }
-    pub fn number(&mut self, key: &str, value: u64) {
+    pub(crate) fn number(&mut self, key: &str, value: u64) {
         let bytes = (value as u32).to_le_bytes().to_vec();
         self.metadata.push((key.into(), 4, bytes));
     }
-    pub fn float(&mut self, key: &str, value: f64) {
+    pub(crate) fn float(&mut self, key: &str, value: f64) {
         let bytes = (value as f32).to_le_bytes().to_vec();
         self.metadata.push((key.into(), 6, bytes));
     }
-    pub fn text(&mut self, key: &str, value: &str) {
+    pub(crate) fn text(&mut self, key: &str, value: &str) {
         self.metadata.push((key.into(), 8, text(value)));
     }
-    pub fn texts(&mut self, key: &str, values: &[&str]) {
+    pub(crate) fn texts(&mut self, key: &str, values: &[&str]) {
         let mut bytes = 8u32.to_le_bytes().to_vec();
         bytes.extend((values.len() as u64).to_le_bytes());
         bytes.extend(values.iter().flat_map(|value| text(value)));
         self.metadata.push((key.into(), 9, bytes));
     }
-    pub fn numbers(&mut self, key: &str, values: &[i32]) {
+    pub(crate) fn numbers(&mut self, key: &str, values: &[i32]) {
         let mut bytes = 5u32.to_le_bytes().to_vec();
         bytes.extend((values.len() as u64).to_le_bytes());
         bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
         self.metadata.push((key.into(), 9, bytes));
     }
     /// An f32 tensor with its shape outermost first.
-    pub fn tensor(&mut self, name: &str, shape: &[u64], values: &[f32]) {
+    pub(crate) fn tensor(&mut self, name: &str, shape: &[u64], values: &[f32]) {
         let dimensions = shape.iter().rev().copied().collect();
         let bytes = values
             .iter()
@@ -126,7 +126,7 @@ impl GgufWriter {
         self.tensors.push((name.into(), dimensions, 0, bytes));
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = b"GGUF".to_vec();
         bytes.extend(self.version.to_le_bytes());
         bytes.extend((self.tensors.len() as u64).to_le_bytes());
@@ -155,7 +155,7 @@ impl GgufWriter {
 
 /// What llama.cpp's converter makes of a golden case: names, pairs instead of halves in the rows
 /// of `llama`'s queries and keys, and Gemma's norms with 1 added.
-pub fn convert(case: &Path) -> GgufWriter {
+pub(crate) fn convert(case: &Path) -> GgufWriter {
     let config: Value =
         serde_json::from_slice(&std::fs::read(case.join("config.json")).unwrap()).unwrap();
     let model_type = config["model_type"].as_str().unwrap();

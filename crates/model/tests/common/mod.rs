@@ -1,7 +1,7 @@
 //! Golden cases: reading them, and running a model on them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-pub mod files;
+pub(crate) mod files;
 
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, Training};
 use tightrope_packing::{Batch, Piece, Sequence};
 
 /// Every folder of `tests/golden`.
-pub fn cases() -> Vec<PathBuf> {
+pub(crate) fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut cases: Vec<PathBuf> = std::fs::read_dir(root)
         .unwrap()
@@ -29,7 +29,7 @@ struct Document {
 }
 
 /// The documents of a case.
-pub fn documents(case: &Path) -> Vec<Sequence> {
+pub(crate) fn documents(case: &Path) -> Vec<Sequence> {
     let text = std::fs::read_to_string(case.join("documents.jsonl")).unwrap();
     text.lines()
         .map(|line| {
@@ -40,7 +40,7 @@ pub fn documents(case: &Path) -> Vec<Sequence> {
 }
 
 /// All of a sequence.
-pub fn whole(sequences: &[Sequence], index: usize) -> Piece {
+pub(crate) fn whole(sequences: &[Sequence], index: usize) -> Piece {
     Piece {
         sequence: index as u32,
         start: 0,
@@ -49,7 +49,7 @@ pub fn whole(sequences: &[Sequence], index: usize) -> Piece {
 }
 
 /// The ways to put the same sequences into batches.
-pub fn batchings(sequences: &[Sequence]) -> Vec<(&'static str, Vec<Batch>)> {
+pub(crate) fn batchings(sequences: &[Sequence]) -> Vec<(&'static str, Vec<Batch>)> {
     let pieces: Vec<Piece> = (0..sequences.len()).map(|i| whole(sequences, i)).collect();
     let reversed: Vec<Piece> = pieces.iter().rev().copied().collect();
     let one_by_one = pieces
@@ -70,13 +70,13 @@ pub fn batchings(sequences: &[Sequence]) -> Vec<(&'static str, Vec<Batch>)> {
 }
 
 /// Tokens of the largest batch among all batchings.
-pub fn capacity(sequences: &[Sequence]) -> usize {
+pub(crate) fn capacity(sequences: &[Sequence]) -> usize {
     let longest = sequences.iter().map(Sequence::len).max().unwrap();
     longest * sequences.len()
 }
 
 /// Full training, or LoRA from the case's adapter.
-pub fn options(case: &Path, lora: bool, sequences: &[Sequence]) -> LoadOptions {
+pub(crate) fn options(case: &Path, lora: bool, sequences: &[Sequence]) -> LoadOptions {
     LoadOptions {
         adapter: lora.then(|| case.join("adapter")),
         ..LoadOptions::new(
@@ -90,12 +90,15 @@ pub fn options(case: &Path, lora: bool, sequences: &[Sequence]) -> LoadOptions {
 }
 
 /// A device with `threads` threads.
-pub fn cpu(threads: usize) -> Cpu {
+pub(crate) fn cpu(threads: usize) -> Cpu {
     Cpu::new(threads).unwrap()
 }
 
 /// Loss and gradients of an optimizer step over `batches`.
-pub fn step<D: Backend>(model: &mut Model<D>, batches: &[Batch]) -> (f64, Vec<(String, Vec<f32>)>) {
+pub(crate) fn step<D: Backend>(
+    model: &mut Model<D>,
+    batches: &[Batch],
+) -> (f64, Vec<(String, Vec<f32>)>) {
     let trained: usize = batches.iter().map(Batch::trained_tokens).sum();
     let scale = 1.0 / trained as f32;
     model.zero_gradients().unwrap();
@@ -112,15 +115,15 @@ pub fn step<D: Backend>(model: &mut Model<D>, batches: &[Batch]) -> (f64, Vec<(S
 }
 
 /// A safetensors file, read by the reference crate.
-pub struct Expected(Vec<u8>);
+pub(crate) struct Expected(Vec<u8>);
 
 impl Expected {
-    pub fn open(path: &Path) -> Self {
+    pub(crate) fn open(path: &Path) -> Self {
         Self(std::fs::read(path).unwrap())
     }
 
     /// A tensor as f64, from f32 or f64.
-    pub fn get(&self, name: &str) -> Vec<f64> {
+    pub(crate) fn get(&self, name: &str) -> Vec<f64> {
         let tensors = safetensors::SafeTensors::deserialize(&self.0).unwrap();
         let tensor = tensors.tensor(name).unwrap();
         let bytes = tensor.data();
@@ -139,14 +142,14 @@ impl Expected {
         }
     }
 
-    pub fn shape(&self, name: &str) -> Vec<u64> {
+    pub(crate) fn shape(&self, name: &str) -> Vec<u64> {
         let tensors = safetensors::SafeTensors::deserialize(&self.0).unwrap();
         let shape = tensors.tensor(name).unwrap().shape().to_vec();
         shape.into_iter().map(|dim| dim as u64).collect()
     }
 
     /// In order, which the reference crate does not keep.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let tensors = safetensors::SafeTensors::deserialize(&self.0).unwrap();
         let mut names: Vec<String> = tensors.names().into_iter().map(String::from).collect();
         names.sort();

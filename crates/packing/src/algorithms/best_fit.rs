@@ -4,7 +4,7 @@ use super::open_packs::{Room, Tie, pack_decreasing};
 use crate::{Histogram, HistogramPacker, Limits, PackError, Strategies};
 
 /// Exact best-fit decreasing; of equally full packs the one that became so first.
-pub struct BestFit;
+pub(crate) struct BestFit;
 
 impl HistogramPacker for BestFit {
     fn pack(&self, histogram: &Histogram, limits: &Limits) -> Result<Strategies, PackError> {

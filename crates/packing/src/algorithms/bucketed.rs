@@ -4,7 +4,7 @@ use crate::{Histogram, HistogramPacker, Limits, PackError, Run, Strategies};
 
 /// Sorted by length, `limits.sequences` sequences a batch, longest first; the last batch, of the
 /// shortest, may be smaller.
-pub struct Bucketed;
+pub(crate) struct Bucketed;
 
 impl HistogramPacker for Bucketed {
     fn pack(&self, histogram: &Histogram, limits: &Limits) -> Result<Strategies, PackError> {

@@ -10,7 +10,7 @@ use crate::{
 ///
 /// Packs are numbered in the order in which they are opened; runs of neighbours with equal contents
 /// are one node of a treap, which finds the first with enough room in O(log groups).
-pub struct FirstFit;
+pub(crate) struct FirstFit;
 
 impl HistogramPacker for FirstFit {
     fn pack(&self, histogram: &Histogram, limits: &Limits) -> Result<Strategies, PackError> {

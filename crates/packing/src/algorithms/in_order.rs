@@ -3,7 +3,7 @@
 use crate::{Limits, OrderedPacker, Piece};
 
 /// `limits.sequences` sequences a batch, the last may be smaller.
-pub struct InOrder;
+pub(crate) struct InOrder;
 
 impl OrderedPacker for InOrder {
     fn pack(

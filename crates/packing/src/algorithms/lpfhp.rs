@@ -8,7 +8,7 @@ use crate::{Histogram, HistogramPacker, Limits, PackError, Strategies};
 /// [`BestFit`](super::BestFit).
 ///
 /// Source: Krell et al., *Efficient Sequence Packing without Cross-contamination* (2021).
-pub struct Lpfhp;
+pub(crate) struct Lpfhp;
 
 impl HistogramPacker for Lpfhp {
     fn pack(&self, histogram: &Histogram, limits: &Limits) -> Result<Strategies, PackError> {

@@ -9,7 +9,7 @@ use crate::{Histogram, HistogramPacker, Limits, PackError, Run, Strategies};
 /// that are left over go into packs of two with room for the complementary length.
 ///
 /// Source: Krell et al., *Efficient Sequence Packing without Cross-contamination* (2021).
-pub struct Nnlshp;
+pub(crate) struct Nnlshp;
 
 const LIGHT: usize = 8;
 const LIGHT_WEIGHT: f64 = 0.09;

@@ -8,7 +8,7 @@ use crate::{Histogram, HistogramPacker, Limits, PackError, Strategies};
 /// more sequences share a length, the more packs that costs.
 ///
 /// Source: Krell et al., *Efficient Sequence Packing without Cross-contamination* (2021).
-pub struct Spfhp;
+pub(crate) struct Spfhp;
 
 impl HistogramPacker for Spfhp {
     fn pack(&self, histogram: &Histogram, limits: &Limits) -> Result<Strategies, PackError> {

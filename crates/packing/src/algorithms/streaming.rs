@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Limits, OrderedPacker, Piece};
 
 /// Best-fit in input order with at most `limits.window` open packs.
-pub struct Streaming;
+pub(crate) struct Streaming;
 
 impl OrderedPacker for Streaming {
     fn pack(

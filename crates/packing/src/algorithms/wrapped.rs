@@ -4,7 +4,7 @@ use crate::{Limits, OrderedPacker, Piece};
 
 /// No token is lost and none is padding, but a sequence may end in another pack than it began;
 /// each part then sees only itself.
-pub struct Wrapped;
+pub(crate) struct Wrapped;
 
 impl OrderedPacker for Wrapped {
     fn pack(

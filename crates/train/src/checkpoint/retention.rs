@@ -19,12 +19,12 @@ pub(crate) struct Retention {
 
 impl Retention {
     /// A checkpoint that was just written or checked.
-    pub fn is_whole(&mut self, step: u64) {
+    pub(crate) fn is_whole(&mut self, step: u64) {
         self.whole.insert(step, true);
     }
 
     /// Deletes all but the newest `keep` and the `best`.
-    pub fn apply(
+    pub(crate) fn apply(
         &mut self,
         parent: &Path,
         keep: usize,

@@ -29,7 +29,7 @@ use toml::{Table, Value};
 /// What a key means, its default and whether it may change on resuming stand in [`KEYS`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // The table of keys documents each field.
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub struct Config {
     pub model: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,7 +54,7 @@ pub struct Config {
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub enum DeviceChoice {
     Auto,
     Cpu,
@@ -64,7 +64,7 @@ pub enum DeviceChoice {
 /// The type of activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub enum PrecisionChoice {
     Auto,
     F32,
@@ -74,7 +74,7 @@ pub enum PrecisionChoice {
 /// `[data]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub struct DataSection {
     pub train: Vec<PathBuf>,
     pub eval: Vec<PathBuf>,
@@ -92,7 +92,7 @@ pub struct DataSection {
 /// `[packing]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub struct PackingSection {
     pub mode: Algorithm,
     pub capacity: u64,
@@ -106,7 +106,7 @@ pub struct PackingSection {
 /// `[lora]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub struct LoraSection {
     pub r: usize,
     pub alpha: f64,
@@ -120,7 +120,7 @@ pub struct LoraSection {
 /// How frozen weights of linear layers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub enum Quantize {
     None,
     Nf4,
@@ -147,7 +147,7 @@ pub enum AllLinear {
 /// `[batch]`; of the first two exactly the one that the mode reads is there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub struct BatchSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packs_per_step: Option<usize>,
@@ -159,7 +159,7 @@ pub struct BatchSection {
 /// `[optimizer]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub struct OptimizerSection {
     pub state: OptimizerState,
     pub learning_rate: f64,
@@ -172,7 +172,7 @@ pub struct OptimizerSection {
 
 /// How the optimizer keeps its moments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub enum OptimizerState {
     #[serde(rename = "f32")]
     F32,
@@ -193,7 +193,7 @@ impl OptimizerState {
 /// `[schedule]`; one of `warmup_steps` and `warmup_ratio` is there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub struct ScheduleSection {
     pub kind: ScheduleKind,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,7 +206,7 @@ pub struct ScheduleSection {
 /// How the learning rate goes down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub enum ScheduleKind {
     Cosine,
     Linear,

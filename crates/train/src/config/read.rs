@@ -96,7 +96,7 @@ impl Text<'_> {
 
 impl Values {
     /// Reads `text` over what is there; later texts win.
-    pub fn read(&mut self, text: &Text<'_>) -> Result<(), ConfigError> {
+    pub(super) fn read(&mut self, text: &Text<'_>) -> Result<(), ConfigError> {
         let document = DeTable::parse(text.text).map_err(|error| text.syntax(&error))?;
         for (name, value) in document.get_ref() {
             let place = text.place(name.span());
@@ -159,12 +159,12 @@ impl Values {
     }
 
     /// Where a key was written, if it was.
-    pub fn place(&self, path: &str) -> Option<&Place> {
+    pub(super) fn place(&self, path: &str) -> Option<&Place> {
         self.values.get(path).map(|(_, place)| place)
     }
 
     /// Where each key was written that was.
-    pub fn places(&self) -> Places {
+    pub(super) fn places(&self) -> Places {
         let values = self.values.iter();
         Places(
             values
@@ -174,18 +174,18 @@ impl Values {
     }
 
     /// The value of a key, if it was written.
-    pub fn get(&self, path: &str) -> Option<&Value> {
+    pub(super) fn get(&self, path: &str) -> Option<&Value> {
         self.values.get(path).map(|(value, _)| value)
     }
 
     /// Whether the section was written.
-    pub fn has_section(&self, section: &str) -> bool {
+    pub(super) fn has_section(&self, section: &str) -> bool {
         self.sections.iter().any(|s| s == section)
     }
 
     /// Everything as one table, with the defaults of what was not written, without the sections
     /// `absent`.
-    pub fn into_table(self, absent: &[&str]) -> Table {
+    pub(super) fn into_table(self, absent: &[&str]) -> Table {
         let mut table = Table::new();
         for (section, _) in SECTIONS.iter().filter(|(section, _)| !section.is_empty()) {
             if !absent.contains(section) {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// `[run]`; one of `max_steps` and `epochs` is there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub struct RunSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
@@ -24,7 +24,7 @@ pub struct RunSection {
 /// Which weights a run leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
 pub enum RunResult {
     Best,
     Last,

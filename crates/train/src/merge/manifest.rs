@@ -20,7 +20,7 @@ struct Manifest {
 
 /// Refuses a folder that holds anything, unless it may be overwritten and a merge has written all of
 /// it as it is.
-pub fn check(target: &Path, overwrite: bool) -> Result<(), TrainError> {
+pub(super) fn check(target: &Path, overwrite: bool) -> Result<(), TrainError> {
     let refused = |advice: String| {
         Err(MergeError::NotEmpty {
             target: target.display().to_string(),
@@ -59,7 +59,7 @@ pub fn check(target: &Path, overwrite: bool) -> Result<(), TrainError> {
 }
 
 /// Lists what is in the folder.
-pub fn write(folder: &Path) -> Result<(), TrainError> {
+pub(super) fn write(folder: &Path) -> Result<(), TrainError> {
     let files = digests(folder)?;
     let path = folder.join(FILE);
     let text = serde_json::to_vec_pretty(&Manifest { files });
@@ -69,7 +69,7 @@ pub fn write(folder: &Path) -> Result<(), TrainError> {
 
 /// Makes room for a folder that is whole: what is there gets a temporary name, and is removed when
 /// that is dropped.
-pub fn set_aside(target: &Path) -> Result<Option<Temporary>, TrainError> {
+pub(super) fn set_aside(target: &Path) -> Result<Option<Temporary>, TrainError> {
     if !target.exists() {
         return Ok(None);
     }

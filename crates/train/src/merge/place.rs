@@ -16,7 +16,7 @@ use std::{
 
 /// The target by its place, whatever the path looks like; refuses what is named like a file, or is
 /// one.
-pub fn target(folder: &Path) -> Result<PathBuf, TrainError> {
+pub(super) fn target(folder: &Path) -> Result<PathBuf, TrainError> {
     const FILES: &[&str] = &[
         "gguf",
         "safetensors",
@@ -41,7 +41,11 @@ pub fn target(folder: &Path) -> Result<PathBuf, TrainError> {
 }
 
 /// Refuses a target that is, holds or lies in what is read. What does not exist is not in the way.
-pub fn keep_apart(target: &Path, what: &'static str, input: &Path) -> Result<(), TrainError> {
+pub(super) fn keep_apart(
+    target: &Path,
+    what: &'static str,
+    input: &Path,
+) -> Result<(), TrainError> {
     match apart::relation(target, input) {
         None => Ok(()),
         Some(relation) => Err(MergeError::InTheWay {
@@ -56,7 +60,11 @@ pub fn keep_apart(target: &Path, what: &'static str, input: &Path) -> Result<(),
 
 /// Refuses an adapter that names another model: another hub id, or a path where other weights lie.
 /// What is not on this machine cannot be compared.
-pub fn check_base(adapter: &Path, model: &Origin, source: &Source) -> Result<(), TrainError> {
+pub(super) fn check_base(
+    adapter: &Path,
+    model: &Origin,
+    source: &Source,
+) -> Result<(), TrainError> {
     let path = adapter.join("adapter_config.json");
     let Ok(text) = fs::read(&path) else {
         // Whoever loads the adapter says what is wrong with it.

@@ -35,7 +35,7 @@ pub(crate) struct Record {
 
 impl Record {
     /// That of an output folder; empty if there is none yet.
-    pub fn read(output: &Path) -> Result<Self, TrainError> {
+    pub(super) fn read(output: &Path) -> Result<Self, TrainError> {
         let path = output.join(FILE);
         let Ok(data) = path.symlink_metadata() else {
             return Ok(Self {
@@ -60,14 +60,19 @@ impl Record {
         record.filter(names).ok_or(TrainError::NotOurs { path })
     }
 
-    pub fn write(&self, output: &Path) -> Result<(), TrainError> {
+    pub(super) fn write(&self, output: &Path) -> Result<(), TrainError> {
         let path = output.join(FILE);
         let text = serde_json::to_vec_pretty(self).map_err(CheckpointError::json(&path))?;
         write(&path, &text).map_err(at(&path))
     }
 
     /// Notes that `name` is about to be written.
-    pub fn claim(&mut self, output: &Path, name: &str, files: Files) -> Result<(), TrainError> {
+    pub(super) fn claim(
+        &mut self,
+        output: &Path,
+        name: &str,
+        files: Files,
+    ) -> Result<(), TrainError> {
         if self.written.get(name) != Some(&files) {
             self.written.insert(name.to_owned(), files);
             self.write(output)?;
@@ -76,19 +81,19 @@ impl Record {
     }
 
     /// The files that were put into the folder `name`.
-    pub fn files(&self, name: &str) -> Option<&Files> {
+    pub(super) fn files(&self, name: &str) -> Option<&Files> {
         self.written.get(name)
     }
 
     /// A result of a run that is still there.
-    pub fn result(&self, output: &Path) -> Option<&str> {
+    pub(super) fn result(&self, output: &Path) -> Option<&str> {
         let folders = self.written.iter().filter(|(_, files)| !files.is_empty());
         let mut names = folders.map(|(name, _)| name.as_str());
         names.find(|name| output.join(name).exists())
     }
 
     /// Refuses what has the name of something that a run writes, and was written by none.
-    pub fn check(&self, output: &Path, name: &str) -> Result<(), TrainError> {
+    pub(super) fn check(&self, output: &Path, name: &str) -> Result<(), TrainError> {
         let path = output.join(name);
         let Ok(data) = path.symlink_metadata() else {
             return Ok(());
@@ -115,7 +120,11 @@ impl Record {
     }
 
     /// Removes everything that was written, as [`Record::remove`] does, and the checkpoints.
-    pub fn remove_all(&mut self, output: &Path, observer: &dyn Observer) -> Result<(), TrainError> {
+    pub(super) fn remove_all(
+        &mut self,
+        output: &Path,
+        observer: &dyn Observer,
+    ) -> Result<(), TrainError> {
         let parent = output.join(CHECKPOINTS);
         for (_, checkpoint) in folder::list(&parent) {
             match folder::read(&checkpoint) {
@@ -135,7 +144,7 @@ impl Record {
 
     /// Removes the file `name`, or from the folder `name` the files that were put there. Others stay,
     /// and what was changed since is kept under another name.
-    pub fn remove(
+    pub(super) fn remove(
         &mut self,
         output: &Path,
         name: &str,

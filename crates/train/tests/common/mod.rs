@@ -1,5 +1,5 @@
 //! A tiny model, a little data, and runs of them.
-#![allow(dead_code)] // Each test file uses a part.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use serde_json::{Value, json};
 use std::{
@@ -16,10 +16,10 @@ use tightrope_train::{
     Trainer, load_options,
 };
 
-pub const VOCABULARY: u32 = 37;
+pub(crate) const VOCABULARY: u32 = 37;
 
 /// Sequences of 2 to 20 tokens that can be learned: each token follows from the one before.
-pub fn dataset(count: usize, seed: u64) -> Dataset {
+pub(crate) fn dataset(count: usize, seed: u64) -> Dataset {
     let mut random = Random::new(seed);
     let mut data = Dataset::default();
     for row in 0..count {
@@ -43,12 +43,12 @@ pub fn dataset(count: usize, seed: u64) -> Dataset {
     data
 }
 
-pub fn architecture() -> ModelConfig {
+pub(crate) fn architecture() -> ModelConfig {
     sized(16, 24)
 }
 
 /// With so many hidden and intermediate features.
-pub fn sized(hidden: usize, intermediate: usize) -> ModelConfig {
+pub(crate) fn sized(hidden: usize, intermediate: usize) -> ModelConfig {
     let settings = json!({
         "model_type": "llama",
         "vocab_size": VOCABULARY,
@@ -65,7 +65,7 @@ pub fn sized(hidden: usize, intermediate: usize) -> ModelConfig {
 }
 
 /// A run in its own folder; configured by lines of TOML and changed by `key=value`.
-pub struct Run {
+pub(crate) struct Run {
     pub output: PathBuf,
     pub sets: Vec<String>,
     pub architecture: ModelConfig,
@@ -75,10 +75,10 @@ pub struct Run {
     _folder: Option<tempfile::TempDir>,
 }
 
-pub const LORA: &[&str] = &["lora.r=4", "lora.dropout=0.2", "lora.lora_plus_ratio=2"];
+pub(crate) const LORA: &[&str] = &["lora.r=4", "lora.dropout=0.2", "lora.lora_plus_ratio=2"];
 
 impl Run {
-    pub fn new(sets: &[&str]) -> Self {
+    pub(crate) fn new(sets: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut run = Self {
             output: folder.path().join("run"),
@@ -103,40 +103,45 @@ impl Run {
         run
     }
 
-    pub fn set(&mut self, sets: &[&str]) {
+    pub(crate) fn set(&mut self, sets: &[&str]) {
         self.sets.extend(sets.iter().map(|set| (*set).to_owned()));
     }
 
-    pub fn resume(&mut self) -> &mut Self {
+    pub(crate) fn resume(&mut self) -> &mut Self {
         self.options.resume = true;
         self
     }
 
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let mut sets = self.sets.clone();
         sets.push(format!("output={}", self.output.display()));
         Config::parse("model = \"tiny/random\"", Path::new("tiny.toml"), &sets).unwrap()
     }
 
-    pub fn cpu(&self) -> Cpu {
+    pub(crate) fn cpu(&self) -> Cpu {
         Cpu::new(self.options.threads).unwrap()
     }
 
-    pub fn model<D: Backend>(&self, device: &D, config: &Config, capacity: usize) -> Model<D> {
+    pub(crate) fn model<D: Backend>(
+        &self,
+        device: &D,
+        config: &Config,
+        capacity: usize,
+    ) -> Model<D> {
         let options = load_options(config, capacity);
         Model::random(device, self.architecture.clone(), &options).unwrap()
     }
 
     /// Runs to the end, or until `stop_after` steps of the run are done.
-    pub fn go(&self, stop_after: Option<u64>) -> Result<RunReport, TrainError> {
+    pub(crate) fn go(&self, stop_after: Option<u64>) -> Result<RunReport, TrainError> {
         self.watched(&Watch::new(stop_after))
     }
 
-    pub fn watched(&self, watch: &Watch) -> Result<RunReport, TrainError> {
+    pub(crate) fn watched(&self, watch: &Watch) -> Result<RunReport, TrainError> {
         self.watched_on(&self.cpu(), watch)
     }
 
-    pub fn watched_on<D: Backend>(
+    pub(crate) fn watched_on<D: Backend>(
         &self,
         device: &D,
         watch: &Watch,
@@ -149,7 +154,7 @@ impl Run {
         trainer?.run(&watch.stop, watch)
     }
 
-    pub fn rows(&self) -> Vec<Value> {
+    pub(crate) fn rows(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.output.join("metrics.jsonl")).unwrap();
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -157,7 +162,7 @@ impl Run {
     }
 
     /// The loss of every step.
-    pub fn losses(&self) -> Vec<f64> {
+    pub(crate) fn losses(&self) -> Vec<f64> {
         let rows = self.rows();
         rows.iter()
             .map(|row| row["loss"].as_f64().unwrap())
@@ -165,7 +170,7 @@ impl Run {
     }
 
     /// Everything that must be the same bit for bit: weights, optimizer, metrics apart from time.
-    pub fn result(&self, report: &RunReport) -> (Vec<u8>, Vec<u8>, Vec<Value>) {
+    pub(crate) fn result(&self, report: &RunReport) -> (Vec<u8>, Vec<u8>, Vec<Value>) {
         let file = ["adapter_model.safetensors", "model.safetensors"];
         let mut files = file.iter().map(|name| report.weights.join(name));
         let weights = fs::read(files.find(|path| path.exists()).unwrap()).unwrap();
@@ -181,7 +186,7 @@ impl Run {
         (weights, optimizer, rows)
     }
 
-    pub fn checkpoints(&self) -> Vec<String> {
+    pub(crate) fn checkpoints(&self) -> Vec<String> {
         let entries = fs::read_dir(self.output.join("checkpoints")).unwrap();
         let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.collect();
@@ -192,7 +197,7 @@ impl Run {
 
 /// Stopped after one step and after three and resumed each time, a run ends with the bits of one that
 /// never stopped.
-pub fn check_resuming<D: Backend>(device: &D, fresh: impl Fn() -> Run) {
+pub(crate) fn check_resuming<D: Backend>(device: &D, fresh: impl Fn() -> Run) {
     let whole = fresh();
     let expected = whole.result(&whole.watched_on(device, &Watch::new(None)).unwrap());
     let mut run = fresh();
@@ -208,7 +213,7 @@ pub fn check_resuming<D: Backend>(device: &D, fresh: impl Fn() -> Run) {
 }
 
 /// One thread and three end with the same bits.
-pub fn check_threads(fresh: impl Fn() -> Run) {
+pub(crate) fn check_threads(fresh: impl Fn() -> Run) {
     let results = [1, 3].map(|threads| {
         let mut run = fresh();
         run.options.threads = threads;
@@ -218,7 +223,7 @@ pub fn check_threads(fresh: impl Fn() -> Run) {
 }
 
 /// Asks to stop after a step, and remembers what it is told.
-pub struct Watch {
+pub(crate) struct Watch {
     pub stop: StopFlag,
     stop_after: Option<u64>,
     pub notices: std::sync::Mutex<Vec<String>>,
@@ -226,7 +231,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(stop_after: Option<u64>) -> Self {
+    pub(crate) fn new(stop_after: Option<u64>) -> Self {
         Self {
             stop: StopFlag::default(),
             stop_after,

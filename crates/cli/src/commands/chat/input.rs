@@ -11,7 +11,7 @@ use std::{
 use tightrope_train::Observer;
 
 /// What was read.
-pub enum Line {
+pub(super) enum Line {
     /// A line, or several between `"""`.
     Text(String),
     /// Ctrl-C instead of a line.
@@ -21,7 +21,7 @@ pub enum Line {
 }
 
 /// The person's terminal, or a pipe.
-pub enum Input {
+pub(super) enum Input {
     Live(Box<DefaultEditor>, Option<PathBuf>),
     Pipe,
 }
@@ -33,7 +33,7 @@ const REMEMBERED: usize = 1000;
 
 impl Input {
     /// Editing where a person sits at both ends.
-    pub fn open(terminal: &Terminal) -> Result<Self> {
+    pub(super) fn open(terminal: &Terminal) -> Result<Self> {
         if !terminal.is_live() || !io::stdin().is_terminal() {
             return Ok(Self::Pipe);
         }
@@ -53,12 +53,12 @@ impl Input {
     }
 
     /// Whether a person types.
-    pub fn is_live(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         matches!(self, Self::Live(..))
     }
 
     /// The next question or command.
-    pub fn read(&mut self) -> Result<Line> {
+    pub(super) fn read(&mut self) -> Result<Line> {
         let mut text = match self.line("> ")? {
             Line::Text(line) => line,
             other => return Ok(other),

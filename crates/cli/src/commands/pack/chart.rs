@@ -9,7 +9,7 @@ const BINS: usize = 16;
 const BAR: f64 = 48.0;
 
 /// Number of packs by share of the capacity in use.
-pub struct Fill {
+pub(super) struct Fill {
     /// In the order of [`LIMITS`].
     packs: Vec<u64>,
 }
@@ -19,7 +19,7 @@ const LIMITS: [u64; 8] = [0, 25, 50, 75, 90, 95, 99, 100];
 
 impl Fill {
     /// From `(tokens, number of packs)`.
-    pub fn new(capacity: u64, packs: impl Iterator<Item = (u64, u64)>) -> Self {
+    pub(super) fn new(capacity: u64, packs: impl Iterator<Item = (u64, u64)>) -> Self {
         let mut fill = Self {
             packs: vec![0; LIMITS.len()],
         };
@@ -41,13 +41,13 @@ impl Fill {
     }
 
     /// One line a bin.
-    pub fn bars(&self) -> String {
+    pub(super) fn bars(&self) -> String {
         bars(&self.bins())
     }
 }
 
 /// The histogram in a few bins, one line each.
-pub fn lengths(histogram: &Histogram) -> String {
+pub(super) fn lengths(histogram: &Histogram) -> String {
     bars(&length_bins(histogram))
 }
 
@@ -90,7 +90,11 @@ fn bars(bins: &[(String, u64)]) -> String {
 }
 
 /// Both charts, one above the other.
-pub fn svg(title: &str, histogram: &Histogram, fill: Option<&Fill>) -> anyhow::Result<String> {
+pub(super) fn svg(
+    title: &str,
+    histogram: &Histogram,
+    fill: Option<&Fill>,
+) -> anyhow::Result<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (1200, 640)).into_drawing_area();

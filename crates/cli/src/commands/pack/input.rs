@@ -17,7 +17,7 @@ use tightrope_train::{
 use crate::progress::{Bars, share_done};
 
 /// What there is to pack.
-pub struct Input {
+pub(super) struct Input {
     /// Where it is from.
     pub name: PathBuf,
     /// Every length in order, unless only the histogram is known.
@@ -30,7 +30,7 @@ pub struct Input {
 
 impl Input {
     /// The error with the place of its value.
-    pub fn locate(&self, error: PackError, algorithm: Algorithm) -> anyhow::Error {
+    pub(super) fn locate(&self, error: PackError, algorithm: Algorithm) -> anyhow::Error {
         let name = self.name.display();
         let place = match &error {
             PackError::Overlong { index, .. } if self.by_line => format!("{name}:{}", index + 1),
@@ -41,7 +41,7 @@ impl Input {
 }
 
 /// The lengths of the configuration's training sequences, as its run packs them.
-pub fn data_set(config: &Config) -> anyhow::Result<Input> {
+pub(super) fn data_set(config: &Config) -> anyhow::Result<Input> {
     let bars = Bars::default();
     let (data, _) = Base::of(config, &bars)?.load_both(config, &bars)?;
     let lengths = batches::lengths(&data.sequences);
@@ -54,7 +54,7 @@ pub fn data_set(config: &Config) -> anyhow::Result<Input> {
 }
 
 /// One length a line, as [`read_lengths`] has it.
-pub fn lengths(file: &Path) -> anyhow::Result<Input> {
+pub(super) fn lengths(file: &Path) -> anyhow::Result<Input> {
     let reading = || format!("cannot read {}", file.display());
     let opened = File::open(file).with_context(reading)?;
     let bar = ProgressBar::new(opened.metadata().with_context(reading)?.len());
@@ -73,7 +73,7 @@ pub fn lengths(file: &Path) -> anyhow::Result<Input> {
 }
 
 /// A JSON array, or an object with an array `counts`.
-pub fn histogram(file: &Path) -> anyhow::Result<Input> {
+pub(super) fn histogram(file: &Path) -> anyhow::Result<Input> {
     let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     let counts = read_histogram(opened).map_err(|error| located(file, error))?;
     Ok(Input {

@@ -12,7 +12,7 @@ use tightrope_formats::files::{Temporary, folder_of};
 use tightrope_train::StopFlag;
 
 /// Fails now if [`write_atomically`] would fail after the work.
-pub fn check(file: &Path) -> anyhow::Result<()> {
+pub(super) fn check(file: &Path) -> anyhow::Result<()> {
     let (name, folder) = (file.display(), folder_of(file));
     ensure!(
         folder.is_dir(),
@@ -25,7 +25,7 @@ pub fn check(file: &Path) -> anyhow::Result<()> {
 
 /// Writes to a temporary name in the same folder, syncs, and renames. A signal that ends the
 /// process takes the temporary file with it.
-pub fn write_atomically(
+pub(super) fn write_atomically(
     file: &Path,
     content: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {

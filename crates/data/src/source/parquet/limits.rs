@@ -33,7 +33,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn new(row_bytes: usize) -> Self {
+    pub(super) fn new(row_bytes: usize) -> Self {
         Self {
             row_bytes: row_bytes as u64,
             exceeded: Arc::default(),
@@ -41,7 +41,7 @@ impl Watch {
         }
     }
 
-    pub fn exceeded(&self) -> bool {
+    pub(super) fn exceeded(&self) -> bool {
         self.exceeded.load(Ordering::Relaxed)
     }
 

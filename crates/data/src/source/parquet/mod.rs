@@ -30,7 +30,7 @@ pub(super) struct ParquetRows {
 }
 
 impl ParquetRows {
-    pub fn open(path: &Path, file: File, limits: Limits) -> Result<Self, DataError> {
+    pub(super) fn open(path: &Path, file: File, limits: Limits) -> Result<Self, DataError> {
         let bytes = file.metadata().map_err(DataError::io(path))?.len();
         guarded(path, || {
             let reader = SerializedFileReader::new(file)?;

@@ -50,7 +50,10 @@ impl<'a> Shared<'a> {
     ///
     /// # Safety
     /// No other part that is alive overlaps.
-    #[allow(clippy::mut_from_ref)]
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the caller sees to it that no two parts overlap"
+    )]
     unsafe fn part(&self, start: usize, len: usize) -> &mut [f32] {
         assert!(
             start <= self.len && len <= self.len - start,

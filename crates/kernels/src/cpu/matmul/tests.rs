@@ -22,7 +22,7 @@ impl Gate for Tens {
 }
 
 /// The result, `C` by rows or `Cᵀ` by rows, of one term with the given layouts.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "all sizes of a product")]
 fn run(
     cpu: &Cpu,
     (m, k, n): (usize, usize, usize),

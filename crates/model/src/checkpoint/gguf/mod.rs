@@ -31,7 +31,7 @@ pub(crate) struct GgufModel {
 
 impl GgufModel {
     /// Reads the header of the file at `path`, and the configuration in it.
-    pub fn open(path: &Path) -> Result<(ModelConfig, Self), ModelError> {
+    pub(crate) fn open(path: &Path) -> Result<(ModelConfig, Self), ModelError> {
         let gguf = Gguf::open(path)?;
         let (metadata, tensors) = (&gguf.metadata, &gguf.tensors);
         let key = "general.architecture";

@@ -70,7 +70,7 @@ pub(super) const KNOWN: &str = "llama, qwen2, qwen3, gemma and gemma2 are";
 
 impl Conversion {
     /// The name in Transformers; unknown names stay, so that they are reported.
-    pub fn rename(&self, name: &str) -> String {
+    pub(super) fn rename(&self, name: &str) -> String {
         if let Some((_, renamed)) = OUTSIDE.iter().find(|(gguf, _)| *gguf == name) {
             return (*renamed).to_string();
         }
@@ -96,13 +96,13 @@ impl Conversion {
     }
 
     /// Whether rows (or the elements of a bias) must be put back in order.
-    pub fn permutes(&self, renamed: &str) -> bool {
+    pub(super) fn permutes(&self, renamed: &str) -> bool {
         let (module, _) = renamed.rsplit_once('.').unwrap_or((renamed, ""));
         self.permuted && (module.ends_with(".q_proj") || module.ends_with(".k_proj"))
     }
 
     /// Whether 1 must be taken off.
-    pub fn takes_one_off(&self, renamed: &str) -> bool {
+    pub(super) fn takes_one_off(&self, renamed: &str) -> bool {
         self.norm_plus_one && renamed.ends_with("norm.weight")
     }
 }

@@ -27,7 +27,7 @@ struct Quantized<D: Backend> {
 const _: () = assert!(ALIGNMENT.is_multiple_of(BLOCK * size_of::<f32>()));
 
 impl<D: Backend> EightBits<D> {
-    pub fn zeros(device: &D, elements: usize) -> Result<Self, DeviceError> {
+    pub(super) fn zeros(device: &D, elements: usize) -> Result<Self, DeviceError> {
         Ok(Self {
             m: Quantized::zeros(device, elements, DynamicMap::signed())?,
             v: Quantized::zeros(device, elements, DynamicMap::unsigned())?,

@@ -17,7 +17,7 @@ pub(super) struct F32<D: Backend> {
 }
 
 impl<D: Backend> F32<D> {
-    pub fn zeros(device: &D, elements: usize) -> Result<Self, DeviceError> {
+    pub(super) fn zeros(device: &D, elements: usize) -> Result<Self, DeviceError> {
         let zeros = || Tensor::zeros(device, DType::F32, &[elements]);
         Ok(Self {
             m: zeros()?,

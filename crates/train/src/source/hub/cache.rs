@@ -15,13 +15,16 @@ use tightrope_formats::{FormatError, safetensors};
 #[derive(Clone, Debug)]
 pub(super) struct Repository {
     folder: PathBuf,
-    #[cfg_attr(not(feature = "hub"), allow(dead_code))]
+    #[cfg_attr(
+        not(feature = "hub"),
+        allow(dead_code, reason = "read by the hub alone")
+    )]
     locks: PathBuf,
 }
 
 impl Repository {
     /// Of a model whose id has been checked.
-    pub fn new(cache: &Path, id: &str) -> Self {
+    pub(super) fn new(cache: &Path, id: &str) -> Self {
         let name = format!("models--{}", id.replace('/', "--"));
         Self {
             locks: cache.join(".locks").join(&name),
@@ -30,7 +33,7 @@ impl Repository {
     }
 
     /// The folder of a revision, if something of it is there.
-    pub fn cached(&self, revision: &str) -> Option<PathBuf> {
+    pub(super) fn cached(&self, revision: &str) -> Option<PathBuf> {
         let commit = fs::read_to_string(self.reference(revision));
         let commit = commit.unwrap_or_else(|_| revision.to_owned());
         let commit = commit.trim();
@@ -39,7 +42,7 @@ impl Repository {
     }
 
     /// The folder of a commit.
-    pub fn snapshot(&self, commit: &str) -> PathBuf {
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
@@ -51,17 +54,17 @@ impl Repository {
 #[cfg(feature = "hub")]
 impl Repository {
     /// Where the contents of a file are kept.
-    pub fn blob(&self, name: &str) -> PathBuf {
+    pub(super) fn blob(&self, name: &str) -> PathBuf {
         self.folder.join("blobs").join(name)
     }
 
     /// The file whose lock is held while a blob is downloaded.
-    pub fn lock(&self, blob: &str) -> PathBuf {
+    pub(super) fn lock(&self, blob: &str) -> PathBuf {
         self.locks.join(format!("{blob}.lock"))
     }
 
     /// Gives a blob its name in the folder of a commit.
-    pub fn link(&self, blob: &str, commit: &str, name: &str) -> io::Result<()> {
+    pub(super) fn link(&self, blob: &str, commit: &str, name: &str) -> io::Result<()> {
         let path = self.snapshot(commit).join(name);
         let folder = files::folder_of(&path);
         fs::create_dir_all(folder)?;
@@ -80,7 +83,7 @@ impl Repository {
     }
 
     /// Says which commit a revision is.
-    pub fn refer(&self, revision: &str, commit: &str) -> io::Result<()> {
+    pub(super) fn refer(&self, revision: &str, commit: &str) -> io::Result<()> {
         let path = self.reference(revision);
         fs::create_dir_all(files::folder_of(&path))?;
         files::write(&path, commit.as_bytes())

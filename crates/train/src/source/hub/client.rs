@@ -34,7 +34,7 @@ pub(super) enum Fault {
 
 impl Fault {
     /// The same, with the name of the file that it is about.
-    pub fn about(self, name: &str) -> Self {
+    pub(super) fn about(self, name: &str) -> Self {
         match self {
             Fault::Passing(reason) => Fault::Passing(format!("{name}: {reason}")),
             Fault::Wrong(reason) => Fault::Wrong(format!("{name}: {reason}")),
@@ -80,7 +80,7 @@ enum Message {
 }
 
 impl Client {
-    pub fn new(environment: &Environment, stop: StopFlag) -> Result<Self, String> {
+    pub(super) fn new(environment: &Environment, stop: StopFlag) -> Result<Self, String> {
         let idle = environment.patience;
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -106,7 +106,10 @@ impl Client {
     }
 
     /// An address below the hub's, of parts that are escaped.
-    pub fn address<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Result<Url, Fault> {
+    pub(super) fn address<'a>(
+        &self,
+        parts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Url, Fault> {
         let mut url = self.endpoint.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => {
@@ -118,7 +121,7 @@ impl Client {
     }
 
     /// Follows the hub's own redirects to the answer, or to the address of another host.
-    pub fn locate(&self, url: Url) -> Result<Located, Fault> {
+    pub(super) fn locate(&self, url: Url) -> Result<Located, Fault> {
         let (mut url, mut headers) = (url, HeaderMap::new());
         for _ in 0..REDIRECTS {
             if url.origin() != self.endpoint.origin() {
@@ -145,7 +148,7 @@ impl Client {
     }
 
     /// The contents at an address, from a byte on, wherever it redirects to.
-    pub fn contents(&self, url: Url, from: u64) -> Result<Answer, Fault> {
+    pub(super) fn contents(&self, url: Url, from: u64) -> Result<Answer, Fault> {
         let mut url = url;
         for _ in 0..REDIRECTS {
             let answer = self.get(&url, from)?;
@@ -200,7 +203,7 @@ impl Client {
     }
 
     /// Waits, unless asked to stop.
-    pub fn pause(&self, time: Duration) -> Result<(), Fault> {
+    pub(super) fn pause(&self, time: Duration) -> Result<(), Fault> {
         let until = Instant::now() + time;
         loop {
             if self.stop.is_requested() {
@@ -216,7 +219,7 @@ impl Client {
 
 impl Answer {
     /// What comes next of the body; `None` at its end.
-    pub fn piece(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+    pub(super) fn piece(&mut self) -> Result<Option<Vec<u8>>, Fault> {
         match self.message()? {
             Message::Piece(piece) => {
                 self.bytes += piece.len() as u64;
@@ -233,7 +236,7 @@ impl Answer {
     }
 
     /// The whole body, if it is not longer than `limit`.
-    pub fn whole(mut self, limit: usize) -> Result<Vec<u8>, Fault> {
+    pub(super) fn whole(mut self, limit: usize) -> Result<Vec<u8>, Fault> {
         let mut body = Vec::new();
         while let Some(piece) = self.piece()? {
             body.extend(piece);

@@ -59,7 +59,12 @@ struct Facts {
 
 impl Download<'_> {
     /// Brings a file into the folder of the commit, if it is not there.
-    pub fn file(&self, name: &str, announced: &Announced, place: &str) -> Result<(), Problem> {
+    pub(super) fn file(
+        &self,
+        name: &str,
+        announced: &Announced,
+        place: &str,
+    ) -> Result<(), Problem> {
         if self.repository.snapshot(self.commit).join(name).exists() {
             return Ok(());
         }

@@ -72,7 +72,7 @@ struct Lfs {
 
 impl Listing {
     /// Asks the hub.
-    pub fn read(client: &Client, id: &str, revision: &str) -> Result<Self, Fault> {
+    pub(super) fn read(client: &Client, id: &str, revision: &str) -> Result<Self, Fault> {
         let parts = ["api", "models"].into_iter().chain(id.split('/'));
         let mut url = client.address(parts.chain(["revision", revision]))?;
         url.set_query(Some("blobs=true"));
@@ -123,12 +123,12 @@ impl Listing {
     }
 
     /// What the list says of a file, if it has it.
-    pub fn announced(&self, name: &str) -> Option<&Announced> {
+    pub(super) fn announced(&self, name: &str) -> Option<&Announced> {
         self.files.get(name)
     }
 
     /// Where the weights are: safetensors before GGUF; `None` if there are none to choose.
-    pub fn weights(&self) -> Option<Weights<'_>> {
+    pub(super) fn weights(&self) -> Option<Weights<'_>> {
         if self.files.contains_key(WHOLE) {
             return Some(Weights::File(WHOLE));
         }
@@ -141,7 +141,7 @@ impl Listing {
     }
 
     /// The files that `weights` need beside them; a GGUF file has everything in it.
-    pub fn besides(&self, weights: &Weights<'_>) -> Vec<&str> {
+    pub(super) fn besides(&self, weights: &Weights<'_>) -> Vec<&str> {
         let alone = matches!(weights, Weights::File(name) if *name != WHOLE);
         let wanted = |name: &&str| {
             let template = name
@@ -157,7 +157,7 @@ impl Listing {
     }
 
     /// Why there are no weights to choose.
-    pub fn without_weights(&self) -> String {
+    pub(super) fn without_weights(&self) -> String {
         let quantized: Vec<&str> = self.ending(".gguf").collect();
         match (quantized.is_empty(), self.strange.first()) {
             (false, _) => format!(

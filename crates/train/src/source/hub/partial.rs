@@ -24,7 +24,7 @@ pub(super) struct Partial {
 
 impl Partial {
     /// Beside the blob that it is going to be.
-    pub fn open(blob: &Path) -> Result<Self, Problem> {
+    pub(super) fn open(blob: &Path) -> Result<Self, Problem> {
         let mut path = blob.to_owned().into_os_string();
         path.push(".incomplete");
         let path = PathBuf::from(path);
@@ -39,12 +39,15 @@ impl Partial {
     }
 
     /// Its size on disk.
-    pub fn bytes(&self) -> Result<u64, Problem> {
+    pub(super) fn bytes(&self) -> Result<u64, Problem> {
         Ok(self.file.metadata().map_err(at(&self.path))?.len())
     }
 
     /// Hashes what an earlier download has left.
-    pub fn read_again(&mut self, go_on: impl Fn() -> Result<(), Fault>) -> Result<(), Problem> {
+    pub(super) fn read_again(
+        &mut self,
+        go_on: impl Fn() -> Result<(), Fault>,
+    ) -> Result<(), Problem> {
         self.file.rewind().map_err(at(&self.path))?;
         let mut piece = vec![0; 1 << 20];
         loop {
@@ -60,13 +63,13 @@ impl Partial {
     }
 
     /// Empties it.
-    pub fn restart(&mut self) -> Result<(), Problem> {
+    pub(super) fn restart(&mut self) -> Result<(), Problem> {
         self.file.set_len(0).map_err(at(&self.path))?;
         (self.hash, self.len) = (Sha256::new(), 0);
         Ok(())
     }
 
-    pub fn append(&mut self, piece: &[u8]) -> Result<(), Problem> {
+    pub(super) fn append(&mut self, piece: &[u8]) -> Result<(), Problem> {
         self.file.write_all(piece).map_err(at(&self.path))?;
         self.hash.update(piece);
         self.len += piece.len() as u64;
@@ -74,12 +77,12 @@ impl Partial {
     }
 
     /// Of everything in it.
-    pub fn sha256(&self) -> String {
+    pub(super) fn sha256(&self) -> String {
         hexadecimal(&self.hash.clone().finalize())
     }
 
     /// Makes it the blob.
-    pub fn finish(self, blob: &Path) -> Result<(), Problem> {
+    pub(super) fn finish(self, blob: &Path) -> Result<(), Problem> {
         self.file.sync_all().map_err(at(&self.path))?;
         fs::rename(&self.path, blob).map_err(at(blob))?;
         sync_folder(folder_of(blob)).map_err(at(blob))

@@ -9,17 +9,17 @@ use std::{
     thread,
 };
 
-pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A server on this machine.
-pub struct Server {
+pub(super) struct Server {
     pub address: String,
     pub requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
     /// Answers each request by `answer`, which gets the path and the lines of the head.
-    pub fn new(answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(super) fn new(answer: impl Fn(&str, &str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -33,7 +33,7 @@ impl Server {
         Self { address, requests }
     }
 
-    pub fn requests(&self) -> Vec<String> {
+    pub(super) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
@@ -51,7 +51,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>, answer: &dyn Fn(&str, 
 
 /// What an honest hub answers, with changes.
 #[derive(Clone)]
-pub struct Answers {
+pub(super) struct Answers {
     pub files: BTreeMap<&'static str, Vec<u8>>,
     pub commit: String,
     /// Instead of the hash.
@@ -61,7 +61,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    pub fn new(files: &[(&'static str, &str)]) -> Self {
+    pub(super) fn new(files: &[(&'static str, &str)]) -> Self {
         Self {
             files: files
                 .iter()
@@ -73,7 +73,7 @@ impl Answers {
         }
     }
 
-    pub fn model() -> Self {
+    pub(super) fn model() -> Self {
         Self::new(&[
             ("config.json", "{}"),
             ("README.md", "no"),
@@ -83,7 +83,7 @@ impl Answers {
         ])
     }
 
-    pub fn answer(&self, path: &str, request: &str) -> Vec<u8> {
+    pub(super) fn answer(&self, path: &str, request: &str) -> Vec<u8> {
         if path.starts_with("/api/models/owner/name/revision/main") {
             let names: Vec<_> = self
                 .files
@@ -115,16 +115,16 @@ impl Answers {
         response("206 Partial Content", &head, &body[from..])
     }
 
-    pub fn serve(self) -> Server {
+    pub(super) fn serve(self) -> Server {
         Server::new(move |path, request| self.answer(path, request))
     }
 }
 
-pub fn sha256(body: &[u8]) -> String {
+pub(super) fn sha256(body: &[u8]) -> String {
     crate::files::hexadecimal(&Sha256::digest(body))
 }
 
-pub fn response(status: &str, head: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn response(status: &str, head: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head =
         format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{head}\r\n");

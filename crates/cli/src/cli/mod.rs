@@ -32,7 +32,7 @@ Examples:
     after_help = EXAMPLES,
     after_long_help = [EXAMPLES, "\n\n", crate::exit::HELP].concat()
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 
@@ -73,13 +73,13 @@ enum Command {
 
 impl Cli {
     /// What the process was called with; help and wrong usage end it.
-    pub fn of_process() -> Self {
+    pub(crate) fn of_process() -> Self {
         let matches = with_examples_as_written(Cli::command()).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
     /// Runs the chosen command.
-    pub fn run(self) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
         let terminal = Terminal::new(self.global.json, self.global.threads, self.global.color)?;
         match self.command {
             Command::Train(args) => commands::train::run(args, &terminal),

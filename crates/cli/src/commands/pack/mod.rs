@@ -49,7 +49,7 @@ index i.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[group(id = "input", required = true, multiple = false, args = ["config", "lengths", "histogram"])]
-pub struct Args {
+pub(crate) struct Args {
     /// Configuration file (TOML): its training data, at its capacity and seed
     #[arg(value_parser = paths::path())]
     config: Option<PathBuf>,
@@ -149,7 +149,7 @@ fn overlong() -> impl TypedValueParser<Value = Overlong> {
         .try_map(|name| serde_json::from_value::<Overlong>(name.into()))
 }
 
-pub fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
     let (input, packer) = match (&args.config, &args.lengths, &args.histogram) {
         (Some(file), _, _) => {
             let config = Config::load(file, &args.sets)?;

@@ -39,7 +39,7 @@ const CARGO: &[(&str, &[&str])] = &[
 const LICENCES: &[&str] = &["deny", "check", "licenses", "bans", "sources"];
 
 /// Runs every step, stops at the first that fails, and prints how long each took.
-pub fn run(root: &Path) -> Result<()> {
+pub(crate) fn run(root: &Path) -> Result<()> {
     let mut report = Report::default();
     let result = steps(root, &mut report);
     report.print();

@@ -41,7 +41,7 @@ Ctrl-C          end the answer";
 /// Talk with a model
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     subject: Subject,
 
@@ -53,7 +53,7 @@ pub struct Args {
     options: Options,
 }
 
-pub fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
+pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let config = args.subject.resolve(Vec::new())?;
     let answerer = Answerer::open(&config, terminal.threads(), &Bars::default())?;
     let conversation = Conversation::new(answerer, args.options, args.max_tokens, false);
@@ -95,7 +95,7 @@ fn is_command(word: &str) -> bool {
 }
 
 /// Answers until the input ends.
-pub fn converse(mut conversation: Conversation, terminal: &Terminal) -> Result<Exit> {
+pub(crate) fn converse(mut conversation: Conversation, terminal: &Terminal) -> Result<Exit> {
     let mut input = Input::open(terminal)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     if input.is_live() {
