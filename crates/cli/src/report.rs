@@ -54,6 +54,11 @@ pub(crate) fn preflight(report: &Preflight) -> String {
     if let Some(answers) = report.answers_trained() {
         block.line("answers", answers);
     }
+    if report.added_eos > 0 {
+        let rows = counted(report.added_eos, "row");
+        let none = "data.add_end_token = \"never\": to none";
+        block.line("end token", format!("added to {rows} ({none})"));
+    }
     let l = &report.lengths;
     let lengths = format!(
         "min {}, median {}, 95 % {}, 99 % {}, max {}, mean {:.1}",
@@ -92,11 +97,9 @@ pub(crate) fn preflight(report: &Preflight) -> String {
         "without anything to train",
     );
     block.warning(report.doubled_bos, "row", "beginning with two BOS tokens");
-    block.warning(
-        report.missing_eos,
-        "row",
-        "without an end token at the end: the model will not learn to stop there",
-    );
+    for (count, what) in report.without_end() {
+        block.warning(count, "row", what);
+    }
     block.warning(
         report.packed_rows,
         "row",

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tightrope_packing::IGNORED;
 
 use crate::error::{KeyPath, RowProblem};
-use crate::options::TrainOn;
+use crate::options::{AddEndToken, TrainOn};
 use crate::record::{Conversation, Record, TemplateReads, Tokens};
 use crate::template::{ChatTemplates, Dropped, Turn, assistant_turns, parts};
 use crate::tokenizer::Tokenizer;
@@ -21,8 +21,40 @@ pub(crate) struct Encoder<'a> {
     /// Rows of the model's embedding, where a model is known.
     pub embedding: Option<usize>,
     pub train_on: TrainOn,
+    /// What is given to rows without chat template.
+    pub added_end: AddedEnd,
     /// Spellings of the tokenizer's end tokens.
     pub end_texts: Vec<String>,
+}
+
+/// The end token that is put after what does not end in one.
+#[derive(Debug, Default)]
+pub(crate) struct AddedEnd {
+    to_completions: Option<u32>,
+    to_texts: Option<u32>,
+    /// Texts are given none because it ends the turns of conversations.
+    ends_turns: bool,
+}
+
+impl AddedEnd {
+    pub(crate) fn new(
+        option: AddEndToken,
+        tokenizer: Option<&Tokenizer>,
+        templates: Option<&ChatTemplates>,
+    ) -> Self {
+        let eos = tokenizer.and_then(Tokenizer::eos_id);
+        let text = eos.and_then(|eos| tokenizer?.id_to_token(eos));
+        let source = templates.map_or("", |all| all.choose(false).source());
+        let in_template =
+            source.contains("eos_token") || text.is_some_and(|text| source.contains(&text));
+        let ends_turns = in_template && option == AddEndToken::Auto;
+        let eos = eos.filter(|_| option != AddEndToken::Never);
+        Self {
+            to_completions: eos,
+            to_texts: eos.filter(|_| !ends_turns),
+            ends_turns,
+        }
+    }
 }
 
 /// Tokens with unshifted labels.
@@ -33,6 +65,10 @@ pub(crate) struct Encoded {
     pub doubled_bos: bool,
     /// The last trained token other than white space is no end token.
     pub missing_eos: bool,
+    /// The end token was put after what the row has.
+    pub added_eos: bool,
+    /// A text does not end in an end token, and was given none since that ends turns.
+    pub open_text: bool,
     pub chat: Chat,
 }
 
@@ -67,13 +103,15 @@ impl Encoder<'_> {
     /// The sequences of a record: one, or those that were packed into its row.
     pub(crate) fn encode(&self, record: Record) -> Result<Vec<Encoded>, RowProblem> {
         let mut chat = Chat::default();
-        let (tokens, labels) = match record {
+        let is_text = matches!(&record, Record::Text(text) if !text.is_empty());
+        let end = match &record {
+            Record::Text(_) => self.added_end.to_texts.filter(|_| is_text),
+            Record::Completion { .. } | Record::Alpaca { .. } => self.added_end.to_completions,
+            Record::Chat(_) | Record::Tokens(_) => None,
+        };
+        let (mut tokens, mut labels) = match record {
             Record::Tokens(parts) => return self.parts(parts),
-            Record::Text(text) => {
-                let ids = self.tokenizer()?.encode(&text, true).map_err(failed)?;
-                let labels = ids.iter().map(|&id| id.into()).collect();
-                (ids, labels)
-            }
+            Record::Text(text) => self.text(&text)?,
             Record::Completion { prompt, completion } => self.completion(&prompt, &completion)?,
             Record::Alpaca {
                 instruction,
@@ -82,6 +120,10 @@ impl Encoder<'_> {
             } => self.completion(&alpaca_prompt(&instruction, &input), &output)?,
             Record::Chat(conversation) => self.chat(&conversation, &mut chat)?,
         };
+        let is_open = self.ends(tokens.iter().rev().copied()) == Some(false);
+        let added = end.filter(|_| is_open);
+        tokens.extend(added);
+        labels.extend(added.map(i64::from));
         if let Some(rows) = self.embedding {
             let outside = tokens.iter().find(|&&id| id as usize >= rows);
             if let Some(&id) = outside {
@@ -91,23 +133,34 @@ impl Encoder<'_> {
             }
         }
         let encoded = self.encoded(tokens, labels);
-        Ok(vec![Encoded { chat, ..encoded }])
+        Ok(vec![Encoded {
+            chat,
+            added_eos: added.is_some(),
+            open_text: is_text && is_open && self.added_end.ends_turns,
+            ..encoded
+        }])
     }
 
     fn encoded(&self, tokens: Vec<u32>, labels: Vec<i64>) -> Encoded {
         let bos = self.tokenizer.and_then(Tokenizer::bos_id);
-        let ends = self.tokenizer.map_or(&[][..], Tokenizer::end_ids);
         let trained = labels.iter().rev().filter_map(|&l| u32::try_from(l).ok());
-        // A template's line break after the end token is trained with `all`.
-        let last = trained.clone().find(|&id| !self.is_blank(id));
-        let last = last.or_else(|| trained.clone().next());
         Encoded {
             doubled_bos: bos.is_some_and(|bos| tokens.starts_with(&[bos, bos])),
-            missing_eos: !ends.is_empty() && last.is_some_and(|id| !ends.contains(&id)),
+            missing_eos: self.tokenizer.is_some() && self.ends(trained) == Some(false),
+            added_eos: false,
+            open_text: false,
             tokens,
             labels,
             chat: Chat::default(),
         }
+    }
+
+    /// Whether ids, the last one first, end in an end token. Templates put a line break after it.
+    fn ends(&self, mut reversed: impl Iterator<Item = u32> + Clone) -> Option<bool> {
+        let last = reversed.clone().find(|&id| !self.is_blank(id));
+        let last = last.or_else(|| reversed.next())?;
+        let ends = self.tokenizer.map_or(&[][..], Tokenizer::end_ids);
+        Some(ends.contains(&last))
     }
 
     fn is_blank(&self, id: u32) -> bool {
@@ -157,8 +210,14 @@ impl Encoder<'_> {
         parts.into_iter().map(encode).collect()
     }
 
-    /// Prompt and completion as one text, tokenized once; EOS at its end, so that the model
-    /// learns to stop.
+    /// A text, trained whole.
+    fn text(&self, text: &str) -> Result<(Vec<u32>, Vec<i64>), RowProblem> {
+        let ids = self.tokenizer()?.encode(text, true).map_err(failed)?;
+        let labels = ids.iter().map(|&id| id.into()).collect();
+        Ok((ids, labels))
+    }
+
+    /// Prompt and completion as one text, tokenized once.
     fn completion(
         &self,
         prompt: &str,
@@ -172,20 +231,13 @@ impl Encoder<'_> {
         };
         let (inner, inner_labels) = self.masked(&text, &[trained])?;
         let (prefix, suffix) = tokenizer.around(&inner);
-        let mut tokens = [prefix, &inner, suffix].concat();
+        let tokens = [prefix, &inner, suffix].concat();
         let mut labels = match self.train_on {
             TrainOn::All => prefix.iter().map(|&id| id.into()).collect(),
             TrainOn::Completion | TrainOn::Assistant => vec![IGNORED.into(); prefix.len()],
         };
         labels.extend(inner_labels);
         labels.extend(suffix.iter().map(|&id| i64::from(id)));
-        let ended = tokens
-            .last()
-            .is_some_and(|id| tokenizer.end_ids().contains(id));
-        if let Some(eos) = tokenizer.eos_id().filter(|_| !ended) {
-            tokens.push(eos);
-            labels.push(eos.into());
-        }
         Ok((tokens, labels))
     }
 

@@ -31,7 +31,7 @@ pub use tightrope_packing::Overlong;
 pub use error::{BadRow, DataError, Key, KeyPath, Place, RowProblem};
 pub use inspect::{InspectedToken, inspect};
 pub use load::{Dataset, Origin, load, load_for};
-pub use options::{DataOptions, Format, OnBadRow, TrainOn};
+pub use options::{AddEndToken, DataOptions, Format, OnBadRow, TrainOn};
 pub use preflight::{FileReport, JOINED_PARTS, Lengths, Preflight, SkippedRow, UnusedKey};
 pub use progress::Progress;
 pub use template::{ChatTemplate, ChatTemplates, Dropped, RenderError, Rendered, Turn, Variables};

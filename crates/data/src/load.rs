@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use tightrope_packing::{Overlong, Sequence};
 
-use crate::encode::{Encoded, Encoder};
+use crate::encode::{AddedEnd, Encoded, Encoder};
 use crate::error::{BadRow, DataError};
 use crate::options::{DataOptions, Format, OnBadRow};
 use crate::preflight::{FileReport, Preflight};
@@ -94,6 +94,7 @@ pub fn load_for(
             reads: templates.map(|all| TemplateReads::of(all.choose(true))),
             embedding,
             train_on: options.train_on,
+            added_end: AddedEnd::new(options.add_end_token, tokenizer, templates),
             end_texts: tokenizer.map(Tokenizer::end_texts).unwrap_or_default(),
         },
         dataset: Dataset::default(),
@@ -115,6 +116,7 @@ pub fn load_for(
     let reads_clock = templates.is_some_and(ChatTemplates::read_clock);
     let mut dataset = loader.dataset;
     dataset.report.train_on = options.train_on;
+    dataset.report.no_eos = tokenizer.is_some_and(|t| t.eos_id().is_none());
     dataset.report.template_reads_clock = loader.uses_template && reads_clock;
     dataset.report.count(&dataset.sequences);
     if dataset.report.trained_tokens == 0 {
@@ -306,6 +308,8 @@ impl Loader<'_> {
         let report = &mut self.dataset.report;
         report.doubled_bos += u64::from(encoded.doubled_bos);
         report.missing_eos += u64::from(encoded.missing_eos);
+        report.added_eos += u64::from(encoded.added_eos);
+        report.open_texts += u64::from(encoded.open_text);
         report.answers += encoded.chat.answers;
         report.trained_answers += encoded.chat.trained_answers;
         report.dropped.add(&encoded.chat.dropped);

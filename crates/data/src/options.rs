@@ -16,6 +16,9 @@ pub struct DataOptions {
     pub overlong: Overlong,
     /// Which tokens are trained.
     pub train_on: TrainOn,
+    /// Whether what has no chat template is given the tokenizer's end token where it does not end
+    /// in one.
+    pub add_end_token: AddEndToken,
     /// What happens to a row that cannot be read.
     pub on_bad_row: OnBadRow,
     /// Most bytes of a row; a longer one is refused before it is in memory.
@@ -33,6 +36,7 @@ impl Default for DataOptions {
             max_length: 2048,
             overlong: Overlong::Truncate,
             train_on: TrainOn::Completion,
+            add_end_token: AddEndToken::Auto,
             on_bad_row: OnBadRow::Error,
             max_row_bytes: 16 << 20,
             chat_template: None,
@@ -55,7 +59,7 @@ pub enum Format {
     Chat,
     /// `prompt` and `completion`, both text or both lists of messages.
     Completion,
-    /// `text`, all of it trained.
+    /// `text`, all of it trained with its end token.
     Text,
     /// `input_ids`, optional `labels` (-100 = ignored), `attention_mask` (0 = padding), masks of
     /// what is trained, and `position_ids` or `seq_lengths` where a row holds several sequences.
@@ -90,6 +94,20 @@ pub enum TrainOn {
     Assistant,
     /// Everything.
     All,
+}
+
+/// What is given an end token. Conversations have the ends that their template writes, rows of
+/// token ids stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddEndToken {
+    /// Completions; and texts, unless the chat template ends the turns of a conversation with it.
+    #[default]
+    Auto,
+    /// Completions and texts.
+    Always,
+    /// Nothing.
+    Never,
 }
 
 /// What happens to a row that cannot be read.

@@ -53,6 +53,13 @@ pub struct Preflight {
     pub doubled_bos: u64,
     /// Rows whose last trained token is no end token (before any cut).
     pub missing_eos: u64,
+    /// Rows that were given the end token, since they did not end in one.
+    pub added_eos: u64,
+    /// Those of the rows without an end token that are texts which were given none, since the chat
+    /// template ends turns with it.
+    pub open_texts: u64,
+    /// The tokenizer names no end token that could be given.
+    pub no_eos: bool,
     /// Rows that held several sequences, which are sequences of their own now.
     pub packed_rows: u64,
     /// Rows that give the same tokens and targets as one before them.
@@ -202,6 +209,21 @@ impl Preflight {
         Some(text).filter(|text| !text.is_empty())
     }
 
+    /// Rows without an end token, and what to say of them.
+    pub fn without_end(&self) -> [(u64, &'static str); 2] {
+        let others = self.missing_eos.saturating_sub(self.open_texts);
+        let why = match self.no_eos {
+            true => {
+                "without an end token at the end, for the tokenizer names none: the model will not \
+                 learn to stop there"
+            }
+            false => "without an end token at the end: the model will not learn to stop there",
+        };
+        let texts = "of text without an end token at the end, which ends turns in this model's \
+            chats: it will not learn to stop there; data.add_end_token = \"always\" adds it";
+        [(others, why), (self.open_texts, texts)]
+    }
+
     /// Which answers are trained, if not all of them are.
     pub fn answers_trained(&self) -> Option<String> {
         (self.trained_answers < self.answers).then(|| {
@@ -300,12 +322,12 @@ impl fmt::Display for Preflight {
             format!("{} rows begin with two BOS tokens", self.doubled_bos),
         )?;
         note(
-            self.missing_eos,
-            format!(
-                "{} rows do not end in an end token: the model will not learn to stop there",
-                self.missing_eos
-            ),
+            self.added_eos,
+            format!("end token added to {} rows", self.added_eos),
         )?;
+        for (count, what) in self.without_end() {
+            note(count, format!("{count} rows {what}"))?;
+        }
         if let Some(answers) = self.answers_trained() {
             note(1, answers)?;
         }

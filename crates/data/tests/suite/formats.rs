@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use tightrope_data::{
-    DataError, DataOptions, Dataset, Format, OnBadRow, Overlong, Tokenizer, TrainOn, inspect, load,
+    AddEndToken, DataError, DataOptions, Dataset, Format, OnBadRow, Overlong, Tokenizer, TrainOn,
+    inspect, load,
 };
 
 use crate::common::{CHATML, load_bytes, marked, tokenizer, write};
@@ -180,9 +181,87 @@ fn special_tokens_around_text_follow_the_tokenizer() {
     let row = r#"{"text": "<s><s>ab"}"#;
     let dataset = load_bytes("a.jsonl", row, &default(), Some(&tokenizer)).unwrap();
     assert_eq!(dataset.report.doubled_bos, 1);
-    let plain = crate::common::tokenizer(None);
-    let dataset = load_bytes("a.jsonl", r#"{"text": "ab"}"#, &default(), Some(&plain)).unwrap();
-    assert_eq!(dataset.report.missing_eos, 1);
+}
+
+#[test]
+fn texts_and_completions_end_in_the_end_token_once() {
+    let off = DataOptions {
+        add_end_token: AddEndToken::Never,
+        ..default()
+    };
+    let tokenizer = crate::common::tokenizer(None);
+    // What the row becomes, whether the token was added, and what it is without the addition.
+    for (row, with, added, without) in [
+        (r#"{"text": "ab"}"#, "a⟦b</s>⟧", 1, "a⟦b⟧"),
+        (r#"{"text": "ab\n"}"#, "a⟦b\n</s>⟧", 1, "a⟦b\n⟧"),
+        (r#"{"text": "ab</s>"}"#, "a⟦b</s>⟧", 0, "a⟦b</s>⟧"),
+        (
+            r#"{"text": "a<|im_end|>\n"}"#,
+            "a⟦<|im_end|>\n⟧",
+            0,
+            "a⟦<|im_end|>\n⟧",
+        ),
+        (r#"{"text": "</s>ab"}"#, "</s>⟦ab</s>⟧", 1, "</s>⟦ab⟧"),
+        (
+            r#"{"prompt": "a", "completion": "b"}"#,
+            "a⟦b</s>⟧",
+            1,
+            "a⟦b⟧",
+        ),
+        (
+            r#"{"prompt": "a", "completion": "b</s>\n"}"#,
+            "a⟦b</s>\n⟧",
+            0,
+            "a⟦b</s>\n⟧",
+        ),
+        (r#"{"input_ids": [97, 98]}"#, "a⟦b⟧", 0, "a⟦b⟧"),
+    ] {
+        let dataset = load_bytes("a.jsonl", row, &default(), Some(&tokenizer)).unwrap();
+        assert_eq!(marked(&dataset, 0, &tokenizer), with, "{row}");
+        assert_eq!(dataset.report.added_eos, added, "{row}");
+        let dataset = load_bytes("a.jsonl", row, &off, Some(&tokenizer)).unwrap();
+        assert_eq!(marked(&dataset, 0, &tokenizer), without, "{row}");
+        let lacks =
+            u64::from(without.contains('b') && !without.contains("b</") || row.contains("input"));
+        let report = dataset.report;
+        assert_eq!((report.missing_eos, report.added_eos), (lacks, 0), "{row}");
+    }
+    // A token that ends turns ends no text, unless it is asked to.
+    let ends_turns = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}";
+    let chats = crate::common::tokenizer(Some(ends_turns));
+    let always = DataOptions {
+        add_end_token: AddEndToken::Always,
+        ..default()
+    };
+    for (options, expected, open) in [(default(), "a⟦b⟧", 1), (always, "a⟦b</s>⟧", 0)] {
+        let dataset = load_bytes("a.jsonl", r#"{"text": "ab"}"#, &options, Some(&chats)).unwrap();
+        assert_eq!(marked(&dataset, 0, &chats), expected);
+        assert_eq!(
+            (dataset.report.missing_eos, dataset.report.open_texts),
+            (open, open)
+        );
+    }
+    let rows = "{\"text\": \"\"}\n{\"text\": \"ab\"}\n";
+    let dataset = load_bytes("a.jsonl", rows, &default(), Some(&tokenizer)).unwrap();
+    assert_eq!((dataset.report.empty_rows, dataset.sequences.len()), (1, 1));
+}
+
+#[test]
+fn a_tokenizer_without_an_end_token_is_named() {
+    let mut gguf = crate::common::gguf(None);
+    gguf.eos_id = None;
+    gguf.tokens
+        .retain(|token| !token.starts_with('<') || token.len() < 3);
+    gguf.token_types.truncate(gguf.tokens.len());
+    (gguf.bos_id, gguf.pad_id) = (None, None);
+    let tokenizer = Tokenizer::from_gguf(gguf).unwrap();
+    let rows = r#"{"text": "ab"}"#;
+    let report = load_bytes("a.jsonl", rows, &default(), Some(&tokenizer))
+        .unwrap()
+        .report;
+    assert_eq!((report.missing_eos, report.no_eos), (1, true));
+    let shown = report.to_string();
+    assert!(shown.contains("the tokenizer names none"), "{shown}");
 }
 
 #[test]
@@ -294,7 +373,7 @@ fn order_and_result_do_not_depend_on_threads_or_chunks() {
 #[test]
 fn options_read_as_in_the_documentation() {
     let read: DataOptions = serde_json::from_str(
-        r#"{"format": "auto", "max_length": 2048, "overlong": "truncate", "train_on": "completion", "on_bad_row": "error"}"#,
+        r#"{"format": "auto", "max_length": 2048, "overlong": "truncate", "train_on": "completion", "add_end_token": "auto", "on_bad_row": "error"}"#,
     )
     .unwrap();
     assert_eq!(read, default());

@@ -323,7 +323,7 @@ fn null_columns_are_as_if_absent() {
         (
             r#"{"messages": null, "text": "ab"}"#,
             "text",
-            "a⟦b⟧".to_owned(),
+            "a⟦b</s>⟧".to_owned(),
         ),
         (
             r#"{"messages": [], "input_ids": null, "conversations": null, "instruction": "q", "input": null, "output": "a", "chosen": null, "label": null}"#,

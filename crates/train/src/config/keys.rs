@@ -158,6 +158,9 @@ pub const KEYS: &[Key] = &[
         "What happens to longer sequences."),
     key("data", "train_on", Choice(&["completion", "assistant", "all"]), Some("\"completion\""), Free,
         "Which tokens are trained: the last answer, every assistant turn, or everything."),
+    key("data", "add_end_token", Choice(&["auto", "always", "never"]), Some("\"auto\""), Free,
+        "Whether texts, and completions without chat template, that do not end in an end token are given the \
+         tokenizer's; auto: but no texts where the chat template ends turns with it."),
     key("data", "on_bad_row", Choice(&["error", "skip"]), Some("\"error\""), Free,
         "What happens to a row that cannot be read."),
     key("data", "max_row_bytes", Integer(1), Some("16777216"), Free,

@@ -19,7 +19,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use tightrope_data::{DataOptions, Format, OnBadRow, Overlong, TrainOn};
+use tightrope_data::{AddEndToken, DataOptions, Format, OnBadRow, Overlong, TrainOn};
 use tightrope_model::BaseStorage;
 use tightrope_packing::{Algorithm, Layout};
 use toml::{Table, Value};
@@ -83,6 +83,7 @@ pub struct DataSection {
     pub max_length: usize,
     pub overlong: Overlong,
     pub train_on: TrainOn,
+    pub add_end_token: AddEndToken,
     pub on_bad_row: OnBadRow,
     pub max_row_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -269,6 +270,7 @@ impl Config {
             max_length: self.data.max_length,
             overlong: self.data.overlong,
             train_on: self.data.train_on,
+            add_end_token: self.data.add_end_token,
             on_bad_row: self.data.on_bad_row,
             max_row_bytes: self.data.max_row_bytes,
             chat_template: self.data.chat_template.clone(),
