@@ -17,12 +17,10 @@ const SIZES: [(usize, usize, usize); 7] = [
     (7, 130, 300),
 ];
 const ALPHA: f32 = 0.75;
-const TYPES: [(DType, DType); 5] = [
+const TYPES: [(DType, DType); 3] = [
     (DType::F32, DType::F32),
     (DType::BF16, DType::BF16),
     (DType::BF16, DType::F32),
-    (DType::F16, DType::F16),
-    (DType::F16, DType::F32),
 ];
 
 /// A product whose rows lie `gap` elements apart, which hold NaN.
@@ -239,12 +237,12 @@ fn rows_from_the_middle_are_those_of_the_whole() {
 #[test]
 fn a_sum_without_terms_is_zero_or_what_was_there() {
     for gap in [0, 2] {
-        let mut case = Case::new((3, 4, 1), (DType::F16, DType::F32));
+        let mut case = Case::new((3, 4, 1), (DType::BF16, DType::F32));
         case.gap = gap;
         // Memory as for one term, of which none is asked for.
         let device = cuda();
-        let a = tensor(device, DType::F16, &[3], &case.a);
-        let b = tensor(device, DType::F16, &[4], &case.b);
+        let a = tensor(device, DType::BF16, &[3], &case.a);
+        let b = tensor(device, DType::BF16, &[4], &case.b);
         for accumulate in [false, true] {
             let (memory, row) = case.stored(&[2.0; 12], (3, 4), false);
             let mut c = tensor(device, DType::F32, &[memory.len()], &memory);
@@ -327,6 +325,7 @@ fn what_does_not_fit_is_refused() {
         [F32, BF16, F32],
         [BF16, F16, F32],
         [BF16, BF16, F16],
+        [F16, F16, F16],
         [F32, F32, BF16],
         [U32, U32, U32],
         [F32, F32, U32],

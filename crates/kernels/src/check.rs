@@ -102,15 +102,25 @@ impl<'a, D: Device> Operands<'a, D> {
         view: View<'a, D>,
         shape: &[usize],
     ) -> Result<(), KernelError> {
+        self.float(operand, view)?;
+        shape_is(operand, view, shape)
+    }
+
+    /// The element type of stored numbers: any floating-point type.
+    pub(crate) fn float(
+        &mut self,
+        operand: &'static str,
+        view: View<'a, D>,
+    ) -> Result<DType, KernelError> {
         self.any(operand, view)?;
-        if !view.dtype().is_float() {
-            return Err(KernelError::DType {
+        match view.dtype().is_float() {
+            true => Ok(view.dtype()),
+            false => Err(KernelError::DType {
                 operand,
                 expected: "f32, bf16 or f16".into(),
                 got: view.dtype(),
-            });
+            }),
         }
-        shape_is(operand, view, shape)
     }
 
     /// The element type of an activation, which all activations of an operation share: one in which

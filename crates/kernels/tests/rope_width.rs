@@ -160,7 +160,7 @@ fn rotations_are_right_beyond_two_to_the_31_and_two_to_the_32() {
     for kind in [
         (DType::F32, Pairing::Halves),
         (DType::BF16, Pairing::Interleaved),
-        (DType::F16, Pairing::Halves),
+        (DType::BF16, Pairing::Halves),
     ] {
         let rows = numbers(kind.0, 5);
         let near = rotate(cuda(), kind, &rows, [WIDTH; 2]);

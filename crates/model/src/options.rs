@@ -75,7 +75,7 @@ pub struct LoadOptions {
     pub capacity: usize,
     /// Keep only the input of each layer and compute the rest again in the backward pass.
     pub recompute: bool,
-    /// Type of activations: f32, or on a GPU bf16 or f16. Statistics, parameters that are trained
+    /// Type of activations: f32, or on a GPU bf16. Statistics, parameters that are trained
     /// and gradients of parameters are f32 whatever it is.
     pub precision: DType,
     /// Of fresh parameters.

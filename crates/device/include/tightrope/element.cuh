@@ -14,15 +14,10 @@ template <> __device__ __forceinline__ float from_float(float x) { return x; }
 template <> __device__ __forceinline__ __nv_bfloat16 from_float(float x) {
     return __float2bfloat16_rn(x);
 }
-template <> __device__ __forceinline__ __half from_float(float x) { return __float2half_rn(x); }
 
 // Two in 32 bits, the first in the low half.
 __device__ __forceinline__ uint32_t packed(__nv_bfloat16, float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-}
-__device__ __forceinline__ uint32_t packed(__half, float low, float high) {
-    const __half2 pair = __floats2half2_rn(low, high);
     return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
@@ -101,11 +96,10 @@ template <int N, typename T> __device__ __forceinline__ void store(const Floats<
     }
 }
 
-// KERNEL(type, type's name, index type, index width's name) for every float type and index width.
+// KERNEL(type, type's name, index type, index width's name) for the types of activations and both
+// index widths. f16 is only read: weights of files have it.
 #define FOR_FLOATS_AND_WIDTHS(KERNEL)            \
     KERNEL(float, f32, uint32_t, u32)            \
     KERNEL(float, f32, uint64_t, u64)            \
     KERNEL(__nv_bfloat16, bf16, uint32_t, u32)   \
-    KERNEL(__nv_bfloat16, bf16, uint64_t, u64)   \
-    KERNEL(__half, f16, uint32_t, u32)           \
-    KERNEL(__half, f16, uint64_t, u64)
+    KERNEL(__nv_bfloat16, bf16, uint64_t, u64)

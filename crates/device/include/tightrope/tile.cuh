@@ -1,5 +1,5 @@
 // Tiles in shared memory, filled by asynchronous copies, and products of 16 rows by one warp: tensor
-// cores for bf16 and f16, fused multiply-adds for f32.
+// cores for bf16, fused multiply-adds for f32.
 //
 // Sums are in f32 and lie as `mma.m16n8k16` has them: of every 8 columns, lane `l` holds rows `l / 4`
 // (0 and 1) and `l / 4 + 8` (2 and 3), columns `2 (l % 4)` and the next.
@@ -84,16 +84,13 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&matrix)[4], 
 }
 
 // sum += a · b for 16 × 16 by 16 × 8.
-#define MULTIPLY_MATRICES(T, TYPE)                                                                 \
-    __device__ __forceinline__ void multiply_matrices(                                             \
-        T, float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {                    \
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." TYPE "." TYPE ".f32 "                \
-                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"             \
-                     : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])                      \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));              \
-    }
-MULTIPLY_MATRICES(__nv_bfloat16, "bf16")
-MULTIPLY_MATRICES(__half, "f16")
+__device__ __forceinline__ void multiply_matrices(
+    __nv_bfloat16, float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
 
 // sum += a·bᵀ for the 16 rows of `a` from `row` on and 8·N rows of `b`; beyond `dim` both are zero.
 template <int N, typename T, int D>

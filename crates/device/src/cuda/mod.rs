@@ -219,7 +219,7 @@ impl Cuda {
 // device.
 unsafe impl Device for Cuda {
     type Buffer = CudaBytes;
-    const ACTIVATIONS: &'static [DType] = &[DType::F32, DType::BF16, DType::F16];
+    const ACTIVATIONS: &'static [DType] = &[DType::F32, DType::BF16];
 
     fn name(&self) -> String {
         format!("cuda:{} ({})", self.shared.ordinal, self.shared.name)

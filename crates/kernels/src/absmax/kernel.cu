@@ -4,7 +4,7 @@
 // Bytes at least, for n elements of s bytes: n of codes, n·s, and 4 a row.
 //
 // expects: STG.128
-// expects: LDG.64 in absmax_dequantize_*f16_*
+// expects: LDG.64 in absmax_dequantize_bf16_*
 #include "tightrope/element.cuh"
 
 constexpr int THREADS = 256;

@@ -11,12 +11,10 @@ pub(super) static MODULE: Module = Module {
         "absmax_dequantize_f32_u64",
         "absmax_dequantize_bf16_u32",
         "absmax_dequantize_bf16_u64",
-        "absmax_dequantize_f16_u32",
-        "absmax_dequantize_f16_u64",
     ],
 };
 
-/// Parameters of `absmax_dequantize`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `absmax_dequantize`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct AbsmaxDequantize<'a> {
     pub codes: Input<'a>,

@@ -22,7 +22,7 @@ pub struct Dequantize<'a, D: Device> {
     pub codes: View<'a, D>,
     /// The largest magnitude of each row, f32 `[rows]`.
     pub absmax: View<'a, D>,
-    /// Overwritten, `[rows, columns]`; f32, bf16 or f16.
+    /// Overwritten, `[rows, columns]`; f32 or bf16.
     pub y: ViewMut<'a, D>,
     /// Rows to compute.
     pub rows: usize,

@@ -16,21 +16,21 @@
 // (2 blocks); 96 KiB is the most, with D = 256.
 //
 // expects: LDGSTS.128 STG.128
-// expects: LDSM HMMA in attention_*f16_*
+// expects: LDSM HMMA in attention_*_bf16_*
 // expects: LDS.128 FFMA in attention_*f32_*
 // expects: LDG.128 in attention_queries_backward_*
-// dynamic shared memory: 12288 in attention_forward_*f16_32
-// dynamic shared memory: 24576 in attention_forward_*f16_64
-// dynamic shared memory: 49152 in attention_forward_*f16_128
-// dynamic shared memory: 65536 in attention_forward_*f16_256
+// dynamic shared memory: 12288 in attention_forward_bf16_32
+// dynamic shared memory: 24576 in attention_forward_bf16_64
+// dynamic shared memory: 49152 in attention_forward_bf16_128
+// dynamic shared memory: 65536 in attention_forward_bf16_256
 // dynamic shared memory: 25600 in attention_forward_f32_32
 // dynamic shared memory: 41984 in attention_forward_f32_64
 // dynamic shared memory: 53760 in attention_forward_f32_128
 // dynamic shared memory: 68096 in attention_forward_f32_256
-// dynamic shared memory: 16896 in attention_*_backward_*f16_32
-// dynamic shared memory: 33280 in attention_*_backward_*f16_64
-// dynamic shared memory: 66048 in attention_*_backward_*f16_128
-// dynamic shared memory: 98560 in attention_*_backward_*f16_256
+// dynamic shared memory: 16896 in attention_*_backward_bf16_32
+// dynamic shared memory: 33280 in attention_*_backward_bf16_64
+// dynamic shared memory: 66048 in attention_*_backward_bf16_128
+// dynamic shared memory: 98560 in attention_*_backward_bf16_256
 // dynamic shared memory: 29952 in attention_*_backward_f32_32
 // dynamic shared memory: 54528 in attention_*_backward_f32_64
 // dynamic shared memory: 68352 in attention_*_backward_f32_128
@@ -512,4 +512,3 @@ __device__ __forceinline__ void backward_keys(
     ATTENTION(T, TYPE, 256)
 EVERY_HEAD_SIZE(float, f32)
 EVERY_HEAD_SIZE(__nv_bfloat16, bf16)
-EVERY_HEAD_SIZE(__half, f16)

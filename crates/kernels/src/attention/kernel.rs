@@ -31,22 +31,10 @@ pub(super) static MODULE: Module = Module {
         "attention_forward_bf16_256",
         "attention_queries_backward_bf16_256",
         "attention_keys_backward_bf16_256",
-        "attention_forward_f16_32",
-        "attention_queries_backward_f16_32",
-        "attention_keys_backward_f16_32",
-        "attention_forward_f16_64",
-        "attention_queries_backward_f16_64",
-        "attention_keys_backward_f16_64",
-        "attention_forward_f16_128",
-        "attention_queries_backward_f16_128",
-        "attention_keys_backward_f16_128",
-        "attention_forward_f16_256",
-        "attention_queries_backward_f16_256",
-        "attention_keys_backward_f16_256",
     ],
 };
 
-/// Parameters of `attention_forward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`, `f16_32`, `f16_64`, `f16_128`, `f16_256`.
+/// Parameters of `attention_forward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`.
 #[derive(Debug)]
 pub(super) struct AttentionForward<'a> {
     pub q: Input<'a>,
@@ -87,7 +75,7 @@ impl Kernel<13> for AttentionForward<'_> {
     }
 }
 
-/// Parameters of `attention_keys_backward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`, `f16_32`, `f16_64`, `f16_128`, `f16_256`.
+/// Parameters of `attention_keys_backward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`.
 #[derive(Debug)]
 pub(super) struct AttentionKeysBackward<'a> {
     pub dy: Input<'a>,
@@ -134,7 +122,7 @@ impl Kernel<16> for AttentionKeysBackward<'_> {
     }
 }
 
-/// Parameters of `attention_queries_backward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`, `f16_32`, `f16_64`, `f16_128`, `f16_256`.
+/// Parameters of `attention_queries_backward`. Variants: `f32_32`, `f32_64`, `f32_128`, `f32_256`, `bf16_32`, `bf16_64`, `bf16_128`, `bf16_256`.
 #[derive(Debug)]
 pub(super) struct AttentionQueriesBackward<'a> {
     pub dy: Input<'a>,

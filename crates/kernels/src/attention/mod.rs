@@ -223,7 +223,7 @@ pub struct Backward<'a, D: Device> {
 }
 
 /// Variable-length attention without tokens × tokens in memory (Dao et al., 2022). f32 accumulation;
-/// activations are all f32, bf16 or f16 (f32 on the CPU). Probabilities are rounded to that type before
+/// activations are all f32 or bf16 (f32 on the CPU). Probabilities are rounded to that type before
 /// they are multiplied on a GPU.
 ///
 /// The bits of a range depend on the range alone. Working memory on the CPU, per thread: forward

@@ -9,8 +9,8 @@ use tightrope_device::{
 
 const THREADS: u32 = 256;
 
-/// Overwrites the first elements of `to` with those of `from`, rounded to nearest, ties to even. Both
-/// are floating-point numbers, of different types.
+/// Overwrites the first elements of `to` with those of `from`, rounded to nearest, ties to even: f32,
+/// bf16 or f16, in which files store weights, to another of f32 and bf16, in which products are.
 #[derive(Debug)]
 pub struct Cast<'a> {
     /// What is read.
@@ -25,7 +25,7 @@ impl Check for Cast<'_> {
     type Device = Cuda;
 
     fn check_operands<'a>(&'a self, operands: &mut Operands<'a, Cuda>) -> Result<(), KernelError> {
-        let dtype = operands.activation("from", self.from)?;
+        let dtype = operands.float("from", self.from)?;
         operands.at_least("from", self.from, dtype, &[self.elements])?;
         let dtype = operands.activation("to", self.to.as_view())?;
         operands.at_least("to", self.to.as_view(), dtype, &[self.elements])

@@ -4,7 +4,7 @@
 // by way of f32, which holds every number of the other types. One offset for each thread: 64 bits
 // for all shapes.
 //
-// expects: LDG.128 STG.128 in cast_*f16_*f16
+// expects: LDG.128 STG.128 in cast_f16_bf16
 // expects: LDG.128 STG.64 in cast_f32_*
 // expects: LDG.64 STG.128 in cast_*_f32
 #include "tightrope/element.cuh"
@@ -29,8 +29,6 @@ __device__ __forceinline__ void cast(const From* from, To* to, uint64_t elements
         cast(from, to, elements);                                                                  \
     }
 CAST(float, f32, __nv_bfloat16, bf16)
-CAST(float, f32, __half, f16)
 CAST(__nv_bfloat16, bf16, float, f32)
-CAST(__nv_bfloat16, bf16, __half, f16)
 CAST(__half, f16, float, f32)
 CAST(__half, f16, __nv_bfloat16, bf16)

@@ -8,15 +8,13 @@ pub(super) static MODULE: Module = Module {
     ptx: include_str!("kernel.ptx"),
     kernels: &[
         "cast_f32_bf16",
-        "cast_f32_f16",
         "cast_bf16_f32",
-        "cast_bf16_f16",
         "cast_f16_f32",
         "cast_f16_bf16",
     ],
 };
 
-/// Parameters of `cast`. Variants: `f32_bf16`, `f32_f16`, `bf16_f32`, `bf16_f16`, `f16_f32`, `f16_bf16`.
+/// Parameters of `cast`. Variants: `f32_bf16`, `bf16_f32`, `f16_f32`, `f16_bf16`.
 #[derive(Debug)]
 pub(super) struct Cast<'a> {
     pub from: Input<'a>,

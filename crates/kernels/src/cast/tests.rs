@@ -9,7 +9,8 @@ use tightrope_device::{
 };
 use tightrope_testkit::{Random, cuda, tensor};
 
-const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+const STORED: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+const PRODUCTS: [DType; 2] = [DType::F32, DType::BF16];
 
 /// The converted elements, read back by way of a product with one.
 fn converted(device: &Cuda, tensor: &Tensor<Cuda>, len: usize, dtype: DType) -> Vec<f32> {
@@ -68,7 +69,10 @@ fn every_pair_of_types_rounds_to_nearest() {
     for (i, value) in special.into_iter().enumerate() {
         values[i * 101] = value;
     }
-    for (from, to) in TYPES.iter().flat_map(|&from| TYPES.map(|to| (from, to))) {
+    for (from, to) in STORED
+        .iter()
+        .flat_map(|&from| PRODUCTS.map(|to| (from, to)))
+    {
         for len in [0, 1, 7, 8, 9, 2060] {
             let stored = tensor(device, from, &[values.len()], &values);
             let got = converted(device, &stored, len, to);
@@ -88,7 +92,7 @@ fn every_pair_of_types_rounds_to_nearest() {
 #[test]
 fn only_what_is_stored_otherwise_is_copied() {
     let stored = tensor(cuda(), DType::BF16, &[3], &[1.0, 2.0, 3.0]);
-    for dtype in TYPES {
+    for dtype in PRODUCTS {
         let converted = Converted::new(cuda(), stored.view(), 3, dtype).unwrap();
         let is_copied = matches!(converted, Converted::Copied(_));
         assert_eq!(is_copied, dtype != DType::BF16);
@@ -104,12 +108,14 @@ fn a_tensor_is_cast_into_another_and_what_does_not_fit_is_refused() {
         let args = Cast { from, to, elements };
         cast(device, args.checked()?)
     };
-    let mut to = tensor(device, DType::F16, &[3], &[7.0; 3]);
+    let mut to = tensor(device, DType::BF16, &[3], &[7.0; 3]);
     convert(&mut to, 2).unwrap();
     assert_eq!(to.to_f32_vec().unwrap(), [1.0, -2.5, 7.0]);
     assert!(convert(&mut to, 4).is_err());
     let mut same = Tensor::zeros(device, DType::F32, &[3]).unwrap();
     assert!(convert(&mut same, 3).is_err());
-    let mut integers = Tensor::zeros(device, DType::U32, &[3]).unwrap();
-    assert!(convert(&mut integers, 3).is_err());
+    for dtype in [DType::U32, DType::F16] {
+        let mut other = Tensor::zeros(device, dtype, &[3]).unwrap();
+        assert!(convert(&mut other, 3).is_err());
+    }
 }

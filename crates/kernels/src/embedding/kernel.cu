@@ -9,11 +9,11 @@
 // 2^16 takes two passes, up to 2^24 three. Since a sum has one order, a run is as slow as its warp,
 // for which rows of dy are on their way eight at a time.
 //
-// expects: LDG.128 STG.128 in embedding_forward_f32_f32_* embedding_forward_*f16_*f16_*
-// expects: LDG.128 STG.64 in embedding_forward_f32_*f16_*
+// expects: LDG.128 STG.128 in embedding_forward_f32_f32_* embedding_forward_*f16_bf16_*
+// expects: LDG.128 STG.64 in embedding_forward_f32_bf16_*
 // expects: LDG.64 STG.128 in embedding_forward_*f16_f32_*
 // expects: LDG.128 STG.128 in embedding_backward_* embedding_sum_counts
-// expects: LDG.64 in embedding_backward_*f16_*
+// expects: LDG.64 in embedding_backward_bf16_*
 #include "tightrope/element.cuh"
 #include "tightrope/reduce.cuh"
 

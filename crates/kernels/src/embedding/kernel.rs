@@ -23,21 +23,13 @@ pub(super) static MODULE: Module = Module {
         "embedding_forward_bf16_bf16_u64",
         "embedding_forward_f16_bf16_u64",
         "embedding_backward_bf16_u64",
-        "embedding_forward_f32_f16_u32",
-        "embedding_forward_bf16_f16_u32",
-        "embedding_forward_f16_f16_u32",
-        "embedding_backward_f16_u32",
-        "embedding_forward_f32_f16_u64",
-        "embedding_forward_bf16_f16_u64",
-        "embedding_forward_f16_f16_u64",
-        "embedding_backward_f16_u64",
         "embedding_count_ids",
         "embedding_sum_counts",
         "embedding_order_tokens",
     ],
 };
 
-/// Parameters of `embedding_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `embedding_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct EmbeddingBackward<'a> {
     pub ids: Input<'a>,
@@ -97,7 +89,7 @@ impl Kernel<8> for EmbeddingCountIds<'_> {
     }
 }
 
-/// Parameters of `embedding_forward`. Variants: `f32_f32_u32`, `bf16_f32_u32`, `f16_f32_u32`, `f32_f32_u64`, `bf16_f32_u64`, `f16_f32_u64`, `f32_bf16_u32`, `bf16_bf16_u32`, `f16_bf16_u32`, `f32_bf16_u64`, `bf16_bf16_u64`, `f16_bf16_u64`, `f32_f16_u32`, `bf16_f16_u32`, `f16_f16_u32`, `f32_f16_u64`, `bf16_f16_u64`, `f16_f16_u64`.
+/// Parameters of `embedding_forward`. Variants: `f32_f32_u32`, `bf16_f32_u32`, `f16_f32_u32`, `f32_f32_u64`, `bf16_f32_u64`, `f16_f32_u64`, `f32_bf16_u32`, `bf16_bf16_u32`, `f16_bf16_u32`, `f32_bf16_u64`, `bf16_bf16_u64`, `f16_bf16_u64`.
 #[derive(Debug)]
 pub(super) struct EmbeddingForward<'a> {
     pub ids: Input<'a>,

@@ -18,7 +18,7 @@ pub struct Forward<'a, D: Device> {
     pub table: View<'a, D>,
     /// √hidden for Gemma, else 1.
     pub scale: f32,
-    /// Overwritten, `[tokens, hidden]`; f32, bf16 or f16.
+    /// Overwritten, `[tokens, hidden]`; f32 or bf16.
     pub y: ViewMut<'a, D>,
     /// Rows to compute.
     pub tokens: usize,
@@ -33,7 +33,7 @@ pub struct Forward<'a, D: Device> {
 pub struct Backward<'a, D: Device> {
     /// Token ids, u32 `[tokens]`.
     pub ids: View<'a, D>,
-    /// `[tokens, hidden]`; f32, bf16 or f16.
+    /// `[tokens, hidden]`; f32 or bf16.
     pub dy: View<'a, D>,
     /// As in the forward pass.
     pub scale: f32,

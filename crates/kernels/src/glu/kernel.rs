@@ -31,22 +31,10 @@ pub(super) static MODULE: Module = Module {
         "glu_backward_gelu_tanh_bf16_u64",
         "glu_forward_gelu_erf_bf16_u64",
         "glu_backward_gelu_erf_bf16_u64",
-        "glu_forward_silu_f16_u32",
-        "glu_backward_silu_f16_u32",
-        "glu_forward_gelu_tanh_f16_u32",
-        "glu_backward_gelu_tanh_f16_u32",
-        "glu_forward_gelu_erf_f16_u32",
-        "glu_backward_gelu_erf_f16_u32",
-        "glu_forward_silu_f16_u64",
-        "glu_backward_silu_f16_u64",
-        "glu_forward_gelu_tanh_f16_u64",
-        "glu_backward_gelu_tanh_f16_u64",
-        "glu_forward_gelu_erf_f16_u64",
-        "glu_backward_gelu_erf_f16_u64",
     ],
 };
 
-/// Parameters of `glu_backward`. Variants: `silu_f32_u32`, `gelu_tanh_f32_u32`, `gelu_erf_f32_u32`, `silu_f32_u64`, `gelu_tanh_f32_u64`, `gelu_erf_f32_u64`, `silu_bf16_u32`, `gelu_tanh_bf16_u32`, `gelu_erf_bf16_u32`, `silu_bf16_u64`, `gelu_tanh_bf16_u64`, `gelu_erf_bf16_u64`, `silu_f16_u32`, `gelu_tanh_f16_u32`, `gelu_erf_f16_u32`, `silu_f16_u64`, `gelu_tanh_f16_u64`, `gelu_erf_f16_u64`.
+/// Parameters of `glu_backward`. Variants: `silu_f32_u32`, `gelu_tanh_f32_u32`, `gelu_erf_f32_u32`, `silu_f32_u64`, `gelu_tanh_f32_u64`, `gelu_erf_f32_u64`, `silu_bf16_u32`, `gelu_tanh_bf16_u32`, `gelu_erf_bf16_u32`, `silu_bf16_u64`, `gelu_tanh_bf16_u64`, `gelu_erf_bf16_u64`.
 #[derive(Debug)]
 pub(super) struct GluBackward<'a> {
     pub gate: Output<'a>,
@@ -69,7 +57,7 @@ impl Kernel<4> for GluBackward<'_> {
     }
 }
 
-/// Parameters of `glu_forward`. Variants: `silu_f32_u32`, `gelu_tanh_f32_u32`, `gelu_erf_f32_u32`, `silu_f32_u64`, `gelu_tanh_f32_u64`, `gelu_erf_f32_u64`, `silu_bf16_u32`, `gelu_tanh_bf16_u32`, `gelu_erf_bf16_u32`, `silu_bf16_u64`, `gelu_tanh_bf16_u64`, `gelu_erf_bf16_u64`, `silu_f16_u32`, `gelu_tanh_f16_u32`, `gelu_erf_f16_u32`, `silu_f16_u64`, `gelu_tanh_f16_u64`, `gelu_erf_f16_u64`.
+/// Parameters of `glu_forward`. Variants: `silu_f32_u32`, `gelu_tanh_f32_u32`, `gelu_erf_f32_u32`, `silu_f32_u64`, `gelu_tanh_f32_u64`, `gelu_erf_f32_u64`, `silu_bf16_u32`, `gelu_tanh_bf16_u32`, `gelu_erf_bf16_u32`, `silu_bf16_u64`, `gelu_tanh_bf16_u64`, `gelu_erf_bf16_u64`.
 #[derive(Debug)]
 pub(super) struct GluForward<'a> {
     pub gate: Input<'a>,

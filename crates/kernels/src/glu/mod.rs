@@ -51,7 +51,7 @@ pub struct Backward<'a, D: Device> {
     pub elements: usize,
 }
 
-/// Gated linear units (Shazeer, 2020). Arithmetic in f32; operands are all f32, bf16 or f16 (f32 on
+/// Gated linear units (Shazeer, 2020). Arithmetic in f32; operands are all f32 or bf16 (f32 on
 /// the CPU).
 pub trait Glu: Device {
     /// Writes `y`.

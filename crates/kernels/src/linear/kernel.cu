@@ -6,8 +6,8 @@
 // element of dy and 8 for each feature and run of 256 tokens. Arithmetic in f32.
 //
 // expects: LDG.128 in linear_dropout_* linear_column_sums_*
-// expects: STG.128 in linear_dropout_f32_* linear_dropout_bf16_* linear_dropout_f16_* linear_dropout_gradient_f32_*
-// expects: LDG.64 STG.64 in linear_dropout_gradient_*f16_*
+// expects: STG.128 in linear_dropout_f32_* linear_dropout_bf16_* linear_dropout_gradient_f32_*
+// expects: LDG.64 STG.64 in linear_dropout_gradient_bf16_*
 #include "tightrope/element.cuh"
 #include "tightrope/partials.cuh"
 

@@ -19,12 +19,6 @@ pub(super) static MODULE: Module = Module {
         "linear_dropout_bf16_u64",
         "linear_dropout_gradient_bf16_u64",
         "linear_column_sums_bf16_u64",
-        "linear_dropout_f16_u32",
-        "linear_dropout_gradient_f16_u32",
-        "linear_column_sums_f16_u32",
-        "linear_dropout_f16_u64",
-        "linear_dropout_gradient_f16_u64",
-        "linear_column_sums_f16_u64",
         "linear_add_partials",
     ],
 };
@@ -52,7 +46,7 @@ impl Kernel<4> for LinearAddPartials<'_> {
     }
 }
 
-/// Parameters of `linear_column_sums`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `linear_column_sums`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct LinearColumnSums<'a> {
     pub dy: Input<'a>,
@@ -77,7 +71,7 @@ impl Kernel<5> for LinearColumnSums<'_> {
     }
 }
 
-/// Parameters of `linear_dropout`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `linear_dropout`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct LinearDropout<'a> {
     pub x: Input<'a>,
@@ -108,7 +102,7 @@ impl Kernel<8> for LinearDropout<'_> {
     }
 }
 
-/// Parameters of `linear_dropout_gradient`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `linear_dropout_gradient`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct LinearDropoutGradient<'a> {
     pub gradient: Input<'a>,

@@ -175,7 +175,7 @@ pub struct BackwardWeights<'a, D: Device> {
 }
 
 /// Linear layers with LoRA (Hu et al., 2021; rsLoRA: Kalajdzievski, 2023). f32 accumulation;
-/// activations (`x`, `y`, `dy`, `dx`) are all f32, bf16 or f16 (f32 on the CPU).
+/// activations (`x`, `y`, `dy`, `dx`) are all f32 or bf16 (f32 on the CPU).
 ///
 /// The bits of `y` and `dx` of a token depend on the token alone, not on how many others there are
 /// nor on its place among them; on GPUs as far as

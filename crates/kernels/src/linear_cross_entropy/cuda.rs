@@ -161,7 +161,7 @@ fn run(
         unsafe { cuda.launch(kernel, &[dtype.name()], launch) }?;
         let dlogits = logits.view().reinterpreted(dtype)?;
         let dlogits = Matrix::of(dlogits, stride * size_of::<f32>() / dtype.size());
-        // Applied in f32: the gradients of the logits alone are of a size that f16 can hold.
+        // Applied in f32, behind the one rounding of the gradients of the logits.
         let alpha = gradient.scale * logit_scale;
         if let Some(dweight) = &mut gradient.dweight {
             cuda.matmul(Product {

@@ -9,7 +9,7 @@
 //
 // expects: LDG.128
 // expects: STG.128 in linear_cross_entropy_gradient_f32
-// expects: STG.64 in linear_cross_entropy_gradient_*f16
+// expects: STG.64 in linear_cross_entropy_gradient_bf16
 // expects: STG.128 in linear_cross_entropy_gather_* linear_cross_entropy_scatter_*
 #include "tightrope/element.cuh"
 #include "tightrope/reduce.cuh"
@@ -170,7 +170,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear_cross_entropy_loss(
     }
 GRADIENT(float, f32)
 GRADIENT(__nv_bfloat16, bf16)
-GRADIENT(__half, f16)
 
 template <typename T, typename Index, int WIDE>
 __device__ __forceinline__ void copy_row(const T* from, T* to, Index hidden) {

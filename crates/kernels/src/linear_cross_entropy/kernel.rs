@@ -10,7 +10,6 @@ pub(super) static MODULE: Module = Module {
         "linear_cross_entropy_loss",
         "linear_cross_entropy_gradient_f32",
         "linear_cross_entropy_gradient_bf16",
-        "linear_cross_entropy_gradient_f16",
         "linear_cross_entropy_gather_f32_u32",
         "linear_cross_entropy_scatter_f32_u32",
         "linear_cross_entropy_gather_f32_u64",
@@ -19,14 +18,10 @@ pub(super) static MODULE: Module = Module {
         "linear_cross_entropy_scatter_bf16_u32",
         "linear_cross_entropy_gather_bf16_u64",
         "linear_cross_entropy_scatter_bf16_u64",
-        "linear_cross_entropy_gather_f16_u32",
-        "linear_cross_entropy_scatter_f16_u32",
-        "linear_cross_entropy_gather_f16_u64",
-        "linear_cross_entropy_scatter_f16_u64",
     ],
 };
 
-/// Parameters of `linear_cross_entropy_gather`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `linear_cross_entropy_gather`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct LinearCrossEntropyGather<'a> {
     pub all: Input<'a>,
@@ -49,7 +44,7 @@ impl Kernel<4> for LinearCrossEntropyGather<'_> {
     }
 }
 
-/// Parameters of `linear_cross_entropy_gradient`. Variants: `f32`, `bf16`, `f16`.
+/// Parameters of `linear_cross_entropy_gradient`. Variants: `f32`, `bf16`.
 #[derive(Debug)]
 pub(super) struct LinearCrossEntropyGradient<'a> {
     pub logits: Output<'a>,
@@ -107,7 +102,7 @@ impl Kernel<7> for LinearCrossEntropyLoss<'_> {
     }
 }
 
-/// Parameters of `linear_cross_entropy_scatter`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `linear_cross_entropy_scatter`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct LinearCrossEntropyScatter<'a> {
     pub chunk: Input<'a>,

@@ -46,7 +46,7 @@ pub struct ForwardBackward<'a, D: Device> {
     pub dweight: Option<ViewMut<'a, D>>,
 }
 
-/// Output projection and cross-entropy. f32 accumulation; `x` and `dx` are both f32, bf16 or f16
+/// Output projection and cross-entropy. f32 accumulation; `x` and `dx` are both f32 or bf16
 /// (f32 on the CPU). Targets outside the vocabulary are [`KernelError::Index`].
 ///
 /// A chunk of `r` rows is computed at a time, where `r` depends on the vocabulary and on the CPU on the

@@ -11,12 +11,10 @@ pub(super) static MODULE: Module = Module {
         "nf4_dequantize_f32_u64",
         "nf4_dequantize_bf16_u32",
         "nf4_dequantize_bf16_u64",
-        "nf4_dequantize_f16_u32",
-        "nf4_dequantize_f16_u64",
     ],
 };
 
-/// Parameters of `nf4_dequantize`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `nf4_dequantize`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct Nf4Dequantize<'a> {
     pub codes: Input<'a>,

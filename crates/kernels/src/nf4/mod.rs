@@ -70,7 +70,7 @@ pub struct Weight<'a, D: Device> {
 pub struct Dequantize<'a, D: Device> {
     /// `[elements]`.
     pub weight: Weight<'a, D>,
-    /// Overwritten, `[elements]`; f32, bf16 or f16.
+    /// Overwritten, `[elements]`; f32 or bf16.
     pub y: ViewMut<'a, D>,
     /// Elements to compute.
     pub elements: usize,

@@ -11,7 +11,7 @@
 // 4 heads; backward, angles once for the heads of a token that a group of lanes has.
 //
 // expects: LDG.128 STG.128 in qk_norm_rope_forward_* qk_norm_rope_backward_*
-// dynamic shared memory: 16384 in qk_norm_rope_backward_*f16_*
+// dynamic shared memory: 16384 in qk_norm_rope_backward_bf16_*
 // dynamic shared memory: 8192 in qk_norm_rope_backward_f32_*
 #include "tightrope/norm.cuh"
 #include "tightrope/partials.cuh"

@@ -15,10 +15,6 @@ pub(super) static MODULE: Module = Module {
         "qk_norm_rope_backward_bf16_u32",
         "qk_norm_rope_forward_bf16_u64",
         "qk_norm_rope_backward_bf16_u64",
-        "qk_norm_rope_forward_f16_u32",
-        "qk_norm_rope_backward_f16_u32",
-        "qk_norm_rope_forward_f16_u64",
-        "qk_norm_rope_backward_f16_u64",
         "qk_norm_rope_add_partials",
     ],
 };
@@ -50,7 +46,7 @@ impl Kernel<6> for QkNormRopeAddPartials<'_> {
     }
 }
 
-/// Parameters of `qk_norm_rope_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `qk_norm_rope_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct QkNormRopeBackward<'a> {
     pub q_dx: Output<'a>,
@@ -105,7 +101,7 @@ impl Kernel<20> for QkNormRopeBackward<'_> {
     }
 }
 
-/// Parameters of `qk_norm_rope_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `qk_norm_rope_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct QkNormRopeForward<'a> {
     pub q: Input<'a>,

@@ -91,7 +91,7 @@ pub struct Backward<'a, D: Device> {
 }
 
 /// The norm of each head (Qwen3) and rotary embeddings in one pass over queries and keys. Arithmetic
-/// in f32, rounded once; activations are all f32, bf16 or f16 (f32 on the CPU).
+/// in f32, rounded once; activations are all f32 or bf16 (f32 on the CPU).
 pub trait QkNormRope: Device {
     /// Writes `y` and `rstd` of queries and keys.
     fn qk_norm_rope_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;

@@ -15,10 +15,6 @@ pub(super) static MODULE: Module = Module {
         "rms_norm_backward_bf16_u32",
         "rms_norm_forward_bf16_u64",
         "rms_norm_backward_bf16_u64",
-        "rms_norm_forward_f16_u32",
-        "rms_norm_backward_f16_u32",
-        "rms_norm_forward_f16_u64",
-        "rms_norm_backward_f16_u64",
         "rms_norm_add_partials",
     ],
 };
@@ -46,7 +42,7 @@ impl Kernel<4> for RmsNormAddPartials<'_> {
     }
 }
 
-/// Parameters of `rms_norm_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `rms_norm_backward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct RmsNormBackward<'a> {
     pub dy: Input<'a>,
@@ -85,7 +81,7 @@ impl Kernel<12> for RmsNormBackward<'_> {
     }
 }
 
-/// Parameters of `rms_norm_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `rms_norm_forward`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct RmsNormForward<'a> {
     pub x: Input<'a>,

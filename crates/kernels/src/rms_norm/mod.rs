@@ -69,7 +69,7 @@ pub struct Backward<'a, D: Device> {
 }
 
 /// Root-mean-square normalisation (Zhang and Sennrich, 2019). Statistics in f32; activations are all
-/// f32, bf16 or f16 (f32 on the CPU).
+/// f32 or bf16 (f32 on the CPU).
 pub trait RmsNorm: Device {
     /// Writes `y`, `rstd` and, with a residual, `sum`.
     fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;

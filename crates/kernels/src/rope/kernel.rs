@@ -11,12 +11,10 @@ pub(super) static MODULE: Module = Module {
         "rope_rotate_f32_u64",
         "rope_rotate_bf16_u32",
         "rope_rotate_bf16_u64",
-        "rope_rotate_f16_u32",
-        "rope_rotate_f16_u64",
     ],
 };
 
-/// Parameters of `rope_rotate`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`, `f16_u32`, `f16_u64`.
+/// Parameters of `rope_rotate`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct RopeRotate<'a> {
     pub q: Output<'a>,

@@ -102,7 +102,6 @@ impl Drop for Blas {
 fn data_type(dtype: DType) -> cudaDataType_t {
     match dtype {
         DType::BF16 => cudaDataType_t::CUDA_R_16BF,
-        DType::F16 => cudaDataType_t::CUDA_R_16F,
         _ => cudaDataType_t::CUDA_R_32F,
     }
 }

@@ -97,7 +97,7 @@ pub enum Varying {
 
 /// `c[m,n] = alpha · a[m,k] · b[k,n] + bias[n]`, or `c += …`. All matrices are row-major.
 ///
-/// `a` and `b` are both f32, bf16 or f16; `c` is of their type or f32. Products and sums in f32
+/// `a` and `b` are both f32 or bf16; `c` is of their type or f32. Products and sums in f32
 /// (never TF32), rounded once when `c` is written.
 #[derive(Debug)]
 pub struct Product<'a> {
@@ -225,7 +225,7 @@ impl Product<'_> {
             true => Ok(()),
             false => Err(DeviceError::WrongDType { expected, got }),
         };
-        if !a.view.dtype().is_float() {
+        if !Cuda::ACTIVATIONS.contains(&a.view.dtype()) {
             of_type(DType::F32, a.view.dtype())?;
         }
         of_type(a.view.dtype(), b.view.dtype())?;

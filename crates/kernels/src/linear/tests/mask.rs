@@ -1,7 +1,7 @@
 //! Dropout: the same mask everywhere, with the right share and without visible order.
 
 use super::super::*;
-use super::{TYPES, case::Case, cpu};
+use super::{ACTIVATIONS, case::Case, cpu};
 use tightrope_device::Tensor;
 use tightrope_testkit::{Random, cuda_with_small_limits, rounded, tensor};
 
@@ -92,7 +92,7 @@ fn every_device_drops_the_same_elements() {
         let [expected, of_dx] = factors(&cpu(2), DType::F32, inputs, &keys);
         assert_eq!(expected, of_dx);
         assert!(inputs == 1 || expected.contains(&0.0) && expected.contains(&(1.0 / 0.6)));
-        for dtype in TYPES {
+        for dtype in ACTIVATIONS {
             let expected = rounded(&expected, dtype);
             let [xa, dx] = factors(cuda_with_small_limits(), dtype, inputs, &keys);
             assert_eq!(xa, expected);

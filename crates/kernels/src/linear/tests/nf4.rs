@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::{
-    SHAPES, TYPES,
+    ACTIVATIONS, SHAPES,
     case::{Case, NAMES},
     cpu,
 };
@@ -117,7 +117,7 @@ fn the_cpu_multiplies_what_the_codes_stand_for() {
 
 #[test]
 fn cuda_multiplies_what_the_codes_stand_for_in_every_type() {
-    compare(cuda_with_small_limits(), &TYPES);
+    compare(cuda_with_small_limits(), &ACTIVATIONS);
 }
 
 #[test]
