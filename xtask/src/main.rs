@@ -8,7 +8,8 @@ mod digest;
 mod faults;
 mod fetch;
 mod fuzz;
-mod gpu;
+#[path = "../../benches/src/program/options.rs"]
+mod options;
 mod ptx;
 mod tidy;
 
@@ -35,17 +36,7 @@ enum Chore {
     /// (needs Python with pip)
     Ci,
     /// Run benchmark suites and store their rows in benches/runs/
-    Bench {
-        /// Suites to run [default: all]
-        suites: Vec<String>,
-        /// On the emulator instead of a GPU: counts instead of times (only `kernels`). Nothing is
-        /// stored without --json
-        #[arg(long)]
-        emulated: bool,
-        /// File for the rows of the one suite that is named, instead of one in benches/runs/
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    Bench(options::Bench),
     /// Translate device code to PTX with the launches that fit it, and assemble it for every
     /// architecture (needs Python with pip)
     Ptx {
@@ -55,15 +46,7 @@ enum Chore {
     },
     /// Run what only a GPU can show: tests, times against the roofline, training; one report in
     /// benches/runs/
-    Gpu {
-        /// Try the chore itself on the emulator; the report says so. Nothing is stored without
-        /// --json
-        #[arg(long)]
-        emulated: bool,
-        /// File for the report, instead of one in benches/runs/
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    Gpu(options::Gpu),
     /// Feed changed inputs to every reader of what others wrote (needs a C++ compiler)
     Fuzz {
         /// Readers to try [default: all]
@@ -105,13 +88,12 @@ fn main() -> ExitCode {
     let result = match Cli::parse().chore {
         Chore::Tidy => tidy::run(root),
         Chore::Ci => ci::run(root),
-        Chore::Bench {
-            suites,
-            emulated,
-            json,
-        } => bench::run(root, &suites, emulated, json.as_deref()),
+        Chore::Bench(_) | Chore::Gpu(_) => match bench::run(root) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Chore::Ptx { check } => ptx::run(root, check),
-        Chore::Gpu { emulated, json } => gpu::run(root, emulated, json.as_deref()),
         Chore::Fuzz {
             targets,
             minutes,

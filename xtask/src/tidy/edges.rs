@@ -30,7 +30,7 @@ pub(super) const EDGES: &[(&str, &[&str])] = &[
             "train", "model", "data", "packing", "device", "formats", "emulator",
         ],
     ),
-    ("xtask", &["benches"]),
+    ("xtask", &[]),
     (
         "benches",
         &[

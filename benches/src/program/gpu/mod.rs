@@ -2,7 +2,7 @@
 
 mod training;
 
-use crate::bench::{self, emulator};
+use crate::{bench, emulator};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::{

@@ -1,7 +1,6 @@
 //! `cargo xtask bench`: runs suites and stores their rows with date, commit and machine.
 
-pub(crate) mod emulator;
-
+use crate::emulator;
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use serde_json::{Value, json};

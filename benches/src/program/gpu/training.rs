@@ -1,7 +1,7 @@
 //! Short training runs: a small model on GPU and CPU, whose losses have to agree, and a real one.
 
 use super::{Machine, State};
-use crate::bench::emulator::build_packages;
+use crate::emulator::build_packages;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use std::{fs, path::Path};

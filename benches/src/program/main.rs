@@ -1,0 +1,40 @@
+//! The program behind `cargo xtask bench` and `cargo xtask gpu`: it is linked with all that it measures,
+//! and xtask, which every check starts, is not.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod emulator;
+mod gpu;
+mod options;
+
+use clap::Parser;
+use std::{path::Path, process::ExitCode};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Chore {
+    /// Run benchmark suites and store their rows in benches/runs/
+    Bench(options::Bench),
+    /// Run what only a GPU can show; one report in benches/runs/
+    Gpu(options::Gpu),
+}
+
+fn main() -> ExitCode {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("benches lies in the root of the repository");
+    let result = match Chore::parse() {
+        Chore::Bench(options) => {
+            let json = options.json.as_deref();
+            bench::run(root, &options.suites, options.emulated, json)
+        }
+        Chore::Gpu(options) => gpu::run(root, options.emulated, options.json.as_deref()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
