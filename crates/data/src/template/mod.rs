@@ -4,6 +4,7 @@ mod dictionary;
 mod dropped;
 mod filters;
 pub(crate) mod limits;
+mod macros;
 mod methods;
 mod named;
 mod native;

@@ -1,7 +1,7 @@
 //! Reads a template's tags before the engine does: what is too long is refused, and what the engine
 //! has no word for is written so that it has.
 
-use super::{limits, operands};
+use super::{limits, macros::Macros, operands};
 
 /// A template as the engine gets it.
 pub(super) struct Prepared {
@@ -12,8 +12,8 @@ pub(super) struct Prepared {
     pub reads_methods: bool,
 }
 
-/// A template that is too large or nests too deeply.
-pub(super) struct TooLong {
+/// A template that is too large, nests too deeply or needs what does not exist here.
+pub(super) struct Refusal {
     /// From 1.
     pub line: usize,
     pub message: String,
@@ -54,9 +54,9 @@ pub(super) const METHODS: [&str; 11] = [
 ///
 /// The tags are read as the engine's own lexer reads them. Where that finds an error, reading ends
 /// and the engine is left to say what is wrong.
-pub(super) fn prepare(source: &str) -> Result<Prepared, TooLong> {
+pub(super) fn prepare(source: &str) -> Result<Prepared, Refusal> {
     if source.len() > limits::TEMPLATE_BYTES {
-        return Err(TooLong {
+        return Err(Refusal {
             line: 1,
             message: format!(
                 "{} bytes; a chat template may have {}",
@@ -71,6 +71,7 @@ pub(super) fn prepare(source: &str) -> Result<Prepared, TooLong> {
         balance: 0,
         branches: 0,
         edits: Vec::new(),
+        macros: Macros::default(),
         dictionaries: Vec::new(),
         marks_generation: false,
         reads_methods: false,
@@ -121,6 +122,7 @@ struct Scanner<'a> {
     balance: isize,
     branches: usize,
     edits: Vec<Edit>,
+    macros: Macros<'a>,
     /// Edits that are made only in a template that reads methods.
     dictionaries: Vec<Edit>,
     marks_generation: bool,
@@ -136,7 +138,7 @@ pub(super) struct Token<'a> {
 
 impl<'a> Scanner<'a> {
     /// Reads up to the end of the next tag or comment; whether more may follow.
-    fn next_tag(&mut self) -> Result<bool, TooLong> {
+    fn next_tag(&mut self) -> Result<bool, Refusal> {
         let rest = &self.source[self.at..];
         let starts = rest.match_indices('{').find_map(|(at, _)| {
             let kind = *rest.as_bytes().get(at + 1)?;
@@ -161,6 +163,13 @@ impl<'a> Scanner<'a> {
             return Ok(false);
         };
         self.dictionaries(&tokens);
+        let is_statement = kind == b'%';
+        let first = tokens.first().filter(|_| is_statement).map(|t| t.text);
+        if matches!(first, Some("macro" | "call")) {
+            self.macros.begin(end);
+        }
+        let read = self.macros.read(&tokens[usize::from(first.is_some())..]);
+        read.map_err(|message| self.refusal(message))?;
         self.edits.extend(operands::edits(&tokens, kind == b'%'));
         if kind == b'%' {
             self.statement(&tokens, end)?;
@@ -189,7 +198,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The tokens of a tag and where its own text ends; nothing where the engine will find an error.
-    fn tokens(&mut self, end: &str) -> Result<Option<(Vec<Token<'a>>, usize)>, TooLong> {
+    fn tokens(&mut self, end: &str) -> Result<Option<(Vec<Token<'a>>, usize)>, Refusal> {
         let mut tokens = Vec::new();
         loop {
             let rest = &self.source[self.at..];
@@ -232,7 +241,7 @@ impl<'a> Scanner<'a> {
                 text: &rest[..length],
             });
             if tokens.len() > limits::TAG_TOKENS {
-                return Err(self.too_long(format!(
+                return Err(self.refusal(format!(
                     "a tag of more than {} words and operators",
                     limits::TAG_TOKENS
                 )));
@@ -241,8 +250,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn too_long(&self, message: String) -> TooLong {
-        TooLong {
+    fn refusal(&self, message: String) -> Refusal {
+        Refusal {
             line: 1 + self.source[..self.at].matches('\n').count(),
             message,
         }
@@ -270,7 +279,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn statement(&mut self, tokens: &[Token<'a>], end: usize) -> Result<(), TooLong> {
+    fn statement(&mut self, tokens: &[Token<'a>], end: usize) -> Result<(), Refusal> {
         let Some(first) = tokens.first() else {
             return Ok(());
         };
@@ -292,10 +301,17 @@ impl<'a> Scanner<'a> {
                 self.branches += 1;
                 if self.branches > limits::BRANCHES {
                     let message = format!("more than {} `elif` branches", limits::BRANCHES);
-                    return Err(self.too_long(message));
+                    return Err(self.refusal(message));
                 }
             }
             "set" => self.set(&tokens[1..], end),
+            // What such a block sets stays in it.
+            "filter" => self.edits.push(Edit::insert(end, "%}{% with ".to_owned())),
+            "endset" | "endfilter" => {
+                self.edits
+                    .push(whole(format!("endwith %}}{{% {}", first.text)));
+            }
+            "endmacro" | "endcall" => self.edits.extend(self.macros.end()),
             _ => {}
         }
         Ok(())
@@ -317,6 +333,7 @@ impl<'a> Scanner<'a> {
             // The value is what stands up to `endset`, through filters.
             None => (tokens, &[][..]),
         };
+        let is_block = assignment.is_none();
         let in_namespace = target
             .iter()
             .take_while(|t| t.text != "|")
@@ -336,6 +353,9 @@ impl<'a> Scanner<'a> {
                 self.edits.push(Edit::insert(end, format!("|{KEPT} ")));
             }
             _ => {}
+        }
+        if is_block {
+            self.edits.push(Edit::insert(end, "%}{% with ".to_owned()));
         }
     }
 }
@@ -392,7 +412,7 @@ mod tests {
             "{% ",
             "{{ \"",
             "{{ {'a': {'b': 1}} }}{%",
-            "{% set a %}x{% endset %}{% set a = b.c + 'x' %}",
+            "{% set a = b.c + 'x' %}",
         ] {
             assert_eq!(text(untouched), untouched);
             assert!(!prepare(untouched).ok().unwrap().marks_generation);
@@ -408,8 +428,14 @@ mod tests {
                 "{% set a, b = __bounded__(((1, 2) ))%}",
             ),
             ("{% set n.a = b %}", "{% set n.a = __kept__((b ))%}"),
-            ("{% set n.a | f(x=1) %}", "{% set n.a | f(x=1) |__kept__ %}"),
-            ("{% set a | f(x=n.b) %}", "{% set a | f(x=n.b) %}"),
+            (
+                "{% set n.a | f(x=1) %}",
+                "{% set n.a | f(x=1) |__kept__ %}{% with %}",
+            ),
+            (
+                "{% set a | f(x=n.b) -%}x{%- endset %}",
+                "{% set a | f(x=n.b) %}{% with -%}x{%- endwith %}{% endset %}",
+            ),
         ] {
             assert_eq!(text(source), expected);
         }

@@ -45,6 +45,15 @@ fn work_and_text_have_an_end() {
 }
 
 #[test]
+fn what_macros_lack_is_named() {
+    let said = refused("{% macro m() %}\n{{ varargs | length }}{% endmacro %}{{ m(1) }}");
+    assert!(
+        said.contains("line 2") && said.contains("`varargs` of a macro"),
+        "{said}"
+    );
+}
+
+#[test]
 fn depth_has_an_end() {
     let many = |before: &str, after: &str| {
         let (before, after) = (before.repeat(20_000), after.repeat(20_000));
