@@ -16,7 +16,7 @@ const UNUSED_KEYS: usize = 100;
 
 /// What to say of rows whose parts were joined.
 pub const JOINED_PARTS: &str = "with parts of a message that became one text, a line each: the chat \
-    template prints content as it stands (Transformers would print a list)";
+    template does not read parts (Transformers would print a list, fail or leave them out)";
 
 /// What was read, what was left out and why, and what looks wrong.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

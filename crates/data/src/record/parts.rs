@@ -6,7 +6,7 @@ use super::calls::{TemplateReads, calls_of};
 use super::{Fields, wrong};
 use crate::error::{KeyPath, RowProblem};
 
-/// Checks the parts of a message's content. Parts that hold everything under `value` (LLaMA-Factory)
+/// Checks the parts of a message's content. A text among them becomes a part of its own. Parts that hold everything under `value` (LLaMA-Factory)
 /// become a text, with the reasoning and the calls among them beside it.
 pub(super) fn take_parts(
     message: &mut Fields,
@@ -19,8 +19,17 @@ pub(super) fn take_parts(
     let path = path.then("content");
     let in_values = |part: &Value| part.get("value").is_some() && part.get("text").is_none();
     if !parts.iter().any(in_values) {
-        let mut parts = parts.iter().enumerate();
-        return parts.try_for_each(|(index, part)| text_part(part, &path.then(index)));
+        let mut indexed = parts.iter().enumerate();
+        indexed.try_for_each(|(index, part)| text_part(part, &path.then(index)))?;
+        if parts.iter().any(Value::is_string) {
+            let parts = parts.iter().map(|part| match part {
+                Value::String(text) => serde_json::json!({"type": "text", "text": text}),
+                part => part.clone(),
+            });
+            let parts = parts.collect();
+            message.insert("content".to_owned(), parts);
+        }
+        return Ok(());
     }
     let (mut text, mut reasoning, mut calls) = (String::new(), String::new(), Vec::new());
     for (index, part) in parts.iter().enumerate() {

@@ -150,6 +150,24 @@ fn content_may_be_null_or_in_parts() {
         trained(reading, TrainOn::Completion, messages),
         "user:hello</s>assistant:⟦hello</s>⟧"
     );
+    // Templates that fail on a list, or leave it out, get one text too.
+    for template in [
+        "{% for m in messages %}{{ m.role + ':' + m.content }}</s>{% endfor %}",
+        "{% for m in messages %}{{ m.role }}:{% if m.content is string %}{{ m.content }}{% endif %}</s>{% endfor %}",
+    ] {
+        let row = json!({"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": ["a", "b"]}]});
+        let (dataset, tokenizer) = load(template, TrainOn::All, &row).unwrap();
+        let text = marked(&dataset, 0, &tokenizer);
+        assert!(text.contains("ser:hel\nlo</s>assistant:a\nb</s>"), "{text}");
+        assert_eq!(dataset.report.joined_parts, 1);
+    }
+    // One that shortens what it reads gets the list all the same.
+    let shortens = "{% for m in messages %}{{ m.role }}:{% for p in m.content %}{{ p.text[:2] }}{% endfor %}</s>{% endfor %}";
+    let row = json!({"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": ["abc"]}]});
+    let (dataset, tokenizer) = load(shortens, TrainOn::All, &row).unwrap();
+    let text = marked(&dataset, 0, &tokenizer);
+    assert!(text.contains("ser:helo</s>assistant:ab</s>"), "{text}");
+    assert_eq!(dataset.report.joined_parts, 0);
     let image = json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]});
     let refused = load(reading, TrainOn::Completion, &image).err().unwrap();
     assert!(
