@@ -1,4 +1,4 @@
-//! Which model a command is about: that of a configuration's run, or one named by options.
+//! Which model a command is about, and which data: those of a configuration, or named by options.
 
 use crate::paths;
 use anyhow::{Result, ensure};
@@ -46,6 +46,45 @@ impl Subject {
             config.adapter = Some(adapter.clone());
         } else if self.config.is_some() && !self.base {
             trained(&mut config)?;
+        }
+        Ok(config)
+    }
+}
+
+/// A configuration as it stands before its run, or a model and data.
+#[derive(clap::Args)]
+#[group(skip)]
+#[command(group(clap::ArgGroup::new("subject").args(["config", "model"]).required(true)))]
+pub(crate) struct ModelAndData {
+    /// Configuration file (TOML)
+    #[arg(value_parser = paths::path())]
+    config: Option<PathBuf>,
+
+    /// Set a key over the file's value
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+
+    /// Model folder, .gguf file or hub id, instead of a configuration
+    #[arg(long, value_name = "MODEL", requires = "data")]
+    model: Option<String>,
+
+    /// File of records, instead of data.train (repeatable)
+    #[arg(long, value_name = "FILE", value_parser = paths::path())]
+    data: Vec<PathBuf>,
+}
+
+impl ModelAndData {
+    pub(crate) fn resolve(self) -> Result<Config> {
+        let mut sets: Vec<String> = self.model.iter().map(|m| format!("model={m}")).collect();
+        sets.extend(self.sets);
+        let mut config = match &self.config {
+            Some(path) => Config::load(path, &sets)?,
+            None => Config::parse("", Path::new("command-line.toml"), &sets)?,
+        };
+        if !self.data.is_empty() {
+            config.data.train = self.data;
+            config.data.eval = Vec::new();
+            config.data.eval_ratio = 0.0;
         }
         Ok(config)
     }

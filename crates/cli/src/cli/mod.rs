@@ -5,8 +5,13 @@ use crate::{
     exit::Exit,
     terminal::{Color, Terminal},
 };
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::StyledStr,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use std::num::NonZeroUsize;
+use tightrope_train::config::{KEYS, Key};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,7 +79,8 @@ enum Command {
 impl Cli {
     /// What the process was called with; help and wrong usage end it.
     pub(crate) fn of_process() -> Self {
-        let matches = with_examples_as_written(Cli::command()).get_matches();
+        let matches = with_examples_as_written(Cli::command()).try_get_matches();
+        let matches = matches.unwrap_or_else(|error| with_the_key(error).exit());
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
@@ -94,6 +100,32 @@ impl Cli {
             Command::Man(args) => commands::man::run(args, &terminal),
         }
     }
+}
+
+/// An option that does not exist may be a key of the configuration; that it could be a value behind
+/// `--`, which clap guesses, it never is.
+fn with_the_key(mut error: clap::Error) -> clap::Error {
+    let option = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option)) if error.kind() == ErrorKind::UnknownArgument => {
+            option.trim_start_matches('-').replace('-', "_")
+        }
+        _ => return error,
+    };
+    error.remove(ContextKind::Suggested);
+    let is_meant =
+        |key: &&Key| key.name == option || (key.path() == "data.train" && option == "data");
+    let keys = KEYS.iter().filter(is_meant);
+    let tips = keys.map(|key| {
+        let path = key.path();
+        format!(
+            "a key of the configuration: `{path}` in the file, or `--set {path}=VALUE` after it"
+        )
+    });
+    let tips: Vec<StyledStr> = tips.map(StyledStr::from).collect();
+    if !tips.is_empty() {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    }
+    error
 }
 
 /// Commands whose help ends in its examples line by line: clap would fill its last paragraphs anew.

@@ -3,17 +3,17 @@
 use crate::{
     exit::Exit,
     numbers::{counted, grouped, percent_of},
-    painting, paths,
+    painting,
     progress::Bars,
+    subject::ModelAndData,
     table,
     terminal::Terminal,
 };
 use anyhow::Result;
 use console::style;
 use serde::Serialize;
-use std::path::PathBuf;
 use tightrope_data::{Dataset, InspectedToken, Preflight};
-use tightrope_train::{Base, Config, Prepared};
+use tightrope_train::{Base, Prepared};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,6 +21,7 @@ Examples:
   tightrope inspect my.toml --first 100 --sequences 1
   tightrope inspect my.toml --tokens   one line for each token, with its id
   tightrope inspect my.toml --set data.train_on=assistant
+  tightrope inspect --model M --data chats.jsonl --tokens
 
 What to look for: is the answer trained, and only the answer? Does it end in
 the end token? Is the prompt rendered as the model knows it, with one BOS at
@@ -33,13 +34,8 @@ Next:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Configuration file (TOML)
-    #[arg(value_parser = paths::path())]
-    config: PathBuf,
-
-    /// Set a key over the file's value
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
+    #[command(flatten)]
+    subject: ModelAndData,
 
     /// Sequences to show
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -98,7 +94,7 @@ struct InspectedSegment {
 }
 
 pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
-    let config = Config::load(&args.config, &args.sets)?;
+    let config = args.subject.resolve()?;
     let bars = Bars::default();
     let base = Base::of(&config, &bars)?;
     let (data, _) = base.load_both(&config, &bars)?;

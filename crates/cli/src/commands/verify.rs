@@ -3,21 +3,21 @@
 use crate::{
     exit::{self, Exit},
     numbers::counted,
-    paths,
     progress::Bars,
+    subject::ModelAndData,
     table,
     terminal::Terminal,
 };
 use anyhow::Result;
 use comfy_table::{Cell, Color};
 use console::style;
-use std::path::PathBuf;
-use tightrope_train::{Config, Verification};
+use tightrope_train::Verification;
 
 const EXAMPLES: &str = "\
 Examples:
   tightrope verify my.toml
   tightrope verify my.toml --packs 4 --json
+  tightrope verify --model M --data chats.jsonl
 
 Packed sequences are compared with the same sequences one by one and in another
 order; then one sequence is changed, and nothing of the others may change, not
@@ -28,13 +28,8 @@ Exit code 0 if every check has passed, else 1.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Configuration file (TOML)
-    #[arg(value_parser = paths::path())]
-    config: PathBuf,
-
-    /// Set a key over the file's value
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
+    #[command(flatten)]
+    subject: ModelAndData,
 
     /// Packs to compare
     #[arg(long, value_name = "N", default_value_t = 2)]
@@ -42,7 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
-    let config = Config::load(&args.config, &args.sets)?;
+    let config = args.subject.resolve()?;
     let bars = Bars::default();
     let result = tightrope_train::verify_config(&config, terminal.threads(), args.packs, &bars)?;
     let said = match terminal.json() {
