@@ -29,13 +29,38 @@ fn wrong_usage_leaves_with_2_and_help_with_0() {
 
 #[test]
 fn what_is_needed_is_named_with_its_alternative() {
-    for command in ["eval", "generate", "chat", "merge"] {
+    for command in ["eval", "generate", "chat", "merge", "inspect", "verify"] {
         let error = String::from_utf8(tightrope(&[command]).stderr).unwrap();
         assert!(error.contains("<CONFIG|--model <MODEL>>"), "{error}");
     }
     let cold = tightrope(&["generate", "--model", "m", "--temperature", "-1"]);
     let error = String::from_utf8(cold.stderr).unwrap();
     assert!(error.contains("must be a number of at least 0"), "{error}");
+}
+
+#[test]
+fn an_option_that_is_a_key_is_named_as_one() {
+    for (arguments, expected) in [
+        (["train", "--model", "m"], Some("--set model=VALUE")),
+        (
+            ["train", "my.toml", "--data=x"],
+            Some("--set data.train=VALUE"),
+        ),
+        (
+            ["inspect", "my.toml", "--max-length=5"],
+            Some("--set data.max_length=VALUE"),
+        ),
+        (
+            ["train", "my.toml", "--epochs=3"],
+            Some("--set run.epochs=VALUE"),
+        ),
+        (["train", "my.toml", "--colour=never"], None),
+    ] {
+        let error = String::from_utf8(tightrope(&arguments).stderr).unwrap();
+        assert!(error.contains("unexpected argument '--"), "{error}");
+        assert!(!error.contains("as a value"), "{error}");
+        assert!(expected.is_none_or(|tip| error.contains(tip)), "{error}");
+    }
 }
 
 #[test]

@@ -185,6 +185,17 @@ fn inspect_marks_what_is_trained() {
         "{colored}"
     );
 
+    let of = ["inspect", "--model", "model", "--data", "train.jsonl"];
+    let without_configuration = fixture.ok(&[&of[..], &["--sequences", "1"]].concat());
+    let (shown, _) = text.split_once("pack 1").unwrap();
+    assert!(
+        without_configuration.starts_with(shown),
+        "{without_configuration}"
+    );
+    let output = fixture.run(&["inspect", "--model", "model"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("--data <FILE>"), "{error}");
+
     let json = json_lines(&fixture.ok(&["inspect", "run.toml", "--json"])).remove(0);
     assert_eq!(json["sequences"].as_array().unwrap().len(), 3);
     let tokens = json["sequences"][0]["tokens"].as_array().unwrap();
@@ -226,4 +237,30 @@ fn pack_takes_rows_of_token_ids() {
     );
     let rows = fixture.ok(&["pack", "run.toml", "--capacity", "6", "--json"]);
     assert_eq!(json_lines(&rows)[0][0]["packs"], 3);
+}
+
+/// `script` gives the program a terminal; the lines are there before the model is loaded.
+#[test]
+#[cfg(target_os = "linux")]
+fn lines_typed_ahead_of_a_chat_are_all_read() {
+    let fixture = Fixture::with_config("");
+    let program = env!("CARGO_BIN_EXE_tightrope");
+    let chat = format!("{program} chat --model model");
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &chat, "/dev/null"]);
+    script.current_dir(fixture.path(""));
+    script.env("XDG_STATE_HOME", fixture.path("state"));
+    script.stdin(std::process::Stdio::piped());
+    script.stdout(std::process::Stdio::piped());
+    let Ok(mut child) = script.spawn() else {
+        return;
+    };
+    let mut typed = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut typed, b"/clear\n/hepl\n/bye\n").unwrap();
+    drop(typed);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("forgotten"), "{text}");
+    assert!(text.contains("there is no /hepl"), "{text}");
+    assert!(output.status.success(), "{text}");
 }
