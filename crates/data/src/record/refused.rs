@@ -21,6 +21,9 @@ const PREFERENCE: [&str; 11] = [
     "non_preferred_output",
 ];
 
+/// Whether an answer is good or bad.
+const VERDICTS: [&str; 3] = ["kto_tag", "label", "desirable"];
+
 /// What is no text.
 const MEDIA: [&str; 6] = ["images", "image", "videos", "video", "audios", "audio"];
 
@@ -30,17 +33,14 @@ pub(crate) fn refused(fields: &Fields, format: Format) -> Option<RowProblem> {
     let found =
         |keys: &'static [&'static str]| keys.iter().copied().find(|key| full(key).is_some());
     let answers = matches!(format, Format::Alpaca | Format::Chat | Format::Completion);
+    let says = |key: &&str| full(key).is_some_and(|value| is_verdict(key, value, answers));
+    let verdict = VERDICTS.into_iter().find(says);
     let (key, why) = if let Some(key) = found(&PREFERENCE) {
         let why = "a pair of answers for preference training (DPO and its like), which does not \
                    exist here; write the better answer as the answer of an ordinary record, and \
                    leave the other out";
         (key, why)
-    } else if full("kto_tag").is_some() || full("label").is_some_and(|l| is_verdict(l, answers)) {
-        let key = if full("kto_tag").is_some() {
-            "kto_tag"
-        } else {
-            "label"
-        };
+    } else if let Some(key) = verdict {
         let why = "says whether the answer is a good or a bad one (KTO), and bad answers cannot \
                    be trained against here; keep the rows with good answers, without this column";
         (key, why)
@@ -58,8 +58,12 @@ pub(crate) fn refused(fields: &Fields, format: Format) -> Option<RowProblem> {
     })
 }
 
-/// True or false; beside an answer also as a number or text. The class of a text is none.
-fn is_verdict(label: &Value, answers: bool) -> bool {
+/// Whether a column says that an answer is good or bad: true or false; beside an answer also as a
+/// number or text. The class of a text is none.
+fn is_verdict(key: &str, label: &Value, answers: bool) -> bool {
+    if key == "kto_tag" {
+        return true;
+    }
     match label {
         Value::Bool(_) => true,
         Value::Number(number) => answers && matches!(number.as_i64(), Some(0 | 1)),

@@ -3,6 +3,7 @@
 mod csv;
 pub(crate) mod foreign;
 mod json;
+mod line_ends;
 mod locate;
 mod parquet;
 
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 
+use self::line_ends::LineEnds;
 use crate::error::{BadRow, DataError, KeyPath, Place, RowProblem};
 
 /// What a value that is no text counts for.
@@ -228,7 +230,7 @@ impl Source {
         };
         let mut text = Text {
             path: path.to_owned(),
-            reader: BufReader::with_capacity(1 << 18, reader),
+            reader: BufReader::with_capacity(1 << 18, Box::new(LineEnds::of(reader))),
             consumed: counter,
             compressed: gzip || zstd,
             limits,

@@ -106,6 +106,29 @@ fn what_is_not_there_may_be_something_else() {
 }
 
 #[test]
+fn carriage_returns_alone_end_lines() {
+    let long = "x".repeat(2000);
+    for (name, text) in [
+        (
+            "a.jsonl",
+            format!("{{\"text\": \"{long}\"}}\r{{\"text\": \"cd\"}}\r"),
+        ),
+        (
+            "a.json",
+            format!("[\r{{\"text\": \"{long}\"}},\r{{\"text\": \"cd\"}}\r]"),
+        ),
+        ("a.csv", format!("text,id\r{long},1\rcd,2\r")),
+    ] {
+        let dataset = load_bytes(name, &text, &Default::default(), Some(&tokenizer(None))).unwrap();
+        assert_eq!(dataset.report.rows, 2, "{name}");
+        assert_eq!(dataset.sequences[1].len(), 3, "{name}");
+    }
+    let second = "{\"text\": \"ab\"}\r{\"text\": 1}\r";
+    let shown = error("a.jsonl", second);
+    assert!(shown.contains("a.jsonl:2:10"), "{shown}");
+}
+
+#[test]
 fn pythons_values_are_no_json() {
     for (row, said) in [
         (

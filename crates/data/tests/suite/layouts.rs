@@ -212,6 +212,10 @@ fn data_of_other_methods_is_refused_by_name() {
         (format!("{{{chat}, \"label\": true}}"), "label"),
         (format!("{{{chat}, \"kto_tag\": false}}"), "kto_tag"),
         (
+            format!("{{{chat}, \"label\": \"news\", \"desirable\": true}}"),
+            "desirable",
+        ),
+        (
             r#"{"prompt": "q", "completion": "a", "label": 0}"#.to_owned(),
             "label",
         ),
