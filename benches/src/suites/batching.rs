@@ -7,9 +7,11 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use std::{path::Path, time::Instant};
 use tightrope_device::Cpu;
-use tightrope_model::{Backend, Model, ModelConfig};
+use tightrope_model::{Backend, ModelConfig, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Sequence};
-use tightrope_train::{Base, Config, Optimizer, batches::Batches, gradient_norm, load_options};
+use tightrope_train::{
+    Base, Config, Optimizer, batches::Batches, gradient_norm, load_options, training,
+};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "batching",
@@ -69,7 +71,8 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
         .max()
         .unwrap_or(CAPACITY);
     let device = Cpu::new(0)?;
-    let mut model = Model::random(&device, architecture()?, &load_options(&packed, capacity))?;
+    let (training, load) = (training(&packed), load_options(&packed, capacity));
+    let mut model = TrainableModel::random(&device, architecture()?, &training, &load)?;
     let mut optimizer = Optimizer::new(&mut model, &packed.optimizer, 1.0)?;
 
     let mut epochs = all.iter_mut().map(Epoch::new).collect::<Result<Vec<_>>>()?;
@@ -144,7 +147,7 @@ impl Epoch {
     fn time<D: Backend>(
         &mut self,
         step: usize,
-        model: &mut Model<D>,
+        model: &mut TrainableModel<D>,
         optimizer: &mut Optimizer<D>,
     ) -> Result<()> {
         let Some(passes) = self.steps.get(step) else {
@@ -156,7 +159,9 @@ impl Epoch {
         model.zero_gradients()?;
         let mut loss = 0.0;
         for pass in passes {
-            loss += model.forward_backward(pass, scale, 0)?.sum;
+            let weights = vec![scale; pass.len()];
+            let weights = TokenWeights::Known(&weights);
+            loss += model.forward_backward(pass, weights, 0)?.sum;
         }
         let norm = gradient_norm(model)?;
         optimizer.update(model, 1, 1e-6, norm)?;

@@ -5,9 +5,9 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use std::path::Path;
 use tightrope_device::Cpu;
-use tightrope_model::{Model, ModelConfig};
+use tightrope_model::{ModelConfig, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, Piece, Sequence};
-use tightrope_train::{Config, Optimizer, gradient_norm, load_options};
+use tightrope_train::{Config, Optimizer, gradient_norm, load_options, training};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "optimizer",
@@ -31,7 +31,7 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
         length: TOKENS,
     };
     let batch = Batch::packed(&[sequence], &[piece])?;
-    let scale = 1.0 / batch.trained_tokens() as f32;
+    let weights = vec![1.0 / batch.trained_tokens() as f32; batch.len()];
     for state in ["f32", "8bit"] {
         let sets = [
             "model=random".to_owned(),
@@ -39,14 +39,15 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
         ];
         let config = Config::parse("", Path::new("bench.toml"), &sets)?;
         let options = load_options(&config, TOKENS as usize);
-        let mut model = Model::random(&device, architecture()?, &options)?;
+        let training = training(&config);
+        let mut model = TrainableModel::random(&device, architecture()?, &training, &options)?;
         let mut optimizer = Optimizer::new(&mut model, &config.optimizer, 1.0)?;
         let plan = optimizer.plan()?;
         let parameters: usize = model.parameters().iter().map(|p| p.weight.len()).sum();
 
         let mut step = || -> Result<f64> {
             model.zero_gradients()?;
-            model.forward_backward(&batch, scale, 0)?;
+            model.forward_backward(&batch, TokenWeights::Known(&weights), 0)?;
             let norm = gradient_norm(&mut model)?;
             optimizer.update(&mut model, 1, 1e-6, norm)?;
             Ok(norm)

@@ -8,7 +8,7 @@ use tightrope_formats::{
     gguf::{self, List},
     safetensors,
 };
-use tightrope_model::{LoadOptions, Training};
+use tightrope_model::LoadOptions;
 
 const VOCABULARY: usize = 16;
 const HIDDEN: usize = 32;
@@ -19,7 +19,7 @@ pub(crate) static CPU: LazyLock<Cpu> =
     LazyLock::new(|| Cpu::new(1).expect("one thread can be started"));
 
 pub(crate) fn options() -> LoadOptions {
-    LoadOptions::new(Training::None, 8)
+    LoadOptions::new(8)
 }
 
 pub(crate) fn config(model_type: &str) -> Value {

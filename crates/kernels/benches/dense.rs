@@ -118,6 +118,7 @@ fn linear_cross_entropy(criterion: &mut Criterion) {
     );
     let targets: Vec<i32> = (0..tokens as i32).map(|t| t * 191).collect();
     let targets = Tensor::from_slice(cpu, &[tokens], &targets).unwrap();
+    let weights = Tensor::from_slice(cpu, &[tokens], &vec![1.0f32; tokens]).unwrap();
     let (mut losses, mut dx) = (zeros(cpu, &[tokens]), zeros(cpu, &[tokens, hidden]));
     for softcap in [None, Some(30.0)] {
         group.throughput(Throughput::Elements(
@@ -138,7 +139,7 @@ fn linear_cross_entropy(criterion: &mut Criterion) {
                         hidden,
                         vocabulary,
                     },
-                    scale: 1.0,
+                    weights: weights.view(),
                     dx: dx.view_mut(),
                     dweight: None,
                 };

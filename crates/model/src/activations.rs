@@ -16,8 +16,6 @@ pub(crate) struct Inputs<T> {
     pub ids: T,
     /// i32 `[tokens]`.
     pub targets: T,
-    /// u32 `[tokens, 2]`: sequence and position, for dropout.
-    pub keys: T,
     /// f32 `[tokens, rotary_dim / 2]`.
     pub cos: T,
     /// f32 `[tokens, rotary_dim / 2]`.
@@ -36,8 +34,16 @@ pub(crate) struct Activations<T> {
     /// One a layer; a single one with recomputation, or where nothing is trained.
     pub saved: Vec<Saved<T>>,
     pub work: Work<T>,
-    /// `None` where nothing is trained.
-    pub backward: Option<BackwardWork<T>>,
+}
+
+/// What a training step needs besides.
+#[derive(Debug)]
+pub(crate) struct Step<T> {
+    /// f32 `[tokens]`: what each loss weighs in the gradient.
+    pub weights: T,
+    /// u32 `[tokens, 2]`: sequence and position, for dropout.
+    pub keys: T,
+    pub backward: BackwardWork<T>,
 }
 
 /// Which of the `count` elements of [`Activations::saved`] a layer uses.
@@ -78,19 +84,21 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             })
             .collect::<Result<_, _>>()?;
         let work = Work::lay_out(self)?;
-        let backward = match trained {
-            true => {
-                let rank = weights.linears().filter_map(Linear::rank).max();
-                Some(BackwardWork::lay_out(self, rank)?)
-            }
-            false => None,
-        };
         Ok(Activations {
             inputs,
             stream,
             saved,
             work,
-            backward,
+        })
+    }
+
+    /// What a training step needs besides, of the model whose parameters are `weights`.
+    pub(crate) fn step<W>(&mut self, weights: &Weights<W>) -> Result<Step<T>, ModelError> {
+        let rank = weights.linears().filter_map(Linear::rank).max();
+        Ok(Step {
+            weights: self.fixed("weights of losses", DType::F32, 1)?,
+            keys: self.fixed("dropout keys", DType::U32, 2)?,
+            backward: BackwardWork::lay_out(self, rank)?,
         })
     }
 
@@ -99,7 +107,6 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         Ok(Inputs {
             ids: self.fixed("token ids", DType::U32, 1)?,
             targets: self.fixed("targets", DType::I32, 1)?,
-            keys: self.fixed("dropout keys", DType::U32, 2)?,
             cos: self.fixed("cosines", DType::F32, pairs)?,
             sin: self.fixed("sines", DType::F32, pairs)?,
             losses: self.fixed("losses", DType::F32, 1)?,

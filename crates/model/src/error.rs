@@ -111,6 +111,14 @@ pub enum ModelError {
         "no buffer was laid out for {0} of a layer; this is a fault of the program: please report it"
     )]
     NoBuffer(&'static str),
+    /// Not one weight for each token of a batch.
+    #[error("{weights} weights for {tokens} tokens")]
+    Weights {
+        /// Weights.
+        weights: usize,
+        /// Tokens of the batch.
+        tokens: usize,
+    },
     /// A model was laid out in another way than its memory was planned.
     #[error(
         "the model is laid out in another way than its memory was planned; this is a fault of the program: please report it"

@@ -218,7 +218,7 @@ fn to_bytes(dtype: DType, elements: &[f32]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LoadOptions, Training};
+    use crate::LoadOptions;
 
     #[test]
     fn numbers_stay_numbers() {
@@ -232,7 +232,7 @@ mod tests {
     fn large_models_are_split_and_read_back() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let case = root.join("tests/golden/qwen2_tied");
-        let options = LoadOptions::new(Training::None, 1);
+        let options = LoadOptions::new(1);
         let cpu = Cpu::new(1).unwrap();
         let model = Model::load(&cpu, &case, &options).unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -34,7 +34,7 @@ pub use cache::KvCache;
 pub use config::ModelConfig;
 pub use error::{ConfigError, ModelError};
 pub use loss::Loss;
-pub use model::Model;
+pub use model::{Model, TokenWeights, TrainableModel};
 pub use options::{BaseStorage, LoadOptions, LoraConfig, TargetModules, Training};
 pub use parameter::{ParameterKind, ParameterMut};
 pub use pass::Adapters;

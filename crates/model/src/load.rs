@@ -2,7 +2,8 @@
 
 use crate::{
     Architecture, Backend, ConfigError, LoadOptions, Model, ModelConfig, ModelError, Plan,
-    Training, activations,
+    Training,
+    activations::{self, Activations, Step},
     checkpoint::{self, Bitsandbytes, Checkpoint, Expected, GgufModel, HEAD, Stored},
     lora::AdapterConfig,
     parameter::ParameterKind,
@@ -14,7 +15,7 @@ use crate::{
 };
 use serde_json::{Map, Value};
 use std::path::Path;
-use tightrope_device::DType;
+use tightrope_device::{DType, Tensor};
 use tightrope_formats::{Tensors, diagnosis};
 use tightrope_kernels::attention::Ranges;
 use tightrope_rope::RotaryEmbedding;
@@ -28,6 +29,26 @@ impl<D: Backend> Model<D> {
     /// are small and become f32. A folder may hold those weights in NF4 already, in the layout of
     /// bitsandbytes.
     pub fn load(device: &D, path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
+        Ok(Self::read(device, path, None, options)?.0)
+    }
+
+    /// A model with fresh parameters: matrices and embeddings normal with the configuration's
+    /// `initializer_range`, norms the identity, biases 0.
+    pub fn random(
+        device: &D,
+        config: ModelConfig,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
+        Ok(Self::fresh(device, config, None, options)?.0)
+    }
+
+    /// The model, and what the backward pass needs besides if it is trained.
+    pub(crate) fn read(
+        device: &D,
+        path: &Path,
+        training: Option<&Training>,
+        options: &LoadOptions,
+    ) -> Result<(Self, Option<Step<Tensor<D>>>), ModelError> {
         let (config, checkpoint) = open(path)?;
         let stored = |name: &str| {
             let found = checkpoint::find(&*checkpoint, name);
@@ -36,7 +57,8 @@ impl<D: Backend> Model<D> {
         };
         let base = path.to_string_lossy();
         // Laid out without memory first: the files are checked before anything is allocated.
-        let (expected, _) = lay_out(&mut Plan::default(), &config, options, &base, &stored)?;
+        let nowhere = &mut Plan::default();
+        let (expected, _) = lay_out(nowhere, &config, training, options, &base, &stored)?;
         let tied = config.architecture().tied_head;
         let parameters = expected.base().map(|p| Expected {
             name: &p.name,
@@ -52,7 +74,7 @@ impl<D: Backend> Model<D> {
             // Old files keep the frequencies; a head that is tied may be there too.
             name.ends_with(".rotary_emb.inv_freq") || tied && name == HEAD
         })?;
-        let mut model = Self::build(device, config, options, &base, &stored)?;
+        let (mut model, step) = Self::build(device, config, training, options, &base, &stored)?;
         for parameter in model.weights.base_mut() {
             checkpoint::read_into(&*checkpoint, &parameter.name, &mut parameter.value)?;
         }
@@ -67,18 +89,18 @@ impl<D: Backend> Model<D> {
             false => None,
         };
         model.fill_adapter(options)?;
-        Ok(model)
+        Ok((model, step))
     }
 
-    /// A model with fresh parameters: matrices and embeddings normal with the configuration's
-    /// `initializer_range`, norms the identity, biases 0.
-    pub fn random(
+    /// As [`Model::read`], with fresh parameters.
+    pub(crate) fn fresh(
         device: &D,
         config: ModelConfig,
+        training: Option<&Training>,
         options: &LoadOptions,
-    ) -> Result<Self, ModelError> {
+    ) -> Result<(Self, Option<Step<Tensor<D>>>), ModelError> {
         let stored = &|_: &str| Stored::Float(DType::F32);
-        let mut model = Self::build(device, config, options, "", stored)?;
+        let (mut model, step) = Self::build(device, config, training, options, "", stored)?;
         let Architecture {
             norm_plus_one,
             initializer_range,
@@ -105,44 +127,39 @@ impl<D: Backend> Model<D> {
             weight.quantize(&host, &elements)?;
         }
         model.fill_adapter(options)?;
-        Ok(model)
+        Ok((model, step))
     }
 
     /// Allocates everything, zeroed.
     fn build(
         device: &D,
         config: ModelConfig,
+        training: Option<&Training>,
         options: &LoadOptions,
         base: &str,
         stored: &dyn Fn(&str) -> Stored,
-    ) -> Result<Self, ModelError> {
+    ) -> Result<(Self, Option<Step<Tensor<D>>>), ModelError> {
         let mut plan = Plan::default();
-        let (weights, _) = lay_out(&mut plan, &config, options, base, stored)?;
-        lay_out_activations(&mut plan, &config, options, &weights)?;
+        lay_out_all(&mut plan, &config, training, options, base, stored)?;
         let mut allocator = Allocator::new(device, plan)?;
-        let (weights, adapter) = lay_out(&mut allocator, &config, options, base, stored)?;
-        let activations = lay_out_activations(&mut allocator, &config, options, &weights)?;
+        let all = lay_out_all(&mut allocator, &config, training, options, base, stored)?;
         let plan = allocator.into_plan()?;
         let rope = RotaryEmbedding::new(&config.architecture().rope)?;
         let angles = options.capacity * rope.rotary_dim() / 2;
-        let dropout = match &options.training {
-            Training::Lora(lora) => lora.dropout,
-            _ => 0.0,
-        };
-        Ok(Self {
+        let model = Self {
             device: device.clone(),
             config,
-            weights,
-            activations,
+            weights: all.weights,
+            activations: all.activations,
             plan,
             rope,
             tables: [vec![0.0; angles], vec![0.0; angles]],
             ranges: Ranges::empty(device)?,
-            adapter,
+            adapter: all.adapter,
             generation: None,
-            dropout,
             capacity: options.capacity,
-        })
+        };
+        Ok((model, all.step))
     }
 
     /// Reads the adapter, or makes a fresh one: `A` uniform with bound `1/√inputs` (Kaiming with
@@ -169,17 +186,18 @@ impl<D: Backend> Model<D> {
 }
 
 impl Plan {
-    /// Every buffer of a model that [`Model::load`] would allocate, when its matrices are stored
-    /// as `dtype`, or in NF4 if the configuration says so; reads no weights.
+    /// Every buffer that [`Model::load`] would allocate, or if it is trained
+    /// [`TrainableModel::load`](crate::TrainableModel::load), when the matrices are stored as `dtype`,
+    /// or in NF4 if the configuration says so; reads no weights.
     pub fn new(
         config: &ModelConfig,
+        training: Option<&Training>,
         options: &LoadOptions,
         dtype: DType,
     ) -> Result<Self, ModelError> {
         let mut plan = Self::default();
         let stored = |name: &str| config.stored(name, dtype);
-        let (weights, _) = lay_out(&mut plan, config, options, "", &stored)?;
-        lay_out_activations(&mut plan, config, options, &weights)?;
+        lay_out_all(&mut plan, config, training, options, "", &stored)?;
         Ok(plan)
     }
 }
@@ -245,11 +263,48 @@ fn generation_settings(config: &ModelConfig) -> Option<Value> {
     (!known.is_empty()).then_some(Value::Object(known))
 }
 
-/// Lays out the parameters. The modules of an adapter follow from the model's own parameters, so
-/// those are laid out once without memory before.
-pub(crate) fn lay_out<A: Allocate>(
+/// Everything that is laid out.
+pub(crate) struct LaidOut<T> {
+    weights: Weights<T>,
+    adapter: Option<AdapterConfig>,
+    activations: Activations<T>,
+    /// Where something is trained.
+    step: Option<Step<T>>,
+}
+
+/// Lays out parameters and activations.
+pub(crate) fn lay_out_all<A: Allocate>(
     allocate: &mut A,
     config: &ModelConfig,
+    training: Option<&Training>,
+    options: &LoadOptions,
+    base: &str,
+    stored: &dyn Fn(&str) -> Stored,
+) -> Result<LaidOut<A::Buffer>, ModelError> {
+    let (weights, adapter) = lay_out(allocate, config, training, options, base, stored)?;
+    let mut builder = activations::Builder {
+        allocate,
+        architecture: config.architecture(),
+        capacity: options.capacity,
+        precision: options.precision,
+    };
+    let trained = training.is_some();
+    let activations = builder.activations(&weights, trained, options.recompute)?;
+    let step = trained.then(|| builder.step(&weights)).transpose()?;
+    Ok(LaidOut {
+        weights,
+        adapter,
+        activations,
+        step,
+    })
+}
+
+/// Lays out the parameters. The modules of an adapter follow from the model's own parameters, so
+/// those are laid out once without memory before.
+fn lay_out<A: Allocate>(
+    allocate: &mut A,
+    config: &ModelConfig,
+    training: Option<&Training>,
     options: &LoadOptions,
     base: &str,
     stored: &dyn Fn(&str) -> Stored,
@@ -259,32 +314,32 @@ pub(crate) fn lay_out<A: Allocate>(
     let bare = weights::Builder {
         allocate: &mut plan,
         architecture,
-        layout: layout(options, stored, None),
+        layout: layout(training, options, stored, None),
     }
     .weights()?;
     let modules = modules(&bare);
-    let adapter = match (&options.training, &options.adapter) {
-        (Training::Full, Some(_)) => {
+    let adapter = match (training, &options.adapter) {
+        (Some(Training::Full), Some(_)) => {
             let reason =
                 "an adapter cannot be trained together with the weights below it: merge it first";
             return Err(ModelError::Unsupported(reason));
         }
         (training, Some(folder)) => {
             let (mut adapter, factors) = AdapterConfig::open(folder, &modules)?;
-            if let Training::Lora(lora) = training {
+            if let Some(Training::Lora(lora)) = training {
                 adapter.set_dropout(lora.dropout).map_err(as_lora)?;
             }
             // Ranks are checked before memory is taken for them.
             let planned = weights::Builder {
                 allocate: &mut plan,
                 architecture,
-                layout: layout(options, stored, Some(&adapter)),
+                layout: layout(training, options, stored, Some(&adapter)),
             }
             .weights()?;
             check_factors(&factors, &planned)?;
             Some(adapter)
         }
-        (Training::Lora(lora), None) => {
+        (Some(Training::Lora(lora)), None) => {
             Some(AdapterConfig::new(lora, &modules, base).map_err(as_lora)?)
         }
         (_, None) => None,
@@ -292,21 +347,22 @@ pub(crate) fn lay_out<A: Allocate>(
     let weights = weights::Builder {
         allocate,
         architecture,
-        layout: layout(options, stored, adapter.as_ref()),
+        layout: layout(training, options, stored, adapter.as_ref()),
     }
     .weights()?;
     Ok((weights, adapter))
 }
 
 fn layout<'a>(
+    training: Option<&Training>,
     options: &LoadOptions,
     stored: &'a dyn Fn(&str) -> Stored,
     adapter: Option<&'a AdapterConfig>,
 ) -> Layout<'a> {
     Layout {
-        full: options.training == Training::Full,
+        full: training == Some(&Training::Full),
         adapter,
-        adapter_trained: matches!(options.training, Training::Lora(_)),
+        adapter_trained: matches!(training, Some(Training::Lora(_))),
         base: options.base,
         stored,
     }
@@ -322,25 +378,6 @@ fn as_lora(error: ConfigError) -> ModelError {
         key => key,
     };
     ModelError::Lora(ConfigError::new(key, error.reason))
-}
-
-pub(crate) fn lay_out_activations<A: Allocate, W>(
-    allocate: &mut A,
-    config: &ModelConfig,
-    options: &LoadOptions,
-    weights: &Weights<W>,
-) -> Result<activations::Activations<A::Buffer>, ModelError> {
-    activations::Builder {
-        allocate,
-        architecture: config.architecture(),
-        capacity: options.capacity,
-        precision: options.precision,
-    }
-    .activations(
-        weights,
-        options.training != Training::None,
-        options.recompute,
-    )
 }
 
 /// The names of all linear layers.

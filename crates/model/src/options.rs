@@ -42,8 +42,6 @@ impl Default for LoraConfig {
 /// What is trained.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Training {
-    /// Nothing: no gradients, one layer's activations.
-    None,
     /// Every parameter, kept in f32.
     Full,
     /// A LoRA adapter on frozen weights. With [`LoadOptions::adapter`], rank, α, modules and
@@ -65,15 +63,13 @@ pub enum BaseStorage {
 /// How a model is loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoadOptions {
-    /// What is trained.
-    pub training: Training,
     /// Folder of a PEFT adapter to start from.
     pub adapter: Option<PathBuf>,
     /// How frozen weights are kept; full training wants [`BaseStorage::AsStored`].
     pub base: BaseStorage,
     /// Tokens of the largest batch; all buffers are laid out for it.
     pub capacity: usize,
-    /// Keep only the input of each layer and compute the rest again in the backward pass.
+    /// For training: keep only the input of each layer and compute the rest again in the backward pass.
     pub recompute: bool,
     /// Type of activations: f32, or on a GPU bf16. Statistics, parameters that are trained
     /// and gradients of parameters are f32 whatever it is.
@@ -84,9 +80,8 @@ pub struct LoadOptions {
 
 impl LoadOptions {
     /// The plainest way: weights as the files hold them, no adapter, everything kept, in f32, seed 0.
-    pub fn new(training: Training, capacity: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         Self {
-            training,
             adapter: None,
             base: BaseStorage::AsStored,
             capacity,

@@ -183,11 +183,11 @@ mod tests {
     fn what_is_allocated_is_what_was_planned() {
         for case in ["llama_biases", "qwen3_window", "gemma2"] {
             let config = config(case);
-            let lora = || Training::Lora(LoraConfig::default());
+            let lora = || Some(Training::Lora(LoraConfig::default()));
             for (training, base) in [
-                (Training::None, BaseStorage::AsStored),
-                (Training::None, BaseStorage::Nf4),
-                (Training::Full, BaseStorage::AsStored),
+                (None, BaseStorage::AsStored),
+                (None, BaseStorage::Nf4),
+                (Some(Training::Full), BaseStorage::AsStored),
                 (lora(), BaseStorage::AsStored),
                 (lora(), BaseStorage::Nf4),
             ] {
@@ -195,15 +195,15 @@ mod tests {
                     let options = LoadOptions {
                         base,
                         recompute,
-                        ..LoadOptions::new(training.clone(), capacity)
+                        ..LoadOptions::new(capacity)
                     };
-                    let plan = Plan::new(&config, &options, DType::BF16).unwrap();
+                    let training = training.as_ref();
+                    let plan = Plan::new(&config, training, &options, DType::BF16).unwrap();
                     let device = Cpu::new(1).unwrap();
                     let mut allocator = Allocator::new(&device, plan.clone()).unwrap();
                     let stored = |name: &str| config.stored(name, DType::BF16);
-                    let laid_out = load::lay_out(&mut allocator, &config, &options, "", &stored);
-                    let (weights, _) = laid_out.unwrap();
-                    load::lay_out_activations(&mut allocator, &config, &options, &weights).unwrap();
+                    load::lay_out_all(&mut allocator, &config, training, &options, "", &stored)
+                        .unwrap();
                     let arenas = allocator.arenas.values().map(Arena::bytes);
                     assert_eq!(arenas.sum::<usize>(), plan.bytes());
                     assert_eq!(allocator.into_plan().unwrap(), plan);
@@ -216,16 +216,8 @@ mod tests {
     fn parameters_that_are_treated_alike_lie_side_by_side_like_their_gradients() {
         let config = config("qwen3_window");
         for training in [Training::Full, Training::Lora(LoraConfig::default())] {
-            let options = LoadOptions {
-                training,
-                adapter: None,
-                base: BaseStorage::AsStored,
-                capacity: 3,
-                recompute: false,
-                precision: DType::F32,
-                seed: 0,
-            };
-            let plan = Plan::new(&config, &options, DType::F32).unwrap();
+            let options = LoadOptions::new(3);
+            let plan = Plan::new(&config, Some(&training), &options, DType::F32).unwrap();
             let placed = |gradients: bool| {
                 let buffers = plan.buffers().iter().zip(plan.offsets());
                 let trained = buffers.filter_map(|(buffer, offset)| {
@@ -252,9 +244,10 @@ mod tests {
         let plan = |recompute| {
             let options = LoadOptions {
                 recompute,
-                ..LoadOptions::new(Training::Lora(LoraConfig::default()), 64)
+                ..LoadOptions::new(64)
             };
-            Plan::new(&config, &options, DType::F32).unwrap()
+            let lora = Training::Lora(LoraConfig::default());
+            Plan::new(&config, Some(&lora), &options, DType::F32).unwrap()
         };
         let (kept, again) = (plan(false), plan(true));
         assert!(again.bytes_for(Purpose::Saved) < kept.bytes_for(Purpose::Saved) / 2);

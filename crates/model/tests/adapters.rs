@@ -12,7 +12,9 @@ use std::path::Path;
 use tempfile::TempDir;
 use tightrope_device::Cpu;
 use tightrope_formats::FormatError;
-use tightrope_model::{LoadOptions, LoraConfig, Model, ModelError, TargetModules, Training};
+use tightrope_model::{
+    LoadOptions, LoraConfig, Model, ModelError, TargetModules, TrainableModel, Training,
+};
 
 const CASE: &str = "llama_biases";
 const CONFIG: &str = "adapter/adapter_config.json";
@@ -23,12 +25,12 @@ fn load_with(folder: &Path) -> Result<Model<Cpu>, ModelError> {
     Model::load(&cpu(1), folder, &options(folder, true, &sequences))
 }
 
-fn fresh(lora: LoraConfig) -> Result<Model<Cpu>, ModelError> {
+fn fresh(lora: LoraConfig) -> Result<TrainableModel<Cpu>, ModelError> {
     let options = LoadOptions {
         seed: 3,
-        ..LoadOptions::new(Training::Lora(lora), 8)
+        ..LoadOptions::new(8)
     };
-    Model::load(&cpu(1), &case(CASE), &options)
+    TrainableModel::load(&cpu(1), &case(CASE), &Training::Lora(lora), &options)
 }
 
 fn settings(folder: &Path) -> Value {
@@ -322,7 +324,6 @@ fn a_merged_model_has_the_logits_of_model_and_adapter() {
             let folder = TempDir::new().unwrap();
             model.save_merged(folder.path()).unwrap();
             let options = LoadOptions {
-                training: Training::None,
                 adapter: None,
                 ..options(&case, false, &sequences)
             };
@@ -339,11 +340,8 @@ fn a_merged_model_has_the_logits_of_model_and_adapter() {
 #[test]
 fn an_adapter_and_full_training_exclude_each_other() {
     let sequences = documents(&case(CASE));
-    let options = LoadOptions {
-        training: Training::Full,
-        ..options(&case(CASE), true, &sequences)
-    };
-    let error = Model::load(&cpu(1), &case(CASE), &options);
+    let options = options(&case(CASE), true, &sequences);
+    let error = TrainableModel::load(&cpu(1), &case(CASE), &Training::Full, &options);
     assert!(matches!(error, Err(ModelError::Unsupported(_))));
     let options = LoadOptions {
         adapter: None,

@@ -10,7 +10,8 @@ use std::path::Path;
 use tempfile::TempDir;
 use tightrope_device::Cpu;
 use tightrope_model::{
-    Adapters, Architecture, Backend, LoadOptions, LoraConfig, Model, ModelConfig, Training,
+    Adapters, Architecture, Backend, LoadOptions, LoraConfig, Model, ModelConfig, TrainableModel,
+    Training,
 };
 use tightrope_packing::{Batch, Piece};
 use tightrope_testkit::{Random, cuda, relative_distance};
@@ -90,7 +91,7 @@ fn write_base(draw: &Draw, case: &Path, folder: &Path) -> Architecture {
     }
     let config = ModelConfig::from_json(&settings).unwrap();
     let architecture = config.architecture().clone();
-    let model = Model::random(&cpu(1), config, &options(Training::None, None, false, 1)).unwrap();
+    let model = Model::random(&cpu(1), config, &options(None, false, 1)).unwrap();
     model.save_merged(folder).unwrap();
     architecture
 }
@@ -127,17 +128,12 @@ fn write_adapter(draw: &Draw, architecture: &Architecture, folder: &Path) {
     std::fs::write(folder.join("adapter_config.json"), settings.to_string()).unwrap();
 }
 
-fn options(
-    training: Training,
-    adapter: Option<&Path>,
-    recompute: bool,
-    capacity: usize,
-) -> LoadOptions {
+fn options(adapter: Option<&Path>, recompute: bool, capacity: usize) -> LoadOptions {
     LoadOptions {
         adapter: adapter.map(Path::to_owned),
         recompute,
         seed: 5,
-        ..LoadOptions::new(training, capacity)
+        ..LoadOptions::new(capacity)
     }
 }
 
@@ -177,8 +173,8 @@ fn check<D: Backend>(device: &D, draw: &Draw) {
     // Trained, with everything kept and recomputed.
     let [kept, recomputed] = [false, true].map(|recompute| {
         let lora = Training::Lora(LoraConfig::default());
-        let options = options(lora, Some(&adapter), recompute, room);
-        let mut model = Model::load(device, &base, &options).unwrap();
+        let options = options(Some(&adapter), recompute, room);
+        let mut model = TrainableModel::load(device, &base, &lora, &options).unwrap();
         step(&mut model, std::slice::from_ref(&batch))
     });
     assert!(kept == recomputed, "recomputation changes bits: {draw:?}");
@@ -191,7 +187,7 @@ fn check<D: Backend>(device: &D, draw: &Draw) {
 
     // Evaluated and read for generation.
     let load = |path: &Path, adapter| {
-        let options = options(Training::None, adapter, false, room);
+        let options = options(adapter, false, room);
         Model::load(device, path, &options).unwrap()
     };
     let mut model = load(&base, Some(&adapter));
@@ -215,7 +211,7 @@ fn check<D: Backend>(device: &D, draw: &Draw) {
     Model::load(
         &Cpu::new(1).unwrap(),
         &base,
-        &options(Training::None, Some(&adapter), false, 1),
+        &options(Some(&adapter), false, 1),
     )
     .unwrap()
     .save_merged(&merged)

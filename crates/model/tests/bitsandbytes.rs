@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use tightrope_device::DType;
 use tightrope_formats::FormatError;
 use tightrope_model::{
-    Backend, BaseStorage, LoadOptions, LoraConfig, Model, ModelConfig, ModelError, Plan, Purpose,
-    Training,
+    Backend, BaseStorage, LoadOptions, Model, ModelConfig, ModelError, Plan, Purpose,
+    TrainableModel, Training,
 };
 use tightrope_testkit::{cuda, relative_distance};
 
@@ -30,22 +30,19 @@ fn kinds() -> [PathBuf; 2] {
     ["double", "plain"].map(|kind| root.join(kind))
 }
 
-fn options(training: Training) -> LoadOptions {
+fn options() -> LoadOptions {
     LoadOptions {
-        adapter: (training != Training::Full).then(|| case(CASE).join("adapter")),
-        ..LoadOptions::new(training, common::capacity(&documents(&case(CASE))))
+        adapter: Some(case(CASE).join("adapter")),
+        ..LoadOptions::new(common::capacity(&documents(&case(CASE))))
     }
-}
-
-fn lora() -> LoadOptions {
-    options(Training::Lora(LoraConfig::default()))
 }
 
 fn check<D: Backend>(device: &D) {
     let (_, batches) = batchings(&documents(&case(CASE))).remove(0);
     for folder in kinds() {
         let expected = Expected::open(&folder.join("expected_lora.safetensors"));
-        let mut model = Model::load(device, &folder, &lora()).unwrap();
+        let training = common::training(true);
+        let mut model = TrainableModel::load(device, &folder, &training, &options()).unwrap();
         let logits = model.logits(&batches[0]).unwrap();
         let distance = relative_distance(&logits, &expected.get("logits"));
         assert!(distance <= 1e-5, "{folder:?}: {distance:e}");
@@ -77,17 +74,22 @@ fn logits_and_gradients_are_those_of_peft_on_cuda() {
 fn what_is_quantised_is_kept_whatever_is_asked_for() {
     for folder in kinds() {
         let load = |base| {
-            let options = LoadOptions { base, ..lora() };
+            let options = LoadOptions { base, ..options() };
             let model = Model::load(&cpu(1), &folder, &options).unwrap();
             let config = ModelConfig::read(&folder).unwrap();
             assert!(config.is_quantized());
             let dtype = model.plan().buffers()[0].dtype;
-            assert_eq!(*model.plan(), Plan::new(&config, &options, dtype).unwrap());
+            let plan = Plan::new(&config, None, &options, dtype);
+            assert_eq!(*model.plan(), plan.unwrap());
             model.plan().bytes_for(Purpose::Weights)
         };
         assert_eq!(load(BaseStorage::AsStored), load(BaseStorage::Nf4));
     }
-    let error = Model::load(&cpu(1), &kinds()[0], &options(Training::Full)).unwrap_err();
+    let options = LoadOptions {
+        adapter: None,
+        ..options()
+    };
+    let error = TrainableModel::load(&cpu(1), &kinds()[0], &Training::Full, &options).unwrap_err();
     assert!(matches!(error, ModelError::Unsupported(reason) if reason.contains("NF4")));
 }
 
@@ -97,7 +99,7 @@ fn our_own_quantisation_has_the_same_bytes() {
     let (_, batches) = batchings(&documents(&case(CASE))).remove(0);
     let own = LoadOptions {
         base: BaseStorage::Nf4,
-        ..lora()
+        ..options()
     };
     let own = Model::load(&cpu(1), &case(CASE), &own)
         .unwrap()
@@ -112,7 +114,7 @@ fn our_own_quantisation_has_the_same_bytes() {
 fn merging_gives_a_model_that_is_not_quantised() {
     let (_, batches) = batchings(&documents(&case(CASE))).remove(0);
     for folder in kinds() {
-        let mut model = Model::load(&cpu(1), &folder, &lora()).unwrap();
+        let mut model = Model::load(&cpu(1), &folder, &options()).unwrap();
         let expected = model.logits(&batches[0]).unwrap();
         let merged = TempDir::new().unwrap();
         model.save_merged(merged.path()).unwrap();
@@ -120,7 +122,7 @@ fn merging_gives_a_model_that_is_not_quantised() {
         assert!(!config.contains("quantization_config"));
         let plain = LoadOptions {
             adapter: None,
-            ..options(Training::None)
+            ..options()
         };
         let mut merged = Model::load(&cpu(1), merged.path(), &plain).unwrap();
         let logits = merged.logits(&batches[0]).unwrap();
@@ -151,7 +153,7 @@ fn changed(
     change_json(&config, settings_by);
     let plain = LoadOptions {
         adapter: None,
-        ..options(Training::None)
+        ..options()
     };
     Model::load(&cpu(1), folder.path(), &plain).map(|_| ())
 }
@@ -354,7 +356,7 @@ fn layers_may_be_left_as_they_were() {
     let mut settings: Value = serde_json::from_str(&settings).unwrap();
     settings["quantization_config"]["llm_int8_skip_modules"] = json!(["lm_head", module]);
     let config = ModelConfig::from_json(&settings).unwrap();
-    let plan = Plan::new(&config, &options(Training::None), DType::BF16).unwrap();
+    let plan = Plan::new(&config, None, &options(), DType::BF16).unwrap();
     for buffer in plan.buffers() {
         if buffer.name.ends_with("_proj.weight") {
             let expected = if buffer.name == WEIGHT {

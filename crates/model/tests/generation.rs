@@ -3,7 +3,7 @@
 mod common;
 
 use common::{cases, cpu, documents, options, whole};
-use tightrope_model::{BaseStorage, LoadOptions, Model, ModelError, Training};
+use tightrope_model::{BaseStorage, LoadOptions, Model, ModelError};
 use tightrope_packing::Batch;
 
 #[test]
@@ -14,10 +14,7 @@ fn a_cache_gives_the_logits_of_the_whole_text() {
             .max_by_key(|&i| sequences[i].len())
             .unwrap();
         let tokens = sequences[longest].tokens();
-        let options = LoadOptions {
-            training: Training::None,
-            ..options(&case, true, &sequences)
-        };
+        let options = options(&case, true, &sequences);
         let mut model = Model::load(&cpu(2), &case, &options).unwrap();
         let batch = Batch::packed(&sequences, &[whole(&sequences, longest)]).unwrap();
         let vocabulary = model.config().architecture().vocabulary;
@@ -58,7 +55,6 @@ fn a_prompt_longer_than_the_model_is_read_in_pieces() {
     let tokens: Vec<u32> = (0..29).map(|i| 3 + i * 7 % 90).collect();
     let mut logits = [64, 8].map(|capacity| {
         let options = LoadOptions {
-            training: Training::None,
             adapter: None,
             base: BaseStorage::AsStored,
             capacity,

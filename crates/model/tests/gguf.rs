@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tightrope_device::Cpu;
 use tightrope_formats::FormatError;
-use tightrope_model::{LoadOptions, Model, ModelConfig, ModelError, Training};
+use tightrope_model::{LoadOptions, Model, ModelConfig, ModelError};
 
 fn write(bytes: &[u8]) -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
@@ -22,7 +22,7 @@ fn write(bytes: &[u8]) -> (TempDir, PathBuf) {
 }
 
 fn load(path: &Path) -> Result<Model<Cpu>, ModelError> {
-    let options = LoadOptions::new(Training::None, 64);
+    let options = LoadOptions::new(64);
     Model::load(&cpu(1), path, &options)
 }
 
@@ -50,7 +50,6 @@ fn every_case_gives_the_same_logits_from_gguf() {
         }
         let sequences = documents(&case);
         let options = LoadOptions {
-            training: Training::None,
             adapter: None,
             ..options(&case, false, &sequences)
         };
@@ -106,7 +105,6 @@ fn factors_of_frequencies_are_llama_3_scaling() {
     let (_folder, path) = write(&gguf.bytes());
     let (_, batches) = batchings(&sequences).remove(0);
     let options = LoadOptions {
-        training: Training::None,
         adapter: None,
         ..options(&llama3, false, &sequences)
     };

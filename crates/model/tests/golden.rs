@@ -12,7 +12,7 @@ use tightrope_kernels::{
     adamw::{self, Update},
     sum_of_squares::Sum,
 };
-use tightrope_model::{Backend, LoadOptions, Model};
+use tightrope_model::{Backend, LoadOptions, TrainableModel};
 use tightrope_packing::Batch;
 use tightrope_testkit::{cuda, relative_distance};
 
@@ -71,12 +71,17 @@ fn expected(case: &Path, lora: bool) -> Expected {
     Expected::open(&case.join(file))
 }
 
-fn load<D: Backend>(device: &D, precision: Precision, case: &Path, lora: bool) -> Model<D> {
+fn load<D: Backend>(
+    device: &D,
+    precision: Precision,
+    case: &Path,
+    lora: bool,
+) -> TrainableModel<D> {
     let options = LoadOptions {
         precision: precision.dtype,
         ..options(case, lora, &documents(case))
     };
-    Model::load(device, case, &options).unwrap()
+    TrainableModel::load(device, case, &common::training(lora), &options).unwrap()
 }
 
 fn check_logits<D: Backend>(device: &D, precision: Precision) {
@@ -161,7 +166,7 @@ struct Step {
 /// First and second moments of each parameter.
 type Moments<D> = Vec<(Tensor<D>, Tensor<D>)>;
 
-fn moments<D: Backend>(model: &mut Model<D>) -> Moments<D> {
+fn moments<D: Backend>(model: &mut TrainableModel<D>) -> Moments<D> {
     let device = model.device().clone();
     let zeros = |shape: &[usize]| Tensor::zeros(&device, DType::F32, shape).unwrap();
     let parameters = model.parameters();
@@ -173,7 +178,7 @@ fn moments<D: Backend>(model: &mut Model<D>) -> Moments<D> {
 
 /// Updates all parameters and returns the norm of their gradients before clipping.
 fn update<D: Backend>(
-    model: &mut Model<D>,
+    model: &mut TrainableModel<D>,
     h: &Hyperparameters,
     moments: &mut Moments<D>,
     step: u64,

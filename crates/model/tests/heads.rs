@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::path::Path;
 use tempfile::TempDir;
 use tightrope_device::Cpu;
-use tightrope_model::{LoadOptions, Model, Training};
+use tightrope_model::{LoadOptions, Model, TrainableModel, Training};
 
 const HEAD: &str = "lm_head.weight";
 type Tensors = Vec<(String, Value, Vec<u8>)>;
@@ -40,19 +40,22 @@ fn with_other_head(all: &mut Tensors) {
     all.push((HEAD.into(), description, bytes));
 }
 
-fn load(folder: &Path, training: Training) -> Model<Cpu> {
+fn load_options() -> LoadOptions {
     let case = case("qwen2_tied");
-    let options = LoadOptions {
-        training,
-        adapter: None,
-        ..options(&case, false, &documents(&case))
-    };
-    Model::load(&cpu(1), folder, &options).unwrap()
+    options(&case, false, &documents(&case))
+}
+
+fn load(folder: &Path) -> Model<Cpu> {
+    Model::load(&cpu(1), folder, &load_options()).unwrap()
+}
+
+fn trained(folder: &Path) -> TrainableModel<Cpu> {
+    TrainableModel::load(&cpu(1), folder, &Training::Full, &load_options()).unwrap()
 }
 
 fn logits(folder: &Path) -> Vec<f32> {
     let (_, batches) = batchings(&documents(&case("qwen2_tied"))).remove(0);
-    let mut model = load(folder, Training::None);
+    let mut model = load(folder);
     model.logits(&batches[0]).unwrap()
 }
 
@@ -72,11 +75,9 @@ fn another_head_is_used_trained_and_written() {
     let found = logits(folder.path());
     assert_eq!(found, logits(said.path()));
     assert_ne!(found, logits(&case("qwen2_tied")));
-    for training in [Training::None, Training::Full] {
-        let full = training == Training::Full;
-        let mut model = load(folder.path(), training);
-        let trained = model.parameters().iter().any(|p| p.name == HEAD);
-        assert_eq!(trained, full);
+    let mut full = trained(folder.path());
+    assert!(full.parameters().iter().any(|p| p.name == HEAD));
+    for model in [&load(folder.path()), &*full] {
         let merged = TempDir::new().unwrap();
         model.save_merged(merged.path()).unwrap();
         assert_eq!(is_tied(merged.path()), false);
@@ -91,7 +92,7 @@ fn an_equal_head_stays_the_embedding() {
         all.push((HEAD.into(), description, bytes));
     });
     assert_eq!(logits(folder.path()), logits(&case("qwen2_tied")));
-    let mut model = load(folder.path(), Training::Full);
+    let mut model = trained(folder.path());
     assert!(model.parameters().iter().all(|p| p.name != HEAD));
     let merged = TempDir::new().unwrap();
     model.save_merged(merged.path()).unwrap();
@@ -108,8 +109,6 @@ fn the_one_tensor_may_have_the_name_of_the_head() {
     });
     assert_eq!(logits(folder.path()), logits(&case("qwen2_tied")));
     let merged = TempDir::new().unwrap();
-    load(folder.path(), Training::None)
-        .save_merged(merged.path())
-        .unwrap();
+    load(folder.path()).save_merged(merged.path()).unwrap();
     assert_eq!(logits(merged.path()), logits(&case("qwen2_tied")));
 }

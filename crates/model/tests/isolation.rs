@@ -3,17 +3,30 @@
 
 mod common;
 
-use common::{batchings, cases, cpu, documents, options, step, whole};
+use common::{batchings, cases, cpu, documents, options, step, training, whole};
 use std::path::Path;
 use tightrope_device::{Cpu, DType};
 use tightrope_model::{
-    Backend, BaseStorage, LoadOptions, LoraConfig, Model, TargetModules, Training,
+    Backend, BaseStorage, LoadOptions, LoraConfig, Loss, TargetModules, TokenWeights,
+    TrainableModel, Training,
 };
 use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
 use tightrope_testkit::{cuda, relative_distance};
 
-fn load(case: &Path, options: &LoadOptions, threads: usize) -> Model<Cpu> {
-    Model::load(&cpu(threads), case, options).unwrap()
+fn load(
+    case: &Path,
+    training: &Training,
+    options: &LoadOptions,
+    threads: usize,
+) -> TrainableModel<Cpu> {
+    TrainableModel::load(&cpu(threads), case, training, options).unwrap()
+}
+
+/// With the gradient of the sum of all losses.
+fn forward_backward(model: &mut TrainableModel<Cpu>, batch: &Batch, salt: u64) -> Loss {
+    let weights = vec![1.0; batch.len()];
+    let weights = TokenWeights::Known(&weights);
+    model.forward_backward(batch, weights, salt).unwrap()
 }
 
 /// The rows of each sequence in a batch.
@@ -34,7 +47,7 @@ fn logits_are_the_same_bits_alone_packed_and_padded() {
     for case in cases() {
         for lora in [false, true] {
             let sequences = documents(&case);
-            let mut model = load(&case, &options(&case, lora, &sequences), 2);
+            let mut model = load(&case, &training(lora), &options(&case, lora, &sequences), 2);
             let vocabulary = model.config().architecture().vocabulary;
             let mut first: Vec<Option<Vec<u32>>> = vec![None; sequences.len()];
             for (way, batches) in batchings(&sequences) {
@@ -59,7 +72,7 @@ fn loss_and_gradients_agree_between_batchings() {
     for case in cases() {
         for lora in [false, true] {
             let sequences = documents(&case);
-            let mut model = load(&case, &options(&case, lora, &sequences), 2);
+            let mut model = load(&case, &training(lora), &options(&case, lora, &sequences), 2);
             let mut all = batchings(&sequences).into_iter();
             let (loss, gradients) = step(&mut model, &all.next().unwrap().1);
             for (way, batches) in all {
@@ -104,7 +117,7 @@ fn check_perturbation<D: Backend>(device: &D, precision: DType, ways: usize) {
                 base,
                 ..options(&case, lora, &sequences)
             };
-            let mut model = Model::load(device, &case, &options).unwrap();
+            let mut model = TrainableModel::load(device, &case, &training(lora), &options).unwrap();
             let vocabulary = model.config().architecture().vocabulary;
             // The longest, which fills several blocks and windows.
             let changed = (0..sequences.len())
@@ -150,7 +163,12 @@ fn any_number_of_threads_gives_the_same_bits() {
             let sequences = documents(&case);
             let (_, batches) = batchings(&sequences).remove(0);
             let run = |threads| {
-                let mut model = load(&case, &options(&case, lora, &sequences), threads);
+                let mut model = load(
+                    &case,
+                    &training(lora),
+                    &options(&case, lora, &sequences),
+                    threads,
+                );
                 let (loss, gradients) = step(&mut model, &batches);
                 let gradients = gradients.iter().flat_map(|(_, gradient)| bits(gradient));
                 (loss.to_bits(), gradients.collect::<Vec<_>>())
@@ -175,11 +193,10 @@ fn recomputation_gives_the_same_bits() {
             let lora = training != Training::Full;
             let run = |recompute| {
                 let options = LoadOptions {
-                    training: training.clone(),
                     recompute,
                     ..options(&case, lora, &sequences)
                 };
-                let mut model = load(&case, &options, 2);
+                let mut model = load(&case, &training, &options, 2);
                 let (loss, gradients) = step(&mut model, &batches);
                 let gradients = gradients.iter().flat_map(|(_, gradient)| bits(gradient));
                 (loss.to_bits(), gradients.collect::<Vec<_>>())
@@ -193,16 +210,16 @@ fn recomputation_gives_the_same_bits() {
 fn dropout_depends_on_the_step_and_on_the_sequence_not_on_the_batch() {
     let case = &cases()[0];
     let sequences = documents(case);
-    let mut options = options(case, true, &sequences);
-    options.training = Training::Lora(LoraConfig {
+    let options = options(case, true, &sequences);
+    let dropped = Training::Lora(LoraConfig {
         dropout: 0.5,
         ..LoraConfig::default()
     });
-    let mut model = load(case, &options, 2);
+    let mut model = load(case, &dropped, &options, 2);
     let mut losses = |batches: &[Batch], salt| {
         let mut losses = vec![Vec::new(); sequences.len()];
         for batch in batches {
-            let loss = model.forward_backward(batch, 1.0, salt).unwrap();
+            let loss = forward_backward(&mut model, batch, salt);
             for (sequence, rows) in rows(batch) {
                 losses[sequence] = bits(&loss.per_token[rows]);
             }
@@ -217,7 +234,7 @@ fn dropout_depends_on_the_step_and_on_the_sequence_not_on_the_batch() {
         assert!(reference == losses(&batches, 7), "{way}");
     }
     // Without training, nothing is dropped.
-    let mut plain = load(case, &common::options(case, true, &sequences), 2);
+    let mut plain = load(case, &training(true), &options, 2);
     let evaluated = model.evaluate(&packed[0]).unwrap();
     assert_eq!(evaluated, plain.evaluate(&packed[0]).unwrap());
 }
@@ -229,15 +246,11 @@ fn an_adapter_on_few_layers_has_the_same_gradients_as_on_all() {
     let sequences = documents(case);
     let (_, batches) = batchings(&sequences).remove(0);
     let run = |targets: TargetModules| {
-        let options = LoadOptions {
-            training: Training::Lora(LoraConfig {
-                target_modules: targets,
-                ..LoraConfig::default()
-            }),
-            adapter: None,
-            ..options(case, true, &sequences)
-        };
-        let mut model = load(case, &options, 2);
+        let training = Training::Lora(LoraConfig {
+            target_modules: targets,
+            ..LoraConfig::default()
+        });
+        let mut model = load(case, &training, &options(case, false, &sequences), 2);
         step(&mut model, &batches).1
     };
     let all = run(TargetModules::AllLinear);
@@ -261,18 +274,15 @@ fn an_adapter_on_few_layers_has_the_same_gradients_as_on_all() {
 fn empty_and_untrained_batches_are_harmless() {
     let case = &cases()[0];
     let sequences = documents(case);
-    let mut model = load(case, &options(case, false, &sequences), 2);
+    let mut model = load(case, &Training::Full, &options(case, false, &sequences), 2);
     model.zero_gradients().unwrap();
-    let empty = model.forward_backward(&Batch::default(), 1.0, 0).unwrap();
+    let empty = forward_backward(&mut model, &Batch::default(), 0);
     assert_eq!((empty.sum, empty.trained_tokens), (0.0, 0));
     assert_eq!(empty.mean(), None);
     let one = sequences.iter().position(|s| s.len() == 1).unwrap();
     let one: Piece = whole(&sequences, one);
     let batch = Batch::packed(&sequences, &[one]).unwrap();
-    assert_eq!(
-        model.forward_backward(&batch, 1.0, 0).unwrap().per_token,
-        [0.0]
-    );
+    assert_eq!(forward_backward(&mut model, &batch, 0).per_token, [0.0]);
     for parameter in model.parameters() {
         let gradient = parameter.gradient.to_vec::<f32>().unwrap();
         assert!(gradient.iter().all(|&g| g == 0.0), "{}", parameter.name);

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tightrope_formats::gguf::GgufTokenizer;
-use tightrope_model::{LoadOptions, Model, Training};
+use tightrope_model::{LoadOptions, Model};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -82,7 +82,7 @@ fn check_numbers() {
 fn options(adapter: Option<PathBuf>) -> LoadOptions {
     LoadOptions {
         adapter,
-        ..LoadOptions::new(Training::None, 8)
+        ..LoadOptions::new(8)
     }
 }
 

@@ -16,7 +16,7 @@ use tightrope_kernels::{
 };
 use tightrope_model::{
     Backend, BaseStorage, LoadOptions, Model, ModelConfig, ModelError, Plan, PlannedBuffer,
-    Purpose, Training,
+    Purpose, TrainableModel, Training,
 };
 use tightrope_testkit::{Random, cuda, relative_distance};
 
@@ -76,7 +76,8 @@ fn nf4(folder: &Path, case: &Path) -> LoadOptions {
 /// A step and logits, as bits.
 fn run<D: Backend>(device: &D, folder: &Path, case: &Path, options: &LoadOptions) -> Vec<u64> {
     let (_, batches) = batchings(&documents(case)).remove(0);
-    let mut model = Model::load(device, folder, options).unwrap();
+    let training = common::training(true);
+    let mut model = TrainableModel::load(device, folder, &training, options).unwrap();
     let (loss, gradients) = step(&mut model, &batches);
     let logits = model.logits(&batches[0]).unwrap();
     let gradients = gradients.into_iter().flat_map(|(_, gradient)| gradient);
@@ -217,9 +218,9 @@ fn eight_billion_parameters_fit_six_gigabytes() {
         let options = LoadOptions {
             base,
             precision: DType::BF16,
-            ..LoadOptions::new(Training::None, 4096)
+            ..LoadOptions::new(4096)
         };
-        let plan = Plan::new(&config, &options, DType::BF16).unwrap();
+        let plan = Plan::new(&config, None, &options, DType::BF16).unwrap();
         plan.bytes_for(Purpose::Weights)
     };
     // 6,979,321,856 elements of linear layers, 1,050,673,152 of embedding and head, 65 norms.
@@ -235,14 +236,14 @@ fn eight_billion_parameters_fit_six_gigabytes() {
 fn what_is_in_nf4_cannot_be_trained() {
     let case = case("llama_biases");
     let options = LoadOptions {
-        training: Training::Full,
         adapter: None,
         ..nf4(&case, &case)
     };
-    let error = Model::load(&cpu(1), &case, &options).unwrap_err();
+    let full = Training::Full;
+    let error = TrainableModel::load(&cpu(1), &case, &full, &options).unwrap_err();
     assert!(matches!(error, ModelError::Unsupported(reason) if reason.contains("NF4")));
     let config = ModelConfig::read(&case).unwrap();
-    let error = Plan::new(&config, &options, DType::BF16).unwrap_err();
+    let error = Plan::new(&config, Some(&full), &options, DType::BF16).unwrap_err();
     assert!(matches!(error, ModelError::Unsupported(_)));
 }
 
@@ -253,7 +254,6 @@ fn a_merged_model_is_what_the_weights_stand_for() {
         let (_, batches) = batchings(&sequences).remove(0);
         for adapter in [None, Some(case.join("adapter"))] {
             let options = LoadOptions {
-                training: Training::None,
                 adapter: adapter.clone(),
                 ..nf4(&case, &case)
             };
@@ -287,7 +287,6 @@ fn fresh_models_are_quantised_too() {
     let (_, batches) = batchings(&sequences).remove(0);
     let model = |base| -> Model<Cpu> {
         let options = LoadOptions {
-            training: Training::None,
             adapter: None,
             base,
             ..nf4(&case("qwen3_window"), &case("qwen3_window"))

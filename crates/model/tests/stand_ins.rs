@@ -13,7 +13,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tightrope_formats::diagnosis;
-use tightrope_model::{LoadOptions, Model, Training};
+use tightrope_model::{LoadOptions, Model};
 
 const CASE: &str = "llama_linear";
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5\n";
@@ -23,7 +23,7 @@ const WEIGHTS: &str = "model.safetensors";
 fn refused(path: &Path, adapter: Option<PathBuf>) -> String {
     let options = LoadOptions {
         adapter,
-        ..LoadOptions::new(Training::None, 8)
+        ..LoadOptions::new(8)
     };
     let error = Model::load(&cpu(1), path, &options).unwrap_err();
     let mut shown = error.to_string();

@@ -4,12 +4,12 @@
 use crate::{
     Base, Chosen, Config, Evaluation, Generation, Observer, Prepared, Prompt, Sampling, TrainError,
     Verification, choose, device::on_device, evaluate, generate, load_options, session::placed,
-    verify,
+    training, verify,
 };
 use std::ops::ControlFlow;
 use tightrope_data::Tokenizer;
 use tightrope_device::{Cpu, Cuda};
-use tightrope_model::{Backend, LoadOptions, Model, Training};
+use tightrope_model::{Backend, LoadOptions, Model, TrainableModel};
 use tightrope_packing::Sequence;
 
 /// Tokens that generation reads at a time.
@@ -23,7 +23,6 @@ fn load<D: Backend>(
     capacity: usize,
 ) -> Result<Model<D>, TrainError> {
     let options = LoadOptions {
-        training: Training::None,
         adapter: config.adapter.clone(),
         base: config.base_storage(),
         capacity,
@@ -71,7 +70,8 @@ pub fn verify_config(
     let prepared = Prepared::new(config, &data, None, base.padding_token())?;
     let options = load_options(config, prepared.capacity());
     on_device!(chosen, |device| {
-        let model = Model::load(device, base.source.path(), &options);
+        let training = training(config);
+        let model = TrainableModel::load(device, base.source.path(), &training, &options);
         let mut model = model.map_err(|error| placed(config, error))?;
         verify(&mut model, &data.sequences, prepared.batches(), packs)
     })

@@ -3,7 +3,7 @@
 
 use crate::{
     Config, Observer, Outcome, Output, Prepared, Prompt, RunOptions, RunReport, Sampling, StopFlag,
-    TrainError, Trainer, files::at, generate, load_options,
+    TrainError, Trainer, files::at, generate, load_options, training,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -13,7 +13,7 @@ use tightrope_data::{
     demo::{self, Record, Task},
 };
 use tightrope_device::Cpu;
-use tightrope_model::{Backend, Model, ModelConfig};
+use tightrope_model::{Backend, Model, ModelConfig, TrainableModel};
 
 /// How large the demonstration is. The default takes about a minute on two cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +141,8 @@ pub fn run(
     let padding = tokenizer.pad_id().unwrap_or(0);
     let prepared = Prepared::new(&config, &train, None, padding)?;
     let load = load_options(&config, prepared.capacity());
-    let model = Model::random(&device, architecture(&tokenizer)?, &load)?;
+    let training = training(&config);
+    let model = TrainableModel::random(&device, architecture(&tokenizer)?, &training, &load)?;
     let mut trainer = Trainer::new(
         &config,
         &options,

@@ -1,13 +1,14 @@
 //! Which sequences make a loss or gradient infinite or not a number.
 
-use crate::{Prepared, TrainError, gradient_norm};
-use tightrope_model::{Backend, Model};
+use crate::{Prepared, TrainError, gradient_norm, objective::Objective};
+use tightrope_model::{Backend, TrainableModel};
 use tightrope_packing::{Batch, Piece};
 
 /// Tries the sequences of a step one by one; overwrites the gradients. Returns where those came
 /// from that fail alone, or all of them if they fail only together.
 pub(crate) fn culprits<D: Backend>(
-    model: &mut Model<D>,
+    model: &mut TrainableModel<D>,
+    objective: &dyn Objective<D>,
     passes: &[Batch],
     salt: u64,
     prepared: &Prepared<'_>,
@@ -29,10 +30,10 @@ pub(crate) fn culprits<D: Backend>(
             ..piece
         };
         let batch = Batch::packed(&prepared.train.sequences, &[piece])?;
-        let scale = 1.0 / batch.trained_tokens().max(1) as f32;
+        let batch = [batch];
         model.zero_gradients()?;
-        let loss = model.forward_backward(&batch, scale, salt)?;
-        if !loss.sum.is_finite() || !gradient_norm(model)?.is_finite() {
+        let loss = objective.pass(model, &batch[0], objective.denominator(&batch), salt)?;
+        if !loss.is_finite() || !gradient_norm(model)?.is_finite() {
             found.push(prepared.origin(sequence));
         }
     }

@@ -13,7 +13,9 @@ use crate::{
 };
 use std::path::PathBuf;
 use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Tokenizer};
-use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, ModelConfig, ModelError, Training};
+use tightrope_model::{
+    Backend, LoadOptions, LoraConfig, ModelConfig, ModelError, TrainableModel, Training,
+};
 
 /// A model found on this machine, with its tokenizer if it has one.
 pub struct Base {
@@ -143,13 +145,17 @@ impl Base {
     }
 }
 
+/// What a configuration trains.
+pub fn training(config: &Config) -> Training {
+    match &config.lora {
+        None => Training::Full,
+        Some(lora) => Training::Lora(lora.into()),
+    }
+}
+
 /// How the model of a configuration is loaded for training.
 pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
     LoadOptions {
-        training: config
-            .lora
-            .as_ref()
-            .map_or(Training::Full, |lora| Training::Lora(lora.into())),
         adapter: config.adapter.clone(),
         base: config.base_storage(),
         capacity,
@@ -217,9 +223,10 @@ fn train_on<D: Backend>(
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);
     let load = load_options(config, prepared.capacity());
-    let model = Model::load(device, base.source.path(), &load);
+    let training = training(config);
+    let model = TrainableModel::load(device, base.source.path(), &training, &load);
     let mut model = model.map_err(|error| placed(config, error))?;
-    if load.training == Training::Full {
+    if training == Training::Full {
         base.say_if_without_tokenizer(observer);
     }
     let origin = Origin::new(&config.model, &base.source);

@@ -3,7 +3,7 @@
 use crate::{TrainError, batches::Batches};
 use serde::Serialize;
 use tightrope_device::DType;
-use tightrope_model::{Backend, Model};
+use tightrope_model::{Backend, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
 
 /// What was compared, and how far apart it was.
@@ -67,7 +67,7 @@ const SALT: u64 = 1;
 /// and changes one sequence to see that the others do not notice. Dropout, if any, draws the same
 /// numbers for a token wherever it stands. Overwrites the gradients; the weights stay.
 pub fn verify<D: Backend>(
-    model: &mut Model<D>,
+    model: &mut TrainableModel<D>,
     sequences: &[Sequence],
     batches: &Batches<'_>,
     limit: usize,
@@ -105,7 +105,7 @@ pub fn verify<D: Backend>(
 }
 
 fn pack_checks<D: Backend>(
-    model: &mut Model<D>,
+    model: &mut TrainableModel<D>,
     sequences: &[Sequence],
     pieces: &[Piece],
 ) -> Result<Vec<Check>, TrainError> {
@@ -143,7 +143,7 @@ fn pack_checks<D: Backend>(
 /// Changes every token of one sequence, which trains nothing here: the losses of the others and all
 /// gradients must stay the same bit for bit.
 fn perturbation<D: Backend>(
-    model: &mut Model<D>,
+    model: &mut TrainableModel<D>,
     sequences: &[Sequence],
     pieces: &[Piece],
     scale: f32,
@@ -222,14 +222,16 @@ struct Run {
 
 impl Run {
     fn of<D: Backend>(
-        model: &mut Model<D>,
+        model: &mut TrainableModel<D>,
         batches: &[Batch],
         scale: f32,
     ) -> Result<Self, TrainError> {
         model.zero_gradients()?;
         let mut losses = Vec::new();
         for batch in batches {
-            losses.extend(model.forward_backward(batch, scale, SALT)?.per_token);
+            let weights = vec![scale; batch.len()];
+            let weights = TokenWeights::Known(&weights);
+            losses.extend(model.forward_backward(batch, weights, SALT)?.per_token);
         }
         let mut gradients = Vec::new();
         for parameter in model.parameters() {

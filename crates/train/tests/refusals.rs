@@ -4,10 +4,11 @@ mod common;
 
 use common::{LORA, Run, Watch, dataset, sized};
 use tightrope_device::Cpu;
-use tightrope_model::Model;
+use tightrope_model::TrainableModel;
 use tightrope_packing::Sequence;
 use tightrope_train::{
     Outcome, Output, OutputLock, Prepared, StopFlag, TrainError, Trainer, evaluate, load_options,
+    training,
 };
 
 #[test]
@@ -103,7 +104,8 @@ fn a_loss_that_is_not_a_number_stops_before_the_update_and_names_the_sequence() 
     let folder = tempfile::tempdir().unwrap();
     base.save_merged(folder.path()).unwrap();
     let options = load_options(&config, prepared.capacity());
-    let model = Model::load(&run.cpu(), folder.path(), &options).unwrap();
+    let (device, training) = (run.cpu(), training(&config));
+    let model = TrainableModel::load(&device, folder.path(), &training, &options).unwrap();
     let trainer = Trainer::new(&config, &run.options, output, prepared, None, model, &());
     let error = trainer.unwrap().run(&StopFlag::default(), &()).unwrap_err();
     let TrainError::NotFinite {
@@ -126,7 +128,7 @@ fn a_loss_that_is_not_a_number_stops_before_the_update_and_names_the_sequence() 
     assert_eq!(checkpoint, &expected);
 }
 
-fn break_embedding(model: &mut tightrope_model::Model<Cpu>, token: usize) {
+fn break_embedding(model: &mut TrainableModel<Cpu>, token: usize) {
     for parameter in model.parameters() {
         if parameter.name.contains("embed_tokens") {
             let mut values = parameter.weight.to_vec::<f32>().unwrap();

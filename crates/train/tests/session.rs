@@ -5,16 +5,16 @@ mod common;
 use common::{VOCABULARY, architecture, dataset};
 use std::{fs, ops::ControlFlow, path::Path};
 use tightrope_device::{Cpu, DType};
-use tightrope_model::{LoadOptions, Model, Training};
+use tightrope_model::{LoadOptions, Model};
 use tightrope_train::{
     Config, MergeOptions, Outcome, RunOptions, Sampling, StopFlag, evaluate, generate, merge, train,
 };
 
-fn options(training: Training, adapter: Option<&Path>) -> LoadOptions {
+fn options(adapter: Option<&Path>) -> LoadOptions {
     LoadOptions {
         adapter: adapter.map(Path::to_owned),
         seed: 3,
-        ..LoadOptions::new(training, 64)
+        ..LoadOptions::new(64)
     }
 }
 
@@ -23,7 +23,7 @@ fn write(folder: &Path) -> std::path::PathBuf {
     let device = Cpu::new(1).unwrap();
     let base = folder.join("base");
     fs::create_dir(&base).unwrap();
-    let model = Model::random(&device, architecture(), &options(Training::Full, None)).unwrap();
+    let model = Model::random(&device, architecture(), &options(None)).unwrap();
     model.save_merged(&base).unwrap();
     let generation = r#"{"eos_token_id": [2, 3], "top_p": 0.8}"#;
     fs::write(base.join("generation_config.json"), generation).unwrap();
@@ -131,7 +131,7 @@ fn a_configuration_file_is_all_it_takes() {
     let data = dataset(40, 1).sequences;
     let mut losses = Vec::new();
     for (path, adapter) in [(&base, Some(adapter)), (&merged, None), (&base, None)] {
-        let options = options(Training::None, adapter);
+        let options = options(adapter);
         let mut model = Model::load(&device, path, &options).unwrap();
         losses.push(evaluate(&mut model, &data, 64).unwrap());
     }
@@ -301,7 +301,7 @@ fn a_run_goes_on_from_its_own_adapter_alone() {
 #[test]
 fn an_answer_does_not_depend_on_the_cache() {
     let device = Cpu::new(1).unwrap();
-    let mut model = Model::random(&device, architecture(), &options(Training::None, None)).unwrap();
+    let mut model = Model::random(&device, architecture(), &options(None)).unwrap();
     let prompt = [1, 2, 3];
     let sampling = Sampling {
         temperature: 0.8,

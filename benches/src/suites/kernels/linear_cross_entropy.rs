@@ -61,6 +61,7 @@ fn case(tokens: usize, vocabulary: usize, gradients: Gradients) -> Case {
                 .map(|token| (token * 7919 % vocabulary) as i32)
                 .collect();
             let targets = Tensor::from_slice(cuda, &[tokens], &targets)?;
+            let weights = Tensor::from_slice(cuda, &[tokens], &vec![1.0 / tokens as f32; tokens])?;
             let mut losses = zeros(cuda, F32, &[tokens])?;
             let mut dx = zeros(cuda, BF16, &[tokens, HIDDEN])?;
             let mut dweight = match gradients {
@@ -85,7 +86,7 @@ fn case(tokens: usize, vocabulary: usize, gradients: Gradients) -> Case {
                 }
                 let args = ForwardBackward {
                     forward,
-                    scale: 1.0 / tokens as f32,
+                    weights: weights.view(),
                     dx: dx.view_mut(),
                     dweight: dweight.as_mut().map(Tensor::view_mut),
                 };

@@ -42,7 +42,7 @@ pub(super) const CONFIG: Target = Target {
     run: |bytes| {
         let (_folder, path) = folder(&[("config.json", bytes)])?;
         let config = ModelConfig::read(&path)?;
-        Plan::new(&config, &model::options(), DType::BF16)?;
+        Plan::new(&config, None, &model::options(), DType::BF16)?;
         ModelConfig::from_json(&config.to_json())?;
         Ok(())
     },

@@ -35,7 +35,7 @@ impl LinearCrossEntropy for Cpu {
     ) -> Result<(), KernelError> {
         let ForwardBackward {
             forward,
-            scale,
+            weights,
             dx,
             dweight,
         } = args.on(self)?;
@@ -44,7 +44,7 @@ impl LinearCrossEntropy for Cpu {
             None => None,
         };
         let gradient = Gradient {
-            scale,
+            weights: weights.as_slice::<f32>()?,
             dx: dx.into_slice::<f32>()?,
             dweight,
         };
@@ -54,7 +54,7 @@ impl LinearCrossEntropy for Cpu {
 
 /// What the backward half writes.
 struct Gradient<'a> {
-    scale: f32,
+    weights: &'a [f32],
     dx: &'a mut [f32],
     dweight: Option<&'a mut [f32]>,
 }
@@ -111,13 +111,14 @@ fn run(
         let output = Output::rows(logits, vocabulary);
         product(cpu, (chunk.len(), vocabulary), &[term], Base::Zero, output)?;
 
-        let factor = gradient.as_ref().map(|g| g.scale * logit_scale);
+        let weights = gradient.as_ref().map(|gradient| gradient.weights);
         cpu.install(|| {
             logits
                 .par_chunks_exact_mut(vocabulary)
                 .zip(row_losses.par_iter_mut())
                 .zip(chunk.par_iter())
-                .for_each(|((logits, loss), &(_, target))| {
+                .for_each(|((logits, loss), &(t, target))| {
+                    let factor = weights.map(|weights| weights[t] * logit_scale);
                     *loss = cross_entropy(logits, target, softcap, factor);
                 });
         });

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{Checked, KernelError, cast::Converted};
 use tightrope_device::{
-    Cuda, DType, Device, DeviceError, ViewMut,
+    Cuda, DType, Device, DeviceError, View, ViewMut,
     cuda::{Input, Launch, Matrix, MatrixMut, Output, Product, Varying},
 };
 
@@ -38,17 +38,25 @@ impl LinearCrossEntropy for Cuda {
     ) -> Result<(), KernelError> {
         let ForwardBackward {
             forward,
-            scale,
+            weights,
             dx,
             dweight,
         } = args.on(self)?;
-        run(self, forward, Some(Gradient { scale, dx, dweight }))
+        run(
+            self,
+            forward,
+            Some(Gradient {
+                weights,
+                dx,
+                dweight,
+            }),
+        )
     }
 }
 
 /// What the backward half writes.
 struct Gradient<'a> {
-    scale: f32,
+    weights: View<'a, Cuda>,
     dx: ViewMut<'a, Cuda>,
     dweight: Option<ViewMut<'a, Cuda>>,
 }
@@ -152,17 +160,16 @@ fn run(
             logits: Output::of(logits.view_mut()),
             rows: Input::of(numbers.view()),
             targets: Input::of(targets),
+            weights: Input::of(gradient.weights),
             softcap: softcap.unwrap_or(0.0),
             losses: Output::of(losses.reborrow()),
             vocabulary: vocabulary as u64,
             stride: stride as u64,
         };
-        // SAFETY: as above.
+        // SAFETY: as above; the check of the arguments proved `weights` too.
         unsafe { cuda.launch(kernel, &[dtype.name()], launch) }?;
         let dlogits = logits.view().reinterpreted(dtype)?;
         let dlogits = Matrix::of(dlogits, stride * size_of::<f32>() / dtype.size());
-        // Applied in f32, behind the one rounding of the gradients of the logits.
-        let alpha = gradient.scale * logit_scale;
         if let Some(dweight) = &mut gradient.dweight {
             cuda.matmul(Product {
                 a: dlogits.transposed(),
@@ -172,7 +179,7 @@ fn run(
                 m: vocabulary,
                 n: hidden,
                 k: m,
-                alpha,
+                alpha: logit_scale,
                 accumulate: true,
                 varying: Varying::Inner,
             })?;
@@ -185,7 +192,7 @@ fn run(
             m,
             n: hidden,
             k: vocabulary,
-            alpha,
+            alpha: logit_scale,
             accumulate: false,
             varying: Varying::Rows,
         })?;

@@ -108,12 +108,12 @@ __device__ __forceinline__ void loss(
     if (threadIdx.x == 0) losses[token] = loss_of(e, at_target);
 }
 
-// Turns the row into gradients, the first of them where the first logit was. Narrower than logits,
-// they overwrite only what was read before the barrier.
+// Turns the row into gradients, times the token's weight, the first of them where the first logit was.
+// Narrower than logits, they overwrite only what was read before the barrier.
 template <bool CAPPED, typename T>
 __device__ __forceinline__ void gradient(
-    float* logits, const uint64_t* rows, const int32_t* targets, float softcap, float* losses,
-    uint32_t vocabulary, uint64_t stride) {
+    float* logits, const uint64_t* rows, const int32_t* targets, const float* weights, float softcap,
+    float* losses, uint32_t vocabulary, uint64_t stride) {
     const uint64_t token = rows[blockIdx.x];
     const uint32_t target = targets[token];
     float* row = logits + blockIdx.x * stride;
@@ -121,7 +121,7 @@ __device__ __forceinline__ void gradient(
     float at_target;
     const auto e = exponentials<CAPPED>(row, target, vocabulary, softcap, at_target);
     if (threadIdx.x == 0) losses[token] = loss_of(e, at_target);
-    const float scale = 1.0f / e.total();
+    const float scale = weights[token] / e.total();
     const float own = -e.others * scale;
     for (uint32_t tile = 0; tile < vocabulary; tile += TILE) {
         auto change = logits_at<CAPPED>(row, tile, vocabulary, softcap);
@@ -148,8 +148,8 @@ __device__ __forceinline__ void gradient(
 }
 
 // Grid: one block for each row of the chunk. logits: [rows, stride], `stride` a multiple of 8, of
-// which the first `vocabulary` are read; rows: [rows], tokens; targets, losses: [tokens]. Gradients
-// overwrite the logits, in rows of `stride` · 4 bytes. Without softcap it is 0.
+// which the first `vocabulary` are read; rows: [rows], tokens; targets, weights, losses: [tokens].
+// Gradients overwrite the logits, in rows of `stride` · 4 bytes. Without softcap it is 0.
 extern "C" __global__ void __launch_bounds__(THREADS) linear_cross_entropy_loss(
     const float* __restrict__ logits, const uint64_t* __restrict__ rows,
     const int32_t* __restrict__ targets, float softcap, float* __restrict__ losses,
@@ -162,11 +162,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear_cross_entropy_loss(
 #define GRADIENT(T, TYPE)                                                                          \
     extern "C" __global__ void __launch_bounds__(THREADS) linear_cross_entropy_gradient_##TYPE(    \
         float* logits, const uint64_t* __restrict__ rows, const int32_t* __restrict__ targets,     \
-        float softcap, float* __restrict__ losses, uint64_t vocabulary, uint64_t stride) {         \
+        const float* __restrict__ weights, float softcap, float* __restrict__ losses,              \
+        uint64_t vocabulary, uint64_t stride) {                                                    \
         if (softcap == 0.0f)                                                                       \
-            gradient<false, T>(logits, rows, targets, softcap, losses, vocabulary, stride);        \
+            gradient<false, T>(                                                                    \
+                logits, rows, targets, weights, softcap, losses, vocabulary, stride);              \
         else                                                                                       \
-            gradient<true, T>(logits, rows, targets, softcap, losses, vocabulary, stride);         \
+            gradient<true, T>(logits, rows, targets, weights, softcap, losses, vocabulary, stride);\
     }
 GRADIENT(float, f32)
 GRADIENT(__nv_bfloat16, bf16)

@@ -50,21 +50,23 @@ pub(super) struct LinearCrossEntropyGradient<'a> {
     pub logits: Output<'a>,
     pub rows: Input<'a>,
     pub targets: Input<'a>,
+    pub weights: Input<'a>,
     pub softcap: f32,
     pub losses: Output<'a>,
     pub vocabulary: u64,
     pub stride: u64,
 }
 
-impl Kernel<7> for LinearCrossEntropyGradient<'_> {
+impl Kernel<8> for LinearCrossEntropyGradient<'_> {
     const MODULE: &'static Module = &MODULE;
     const OPERATION: &'static str = "linear_cross_entropy_gradient";
 
-    fn parameters(self) -> [Parameter; 7] {
+    fn parameters(self) -> [Parameter; 8] {
         [
             self.logits.into(),
             self.rows.into(),
             self.targets.into(),
+            self.weights.into(),
             self.softcap.into(),
             self.losses.into(),
             self.vocabulary.into(),

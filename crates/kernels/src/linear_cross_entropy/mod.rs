@@ -10,7 +10,8 @@ use crate::{Check, Checked, KernelError, check::Operands};
 use tightrope_device::{DType, Device, View, ViewMut};
 
 /// With `z = logit_scale · x·Wᵀ` and `l = softcap · tanh(z / softcap)` (`l = z` without softcap):
-/// `losses[t] = logsumexp(l[t,:]) − l[t, targets[t]]`, and 0 where the target is negative.
+/// `losses[t] = logsumexp(l[t,:]) − l[t, targets[t]]`, and 0 where the target is negative: minus the
+/// log-probability of the target.
 #[derive(Debug)]
 pub struct Forward<'a, D: Device> {
     /// `[tokens, hidden]`.
@@ -33,13 +34,14 @@ pub struct Forward<'a, D: Device> {
     pub vocabulary: usize,
 }
 
-/// The same, and the gradients of `scale · Σ_t losses[t]`, formed while the logits are at hand.
+/// The same, and the gradients of `Σ_t weights[t] · losses[t]`, formed while the logits are at hand.
 #[derive(Debug)]
 pub struct ForwardBackward<'a, D: Device> {
     /// What the loss alone needs.
     pub forward: Forward<'a, D>,
-    /// 1 / (trained tokens of the whole optimizer step).
-    pub scale: f32,
+    /// f32 `[tokens]`: for cross-entropy 1 / (trained tokens of the whole optimizer step). Those of rows
+    /// without target have no effect.
+    pub weights: View<'a, D>,
     /// Overwritten, `[tokens, hidden]`; zero in rows without target.
     pub dx: ViewMut<'a, D>,
     /// Added into, f32 `[vocabulary, hidden]`; `None` when the projection is frozen.
@@ -58,8 +60,8 @@ pub struct ForwardBackward<'a, D: Device> {
 ///
 /// On GPUs the logits of a chunk are 256 MiB of f32, but at least 256 and at most 4,096 rows (268 MB
 /// at 262,144 classes), besides `r` rows of `x` and a copy of a weight that is stored in another type
-/// than `x`. The gradients of the logits are rounded to the type of `x` before they are multiplied,
-/// without the factors that may be small. Each call waits for the device once, to read the targets:
+/// than `x`. The gradients of the logits, weights included, are rounded to the type of `x` before they
+/// are multiplied. Each call waits for the device once, to read the targets:
 /// their number decides how much is computed. Bits of a loss and of a row of `dx` depend on that row
 /// alone, on GPUs as far as [`Cuda::matmul`](tightrope_device::Cuda::matmul) says.
 pub trait LinearCrossEntropy: Device {
@@ -126,6 +128,7 @@ impl<D: Device> Check for ForwardBackward<'_, D> {
         let forward = &self.forward;
         forward.check_operands(operands)?;
         let dtype = forward.x.dtype();
+        operands.at_least("weights", self.weights, DType::F32, &[forward.tokens])?;
         operands.at_least(
             "dx",
             self.dx.as_view(),

@@ -16,6 +16,7 @@ struct Case {
     x: Vec<f32>,
     weight: Vec<f32>,
     targets: Vec<i32>,
+    weights: Vec<f32>,
     logit_scale: f32,
     softcap: Option<f32>,
 }
@@ -33,7 +34,8 @@ const SHAPES: [(usize, usize, usize); 7] = [
 const ACTIVATIONS: [DType; 2] = [DType::F32, DType::BF16];
 /// Of weights.
 const STORED: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
-const SCALE: f32 = 0.125;
+/// The largest weight of a token.
+const LARGEST: f32 = 0.125;
 /// What `dweight` holds before.
 const BEFORE: f32 = 0.5;
 
@@ -73,6 +75,10 @@ impl Case {
                     }
                 })
                 .collect(),
+            // Of both signs, and nothing.
+            weights: (0..tokens)
+                .map(|t| LARGEST * ((t % 5) as f32 / 2.0 - 1.0))
+                .collect(),
             logit_scale: 0.5,
             softcap: None,
         }
@@ -83,6 +89,7 @@ impl Case {
         let x = tensor(device, self.types.0, &[tokens, hidden], &self.x);
         let weight = tensor(device, self.types.1, &[vocabulary, hidden], &self.weight);
         let targets = Tensor::from_slice(device, &[tokens], &self.targets)?;
+        let weights = Tensor::from_slice(device, &[tokens], &self.weights)?;
         let filled = |dtype, shape: &[usize], value: f32| {
             tensor(device, dtype, shape, &vec![value; shape.iter().product()])
         };
@@ -109,14 +116,14 @@ impl Case {
         device.linear_cross_entropy_forward(forward(only.view_mut()).checked()?)?;
         let args = ForwardBackward {
             forward: forward(frozen.view_mut()),
-            scale: SCALE,
+            weights: weights.view(),
             dx: frozen_dx.view_mut(),
             dweight: None,
         };
         device.linear_cross_entropy_forward_backward(args.checked()?)?;
         let args = ForwardBackward {
             forward: forward(losses.view_mut()),
-            scale: SCALE,
+            weights: weights.view(),
             dx: dx.view_mut(),
             dweight: Some(dweight.view_mut()),
         };
@@ -147,14 +154,15 @@ impl Case {
             &widen(&self.x),
             &widen(&self.weight),
             &self.targets,
+            &widen(&self.weights),
             self.hidden,
             options,
         );
-        let (scale, before) = (f64::from(SCALE), f64::from(BEFORE));
+        let before = f64::from(BEFORE);
         [
             output.losses,
-            output.dx.iter().map(|d| scale * d).collect(),
-            output.dweight.iter().map(|d| before + scale * d).collect(),
+            output.dx,
+            output.dweight.iter().map(|d| before + d).collect(),
         ]
     }
 
@@ -175,7 +183,7 @@ impl Case {
         };
         let converted = if dtype == stored { 0.0 } else { narrow };
         let (x, weight) = (widen(&self.x), widen(&self.weight));
-        let factor = f64::from(SCALE) * f64::from(self.logit_scale);
+        let factor = f64::from(LARGEST) * f64::from(self.logit_scale);
         // Threads add up their share of the exponentials one by one, and those are a few units off.
         let sum = (vocabulary as f64 / 256.0 + 60.0) * u;
         let [mut losses, mut dx, mut dweight] =
@@ -320,6 +328,7 @@ fn a_row_has_the_same_bits_wherever_it_stands() {
             let mut part = full.clone();
             part.x = full.x[start * 24..][..len * 24].to_vec();
             part.targets = full.targets[start..][..len].to_vec();
+            part.weights = full.weights[start..][..len].to_vec();
             let alone = part.run(device).unwrap();
             assert_eq!(alone[0], whole[0][start..][..len]);
             assert_eq!(alone[1], whole[1][start * 24..][..len * 24]);
@@ -360,6 +369,7 @@ fn a_confident_prediction_keeps_its_digits() {
             x: vec![1.0],
             weight: vec![0.0, 20.0],
             targets: vec![1],
+            weights: vec![LARGEST],
             logit_scale: 1.0,
             softcap: None,
         };

@@ -1,19 +1,19 @@
-//! A model on a device: loss, gradients and logits of a batch.
+//! A model on a device: loss and logits of a batch; and one that is trained, with gradients.
 
 mod decode;
-mod gradient;
 mod stage;
+mod trainable;
 
 pub(crate) use decode::{head, project};
+pub use trainable::{TokenWeights, TrainableModel};
 
 use decode::decode;
 
 use crate::{
-    Adapters, Backend, KvCache, Loss, ModelConfig, ModelError, ParameterMut, Plan,
-    activations::Activations, lora::AdapterConfig, parameter::Parameter, pass::Pass,
-    weights::Weights,
+    Adapters, Architecture, Backend, KvCache, Loss, ModelConfig, ModelError, Plan,
+    activations::Activations, lora::AdapterConfig, pass::Pass, weights::Weights,
 };
-use tightrope_device::{DType, Device, Tensor, ViewMut};
+use tightrope_device::{DType, Device, Tensor};
 use tightrope_kernels::{Check, attention::Ranges, linear_cross_entropy};
 use tightrope_packing::Batch;
 use tightrope_rope::RotaryEmbedding;
@@ -34,8 +34,6 @@ pub struct Model<D: Device> {
     pub(crate) adapter: Option<AdapterConfig>,
     /// `generation_config.json` of the folder that it came from.
     pub(crate) generation: Option<serde_json::Value>,
-    /// Of adapters, in training.
-    pub(crate) dropout: f32,
     pub(crate) capacity: usize,
 }
 
@@ -70,7 +68,7 @@ impl<D: Backend> Model<D> {
         self.capacity
     }
 
-    /// The loss of a batch, without dropout and without gradients.
+    /// The loss of a batch, without dropout.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<Loss, ModelError> {
         self.evaluate_with(batch, Adapters::On)
     }
@@ -79,19 +77,15 @@ impl<D: Backend> Model<D> {
     pub fn evaluate_with(&mut self, batch: &Batch, adapters: Adapters) -> Result<Loss, ModelError> {
         self.run(batch, adapters)?;
         let architecture = self.config.architecture();
-        let loss = linear_cross_entropy::Forward {
-            x: self.activations.work.normed.view(),
-            weight: head(&self.weights).view(),
-            targets: self.activations.inputs.targets.view(),
-            logit_scale: architecture.logit_scale,
-            softcap: architecture.logit_softcap,
-            losses: self.activations.inputs.losses.view_mut(),
-            tokens: batch.len(),
-            hidden: architecture.hidden,
-            vocabulary: architecture.vocabulary,
-        };
+        let Activations { inputs, work, .. } = &mut self.activations;
+        let loss = loss(
+            architecture,
+            (&work.normed, head(&self.weights)),
+            (&inputs.targets, &mut inputs.losses),
+            batch.len(),
+        );
         self.device.linear_cross_entropy_forward(loss.checked()?)?;
-        self.loss(batch)
+        read_losses(&inputs.losses, batch)
     }
 
     /// Logits `[tokens, vocabulary]`, with the softcap: for tests and for verification, since
@@ -114,30 +108,6 @@ impl<D: Backend> Model<D> {
     /// Type of activations.
     pub fn precision(&self) -> DType {
         self.activations.work.normed.dtype()
-    }
-
-    /// Sets all gradients to zero.
-    pub fn zero_gradients(&mut self) -> Result<(), ModelError> {
-        let gradients = self.parameters().into_iter().map(|p| p.gradient);
-        match ViewMut::joined(gradients)? {
-            Some(gradients) => Ok(gradients.zero()?),
-            None => Ok(()),
-        }
-    }
-
-    /// What is trained, either the model's own parameters or the adapter's, in the order in which it
-    /// lies in memory ([`Plan::offsets`]): both the weights and the gradients of neighbours can be
-    /// joined to one view.
-    pub fn parameters(&mut self) -> Vec<ParameterMut<'_, D>> {
-        let mut parameters: Vec<_> = if self.weights.norm.scale.gradient.is_some() {
-            let base = self.weights.base_mut();
-            base.filter_map(Parameter::trained).collect()
-        } else {
-            let adapter = self.weights.adapter_mut();
-            adapter.filter_map(Parameter::trained).collect()
-        };
-        parameters.sort_by_key(|parameter| parameter.weight.view().as_ptr());
-        parameters
     }
 
     /// From tokens to `work.normed`.
@@ -180,14 +150,35 @@ impl<D: Backend> Model<D> {
             cache,
         )
     }
+}
 
-    fn loss(&self, batch: &Batch) -> Result<Loss, ModelError> {
-        let mut per_token = vec![0f32; batch.len()];
-        self.activations.inputs.losses.read(&mut per_token)?;
-        Ok(Loss {
-            sum: per_token.iter().map(|&loss| f64::from(loss)).sum(),
-            trained_tokens: batch.trained_tokens(),
-            per_token,
-        })
+/// The loss of `tokens` rows of `x`, whose targets are on the device too.
+fn loss<'a, D: Device>(
+    architecture: &Architecture,
+    (x, head): (&'a Tensor<D>, &'a Tensor<D>),
+    (targets, losses): (&'a Tensor<D>, &'a mut Tensor<D>),
+    tokens: usize,
+) -> linear_cross_entropy::Forward<'a, D> {
+    linear_cross_entropy::Forward {
+        x: x.view(),
+        weight: head.view(),
+        targets: targets.view(),
+        logit_scale: architecture.logit_scale,
+        softcap: architecture.logit_softcap,
+        losses: losses.view_mut(),
+        tokens,
+        hidden: architecture.hidden,
+        vocabulary: architecture.vocabulary,
     }
+}
+
+/// What was computed of a batch.
+fn read_losses<D: Device>(losses: &Tensor<D>, batch: &Batch) -> Result<Loss, ModelError> {
+    let mut per_token = vec![0f32; batch.len()];
+    losses.read(&mut per_token)?;
+    Ok(Loss {
+        sum: per_token.iter().map(|&loss| f64::from(loss)).sum(),
+        trained_tokens: batch.trained_tokens(),
+        per_token,
+    })
 }

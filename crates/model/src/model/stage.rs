@@ -1,4 +1,4 @@
-//! A batch on its way to the device: ids, targets, angles, dropout's keys and ranges.
+//! A batch on its way to the device: ids, targets, angles and ranges.
 
 use super::Model;
 use crate::{Backend, ModelError, activations::Inputs};
@@ -20,10 +20,6 @@ impl<D: Backend> Model<D> {
             }
         }
         self.activations.inputs.targets.write(batch.targets())?;
-        if self.dropout > 0.0 {
-            let keys: Vec<u32> = batch.segments().as_slice().iter().flat_map(keys).collect();
-            self.activations.inputs.keys.write(&keys)?;
-        }
         let whole = |segment: &Segment| {
             let (start, len) = (segment.start as u32, segment.length as u32);
             Range {
@@ -69,14 +65,4 @@ impl<D: Backend> Model<D> {
         cos.write(&cosines[..angles])?;
         Ok(sin.write(&sines[..angles])?)
     }
-}
-
-/// Which sequence a token belongs to, and where it stands in it: what dropout hashes, so that a
-/// token meets the same mask in every packing.
-fn keys(segment: &Segment) -> impl Iterator<Item = u32> {
-    let sequence = segment
-        .sequence
-        .map_or(u32::MAX, |sequence| sequence as u32);
-    let first = segment.first_position;
-    (0..segment.length as u32).flat_map(move |offset| [sequence, first.wrapping_add(offset)])
 }

@@ -6,7 +6,7 @@ pub(crate) mod files;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use tightrope_device::Cpu;
-use tightrope_model::{Backend, LoadOptions, LoraConfig, Model, Training};
+use tightrope_model::{Backend, LoadOptions, LoraConfig, TokenWeights, TrainableModel, Training};
 use tightrope_packing::{Batch, Piece, Sequence};
 
 /// Every folder of `tests/golden`.
@@ -75,17 +75,19 @@ pub(crate) fn capacity(sequences: &[Sequence]) -> usize {
     longest * sequences.len()
 }
 
-/// Full training, or LoRA from the case's adapter.
+/// LoRA, or full training.
+pub(crate) fn training(lora: bool) -> Training {
+    match lora {
+        true => Training::Lora(LoraConfig::default()),
+        false => Training::Full,
+    }
+}
+
+/// With the case's adapter for LoRA.
 pub(crate) fn options(case: &Path, lora: bool, sequences: &[Sequence]) -> LoadOptions {
     LoadOptions {
         adapter: lora.then(|| case.join("adapter")),
-        ..LoadOptions::new(
-            match lora {
-                true => Training::Lora(LoraConfig::default()),
-                false => Training::Full,
-            },
-            capacity(sequences),
-        )
+        ..LoadOptions::new(capacity(sequences))
     }
 }
 
@@ -96,15 +98,17 @@ pub(crate) fn cpu(threads: usize) -> Cpu {
 
 /// Loss and gradients of an optimizer step over `batches`.
 pub(crate) fn step<D: Backend>(
-    model: &mut Model<D>,
+    model: &mut TrainableModel<D>,
     batches: &[Batch],
 ) -> (f64, Vec<(String, Vec<f32>)>) {
     let trained: usize = batches.iter().map(Batch::trained_tokens).sum();
     let scale = 1.0 / trained as f32;
     model.zero_gradients().unwrap();
-    let losses = batches
-        .iter()
-        .map(|batch| model.forward_backward(batch, scale, 0).unwrap().sum);
+    let losses = batches.iter().map(|batch| {
+        let weights = vec![scale; batch.len()];
+        let weights = TokenWeights::Known(&weights);
+        model.forward_backward(batch, weights, 0).unwrap().sum
+    });
     let loss = losses.sum::<f64>() / trained as f64;
     let gradients = model
         .parameters()

@@ -11,7 +11,7 @@ pub struct Options {
     pub softcap: Option<f64>,
 }
 
-/// The results; gradients are of the sum of the losses.
+/// The results; gradients are of the weighted sum of the losses.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// `[tokens]`, 0 where the target is negative.
@@ -22,11 +22,12 @@ pub struct Output {
     pub dweight: Vec<f64>,
 }
 
-/// `x`: `[tokens, hidden]`; `weight`: `[vocabulary, hidden]`.
+/// `x`: `[tokens, hidden]`; `weight`: `[vocabulary, hidden]`; `weights`: `[tokens]`.
 pub fn forward_backward(
     x: &[f64],
     weight: &[f64],
     targets: &[i32],
+    weights: &[f64],
     hidden: usize,
     options: Options,
 ) -> Output {
@@ -55,7 +56,7 @@ pub fn forward_backward(
             let p = (l[v] - largest).exp() / sum;
             let slope = 1.0 - tanh(z[v]).powi(2);
             let own = if v == target { 1.0 } else { 0.0 };
-            dz[t * vocabulary + v] = (p - own) * slope * options.logit_scale;
+            dz[t * vocabulary + v] = weights[t] * (p - own) * slope * options.logit_scale;
         }
     }
     let dx = product(
@@ -87,18 +88,17 @@ mod tests {
         let mut normal =
             |n| -> Vec<f64> { random.normal(n, 1.0).iter().map(|&v| v.into()).collect() };
         let (x, w) = (normal(4 * hidden), normal(5 * hidden));
+        let weights = [0.5, 1.0, -2.0, 0.0];
         for softcap in [None, Some(1.5)] {
             let options = Options {
                 logit_scale: 0.7,
                 softcap,
             };
             let loss = |x: &[f64], w: &[f64]| -> f64 {
-                forward_backward(x, w, &targets, hidden, options)
-                    .losses
-                    .iter()
-                    .sum()
+                let losses = forward_backward(x, w, &targets, &weights, hidden, options).losses;
+                losses.iter().zip(&weights).map(|(l, w)| w * l).sum()
             };
-            let got = forward_backward(&x, &w, &targets, hidden, options);
+            let got = forward_backward(&x, &w, &targets, &weights, hidden, options);
             let dx = finite_difference(&x, |x| loss(x, &w));
             let dw = finite_difference(&w, |w| loss(&x, w));
             for (a, b) in got.dx.iter().zip(&dx).chain(got.dweight.iter().zip(&dw)) {

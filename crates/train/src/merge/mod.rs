@@ -10,7 +10,7 @@ use crate::{
 use std::{fs, path::Path};
 use tightrope_device::{Cpu, DType};
 use tightrope_formats::files::{Temporary, folder_of};
-use tightrope_model::{LoadOptions, Model, Training};
+use tightrope_model::{LoadOptions, Model};
 
 /// How a model is merged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub fn merge(
     }
     let load = LoadOptions {
         adapter: config.adapter.clone(),
-        ..LoadOptions::new(Training::None, 1)
+        ..LoadOptions::new(1)
     };
     let model = Model::load(&Cpu::new(options.threads)?, base.source.path(), &load)?;
     fs::create_dir_all(parent).map_err(at(parent))?;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::{collections::BTreeSet, ops::Range, path::Path};
 use tightrope_device::{DType, Tensor, View, ViewMut};
 use tightrope_kernels::{Check, adamw::Hyperparameters, sum_of_squares::Sum};
-use tightrope_model::{Backend, Model, ParameterKind, ParameterMut};
+use tightrope_model::{Backend, ParameterKind, ParameterMut, TrainableModel};
 
 const FILE: &str = "optimizer.safetensors";
 
@@ -59,7 +59,7 @@ pub struct StatePlan {
 impl<D: Backend> Optimizer<D> {
     /// Moments of zero for every parameter.
     pub fn new(
-        model: &mut Model<D>,
+        model: &mut TrainableModel<D>,
         settings: &OptimizerSection,
         lora_plus_ratio: f64,
     ) -> Result<Self, TrainError> {
@@ -140,7 +140,7 @@ impl<D: Backend> Optimizer<D> {
     /// global norm; `grad_norm` is the norm before that.
     pub fn update(
         &mut self,
-        model: &mut Model<D>,
+        model: &mut TrainableModel<D>,
         step: u64,
         learning_rate: f64,
         grad_norm: f64,
@@ -277,7 +277,7 @@ fn treatment<D: Backend>(parameter: &ParameterMut<'_, D>) -> (bool, bool) {
 
 /// `Σ x²` over all trained parameters, or their gradients. Waits for the device, once.
 fn sum_of_squares<D: Backend>(
-    model: &mut Model<D>,
+    model: &mut TrainableModel<D>,
     which: impl for<'a> Fn(&'a ParameterMut<'_, D>) -> &'a Tensor<D>,
 ) -> Result<f64, TrainError> {
     let device = model.device().clone();
@@ -290,11 +290,13 @@ fn sum_of_squares<D: Backend>(
 }
 
 /// Whether every trained weight is a finite number. Waits for the device, once.
-pub(crate) fn weights_are_finite<D: Backend>(model: &mut Model<D>) -> Result<bool, TrainError> {
+pub(crate) fn weights_are_finite<D: Backend>(
+    model: &mut TrainableModel<D>,
+) -> Result<bool, TrainError> {
     Ok(sum_of_squares(model, |parameter| parameter.weight)?.is_finite())
 }
 
 /// `√(Σ g²)` over all gradients; not finite exactly if one of them is not. Waits for the device, once.
-pub fn gradient_norm<D: Backend>(model: &mut Model<D>) -> Result<f64, TrainError> {
+pub fn gradient_norm<D: Backend>(model: &mut TrainableModel<D>) -> Result<f64, TrainError> {
     Ok(sum_of_squares(model, |parameter| parameter.gradient)?.sqrt())
 }

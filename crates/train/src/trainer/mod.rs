@@ -10,13 +10,14 @@ use crate::{
     evaluate::evaluate_packed,
     gradient_norm,
     metrics::{EvalRow, peak_memory_bytes},
+    objective::{self, Objective},
     observer::AdapterPlan,
     optimizer, random,
 };
 use save::read_weights;
 use std::time::Instant;
 use tightrope_data::Tokenizer;
-use tightrope_model::{Backend, Model};
+use tightrope_model::{Backend, TrainableModel};
 use tightrope_packing::Batch;
 
 /// Trains a model on prepared data, in an output folder.
@@ -28,7 +29,8 @@ pub struct Trainer<'a, D: Backend> {
     output: Output,
     prepared: Prepared<'a>,
     tokenizer: Option<&'a Tokenizer>,
-    model: Model<D>,
+    model: TrainableModel<D>,
+    objective: Box<dyn Objective<D>>,
     optimizer: Optimizer<D>,
     schedule: Schedule,
     total_steps: u64,
@@ -50,7 +52,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         mut output: Output,
         prepared: Prepared<'a>,
         tokenizer: Option<&'a Tokenizer>,
-        mut model: Model<D>,
+        mut model: TrainableModel<D>,
         observer: &dyn Observer,
     ) -> Result<Self, TrainError> {
         let ratio = config
@@ -103,6 +105,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
             prepared,
             tokenizer,
             model,
+            objective: objective::of(config),
             optimizer,
             total_steps,
             metrics,
@@ -173,7 +176,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
     }
 
     /// The model, with the weights of the last step.
-    pub fn into_model(self) -> Model<D> {
+    pub fn into_model(self) -> TrainableModel<D> {
         self.model
     }
 
@@ -212,15 +215,15 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let trained_tokens: u64 = count(Batch::trained_tokens);
         let tokens: u64 = count(Batch::real_tokens);
         let computed: u64 = count(Batch::len);
-        // One denominator for the whole step. A step of cut pieces may have no target at all.
-        let scale = 1.0 / trained_tokens.max(1) as f64;
+        let denominator = self.objective.denominator(&passes);
         let salt = random::hash(self.config.seed, step);
         self.model.zero_gradients()?;
         let mut sum = 0.0;
         for pass in &passes {
-            sum += self.model.forward_backward(pass, scale as f32, salt)?.sum;
+            let (objective, model) = (&self.objective, &mut self.model);
+            sum += objective.pass(model, pass, denominator, salt)?;
         }
-        let loss = sum * scale;
+        let loss = sum / denominator;
         let grad_norm = gradient_norm(&mut self.model)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
             self.check_weights()?;
@@ -231,7 +234,13 @@ impl<'a, D: Backend> Trainer<'a, D> {
                 } else {
                     "the loss"
                 },
-                sequences: diagnosis::culprits(&mut self.model, &passes, salt, &self.prepared)?,
+                sequences: diagnosis::culprits(
+                    &mut self.model,
+                    &*self.objective,
+                    &passes,
+                    salt,
+                    &self.prepared,
+                )?,
                 checkpoint: self.newest_checkpoint(),
             });
         }

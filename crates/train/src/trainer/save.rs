@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tightrope_formats::Tensors;
-use tightrope_model::{Backend, Model};
+use tightrope_model::{Backend, TrainableModel};
 
 impl<D: Backend> Trainer<'_, D> {
     /// Saves where that is due, and deletes what need not stay; `done`: the run ends here.
@@ -161,7 +161,7 @@ fn below(manifest: &Manifest, name: &str) -> Files {
 
 /// Weights as they were saved: in one file, or in several with an index.
 pub(super) fn read_weights<D: Backend>(
-    model: &mut Model<D>,
+    model: &mut TrainableModel<D>,
     config: &Config,
     checkpoint: &Path,
 ) -> Result<(), TrainError> {

@@ -8,12 +8,12 @@ use std::{
 };
 use tightrope_data::{Dataset, Origin, Progress};
 use tightrope_device::Cpu;
-use tightrope_model::{Backend, Model, ModelConfig};
+use tightrope_model::{Backend, ModelConfig, TrainableModel};
 use tightrope_packing::{IGNORED, Sequence};
 use tightrope_testkit::Random;
 use tightrope_train::{
     Config, Observer, Output, Plan, Prepared, RunOptions, RunReport, StepRow, StopFlag, TrainError,
-    Trainer, load_options,
+    Trainer, load_options, training,
 };
 
 pub(crate) const VOCABULARY: u32 = 37;
@@ -127,9 +127,10 @@ impl Run {
         device: &D,
         config: &Config,
         capacity: usize,
-    ) -> Model<D> {
+    ) -> TrainableModel<D> {
         let options = load_options(config, capacity);
-        Model::random(device, self.architecture.clone(), &options).unwrap()
+        let architecture = self.architecture.clone();
+        TrainableModel::random(device, architecture, &training(config), &options).unwrap()
     }
 
     /// Runs to the end, or until `stop_after` steps of the run are done.

@@ -1,0 +1,254 @@
+//! A model that is trained: the loss of a batch and its gradient.
+
+use super::{Model, decode, head, loss, read_losses};
+use crate::{
+    Adapters, Backend, LoadOptions, Loss, ModelConfig, ModelError, ParameterMut, Training,
+    activations::{Activations, Step, slot},
+    parameter::Parameter,
+    parts::Layer,
+    pass::Pass,
+    weights::Weights,
+};
+use std::{
+    ops::{Deref, DerefMut},
+    path::Path,
+};
+use tightrope_device::{Device, Tensor, ViewMut};
+use tightrope_kernels::{Check, embedding, linear, linear_cross_entropy};
+use tightrope_packing::{Batch, Segment};
+
+/// A model with gradients, and with what a training step needs besides. It evaluates, generates and is
+/// saved as the [`Model`] that it is.
+#[derive(Debug)]
+pub struct TrainableModel<D: Device> {
+    model: Model<D>,
+    step: Step<Tensor<D>>,
+    /// Probability that an input of an adapter is dropped.
+    dropout: f32,
+}
+
+/// What the loss of each token of a batch weighs in the sum whose gradient is computed.
+pub enum TokenWeights<'a> {
+    /// One for each token; those of tokens without target have no effect.
+    Known(&'a [f32]),
+    /// A function of the losses of all tokens, which writes the weights: zero before. The output
+    /// projection is then computed twice, the layers once.
+    OfLosses(&'a mut dyn FnMut(&Loss, &mut [f32])),
+}
+
+impl<D: Backend> TrainableModel<D> {
+    /// [`Model::load`], with gradients for what is trained.
+    pub fn load(
+        device: &D,
+        path: &Path,
+        training: &Training,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
+        Self::new(
+            Model::read(device, path, Some(training), options)?,
+            training,
+        )
+    }
+
+    /// [`Model::random`], with gradients for what is trained.
+    pub fn random(
+        device: &D,
+        config: ModelConfig,
+        training: &Training,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
+        Self::new(
+            Model::fresh(device, config, Some(training), options)?,
+            training,
+        )
+    }
+
+    fn new(
+        (model, step): (Model<D>, Option<Step<Tensor<D>>>),
+        training: &Training,
+    ) -> Result<Self, ModelError> {
+        Ok(Self {
+            model,
+            step: step.ok_or(ModelError::NoBuffer("the backward pass"))?,
+            dropout: match training {
+                Training::Lora(lora) => lora.dropout,
+                Training::Full => 0.0,
+            },
+        })
+    }
+
+    /// Sets all gradients to zero.
+    pub fn zero_gradients(&mut self) -> Result<(), ModelError> {
+        let gradients = self.parameters().into_iter().map(|p| p.gradient);
+        match ViewMut::joined(gradients)? {
+            Some(gradients) => Ok(gradients.zero()?),
+            None => Ok(()),
+        }
+    }
+
+    /// What is trained, either the model's own parameters or the adapter's, in the order in which it
+    /// lies in memory ([`Plan::offsets`]): both the weights and the gradients of neighbours can be
+    /// joined to one view.
+    pub fn parameters(&mut self) -> Vec<ParameterMut<'_, D>> {
+        let mut parameters: Vec<_> = if self.model.weights.norm.scale.gradient.is_some() {
+            let base = self.model.weights.base_mut();
+            base.filter_map(Parameter::trained).collect()
+        } else {
+            let adapter = self.model.weights.adapter_mut();
+            adapter.filter_map(Parameter::trained).collect()
+        };
+        parameters.sort_by_key(|parameter| parameter.weight.view().as_ptr());
+        parameters
+    }
+
+    /// The loss of a batch; adds the gradient of `Σ_t token_weights[t] · loss.per_token[t]` into the gradients.
+    ///
+    /// For cross-entropy a weight is 1 / (trained tokens of the whole optimizer step). `salt` differs for
+    /// each step and decides which inputs of adapters are dropped.
+    pub fn forward_backward(
+        &mut self,
+        batch: &Batch,
+        token_weights: TokenWeights<'_>,
+        salt: u64,
+    ) -> Result<Loss, ModelError> {
+        self.model.stage(batch)?;
+        let Self {
+            model,
+            step,
+            dropout,
+        } = self;
+        if *dropout > 0.0 {
+            let keys: Vec<u32> = batch.segments().as_slice().iter().flat_map(keys).collect();
+            step.keys.write(&keys)?;
+        }
+        let Model {
+            device,
+            config,
+            weights,
+            activations,
+            ranges,
+            ..
+        } = model;
+        let Activations {
+            inputs,
+            stream,
+            saved,
+            work,
+        } = activations;
+        let architecture = config.architecture();
+        let tokens = batch.len();
+        let pass = Pass {
+            device,
+            architecture,
+            tokens,
+            ranges,
+            cos: &inputs.cos,
+            sin: &inputs.sin,
+            dropout: (*dropout > 0.0).then_some(linear::Dropout {
+                probability: *dropout,
+                salt,
+                keys: step.keys.view(),
+            }),
+            adapters: Adapters::On,
+        };
+        decode(&pass, weights, &inputs.ids, stream, saved, work, None)?;
+
+        match token_weights {
+            TokenWeights::Known(known) if known.len() == tokens => step.weights.write(known)?,
+            TokenWeights::Known(known) => {
+                return Err(ModelError::Weights {
+                    weights: known.len(),
+                    tokens,
+                });
+            }
+            TokenWeights::OfLosses(weigh) => {
+                let results = (&inputs.targets, &mut inputs.losses);
+                let loss = loss(architecture, (&work.normed, head(weights)), results, tokens);
+                device.linear_cross_entropy_forward(loss.checked()?)?;
+                let mut of_losses = vec![0.0; tokens];
+                weigh(&read_losses(&inputs.losses, batch)?, &mut of_losses);
+                step.weights.write(&of_losses)?;
+            }
+        }
+        let (head, dhead) = head_mut(weights);
+        let loss = linear_cross_entropy::ForwardBackward {
+            forward: loss(
+                architecture,
+                (&work.normed, head),
+                (&inputs.targets, &mut inputs.losses),
+                tokens,
+            ),
+            weights: step.weights.view(),
+            dx: work.branch.view_mut(),
+            dweight: dhead.map(Tensor::view_mut),
+        };
+        device.linear_cross_entropy_forward_backward(loss.checked()?)?;
+
+        let last = &stream[architecture.layers()];
+        let dhidden = &mut step.backward.dhidden;
+        weights
+            .norm
+            .backward(&pass, &work.branch, last, dhidden, false)?;
+        // Below the lowest trained layer no gradient is needed.
+        let embedding_trained = weights.embedding.gradient.is_some();
+        let lowest = match embedding_trained {
+            true => Some(0),
+            false => weights.layers.iter().position(Layer::is_trained),
+        };
+        let lowest = lowest.unwrap_or(architecture.layers());
+        for index in (lowest..architecture.layers()).rev() {
+            let layer = &mut weights.layers[index];
+            let stream = &mut stream[index];
+            let recompute = saved.len() == 1 && index + 1 < architecture.layers();
+            let slots = saved.len();
+            let saved = &mut saved[slot(index, slots)];
+            if recompute {
+                layer.forward_again(&pass, stream, saved, work)?;
+            }
+            let lowest = index == lowest && !embedding_trained;
+            layer.backward(&pass, stream, saved, work, &mut step.backward, lowest)?;
+        }
+        if let Some(dtable) = &mut weights.embedding.gradient {
+            let gradient = embedding::Backward {
+                ids: inputs.ids.view(),
+                dy: step.backward.dhidden.view(),
+                scale: architecture.embedding_scale,
+                dtable: dtable.view_mut(),
+                tokens,
+                vocabulary: architecture.vocabulary,
+                hidden: architecture.hidden,
+            };
+            device.embedding_backward(gradient.checked()?)?;
+        }
+        read_losses(&inputs.losses, batch)
+    }
+}
+
+/// The same with its gradient, which for a tied head is that of the embedding.
+fn head_mut<D: Device>(weights: &mut Weights<Tensor<D>>) -> (&Tensor<D>, Option<&mut Tensor<D>>) {
+    let head = weights.head.as_mut().unwrap_or(&mut weights.embedding);
+    (&head.value, head.gradient.as_mut())
+}
+
+/// Which sequence a token belongs to, and where it stands in it: what dropout hashes, so that a
+/// token meets the same mask in every packing.
+fn keys(segment: &Segment) -> impl Iterator<Item = u32> {
+    let sequence = segment
+        .sequence
+        .map_or(u32::MAX, |sequence| sequence as u32);
+    let first = segment.first_position;
+    (0..segment.length as u32).flat_map(move |offset| [sequence, first.wrapping_add(offset)])
+}
+
+impl<D: Device> Deref for TrainableModel<D> {
+    type Target = Model<D>;
+    fn deref(&self) -> &Model<D> {
+        &self.model
+    }
+}
+
+impl<D: Device> DerefMut for TrainableModel<D> {
+    fn deref_mut(&mut self) -> &mut Model<D> {
+        &mut self.model
+    }
+}
