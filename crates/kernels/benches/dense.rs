@@ -156,12 +156,7 @@ fn attention(criterion: &mut Criterion) {
     let (heads, kv_heads, head_dim) = (9, 3, 64);
     for (count, length) in [(64, 16), (32, 32), (8, 128), (1, 1024), (1, 4096)] {
         let tokens = count * length;
-        let range = |index: usize| Range {
-            query_start: (index * length) as u32,
-            query_len: length as u32,
-            key_start: (index * length) as u32,
-            key_len: length as u32,
-        };
+        let range = |index: usize| Range::rows((index * length) as u32, length as u32);
         let mut ranges = Ranges::empty(cpu).unwrap();
         ranges.set((0..count).map(range)).unwrap();
         let config = Config {

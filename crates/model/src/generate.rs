@@ -64,10 +64,8 @@ impl<D: Backend> Model<D> {
         let length = u32::try_from(tokens.len()).map_err(|_| too_long())?;
         let end = first.checked_add(length).ok_or_else(too_long)?;
         let segment = Segment {
-            start: 0,
-            length: tokens.len(),
             first_position: first,
-            sequence: Some(0),
+            ..Segment::alone(0, tokens.len(), Some(0))
         };
         let segments = Segments::new(vec![segment]).map_err(|_| too_long())?;
         self.stage_tokens(tokens, &segments)?;
@@ -76,6 +74,7 @@ impl<D: Backend> Model<D> {
             query_len: length,
             key_start: 0,
             key_len: end,
+            ..Range::default()
         };
         self.ranges.set([range])?;
         self.forward(tokens.len(), Some(cache), Adapters::On)?;

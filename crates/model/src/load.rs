@@ -20,6 +20,9 @@ use tightrope_formats::{Tensors, diagnosis};
 use tightrope_kernels::attention::Ranges;
 use tightrope_rope::RotaryEmbedding;
 
+/// A model, and what a training step needs besides if it is trained.
+pub(crate) type Loaded<D> = (Model<D>, Option<Step<Tensor<D>>>);
+
 impl<D: Backend> Model<D> {
     /// Loads a Hugging Face folder (`config.json` and `model.safetensors`, whole or sharded), or a
     /// `.gguf` file, whose quantised tensors become f32.
@@ -42,13 +45,13 @@ impl<D: Backend> Model<D> {
         Ok(Self::fresh(device, config, None, options)?.0)
     }
 
-    /// The model, and what the backward pass needs besides if it is trained.
+    /// [`Model::load`] for training too.
     pub(crate) fn read(
         device: &D,
         path: &Path,
         training: Option<&Training>,
         options: &LoadOptions,
-    ) -> Result<(Self, Option<Step<Tensor<D>>>), ModelError> {
+    ) -> Result<Loaded<D>, ModelError> {
         let (config, checkpoint) = open(path)?;
         let stored = |name: &str| {
             let found = checkpoint::find(&*checkpoint, name);
@@ -92,13 +95,13 @@ impl<D: Backend> Model<D> {
         Ok((model, step))
     }
 
-    /// As [`Model::read`], with fresh parameters.
+    /// [`Model::random`] for training too.
     pub(crate) fn fresh(
         device: &D,
         config: ModelConfig,
         training: Option<&Training>,
         options: &LoadOptions,
-    ) -> Result<(Self, Option<Step<Tensor<D>>>), ModelError> {
+    ) -> Result<Loaded<D>, ModelError> {
         let stored = &|_: &str| Stored::Float(DType::F32);
         let (mut model, step) = Self::build(device, config, training, options, "", stored)?;
         let Architecture {
@@ -138,7 +141,7 @@ impl<D: Backend> Model<D> {
         options: &LoadOptions,
         base: &str,
         stored: &dyn Fn(&str) -> Stored,
-    ) -> Result<(Self, Option<Step<Tensor<D>>>), ModelError> {
+    ) -> Result<Loaded<D>, ModelError> {
         let mut plan = Plan::default();
         lay_out_all(&mut plan, &config, training, options, base, stored)?;
         let mut allocator = Allocator::new(device, plan)?;

@@ -1,15 +1,16 @@
 //! What one forward pass reads.
 
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
-use crate::{IGNORED, Segment, SegmentError, Segments, Sequence};
+use crate::{IGNORED, Segment, SegmentError, Segments, Sequence, Units};
 
-/// A contiguous part of a sequence (all of it, unless it was cut). Serialized as
+/// A contiguous piece of a sequence (all of it, unless it was cut), or a unit. Serialized as
 /// `[sequence, start, length]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "[u32; 3]", into = "[u32; 3]")]
 pub struct Piece {
-    /// Index of the sequence in the data set.
+    /// Index of the sequence, or unit, in the data set.
     pub sequence: u32,
     /// First token of the part.
     pub start: u32,
@@ -46,15 +47,18 @@ pub struct Batch {
 impl Batch {
     /// Pieces one after the other, nothing between them.
     ///
-    /// `sequences[piece.sequence]` must exist and be long enough; a target that would lie outside
-    /// its piece is ignored.
+    /// The unit of each piece must exist and be long enough; a target that would lie outside its piece
+    /// is ignored.
+    ///
+    /// # Errors
+    /// A piece of a unit of several parts that is not all of it.
     ///
     /// # Panics
-    /// If a piece names tokens that its sequence does not have.
-    pub fn packed(sequences: &[Sequence], pieces: &[Piece]) -> Result<Self, SegmentError> {
+    /// If a piece names tokens that its unit does not have.
+    pub fn packed(units: &(impl Units + ?Sized), pieces: &[Piece]) -> Result<Self, SegmentError> {
         let mut builder = Builder::default();
         for piece in pieces {
-            builder.push(sequences, piece);
+            builder.push(units, piece)?;
         }
         builder.finish()
     }
@@ -62,17 +66,20 @@ impl Batch {
     /// One piece a row, each padded to the longest with `padding_token`; padding is a segment of
     /// its own with ignored targets.
     ///
+    /// # Errors
+    /// A piece of a unit of several parts that is not all of it.
+    ///
     /// # Panics
-    /// If a piece names tokens that its sequence does not have.
+    /// If a piece names tokens that its unit does not have.
     pub fn padded(
-        sequences: &[Sequence],
+        units: &(impl Units + ?Sized),
         pieces: &[Piece],
         padding_token: u32,
     ) -> Result<Self, SegmentError> {
         let longest = pieces.iter().map(|p| p.length).max().unwrap_or(0);
         let mut builder = Builder::default();
         for piece in pieces {
-            builder.push(sequences, piece);
+            builder.push(units, piece)?;
             builder.pad((longest - piece.length) as usize, padding_token);
         }
         builder.finish()
@@ -116,10 +123,37 @@ struct Builder {
 }
 
 impl Builder {
-    fn push(&mut self, sequences: &[Sequence], piece: &Piece) {
-        let sequence = &sequences[piece.sequence as usize];
+    fn push(&mut self, units: &(impl Units + ?Sized), piece: &Piece) -> Result<(), SegmentError> {
+        let unit = piece.sequence as usize;
         let range = piece.start as usize..piece.start as usize + piece.length as usize;
-        self.segment(piece.length as usize, Some(piece.sequence as usize));
+        let parts = || (0..).map_while(|part| units.part(unit, part));
+        let (first, mut length) = (self.segments.len(), 0);
+        for (index, part) in parts().enumerate() {
+            // Only the one part of a unit is cut.
+            let range = match units.part(unit, 1) {
+                None => range.clone(),
+                Some(_) => 0..part.sequence.len(),
+            };
+            length += range.len();
+            let prefix = part.prefix.map(|prefix| first + prefix);
+            let end = |prefix: usize| self.segments[prefix].end_position();
+            self.segments.push(Segment {
+                start: self.tokens.len(),
+                length: range.len(),
+                first_position: prefix.map_or(0, end),
+                sequence: Some(unit),
+                part: index,
+                prefix,
+            });
+            self.extend(part.sequence, range);
+        }
+        match length == range.len() {
+            true => Ok(()),
+            false => Err(SegmentError::CutUnit { unit }),
+        }
+    }
+
+    fn extend(&mut self, sequence: &Sequence, range: Range<usize>) {
         self.tokens
             .extend_from_slice(&sequence.tokens()[range.clone()]);
         self.targets.extend_from_slice(&sequence.targets()[range]);
@@ -130,19 +164,11 @@ impl Builder {
 
     fn pad(&mut self, length: usize, token: u32) {
         if length > 0 {
-            self.segment(length, None);
+            let padding = Segment::alone(self.tokens.len(), length, None);
+            self.segments.push(padding);
             self.tokens.resize(self.tokens.len() + length, token);
             self.targets.resize(self.targets.len() + length, IGNORED);
         }
-    }
-
-    fn segment(&mut self, length: usize, sequence: Option<usize>) {
-        self.segments.push(Segment {
-            start: self.tokens.len(),
-            length,
-            first_position: 0,
-            sequence,
-        });
     }
 
     fn finish(self) -> Result<Batch, SegmentError> {

@@ -34,8 +34,8 @@ mod packing;
 mod random;
 mod segments;
 mod sequence;
-mod shard;
 mod strategies;
+mod unit;
 
 pub use algorithm::{
     Algorithm, HistogramPacker, Implementation, Layout, Limits, MAX_CAPACITY, OrderedPacker,
@@ -52,5 +52,5 @@ pub use packer::{HistogramPacking, Packer};
 pub use packing::Packing;
 pub use segments::{Segment, SegmentError, Segments};
 pub use sequence::{IGNORED, Sequence, SequenceError};
-pub use shard::{Balance, Shards};
 pub use strategies::{Run, Strategies};
+pub use unit::{Groups, Part, Units};

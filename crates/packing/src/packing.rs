@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Batch, Cut, Cuts, Layout, MAX_CAPACITY, PackError, Piece, SegmentError, Sequence,
+    Batch, Cut, Cuts, Layout, MAX_CAPACITY, PackError, Piece, SegmentError, Units,
     packer::{computed_tokens, share},
     random::Random,
 };
@@ -239,17 +239,17 @@ impl Packing {
     /// One pack as the model reads it; `padding_token` fills the rows of the padded layout.
     ///
     /// # Panics
-    /// If there is no such pack, or `sequences` are not those whose lengths were packed
+    /// If there is no such pack, or `units` are not those whose lengths were packed
     /// ([`Packing::check_lengths`]).
     pub fn batch(
         &self,
         index: usize,
-        sequences: &[Sequence],
+        units: &(impl Units + ?Sized),
         padding_token: u32,
     ) -> Result<Batch, SegmentError> {
         match self.layout {
-            Layout::Packed | Layout::PaddingFree => Batch::packed(sequences, self.pack(index)),
-            Layout::Padded => Batch::padded(sequences, self.pack(index), padding_token),
+            Layout::Packed | Layout::PaddingFree => Batch::packed(units, self.pack(index)),
+            Layout::Padded => Batch::padded(units, self.pack(index), padding_token),
         }
     }
 }

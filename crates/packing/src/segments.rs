@@ -1,6 +1,6 @@
 //! Who may see whom: the one description of the boundaries inside a row of tokens.
 
-/// A run of tokens that see only each other.
+/// A run of tokens that see only each other, and the segment that they continue if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Index of its first token.
@@ -9,8 +9,32 @@ pub struct Segment {
     pub length: usize,
     /// Position (for rotary embeddings) of its first token.
     pub first_position: u32,
-    /// Which sequence of the data set it holds; `None` = padding.
+    /// Which sequence, or unit, of the data set it belongs to; `None` = padding.
     pub sequence: Option<usize>,
+    /// Which part of the unit it holds; 0 of a sequence.
+    pub part: usize,
+    /// Index of the earlier segment of its unit that it continues: all its tokens see all of that, and
+    /// positions follow from there.
+    pub prefix: Option<usize>,
+}
+
+impl Segment {
+    /// Tokens that see only each other, with positions from 0.
+    pub fn alone(start: usize, length: usize, sequence: Option<usize>) -> Self {
+        Self {
+            start,
+            length,
+            first_position: 0,
+            sequence,
+            part: 0,
+            prefix: None,
+        }
+    }
+
+    /// The position after its last token.
+    pub fn end_position(&self) -> u32 {
+        self.first_position + self.length as u32
+    }
 }
 
 /// Segments that cover `0..tokens` without gap or overlap; checked once, here.
@@ -65,6 +89,19 @@ pub enum SegmentError {
         /// What would continue the segment.
         expected: u64,
     },
+    /// What a segment continues is not before it, continues another itself, is of another unit, or ends
+    /// at another position than the one where it goes on.
+    #[error("segment {index} does not go on where a whole segment before it ends")]
+    Prefix {
+        /// Which segment.
+        index: usize,
+    },
+    /// Less than all of a unit of several parts.
+    #[error("unit {unit} has several parts, and cannot be cut")]
+    CutUnit {
+        /// Which unit.
+        unit: usize,
+    },
     /// The number of tokens overflows.
     #[error("segment {index} ends beyond the largest index")]
     TooLong {
@@ -74,7 +111,8 @@ pub enum SegmentError {
 }
 
 impl Segments {
-    /// Checks that `segments` are non-empty and follow each other from 0.
+    /// Checks that `segments` are non-empty and follow each other from 0, and that what they continue
+    /// lies before them.
     pub fn new(segments: Vec<Segment>) -> Result<Self, SegmentError> {
         let mut expected = 0usize;
         for (index, segment) in segments.iter().enumerate() {
@@ -92,6 +130,18 @@ impl Segments {
                 .checked_add(segment.length)
                 .filter(|&end| u32::try_from(end).is_ok())
                 .ok_or(SegmentError::TooLong { index })?;
+            let continues = |prefix: usize| {
+                let before = segments[..index].get(prefix);
+                before.is_some_and(|before| {
+                    let same = segment.sequence.is_some() && before.sequence == segment.sequence;
+                    let place =
+                        before.prefix.is_none() && segment.first_position == before.end_position();
+                    same && place
+                })
+            };
+            if !segment.prefix.is_none_or(continues) {
+                return Err(SegmentError::Prefix { index });
+            }
         }
         Ok(Self { segments })
     }
@@ -112,12 +162,8 @@ impl Segments {
                     previous,
                 });
             }
-            segments.push(Segment {
-                start: previous as usize,
-                length: (value - previous) as usize,
-                first_position: 0,
-                sequence: Some(index),
-            });
+            let length = (value - previous) as usize;
+            segments.push(Segment::alone(previous as usize, length, Some(index)));
         }
         Self::new(segments)
     }
@@ -146,12 +192,7 @@ impl Segments {
                         expected: 0,
                     });
                 }
-                _ => segments.push(Segment {
-                    start: index,
-                    length: 1,
-                    first_position: 0,
-                    sequence,
-                }),
+                _ => segments.push(Segment::alone(index, 1, sequence)),
             }
         }
         Self::new(segments)
@@ -160,12 +201,8 @@ impl Segments {
     /// The segments with `length` tokens of padding after them, a segment of its own.
     pub fn with_padding(mut self, length: usize) -> Result<Self, SegmentError> {
         if length > 0 {
-            self.segments.push(Segment {
-                start: self.tokens(),
-                length,
-                first_position: 0,
-                sequence: None,
-            });
+            self.segments
+                .push(Segment::alone(self.tokens(), length, None));
         }
         Self::new(self.segments)
     }
@@ -190,7 +227,8 @@ impl Segments {
     pub fn max_length(&self) -> usize {
         self.segments.iter().map(|s| s.length).max().unwrap_or(0)
     }
-    /// `[0, end of first, …, tokens]`, as variable-length attention kernels take it.
+    /// `[0, end of first, …, tokens]`, as variable-length attention kernels take it. What segments
+    /// continue is not in it.
     pub fn cu_seqlens(&self) -> Vec<u32> {
         let ends = self.segments.iter().map(|s| (s.start + s.length) as u32);
         std::iter::once(0).chain(ends).collect()
@@ -199,15 +237,20 @@ impl Segments {
     pub fn positions(&self) -> Vec<u32> {
         self.segments
             .iter()
-            .flat_map(|s| s.first_position..s.first_position + s.length as u32)
+            .flat_map(|s| s.first_position..s.end_position())
             .collect()
     }
-    /// Σ length²: what attention costs.
+    /// What attention costs: Σ length², or for a segment that continues another the difference of that
+    /// of both and that of the other alone.
     pub fn attention_cost(&self) -> u128 {
-        self.segments
-            .iter()
-            .map(|s| (s.length as u128).pow(2))
-            .sum()
+        let cost = |segment: &Segment| {
+            let seen = segment
+                .prefix
+                .map_or(0, |prefix| self.segments[prefix].length);
+            let (length, seen) = (segment.length as u128, seen as u128);
+            length * (length + 2 * seen)
+        };
+        self.segments.iter().map(cost).sum()
     }
 }
 
@@ -216,11 +259,28 @@ mod tests {
     use super::*;
 
     fn segment(start: usize, length: usize) -> Segment {
-        Segment {
-            start,
-            length,
-            first_position: 0,
-            sequence: None,
+        Segment::alone(start, length, None)
+    }
+
+    #[test]
+    fn a_prefix_is_a_whole_segment_of_the_unit_that_ends_where_its_readers_begin() {
+        let whole = Segment::alone(0, 2, Some(5));
+        let reader = |start, prefix, first_position, sequence| Segment {
+            prefix: Some(prefix),
+            first_position,
+            ..Segment::alone(start, 3, Some(sequence))
+        };
+        let good = [whole, reader(2, 0, 2, 5), reader(5, 0, 2, 5)];
+        assert!(Segments::new(good.to_vec()).is_ok());
+        for bad in [
+            reader(5, 2, 2, 5),
+            reader(5, 3, 2, 5),
+            reader(5, 1, 5, 5),
+            reader(5, 0, 0, 5),
+            reader(5, 0, 2, 4),
+        ] {
+            let error = Segments::new(vec![good[0], good[1], bad]);
+            assert_eq!(error, Err(SegmentError::Prefix { index: 2 }));
         }
     }
 

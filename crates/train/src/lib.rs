@@ -31,6 +31,7 @@ mod output;
 pub mod paths;
 mod prepared;
 mod random;
+mod rank;
 mod report;
 mod sampler;
 mod schedule;

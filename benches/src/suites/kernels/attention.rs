@@ -40,12 +40,7 @@ fn ranges(cuda: &Cuda, tokens: usize) -> Result<Ranges<Cuda>> {
     let length = tokens.min(LONGEST) as u32;
     let starts = (0..tokens as u32).step_by(length as usize);
     let mut ranges = Ranges::empty(cuda)?;
-    ranges.set(starts.map(|start| Range {
-        query_start: start,
-        query_len: length,
-        key_start: start,
-        key_len: length,
-    }))?;
+    ranges.set(starts.map(|start| Range::rows(start, length)))?;
     Ok(ranges)
 }
 

@@ -7,7 +7,6 @@ mod kernel;
 mod tests;
 
 use crate::{Check, Checked, KernelError, check::Operands};
-use bytemuck::{Pod, Zeroable};
 use std::cmp::Reverse;
 use tightrope_device::{DType, Device, DeviceError, Tensor, View, ViewMut};
 
@@ -16,8 +15,7 @@ use tightrope_device::{DType, Device, DeviceError, Tensor, View, ViewMut};
 /// The last query stands at the last key: query `i` of `query_len` sees keys
 /// `0..=i + key_len − query_len` of its range. In training both ranges are the same; in generation
 /// the keys are the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Range {
     /// First row in `q`.
     pub query_start: u32,
@@ -27,6 +25,23 @@ pub struct Range {
     pub key_start: u32,
     /// Rows in `k` and `v`, at least `query_len`.
     pub key_len: u32,
+    /// First row in `k` and `v` of what all queries see besides, before their own keys.
+    pub prefix_start: u32,
+    /// Rows of that. No kernel computes it yet: more than 0 is refused.
+    pub prefix_len: u32,
+}
+
+impl Range {
+    /// As many queries as keys, in the same rows.
+    pub fn rows(start: u32, len: u32) -> Self {
+        Self {
+            query_start: start,
+            query_len: len,
+            key_start: start,
+            key_len: len,
+            ..Self::default()
+        }
+    }
 }
 
 /// Rows of a tile of [`Ranges`].
@@ -71,7 +86,15 @@ impl<D: Device> Ranges<D> {
     pub fn set(&mut self, ranges: impl IntoIterator<Item = Range>) -> Result<(), DeviceError> {
         self.ranges.clear();
         self.ranges.extend(ranges);
-        write(&mut self.device, bytemuck::cast_slice(&self.ranges))?;
+        let numbers = self.ranges.iter().flat_map(|range| {
+            [
+                range.query_start,
+                range.query_len,
+                range.key_start,
+                range.key_len,
+            ]
+        });
+        write(&mut self.device, &numbers.collect::<Vec<_>>())?;
         // Queries see the keys before them, keys are seen by the queries after them.
         let (queries, keys) = (&mut self.query_tiles, &mut self.key_tiles);
         queries.set(
@@ -271,6 +294,10 @@ impl<'a, D: Device> Config<'a, D> {
             };
             if !apart || range.key_len < range.query_len {
                 let rule = "must follow the range before it and have a key for each query";
+                return Err(value("ranges", index as f64, rule));
+            }
+            if range.prefix_len > 0 {
+                let rule = "must not have a prefix: it is not computed yet";
                 return Err(value("ranges", index as f64, rule));
             }
             (query_end, key_end) = (queries, keys);

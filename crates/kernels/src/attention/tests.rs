@@ -44,6 +44,7 @@ fn ranges(lengths: &[(u32, u32)]) -> Vec<Range> {
                 query_len,
                 key_start,
                 key_len,
+                ..Range::default()
             };
             query_start += query_len;
             key_start += key_len;
@@ -435,6 +436,20 @@ fn arguments_that_do_not_fit_are_refused() {
         let error = forward("none", DType::F32, config).unwrap_err();
         assert!(error.contains(name), "{error}");
     }
+    let prefix = Range {
+        prefix_len: 1,
+        ..Range::rows(1, 2)
+    };
+    let ranges = on(&cpu, &[prefix]);
+    let config = Config {
+        ranges: &ranges,
+        ..config
+    };
+    let error = forward("none", DType::F32, config).unwrap_err();
+    assert!(
+        error.contains("`ranges`") && error.contains("prefix"),
+        "{error}"
+    );
 }
 
 #[test]

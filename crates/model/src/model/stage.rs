@@ -20,17 +20,17 @@ impl<D: Backend> Model<D> {
             }
         }
         self.activations.inputs.targets.write(batch.targets())?;
-        let whole = |segment: &Segment| {
-            let (start, len) = (segment.start as u32, segment.length as u32);
+        let segments = batch.segments().as_slice();
+        let range = |segment: &Segment| {
+            let own = Range::rows(segment.start as u32, segment.length as u32);
+            let prefix = segment.prefix.map(|prefix| &segments[prefix]);
             Range {
-                query_start: start,
-                query_len: len,
-                key_start: start,
-                key_len: len,
+                prefix_start: prefix.map_or(0, |prefix| prefix.start as u32),
+                prefix_len: prefix.map_or(0, |prefix| prefix.length as u32),
+                ..own
             }
         };
-        let ranges = batch.segments().as_slice().iter().map(whole);
-        Ok(self.ranges.set(ranges)?)
+        Ok(self.ranges.set(segments.iter().map(range))?)
     }
 
     /// Copies token ids to the device, and the angles of their positions.

@@ -4,6 +4,7 @@ use super::{Model, decode, head, loss, read_losses};
 use crate::{
     Adapters, Backend, LoadOptions, Loss, ModelConfig, ModelError, ParameterMut, Training,
     activations::{Activations, Step, slot},
+    load::Loaded,
     parameter::Parameter,
     parts::Layer,
     pass::Pass,
@@ -63,10 +64,7 @@ impl<D: Backend> TrainableModel<D> {
         )
     }
 
-    fn new(
-        (model, step): (Model<D>, Option<Step<Tensor<D>>>),
-        training: &Training,
-    ) -> Result<Self, ModelError> {
+    fn new((model, step): Loaded<D>, training: &Training) -> Result<Self, ModelError> {
         Ok(Self {
             model,
             step: step.ok_or(ModelError::NoBuffer("the backward pass"))?,
@@ -231,11 +229,12 @@ fn head_mut<D: Device>(weights: &mut Weights<Tensor<D>>) -> (&Tensor<D>, Option<
 }
 
 /// Which sequence a token belongs to, and where it stands in it: what dropout hashes, so that a
-/// token meets the same mask in every packing.
+/// token meets the same mask in every packing. Parts of a unit count as sequences of their own.
 fn keys(segment: &Segment) -> impl Iterator<Item = u32> {
     let sequence = segment
         .sequence
-        .map_or(u32::MAX, |sequence| sequence as u32);
+        .map_or(u32::MAX, |sequence| sequence as u32)
+        ^ (segment.part as u32).wrapping_mul(0x9e37_79b9);
     let first = segment.first_position;
     (0..segment.length as u32).flat_map(move |offset| [sequence, first.wrapping_add(offset)])
 }

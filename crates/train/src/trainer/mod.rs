@@ -13,6 +13,7 @@ use crate::{
     objective::{self, Objective},
     observer::AdapterPlan,
     optimizer, random,
+    rank::Rank,
 };
 use save::read_weights;
 use std::time::Instant;
@@ -219,9 +220,10 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let salt = random::hash(self.config.seed, step);
         self.model.zero_gradients()?;
         let mut sum = 0.0;
-        for pass in &passes {
+        let hidden = self.model.config().architecture().hidden;
+        for pass in Rank::ALONE.share(&passes, hidden) {
             let (objective, model) = (&self.objective, &mut self.model);
-            sum += objective.pass(model, pass, denominator, salt)?;
+            sum += objective.pass(model, &passes[pass], denominator, salt)?;
         }
         let loss = sum / denominator;
         let grad_norm = gradient_norm(&mut self.model)?;
