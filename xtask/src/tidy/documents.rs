@@ -1,5 +1,5 @@
-//! README.md and docs/ against the repository: every command, crate and linked file that they name
-//! exists, and every command and crate is named.
+//! Compares the documents with the repository: every command, crate and linked file that they name
+//! exists, and they name every command and crate.
 
 use super::{Problem, edges::EDGES, tree::Tree};
 use clap::CommandFactory;
@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 const COMMANDS: &str = "crates/cli/src/commands";
 const README: &str = "README.md";
+/// Documents in the root whose commands and links are checked, besides everything in docs/.
+const IN_ROOT: &[&str] = &[README, "CONTRIBUTING.md"];
 const ARCHITECTURE: &str = "docs/architecture.md";
 
 pub(super) fn check(tree: &Tree) -> Vec<Problem> {
@@ -68,7 +70,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Problem> {
 
 fn documents(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
     tree.ending(".md")
-        .filter(|(path, _)| *path == README || path.starts_with("docs/"))
+        .filter(|(path, _)| IN_ROOT.contains(path) || path.starts_with("docs/"))
 }
 
 /// Pieces of code in a Markdown text, with their lines: lines of fenced blocks and `inline` spans.
