@@ -9,7 +9,7 @@ use crate::{
     parameter::ParameterKind,
     parts::host,
     plan::{Allocate, Allocator},
-    random::Random,
+    random::{normals, uniforms},
     read_json,
     weights::{self, Layout, Weights},
 };
@@ -18,6 +18,7 @@ use std::path::Path;
 use tightrope_device::{DType, Tensor};
 use tightrope_formats::{Tensors, diagnosis};
 use tightrope_kernels::attention::Ranges;
+use tightrope_packing::random::Random;
 use tightrope_rope::RotaryEmbedding;
 
 /// A model, and what a training step needs besides if it is trained.
@@ -116,17 +117,17 @@ impl<D: Backend> Model<D> {
                 ParameterKind::Norm => parameter.value.write(&vec![1f32; len])?,
                 ParameterKind::Bias => {}
                 _ => {
-                    let mut random = Random::new(options.seed, &parameter.name);
-                    parameter
-                        .value
-                        .write(&random.normals(len, initializer_range))?;
+                    let mut random = Random::named(options.seed, &parameter.name);
+                    let fresh = normals(&mut random, len, initializer_range);
+                    parameter.value.write(&fresh)?;
                 }
             }
         }
         let host = host(device)?;
         for weight in model.weights.nf4_mut() {
-            let mut random = Random::new(options.seed, &weight.name);
-            let elements = random.normals(weight.shape.iter().product(), initializer_range);
+            let mut random = Random::named(options.seed, &weight.name);
+            let len = weight.shape.iter().product();
+            let elements = normals(&mut random, len, initializer_range);
             weight.quantize(&host, &elements)?;
         }
         model.fill_adapter(options)?;
@@ -179,8 +180,8 @@ impl<D: Backend> Model<D> {
         for parameter in self.weights.adapter_mut() {
             if parameter.kind == ParameterKind::LoraA {
                 let bound = (parameter.shape[1] as f64).powf(-0.5);
-                let mut random = Random::new(options.seed, &parameter.name);
-                let fresh = random.uniforms(parameter.value.len(), bound);
+                let mut random = Random::named(options.seed, &parameter.name);
+                let fresh = uniforms(&mut random, parameter.value.len(), bound);
                 parameter.value.write(&fresh)?;
             }
         }

@@ -3,6 +3,7 @@
 use crate::{Architecture, parts::Adapter};
 use tightrope_device::{Device, Tensor};
 use tightrope_kernels::{attention::Ranges, linear::Dropout};
+use tightrope_packing::random::mix;
 
 /// Whether a pass goes through the adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -43,12 +44,4 @@ impl<D: Device> Pass<'_, D> {
             ..dropout
         })
     }
-}
-
-/// The finalizer of SplitMix64: neighbouring numbers give unrelated ones.
-pub(crate) fn mix(mut z: u64) -> u64 {
-    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

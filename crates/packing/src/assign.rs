@@ -1,8 +1,11 @@
 //! Which sequence goes into which place of the packs that the histogram gave.
 
 use crate::{
-    Histogram, PackError, Strategies, histogram::DENSE, overlong::Pieces, packing::Storage,
-    random::Random,
+    Histogram, PackError, Strategies,
+    histogram::DENSE,
+    overlong::Pieces,
+    packing::Storage,
+    random::{Random, Stream},
 };
 
 /// Puts real pieces into the places of `strategies`, which hold exactly `pieces.histogram`.
@@ -21,8 +24,8 @@ pub(crate) fn assign(
         order.extend(std::iter::repeat_n(index as u32, count as usize));
     }
     if let Some(seed) = seed {
-        Random::new(seed, 0).shuffle(&mut order);
-        let mut equal = Random::new(seed, 2);
+        Random::stream(seed, Stream::Packs).shuffle(&mut order);
+        let mut equal = Random::stream(seed, Stream::EqualPacks);
         let mut rest = numbers.as_mut_slice();
         for &(_, count) in pieces.histogram.entries() {
             let (group, after) = rest.split_at_mut(count as usize);

@@ -31,7 +31,7 @@ mod improve;
 mod overlong;
 mod packer;
 mod packing;
-mod random;
+pub mod random;
 mod segments;
 mod sequence;
 mod strategies;

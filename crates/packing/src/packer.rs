@@ -12,7 +12,7 @@ use crate::{
     improve,
     overlong::{Pieces, check_cuts},
     packing::Storage,
-    random::Random,
+    random::{Random, Stream},
 };
 
 /// What to pack and how.
@@ -183,7 +183,7 @@ impl Packer {
                 }
                 storage.check()?;
                 if let Some(seed) = self.seed {
-                    storage.shuffle(&mut Random::new(seed, 0));
+                    storage.shuffle(&mut Random::stream(seed, Stream::Packs));
                 }
                 (storage, cuts, 0)
             }
@@ -337,6 +337,6 @@ fn shuffled(histogram: &Histogram, algorithm: Algorithm, seed: u64) -> Result<Ve
     for &(length, count) in histogram.entries() {
         lengths.extend(std::iter::repeat_n(length, count as usize));
     }
-    Random::new(seed, 1).shuffle(&mut lengths);
+    Random::stream(seed, Stream::Histogram).shuffle(&mut lengths);
     Ok(lengths)
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Batch, Cut, Cuts, Layout, MAX_CAPACITY, PackError, Piece, SegmentError, Units,
     packer::{computed_tokens, share},
-    random::Random,
+    random::{Random, Stream},
 };
 
 /// Pieces of all packs, one after the other, and where each pack ends.
@@ -232,7 +232,7 @@ impl Packing {
     /// other. Nothing is packed again.
     pub fn epoch_order(&self, seed: u64, epoch: u64) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.len() as u32).collect();
-        Random::new(seed, 1 << 32 | epoch).shuffle(&mut order);
+        Random::stream(seed, Stream::Epoch(epoch)).shuffle(&mut order);
         order
     }
 

@@ -4,6 +4,7 @@ use crate::{Config, TrainError, config::counts_sequences, report::Padding, store
 use tightrope_data::Dataset;
 use tightrope_packing::{
     Algorithm, Batch, Layout, Overlong, PackError, Packer, Packing, Piece, SegmentError, Sequence,
+    random,
 };
 
 /// The batches of a run.
@@ -206,7 +207,7 @@ pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) 
     let count = ((total as f64 * ratio).round() as usize).clamp(1, total.saturating_sub(1).max(1));
     // The positions with the smallest hashes.
     let mut order: Vec<usize> = (0..total).collect();
-    order.sort_by_key(|&index| crate::random::hash(seed, index as u64));
+    order.sort_by_key(|&index| random::at(seed, index as u64));
     let mut chosen = vec![false; total];
     order
         .iter()

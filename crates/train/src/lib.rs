@@ -30,7 +30,6 @@ mod optimizer;
 mod output;
 pub mod paths;
 mod prepared;
-mod random;
 mod rank;
 mod report;
 mod sampler;

@@ -1,6 +1,6 @@
 //! From logits to the next token.
 
-use crate::random;
+use tightrope_packing::random;
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,7 +60,7 @@ impl Sampling {
             nucleus += 1;
         }
         order.truncate(nucleus);
-        let mut left = random::uniform(self.seed, position) * kept;
+        let mut left = random::fraction(random::at(self.seed, position)) * kept;
         for (id, logit) in &order {
             left -= weight(*logit);
             if left < 0.0 {

@@ -7,7 +7,6 @@ use crate::{
     parameter::{Parameter, ParameterKind},
     pass::Pass,
     plan::Allocate,
-    random::hash,
     weights,
 };
 use tightrope_device::{DType, Device, Tensor};
@@ -18,6 +17,7 @@ use tightrope_kernels::{
         LoraForward, Shape,
     },
 };
+use tightrope_packing::random;
 
 /// For messages of [`with_buffer`].
 const ADAPTER: &str = "an adapter";
@@ -149,7 +149,7 @@ impl<T> Linear<T> {
                     b: factor("B", ParameterKind::LoraB, [outputs, rank])?,
                     scale,
                     rank,
-                    salt: hash(&module),
+                    salt: random::hash(module.as_bytes()),
                 })
             }
         };

@@ -2,7 +2,7 @@
 
 use crate::{
     Histogram, HistogramPacker, Limits, PackError, Strategies,
-    random::Random,
+    random::{Random, Stream},
     strategies::{Contents, Link},
 };
 
@@ -98,7 +98,7 @@ impl Default for Packs {
             free: Vec::new(),
             root: NIL,
             opened: 0,
-            priorities: Random::new(0, 0),
+            priorities: Random::stream(0, Stream::Packs),
         }
     }
 }

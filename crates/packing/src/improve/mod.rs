@@ -9,8 +9,10 @@ use std::{
 };
 
 use crate::{
-    Histogram, HistogramPacker, Limits, PackError, Run, Strategies, algorithms::BestFit,
-    bound::lower_bound, random::Random,
+    Histogram, HistogramPacker, Limits, PackError, Run, Strategies,
+    algorithms::BestFit,
+    bound::lower_bound,
+    random::{Random, Stream},
 };
 use master::{Relaxation, relax};
 use pricing::Knapsack;
@@ -49,7 +51,7 @@ pub fn improve(
         pool: start.iter().map(|(_, runs)| runs.to_vec()).collect(),
         best: start.clone(),
         bound,
-        random: Random::new(0, 4),
+        random: Random::stream(0, Stream::Search),
     };
     if !search.done() {
         search.run(histogram)?;

@@ -12,14 +12,14 @@ use crate::{
     metrics::{EvalRow, peak_memory_bytes},
     objective::{self, Objective},
     observer::AdapterPlan,
-    optimizer, random,
+    optimizer,
     rank::Rank,
 };
 use save::read_weights;
 use std::time::Instant;
 use tightrope_data::Tokenizer;
 use tightrope_model::{Backend, TrainableModel};
-use tightrope_packing::Batch;
+use tightrope_packing::{Batch, random};
 
 /// Trains a model on prepared data, in an output folder.
 ///
@@ -217,7 +217,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let tokens: u64 = count(Batch::real_tokens);
         let computed: u64 = count(Batch::len);
         let denominator = self.objective.denominator(&passes);
-        let salt = random::hash(self.config.seed, step);
+        let salt = random::at(self.config.seed, step);
         self.model.zero_gradients()?;
         let mut sum = 0.0;
         let hidden = self.model.config().architecture().hidden;
