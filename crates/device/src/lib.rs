@@ -8,6 +8,7 @@
 
 mod arena;
 pub mod cpu;
+#[cfg(feature = "cuda")]
 pub mod cuda;
 mod dtype;
 mod error;
@@ -21,6 +22,7 @@ pub use arena::{ALIGNMENT, Arena, reserved};
 pub use cpu::{Cpu, Rows, Split, rows};
 #[cfg(target_arch = "x86_64")]
 pub use cpu::{has_avx2_fma, has_avx512};
+#[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 pub use dtype::{DType, Element};
 pub use error::DeviceError;

@@ -18,6 +18,7 @@ pub mod absmax;
 pub mod adamw;
 pub mod adamw_8bit;
 pub mod attention;
+#[cfg(feature = "cuda")]
 pub mod cast;
 mod check;
 mod cpu;
@@ -28,6 +29,7 @@ pub mod glu;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod nf4;
+#[cfg(feature = "cuda")]
 mod partials;
 pub mod qk_norm_rope;
 pub mod rms_norm;
@@ -67,7 +69,6 @@ impl<D> Kernels for D where
         + nf4::Nf4
         + qk_norm_rope::QkNormRope
         + rms_norm::RmsNorm
-        + rope::Rope
         + rope::Rope
         + sum_of_squares::SumOfSquares
 {

@@ -8,7 +8,9 @@ use crate::{
 };
 use std::ops::ControlFlow;
 use tightrope_data::Tokenizer;
-use tightrope_device::{Cpu, Cuda};
+use tightrope_device::Cpu;
+#[cfg(feature = "cuda")]
+use tightrope_device::Cuda;
 use tightrope_model::{Backend, LoadOptions, Model, TrainableModel};
 use tightrope_packing::Sequence;
 
@@ -80,6 +82,7 @@ pub fn verify_config(
 /// A model on the device that was chosen.
 enum Loaded {
     Cpu(Box<Model<Cpu>>),
+    #[cfg(feature = "cuda")]
     Cuda(Box<Model<Cuda>>),
 }
 
@@ -104,6 +107,7 @@ impl Answerer {
         };
         let model = match &chosen {
             Chosen::Cpu(cpu) => Loaded::Cpu(load(cpu, &config, &base, PREFILL)?.into()),
+            #[cfg(feature = "cuda")]
             Chosen::Cuda(cuda) => Loaded::Cuda(load(cuda, &config, &base, PREFILL)?.into()),
         };
         Ok(Self { model, tokenizer })
@@ -128,6 +132,7 @@ impl Answerer {
         };
         match &mut self.model {
             Loaded::Cpu(model) => generate(model, &tokens, max_tokens, sampling, end_ids, on_token),
+            #[cfg(feature = "cuda")]
             Loaded::Cuda(model) => {
                 generate(model, &tokens, max_tokens, sampling, end_ids, on_token)
             }

@@ -4,7 +4,9 @@ use crate::{
     Config, Observer, TrainError,
     config::{DeviceChoice, PrecisionChoice},
 };
-use tightrope_device::{Cpu, Cuda, DType};
+#[cfg(feature = "cuda")]
+use tightrope_device::Cuda;
+use tightrope_device::{Cpu, DType};
 
 /// A device that was chosen.
 #[derive(Clone, Debug)]
@@ -12,6 +14,7 @@ pub enum Chosen {
     /// The processor.
     Cpu(Cpu),
     /// An NVIDIA GPU.
+    #[cfg(feature = "cuda")]
     Cuda(Cuda),
 }
 
@@ -20,6 +23,7 @@ macro_rules! on_device {
     ($chosen:expr, |$device:ident| $body:expr) => {
         match $chosen {
             $crate::device::Chosen::Cpu($device) => $body,
+            #[cfg(feature = "cuda")]
             $crate::device::Chosen::Cuda($device) => $body,
         }
     };
@@ -35,26 +39,49 @@ pub fn choose(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<(Chosen, Config), TrainError> {
-    let chosen = match config.device {
-        DeviceChoice::Cpu => Chosen::Cpu(Cpu::new(threads)?),
-        DeviceChoice::Cuda => Chosen::Cuda(Cuda::new(0)?),
-        DeviceChoice::Auto if !Cuda::has_driver() => Chosen::Cpu(Cpu::new(threads)?),
-        DeviceChoice::Auto => match Cuda::new(0) {
-            Ok(cuda) => Chosen::Cuda(cuda),
-            Err(error) => {
-                observer.notice(&format!("{error}; computing on the processor"));
-                Chosen::Cpu(Cpu::new(threads)?)
-            }
-        },
+    let chosen = match gpu(config.device, observer)? {
+        Some(gpu) => gpu,
+        None => Chosen::Cpu(Cpu::new(threads)?),
     };
     let mut config = config.clone();
     (config.device, config.precision) = match (&chosen, config.precision) {
         (Chosen::Cpu(_), PrecisionChoice::Bf16) => return Err(TrainError::Precision),
         (Chosen::Cpu(_), _) => (DeviceChoice::Cpu, PrecisionChoice::F32),
+        #[cfg(feature = "cuda")]
         (Chosen::Cuda(_), PrecisionChoice::Auto) => (DeviceChoice::Cuda, PrecisionChoice::Bf16),
+        #[cfg(feature = "cuda")]
         (Chosen::Cuda(_), precision) => (DeviceChoice::Cuda, precision),
     };
     Ok((chosen, config))
+}
+
+/// The GPU that is wanted; none if none is, or if one would do and there is none.
+#[cfg(feature = "cuda")]
+fn gpu(wanted: DeviceChoice, observer: &dyn Observer) -> Result<Option<Chosen>, TrainError> {
+    Ok(match wanted {
+        DeviceChoice::Cpu => None,
+        DeviceChoice::Cuda => Some(Chosen::Cuda(Cuda::new(0)?)),
+        DeviceChoice::Auto if !Cuda::has_driver() => None,
+        DeviceChoice::Auto => match Cuda::new(0) {
+            Ok(cuda) => Some(Chosen::Cuda(cuda)),
+            Err(error) => {
+                observer.notice(&format!("{error}; computing on the processor"));
+                None
+            }
+        },
+    })
+}
+
+/// There is none.
+#[cfg(not(feature = "cuda"))]
+fn gpu(wanted: DeviceChoice, _: &dyn Observer) -> Result<Option<Chosen>, TrainError> {
+    match wanted {
+        DeviceChoice::Auto | DeviceChoice::Cpu => Ok(None),
+        DeviceChoice::Cuda => Err(TrainError::Device(tightrope_device::DeviceError::NoCuda {
+            ordinal: 0,
+            reason: "this program was built without the feature `cuda`".into(),
+        })),
+    }
 }
 
 impl PrecisionChoice {

@@ -17,7 +17,7 @@ use std::{
 use tightrope_benches::Row;
 
 /// Crates whose tests use the GPU.
-const TESTED: &[&str] = &["device", "rope", "kernels", "model", "train", "cli"];
+const TESTED: &[&str] = &["device", "kernels", "model", "train", "cli"];
 
 /// What became of a step.
 #[derive(Debug, PartialEq)]

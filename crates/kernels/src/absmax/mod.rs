@@ -1,7 +1,9 @@
 //! Weights in 8 bits, with a scale for each row.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 mod quantize;
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! AdamW: Adam with decoupled weight decay.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
 mod hyperparameters;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
 mod tests;

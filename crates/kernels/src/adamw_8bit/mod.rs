@@ -1,7 +1,9 @@
 //! AdamW whose moments are stored in 8 bits.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
 mod tests;

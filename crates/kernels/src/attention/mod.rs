@@ -1,7 +1,9 @@
 //! Variable-length causal attention: block-diagonal over ranges, grouped queries, sliding window.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,9 @@
 //! Embedding gather, and its scatter in the backward pass.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,9 @@
 //! Gated linear units: SwiGLU and GeGLU.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,10 @@
 //! A linear layer with optional bias and LoRA adapter, as one node.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
 mod dropout;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
 mod tests;

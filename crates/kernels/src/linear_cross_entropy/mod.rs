@@ -1,7 +1,9 @@
 //! Output projection and cross-entropy in one, never holding tokens × vocabulary.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
 mod tests;

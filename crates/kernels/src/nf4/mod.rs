@@ -1,7 +1,9 @@
 //! NF4: weights in 4 bits, as QLoRA has them.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 mod quantize;
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The norm of each head of queries and keys, fused with the rotation of both.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,9 @@
 //! Root-mean-square normalisation, with the residual addition fused.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
 mod tests;

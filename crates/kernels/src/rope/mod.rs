@@ -1,7 +1,9 @@
 //! Rotary position embeddings: the fused rotation of Q and K, in place.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 
 use crate::{Check, Checked, KernelError, check::Operands};

@@ -1,7 +1,9 @@
 //! The sum of squares of several tensors, for gradient norms.
 
 mod cpu;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
 mod tests;

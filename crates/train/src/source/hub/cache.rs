@@ -2,9 +2,11 @@
 //! `blobs/` by entity tag, `snapshots/COMMIT/` of links to them, `refs/` from names to commits.
 
 use super::names::is_file_name;
+#[cfg(feature = "hub")]
+use std::io;
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 #[cfg(feature = "hub")]

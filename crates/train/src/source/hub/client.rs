@@ -1,6 +1,6 @@
 //! Requests to the hub: who sees the token, how long anything may take, and an end when asked.
 
-use super::{Environment, names::plain};
+use super::{Environment, replies::plain};
 use crate::StopFlag;
 use std::{
     io::Read,

@@ -4,8 +4,8 @@ use super::{
     cache::Repository,
     client::{Answer, Client, Fault, Located},
     listing::Announced,
-    names::{bare_etag, blob_name, is_sha256},
     partial::Partial,
+    replies::{bare_etag, blob_name, is_sha256},
 };
 use std::{
     fs::{self, File, TryLockError},

@@ -2,7 +2,8 @@
 
 use super::{
     client::{Client, Fault},
-    names::{is_commit, is_file_name, plain},
+    names::is_file_name,
+    replies::{is_commit, plain},
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;

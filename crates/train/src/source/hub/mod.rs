@@ -18,6 +18,8 @@ mod listing;
 mod names;
 #[cfg(feature = "hub")]
 mod partial;
+#[cfg(feature = "hub")]
+mod replies;
 
 pub use environment::{Environment, Secret};
 
@@ -132,7 +134,7 @@ impl Hub {
                 get(listing::INDEX, "")?;
                 let shards = cache::shards(&folder.join(listing::INDEX));
                 let shards = shards.map_err(|reason| {
-                    failed(Fault::Wrong(names::plain(&reason)).about(listing::INDEX))
+                    failed(Fault::Wrong(replies::plain(&reason)).about(listing::INDEX))
                 })?;
                 for (index, shard) in shards.iter().enumerate() {
                     get(shard, &format!(" ({} of {})", index + 1, shards.len()))?;

@@ -1,7 +1,5 @@
 //! What a server says may name a file here only if it is a plain name.
 
-use sha2::{Digest, Sha256};
-
 /// Longest name of a file; file systems allow 255 bytes, and `.incomplete` must fit.
 const LONGEST: usize = 200;
 
@@ -26,61 +24,6 @@ pub(crate) fn is_file_name(name: &str) -> bool {
         && !device.contains(&true)
         && !numbered("com")
         && !numbered("lpt")
-}
-
-/// Whether this is the whole id of a commit: SHA-1 or SHA-256.
-pub(super) fn is_commit(text: &str) -> bool {
-    is_hash(text)
-}
-
-/// Whether this is the SHA-256 of a file, as large files have it for an entity tag.
-pub(super) fn is_sha256(text: &str) -> bool {
-    is_hash(text) && text.len() == 64
-}
-
-fn is_hash(text: &str) -> bool {
-    let digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
-    matches!(text.len(), 40 | 64) && text.bytes().all(digit)
-}
-
-/// The entity tag without quotes and without the mark of a weak one.
-pub(super) fn bare_etag(etag: &str) -> &str {
-    let etag = etag.trim();
-    etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
-}
-
-/// The name in `blobs/` of a file with this entity tag: the tag itself where it is a hash, as for
-/// all files of the public hub; else a hash of it and of `place`, which no other file has.
-pub(super) fn blob_name(etag: &str, place: &str) -> String {
-    match is_hash(etag) {
-        true => etag.to_owned(),
-        false => {
-            let both = format!("{place}\0{etag}");
-            crate::files::hexadecimal(&Sha256::digest(both.as_bytes()))
-        }
-    }
-}
-
-/// Text of a server as a terminal may show it: in one line, not long, controls escaped.
-pub(super) fn plain(text: &str) -> String {
-    const LONGEST: usize = 120;
-    let mut shown: String = text
-        .chars()
-        .take(LONGEST)
-        .flat_map(|c| match c.is_control() || is_invisible(c) {
-            true => c.escape_unicode().collect::<Vec<_>>(),
-            false => vec![c],
-        })
-        .collect();
-    if text.chars().nth(LONGEST).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-/// Characters that reorder or hide what stands beside them.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -128,43 +71,5 @@ mod tests {
         ] {
             assert!(!is_file_name(bad), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn an_entity_tag_never_becomes_a_path() {
-        let (sha1, sha256) = ("0a".repeat(20), "0b".repeat(32));
-        assert_eq!(blob_name(bare_etag(&format!("\"{sha1}\"")), "a"), sha1);
-        assert_eq!(
-            blob_name(bare_etag(&format!("W/\"{sha256}\"")), "a"),
-            sha256
-        );
-        for tag in [
-            "../../pwn",
-            "/etc/passwd",
-            "",
-            "a\0",
-            "1234-5",
-            &"x".repeat(9999),
-        ] {
-            assert!(is_sha256(&blob_name(tag, "a")), "{tag}");
-        }
-        assert_ne!(blob_name("e", "a"), blob_name("e", "b"));
-    }
-
-    #[test]
-    fn commits_are_hashes() {
-        assert!(is_commit(&"ab".repeat(20)) && is_commit(&"01".repeat(32)));
-        for bad in ["main", "../../x", "", &"AB".repeat(20), &"ab".repeat(21)] {
-            assert!(!is_commit(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn text_of_servers_is_shown_in_one_plain_line() {
-        assert_eq!(
-            plain("a\u{1b}[31m\nb\u{202e}c"),
-            r"a\u{1b}[31m\u{a}b\u{202e}c"
-        );
-        assert_eq!(plain(&"é".repeat(200)).chars().count(), 121);
     }
 }
