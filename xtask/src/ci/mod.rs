@@ -7,10 +7,12 @@ mod start;
 use crate::{faults, fuzz, ptx, tidy};
 use anyhow::{Context, Result, ensure};
 use std::{
+    fs,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
+use toml::Table;
 
 /// Cargo's arguments for each step. All steps share one profile, so that dependencies are compiled
 /// once and checked once.
@@ -30,32 +32,31 @@ const CARGO: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "no features",
-        &[
-            "clippy",
-            "--release",
-            "--locked",
-            "--no-default-features",
-            "-ptightrope-packing",
-            "-ptightrope-rope",
-            "-ptightrope-formats",
-            "-ptightrope-device",
-            "-ptightrope-kernels",
-            "-ptightrope-data",
-            "-ptightrope-model",
-            "-ptightrope-train",
-            "-ptightrope-cli",
-            "--",
-            "-D",
-            "warnings",
-        ],
-    ),
-    (
         "documentation",
         &["doc", "--release", "--workspace", "--no-deps", "--locked"],
     ),
     // What a time limit on the README's commands should not count.
     ("build", &["build", "--release", "--locked"]),
+];
+/// For the packages that are published, what stands before them and behind them: the same lints
+/// without features; packed as for a registry, and not compiled once more.
+const PUBLISHED: &[(&str, &[&str], &[&str])] = &[
+    (
+        "no features",
+        &["clippy", "--release", "--no-default-features", "--locked"],
+        &["--", "-D", "warnings"],
+    ),
+    (
+        "packages",
+        &[
+            "package",
+            "--quiet",
+            "--locked",
+            "--no-verify",
+            "--allow-dirty",
+        ],
+        &[],
+    ),
 ];
 const LICENCES: &[&str] = &["deny", "check", "licenses", "bans", "sources"];
 
@@ -73,6 +74,13 @@ fn steps(root: &Path, report: &mut Report) -> Result<()> {
     report.step("kernels", || ptx::run(root, true))?;
     for (name, arguments) in CARGO {
         report.step(name, || cargo(root, arguments))?;
+    }
+    let published = published(root)?;
+    for (name, before, behind) in PUBLISHED {
+        let packages = published.iter().map(String::as_str);
+        let arguments = before.iter().copied().chain(packages);
+        let arguments: Vec<&str> = arguments.chain(behind.iter().copied()).collect();
+        report.step(name, || cargo(root, &arguments))?;
     }
     for (name, words) in start::commands(root)? {
         report.step(&name, || start::run(root, &words))?;
@@ -141,6 +149,22 @@ fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// `-p` with the name of each package that may be published.
+fn published(root: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root.join("crates"))? {
+        let manifest: Table = fs::read_to_string(entry?.path().join("Cargo.toml"))?.parse()?;
+        let package = &manifest["package"];
+        let name = package["name"]
+            .as_str()
+            .context("a package without a name")?;
+        if package.get("publish") != Some(&false.into()) {
+            names.push(format!("-p{name}"));
+        }
+    }
+    Ok(names)
+}
+
 fn has_cargo_deny() -> bool {
     Command::new("cargo")
         .args(["deny", "--version"])
@@ -153,6 +177,19 @@ fn has_cargo_deny() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_serves_tests_alone_is_not_published() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let published = published(root).unwrap();
+        assert!(published.contains(&"-ptightrope-packing".to_owned()));
+        for name in ["testkit", "emulator", "fuzz"] {
+            assert!(
+                !published.contains(&format!("-ptightrope-{name}")),
+                "{name}"
+            );
+        }
+    }
 
     #[test]
     fn a_step_that_fails_is_reported_and_named() {

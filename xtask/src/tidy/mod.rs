@@ -6,6 +6,7 @@
 mod documents;
 mod edges;
 mod sources;
+mod toolchain;
 mod tree;
 mod words;
 
@@ -18,6 +19,10 @@ type Rule = fn(&Tree) -> Vec<Problem>;
 /// The rules, each with what it says when all is well.
 const RULES: &[(&str, Rule)] = &[
     ("crates use only the crates they may", edges::check),
+    (
+        "the compiler is the oldest that is promised",
+        toolchain::check,
+    ),
     ("every source file says what it is for", sources::purpose),
     ("unsafe code only in its rooms", sources::unsafe_code),
     ("no source file is too long", sources::length),
