@@ -101,6 +101,9 @@ impl GgufWriter {
         let bytes = (value as f32).to_le_bytes().to_vec();
         self.metadata.push((key.into(), 6, bytes));
     }
+    pub(crate) fn flag(&mut self, key: &str, value: bool) {
+        self.metadata.push((key.into(), 7, vec![value.into()]));
+    }
     pub(crate) fn text(&mut self, key: &str, value: &str) {
         self.metadata.push((key.into(), 8, text(value)));
     }
@@ -194,6 +197,10 @@ pub(crate) fn convert(case: &Path) -> GgufWriter {
             "final_logit_softcapping",
         ),
         (&config["rope_parameters"]["factor"], "rope.scaling.factor"),
+        (&config["embedding_multiplier"], "embedding_scale"),
+        (&config["residual_multiplier"], "residual_scale"),
+        (&config["attention_multiplier"], "attention.scale"),
+        (&config["logits_scaling"], "logit_scale"),
     ] {
         if let Some(value) = float(value) {
             gguf.float(&format!("{arch}.{name}"), value);
@@ -212,7 +219,8 @@ pub(crate) fn convert(case: &Path) -> GgufWriter {
     for name in weights.names() {
         let mut values: Vec<f32> = weights.get(&name).iter().map(|&v| v as f32).collect();
         let shape = weights.shape(&name);
-        if arch == "llama" && (name.contains("q_proj") || name.contains("k_proj")) {
+        let permuted = ["llama", "smollm3", "granite"].contains(&arch);
+        if permuted && (name.contains("q_proj") || name.contains("k_proj")) {
             values = permute(&values, shape[0] as usize, head_dim as usize);
         }
         if arch.starts_with("gemma") && name.ends_with("norm.weight") {

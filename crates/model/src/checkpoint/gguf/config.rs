@@ -163,7 +163,7 @@ pub(super) fn settings(
         json!(metadata.has_tensor("blk.0.attn_q.bias")),
     );
     match model_type {
-        "llama" => {
+        "llama" | "smollm3" | "granite" if window.is_none() => {
             set(
                 "mlp_bias",
                 json!(metadata.has_tensor("blk.0.ffn_gate.bias")),
@@ -191,6 +191,32 @@ pub(super) fn settings(
             return Err(metadata.error("attention.sliding_window", reason));
         }
         _ => {}
+    }
+    match model_type {
+        // The file does not say: llama.cpp rotates in all but every fourth layer.
+        "smollm3" => {
+            set("no_rope_layer_interval", json!(4));
+        }
+        "granite" => {
+            let rotated = metadata.value("rope.scaling.finetuned");
+            if rotated == Some(&gguf::Value::Bool(false)) {
+                let reason = "models without rotation are not supported";
+                return Err(metadata.error("rope.scaling.finetuned", reason));
+            }
+            for (key, name) in [
+                ("embedding_multiplier", "embedding_scale"),
+                ("residual_multiplier", "residual_scale"),
+                ("attention_multiplier", "attention.scale"),
+                ("logits_scaling", "logit_scale"),
+            ] {
+                let factor = metadata.number(name)?;
+                set(
+                    key,
+                    json!(factor.ok_or_else(|| missing(&metadata.key(name)))?),
+                );
+            }
+        }
+        _ => (),
     }
     for (key, name) in [
         ("bos_token_id", "tokenizer.ggml.bos_token_id"),

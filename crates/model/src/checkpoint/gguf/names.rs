@@ -45,11 +45,14 @@ pub(super) fn conversion(architecture: &str) -> Option<Conversion> {
         norm_plus_one: false,
         mlp_norm: "post_attention_layernorm",
     };
+    let permuted = |model_type| Conversion {
+        permuted: true,
+        ..plain(model_type)
+    };
     Some(match architecture {
-        "llama" => Conversion {
-            permuted: true,
-            ..plain("llama")
-        },
+        "llama" => permuted("llama"),
+        "smollm3" => permuted("smollm3"),
+        "granite" => permuted("granite"),
         "qwen2" => plain("qwen2"),
         "qwen3" => plain("qwen3"),
         "gemma" => Conversion {
@@ -66,7 +69,7 @@ pub(super) fn conversion(architecture: &str) -> Option<Conversion> {
 }
 
 /// The architectures that are known, for messages.
-pub(super) const KNOWN: &str = "llama, qwen2, qwen3, gemma and gemma2 are";
+pub(super) const KNOWN: &str = "llama, qwen2, qwen3, gemma, gemma2, smollm3 and granite are";
 
 impl Conversion {
     /// The name in Transformers; unknown names stay, so that they are reported.
