@@ -1,4 +1,4 @@
-//! Time of each algorithm by number of sequences, and on the published histograms.
+//! Times each algorithm by number of sequences, and on the published histograms.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use criterion::{
 };
 use tightrope_packing::{Algorithm, Histogram, Packer};
 
-/// Log-normal, median 90, sigma 0.9, at most 2,048.
+/// Log-normal lengths with median 90, sigma 0.9 and maximum 2,048.
 fn log_normal(sequences: usize) -> Vec<u32> {
     let mut state = 1u64;
     let mut uniform = || {
@@ -29,7 +29,8 @@ fn sequences(criterion: &mut Criterion) {
         group.sampling_mode(SamplingMode::Flat);
         group.throughput(Throughput::Elements(count as u64));
         for algorithm in Algorithm::ALL {
-            // At this capacity three sequences a pack give 350,000 strategies, which need minutes.
+            // At this capacity, three sequences per pack give 350,000 strategies, which need
+            // minutes.
             let depth = (algorithm == Algorithm::Nnlshp).then_some(2);
             let packer = Packer {
                 seed: Some(1),
@@ -38,7 +39,7 @@ fn sequences(criterion: &mut Criterion) {
             };
             let id = depth.map_or(algorithm.to_string(), |d| format!("{algorithm}, depth {d}"));
             group.bench_function(id, |b| {
-                // One packing at a time, freed outside of the measured time.
+                // Holds one packing at a time, and frees it outside of the measured time.
                 let pack = |()| packer.pack(&lengths);
                 b.iter_batched(|| (), pack, BatchSize::PerIteration);
             });
@@ -61,7 +62,8 @@ fn histograms(criterion: &mut Criterion) {
             let id = BenchmarkId::new(algorithm.name(), name);
             group.bench_function(id, |b| b.iter(|| packer.pack_histogram(&histogram)));
         }
-        // It ends when the packs are proven to be the fewest; on Wikipedia's it does not.
+        // The loop ends when the packs are proved to be the fewest, which does not happen for
+        // Wikipedia.
         if name == "squad_1_1" {
             let packer = Packer {
                 improve_ms: 60_000,

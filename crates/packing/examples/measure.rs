@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tightrope_packing::{Algorithm, Histogram, PackError, Packer, Padding};
 
-/// Budget of the improving pass, which ends earlier where it finds an optimum.
+/// Budget of the improving pass in milliseconds; the pass ends earlier if it finds an optimum.
 const IMPROVE_MS: u64 = 1_000;
 
 fn main() {
@@ -60,7 +60,7 @@ fn published(name: &str, capacity: u64) {
     }
 }
 
-/// Median 90, sigma 0.9, at most 2,048.
+/// Log-normal lengths with median 90, sigma 0.9 and maximum 2,048.
 fn log_normal(sequences: usize) {
     let mut random = Random(1);
     let lengths: Vec<u32> = (0..sequences)
@@ -104,8 +104,8 @@ fn log_normal(sequences: usize) {
     );
 }
 
-/// Falkenauer's families, five instances of each size: `uniform` 20–100 in 150, `triplet`s that
-/// fill 1000 exactly.
+/// Falkenauer's families, five instances of each size: `uniform` has lengths 20–100 in packs of
+/// 150, `triplet` has triples that fill 1000 exactly.
 fn hard() {
     println!("packs of five instances together; seconds of the slowest");
     for (family, sizes) in [
@@ -140,7 +140,7 @@ fn hard() {
     }
 }
 
-/// The result, and the shortest time of five runs; one result is held at a time.
+/// Returns the result and the shortest time of five runs; one result is held at a time.
 fn fastest<T>(mut work: impl FnMut() -> Result<T, PackError>) -> (T, f64) {
     let mut timed = || {
         let start = Instant::now();
@@ -152,7 +152,7 @@ fn fastest<T>(mut work: impl FnMut() -> Result<T, PackError>) -> (T, f64) {
     (result, seconds.min(others))
 }
 
-/// Most memory that the process has held, in MiB (Linux; elsewhere 0).
+/// Peak memory of the process in MiB (on Linux; elsewhere 0).
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
@@ -160,7 +160,7 @@ fn peak_mib() -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
-/// SplitMix64.
+/// SplitMix64 generator.
 struct Random(u64);
 
 impl Random {
@@ -181,7 +181,7 @@ impl Random {
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
-    /// One of 380–490, one of 250 to half the rest, and what is missing to 1000.
+    /// Triples of one length in 380–490, one from 250 to half the rest, and the remainder to 1000.
     fn triplets(&mut self, count: u64) -> Vec<u32> {
         let mut lengths = Vec::new();
         for _ in 0..count {

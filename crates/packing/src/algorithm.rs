@@ -1,4 +1,4 @@
-//! The algorithms by name: what each implements, and the one place where they are registered.
+//! Registers the algorithms by name, with the trait that each implements.
 
 use std::{fmt, str::FromStr};
 
@@ -26,7 +26,7 @@ pub enum Algorithm {
     Nnlshp,
     /// Best-fit in input order over a bounded window of open packs.
     Streaming,
-    /// Concatenated and cut: sequences cross from pack to pack.
+    /// Concatenates the sequences and cuts them at pack borders: sequences cross from pack to pack.
     Wrapped,
     /// Batches in input order, concatenated without padding.
     PaddingFree,
@@ -36,39 +36,39 @@ pub enum Algorithm {
     Bucketed,
 }
 
-/// What a pack looks like to the model, and so what it costs.
+/// Shape in which the model gets a pack, which decides what the pack costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
-    /// One row of `capacity` tokens; what the sequences leave over is padding.
+    /// One row of `capacity` tokens; the space that the sequences leave is padding.
     Packed,
-    /// One row as long as the sequences together.
+    /// One row that is as long as all sequences together.
     PaddingFree,
-    /// One row a sequence, all as long as the longest.
+    /// One row per sequence; all rows are as long as the longest.
     Padded,
 }
 
-/// What a pack may hold, checked.
+/// Checked limits of a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Tokens in a pack, `1..=2³²`.
+    /// Number of tokens in a pack, `1..=2³²`.
     pub capacity: u64,
-    /// Sequences in a pack (or batch), at least 1; `u64::MAX` = unlimited.
+    /// Number of sequences in a pack (or batch), at least 1; `u64::MAX` = unlimited.
     pub sequences: u64,
-    /// Packs that streaming keeps open, at least 1.
+    /// Number of packs that streaming keeps open, at least 1.
     pub window: usize,
 }
 
-/// An algorithm that needs to know only how many sequences have which length.
+/// An algorithm that needs only the number of sequences of each length.
 pub trait HistogramPacker: Sync {
-    /// Packs that hold `histogram` exactly; its lengths are in `1..=limits.capacity`.
+    /// Returns packs that hold `histogram` exactly; its lengths are in `1..=limits.capacity`.
     fn pack(&self, histogram: &Histogram, limits: &Limits) -> Result<Strategies, PackError>;
 }
 
-/// An algorithm that takes the sequences as they come.
+/// An algorithm that takes the sequences in their order.
 pub trait OrderedPacker: Sync {
-    /// Calls `emit` with each pack as it is finished. Lengths of `pieces` are in
-    /// `1..=limits.capacity` unless the algorithm cuts sequences itself.
+    /// Calls `emit` with each finished pack. Lengths of `pieces` are in `1..=limits.capacity`
+    /// unless the algorithm cuts sequences itself.
     fn pack(
         &self,
         pieces: &mut dyn Iterator<Item = Piece>,
@@ -77,12 +77,12 @@ pub trait OrderedPacker: Sync {
     );
 }
 
-/// The code behind an algorithm.
+/// Code of an algorithm.
 #[derive(Clone, Copy)]
 pub enum Implementation {
-    /// Works on the histogram.
+    /// The algorithm works on the histogram.
     Histogram(&'static dyn HistogramPacker),
-    /// Works on the sequences in order.
+    /// The algorithm works on the sequences in order.
     Ordered(&'static dyn OrderedPacker),
 }
 
@@ -118,23 +118,24 @@ impl Algorithm {
         }
     }
 
-    /// The name in configurations and on the command line.
+    /// Name in configurations and on the command line.
     pub fn name(self) -> &'static str {
         self.registration().0
     }
-    /// What its packs look like to the model.
+    /// Shape in which the model gets the packs.
     pub fn layout(self) -> Layout {
         self.registration().1
     }
-    /// The code.
+    /// Code of the algorithm.
     pub fn implementation(self) -> Implementation {
         self.registration().2
     }
-    /// Whether sequences may be cut where a pack ends; over-long ones then need no other treatment.
+    /// Whether the algorithm may cut a sequence where a pack ends; it then needs no other treatment
+    /// of overlong sequences.
     pub fn cuts_sequences(self) -> bool {
         self == Self::Wrapped
     }
-    /// The limit on sequences per pack that it works with when none is given.
+    /// Limit on sequences per pack if none is given.
     pub fn default_depth(self) -> Option<u32> {
         (self == Self::Nnlshp).then_some(3)
     }

@@ -1,4 +1,4 @@
-//! Which sequence goes into which place of the packs that the histogram gave.
+//! Assigns sequences to the places of the packs that were made from the histogram.
 
 use crate::{
     Histogram, PackError, Strategies,
@@ -8,10 +8,11 @@ use crate::{
     random::{Random, Stream},
 };
 
-/// Puts real pieces into the places of `strategies`, which hold exactly `pieces.histogram`.
+/// Puts pieces into the places of `strategies`, which hold exactly `pieces.histogram`.
 ///
-/// A counting sort groups the piece numbers by length; each pack then takes the next of each length
-/// that it holds. O(pieces + packs); besides the result, 4 bytes a piece and a pack.
+/// A counting sort groups the piece numbers by length; each pack then takes the next pieces of the
+/// lengths that it holds. O(pieces + packs); besides the result it needs 4 bytes for each piece and
+/// each pack.
 pub(crate) fn assign(
     pieces: &Pieces,
     strategies: &Strategies,
@@ -34,7 +35,7 @@ pub(crate) fn assign(
         }
     }
 
-    // Each run with the index of its length, looked up once and not for every pack.
+    // Pairs each run with the index of its length, which is looked up once and not for every pack.
     let mut runs = Vec::new();
     let mut ends = Vec::with_capacity(strategies.len());
     for (_, strategy) in strategies.iter() {
@@ -74,7 +75,7 @@ fn sort_by_length(pieces: &Pieces, ranks: &Ranks) -> Vec<u32> {
     numbers
 }
 
-/// Distinct lengths by number, and where the pieces of each begin when sorted.
+/// Numbers the distinct lengths, and gives the start of the pieces of each length in sorted order.
 struct Ranks<'a> {
     entries: &'a [(u32, u64)],
     starts: Vec<u32>,
@@ -86,7 +87,7 @@ impl<'a> Ranks<'a> {
         let mut start = 0;
         let starts = entries.iter().map(|&(_, count)| {
             let this = start;
-            // Piece numbers are u32, so their count is.
+            // Piece numbers are u32, so their count fits u32.
             start += count as u32;
             this
         });

@@ -1,12 +1,12 @@
-//! What padding would cost: the alternatives that packing is compared with.
+//! Cost of padding: the alternatives that packing is compared with.
 
 use crate::Histogram;
 
-/// Batches of `batch_size` sequences, each padded to its longest.
+/// Cost of batches of `batch_size` sequences, each padded to its longest.
 ///
-/// The predicted speed-up of packing is `Σ_batch rows·max / Σ length`. With many sequences a batch
-/// and half of them of length L, half of length S, that is 2L/(L+S), up to 2; with 20 % long ones
-/// L/(0.2·L + 0.8·S), up to 5.
+/// The predicted speed-up of packing is `Σ_batch rows·max / Σ length`. If half of the sequences
+/// have length L and half have length S, it is 2L/(L+S) for large batches, up to 2; with 20 % long
+/// sequences it is L/(0.2·L + 0.8·S), up to 5.
 ///
 /// ```
 /// use tightrope_packing::{Histogram, Padding};
@@ -21,14 +21,14 @@ use crate::Histogram;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Padding {
-    /// Tokens of sequences.
+    /// Number of tokens of sequences.
     pub tokens: u64,
-    /// Tokens of sequences and padding.
+    /// Number of tokens of sequences and padding.
     pub computed_tokens: f64,
 }
 
 impl Padding {
-    /// Batches in the order of `lengths`.
+    /// Cost of batches in the order of `lengths`.
     pub fn in_order(lengths: impl IntoIterator<Item = u32>, batch_size: u32) -> Self {
         let (mut tokens, mut computed, mut rows, mut longest) = (0u64, 0u128, 0u32, 0u32);
         for length in lengths {
@@ -47,7 +47,7 @@ impl Padding {
         }
     }
 
-    /// The mean over all orders of the sequences.
+    /// Mean cost over all orders of the sequences.
     ///
     /// `P(max ≤ l) = Π_{i<n} (N(l) − i)/(N − i)` for a batch of `n` of `N` sequences, of which
     /// `N(l)` are no longer than `l`. O(distinct lengths · min(batch size, 1024)).
@@ -64,11 +64,12 @@ impl Padding {
         }
     }
 
-    /// Batches of neighbours after sorting by length: what the `bucketed` algorithm makes.
+    /// Cost of batches of neighbours after sorting by length, as the `bucketed` algorithm makes
+    /// them.
     pub fn bucketed(histogram: &Histogram, batch_size: u32) -> Self {
         let rows = u64::from(batch_size.max(1));
         let mut computed = 0u128;
-        // Places left in the batch that the length before this one began.
+        // Places left in the batch that an earlier length began.
         let mut open = 0u64;
         let mut longest = 0u32;
         for &(length, count) in histogram.entries().iter().rev() {
@@ -97,7 +98,7 @@ impl Padding {
         }
     }
 
-    /// `computed tokens / tokens`: what computing no padding gains; 1 if there are no tokens.
+    /// `computed tokens / tokens`: the speed-up of computing no padding; 1 if there are no tokens.
     pub fn speed_up(&self) -> f64 {
         if self.tokens == 0 {
             1.0
@@ -107,7 +108,7 @@ impl Padding {
     }
 }
 
-/// Of `rows` sequences, no more than there are.
+/// Expected longest of `rows` sequences; `rows` is at most their number.
 fn expected_longest(histogram: &Histogram, rows: u64) -> f64 {
     let total = histogram.sequences();
     let (mut up_to, mut below, mut mean) = (0u64, 0.0, 0.0);
@@ -120,8 +121,8 @@ fn expected_longest(histogram: &Histogram, rows: u64) -> f64 {
     mean
 }
 
-/// The probability that `rows` of `total` sequences are all among `up_to` of them:
-/// `Π_{i<rows} (up_to − i)/(total − i)`, which is the same with `rows` and `total − up_to` exchanged.
+/// Probability that `rows` of `total` sequences are all among `up_to` of them: `Π_{i<rows} (up_to −
+/// i)/(total − i)`. The formula is symmetric in `rows` and `total − up_to`.
 fn all_among(total: u64, up_to: u64, rows: u64) -> f64 {
     let above = total - up_to;
     if rows > up_to {
@@ -129,8 +130,8 @@ fn all_among(total: u64, up_to: u64, rows: u64) -> f64 {
     }
     let (few, many) = (rows.min(above), rows.max(above));
     if few > FACTORS {
-        // Few or not, the product is then negligible, or its factors hardly differ: the sum of their
-        // logarithms is an integral, here by Simpson's rule.
+        // For many factors the product is negligible or its factors hardly differ, so the sum of
+        // their logarithms is an integral, here by Simpson's rule.
         let logarithm = |x: f64| (-(many as f64) / (total as f64 - x)).ln_1p();
         let step = few as f64 / (2 * PANELS) as f64;
         let at = |point: u32| logarithm(f64::from(point) * step - 0.5);
@@ -148,9 +149,10 @@ fn all_among(total: u64, up_to: u64, rows: u64) -> f64 {
     product
 }
 
-/// A length is below 2³² and a mean at least 1: such a probability is below f64's rounding of it.
+/// A length is below 2³² and a mean is at least 1: a smaller probability is below the rounding of
+/// f64.
 const NEGLIGIBLE: f64 = 1e-30;
-/// So many factors are multiplied one by one.
+/// Number of factors that are multiplied one by one.
 const FACTORS: u64 = 1 << 10;
 const PANELS: u32 = 16;
 
@@ -178,7 +180,7 @@ mod tests {
         }
     }
 
-    /// Takes no time.
+    /// The computation takes no noticeable time.
     #[test]
     fn the_largest_batches_of_the_largest_histograms() {
         let lengths = (1..=10_000).map(|length| (length, 1 << 38));

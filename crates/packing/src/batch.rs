@@ -1,18 +1,18 @@
-//! What one forward pass reads.
+//! The input of one forward pass.
 
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 use crate::{IGNORED, Segment, SegmentError, Segments, Sequence, Units};
 
-/// A contiguous piece of a sequence (all of it, unless it was cut), or a unit. Serialized as
-/// `[sequence, start, length]`.
+/// A contiguous piece of a sequence (or all of it), or a unit. Serialized as `[sequence, start,
+/// length]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "[u32; 3]", into = "[u32; 3]")]
 pub struct Piece {
     /// Index of the sequence, or unit, in the data set.
     pub sequence: u32,
-    /// First token of the part.
+    /// Index of the first token of the piece.
     pub start: u32,
     /// Number of tokens.
     pub length: u32,
@@ -36,7 +36,7 @@ impl From<Piece> for [u32; 3] {
 
 /// A row of tokens with targets, positions and segments.
 ///
-/// Packing, padding and batching by length differ only in how this is put together.
+/// Packing, padding and batching by length differ only in how they build a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Batch {
     tokens: Vec<u32>,
@@ -45,13 +45,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Pieces one after the other, nothing between them.
+    /// Concatenates pieces without gaps.
     ///
-    /// The unit of each piece must exist and be long enough; a target that would lie outside its piece
-    /// is ignored.
+    /// The unit of each piece must exist and be long enough; a target outside its piece is ignored.
     ///
     /// # Errors
-    /// A piece of a unit of several parts that is not all of it.
+    /// If a piece cuts a unit of several parts.
     ///
     /// # Panics
     /// If a piece names tokens that its unit does not have.
@@ -63,11 +62,11 @@ impl Batch {
         builder.finish()
     }
 
-    /// One piece a row, each padded to the longest with `padding_token`; padding is a segment of
-    /// its own with ignored targets.
+    /// Makes one row per piece, padded to the longest piece with `padding_token`; padding is a
+    /// segment of its own with ignored targets.
     ///
     /// # Errors
-    /// A piece of a unit of several parts that is not all of it.
+    /// If a piece cuts a unit of several parts.
     ///
     /// # Panics
     /// If a piece names tokens that its unit does not have.
@@ -89,11 +88,11 @@ impl Batch {
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
-    /// The id to predict after each token, or [`IGNORED`].
+    /// Id to predict after each token, or [`IGNORED`].
     pub fn targets(&self) -> &[i32] {
         &self.targets
     }
-    /// The boundaries.
+    /// Boundaries between the sequences.
     pub fn segments(&self) -> &Segments {
         &self.segments
     }
@@ -105,11 +104,11 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
-    /// Positions that have a target.
+    /// Number of positions with a target.
     pub fn trained_tokens(&self) -> usize {
         self.targets.iter().filter(|&&t| t != IGNORED).count()
     }
-    /// Tokens that belong to sequences.
+    /// Number of tokens that belong to sequences.
     pub fn real_tokens(&self) -> usize {
         self.len() - self.segments.padding_tokens()
     }
@@ -129,7 +128,7 @@ impl Builder {
         let parts = || (0..).map_while(|part| units.part(unit, part));
         let (first, mut length) = (self.segments.len(), 0);
         for (index, part) in parts().enumerate() {
-            // Only the one part of a unit is cut.
+            // Only a unit with a single part is cut.
             let range = match units.part(unit, 1) {
                 None => range.clone(),
                 Some(_) => 0..part.sequence.len(),

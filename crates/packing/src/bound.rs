@@ -1,9 +1,9 @@
-//! Lower bounds: how many packs any algorithm needs at least.
+//! Lower bounds on the number of packs that any algorithm needs.
 
 use crate::Histogram;
 
-/// The best of the bounds below for packs of `capacity` tokens and at most `depth` sequences.
-/// Lengths are in `1..=capacity`. At most about `EFFORT` steps beyond O(distinct lengths).
+/// Best of the bounds below for packs of `capacity` tokens and at most `depth` sequences. Lengths
+/// are in `1..=capacity`. It takes at most about `EFFORT` steps beyond O(distinct lengths).
 ///
 /// * `⌈n / depth⌉` and `L1 = ⌈Σ length / capacity⌉`;
 /// * dual feasible functions: if `f` maps every set of lengths that fits a pack to values of at most
@@ -29,14 +29,14 @@ pub fn lower_bound(histogram: &Histogram, capacity: u64, depth: u64) -> u64 {
 
 /// Largest `k` of `u(k)`.
 const STEPS: u64 = 24;
-/// Evaluations of `f₁` in total.
+/// Total number of evaluations of `f₁`.
 const EFFORT: u64 = 1 << 18;
 
-/// The best bound of `u(k) ∘ f₀(ε)` over all ε; `k` = 0 stands for `f₀(ε)` alone.
+/// Best bound of `u(k) ∘ f₀(ε)` over all ε; `k` = 0 stands for `f₀(ε)` alone.
 ///
-/// `f₀(ε)` lifts lengths beyond `capacity − ε` to the capacity and drops those below ε.
-/// `u(k)` keeps `x` if `x·(k+1)/capacity` is an integer and otherwise gives
-/// `⌊x·(k+1)/capacity⌋·capacity/k`; both times `k` here, to stay with integers.
+/// `f₀(ε)` lifts lengths beyond `capacity − ε` to the capacity and drops those below ε. `u(k)`
+/// keeps `x` if `x·(k+1)/capacity` is an integer, and otherwise gives
+/// `⌊x·(k+1)/capacity⌋·capacity/k`; both are multiplied by `k` here to stay integers.
 fn fekete_schepers(entries: &[(u32, u64)], capacity: u64, k: u64) -> u64 {
     let value = |length: u32| -> u128 {
         let (x, c, k) = (u128::from(length), u128::from(capacity), u128::from(k));
@@ -49,8 +49,8 @@ fn fekete_schepers(entries: &[(u32, u64)], capacity: u64, k: u64) -> u64 {
         }
     };
     let whole = u128::from(capacity) * u128::from(k.max(1));
-    // Sum of values for ε = 1, then ε grows over each length up to half the capacity: lengths
-    // below it leave the sum, and those above capacity − ε count as whole packs.
+    // Starts with the sum of values for ε = 1. Then ε grows over each length up to half the
+    // capacity: lengths below ε leave the sum, and lengths above capacity − ε count as whole packs.
     let mut sum: u128 = entries
         .iter()
         .map(|&(length, count)| u128::from(count) * value(length))
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(bound(&[6, 6, 6], 10), 3);
         // L2: the 3s cannot join the 8s.
         assert_eq!(bound(&[8, 8, 3, 3, 3, 3], 10), 4);
-        // Three at most of a length just above a quarter: u(3).
+        // A pack holds at most three lengths just above a quarter: u(3).
         assert_eq!(bound(&[26; 7], 100), 3);
         let pair = Histogram::from_pairs([(1, 7)]).unwrap();
         assert_eq!(lower_bound(&pair, 100, 2), 4);

@@ -1,19 +1,19 @@
-//! What can be wrong with a request to pack.
+//! Errors of requests to pack.
 
-/// A request that cannot be met, with the value and where it stood.
+/// A request that cannot be fulfilled, with the offending value and its place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
     /// A capacity outside `1..=2³²`.
     #[error("capacity {capacity} is not between 1 and {}", crate::MAX_CAPACITY)]
     Capacity {
-        /// The value.
+        /// The given capacity.
         capacity: u64,
     },
     /// A limit that must be at least 1 is 0.
     #[error("{name} must be at least 1, got 0")]
     Zero {
-        /// Which limit.
+        /// Name of the limit.
         name: &'static str,
     },
     /// A sequence does not fit and [`crate::Overlong::Error`] was asked for.
@@ -21,17 +21,17 @@ pub enum PackError {
     Overlong {
         /// Index of the first such sequence.
         index: usize,
-        /// Its length.
+        /// Length of the sequence.
         length: u32,
         /// The capacity.
         capacity: u64,
     },
-    /// The same for a histogram, which knows no index.
+    /// Some sequences of a histogram do not fit; a histogram knows no index.
     #[error("{count} sequences have {length} tokens, more than the capacity of {capacity}")]
     OverlongCount {
         /// The shortest such length.
         length: u32,
-        /// How many sequences have it.
+        /// Number of sequences with this length.
         count: u64,
         /// The capacity.
         capacity: u64,
@@ -39,36 +39,36 @@ pub enum PackError {
     /// The number of sequences or tokens of a histogram exceeds a `u64`.
     #[error("histogram overflows 64 bits at length {length} with count {count}")]
     HistogramOverflow {
-        /// The length at which it happens.
+        /// Length at which the overflow happens.
         length: u64,
-        /// Its count.
+        /// Count of this length.
         count: u64,
     },
     /// Pieces are numbered with 32 bits.
     #[error("{pieces} pieces are more than 32-bit indices can name")]
     TooManyPieces {
-        /// How many there would be.
+        /// Number of pieces that would be needed.
         pieces: u64,
     },
-    /// Cutting makes so many pieces that naming each would take the memory of the machine.
+    /// Cutting makes so many pieces that listing them would exhaust the memory of the machine.
     #[error(
         "sequences would be cut in {cuts} places, more than the {} that can be kept one by one; \
          a larger capacity cuts less",
         crate::MAX_CUTS
     )]
     TooManyCuts {
-        /// How many there would be.
+        /// Number of cuts that would be needed.
         cuts: u64,
     },
-    /// An algorithm that looks at every sequence cannot run on a histogram that large.
+    /// An algorithm that looks at every sequence cannot run on a histogram of this size.
     #[error("{algorithm} packs sequence by sequence; a histogram of {sequences} is too many")]
     TooManySequences {
         /// Name of the algorithm.
         algorithm: &'static str,
-        /// Sequences in the histogram.
+        /// Number of sequences in the histogram.
         sequences: u64,
     },
-    /// NNLSHP enumerates every way to fill a pack; here there are too many.
+    /// NNLSHP enumerates every way to fill a pack, and there are too many ways.
     #[error("nnlshp cannot enumerate the ways to fill {capacity} tokens with {depth} sequences")]
     TooManyStrategies {
         /// The capacity.
@@ -79,59 +79,59 @@ pub enum PackError {
     /// No algorithm has this name.
     #[error("unknown algorithm `{name}`; known are {}", crate::algorithm::names())]
     UnknownAlgorithm {
-        /// The name.
+        /// The unknown name.
         name: String,
     },
     /// Stored offsets do not divide the stored pieces into packs.
     #[error("offset {index} of the stored packing is {value}, which does not fit what precedes it")]
     StoredOffsets {
-        /// Which offset.
+        /// Index of the offset.
         index: usize,
-        /// Its value.
+        /// Value of the offset.
         value: u32,
     },
     /// A stored pack holds more than its limits allow, or an empty piece.
     #[error("stored pack {pack} with {tokens} tokens breaks its limits")]
     StoredPack {
-        /// Which pack.
+        /// Index of the pack.
         pack: usize,
-        /// Tokens in it.
+        /// Number of tokens in the pack.
         tokens: u64,
     },
     /// A stored packing has fewer packs than it says are possible.
     #[error("stored packing has {packs} packs, fewer than its lower bound of {lower_bound}")]
     StoredBound {
-        /// What it says.
+        /// The stored bound.
         lower_bound: u64,
-        /// What it has.
+        /// Number of stored packs.
         packs: usize,
     },
-    /// A stored piece overlaps another of its sequence, or leaves a gap after it.
+    /// A stored piece overlaps another piece of its sequence, or leaves a gap before it.
     #[error("a stored piece of sequence {sequence} starts at token {start}, expected {expected}")]
     StoredPiece {
-        /// Which sequence.
+        /// Index of the sequence.
         sequence: u32,
-        /// Where the piece starts.
+        /// Start of the piece.
         start: u32,
-        /// Where the pieces before it end.
+        /// End of the pieces before it.
         expected: u32,
     },
-    /// A packing of another number of sequences.
+    /// The packing was made for another number of sequences.
     #[error("the packing is of {packed} sequences, the data has {given}")]
     OtherCount {
-        /// What was packed.
+        /// Number of packed sequences.
         packed: u64,
-        /// What there is.
+        /// Number of given sequences.
         given: u64,
     },
-    /// A packing of other sequences.
+    /// The packing was made for other sequences.
     #[error("sequence {sequence} had {packed} tokens when it was packed and has {given} now")]
     OtherLength {
-        /// The first that differs, from 0.
+        /// Index of the first sequence that differs, from 0.
         sequence: u32,
-        /// Its length in the packing.
+        /// Length of the sequence in the packing.
         packed: u32,
-        /// Its length now.
+        /// Length of the given sequence.
         given: u32,
     },
 }

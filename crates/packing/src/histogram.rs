@@ -1,13 +1,13 @@
-//! How many sequences have which length: all that most algorithms need to know.
+//! Number of sequences of each length, which is all that most algorithms need to know.
 
 use std::collections::BTreeMap;
 
 use crate::PackError;
 
-/// Lengths below this are counted in a table, longer ones in a map.
+/// Lengths below this are counted in a table, longer lengths in a map.
 pub(crate) const DENSE: usize = 1 << 20;
 
-/// Number of sequences by length, ascending; totals are known to fit 64 bits.
+/// Number of sequences by ascending length; the totals are known to fit 64 bits.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Histogram {
     entries: Vec<(u32, u64)>,
@@ -16,7 +16,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts `lengths`, each read once.
+    /// Counts `lengths`; each is read once.
     pub fn from_lengths(lengths: impl IntoIterator<Item = u32>) -> Result<Self, PackError> {
         let mut counter = Counter::default();
         for length in lengths {
@@ -25,7 +25,7 @@ impl Histogram {
         counter.finish()
     }
 
-    /// `counts[i]` sequences of length `i + 1`.
+    /// A histogram with `counts[i]` sequences of length `i + 1`.
     pub fn from_counts(counts: &[u64]) -> Result<Self, PackError> {
         let length = |index: usize, count: u64| {
             u32::try_from(index + 1).map_err(|_| PackError::HistogramOverflow {
@@ -38,7 +38,7 @@ impl Histogram {
         Self::from_pairs(pairs.collect::<Result<Vec<_>, PackError>>()?)
     }
 
-    /// `(length, count)` in any order; counts of equal lengths add up.
+    /// A histogram of `(length, count)` pairs in any order; counts of equal lengths add up.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (u32, u64)>) -> Result<Self, PackError> {
         let mut entries: Vec<(u32, u64)> = pairs.into_iter().filter(|p| p.1 > 0).collect();
         entries.sort_unstable_by_key(|p| p.0);
@@ -49,7 +49,7 @@ impl Histogram {
         Ok(histogram)
     }
 
-    /// Adds at or after the longest length so far.
+    /// Adds a length that is not below the longest so far.
     pub(crate) fn push(&mut self, length: u32, count: u64) -> Result<(), PackError> {
         let overflow = PackError::HistogramOverflow {
             length: length.into(),
@@ -69,7 +69,7 @@ impl Histogram {
         Ok(())
     }
 
-    /// `(length, count)` by ascending length, counts at least 1.
+    /// `(length, count)` pairs by ascending length, with counts of at least 1.
     pub fn entries(&self) -> &[(u32, u64)] {
         &self.entries
     }
@@ -81,7 +81,7 @@ impl Histogram {
     pub fn tokens(&self) -> u64 {
         self.tokens
     }
-    /// Whether it counts nothing.
+    /// Whether there are no sequences.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -89,7 +89,7 @@ impl Histogram {
     pub fn max_length(&self) -> u32 {
         self.entries.last().map_or(0, |e| e.0)
     }
-    /// Σ count · length²: what attention costs, however the sequences are packed.
+    /// Σ count · length²: the cost of attention, however the sequences are packed.
     pub fn attention_cost(&self) -> u128 {
         self.entries
             .iter()

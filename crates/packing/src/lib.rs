@@ -1,21 +1,21 @@
-//! Sequence packing: lengths to packs to segments, exact and fast.
+//! Sequence packing turns lengths into packs and segments, exactly and fast.
 #![doc = include_str!("../README.md")]
 //!
 //! # What is where
 //! - [`Packer`] takes lengths or a [`Histogram`] and an [`Algorithm`] by name; an algorithm is one
 //!   file that implements [`HistogramPacker`] or [`OrderedPacker`], and a line of registration.
 //! - [`Packing`] is the result: every sequence in exactly one pack in full, or in its [`Cuts`];
-//!   [`Packing::shard`] divides it over ranks, [`Packing::batch`] makes what the model reads.
-//! - [`lower_bound`] says how few packs are possible, [`improve`] looks for them: best-fit
-//!   decreasing is rarely optimal on lengths beyond a third of the capacity.
+//!   [`Packing::batch`] makes the input of the model.
+//! - [`lower_bound`] gives the fewest packs that are possible, and [`improve`] looks for them:
+//!   best-fit decreasing is rarely optimal on lengths beyond a third of the capacity.
 //! - [`Stream`] packs data that does not fit in memory.
-//! - [`Padding`] says what batches would have cost instead.
-//! - [`Segments`] is the one description of who may see whom.
+//! - [`Padding`] gives the cost of padded batches for comparison.
+//! - [`Segments`] is the only description of which tokens see which.
 //!
 //! # Cost
-//! All but the algorithms that take sequences as they come work on the histogram, on groups of
-//! equal packs: their cost grows with distinct lengths. Which sequence goes where is a counting sort
-//! and one pass over the packs: O(sequences).
+//! Algorithms that do not depend on the order of the sequences work on the histogram, on groups of
+//! equal packs, so their cost grows with the number of distinct lengths. Assigning the sequences
+//! takes a counting sort and one pass over the packs: O(sequences).
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

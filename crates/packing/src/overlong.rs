@@ -1,21 +1,21 @@
-//! What happens to sequences that do not fit, and the account of it.
+//! Treats sequences that do not fit, and records what happened to them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Histogram, PackError, Piece, histogram::Counter};
 
-/// What to do with a sequence longer than the limit (here the capacity of a pack).
+/// Treatment of a sequence longer than the limit (here the capacity of a pack).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Overlong {
-    /// Keep its beginning, as long as the limit allows.
+    /// Keep the beginning, as long as the limit allows.
     #[default]
     Truncate,
-    /// Cut it into pieces as long as the limit and a rest.
+    /// Cut the sequence into pieces as long as the limit, and a remainder.
     Split,
-    /// Leave it out.
+    /// Leave the sequence out.
     Drop,
-    /// Refuse all.
+    /// Refuse all sequences.
     Error,
 }
 
@@ -24,40 +24,40 @@ pub enum Overlong {
 pub struct Cut {
     /// Index of the sequence.
     pub sequence: u32,
-    /// Its length before.
+    /// Length before the cut.
     pub length: u32,
 }
 
-/// Every sequence that is not packed in full and in one piece, by reason, ascending.
+/// Every sequence that is not packed in full and in one piece, by reason, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cuts {
-    /// Dropped, because they have no tokens.
+    /// Sequences dropped because they have no tokens.
     pub empty: Vec<u32>,
-    /// Dropped, because they are longer than the capacity.
+    /// Sequences dropped because they are longer than the capacity.
     pub dropped: Vec<Cut>,
-    /// Shortened to the capacity.
+    /// Sequences shortened to the capacity.
     pub truncated: Vec<Cut>,
-    /// In several pieces; no token is lost.
+    /// Sequences in several pieces; no token is lost.
     pub split: Vec<Cut>,
 }
 
-/// The same account without the names.
+/// Numbers of the sequences in [`Cuts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CutCounts {
-    /// Sequences without tokens.
+    /// Number of sequences without tokens.
     pub empty: u64,
-    /// Sequences left out.
+    /// Number of sequences left out.
     pub dropped: u64,
-    /// Sequences shortened.
+    /// Number of sequences shortened.
     pub truncated: u64,
-    /// Sequences in several pieces.
+    /// Number of sequences in several pieces.
     pub split: u64,
-    /// Tokens that are in no pack.
+    /// Number of tokens that are in no pack.
     pub lost_tokens: u64,
 }
 
 impl Cuts {
-    /// The numbers; `capacity` is the one that was packed to.
+    /// Counts the cuts; `capacity` is the capacity of the packing.
     pub fn counts(&self, capacity: u64) -> CutCounts {
         let tokens = |cuts: &[Cut]| cuts.iter().map(|c| u64::from(c.length)).sum::<u64>();
         let truncated = self.truncated.len() as u64;
@@ -72,7 +72,7 @@ impl Cuts {
 }
 
 impl Histogram {
-    /// The lengths that are left to pack, and what became of the others.
+    /// Returns the lengths that are left to pack, and the fate of the others.
     pub fn fit(&self, capacity: u64, overlong: Overlong) -> Result<(Self, CutCounts), PackError> {
         let mut cuts = CutCounts::default();
         let mut fitting = Vec::with_capacity(self.entries().len());
@@ -83,7 +83,7 @@ impl Histogram {
             } else if tokens <= capacity {
                 fitting.push((length, count));
             } else {
-                // Both casts: `capacity < length`, and a length is a u32.
+                // Both casts are safe: `capacity < length`, and a length is a u32.
                 match overlong {
                     Overlong::Truncate => {
                         cuts.truncated += count;
@@ -123,8 +123,8 @@ fn rest(tokens: u64, capacity: u64) -> Option<u32> {
     (rest > 0).then_some(rest as u32)
 }
 
-/// Lengths cut into the pieces to pack. A piece has a number: that of its sequence if it is its
-/// first piece, otherwise the number of sequences plus an index into `further`.
+/// Lengths cut into the pieces to pack. The first piece of a sequence has the number of the
+/// sequence; a further piece has the number of sequences plus an index into `further`.
 pub(crate) struct Pieces<'a> {
     lengths: &'a [u32],
     longest: u32,
@@ -196,7 +196,7 @@ impl<'a> Pieces<'a> {
         })
     }
 
-    /// `(number, length)` of every piece, ascending.
+    /// `(number, length)` of every piece, in ascending order.
     #[inline]
     pub(crate) fn numbered(&self) -> impl Iterator<Item = (u32, u32)> {
         let first = self
@@ -212,7 +212,7 @@ impl<'a> Pieces<'a> {
         first.chain(further.map(move |(index, p)| ((sequences + index) as u32, p.length)))
     }
 
-    /// The piece with a number and its length.
+    /// The piece with this number and length.
     #[inline]
     pub(crate) fn piece(&self, number: u32, length: u32) -> Piece {
         if (number as usize) < self.lengths.len() {
@@ -251,7 +251,7 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// The places at which sequences may be cut: a few GB of pieces. Few lengths can ask for far more.
+/// Largest number of cuts: a few GB of pieces. A few long sequences could ask for far more.
 pub const MAX_CUTS: u64 = 1 << 26;
 
 pub(crate) fn check_cuts(cuts: u64) -> Result<(), PackError> {
@@ -261,7 +261,7 @@ pub(crate) fn check_cuts(cuts: u64) -> Result<(), PackError> {
     }
 }
 
-/// Piece numbers are `u32` and [`u32::MAX`] is kept free.
+/// Piece numbers are `u32`, and [`u32::MAX`] is reserved.
 fn check_count(pieces: u64) -> Result<(), PackError> {
     if pieces < u64::from(u32::MAX) {
         Ok(())

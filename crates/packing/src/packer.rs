@@ -1,4 +1,4 @@
-//! From lengths or a histogram to packs: the one entry point.
+//! Packs lengths or a histogram: the entry point of the crate.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     random::{Random, Stream},
 };
 
-/// What to pack and how.
+/// Settings of a packing.
 ///
 /// ```
 /// use tightrope_packing::{Algorithm, Packer};
@@ -27,28 +27,29 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packer {
-    /// How sequences are put together.
+    /// Algorithm that puts sequences together.
     pub algorithm: Algorithm,
-    /// Tokens in a pack, `1..=2³²`; in the batched modes the largest length of a sequence.
+    /// Number of tokens in a pack, `1..=2³²`; in the batched modes the largest length of a
+    /// sequence.
     pub capacity: u64,
     /// Largest number of sequences in a pack; `None` = the algorithm's default, mostly unlimited.
     #[serde(default)]
     pub depth: Option<u32>,
-    /// Sequences in a batch of `padding-free`, `padded` and `bucketed`.
+    /// Number of sequences in a batch of `padding-free`, `padded` and `bucketed`.
     #[serde(default = "default_batch_size")]
     pub batch_size: u32,
-    /// Packs that `streaming` keeps open.
+    /// Number of packs that `streaming` keeps open.
     #[serde(default = "default_window")]
     pub window: usize,
-    /// Milliseconds to spend on fewer packs than the algorithm finds ([`improve`](crate::improve));
-    /// the packs then depend on the machine's speed. Has no effect on algorithms that take the
-    /// sequences as they come, nor on batches.
+    /// Milliseconds to look for fewer packs than the algorithm finds ([`improve`](crate::improve));
+    /// the packs then depend on the machine's speed. It has no effect on batches and on algorithms
+    /// that take the sequences in their order.
     #[serde(default)]
     pub improve_ms: u64,
-    /// What to do with sequences longer than the capacity.
+    /// Treatment of sequences longer than the capacity.
     #[serde(default)]
     pub overlong: Overlong,
-    /// Shuffles the packs, and which of equally long sequences goes where; `None` = neither.
+    /// Shuffles the packs, and the places of equally long sequences; `None` = no shuffling.
     #[serde(default)]
     pub seed: Option<u64>,
 }
@@ -60,20 +61,20 @@ fn default_window() -> usize {
     1024
 }
 
-/// What packing a histogram gives: numbers, and the packs where the histogram determines them.
+/// Result of packing a histogram: numbers, and the packs if the histogram determines them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistogramPacking {
     /// Number of packs (or batches).
     pub packs: u64,
-    /// Tokens in them.
+    /// Number of tokens in the packs.
     pub tokens: u64,
-    /// Tokens that the model would compute, padding included.
+    /// Number of tokens that the model would compute, padding included.
     pub computed_tokens: u128,
     /// No algorithm needs fewer packs.
     pub lower_bound: u64,
-    /// What is not packed in full.
+    /// Numbers of sequences that are not packed in full.
     pub cuts: CutCounts,
-    /// The packs, where they do not depend on the order of the sequences.
+    /// The packs, if they do not depend on the order of the sequences.
     pub strategies: Option<Strategies>,
 }
 
@@ -93,7 +94,7 @@ pub(crate) fn share(part: u128, whole: u128) -> f64 {
 }
 
 impl Limits {
-    /// Checks the values.
+    /// Checks the limits.
     pub fn new(capacity: u64, depth: Option<u32>, window: usize) -> Result<Self, PackError> {
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(PackError::Capacity { capacity });
@@ -113,7 +114,8 @@ impl Limits {
 }
 
 impl Packer {
-    /// With the defaults: no limit on sequences, over-long ones truncated, nothing shuffled.
+    /// A packer with the defaults: no limit on sequences, overlong ones truncated, nothing
+    /// shuffled.
     pub fn new(algorithm: Algorithm, capacity: u64) -> Self {
         Self {
             algorithm,
@@ -127,7 +129,7 @@ impl Packer {
         }
     }
 
-    /// The limit on sequences per pack in force; `None` = unlimited.
+    /// Limit on sequences per pack in force; `None` = unlimited.
     pub fn effective_depth(&self) -> Option<u32> {
         match self.algorithm.layout() {
             Layout::Packed => self.depth.or(self.algorithm.default_depth()),
@@ -142,12 +144,12 @@ impl Packer {
         Limits::new(self.capacity, self.effective_depth(), self.window)
     }
 
-    /// Whether packs are full wherever sequences end.
+    /// Whether packs are full, wherever sequences end.
     fn cuts_anywhere(&self) -> bool {
         self.algorithm.cuts_sequences() && self.depth.is_none()
     }
 
-    /// The longest piece that the algorithm is given.
+    /// Longest piece that the algorithm gets.
     fn longest(&self) -> u64 {
         if self.algorithm.cuts_sequences() {
             MAX_CAPACITY
@@ -157,7 +159,7 @@ impl Packer {
     }
 
     /// Packs sequences by their lengths: each is in exactly one pack in full, or in
-    /// [`Packing::cuts`]. O(sequences + what the histogram costs).
+    /// [`Packing::cuts`]. O(sequences + cost of packing the histogram).
     pub fn pack(&self, lengths: &[u32]) -> Result<Packing, PackError> {
         let limits = self.limits()?;
         let mut pieces = Pieces::new(lengths, self.longest(), self.overlong)?;
@@ -178,7 +180,7 @@ impl Packer {
                     storage.push(pack)
                 });
                 if self.algorithm.cuts_sequences() {
-                    // Every cut makes a piece more: no overflow if the pieces fit.
+                    // Every cut adds a piece, so this does not overflow if the pieces fit.
                     cuts.split = storage.cut_sequences(lengths);
                 }
                 storage.check()?;
@@ -198,9 +200,8 @@ impl Packer {
         ))
     }
 
-    /// Packs a histogram. Algorithms that depend on the order of the sequences see them in an order
-    /// shuffled by the seed, at a cost of O(sequences). What it costs in memory does not depend on
-    /// how long they are.
+    /// Packs a histogram. Algorithms that depend on the order of the sequences get them in an order
+    /// shuffled by the seed, at a cost of O(sequences). The memory does not depend on the lengths.
     pub fn pack_histogram(&self, histogram: &Histogram) -> Result<HistogramPacking, PackError> {
         let limits = self.limits()?;
         let (histogram, cuts) = histogram.fit(self.longest(), self.overlong)?;
@@ -217,7 +218,7 @@ impl Packer {
                 }
                 Some(strategies)
             }
-            // Every pack but the last is full, in whatever order.
+            // Every pack but the last is full, whatever the order.
             Implementation::Ordered(_) if self.cuts_anywhere() => {
                 let packs = histogram.tokens().div_ceil(limits.capacity);
                 cost.add(packs, std::iter::empty());
@@ -267,7 +268,7 @@ impl Packer {
         improve(histogram, limits, &strategies, budget)
     }
 
-    /// The fewest packs that the algorithm's rules could allow, of lengths that fit.
+    /// Lower bound under the rules of the algorithm, for lengths that fit.
     pub(crate) fn lower_bound(&self, histogram: &Histogram) -> u64 {
         let depth = self.effective_depth().map_or(u64::MAX, u64::from);
         let by_depth = histogram.sequences().div_ceil(depth);
@@ -281,7 +282,7 @@ impl Packer {
     }
 }
 
-/// Adds up what packs cost.
+/// Adds up the costs of packs.
 struct Cost {
     layout: Layout,
     capacity: u64,
@@ -305,7 +306,7 @@ impl Cost {
     }
 }
 
-/// Tokens that the model computes for a pack of `(length, how often)`.
+/// Number of tokens that the model computes for a pack of `(length, how often)`.
 pub(crate) fn computed_tokens(
     layout: Layout,
     capacity: u64,
@@ -322,7 +323,7 @@ pub(crate) fn computed_tokens(
     }
 }
 
-/// Largest histogram that is spelled out sequence by sequence: 1 GiB of lengths.
+/// Largest histogram that is expanded sequence by sequence: 1 GiB of lengths.
 const MAX_SPELLED: u64 = 1 << 28;
 
 fn shuffled(histogram: &Histogram, algorithm: Algorithm, seed: u64) -> Result<Vec<u32>, PackError> {

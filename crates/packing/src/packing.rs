@@ -1,4 +1,4 @@
-//! The result: which pieces of which sequences share a pack.
+//! The result: the pieces of sequences that share each pack.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::{
     random::{Random, Stream},
 };
 
-/// Pieces of all packs, one after the other, and where each pack ends.
+/// Pieces of all packs, one after the other, and the end of each pack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Storage {
     pieces: Vec<Piece>,
@@ -39,7 +39,7 @@ impl Storage {
         self.end_pack();
     }
 
-    /// Ends are `u32`.
+    /// Checks that the ends fit `u32`.
     pub(crate) fn check(&self) -> Result<(), PackError> {
         let pieces = self.pieces.len() as u64;
         match u32::try_from(pieces) {
@@ -63,7 +63,7 @@ impl Storage {
         *self = shuffled;
     }
 
-    /// The sequences whose first piece is not all of them, ascending if the pieces are.
+    /// Sequences whose first piece is not all of them, in ascending order if the pieces are.
     pub(crate) fn cut_sequences(&self, lengths: &[u32]) -> Vec<Cut> {
         let first = self.pieces.iter().filter(|piece| piece.start == 0);
         first
@@ -77,11 +77,11 @@ impl Storage {
     }
 }
 
-/// Packs of pieces of sequences, and the account of what is not packed in full.
+/// Packs of pieces of sequences, and a record of everything that is not packed in full.
 ///
-/// 12 bytes a piece and 4 a pack. Serialized as `layout`, `capacity`,
-/// `lower_bound`, `ends` (where each pack ends
-/// among the pieces), `pieces` (`[sequence, start, length]`) and `cuts`; checked when read.
+/// It takes 12 bytes per piece and 4 per pack. Serialized as `layout`, `capacity`, `lower_bound`,
+/// `ends` (where each pack ends among the pieces), `pieces` (`[sequence, start, length]`) and
+/// `cuts`; checked when read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct Packing {
@@ -117,7 +117,7 @@ impl Packing {
     pub fn is_empty(&self) -> bool {
         self.storage.ends.is_empty()
     }
-    /// What a pack holds.
+    /// Contents of a pack.
     ///
     /// # Panics
     /// If there is no such pack.
@@ -128,31 +128,31 @@ impl Packing {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[Piece]> {
         (0..self.len()).map(|index| self.pack(index))
     }
-    /// What its packs look like to the model.
+    /// Shape in which the model gets the packs.
     pub fn layout(&self) -> Layout {
         self.layout
     }
-    /// The capacity that was packed to.
+    /// Capacity of the packs.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
-    /// No packing by the same rules has fewer packs: as many as there are = optimal.
+    /// No packing by the same rules has fewer packs; a packing with this many is optimal.
     pub fn lower_bound(&self) -> u64 {
         self.lower_bound
     }
-    /// What is not packed in full and in one piece.
+    /// Sequences that are not packed in full and in one piece.
     pub fn cuts(&self) -> &Cuts {
         &self.cuts
     }
-    /// Pieces in all packs.
+    /// Pieces of all packs.
     pub fn pieces(&self) -> &[Piece] {
         &self.storage.pieces
     }
-    /// Tokens in all packs.
+    /// Number of tokens in all packs.
     pub fn tokens(&self) -> u64 {
         self.pieces().iter().map(|p| u64::from(p.length)).sum()
     }
-    /// Tokens that the model computes for all packs, padding included.
+    /// Number of tokens that the model computes for all packs, padding included.
     pub fn computed_tokens(&self) -> u128 {
         let packs = self.iter();
         packs
@@ -168,12 +168,12 @@ impl Packing {
     }
 
     /// Checks that exactly these lengths were packed: every sequence once, in full or in [`Cuts`].
-    /// A stored packing that passes fits the sequences, whatever was done to its file.
-    /// O(sequences + pieces), and a sort of the pieces of sequences that were cut.
+    /// A stored packing that passes fits the sequences, whatever happened to its file. It takes
+    /// O(sequences + pieces), plus a sort of the pieces of sequences that were cut.
     ///
     /// # Errors
-    /// The first sequence whose length differs, or the number of sequences if that does; a piece
-    /// that overlaps another of its sequence or leaves a gap.
+    /// Returns the first sequence whose length differs, or the number of sequences if that differs;
+    /// or a piece that overlaps another piece of its sequence or leaves a gap.
     pub fn check_lengths(&self, lengths: &[u32]) -> Result<(), PackError> {
         let cuts = &self.cuts;
         let whole = cuts
@@ -184,7 +184,7 @@ impl Packing {
         let named = self.pieces().iter().map(|piece| piece.sequence);
         let named = named.chain(whole.clone().map(|cut| cut.sequence));
         let last = named.chain(cuts.empty.iter().copied()).max();
-        // Every sequence is somewhere, so that the last one tells how many there are.
+        // Every sequence is somewhere, so the last one gives their number.
         let packed = last.map_or(0, |last| u64::from(last) + 1);
         if packed != lengths.len() as u64 {
             let given = lengths.len() as u64;
@@ -228,18 +228,18 @@ impl Packing {
         }
     }
 
-    /// The packs in the order of an epoch: the same for the same seed and epoch, another for every
-    /// other. Nothing is packed again.
+    /// Order of the packs in an epoch: it is the same for the same seed and epoch, and differs
+    /// between epochs. Nothing is packed again.
     pub fn epoch_order(&self, seed: u64, epoch: u64) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.len() as u32).collect();
         Random::stream(seed, Stream::Epoch(epoch)).shuffle(&mut order);
         order
     }
 
-    /// One pack as the model reads it; `padding_token` fills the rows of the padded layout.
+    /// Input of the model for one pack; `padding_token` fills the rows of the padded layout.
     ///
     /// # Panics
-    /// If there is no such pack, or `units` are not those whose lengths were packed
+    /// If there is no such pack, or `units` have other lengths than those that were packed
     /// ([`Packing::check_lengths`]).
     pub fn batch(
         &self,

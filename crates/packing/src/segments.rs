@@ -1,20 +1,20 @@
-//! Who may see whom: the one description of the boundaries inside a row of tokens.
+//! Which tokens see which: the only description of the boundaries inside a row of tokens.
 
-/// A run of tokens that see only each other, and the segment that they continue if there is one.
+/// A run of tokens that see only each other, and the segment that it continues, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Index of its first token.
+    /// Index of the first token.
     pub start: usize,
     /// Number of tokens, at least 1.
     pub length: usize,
-    /// Position (for rotary embeddings) of its first token.
+    /// Position (for rotary embeddings) of the first token.
     pub first_position: u32,
-    /// Which sequence, or unit, of the data set it belongs to; `None` = padding.
+    /// Index of the sequence, or unit, in the data set; `None` = padding.
     pub sequence: Option<usize>,
-    /// Which part of the unit it holds; 0 of a sequence.
+    /// Index of the part of the unit; 0 for a sequence.
     pub part: usize,
-    /// Index of the earlier segment of its unit that it continues: all its tokens see all of that, and
-    /// positions follow from there.
+    /// Index of the earlier segment of the unit that this one continues: all its tokens see all of
+    /// that segment, and its positions follow.
     pub prefix: Option<usize>,
 }
 
@@ -31,7 +31,7 @@ impl Segment {
         }
     }
 
-    /// The position after its last token.
+    /// Position after the last token.
     pub fn end_position(&self) -> u32 {
         self.first_position + self.length as u32
     }
@@ -47,72 +47,72 @@ pub struct Segments {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SegmentError {
-    /// A segment without tokens.
+    /// A segment has no tokens.
     #[error("segment {index} has no tokens")]
     Empty {
-        /// Which segment.
+        /// Index of the segment.
         index: usize,
     },
-    /// A gap or an overlap.
+    /// There is a gap or an overlap.
     #[error("segment {index} starts at {start}, expected {expected}")]
     NotContiguous {
-        /// Which segment.
+        /// Index of the segment.
         index: usize,
-        /// Where it starts.
+        /// Start of the segment.
         start: usize,
-        /// Where the one before it ended.
+        /// End of the segment before it.
         expected: usize,
     },
     /// Cumulative lengths do not start with 0.
     #[error("cumulative lengths start with {first:?}, expected 0")]
     FirstOffset {
-        /// What stands there, if anything.
+        /// The first value, if there is one.
         first: Option<u32>,
     },
     /// Cumulative lengths do not increase.
     #[error("cumulative length {index} is {value}, not more than {previous} before it")]
     Offset {
-        /// Which one.
+        /// Index of the offset.
         index: usize,
-        /// Its value.
+        /// Value of the offset.
         value: u32,
-        /// The value before it.
+        /// Value of the offset before it.
         previous: u32,
     },
     /// A position neither follows the one before it nor starts a segment.
     #[error("position {position} of token {index} is neither 0 nor {expected}")]
     Position {
-        /// Which token.
+        /// Index of the token.
         index: usize,
-        /// Its position.
+        /// Position of the token.
         position: u32,
-        /// What would continue the segment.
+        /// Position that would continue the segment.
         expected: u64,
     },
-    /// What a segment continues is not before it, continues another itself, is of another unit, or ends
-    /// at another position than the one where it goes on.
+    /// The prefix of a segment is not before it, has a prefix itself, belongs to another unit, or
+    /// ends at another position than the one where the segment begins.
     #[error("segment {index} does not go on where a whole segment before it ends")]
     Prefix {
-        /// Which segment.
+        /// Index of the segment.
         index: usize,
     },
-    /// Less than all of a unit of several parts.
+    /// A piece cuts a unit of several parts.
     #[error("unit {unit} has several parts, and cannot be cut")]
     CutUnit {
-        /// Which unit.
+        /// Index of the unit.
         unit: usize,
     },
     /// The number of tokens overflows.
     #[error("segment {index} ends beyond the largest index")]
     TooLong {
-        /// Which segment.
+        /// Index of the segment.
         index: usize,
     },
 }
 
 impl Segments {
-    /// Checks that `segments` are non-empty and follow each other from 0, and that what they continue
-    /// lies before them.
+    /// Checks that `segments` are non-empty and follow each other from 0, and that each prefix lies
+    /// before its segment.
     pub fn new(segments: Vec<Segment>) -> Result<Self, SegmentError> {
         let mut expected = 0usize;
         for (index, segment) in segments.iter().enumerate() {
@@ -146,7 +146,8 @@ impl Segments {
         Ok(Self { segments })
     }
 
-    /// From `[0, end of first, …, tokens]`; segment `i` holds sequence `i`, positions from 0.
+    /// Segments from `[0, end of first, …, tokens]`; segment `i` holds sequence `i`, with positions
+    /// from 0.
     pub fn from_cu_seqlens(cu_seqlens: &[u32]) -> Result<Self, SegmentError> {
         let first = cu_seqlens.first().copied();
         if first != Some(0) {
@@ -168,8 +169,8 @@ impl Segments {
         Self::new(segments)
     }
 
-    /// From the position of every token: each 0 starts a segment, every other position follows the
-    /// one before it. Segment `i` holds sequence `i`.
+    /// Segments from the position of every token: each 0 starts a segment, and every other position
+    /// follows the one before it. Segment `i` holds sequence `i`.
     pub fn from_position_ids(positions: &[u32]) -> Result<Self, SegmentError> {
         let mut segments: Vec<Segment> = Vec::new();
         for (index, &position) in positions.iter().enumerate() {
@@ -198,7 +199,7 @@ impl Segments {
         Self::new(segments)
     }
 
-    /// The segments with `length` tokens of padding after them, a segment of its own.
+    /// Appends `length` tokens of padding as a segment of its own.
     pub fn with_padding(mut self, length: usize) -> Result<Self, SegmentError> {
         if length > 0 {
             self.segments
@@ -215,7 +216,7 @@ impl Segments {
     pub fn tokens(&self) -> usize {
         self.segments.last().map_or(0, |s| s.start + s.length)
     }
-    /// Tokens of padding segments.
+    /// Number of tokens in padding segments.
     pub fn padding_tokens(&self) -> usize {
         self.segments
             .iter()
@@ -227,8 +228,8 @@ impl Segments {
     pub fn max_length(&self) -> usize {
         self.segments.iter().map(|s| s.length).max().unwrap_or(0)
     }
-    /// `[0, end of first, …, tokens]`, as variable-length attention kernels take it. What segments
-    /// continue is not in it.
+    /// `[0, end of first, …, tokens]`, as variable-length attention kernels take it. Prefixes are
+    /// not in it.
     pub fn cu_seqlens(&self) -> Vec<u32> {
         let ends = self.segments.iter().map(|s| (s.start + s.length) as u32);
         std::iter::once(0).chain(ends).collect()
@@ -240,8 +241,8 @@ impl Segments {
             .flat_map(|s| s.first_position..s.end_position())
             .collect()
     }
-    /// What attention costs: Σ length², or for a segment that continues another the difference of that
-    /// of both and that of the other alone.
+    /// Cost of attention: Σ length². A segment with a prefix costs the difference between both
+    /// together and the prefix alone.
     pub fn attention_cost(&self) -> u128 {
         let cost = |segment: &Segment| {
             let seen = segment

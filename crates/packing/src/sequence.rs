@@ -1,9 +1,9 @@
 //! One tokenized training example.
 
-/// The target of a position that trains nothing, as Transformers and PyTorch have it.
+/// Target of a position that is not trained, as in Transformers and PyTorch.
 pub const IGNORED: i32 = -100;
 
-/// Tokens with the token to be predicted after each of them.
+/// Tokens, each with the token to be predicted after it.
 ///
 /// `targets[i]` is the id that follows `tokens[i]`, or [`IGNORED`]; the last is always [`IGNORED`].
 /// Targets are shifted here, once, before anything is packed: no target can cross a boundary.
@@ -17,7 +17,7 @@ pub struct Sequence {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SequenceError {
-    /// As many labels as tokens are needed.
+    /// The numbers of labels and tokens differ.
     #[error("{tokens} tokens but {labels} labels")]
     Lengths {
         /// Number of tokens.
@@ -28,15 +28,16 @@ pub enum SequenceError {
     /// A label is neither -100 nor a token id.
     #[error("label {label} at position {position} is neither a token id nor -100")]
     Label {
-        /// Where it stands.
+        /// Position of the label.
         position: usize,
-        /// The value.
+        /// Value of the label.
         label: i64,
     },
 }
 
 impl Sequence {
-    /// From unshifted labels as datasets have them: `labels[i]` is `tokens[i]` or [`IGNORED`].
+    /// A sequence from unshifted labels, as in data sets: `labels[i]` is `tokens[i]` or
+    /// [`IGNORED`].
     pub fn from_labels(tokens: Vec<u32>, labels: &[i64]) -> Result<Self, SequenceError> {
         if tokens.len() != labels.len() {
             return Err(SequenceError::Lengths {
@@ -50,7 +51,7 @@ impl Sequence {
                 Ok(id) if id >= 0 || id == IGNORED => id,
                 _ => return Err(SequenceError::Label { position, label }),
             };
-            // The first label has nothing before it that could predict it.
+            // No token before the first label could predict it.
             if position > 0 {
                 targets.push(target);
             }
@@ -63,7 +64,7 @@ impl Sequence {
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
-    /// The shifted targets, as many as tokens.
+    /// Shifted targets, one for each token.
     pub fn targets(&self) -> &[i32] {
         &self.targets
     }
@@ -75,11 +76,11 @@ impl Sequence {
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
-    /// Positions that have a target.
+    /// Number of positions with a target.
     pub fn trained_tokens(&self) -> usize {
         self.targets.iter().filter(|&&t| t != IGNORED).count()
     }
-    /// Keeps the first `len` tokens; what is cut can no longer be a target.
+    /// Keeps the first `len` tokens; a token that is cut is no target any more.
     pub fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
         self.targets.truncate(len);

@@ -1,13 +1,13 @@
-//! Packs by their contents: how many packs hold which lengths.
+//! Packs by their contents: the number of packs for each multiset of lengths.
 
 use crate::{Histogram, PackError};
 
-/// One length in a pack.
+/// Occurrences of one length in a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The length.
     pub length: u32,
-    /// How often it occurs in the pack.
+    /// Number of times that the length occurs in the pack.
     pub repeat: u64,
 }
 
@@ -32,12 +32,12 @@ impl Strategies {
         self.ends.push(self.runs.len());
     }
 
-    /// `(number of packs, what each holds)`.
+    /// Pairs of `(number of packs, contents of each)`.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, &[Run])> {
         (0..self.counts.len()).map(|index| (self.counts[index], self.runs(index)))
     }
 
-    /// What the packs of one group hold.
+    /// Contents of the packs of one group.
     pub fn runs(&self, index: usize) -> &[Run] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         &self.runs[start..self.ends[index]]
@@ -55,7 +55,7 @@ impl Strategies {
     pub fn packs(&self) -> u64 {
         self.counts.iter().sum()
     }
-    /// The lengths in all packs.
+    /// Histogram of the lengths in all packs.
     pub fn histogram(&self) -> Result<Histogram, PackError> {
         let runs = self
             .iter()
@@ -68,13 +68,13 @@ impl Strategies {
 #[derive(Default)]
 pub(crate) struct Contents(Vec<(Link, Run)>);
 
-/// The last run of a pack, or none.
+/// Last run of a pack, or none.
 pub(crate) type Link = Option<u32>;
 
 impl Contents {
-    /// `pack` and one more run.
+    /// Appends a run to `pack`.
     pub(crate) fn with(&mut self, pack: Link, length: u32, repeat: u64) -> Link {
-        // One node per placement of a group: memory ends long before 2³² of them.
+        // There is one node per placement of a group: memory ends long before 2³² nodes.
         let link = u32::try_from(self.0.len()).ok();
         self.0.push((pack, Run { length, repeat }));
         link

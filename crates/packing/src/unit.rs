@@ -1,21 +1,22 @@
-//! What stays together in a pack: one sequence, or several that are computed in sight of each other.
+//! Units that stay together in a pack: a sequence, or several parts that lie side by side.
 
 use crate::{SegmentError, Sequence};
 
 /// A sequence of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
-    /// Its tokens and targets.
+    /// Tokens and targets of the part.
     pub sequence: &'a Sequence,
-    /// The earlier part of the unit that it continues: it sees all tokens of that, and its positions
-    /// follow. A token whose target differs between the parts that continue another is in each of them.
+    /// Index of the earlier part of the unit that this part continues: it sees all tokens of that
+    /// part, and its positions follow. A token whose target differs between the parts that continue
+    /// another is repeated in each of them.
     pub prefix: Option<usize>,
 }
 
-/// What is packed: units of one or more parts, which lie side by side in one pack. A packer sees only
-/// how long a unit is, the sum of its parts: its "sequence" is a unit.
+/// Units of one or more parts, which lie side by side in one pack. A packer sees only the length of
+/// a unit, which is the sum of its parts: its "sequence" is a unit.
 ///
-/// Sequences are units of one part each. A unit of several parts is not cut.
+/// Sequences are units of one part. A unit of several parts is not cut.
 pub trait Units {
     /// Number of units.
     fn count(&self) -> usize;
@@ -23,7 +24,7 @@ pub trait Units {
     /// A part of a unit, counted from 0; `None` beyond the last.
     fn part(&self, unit: usize, part: usize) -> Option<Part<'_>>;
 
-    /// How long each unit is.
+    /// Length of each unit.
     fn lengths(&self) -> Vec<u32> {
         let length = |unit| {
             let parts = (0..).map_while(|part| self.part(unit, part));
@@ -70,10 +71,10 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Adds a unit: its parts, each with the earlier part that it continues.
+    /// Adds a unit of parts, each with the index of the earlier part that it continues.
     ///
     /// # Errors
-    /// A part that continues one that is not before it, or that continues another itself.
+    /// If a part continues a part that is not before it, or that continues another part itself.
     pub fn push(
         &mut self,
         parts: impl IntoIterator<Item = (Sequence, Option<usize>)>,

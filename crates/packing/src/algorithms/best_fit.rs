@@ -3,7 +3,7 @@
 use super::open_packs::{Room, Tie, pack_decreasing};
 use crate::{Histogram, HistogramPacker, Limits, PackError, Strategies};
 
-/// Exact best-fit decreasing; of equally full packs the one that became so first.
+/// Exact best-fit decreasing; among equally full packs it takes the pack that became so first.
 pub(crate) struct BestFit;
 
 impl HistogramPacker for BestFit {

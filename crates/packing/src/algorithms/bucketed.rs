@@ -2,8 +2,8 @@
 
 use crate::{Histogram, HistogramPacker, Limits, PackError, Run, Strategies};
 
-/// Sorted by length, `limits.sequences` sequences a batch, longest first; the last batch, of the
-/// shortest, may be smaller.
+/// Sorts by length, longest first, and makes batches of `limits.sequences` sequences; the last
+/// batch, with the shortest sequences, may be smaller.
 pub(crate) struct Bucketed;
 
 impl HistogramPacker for Bucketed {

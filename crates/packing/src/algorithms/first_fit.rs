@@ -8,8 +8,8 @@ use crate::{
 
 /// Exact first-fit decreasing on the histogram: at most 11/9 · OPT + 6/9 packs.
 ///
-/// Packs are numbered in the order in which they are opened; runs of neighbours with equal contents
-/// are one node of a treap, which finds the first with enough room in O(log groups).
+/// Packs are numbered in the order in which they are opened. A run of neighbours with equal
+/// contents is one node of a treap, which finds the first run with enough room in O(log groups).
 pub(crate) struct FirstFit;
 
 impl HistogramPacker for FirstFit {
@@ -60,7 +60,7 @@ impl HistogramPacker for FirstFit {
     }
 }
 
-/// `count` equal packs from number `start` on.
+/// A group of `count` equal packs, numbered from `start`.
 #[derive(Clone, Copy)]
 struct Group {
     start: u64,
@@ -73,13 +73,13 @@ struct Group {
 struct Node {
     group: Group,
     priority: u64,
-    /// Most room in the subtree.
+    /// Largest room in the subtree.
     most: u64,
     left: usize,
     right: usize,
 }
 
-/// A treap by `start`; `NIL` = no subtree.
+/// A treap ordered by `start`; `NIL` = no subtree.
 struct Packs {
     nodes: Vec<Node>,
     /// Nodes that are not in the tree.
@@ -118,7 +118,7 @@ impl Packs {
         self.nodes[node].most = self.nodes[node].group.room.max(below);
     }
 
-    /// Removes the first group with room for `tokens`.
+    /// Removes and returns the first group with room for `tokens`.
     fn take_first(&mut self, tokens: u64) -> Option<Group> {
         if self.most(self.root) < tokens {
             return None;
@@ -172,7 +172,7 @@ impl Packs {
         self.root = self.merge(before, after);
     }
 
-    /// Subtrees with smaller `start`, and with `start` or more.
+    /// Splits a subtree into the nodes with smaller `start` and the others.
     fn split(&mut self, node: usize, start: u64) -> (usize, usize) {
         if node == NIL {
             return (NIL, NIL);

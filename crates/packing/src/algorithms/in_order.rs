@@ -2,7 +2,7 @@
 
 use crate::{Limits, OrderedPacker, Piece};
 
-/// `limits.sequences` sequences a batch, the last may be smaller.
+/// Makes batches of `limits.sequences` sequences; the last may be smaller.
 pub(crate) struct InOrder;
 
 impl OrderedPacker for InOrder {

@@ -3,9 +3,9 @@
 use super::open_packs::{Room, Tie, pack_decreasing};
 use crate::{Histogram, HistogramPacker, Limits, PackError, Strategies};
 
-/// Longest first, into the pack with the least room that fits; of equal ones the newest. A length
-/// enters a pack several times at once. Without a limit on sequences it needs as many packs as
-/// [`BestFit`](super::BestFit).
+/// Puts the longest first into the pack with the least room that fits, the newest among equal ones.
+/// A length enters a pack several times at once. Without a limit on sequences the algorithm needs
+/// as many packs as [`BestFit`](super::BestFit).
 ///
 /// Source: Krell et al., *Efficient Sequence Packing without Cross-contamination* (2021).
 pub(crate) struct Lpfhp;

@@ -1,4 +1,4 @@
-//! One file an algorithm; `algorithm.rs` registers them.
+//! One file for each algorithm; `algorithm.rs` registers them.
 
 mod best_fit;
 mod bucketed;

@@ -1,6 +1,6 @@
 //! Non-negative least squares with sparse columns: the active-set method of Lawson and Hanson.
 
-/// A sparse matrix by columns.
+/// A sparse matrix, stored by columns.
 #[derive(Default)]
 pub(super) struct Columns {
     ends: Vec<usize>,
@@ -8,7 +8,7 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Appends a column of `(row, value)`, rows distinct.
+    /// Appends a column of `(row, value)` pairs with distinct rows.
     pub(super) fn push(&mut self, column: impl IntoIterator<Item = (u32, f64)>) {
         self.entries.extend(column);
         self.ends.push(self.entries.len());
@@ -33,10 +33,10 @@ impl Columns {
 
 /// `argmin_{x ≥ 0} ‖A·x − b‖₂` in f64; neither `A` nor `b` has a negative entry.
 ///
-/// The minimum of `A·x` is unique, `x` often is not: which one is found depends on the column that
-/// enters among those with equal gradients. To find the one that the classical program finds, ties
-/// are decided as there, by the gradients as computed from the columns after all orthogonal
-/// transformations so far, without fused multiply-add, the first in the permuted order winning.
+/// The minimum of `A·x` is unique, but `x` often is not: the result depends on which of several
+/// columns with equal gradients enters. To find the result of the classical program, ties are
+/// decided as there: by the gradients as computed from the columns after all orthogonal
+/// transformations so far, without fused multiply-add, and the first in the permuted order wins.
 /// Everything else is lazy: gradients come from the sparse residual, and only columns within
 /// rounding of the largest are ever transformed.
 ///
@@ -44,8 +44,9 @@ impl Columns {
 pub(super) fn solve(a: &Columns, b: &[f64]) -> Vec<f64> {
     let mut x = vec![0.0; a.len()];
     let mut triangle = Triangle::new(a, b);
-    // A column has no negative entry, and what it adds to where `b` is 0 is too much: without a row
-    // where `b` is more, its gradient is never positive and it never enters.
+    // A column has no negative entry, and its contribution to rows where `b` is 0 is too much:
+    // without a row where `b` is larger, its gradient is never positive and the column never
+    // enters.
     let touches = |j: &usize| a.column(*j).iter().any(|&(row, _)| b[row as usize] > 0.0);
     let candidates: Vec<usize> = (0..a.len()).filter(touches).collect();
     let scale = (0..a.len()).map(|j| a.dot(j, b)).fold(0.0, f64::max);
@@ -62,7 +63,7 @@ pub(super) fn solve(a: &Columns, b: &[f64]) -> Vec<f64> {
             .filter(|&(at, _)| at >= triangle.size)
             .map(|(at, j)| (at, a.dot(j, &residual)))
             .collect();
-        // The column with the largest gradient that rounding lets enter.
+        // Finds the column with the largest gradient that rounding lets enter.
         loop {
             let most = gradients.iter().map(|g| g.1).fold(0.0, f64::max);
             if most <= rounding {
@@ -85,7 +86,8 @@ pub(super) fn solve(a: &Columns, b: &[f64]) -> Vec<f64> {
             for (&j, &to) in triangle.passive().iter().zip(&target) {
                 x[j] += step * (to - x[j]);
             }
-            // It leaves, and with it whatever rounding left at or below zero.
+            // The blocking column leaves, and with it every column that rounding left at or below
+            // zero.
             let mut leaving = Some(blocking);
             while let Some(at) = leaving {
                 x[triangle.order[at]] = 0.0;
@@ -101,7 +103,8 @@ pub(super) fn solve(a: &Columns, b: &[f64]) -> Vec<f64> {
     x
 }
 
-/// Where the way from `x` to `target` first meets a bound, and what part of the way that is.
+/// Returns the column that first meets a bound on the way from `x` to `target`, and the share of
+/// the way up to there.
 fn blocking(passive: &[usize], x: &[f64], target: &[f64]) -> Option<(usize, f64)> {
     let ways = passive.iter().zip(target).enumerate();
     let blocked = ways.filter(|&(_, (_, &to))| to <= 0.0);
@@ -111,9 +114,9 @@ fn blocking(passive: &[usize], x: &[f64], target: &[f64]) -> Option<(usize, f64)
 
 /// An orthogonal transformation of rows.
 enum Transformation {
-    /// `c −= τ·v·(vᵀc)`, `v` sparse.
+    /// Maps `c` to `c − τ·v·(vᵀc)`; `v` is sparse.
     Reflection { v: Vec<(u32, f64)>, tau: f64 },
-    /// Of rows `row` and `row + 1`.
+    /// Rotates rows `row` and `row + 1`.
     Rotation { row: usize, cosine: f64, sine: f64 },
 }
 
@@ -141,16 +144,16 @@ impl Transformation {
     }
 }
 
-/// `b` and the columns, transformed so that the passive ones are upper triangular.
+/// Holds `b` and the columns, transformed so that the passive columns are upper triangular.
 struct Triangle<'a> {
     a: &'a Columns,
     b: Vec<f64>,
-    /// Columns; the first `size` are the passive ones.
+    /// Order of the columns; the first `size` are passive.
     order: Vec<usize>,
-    /// Where each column stands in the order.
+    /// Place of each column in the order.
     place: Vec<usize>,
     size: usize,
-    /// Transformed columns, as far as they were needed, and how many transformations they have.
+    /// Transformed columns, as far as they were needed, each with its number of transformations.
     columns: Vec<(Vec<f64>, usize)>,
     transformations: Vec<Transformation>,
 }
@@ -172,7 +175,7 @@ impl<'a> Triangle<'a> {
         &self.order[..self.size]
     }
 
-    /// Brings a column that is not passive up to date.
+    /// Applies the missing transformations to a column that is not passive.
     fn update(&mut self, j: usize) -> &mut [f64] {
         let (column, applied) = &mut self.columns[j];
         if column.is_empty() {
@@ -188,7 +191,7 @@ impl<'a> Triangle<'a> {
         column
     }
 
-    /// The place with the largest gradient, the first of equal ones.
+    /// Place with the largest gradient; the first among equal ones.
     fn steepest(&mut self, places: &[usize]) -> usize {
         if let &[only] = places {
             return only;
@@ -230,7 +233,7 @@ impl<'a> Triangle<'a> {
         true
     }
 
-    /// Takes a column out of the passive ones; rotations make the rest triangular again.
+    /// Removes a column from the passive ones; rotations make the rest triangular again.
     fn leave(&mut self, at: usize) {
         let leaving = self.order[at];
         for place in at + 1..self.size {
@@ -238,7 +241,7 @@ impl<'a> Triangle<'a> {
             let rotated = self.order[place];
             let column = &mut self.columns[rotated].0;
             let (p, q) = (column[row], column[row + 1]);
-            // Not 0: `q` is on the diagonal of the triangle.
+            // `length` is not 0, because `q` is on the diagonal of the triangle.
             let length = (p * p + q * q).sqrt();
             let rotation = Transformation::Rotation {
                 row,
@@ -253,7 +256,7 @@ impl<'a> Triangle<'a> {
             rotation.apply(&mut self.b);
             self.transformations.push(rotation);
         }
-        // Reflections passed it by while it was passive; the rotations it has.
+        // The column missed the reflections while it was passive, but has the rotations.
         self.columns[leaving].1 = self.transformations.len();
         self.order[at..self.size].rotate_left(1);
         for place in at..self.size {
@@ -262,7 +265,7 @@ impl<'a> Triangle<'a> {
         self.size -= 1;
     }
 
-    /// The unconstrained solution over the passive columns.
+    /// Unconstrained solution over the passive columns.
     fn solution(&self) -> Vec<f64> {
         let mut solution = self.b[..self.size].to_vec();
         for at in (0..self.size).rev() {
@@ -277,8 +280,8 @@ impl<'a> Triangle<'a> {
     }
 }
 
-/// The reflection that clears `column[from + 1..]` and leaves `column[from]` non-negative, and what
-/// it leaves there.
+/// Returns the reflection that clears `column[from + 1..]` and leaves `column[from]` non-negative,
+/// and the value that it leaves there.
 fn reflection(column: &[f64], from: usize) -> (f64, Transformation) {
     let head = column[from];
     let below = norm(&column[from + 1..]);
@@ -290,7 +293,7 @@ fn reflection(column: &[f64], from: usize) -> (f64, Transformation) {
     let (large, small) = (head.abs().max(below), head.abs().min(below));
     let ratio = small / large;
     let length = large * (1.0 + ratio * ratio).sqrt();
-    // Written so that nothing cancels.
+    // This form avoids cancellation.
     let (tau, divisor) = if head < 0.0 {
         ((length - head) / length, head - length)
     } else {
@@ -314,7 +317,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Karush–Kuhn–Tucker: no positive gradient outside, none at all inside the support.
+        /// Karush–Kuhn–Tucker conditions: the gradient is not positive outside the support, and
+        /// zero inside.
         #[test]
         fn the_solution_is_optimal(
             columns in prop::collection::vec(prop::collection::vec(0.0f64..3.0, 6), 1..12),

@@ -3,17 +3,18 @@
 use super::nnls::{self, Columns};
 use crate::{Histogram, HistogramPacker, Limits, PackError, Run, Strategies};
 
-/// Strategies are all multisets of at most `limits.sequences` lengths that sum to the capacity. How
-/// often each is used: weighted least squares of what the strategies hold against the histogram
-/// (lengths up to [`LIGHT`] weigh [`LIGHT_WEIGHT`], the others 1), rounded to integers; sequences
-/// that are left over go into packs of two with room for the complementary length.
+/// Strategies are all multisets of at most `limits.sequences` lengths that sum to the capacity. A
+/// weighted least-squares fit of the contents of the strategies to the histogram (lengths up to
+/// [`LIGHT`] weigh [`LIGHT_WEIGHT`], the others 1), rounded to integers, says how often each
+/// strategy is used. Left-over sequences go into packs of two with room for the complementary
+/// length.
 ///
 /// Source: Krell et al., *Efficient Sequence Packing without Cross-contamination* (2021).
 pub(crate) struct Nnlshp;
 
 const LIGHT: usize = 8;
 const LIGHT_WEIGHT: f64 = 0.09;
-/// Beyond these, enumeration and the dense factor of `capacity²` would exhaust memory.
+/// Above these limits, enumeration and the dense factor of `capacity²` would exhaust memory.
 const MAX_STRATEGIES: usize = 1 << 20;
 const MAX_CAPACITY: u64 = 4096;
 
@@ -48,7 +49,7 @@ impl HistogramPacker for Nnlshp {
         }
         let uses = nnls::solve(&columns, &b);
 
-        // Real sequences fill the places of the strategies until each length is used up.
+        // Sequences fill the places of the strategies until each length is used up.
         let mut left = counts;
         let mut strategies = Strategies::default();
         for (multiset, uses) in multisets.iter().zip(uses) {
@@ -70,8 +71,8 @@ impl HistogramPacker for Nnlshp {
                 fill(&mut strategies, &alone, count, &mut left);
                 continue;
             }
-            // The published algorithm opens `count` packs and leaves the complement's places
-            // empty: its own left-over sequences, if any, open packs for themselves.
+            // The published algorithm opens `count` packs and leaves the place of the complement
+            // empty: left-over sequences of that length, if any, open packs of their own.
             strategies.push(count, alone);
             left[length as usize - 1] = 0;
         }
@@ -111,7 +112,7 @@ fn enumerate(
     true
 }
 
-/// Adds `uses` packs of a multiset, without the places for which no sequence is left.
+/// Adds `uses` packs of a multiset, without the places that no sequence is left for.
 fn fill(strategies: &mut Strategies, multiset: &[Run], uses: u64, left: &mut [u64]) {
     let mut uses = uses;
     while uses > 0 {

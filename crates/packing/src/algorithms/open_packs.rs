@@ -1,4 +1,4 @@
-//! Groups of equal, unfinished packs, found by the room that they have left.
+//! Groups of equal, unfinished packs, ordered by the room left.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,16 +7,16 @@ use crate::{
     strategies::{Contents, Link},
 };
 
-/// Which of the packs that hold a sequence gets it.
+/// Chooses among the packs that have room for a sequence.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// The fullest.
+    /// Takes the fullest pack.
     Least,
-    /// The emptiest.
+    /// Takes the emptiest pack.
     Most,
 }
 
-/// Which of equally full packs comes first.
+/// Chooses among equally full packs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tie {
     Oldest,
@@ -29,11 +29,11 @@ struct Group {
     contents: Link,
 }
 
-/// Places lengths from long to short, whole groups of equal packs at a time.
+/// Places lengths from long to short, a whole group of equal packs at a time.
 ///
-/// Where the fullest pack is taken, a sequence leaves it the fullest that holds the next sequence
-/// of the same length too: so as many enter at once as fit. Cost: O(groups · log groups), where the
-/// groups are at most about twice the distinct lengths.
+/// If the fullest pack is chosen, it stays the fullest pack with room for the next sequence of the
+/// same length: so as many sequences enter at once as fit. Cost: O(groups · log groups), with at
+/// most about twice as many groups as distinct lengths.
 pub(super) fn pack_decreasing(
     histogram: &Histogram,
     limits: &Limits,

@@ -3,9 +3,9 @@
 use super::open_packs::{Room, Tie, pack_decreasing};
 use crate::{Histogram, HistogramPacker, Limits, PackError, Strategies};
 
-/// Longest first, into the pack with the most room; of equal ones the newest. Where none has room,
-/// every sequence that is left of the length opens a pack, all before any gets a second one: the
-/// more sequences share a length, the more packs that costs.
+/// Puts the longest first into the pack with the most room, the newest among equal ones. If no pack
+/// has room, every remaining sequence of the length opens a pack before any pack gets a second one:
+/// the more sequences share a length, the more packs this costs.
 ///
 /// Source: Krell et al., *Efficient Sequence Packing without Cross-contamination* (2021).
 pub(crate) struct Spfhp;

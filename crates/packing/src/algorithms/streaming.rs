@@ -28,10 +28,11 @@ impl OrderedPacker for Streaming {
     }
 }
 
-/// Sequences go in one by one, packs come out one by one; at most a window of packs is held.
+/// Takes sequences one by one and returns finished packs one by one; it holds at most a window of
+/// packs.
 ///
-/// A sequence enters the fullest open pack that holds it (of equal ones the oldest). If none does,
-/// a new pack is opened, and the fullest one leaves if the window is full. The state can be
+/// A sequence enters the fullest open pack that has room, the oldest among equal ones. If none has
+/// room, a new pack is opened, and the fullest one leaves if the window is full. The state can be
 /// serialized between any two sequences and continues as if it had never been stopped.
 ///
 /// ```
@@ -50,7 +51,7 @@ impl OrderedPacker for Streaming {
 #[serde(try_from = "State", into = "State")]
 pub struct Stream {
     limits: Limits,
-    /// By room left, then by age.
+    /// Packs by room left, then by age.
     open: BTreeMap<(u64, u64), Vec<Piece>>,
     opened: u64,
 }
@@ -58,39 +59,40 @@ pub struct Stream {
 /// An unfinished pack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenPack {
-    /// How many packs were opened before it.
+    /// Number of packs opened before this one.
     pub age: u64,
-    /// What it holds.
+    /// Contents of the pack.
     pub pieces: Vec<Piece>,
 }
 
-/// What cannot be streamed.
+/// Reasons why a stream cannot take its input.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// Limits without meaning.
+    /// The limits have no meaning.
     #[error(transparent)]
     Limits(#[from] crate::PackError),
-    /// The length is 0 or more than the capacity.
+    /// The length is 0 or exceeds the capacity.
     #[error("sequence {sequence} has {length} tokens, not between 1 and {capacity}")]
     Length {
-        /// Which sequence.
+        /// Index of the sequence.
         sequence: u32,
-        /// Its length.
+        /// Length of the sequence.
         length: u32,
-        /// The capacity.
+        /// Capacity of a pack.
         capacity: u64,
     },
     /// A stored state that no stream can have.
     #[error("stored pack of age {age} does not fit the limits of the stored stream")]
     State {
-        /// The pack.
+        /// Age of the pack.
         age: u64,
     },
 }
 
 impl Stream {
-    /// Packs of `capacity` tokens and at most `depth` sequences, of which `window` are open.
+    /// A stream of packs with `capacity` tokens and at most `depth` sequences, `window` of them
+    /// open.
     pub fn new(capacity: u64, depth: Option<u32>, window: usize) -> Result<Self, StreamError> {
         Ok(Self::open(Limits::new(capacity, depth, window)?))
     }
@@ -103,7 +105,7 @@ impl Stream {
         }
     }
 
-    /// Takes a sequence; gives the pack that is finished by it, if one is.
+    /// Takes a sequence; returns the pack that is finished by it, if there is one.
     pub fn push(&mut self, piece: Piece) -> Result<Option<Vec<Piece>>, StreamError> {
         let capacity = self.limits.capacity;
         if piece.length == 0 || u64::from(piece.length) > capacity {
@@ -137,12 +139,12 @@ impl Stream {
         fullest.map(|(_, pack)| pack)
     }
 
-    /// Number of packs held.
+    /// Number of open packs.
     pub fn open_packs(&self) -> usize {
         self.open.len()
     }
 
-    /// The packs that are left, oldest first.
+    /// Returns the remaining packs, oldest first.
     pub fn finish(self) -> impl ExactSizeIterator<Item = Vec<Piece>> {
         let mut packs: Vec<_> = self.open.into_iter().collect();
         packs.sort_unstable_by_key(|((_, age), _)| *age);

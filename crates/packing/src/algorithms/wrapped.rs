@@ -1,8 +1,9 @@
-//! Concatenated and cut: every pack but the last is full, and sequences cross from one to the next.
+//! Concatenates and cuts: every pack but the last is full, and sequences cross from one to the
+//! next.
 
 use crate::{Limits, OrderedPacker, Piece};
 
-/// No token is lost and none is padding, but a sequence may end in another pack than it began;
+/// No token is lost and none is padding, but a sequence may end in another pack than it began in;
 /// each part then sees only itself.
 pub(crate) struct Wrapped;
 

@@ -5,11 +5,12 @@ use std::time::Instant;
 use super::pricing::Knapsack;
 use crate::{Histogram, Limits, Run};
 
-/// Distinct lengths beyond which the dense inverse (8 bytes squared) takes too much memory.
+/// Largest number of distinct lengths; for more, the dense inverse (8 bytes squared) takes too much
+/// memory.
 const MAX_ROWS: usize = 2500;
 const TOLERANCE: f64 = 1e-9;
 
-/// How often each pack is used, as fractions, and what each length is worth.
+/// Fractional number of uses of each pack, and the dual value of each length.
 pub(super) struct Relaxation {
     /// Packs with their (positive) uses.
     pub(super) uses: Vec<(Vec<Run>, f64)>,
@@ -18,8 +19,9 @@ pub(super) struct Relaxation {
 }
 
 /// Minimises `Σ x_p` over all packs `p` with `Σ_p x_p·(how often p holds l) ≥ count(l)`, `x ≥ 0`
-/// (Gilmore and Gomory 1961), by the revised simplex method in f64 with a dense inverse. Starts
-/// from `pool`, adds to it, stops at the deadline with what it has. `None`: too large.
+/// (Gilmore and Gomory 1961), by the revised simplex method in f64 with a dense inverse. It starts
+/// from `pool`, adds to it, and returns the current state at the deadline. `None` means that the
+/// problem is too large.
 pub(super) fn relax(
     histogram: &Histogram,
     limits: &Limits,
@@ -49,7 +51,7 @@ pub(super) fn relax(
         })
         .collect();
     let mut tableau = Tableau::new(histogram, limits);
-    // Generous: degenerate instances end by it, others by optimality or time.
+    // The limit is generous: degenerate instances end by it, others end by optimality or time.
     for iteration in 0..100 * (lengths.len() + 100) {
         if Instant::now() >= deadline {
             break;
@@ -100,7 +102,7 @@ pub(super) fn relax(
 #[derive(Clone)]
 struct Column {
     cost: f64,
-    /// By row, sparse.
+    /// Sparse entries by row.
     entries: Vec<(usize, f64)>,
     pack: Vec<Run>,
 }
@@ -115,7 +117,7 @@ struct Tableau {
 }
 
 impl Tableau {
-    /// Each length alone, as often as fits.
+    /// The basis in which each pack holds one length, as often as it fits.
     fn new(histogram: &Histogram, limits: &Limits) -> Self {
         let rows = histogram.entries().len();
         let mut inverse = vec![0.0; rows * rows];
@@ -141,7 +143,7 @@ impl Tableau {
         tableau
     }
 
-    /// Recomputes what pivots only update.
+    /// Recomputes the values that pivots only update.
     fn refresh(&mut self) {
         let rows = self.demand.len();
         self.values.fill(0.0);
@@ -169,7 +171,8 @@ impl Tableau {
                 column.entries.iter().map(|&(k, n)| inverse[k] * n).sum()
             })
             .collect();
-        // The least ratio leaves; of nearly equal ones the largest pivot, for stability.
+        // The row with the least ratio leaves; among nearly equal ratios the largest pivot, for
+        // stability.
         let mut leaving = None;
         let mut least = f64::INFINITY;
         for (row, &d) in direction.iter().enumerate() {
@@ -182,7 +185,7 @@ impl Tableau {
                 }
             }
         }
-        // Every column with a negative reduced cost covers something: one row leaves.
+        // Every column with a negative reduced cost covers some row, so one row leaves.
         let Some(leaving) = leaving else { return };
         let step = self.x[leaving] / direction[leaving];
         let pivot = 1.0 / direction[leaving];

@@ -1,4 +1,4 @@
-//! Fewer packs than best-fit decreasing where it is not optimal, and a proof of how few there can be.
+//! Finds fewer packs than best-fit decreasing where that is not optimal, and proves a lower bound.
 
 mod master;
 mod pricing;
@@ -17,26 +17,26 @@ use crate::{
 use master::{Relaxation, relax};
 use pricing::Knapsack;
 
-/// Packs, and how few there can be.
+/// Packs with a lower bound on their number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Improved {
-    /// Never more packs than before.
+    /// The packs; never more than before.
     pub strategies: Strategies,
-    /// No packing has fewer: equal to the number of packs if that is optimal.
+    /// No packing has fewer packs: the packing is optimal if it has this many.
     pub lower_bound: u64,
 }
 
-/// Looks for a packing of `histogram` with fewer packs than `start` until one is proven optimal or
+/// Looks for a packing of `histogram` with fewer packs than `start` until one is proved optimal or
 /// `budget` is over.
 ///
-/// The linear relaxation is solved by column generation; its dual values, rounded to integers and
-/// checked by an exact knapsack, give the lower bound. Whole uses of packs are kept, the rest is
-/// relaxed again after rounding up the packs that are nearly whole (a dive), and what remains at any
-/// time is also closed by best-fit. Dives are repeated with random choices while time is left.
-/// Histograms of more than 2,500 distinct lengths, or whose knapsack would take long, are only
-/// given their lower bound.
+/// Column generation solves the linear relaxation; its dual values, rounded to integers and checked
+/// by an exact knapsack, give the lower bound. Whole uses of packs are kept, and the rest is
+/// relaxed again after rounding up the packs that are nearly whole (a dive). At each stage best-fit
+/// also closes the remainder. Dives are repeated with random choices while time is left. Histograms
+/// of more than 2,500 distinct lengths, or whose knapsack would take long, only get their lower
+/// bound.
 ///
-/// How far it gets depends on the machine: store the result where it has to be the same again.
+/// The result depends on the speed of the machine: store it if it must be reproducible.
 pub fn improve(
     histogram: &Histogram,
     limits: &Limits,
@@ -97,7 +97,7 @@ impl Search<'_> {
                 packs: 0,
                 left: histogram.entries().iter().copied().collect(),
             };
-            // Later attempts keep less of what the relaxation says.
+            // Later attempts keep less of the relaxation.
             let slack = if attempt == 0 {
                 0
             } else {
@@ -112,7 +112,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Chooses packs until none are left to choose or the result cannot become the best.
+    /// Chooses packs until none are left or the result cannot become the best.
     fn dive(&mut self, mut partial: Partial, attempt: u64) -> Result<(), PackError> {
         loop {
             let rest = Histogram::from_pairs(partial.left.iter().map(|(&l, &n)| (l, n)))?;
@@ -134,8 +134,8 @@ impl Search<'_> {
             if partial.choose(&relaxed, |x| (x + 1e-6).floor()) {
                 continue;
             }
-            // Nothing is whole: round up what nearly is, then whatever is largest; later attempts
-            // draw packs in proportion to their uses.
+            // No use is whole: round up the uses that are nearly whole, and then the largest; later
+            // attempts draw packs in proportion to their uses.
             let first = attempt == 0;
             if first && partial.choose(&relaxed, |x| f64::from(x >= 0.9)) {
                 continue;
@@ -171,7 +171,7 @@ impl Partial {
         self.packs > before
     }
 
-    /// Takes what is left of a pack's sequences, `uses` times.
+    /// Removes the sequences of a pack that are left, `uses` times.
     fn take(&mut self, pack: &[Run], uses: u64) {
         if uses == 0 {
             return;

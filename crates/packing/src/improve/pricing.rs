@@ -2,10 +2,10 @@
 
 use crate::{Limits, Run};
 
-/// Steps of the largest table that is worth filling thousands of times.
+/// Number of steps of the largest table that is worth filling thousands of times.
 const EFFORT: u64 = 1 << 26;
 
-/// Numbers with which values add up.
+/// Numbers that can be added as values.
 pub(super) trait Value: Copy + PartialOrd + std::ops::Add<Output = Self> + Default {}
 impl Value for f64 {}
 impl Value for u64 {}
@@ -13,12 +13,12 @@ impl Value for u64 {}
 /// Packs of at most `capacity` tokens and `layers` sequences.
 pub(super) struct Knapsack {
     capacity: usize,
-    /// Limit on sequences, `None` where the capacity alone limits them.
+    /// Limit on sequences; `None` if the capacity alone limits them.
     layers: Option<usize>,
 }
 
 impl Knapsack {
-    /// For `lengths` ascending; `None` if the table would be too large.
+    /// A knapsack for ascending `lengths`; `None` if the table would be too large.
     pub(super) fn new(lengths: &[u32], limits: &Limits) -> Option<Self> {
         let shortest = u64::from(*lengths.first()?);
         let limited = limits.sequences < limits.capacity / shortest;
@@ -31,7 +31,7 @@ impl Knapsack {
         })
     }
 
-    /// The largest sum of values of any pack, and such a pack.
+    /// Returns the largest sum of values of any pack, and such a pack.
     pub(super) fn best<V: Value>(&self, lengths: &[u32], values: &[V]) -> (V, Vec<Run>) {
         let items: Vec<(usize, V)> = lengths
             .iter()
