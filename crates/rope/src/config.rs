@@ -1,63 +1,67 @@
-//! What decides the frequencies of a model, and how to read it from a `config.json`.
+//! Settings that decide the frequencies of a model, and how to read them from a `config.json`.
 
 use crate::RopeError;
 use serde_json::{Map, Value};
 
-/// The frequencies of a model, before anything is computed.
+/// Settings for the frequencies of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeConfig {
     /// Base of the geometric series of wavelengths.
     pub theta: f64,
-    /// Elements of a head.
+    /// Number of elements in a head.
     pub head_dim: usize,
-    /// Share of a head that rotates, in (0, 1]; the rest is left alone.
+    /// Share of a head that rotates, in (0, 1]; the rest is unchanged.
     pub partial_rotary_factor: f64,
-    /// Positions that the model is meant for.
+    /// Number of positions that the model is meant for.
     pub max_position_embeddings: usize,
-    /// How frequencies are stretched beyond the positions of the pretraining.
+    /// Scaling of the frequencies beyond the positions of the pretraining.
     pub scaling: Scaling,
 }
 
-/// Ways to stretch the frequencies; keys as in `rope_parameters`.
+/// Ways to scale the frequencies; the keys are those of `rope_parameters`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Scaling {
     /// `theta^(−2i/d)` (Su et al., 2021).
     Default,
-    /// All frequencies divided by `factor`.
+    /// Divides all frequencies by `factor`.
     Linear {
-        /// Stretch.
+        /// Factor of the stretch.
         factor: f64,
     },
-    /// NTK-aware, by the length of the sequence: up to `max_position_embeddings` nothing changes.
+    /// NTK-aware scaling by the length of the sequence: up to `max_position_embeddings` nothing
+    /// changes.
     Dynamic {
-        /// Stretch.
+        /// Factor of the stretch.
         factor: f64,
     },
     /// YaRN (Peng et al., 2023).
     Yarn(Yarn),
-    /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, a smooth passage between.
+    /// Llama 3.1: divides frequencies of long wavelengths by `factor`, keeps short ones, and
+    /// interpolates between them.
     Llama3 {
-        /// Stretch of long wavelengths.
+        /// Factor of the stretch of long wavelengths.
         factor: f64,
         /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are long.
         low_freq_factor: f64,
         /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are short.
         high_freq_factor: f64,
-        /// Positions of the pretraining.
+        /// Number of positions in the pretraining.
         original_max_position_embeddings: usize,
     },
-    /// LongRoPE (Ding et al., 2024): a divisor for each frequency, by the length of the sequence.
+    /// LongRoPE (Ding et al., 2024): one divisor for each frequency, chosen by the length of the
+    /// sequence.
     LongRope {
-        /// Divisors of sequences up to `original_max_position_embeddings`.
+        /// Divisors for sequences up to `original_max_position_embeddings`.
         short_factor: Vec<f64>,
-        /// Divisors of longer sequences.
+        /// Divisors for longer sequences.
         long_factor: Vec<f64>,
-        /// Stretch, for the attention factor; the ratio of both `max_position_embeddings` if absent.
+        /// Stretch for the attention factor; if absent, the ratio of the two
+        /// `max_position_embeddings`.
         factor: Option<f64>,
-        /// Factor of cos and sin; from the stretch if absent.
+        /// Factor of cos and sin; if absent, it follows from the stretch.
         attention_factor: Option<f64>,
-        /// Positions of the pretraining.
+        /// Number of positions in the pretraining.
         original_max_position_embeddings: usize,
     },
 }
@@ -65,11 +69,11 @@ pub enum Scaling {
 /// Parameters of YaRN.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Yarn {
-    /// Stretch.
+    /// Factor of the stretch.
     pub factor: f64,
-    /// Positions of the pretraining.
+    /// Number of positions in the pretraining.
     pub original_max_position_embeddings: usize,
-    /// Factor of cos and sin; from the others if absent.
+    /// Factor of cos and sin; if absent, it follows from the other parameters.
     pub attention_factor: Option<f64>,
     /// With `mscale_all_dim`: the attention factor is a ratio (DeepSeek).
     pub mscale: Option<f64>,
@@ -79,12 +83,12 @@ pub struct Yarn {
     pub beta_fast: f64,
     /// Dimensions that turn less often than this are stretched.
     pub beta_slow: f64,
-    /// Whether the bounds between them are rounded to whole dimensions.
+    /// Whether the bounds between kept and stretched dimensions are rounded to whole dimensions.
     pub truncate: bool,
 }
 
 impl RopeConfig {
-    /// Llama's own: no scaling, the whole head rotates.
+    /// Llama's default: no scaling, and the whole head rotates.
     pub fn new(theta: f64, head_dim: usize, max_position_embeddings: usize) -> Self {
         Self {
             theta,
@@ -95,7 +99,7 @@ impl RopeConfig {
         }
     }
 
-    /// Elements of a head that rotate.
+    /// Number of elements of a head that rotate.
     pub fn rotary_dim(&self) -> usize {
         (self.head_dim as f64 * self.partial_rotary_factor) as usize
     }
@@ -112,9 +116,10 @@ impl RopeConfig {
         read(config, parameters, head_dim, max_position_embeddings)
     }
 
-    /// The same for the layers of one type, as `layer_types` names them (`full_attention`,
-    /// `sliding_attention`): an entry of `rope_parameters`, or what all layers share where there is
-    /// none. An older `rope_local_base_freq` (Gemma 3) is the unscaled base of sliding layers.
+    /// Like [`RopeConfig::from_json`], for the layers of one type as `layer_types` names them
+    /// (`full_attention`, `sliding_attention`): an entry of `rope_parameters`, or the shared values
+    /// if there is none. An older `rope_local_base_freq` (Gemma 3) is the unscaled base of sliding
+    /// layers.
     pub fn from_json_for_layers(
         config: &Map<String, Value>,
         layer_type: &str,
@@ -156,7 +161,8 @@ fn read(
 ) -> Result<RopeConfig, RopeError> {
     let empty = Map::new();
     let parameters = parameters.unwrap_or(&empty);
-    // Shared by all layers, or of their own; a nested value would otherwise be overlooked.
+    // The parameters are shared by all layers or belong to one type; a nested value would otherwise
+    // be overlooked.
     if let Some((key, value)) = parameters.iter().find(|(_, value)| value.is_object()) {
         return Err(RopeError::json(key, "parameters of all layers", value));
     }
@@ -200,7 +206,7 @@ fn read(
             high_freq_factor: required(parameters, "high_freq_factor")?,
             original_max_position_embeddings: original()?,
         },
-        // "su" is what the first Phi-3 files call it.
+        // The first Phi-3 files call it "su".
         "longrope" | "su" => Scaling::LongRope {
             short_factor: list(parameters, "short_factor")?,
             long_factor: list(parameters, "long_factor")?,
@@ -223,7 +229,7 @@ fn read(
     })
 }
 
-/// `rope_type`, or `type` in older files.
+/// Value of `rope_type`, or of `type` in older files.
 fn kind(parameters: &Map<String, Value>) -> Result<&str, RopeError> {
     for key in ["rope_type", "type"] {
         match parameters.get(key) {

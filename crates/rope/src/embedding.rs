@@ -5,21 +5,21 @@ use crate::{
     frequencies::{attention_factor, check, inverse_frequencies},
 };
 
-/// The frequencies of a model, computed.
+/// Computed frequencies of a model.
 #[derive(Clone, Debug)]
 pub struct RotaryEmbedding {
     config: RopeConfig,
-    /// Of sequences that are not longer than the model was pretrained for.
+    /// Frequencies of sequences that are not longer than those of the pretraining.
     inverse_frequencies: Vec<f32>,
     attention_factor: f64,
 }
 
 impl RotaryEmbedding {
-    /// Errors if the configuration has no meaning.
+    /// Returns an error if the configuration has no meaning.
     pub fn new(config: &RopeConfig) -> Result<Self, RopeError> {
         check(config)?;
         let inverse_frequencies = inverse_frequencies(config, 0);
-        // A base or factor near the ends of f32 overflows on the way.
+        // A base or factor near the ends of f32 can overflow.
         if let Some(value) = inverse_frequencies.iter().find(|f| !f.is_finite()) {
             return Err(RopeError::Value {
                 name: "inverse frequency",
@@ -34,18 +34,18 @@ impl RotaryEmbedding {
         })
     }
 
-    /// Elements of a head that rotate.
+    /// Number of elements of a head that rotate.
     pub fn rotary_dim(&self) -> usize {
         self.config.rotary_dim()
     }
 
-    /// Factor of cos and sin, included in the tables (YaRN, LongRoPE; otherwise 1).
+    /// Factor of cos and sin, which the tables include (YaRN, LongRoPE; otherwise 1).
     pub fn attention_factor(&self) -> f64 {
         self.attention_factor
     }
 
-    /// `rotary_dim / 2` angles per position, for a sequence of `length` positions. The length
-    /// matters for dynamic NTK and LongRoPE alone.
+    /// `rotary_dim / 2` angles per position, for a sequence of `length` positions. Only dynamic NTK
+    /// and LongRoPE depend on the length.
     pub fn inverse_frequencies(&self, length: u64) -> std::borrow::Cow<'_, [f32]> {
         let same = match &self.config.scaling {
             Scaling::Dynamic { .. } => length <= self.config.max_position_embeddings as u64,
@@ -68,10 +68,10 @@ impl RotaryEmbedding {
     /// Angles are f64 products of the position and the f32 inverse frequency; the results are
     /// rounded to f32 once.
     ///
-    /// Scalings that depend on the length of the sequence take each segment's own,
-    /// `first position + length`, so a sequence gets the same rows in any pack.
+    /// Scalings that depend on the length of the sequence use the length of each segment, `first
+    /// position + length`, so a sequence gets the same rows in any pack.
     ///
-    /// Errors if a table is too short; rows before that are already written.
+    /// Returns an error if a table is too short; the rows before the error are already written.
     pub fn fill_tables(
         &self,
         segments: impl Iterator<Item = (u32, usize)>,

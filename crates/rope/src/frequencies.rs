@@ -1,9 +1,9 @@
 //! Inverse frequencies and attention factors of each scaling.
 //!
 //! Every step is rounded to f32 where the reference (Transformers' `modeling_rope_utils.py`) rounds
-//! it, since a model was trained with those frequencies. Powers are the exception: they are
-//! computed in f64 and rounded once, where the reference is off by one unit in the last place now
-//! and then.
+//! it, because models were trained with those frequencies. Powers are the exception: they are
+//! computed in f64 and rounded once, while those of the reference are sometimes off by one unit in
+//! the last place.
 
 use crate::{RopeConfig, RopeError, Scaling, Yarn};
 use std::f64::consts::{PI, TAU};
@@ -17,7 +17,7 @@ fn powers(base: f64, dim: usize) -> impl Iterator<Item = f32> {
     })
 }
 
-/// Inverse frequencies of a sequence of `length` positions.
+/// Inverse frequencies for a sequence of `length` positions.
 pub(crate) fn inverse_frequencies(config: &RopeConfig, length: u64) -> Vec<f32> {
     let dim = config.rotary_dim();
     let unscaled = powers(config.theta, dim).map(|power| 1.0 / power);
@@ -66,7 +66,7 @@ pub(crate) fn inverse_frequencies(config: &RopeConfig, length: u64) -> Vec<f32> 
     }
 }
 
-/// The base whose longest wavelength is stretched as far as the sequence is too long.
+/// Base whose longest wavelength is stretched by the ratio by which the sequence is too long.
 fn dynamic_base(config: &RopeConfig, factor: f64, length: u64) -> f64 {
     let max = config.max_position_embeddings as f64;
     let dim = config.rotary_dim() as f64;
@@ -75,7 +75,7 @@ fn dynamic_base(config: &RopeConfig, factor: f64, length: u64) -> f64 {
 }
 
 fn yarn_frequencies(base: f64, dim: usize, yarn: &Yarn) -> Vec<f32> {
-    // The dimension that turns `rotations` times within the positions of the pretraining.
+    // Dimension that turns `rotations` times within the positions of the pretraining.
     let dimension = |rotations: f64| {
         let original = yarn.original_max_position_embeddings as f64;
         dim as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * base.ln())
@@ -128,7 +128,7 @@ pub(crate) fn attention_factor(config: &RopeConfig) -> f64 {
     }
 }
 
-/// What has no meaning in a configuration, if anything.
+/// Returns an error for a parameter without meaning.
 pub(crate) fn check(config: &RopeConfig) -> Result<(), RopeError> {
     let positive = |name, value: f64| match value.is_finite() && value > 0.0 {
         true => Ok(()),
@@ -166,7 +166,7 @@ pub(crate) fn check(config: &RopeConfig) -> Result<(), RopeError> {
                 dim as f64,
                 "must be at least 4 for `dynamic`",
             )?;
-            // Below 1 the base would shrink with the length and finally turn negative.
+            // Below 1 the base would shrink with the length and finally become negative.
             let fits = factor.is_finite() && *factor >= 1.0;
             return rule(fits, "factor", *factor, "must be finite and at least 1");
         }
