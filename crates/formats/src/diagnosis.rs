@@ -1,4 +1,4 @@
-//! What lies where a file of a model should: often something that only stands for it.
+//! Recognises a file that is no file of a model: often it only stands for one.
 
 use crate::FormatError;
 use std::{
@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-/// Beginnings of what people have in place of a file, and what to do about each.
+/// Beginnings of files that people have in place of a model's, and what to do about each.
 const KNOWN: [(&[u8], &str); 8] = [
     (
         b"version https://git-lfs.github.com/spec/",
@@ -31,7 +31,7 @@ const WEB_PAGE: &str = "is a web page, not the file: the download was answered w
 const PICKLE: &str = "holds PyTorch's own format, which can run code when it is read: in Transformers, \
                       save_pretrained(…) writes the model as safetensors";
 
-/// An error that says what the file at `path` is, if it is none of a model's.
+/// Returns an error that says what the file at `path` is, if it is no file of a model.
 pub fn of(path: &Path) -> Option<FormatError> {
     let mut start = Vec::new();
     File::open(path)
@@ -50,7 +50,7 @@ pub fn of(path: &Path) -> Option<FormatError> {
     })
 }
 
-/// Why a folder is no model: it may hold an adapter alone.
+/// Explains why a folder is no model: for example, it may hold only an adapter.
 pub fn of_model(folder: &Path, wanted: &str) -> FormatError {
     let has = |name: &str| folder.join(name).exists();
     if !has("adapter_config.json") || has("config.json") {
@@ -64,7 +64,7 @@ pub fn of_model(folder: &Path, wanted: &str) -> FormatError {
     }
 }
 
-/// Why a folder has no weights that can be read: from the names of what is there.
+/// Explains, from the names of its files, why a folder has no readable weights.
 pub fn of_folder(folder: &Path, wanted: &str) -> FormatError {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());

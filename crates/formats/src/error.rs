@@ -1,4 +1,4 @@
-//! What can be wrong with a file: every error names it, and the tensor if it is about one.
+//! Errors of files: every error names the file, and the tensor if there is one.
 
 use std::{
     io,
@@ -9,20 +9,20 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// The system refuses.
+    /// The system refuses access.
     #[error("{path}: cannot be read or written")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A folder holds no tensors that can be read.
+    /// A folder holds no readable tensors.
     #[error("{path}: {reason}")]
     NoModel {
         /// The folder.
         path: PathBuf,
-        /// What was looked for, and what is there.
+        /// What was looked for, and what the folder holds.
         reason: String,
     },
     /// A file is not valid JSON.
@@ -30,17 +30,17 @@ pub enum FormatError {
     Json {
         /// The file.
         file: PathBuf,
-        /// Where and why.
+        /// Place and reason.
         source: serde_json::Error,
     },
-    /// Metadata cannot be used.
+    /// A metadata entry cannot be used.
     #[error("{file}: `{key}`: {reason}")]
     Metadata {
         /// The file.
         file: PathBuf,
-        /// Its key.
+        /// Key of the entry.
         key: String,
-        /// What is wrong with it.
+        /// What is wrong with the value.
         reason: String,
     },
     /// A file ends before what its header describes.
@@ -51,20 +51,20 @@ pub enum FormatError {
     Cut {
         /// The file.
         file: PathBuf,
-        /// Its bytes.
+        /// Length of the file in bytes.
         length: u64,
-        /// Bytes that it should have.
+        /// Length that the header describes, in bytes.
         expected: u64,
     },
-    /// An index names a file that is not there.
+    /// An index names a file that does not exist.
     #[error("{index}: names {file}, which is not in this folder: download or copy it too")]
     MissingShard {
         /// The index.
         index: PathBuf,
-        /// The file's name.
+        /// Name of the file.
         file: String,
     },
-    /// A file is damaged as a whole.
+    /// The file as a whole is damaged.
     #[error("{file}: {reason}")]
     Damaged {
         /// The file.
@@ -82,27 +82,27 @@ pub enum FormatError {
         /// What is wrong.
         reason: String,
     },
-    /// A name appears twice.
+    /// A name of a tensor appears twice.
     #[error("{file}: tensor `{tensor}` appears twice")]
     Duplicate {
-        /// The file with the second.
+        /// File with the second occurrence.
         file: PathBuf,
         /// The tensor.
         tensor: String,
     },
-    /// A tensor holds a type that cannot be used.
+    /// A tensor has a type that cannot be used.
     #[error("{file}: tensor `{tensor}` holds {dtype}, expected {expected}")]
     TensorDType {
         /// The file.
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The type, as the file names it.
+        /// Name of the type in the file.
         dtype: String,
-        /// What can be used.
+        /// Types that can be used.
         expected: &'static str,
     },
-    /// A tensor is not there.
+    /// A tensor is missing.
     #[error("{file}: tensor `{tensor}` is missing")]
     Missing {
         /// The file or index.
@@ -113,7 +113,7 @@ pub enum FormatError {
 }
 
 impl FormatError {
-    /// For `map_err` at every access of `path`.
+    /// Makes a function for `map_err` at every access of `path`.
     pub fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io { path, source }

@@ -1,18 +1,18 @@
-//! Tensors on their way into a file.
+//! Tensors that are to be written into a file.
 
 use crate::{Encoding, FormatError};
 use std::{fmt, path::Path};
 
-/// A tensor to be written; `E` is the error of whoever has its elements.
+/// A tensor to be written; `E` is the error of the function that returns its elements.
 pub struct TensorOut<'a, E> {
-    /// Its name.
+    /// Name of the tensor.
     pub name: String,
-    /// How its elements are stored.
+    /// Encoding of its elements.
     pub encoding: Encoding,
-    /// The dimensions, outermost first.
+    /// Dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// Its elements, row-major, as little-endian bytes; asked for when they are written, so that those
-    /// of one tensor are in memory at a time.
+    /// Returns the elements, row-major, as little-endian bytes. It is called when the tensor is
+    /// written, so that only one tensor is in memory at a time.
     pub bytes: Box<dyn FnOnce() -> Result<Vec<u8>, E> + 'a>,
 }
 
@@ -32,20 +32,20 @@ impl<'a, E> TensorOut<'a, E> {
         }
     }
 
-    /// Its bytes in a file; `None` where they overflow, or rows are not whole blocks.
+    /// Size in bytes in a file; `None` if it overflows, or if rows are not whole blocks.
     pub(crate) fn size(&self) -> Option<u64> {
         let shape: Vec<u64> = self.shape.iter().map(|&dim| dim as u64).collect();
         self.encoding.bytes(&shape)
     }
 
-    /// That the file at `path` cannot hold such a tensor.
+    /// Error that says that the file at `path` cannot hold this tensor.
     pub(crate) fn refused(&self, path: &Path) -> FormatError {
         let (encoding, shape) = (self.encoding, &self.shape);
         let reason = format!("shape {shape:?} of {encoding} cannot be written");
         damaged(path, &self.name, reason)
     }
 
-    /// Its elements, as many as its shape says.
+    /// The elements, checked to be as many as the shape has.
     pub(crate) fn elements(self, path: &Path) -> Result<Vec<u8>, E>
     where
         E: From<FormatError>,

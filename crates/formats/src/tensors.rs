@@ -9,23 +9,23 @@ use std::{
     sync::Arc,
 };
 
-/// Where a tensor lies, and what it is.
+/// Place and kind of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// The file that holds it.
+    /// File that holds the tensor.
     pub file: Arc<Path>,
-    /// How its elements are stored.
+    /// Encoding of its elements.
     pub encoding: Encoding,
-    /// The dimensions, outermost first.
+    /// Dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// Its first byte, from the beginning of the file.
+    /// Offset of the first byte in the file.
     pub start: u64,
-    /// Its bytes.
+    /// Size in bytes.
     pub bytes: usize,
 }
 
 /// The tensors of one or several files. Headers have been read and checked against the sizes of the
-/// files; the elements of a tensor are read when they are asked for.
+/// files; the elements of a tensor are read on demand.
 ///
 /// Files are not mapped: truncating a mapped file under its reader kills the process.
 #[derive(Clone, Debug)]
@@ -56,40 +56,41 @@ impl Tensors {
         }
     }
 
-    /// `path`: what was opened, a file or an index.
+    /// A set of tensors; `path` is the opened file or index.
     pub(crate) fn new(path: &Path, tensors: BTreeMap<String, TensorInfo>) -> Self {
         let path = path.to_path_buf();
         Self { path, tensors }
     }
 
-    /// The names of all tensors, in order.
+    /// Names of all tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// What a tensor is.
+    /// Place and kind of a tensor.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name)
     }
 
-    /// The file that holds a tensor; for one that is missing, what was opened: the file or the index.
+    /// File that holds a tensor; for a missing tensor, the opened file or index.
     pub fn file(&self, name: &str) -> &Path {
         self.info(name).map_or(&self.path, |tensor| &tensor.file)
     }
 
-    /// The bytes of a tensor, row-major and little-endian, as they are stored.
+    /// Bytes of a tensor as stored: row-major and little-endian.
     pub fn read(&self, name: &str) -> Result<Vec<u8>, FormatError> {
         let tensor = self.info(name).ok_or_else(|| self.missing(name))?;
         let io = || FormatError::io(&tensor.file);
         let mut file = File::open(&tensor.file).map_err(io())?;
         file.seek(SeekFrom::Start(tensor.start)).map_err(io())?;
-        // The header was checked against the length of the file, so this is never more than that.
+        // The header was checked against the length of the file, so this is never larger than the
+        // file.
         let mut bytes = vec![0; tensor.bytes];
         file.read_exact(&mut bytes).map_err(io())?;
         Ok(bytes)
     }
 
-    /// The elements of a tensor as f32: see [`Encoding::to_f32`].
+    /// Elements of a tensor as f32; see [`Encoding::to_f32`].
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, FormatError> {
         let tensor = self.info(name).ok_or_else(|| self.missing(name))?;
         let elements = tensor.encoding.to_f32(&self.read(name)?);
@@ -108,7 +109,7 @@ impl Tensors {
         }
     }
 
-    /// The error about a tensor that is not there.
+    /// Error about a missing tensor.
     pub fn missing(&self, name: &str) -> FormatError {
         FormatError::Missing {
             file: self.file(name).to_path_buf(),

@@ -1,5 +1,5 @@
-//! How quantised blocks of GGUF become f32: the same operations in the same order as the reference
-//! (`gguf.quants` of llama.cpp), hence the same bits.
+//! Converts quantised blocks of GGUF to f32, with the same operations in the same order as the
+//! reference (`gguf.quants` of llama.cpp), and hence with the same bits.
 
 use super::Encoding::{self, *};
 use half::f16;
@@ -7,7 +7,7 @@ use half::f16;
 /// Writes the elements of one block.
 type Decode = fn(&[u8], &mut [f32]);
 
-/// `None` for what has no blocks.
+/// Returns `None` for an encoding without blocks.
 pub(super) fn decoder(encoding: Encoding) -> Option<Decode> {
     Some(match encoding {
         Q4_0 => q4_0,
@@ -26,7 +26,7 @@ fn half(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
-/// Nibble `i` of 32: first the low halves of 16 bytes, then the high ones.
+/// Nibble `i` of 32: first the low halves of 16 bytes, then the high halves.
 fn nibble(bytes: &[u8], i: usize) -> u8 {
     (bytes[i % 16] >> (i / 16 * 4)) & 0x0f
 }
@@ -45,7 +45,7 @@ fn q4_1(block: &[u8], y: &mut [f32]) {
     }
 }
 
-/// Five bits: a nibble, and above it bit `i` of four bytes.
+/// Five bits: a nibble, with bit `i` of four bytes above it.
 fn five(high: &[u8], low: &[u8], i: usize) -> f32 {
     let top = (high[i / 8] >> (i % 8)) & 1;
     f32::from(nibble(low, i) | top << 4)
@@ -84,7 +84,7 @@ fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
     (f32::from(scale), f32::from(minimum))
 }
 
-/// Sub-blocks of 32; two share 32 bytes, the first in the low nibbles.
+/// Nibble of a sub-block of 32; two sub-blocks share 32 bytes, and the first has the low nibbles.
 fn k_nibble(bytes: &[u8], j: usize, i: usize) -> u8 {
     (bytes[j / 2 * 32 + i] >> (j % 2 * 4)) & 0x0f
 }
@@ -113,7 +113,7 @@ fn q5_k(block: &[u8], y: &mut [f32]) {
     }
 }
 
-/// Six bits: 128 elements share 64 bytes of nibbles and 32 bytes of bit pairs.
+/// Six bits per element: 128 elements share 64 bytes of nibbles and 32 bytes of bit pairs.
 fn q6_k(block: &[u8], y: &mut [f32]) {
     let (low, rest) = block.split_at(128);
     let (high, rest) = rest.split_at(64);

@@ -1,11 +1,11 @@
-//! How elements are stored: the types of safetensors, and the types and blocks of GGUF.
+//! Encodings of elements: the types of safetensors, and the types and blocks of GGUF.
 
 mod blocks;
 
 use half::{bf16, f16};
 use std::fmt;
 
-/// How the elements of a tensor are stored.
+/// Encoding of the elements of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are those of the formats")]
 #[non_exhaustive]
@@ -37,7 +37,7 @@ pub enum Encoding {
 
 use Encoding::*;
 
-/// Name, elements and bytes of a block.
+/// Name, number of elements and number of bytes of a block.
 type Row = (Encoding, &'static str, usize, usize);
 
 const PLAIN: [Row; 15] = [
@@ -69,7 +69,7 @@ const BLOCKS: [Row; 8] = [
     (Q6K, "Q6_K", 256, 128 + 64 + 16 + 2),
 ];
 
-/// The numbers of GGUF.
+/// Numbers of the types in GGUF.
 const GGUF: [(u32, Encoding); 11] = [
     (0, F32),
     (1, F16),
@@ -85,27 +85,27 @@ const GGUF: [(u32, Encoding); 11] = [
 ];
 
 impl Encoding {
-    /// What safetensors can hold, for messages.
+    /// Types that safetensors can hold, for messages.
     pub(crate) const OF_SAFETENSORS: &'static str =
         "F32, F16, BF16, F64, F8_E4M3, F8_E5M2, BOOL or whole numbers of 8 to 64 bits";
 
-    /// What GGUF can hold, for messages.
+    /// Types that GGUF can hold, for messages.
     pub(crate) const OF_GGUF: &'static str =
         "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K";
 
-    /// The type of this name in safetensors.
+    /// The type with this name in safetensors.
     pub fn from_safetensors(name: &str) -> Option<Self> {
         let known = PLAIN.iter().find(|row| row.1 == name);
         known.map(|row| row.0)
     }
 
-    /// The type of this number in GGUF.
+    /// The type with this number in GGUF.
     pub fn from_gguf(id: u32) -> Option<Self> {
         let known = GGUF.iter().find(|(known, _)| *known == id);
         known.map(|(_, encoding)| *encoding)
     }
 
-    /// The number in GGUF; `None` for types that it lacks.
+    /// Number in GGUF; `None` for types that GGUF lacks.
     pub fn gguf_id(self) -> Option<u32> {
         let known = GGUF.iter().find(|(_, known)| *known == self);
         known.map(|(id, _)| *id)
@@ -119,28 +119,28 @@ impl Encoding {
         }
     }
 
-    /// As the formats name it: `BF16`, `Q4_K`.
+    /// Name in the formats, such as `BF16` or `Q4_K`.
     pub fn name(self) -> &'static str {
         self.row().1
     }
 
-    /// Elements that are stored together; 1 unless they are quantised.
+    /// Number of elements that are stored together; 1 unless they are quantised.
     pub fn block_elements(self) -> usize {
         self.row().2
     }
 
-    /// Bytes of these elements.
+    /// Number of bytes of these elements.
     pub fn block_bytes(self) -> usize {
         self.row().3
     }
 
-    /// Whether a tensor consists of blocks, each with its own scale.
+    /// Whether a tensor consists of blocks that each have a scale.
     pub fn is_quantized(self) -> bool {
         self.block_elements() > 1
     }
 
-    /// Bytes of a tensor of this shape, outermost first; `None` where they overflow, or where rows are
-    /// not whole blocks.
+    /// Size in bytes of a tensor of this shape, outermost dimension first; `None` if it overflows,
+    /// or if rows are not whole blocks.
     pub fn bytes(self, shape: &[u64]) -> Option<u64> {
         let (elements, bytes) = (self.block_elements() as u64, self.block_bytes() as u64);
         let all = shape
@@ -151,9 +151,9 @@ impl Encoding {
         whole.then_some(all / elements)?.checked_mul(bytes)
     }
 
-    /// Bytes of a tensor as f32: exact for f32, bf16 and f16; blocks are dequantised as in llama.cpp's
-    /// reference, with the same bits. `None` for other types. Bytes after the last whole block are left
-    /// out.
+    /// Elements of a tensor as f32: exact for f32, bf16 and f16; blocks are dequantised with the
+    /// bits of llama.cpp's reference. `None` for other types. Bytes after the last whole block are
+    /// left out.
     pub fn to_f32(self, bytes: &[u8]) -> Option<Vec<f32>> {
         let halves = || bytes.as_chunks::<2>().0.iter().copied();
         let words = || bytes.as_chunks::<4>().0.iter().copied();
@@ -174,7 +174,7 @@ impl Encoding {
     }
 }
 
-/// As the device's types are named: `bf16`, `q4_k`.
+/// Writes the name as device types have it: `bf16`, `q4_k`.
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name().to_lowercase())

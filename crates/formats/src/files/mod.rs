@@ -1,4 +1,4 @@
-//! Files and folders that appear whole or not at all.
+//! Writes files and folders that appear whole or not at all.
 
 mod temporary;
 
@@ -11,21 +11,21 @@ use std::{
     path::Path,
 };
 
-/// Writes a whole file, or none.
+/// Writes a file whole or not at all.
 pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     let (temporary, mut file) = Temporary::file(path)?;
     file.write_all(contents)?;
     temporary.finish()
 }
 
-/// Writes JSON for people, indented and with a final newline; whole or not at all.
+/// Writes indented JSON with a final newline, whole or not at all.
 pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), FormatError> {
     write(path, format!("{value:#}\n").as_bytes()).map_err(FormatError::io(path))
 }
 
 /// Makes renames and new files in a folder durable.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
-    // Elsewhere a folder cannot be opened, and renames need no help.
+    // On other systems a folder cannot be opened, and renames need no help.
     #[cfg(unix)]
     File::open(path)?.sync_all()?;
     #[cfg(not(unix))]
@@ -33,7 +33,7 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The folder that holds `path`.
+/// Folder that holds `path`.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -41,7 +41,7 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Every file below `folder`, as paths relative to it with `/` between the parts, sorted.
+/// Lists every file below `folder`, sorted, as a relative path with `/` between the parts.
 pub fn files_below(folder: &Path) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut open = vec![(folder.to_owned(), String::new())];

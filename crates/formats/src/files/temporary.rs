@@ -1,4 +1,5 @@
-//! Files and folders that appear whole or not at all, and leave nothing behind when they do not.
+//! Files and folders that appear whole or not at all, and leave nothing behind if they do not
+//! appear.
 
 use super::{files_below, folder_of, sync_folder};
 use std::{
@@ -10,7 +11,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// What the temporary name has before the final one. No other program's file begins with it.
+/// Prefix of temporary names. No other program's file begins with it.
 const PREFIX: &str = ".tightrope-tmp-";
 
 /// Every temporary name in use, for [`remove_temporaries`].
@@ -20,11 +21,12 @@ fn unfinished() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A file or folder under a temporary name, beside the place that it is for. It gets its own name by
-/// [`Temporary::finish`] alone; dropped before (an error, a full disk), it is removed, and a signal
-/// that ends the process removes it by [`remove_temporaries`].
+/// A file or folder under a temporary name, beside the place that it is for. Only
+/// [`Temporary::finish`] gives it its final name. If it is dropped before (after an error or on a
+/// full disk), it is removed, and a signal that ends the process removes it through
+/// [`remove_temporaries`].
 ///
-/// The umask holds for it as for every other file.
+/// The umask applies to it as to every other file.
 #[derive(Debug)]
 pub struct Temporary {
     path: PathBuf,
@@ -32,15 +34,15 @@ pub struct Temporary {
 }
 
 impl Temporary {
-    /// An empty folder that is to become `target`. What a process that was killed has left under the
-    /// temporary name is removed.
+    /// An empty folder that will become `target`. Leftovers of a killed process under the temporary
+    /// name are removed.
     pub fn folder(target: &Path) -> io::Result<Self> {
         let temporary = Self::named(target)?;
         fs::create_dir(&temporary.path)?;
         Ok(temporary)
     }
 
-    /// An empty file that is to become `target`, open for writing.
+    /// An empty file that will become `target`, open for writing.
     pub fn file(target: &Path) -> io::Result<(Self, File)> {
         let temporary = Self::named(target)?;
         let file = File::create_new(&temporary.path)?;
@@ -58,17 +60,17 @@ impl Temporary {
         Ok(Self { path, target })
     }
 
-    /// Where it lies until it is finished.
+    /// Path until the file or folder is finished.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes it durable and gives it its name. A file replaces a file of that name; a folder only an
-    /// empty one.
+    /// Makes the contents durable and gives them their final name. A file replaces a file of that
+    /// name; a folder replaces only an empty folder.
     pub fn finish(self) -> io::Result<()> {
         self.sync()?;
         {
-            // Held, so that nothing is removed from what has its final name.
+            // The lock is held so that nothing is removed under the final name.
             let mut unfinished = unfinished();
             fs::rename(&self.path, &self.target)?;
             unfinished.remove(&self.path);
@@ -76,7 +78,7 @@ impl Temporary {
         sync_folder(folder_of(&self.target))
     }
 
-    /// Makes everything in it durable.
+    /// Makes all contents durable.
     pub fn sync(&self) -> io::Result<()> {
         if self.path.is_file() {
             return File::open(&self.path)?.sync_all();
@@ -94,29 +96,29 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if unfinished().remove(&self.path) {
-            // Why it was not finished is known; that it could not be removed either is no news.
+            // The reason why it was not finished is known; a failed removal adds nothing to that.
             let _ = remove(&self.path);
         }
     }
 }
 
-/// Removes every temporary file and folder of this process, which must end now: from here on no other
-/// gets its name.
+/// Removes every temporary file and folder of this process, which must then end: no temporary file
+/// or folder gets its final name from here on.
 pub fn remove_temporaries() {
     let unfinished = unfinished();
     for path in unfinished.iter() {
-        // Another thread may put files into a folder while it is being removed.
+        // Another thread may add files to a folder while it is being removed.
         let _ = (0..9).find(|_| remove(path).is_ok());
     }
     mem::forget(unfinished);
 }
 
-/// Whether a file of this name is one of ours that nobody finished.
+/// Whether a file of this name is one of our unfinished temporary files.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with(PREFIX)
 }
 
-/// Removes what processes that were killed have left in `folder`, in which no other is at work.
+/// Removes leftovers of killed processes in `folder`, which no other process may be using.
 pub fn remove_stale(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if is_temporary(&entry.file_name().to_string_lossy()) {
@@ -126,7 +128,7 @@ pub fn remove_stale(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes `doomed` so that nobody ever finds a half of it under its name.
+/// Removes `doomed` so that nobody ever finds a part of it under its name.
 pub fn remove_at_once(doomed: &Path) -> io::Result<()> {
     let temporary = Temporary::named(doomed)?;
     fs::rename(doomed, &temporary.path)?;
@@ -174,7 +176,7 @@ mod tests {
         temporary.finish().unwrap();
         assert_eq!(names(parent.path()), ["model"]);
         assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "whole");
-        // A folder with something in it is never replaced, and the new one goes.
+        // A folder that is not empty is never replaced, and the new folder is removed.
         let temporary = Temporary::folder(&target).unwrap();
         assert!(temporary.finish().is_err());
         assert_eq!(names(parent.path()), ["model"]);

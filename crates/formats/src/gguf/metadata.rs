@@ -1,4 +1,4 @@
-//! Metadata of a GGUF file, read by key.
+//! Reads metadata of a GGUF file by key.
 
 use super::{List, Value};
 use crate::FormatError;
@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Elements of a list: ten times those of the largest vocabulary and its merges.
+/// Largest number of elements in a list: ten times the largest vocabulary with its merges.
 const LONGEST_LIST: usize = 1 << 22;
 
-/// The metadata of a file; an error of its readers names file and key.
+/// Metadata of a file; the errors of its readers name file and key.
 #[derive(Clone, Debug)]
 pub struct Metadata {
     path: PathBuf,
@@ -28,7 +28,7 @@ impl Metadata {
         &self.path
     }
 
-    /// The value of a key, whatever it is.
+    /// Value of a key, whatever its type.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.entries.get(key)
     }
@@ -49,7 +49,7 @@ impl Metadata {
         }
     }
 
-    /// What `read` makes of a value; it returns `None` for what is not as `expected`.
+    /// Applies `read` to a value; `read` returns `None` for a value that is not `expected`.
     fn read<'a, T>(
         &'a self,
         key: &str,
@@ -63,12 +63,12 @@ impl Metadata {
         read(value).map(Some).ok_or_else(wrong)
     }
 
-    /// Text; `None` if there is no such key.
+    /// Reads a text; `None` if the key does not exist.
     pub fn text(&self, key: &str) -> Result<Option<&str>, FormatError> {
         self.read(key, "text", Value::as_text)
     }
 
-    /// A truth value.
+    /// Reads a truth value.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, FormatError> {
         self.read(key, "true or false", |value| match value {
             Value::Bool(flag) => Some(*flag),
@@ -76,13 +76,13 @@ impl Metadata {
         })
     }
 
-    /// A token id.
+    /// Reads a token id.
     pub fn id(&self, key: &str) -> Result<Option<u32>, FormatError> {
         self.read(key, "a token id", Value::as_id)
     }
 
-    /// A list; `one` returns `None` for elements of another type. Lists of more than four million
-    /// elements are refused.
+    /// Reads a list; `one` returns `None` for elements of another type. Lists of more than four
+    /// million elements are refused.
     pub fn list<T>(
         &self,
         key: &str,

@@ -14,23 +14,23 @@ pub use write::write;
 use crate::{FormatError, Tensors};
 use std::path::Path;
 
-/// Elements begin at multiples of it, unless `general.alignment` says otherwise.
+/// Alignment of the elements, unless `general.alignment` says otherwise.
 const ALIGNMENT: u64 = 32;
-/// Dimensions of a tensor in the format.
+/// Largest number of dimensions of a tensor in the format.
 const MOST_DIMENSIONS: u32 = 4;
 
 /// An open GGUF file.
 #[derive(Clone, Debug)]
 pub struct Gguf {
-    /// What the file says besides its tensors.
+    /// Metadata of the file.
     pub metadata: Metadata,
-    /// Its tensors, under the names that llama.cpp gives them.
+    /// Tensors, under the names that llama.cpp gives them.
     pub tensors: Tensors,
 }
 
 impl Gguf {
-    /// Reads the header of the file at `path`. Nothing in it is trusted: every length is held against
-    /// what is left of the file before memory is taken for it.
+    /// Reads the header of the file at `path`. Nothing in it is trusted: every length is compared
+    /// with the rest of the file before memory is allocated for it.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         reader::read(path)
     }

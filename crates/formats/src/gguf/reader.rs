@@ -1,6 +1,6 @@
-//! Reads the header of a GGUF file: metadata and where each tensor lies. Nothing in it is trusted:
-//! every length is held against what is left of the file, and of the largest header, before memory is
-//! taken for it.
+//! Reads the header of a GGUF file: metadata and the place of each tensor. Nothing in it is
+//! trusted: every length is compared with the rest of the file, and with the largest header, before
+//! memory is allocated for it.
 
 use super::{
     ALIGNMENT, Gguf, MOST_DIMENSIONS, Metadata,
@@ -16,7 +16,7 @@ use std::{
 };
 
 const MAGIC: [u8; 4] = *b"GGUF";
-/// Metadata entries: files have some fifty.
+/// Largest number of metadata entries; real files have about fifty.
 const MOST_ENTRIES: u64 = 1 << 16;
 
 /// Reads the header of the file at `path`.
@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path) -> Result<Gguf, FormatError> {
     }
     let version = reader.u32()?;
     if !(2..=3).contains(&version) {
-        // Big-endian files have their version in the other order, and end here too.
+        // Big-endian files store the version in the other byte order, and fail here too.
         return Err(reader.damaged(format!("version {version} is not supported: 2 and 3 are")));
     }
     let (tensors, count) = (reader.u64()?, reader.u64()?);
@@ -81,7 +81,7 @@ pub(super) fn read(path: &Path) -> Result<Gguf, FormatError> {
     })
 }
 
-/// Turns offsets into positions in the file; tensors must lie inside it and apart.
+/// Turns offsets into positions in the file; tensors must lie inside it and must not overlap.
 fn place(
     path: &Path,
     tensors: &mut BTreeMap<String, TensorInfo>,
@@ -141,7 +141,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Fails unless `bytes` are left, of the file and of the largest header.
+    /// Fails unless `bytes` are left in the file and in the largest header.
     fn need(&self, bytes: u64) -> Result<(), FormatError> {
         let (position, length) = (self.position, self.length);
         if bytes <= length.min(LARGEST_HEADER).saturating_sub(position) {
@@ -213,7 +213,7 @@ impl Reader<'_> {
 
     fn list(&mut self) -> Result<List, FormatError> {
         let (kind, len) = (self.u32()?, self.u64()?);
-        // Before a text stands its length.
+        // Every text begins with its length.
         let least = match kind {
             TEXT => Some(8),
             _ => width(kind).map(|width| width as u64),
@@ -241,7 +241,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A tensor whose `start` is still counted from where the elements begin.
+    /// Reads a tensor whose `start` still counts from the beginning of the elements.
     fn tensor(&mut self, file: &Arc<Path>) -> Result<(String, TensorInfo), FormatError> {
         let name = self.text()?;
         let damaged = |reason: String| FormatError::DamagedTensor {

@@ -1,25 +1,25 @@
-//! The tokenizer inside a GGUF file, as data: what to make of it is the caller's.
+//! The tokenizer inside a GGUF file, as data; the caller decides how to use it.
 
 use super::{Gguf, Metadata, Value};
 use crate::FormatError;
 use std::path::{Path, PathBuf};
 
-/// The `tokenizer.*` metadata of a GGUF file; the name of each key is in brackets.
+/// The `tokenizer.*` metadata of a GGUF file; each field names its key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GgufTokenizer {
-    /// Kind of tokenizer (`tokenizer.ggml.model`): `gpt2`, byte-level BPE, and `llama`,
-    /// SentencePiece, are known.
+    /// Kind of tokenizer (`tokenizer.ggml.model`); known are `gpt2` (byte-level BPE) and `llama`
+    /// (SentencePiece).
     pub model: String,
-    /// Name of the way text is split before merging (`tokenizer.ggml.pre`).
+    /// Name of the method that splits text before merging (`tokenizer.ggml.pre`).
     pub pre: String,
     /// Spelling of each id (`tokenizer.ggml.tokens`).
     pub tokens: Vec<String>,
     /// 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
     /// (`tokenizer.ggml.token_type`); empty = all normal.
     pub token_types: Vec<i32>,
-    /// Of each token, the best first to be merged (`tokenizer.ggml.scores`).
+    /// Score of each token; tokens with higher scores are merged first (`tokenizer.ggml.scores`).
     pub scores: Vec<f32>,
-    /// Pairs with a space between them, the most important first (`tokenizer.ggml.merges`).
+    /// Pairs, separated by a space, the most important first (`tokenizer.ggml.merges`).
     pub merges: Vec<String>,
     /// `tokenizer.ggml.bos_token_id`
     pub bos_id: Option<u32>,
@@ -41,17 +41,17 @@ pub struct GgufTokenizer {
     /// Chat templates by name: `default` (`tokenizer.chat_template`) and others
     /// (`tokenizer.chat_template.NAME`).
     pub chat_templates: Vec<(String, String)>,
-    /// The file, which messages about its chat templates name; may be empty.
+    /// File that messages about its chat templates name; may be empty.
     pub file: PathBuf,
 }
 
 impl GgufTokenizer {
-    /// Reads it from the file at `path`.
+    /// Reads the tokenizer from the file at `path`.
     pub fn read(path: &Path) -> Result<Self, FormatError> {
         Self::from_metadata(&Gguf::open(path)?.metadata)
     }
 
-    /// Reads it from the metadata of an open file.
+    /// Reads the tokenizer from the metadata of an open file.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, FormatError> {
         let missing = |key: &'static str| || metadata.error(key, "is missing");
         let texts = |key| metadata.list(key, |value| value.as_text().map(str::to_owned));
@@ -105,11 +105,11 @@ fn chat_templates(metadata: &Metadata) -> Result<Vec<(String, String)>, FormatEr
     Ok(templates)
 }
 
-/// Ids in one list of ends.
+/// Largest number of ids in one list of ends.
 const MOST_ENDS: usize = 1 << 10;
 
-/// Ids that end a turn, a message or a text besides `eos_token_id`: an id or a list under each key,
-/// the last of which Ollama writes.
+/// Ids that end a turn, a message or a text besides `eos_token_id`: an id or a list under each key;
+/// Ollama writes the last key.
 pub fn end_ids(metadata: &Metadata) -> Result<Vec<u32>, FormatError> {
     let keys = [
         "tokenizer.ggml.eot_token_id",

@@ -1,11 +1,11 @@
-//! Metadata values as a GGUF file has them: a list takes as much memory as in the file.
+//! Metadata values as stored in a GGUF file: a list takes as much memory as in the file.
 
 use std::fmt;
 
-/// The types of numbers, each with the format's number for it.
+/// Types of numbers, each with its number in the format.
 macro_rules! numbers {
     ($($kind:literal $name:ident $number:ty),* $(,)?) => {
-        /// A metadata value, of one of the format's types.
+        /// A metadata value of one of the format's types.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs, reason = "the names are those of the types")]
         pub enum Value {
@@ -15,7 +15,7 @@ macro_rules! numbers {
             List(List),
         }
 
-        /// Bytes of a value of this type; `None` for texts, lists and what is unknown.
+        /// Size in bytes of a value of this type; `None` for texts, lists and unknown types.
         pub(super) fn width(kind: u32) -> Option<usize> {
             match kind {
                 $($kind => Some(size_of::<$number>()),)*
@@ -24,7 +24,7 @@ macro_rules! numbers {
             }
         }
 
-        /// The value of `bytes`, as many as [`width`] says.
+        /// The value of `bytes`, which have the length that [`width`] gives.
         pub(super) fn scalar(kind: u32, bytes: &[u8]) -> Option<Value> {
             Some(match kind {
                 $($kind => Value::$name(<$number>::from_le_bytes(bytes.try_into().ok()?)),)*
@@ -34,7 +34,7 @@ macro_rules! numbers {
         }
 
         impl Value {
-            /// The format's number for its type, and its bytes in a file.
+            /// Number of the type in the format, and bytes of the value in a file.
             pub(super) fn encode(&self) -> (u32, Vec<u8>) {
                 match self {
                     $(Value::$name(number) => ($kind, number.to_le_bytes().into()),)*
@@ -56,28 +56,28 @@ numbers! {
 }
 
 const BOOL: u32 = 7;
-/// The format's number for texts.
+/// Number of the type for texts.
 pub(super) const TEXT: u32 = 8;
-/// The format's number for lists.
+/// Number of the type for lists.
 pub(super) const LIST: u32 = 9;
 
 /// A list of numbers, truth values or texts, as bytes of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct List {
-    /// The format's number for the type of the elements.
+    /// Number of the type of the elements.
     pub(super) kind: u32,
     pub(super) len: usize,
-    /// One after the other; before a text stands its length.
+    /// Elements one after the other; every text begins with its length.
     pub(super) bytes: Vec<u8>,
 }
 
-/// A text as files have it: its length goes first.
+/// Encodes a text as in files, beginning with its length.
 pub(super) fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
 }
 
 impl Value {
-    /// The text, if it is one.
+    /// The text, if the value is one.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Value::Text(text) => Some(text),
@@ -85,7 +85,7 @@ impl Value {
         }
     }
 
-    /// The number, if it is a whole one of any width.
+    /// The number, if the value is an integer of any width.
     pub fn as_integer(&self) -> Option<i128> {
         Some(match *self {
             Value::U8(n) => n.into(),
@@ -100,7 +100,7 @@ impl Value {
         })
     }
 
-    /// The number, if it is a floating-point one of any width.
+    /// The number, if the value is a floating-point number of any width.
     pub fn as_float(&self) -> Option<f64> {
         match *self {
             Value::F32(number) => Some(number.into()),
@@ -109,13 +109,13 @@ impl Value {
         }
     }
 
-    /// The number of a token, if it can be one.
+    /// The token id, if the value can be one.
     pub fn as_id(&self) -> Option<u32> {
         u32::try_from(self.as_integer()?).ok()
     }
 }
 
-/// For messages, however long it is.
+/// Writes the value for messages; long values are shortened.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -139,12 +139,12 @@ impl List {
         Self::of(TEXT, texts.into_iter().map(text))
     }
 
-    /// A list of i32, as kinds of tokens are.
+    /// A list of i32, such as types of tokens.
     pub fn i32s(numbers: impl IntoIterator<Item = i32>) -> Self {
         Self::of(5, numbers.into_iter().map(i32::to_le_bytes))
     }
 
-    /// A list of f32, as scores of tokens are.
+    /// A list of f32, such as scores of tokens.
     pub fn f32s(numbers: impl IntoIterator<Item = f32>) -> Self {
         Self::of(6, numbers.into_iter().map(f32::to_le_bytes))
     }
@@ -158,17 +158,17 @@ impl List {
         Self { kind, len, bytes }
     }
 
-    /// How many elements it has.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The elements, one after the other; ends early only where the bytes do.
+    /// Elements in order; the iterator ends early only if the bytes do.
     pub fn iter(&self) -> impl Iterator<Item = Value> {
         let mut rest = self.bytes.as_slice();
         std::iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! The header of a safetensors file, read piece by piece: what is kept of it grows with the tensors
-//! that it describes, of which there is a largest number, and not with what else stands in it.
+//! Reads the header of a safetensors file piece by piece. The memory that it keeps grows with the
+//! number of described tensors, which is limited, and not with other contents of the header.
 
 use crate::{Encoding, FormatError, LARGEST_HEADER, MOST_TENSORS, TensorInfo, diagnosis};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -13,17 +13,18 @@ use std::{
     sync::Arc,
 };
 
-/// Of the description of one tensor, of a tensor's name and of a file's, in bytes.
+/// Largest size in bytes of the description of a tensor, the name of a tensor and the name of a
+/// file.
 const LONGEST_TEXT: usize = 4096;
 
-/// Dimensions of a tensor: twice as many as any that is known of.
+/// Largest number of dimensions of a tensor: twice as many as any known tensor has.
 const MOST_DIMENSIONS: usize = 8;
 
-/// Takes one name and what stands beside it.
+/// Takes one name and its value.
 type TakeEntry<'a> = &'a mut dyn FnMut(String, Box<RawValue>) -> Result<(), FormatError>;
 
-/// Hands each entry of a JSON object to `take`, in the order of the file. What it returns as an error
-/// ends the reading and lies in `failed`.
+/// Passes each entry of a JSON object to `take`, in the order of the file. An error of `take` ends
+/// the reading and is stored in `failed`.
 pub(super) struct Entries<'a> {
     pub take: TakeEntry<'a>,
     pub failed: &'a mut Option<FormatError>,
@@ -64,12 +65,12 @@ impl<'de> Visitor<'de> for Entries<'_> {
     }
 }
 
-/// The header of a file: JSON, to be read from the start.
+/// The header of a file: JSON that is read from the start.
 struct Header {
     json: BufReader<Take<File>>,
-    /// Bytes before the elements of the first tensor.
+    /// Offset of the first tensor's elements in bytes.
     first: u64,
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     length: u64,
 }
 
@@ -120,7 +121,7 @@ fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> FormatError {
     move |source| FormatError::Json { file, source }
 }
 
-/// What is said about a file as a whole.
+/// Reads the metadata of the file as a whole.
 pub(super) fn metadata(path: &Path) -> Result<BTreeMap<String, String>, FormatError> {
     #[derive(serde::Deserialize)]
     struct Metadata {
@@ -169,7 +170,7 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, TensorInfo>, FormatEr
         return Err(error);
     }
     read.map_err(json(path))?;
-    // Side by side: neither overlaps nor gaps, in which something could hide.
+    // Tensors lie side by side: there are no overlaps, and no gaps in which something could hide.
     let mut order: Vec<_> = tensors.values().map(|e| (e.start, e.bytes)).collect();
     order.sort_unstable();
     let mut expected = first;
@@ -191,7 +192,7 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, TensorInfo>, FormatEr
     Ok(tensors)
 }
 
-/// What a description says, if it agrees with itself; bytes are counted from `first`.
+/// Checks the description of a tensor for consistency; bytes are counted from `first`.
 fn entry(
     file: &Arc<Path>,
     name: &str,

@@ -1,4 +1,4 @@
-//! `model.safetensors.index.json`: which file of its folder holds which tensor.
+//! `model.safetensors.index.json` says which file of its folder holds each tensor.
 
 use super::header::Entries;
 use crate::{FormatError, LARGEST_HEADER, MOST_TENSORS, diagnosis};
@@ -12,8 +12,8 @@ use std::{
     path::Path,
 };
 
-/// The names of the tensors in each file that the index at `index` names; a file is a plain name, so that nothing outside the folder is
-/// ever opened.
+/// Names of the tensors in each file that the index at `index` names. A file must be a plain name,
+/// so that nothing outside the folder is ever opened.
 pub fn read_index(index: &Path) -> Result<BTreeMap<String, BTreeSet<String>>, FormatError> {
     let damaged = |reason: String| FormatError::Damaged {
         file: index.to_path_buf(),
@@ -40,7 +40,7 @@ pub fn read_index(index: &Path) -> Result<BTreeMap<String, BTreeSet<String>>, Fo
         if count > MOST_TENSORS {
             return Err(damaged(format!("names more than {MOST_TENSORS} tensors")));
         }
-        // Looked for first, so that names of files are kept once.
+        // The file is looked up first, so that each file name is stored once.
         let tensors = match files.get_mut(&file) {
             Some(tensors) => tensors,
             None => files.entry(file).or_default(),

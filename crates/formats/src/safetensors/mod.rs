@@ -1,7 +1,8 @@
-//! Safetensors: one file, or several with an index.
+//! Reads and writes safetensors: one file, or several with an index.
 //!
-//! The header is checked here rather than by the `safetensors` crate, which accepts a name twice
-//! (the last wins) and shapes whose product overflows, and keeps all that a header holds.
+//! The header is checked here rather than by the `safetensors` crate. That crate accepts a name
+//! twice (the last wins) and shapes whose product overflows, and it keeps everything that a header
+//! holds.
 
 mod header;
 mod index;
@@ -13,17 +14,17 @@ pub use write::{write, write_model};
 use crate::{FormatError, MOST_TENSORS, Tensors};
 use std::{collections::BTreeMap, path::Path};
 
-/// The file of a model that is not split.
+/// Name of the file of a model that is not split.
 pub const WHOLE: &str = "model.safetensors";
-/// The index of a model that is split over several files.
+/// Name of the index of a model that is split over several files.
 pub const INDEX: &str = "model.safetensors.index.json";
 
-/// One file. Its tensors must lie side by side and end where the file ends.
+/// Opens one file. Its tensors must lie side by side and end where the file ends.
 pub fn open(path: &Path) -> Result<Tensors, FormatError> {
     Ok(Tensors::new(path, header::read(path)?))
 }
 
-/// The files that an index (`model.safetensors.index.json`) names, in the same folder.
+/// Opens the files that an index (`model.safetensors.index.json`) names, in its folder.
 pub fn open_sharded(index: &Path) -> Result<Tensors, FormatError> {
     let folder = index.parent().unwrap_or(Path::new(""));
     let mut tensors = BTreeMap::new();
@@ -57,7 +58,7 @@ pub fn open_sharded(index: &Path) -> Result<Tensors, FormatError> {
     Ok(Tensors::new(index, tensors))
 }
 
-/// `__metadata__` of a file, which [`open`] does not keep; empty if there is none.
+/// Reads `__metadata__` of a file, which [`open`] does not keep; empty if there is none.
 pub fn metadata(path: &Path) -> Result<BTreeMap<String, String>, FormatError> {
     header::metadata(path)
 }

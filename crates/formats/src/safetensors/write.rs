@@ -12,7 +12,8 @@ use std::{
     path::Path,
 };
 
-/// Writes the tensors in the given order. Names and keys of `metadata` must differ from each other.
+/// Writes the tensors in the given order. Names of tensors must differ, and so must keys of
+/// `metadata`.
 pub fn write<E: From<FormatError>>(
     path: &Path,
     metadata: &[(&str, &str)],
@@ -44,7 +45,7 @@ pub fn write<E: From<FormatError>>(
         offset = end;
     }
     let mut header = Value::Object(header).to_string().into_bytes();
-    // Tensors begin at a multiple of 8, as readers that map the file expect.
+    // Tensors begin at a multiple of 8, which readers that map the file expect.
     header.resize(header.len().next_multiple_of(8), b' ');
     let io = || FormatError::io(path);
     let (temporary, file) = Temporary::file(path).map_err(io())?;
@@ -94,7 +95,8 @@ pub fn write_model<E: From<FormatError>>(
             total += tensor.size().unwrap_or(0);
             weight_map.insert(tensor.name.clone(), file.clone());
         }
-        // One key: several would still be written in a fixed order here, but others hash them.
+        // There is one key only: this crate would write several in a fixed order, but others hash
+        // them.
         write(&folder.join(file), &[("format", "pt")], shard)?;
     }
     if count > 1 {
