@@ -1,20 +1,20 @@
-//! One allocation for many tensors.
+//! One allocation that holds many tensors.
 
 use crate::{Buffer, DType, Device, DeviceError, Shape, Tensor};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-/// Memory that is laid out before it is used: tensors are taken from it at offsets that a plan gave.
+/// Memory that is laid out before it is used: a plan gives the offsets at which tensors are taken.
 ///
 /// A tensor owns its range; the memory is freed when the arena and all its tensors are gone.
 #[derive(Debug)]
 pub struct Arena<D: Device> {
     block: Arc<Block<D>>,
     bytes: usize,
-    /// The end of each range that was taken, by its start.
+    /// End of each taken range, by its start.
     taken: BTreeMap<usize, usize>,
 }
 
-/// An allocation, and the device whose it is.
+/// An allocation with its device.
 struct Block<D: Device> {
     device: D,
     buffer: D::Buffer,
@@ -35,7 +35,7 @@ impl<D: Device> fmt::Debug for Block<D> {
     }
 }
 
-/// A range of an allocation that nobody else has.
+/// A range of an allocation that nothing else uses.
 #[derive(Debug)]
 pub(crate) struct Piece<D: Device> {
     block: Arc<Block<D>>,
@@ -43,17 +43,18 @@ pub(crate) struct Piece<D: Device> {
     bytes: usize,
 }
 
-/// What tensors of an arena are aligned to, in bytes: enough for every device and library, and a
-/// whole number of the blocks in which 8-bit moments of f32 parameters are kept.
+/// Alignment of tensors in an arena, in bytes: enough for every device and library, and a whole
+/// number of the blocks in which 8-bit moments of f32 parameters are stored.
 pub const ALIGNMENT: usize = 1024;
 
-/// Bytes that a tensor of `bytes` bytes takes in an arena: the next multiple of [`ALIGNMENT`].
+/// Number of bytes that a tensor of `bytes` bytes takes in an arena: the next multiple of
+/// [`ALIGNMENT`].
 pub fn reserved(bytes: usize) -> usize {
     bytes.div_ceil(ALIGNMENT).saturating_mul(ALIGNMENT)
 }
 
 impl<D: Device> Arena<D> {
-    /// An arena of `bytes` bytes, zeroed.
+    /// Allocates an arena of `bytes` zero bytes.
     pub fn new(device: &D, bytes: usize) -> Result<Self, DeviceError> {
         Ok(Self {
             block: Block::allocate(device, bytes)?,
@@ -62,13 +63,13 @@ impl<D: Device> Arena<D> {
         })
     }
 
-    /// Size of the whole.
+    /// Size of the arena in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The tensor at `offset`, a multiple of [`ALIGNMENT`]. Errors if another tensor was taken from
-    /// its range, or if it reaches beyond the end.
+    /// Takes the tensor at `offset`, a multiple of [`ALIGNMENT`]. Returns an error if the range
+    /// overlaps a tensor that was taken before, or exceeds the arena.
     pub fn tensor(
         &mut self,
         offset: usize,
@@ -103,7 +104,7 @@ impl<D: Device> Arena<D> {
 }
 
 impl<D: Device> Piece<D> {
-    /// An allocation of its own.
+    /// A piece with an allocation of its own.
     pub(crate) fn alone(device: &D, bytes: usize) -> Result<Self, DeviceError> {
         Ok(Self {
             block: Block::allocate(device, bytes)?,

@@ -1,4 +1,4 @@
-//! Element types that tensors hold.
+//! Element types of tensors.
 
 use half::{bf16, f16};
 use std::fmt;
@@ -22,7 +22,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// Size of one element in bytes.
     pub const fn size(self) -> usize {
         match self {
             DType::F32 | DType::U32 | DType::I32 => 4,
@@ -31,7 +31,7 @@ impl DType {
         }
     }
 
-    /// Lower-case name, as kernel symbols carry it.
+    /// Lower-case name, as in kernel symbols.
     pub const fn name(self) -> &'static str {
         match self {
             DType::F32 => "f32",
@@ -57,7 +57,7 @@ impl fmt::Display for DType {
 
 /// A Rust type that a tensor can hold.
 pub trait Element: bytemuck::Pod + Send + Sync {
-    /// Its [`DType`].
+    /// The matching [`DType`].
     const DTYPE: DType;
 }
 

@@ -1,17 +1,17 @@
-//! What can go wrong below the operations.
+//! Errors of devices and tensors.
 
 use crate::DType;
 
-/// Errors of devices and tensors.
+/// Error of a device or tensor.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
-    /// The device has no room.
+    /// The device has not enough memory.
     #[error("no memory for {bytes} bytes on {device}")]
     OutOfMemory {
-        /// Bytes asked for.
+        /// Number of bytes requested.
         bytes: usize,
-        /// The device's name.
+        /// Name of the device.
         device: String,
     },
     /// A range of rows or elements lies outside a view.
@@ -19,30 +19,30 @@ pub enum DeviceError {
     OutOfRange {
         /// First row or element.
         start: usize,
-        /// One behind the last.
+        /// One past the last row or element.
         end: usize,
-        /// How many there are.
+        /// Number of rows or elements.
         len: usize,
     },
-    /// A tensor was asked of an arena where there is another one, or no memory.
+    /// A tensor was requested from a range of an arena that is taken or out of bounds.
     #[error("bytes {offset}..{} of an arena of {len} bytes are taken or not there", offset.saturating_add(*bytes))]
     Taken {
-        /// First byte.
+        /// Offset of the first byte.
         offset: usize,
         /// Number of bytes.
         bytes: usize,
         /// Size of the arena.
         len: usize,
     },
-    /// Tensors that were to be joined do not lie one behind the other.
+    /// Tensors that should be joined do not lie one after the other.
     #[error("tensors that do not lie one behind the other cannot be joined")]
     Apart,
-    /// Two operands lie on two devices.
+    /// Two operands lie on different devices.
     #[error("expected a tensor on {expected}, got one on {got}")]
     OtherDevice {
-        /// The device that computes.
+        /// Device that computes.
         expected: String,
-        /// The device of the operand.
+        /// Device of the operand.
         got: String,
     },
     /// A shape has more dimensions than a tensor can have.
@@ -51,12 +51,12 @@ pub enum DeviceError {
         /// The shape.
         shape: Vec<usize>,
     },
-    /// A tensor holds another type than the operation expects.
+    /// A tensor has another type than the operation expects.
     #[error("expected a tensor of {expected}, got {got}")]
     WrongDType {
-        /// What was asked for.
+        /// Expected type.
         expected: DType,
-        /// What it holds.
+        /// Type of the tensor.
         got: DType,
     },
     /// The number of elements does not fit the shape.
@@ -64,9 +64,9 @@ pub enum DeviceError {
     WrongLength {
         /// The shape.
         shape: Vec<usize>,
-        /// Elements that the shape has.
+        /// Number of elements of the shape.
         needed: usize,
-        /// Elements that were given.
+        /// Number of given elements.
         got: usize,
     },
     /// The product of the dimensions overflows.
@@ -74,37 +74,37 @@ pub enum DeviceError {
     TooLarge {
         /// The shape.
         shape: Vec<usize>,
-        /// Its element type.
+        /// Element type.
         dtype: DType,
     },
-    /// A thread pool could not be made.
+    /// The thread pool could not be created.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {
-        /// Threads asked for.
+        /// Number of threads requested.
         threads: usize,
-        /// What the system said.
+        /// Error of the system.
         reason: String,
     },
-    /// There is no such GPU, or none that can be used.
+    /// The GPU does not exist or cannot be used.
     #[error("cannot use CUDA device {ordinal}: {reason}")]
     NoCuda {
-        /// Its number.
+        /// Number of the GPU.
         ordinal: usize,
         /// What is missing.
         reason: String,
     },
-    /// The CUDA driver or one of its libraries refused.
+    /// The CUDA driver or one of its libraries reports an error.
     #[error("{what}: {reason}")]
     Cuda {
-        /// What was being done: a kernel, or a kind of operation.
+        /// The failed operation: a kernel, or a kind of operation.
         what: String,
-        /// What the driver said.
+        /// Error of the driver.
         reason: String,
     },
     /// An operation has no kernel for these element types or sizes.
     #[error("`{operation}` has no kernel for {variant}")]
     NoKernel {
-        /// The operation.
+        /// Name of the operation.
         operation: &'static str,
         /// Element types, index width and sizes.
         variant: String,

@@ -1,6 +1,6 @@
 //! The width of the offsets that a kernel computes.
 
-/// Whether the offsets of a launch fit 32 bits; a value proved from the largest offset.
+/// Whether the offsets of a launch fit 32 bits; the value is proved from the largest offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IndexWidth {
     /// All offsets fit `u32`.
@@ -12,7 +12,7 @@ pub enum IndexWidth {
 impl IndexWidth {
     /// The narrowest width for offsets up to and including `largest` (strides included, in elements).
     pub const fn for_largest_offset(largest: u64) -> Self {
-        // Signed 32-bit arithmetic is what compilers generate for the narrow form.
+        // Compilers generate signed 32-bit arithmetic for the narrow form.
         if largest <= i32::MAX as u64 {
             IndexWidth::Narrow
         } else {
@@ -20,7 +20,7 @@ impl IndexWidth {
         }
     }
 
-    /// As kernel symbols carry it.
+    /// Suffix of kernel symbols.
     pub const fn suffix(self) -> &'static str {
         match self {
             IndexWidth::Narrow => "u32",

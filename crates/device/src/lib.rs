@@ -1,9 +1,9 @@
 //! Devices, element types, buffers and tensors.
 //!
-//! A [`Device`] allocates memory; a [`Tensor`] owns a typed, shaped piece of it, an allocation of its
-//! own or a range of an [`Arena`]; operations take a [`View`] or a [`ViewMut`] of it. Operations are
-//! traits of the crates above (`trait RmsNorm: Device`), so a new device joins by implementing them
-//! and no model changes. The CPU is the embedded default.
+//! A [`Device`] allocates memory; a [`Tensor`] owns a typed, shaped piece of it, which is an
+//! allocation of its own or a range of an [`Arena`]; operations take a [`View`] or a [`ViewMut`] of
+//! it. Operations are traits of higher crates (`trait RmsNorm: Device`), so a new device implements
+//! these traits and no model changes. The CPU is always available.
 #![deny(missing_docs)]
 
 mod arena;
@@ -37,38 +37,38 @@ use std::fmt;
 /// Memory of a device.
 ///
 /// # Safety
-/// As long as the buffer lives, the bytes that it was allocated with, from [`Buffer::start`] on, are
-/// memory of its device, aligned to 64 bytes, that only users of the buffer touch. On the processor
-/// they are initialised.
+/// As long as the buffer lives, its bytes from [`Buffer::start`] on are memory of its device, are
+/// aligned to 64 bytes, and are touched only by users of the buffer. On the CPU they are
+/// initialised.
 pub unsafe trait Buffer: fmt::Debug + Send + Sync + 'static {
-    /// The address of the first byte, as the device counts.
+    /// Address of the first byte on the device.
     fn start(&self) -> *mut u8;
 }
 
 /// Memory and a place to compute. Cloning gives another handle of the same device.
 ///
 /// # Safety
-/// [`Device::allocate`] returns a buffer that has at least the bytes that were asked for, and
-/// [`Device::pool`] a pool of this device that no device of another type hands out: tensors, views and
+/// [`Device::allocate`] returns a buffer with at least the requested bytes, and [`Device::pool`]
+/// returns a pool of this device that no device of another type hands out: tensors, views and
 /// working memory rely on both.
 pub unsafe trait Device: Clone + fmt::Debug + Send + Sync + 'static {
-    /// Memory of this device. Tensors and views are made of it.
+    /// Memory of this device, which tensors and views refer to.
     type Buffer: Buffer;
 
-    /// Types in which operations take activations.
+    /// Types of activations that operations accept.
     const ACTIVATIONS: &'static [DType];
 
     /// A name for people: "cpu (2 threads, AMX)".
     fn name(&self) -> String;
-    /// Whether what one of the two handles writes can be read with the other.
+    /// Whether one handle can read what the other has written.
     fn shares_memory_with(&self, other: &Self) -> bool;
-    /// New memory, zeroed.
+    /// Allocates zeroed memory.
     fn allocate(&self, bytes: usize) -> Result<Self::Buffer, DeviceError>;
-    /// Copies bytes of the host over all bytes of `destination`; there are equally many.
+    /// Copies bytes of the host over all bytes of `destination`; both have the same length.
     fn write(&self, destination: ViewMut<'_, Self>, source: &[u8]) -> Result<(), DeviceError>;
-    /// Copies all bytes of `source` to the host; there are equally many.
+    /// Copies all bytes of `source` to the host; both have the same length.
     fn read(&self, source: View<'_, Self>, destination: &mut [u8]) -> Result<(), DeviceError>;
-    /// Copies all bytes of `source` over those of `destination`; there are equally many.
+    /// Copies all bytes of `source` over those of `destination`; both have the same length.
     fn copy(
         &self,
         source: View<'_, Self>,
@@ -76,23 +76,23 @@ pub unsafe trait Device: Clone + fmt::Debug + Send + Sync + 'static {
     ) -> Result<(), DeviceError>;
     /// Sets all bytes to zero.
     fn zero(&self, destination: ViewMut<'_, Self>) -> Result<(), DeviceError>;
-    /// Waits until everything that was asked of the device has happened.
+    /// Waits until the device has finished all issued work.
     fn synchronize(&self) -> Result<(), DeviceError>;
     /// Working memory that is not in use.
     fn pool(&self) -> &Pool<Self::Buffer>;
-    /// Most bytes that were allocated at once on a device with memory of its own; `None` where
-    /// memory is the process's.
+    /// Peak number of allocated bytes on a device with its own memory; `None` if the memory belongs
+    /// to the process.
     fn peak_bytes(&self) -> Option<usize> {
         None
     }
 
-    /// Working memory of unspecified content; it goes back to the pool when it is dropped.
+    /// Takes working memory of unspecified content, which returns to the pool when it is dropped.
     fn scratch(&self, dtype: DType, shape: &[usize]) -> Result<Scratch<'_, Self>, DeviceError> {
         Scratch::take(self, dtype, shape)
     }
 }
 
-/// Errors unless a copy has as many bytes here as there.
+/// Returns an error unless both sides of a copy have the same number of bytes.
 fn same_bytes(device: usize, host: usize) -> Result<(), DeviceError> {
     match device == host {
         true => Ok(()),

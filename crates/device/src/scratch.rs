@@ -1,4 +1,4 @@
-//! Working memory that operations take and give back.
+//! Working memory that operations take and return.
 
 use crate::{Buffer, DType, Device, DeviceError, Shape, View, ViewMut};
 use std::sync::{
@@ -6,11 +6,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Working memory of a device that nobody uses at the moment.
+/// Idle working memory of a device.
 #[derive(Debug)]
 pub struct Pool<B> {
     idle: Mutex<Vec<Idle<B>>>,
-    /// Of all memory that the pool has made and not freed, in use or not.
+    /// Size of all memory that the pool has allocated and not freed, in use or not.
     bytes: AtomicUsize,
 }
 
@@ -30,12 +30,13 @@ impl<B> Default for Pool<B> {
 }
 
 impl<B> Pool<B> {
-    /// Bytes of everything in the pool, what is in use included.
+    /// Number of bytes in the pool, including memory in use.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The smallest idle buffer that is large enough, or a new one in place of the largest.
+    /// Takes the smallest idle buffer that is large enough, or allocates a new one in place of the
+    /// largest.
     fn take(
         &self,
         bytes: usize,
@@ -48,8 +49,8 @@ impl<B> Pool<B> {
         if let Some(index) = fits {
             return Ok(idle.swap_remove(index));
         }
-        // The largest idle buffer is the one that should have been larger. It goes first, so that
-        // both are never there at once.
+        // The largest idle buffer is replaced by a larger one. It is freed first, so that both
+        // never exist at once.
         if let Some(index) = (0..idle.len()).max_by_key(|&index| idle[index].bytes) {
             let outgrown = idle.swap_remove(index);
             self.bytes.fetch_sub(outgrown.bytes, Ordering::Relaxed);
@@ -66,12 +67,12 @@ impl<B> Pool<B> {
     }
 }
 
-/// Working memory of unspecified content, given back when it is dropped: once the operation has
-/// issued its last kernel, since what others issue later is ordered after it.
+/// Working memory of unspecified content, returned when it is dropped. The operation drops it after
+/// issuing its last kernel, because later work is ordered after that kernel.
 #[derive(Debug)]
 pub struct Scratch<'a, D: Device> {
     device: &'a D,
-    // Given back, hence taken, by `drop` alone.
+    // Only `drop` takes the buffer out.
     buffer: Option<Idle<D::Buffer>>,
     dtype: DType,
     shape: Shape,
@@ -95,14 +96,14 @@ impl<'a, D: Device> Scratch<'a, D> {
         buffer.map_or(std::ptr::null_mut(), |idle| idle.buffer.start())
     }
 
-    /// Borrowed, to be read.
+    /// View for reading.
     pub fn view(&self) -> View<'_, D> {
         // SAFETY: the buffer has the bytes of the shape, is alive and nobody else's until `drop`, and
         // is written by way of an exclusive borrow alone.
         unsafe { View::from_raw(self.device, self.start(), self.dtype, self.shape) }
     }
 
-    /// Borrowed, to be written to.
+    /// View for writing.
     pub fn view_mut(&mut self) -> ViewMut<'_, D> {
         // SAFETY: the buffer has the bytes of the shape, is alive and nobody else's until `drop`, and
         // is borrowed exclusively.
@@ -128,7 +129,7 @@ mod tests {
         let cpu = Cpu::new(1).unwrap();
         let take = |len| cpu.scratch(DType::U8, &[len]).unwrap();
         let (mut small, large) = (take(100), take(1000));
-        // Two of one size at once are two.
+        // Two buffers of one size in use at once are different.
         small.view_mut().write(&[7u8; 100]).unwrap();
         let other = take(100);
         assert_ne!(small.view().as_ptr(), other.view().as_ptr());

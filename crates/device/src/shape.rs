@@ -1,4 +1,4 @@
-//! Dimensions, kept in place.
+//! Dimensions of a tensor, stored in place.
 
 use crate::{DType, DeviceError};
 use std::{fmt, ops::Deref};
@@ -11,10 +11,10 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Most dimensions.
+    /// Largest number of dimensions.
     pub const MOST: usize = 4;
 
-    /// Errors if there are too many dimensions.
+    /// Returns an error if there are too many dimensions.
     pub fn new(dims: &[usize]) -> Result<Self, DeviceError> {
         let mut shape = Self {
             dims: [0; Self::MOST],
@@ -43,12 +43,12 @@ impl Shape {
         self
     }
 
-    /// Number of elements. Only shapes whose bytes fit an address reach a tensor.
+    /// Number of elements. Only shapes whose size in bytes fits an address reach a tensor.
     pub fn elements(&self) -> usize {
         self.iter().product()
     }
 
-    /// Bytes of so many elements; errors if an address cannot name them.
+    /// Size in bytes of so many elements; returns an error if it does not fit an address.
     pub fn bytes(&self, dtype: DType) -> Result<usize, DeviceError> {
         self.iter()
             .try_fold(dtype.size(), |bytes, &dim| bytes.checked_mul(dim))

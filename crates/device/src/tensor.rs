@@ -2,10 +2,10 @@
 
 use crate::{Cpu, DType, Device, DeviceError, Element, Shape, View, ViewMut, arena::Piece};
 
-/// Contiguous, row-major elements of one type on one device: an allocation of its own, or a range of
-/// an [`Arena`](crate::Arena) that nobody else has. Operations take its [`View`].
+/// Contiguous, row-major elements of one type on one device: an allocation of its own, or an
+/// exclusive range of an [`Arena`](crate::Arena). Operations take its [`View`].
 ///
-/// A shape cannot lie about the memory, because nobody outside reaches the memory itself:
+/// The shape always matches the memory, because no code outside reaches the memory itself:
 /// ```compile_fail
 /// use tightrope_device::{Cpu, DType, Tensor};
 /// let cpu = Cpu::new(1).unwrap();
@@ -13,7 +13,7 @@ use crate::{Cpu, DType, Device, DeviceError, Element, Shape, View, ViewMut, aren
 /// let mut b = Tensor::zeros(&cpu, DType::F32, &[1000]).unwrap();
 /// std::mem::swap(a.piece_mut(), b.piece_mut());
 /// ```
-/// and what is borrowed cannot be written meanwhile:
+/// and a borrowed tensor cannot be written meanwhile:
 /// ```compile_fail,E0502
 /// use tightrope_device::{Cpu, DType, Tensor};
 /// let cpu = Cpu::new(1).unwrap();
@@ -55,7 +55,7 @@ impl<D: Device> Tensor<D> {
         Ok(tensor)
     }
 
-    /// The piece has at least the bytes of the shape.
+    /// The piece must have at least the bytes of the shape.
     pub(crate) fn in_piece(piece: Piece<D>, dtype: DType, shape: Shape) -> Self {
         Self {
             piece,
@@ -68,7 +68,7 @@ impl<D: Device> Tensor<D> {
         &self.piece
     }
 
-    /// Borrowed, to be read.
+    /// View for reading.
     pub fn view(&self) -> View<'_, D> {
         let (device, start) = (self.piece.device(), self.piece.start());
         // SAFETY: the piece has the bytes of the shape, is alive while it is borrowed, and is written
@@ -76,7 +76,7 @@ impl<D: Device> Tensor<D> {
         unsafe { View::from_raw(device, start, self.dtype, self.shape) }
     }
 
-    /// Borrowed, to be written to.
+    /// View for writing.
     pub fn view_mut(&mut self) -> ViewMut<'_, D> {
         let (device, start) = (self.piece.device(), self.piece.start());
         // SAFETY: the piece has the bytes of the shape, is nobody else's, and is borrowed
@@ -84,7 +84,7 @@ impl<D: Device> Tensor<D> {
         unsafe { ViewMut::from_raw(device, start, self.dtype, self.shape) }
     }
 
-    /// Whether `next` lies directly behind it in one arena ([`View::joined`]).
+    /// Whether `next` lies directly after this tensor in one arena ([`View::joined`]).
     pub fn precedes(&self, next: &Self) -> bool {
         self.piece.precedes(&next.piece)
     }
@@ -124,12 +124,12 @@ impl<D: Device> Tensor<D> {
         self.view().read(elements)
     }
 
-    /// All elements, copied to the host.
+    /// Copies all elements to the host.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, DeviceError> {
         self.view().to_vec()
     }
 
-    /// All elements as f32, copied to the host; exact for every floating-point type.
+    /// Copies all elements to the host as f32; exact for every floating-point type.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>, DeviceError> {
         self.view().to_f32_vec()
     }
@@ -141,12 +141,12 @@ impl<D: Device> Tensor<D> {
 }
 
 impl Tensor<Cpu> {
-    /// The elements in place.
+    /// The elements in place; CPU only.
     pub fn as_slice<T: Element>(&self) -> Result<&[T], DeviceError> {
         self.view().as_slice()
     }
 
-    /// The elements in place.
+    /// The elements in place; CPU only.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T], DeviceError> {
         self.view_mut().into_slice()
     }

@@ -1,12 +1,12 @@
-//! What operations take: borrowed, typed and shaped ranges of memory.
+//! Operands of operations: borrowed, typed and shaped ranges of memory.
 
 use crate::{Cpu, DType, Device, DeviceError, Element, Shape, Tensor, arena::Piece};
 use half::{bf16, f16};
 use std::{fmt, marker::PhantomData, ops::Range};
 
-/// Contiguous, row-major elements of one type on one device, borrowed to be read.
+/// Contiguous, row-major elements of one type on one device, borrowed for reading.
 ///
-/// A view is as small as a few numbers and is copied freely. Nobody writes to its memory while it
+/// A view consists of a few numbers and is copied freely. Nothing writes to its memory while it
 /// lives.
 pub struct View<'a, D: Device> {
     device: &'a D,
@@ -16,20 +16,20 @@ pub struct View<'a, D: Device> {
     memory: PhantomData<&'a D::Buffer>,
 }
 
-/// A [`View`] that may be written to: nobody else reads or writes its memory while it lives.
+/// A [`View`] for writing: nothing else reads or writes its memory while it lives.
 pub struct ViewMut<'a, D: Device> {
-    // Never given away as a view for longer than `self` is borrowed.
+    // This view is never given away for longer than `self` is borrowed.
     view: View<'a, D>,
     memory: PhantomData<&'a mut D::Buffer>,
 }
 
 // SAFETY: a view is a shared reference to bytes that belong to a buffer, which is `Sync`.
 unsafe impl<D: Device> Send for View<'_, D> {}
-// SAFETY: all that can be done with a shared view is reading.
+// SAFETY: a shared view only allows reading.
 unsafe impl<D: Device> Sync for View<'_, D> {}
 // SAFETY: a mutable view is an exclusive reference to bytes that belong to a buffer, which is `Send`.
 unsafe impl<D: Device> Send for ViewMut<'_, D> {}
-// SAFETY: all that can be done with a shared mutable view is reading.
+// SAFETY: a shared mutable view only allows reading.
 unsafe impl<D: Device> Sync for ViewMut<'_, D> {}
 
 impl<D: Device> Clone for View<'_, D> {
@@ -54,7 +54,7 @@ impl<D: Device> fmt::Debug for ViewMut<'_, D> {
 impl<'a, D: Device> View<'a, D> {
     /// # Safety
     /// For `'a`, the bytes of `shape` from `start` on are memory of `device` that is alive, is
-    /// aligned for `dtype`, and is written by nobody.
+    /// aligned for `dtype`, and is not written.
     pub(crate) unsafe fn from_raw(
         device: &'a D,
         start: *mut u8,
@@ -70,9 +70,9 @@ impl<'a, D: Device> View<'a, D> {
         }
     }
 
-    /// The elements of tensors that lie one behind the other in an arena ([`Tensor::precedes`]), as
-    /// `[elements]`. What lies between them to align them is included: nobody else uses it, and it
-    /// is zero unless it was written by way of such a view.
+    /// Elements of tensors that lie one after the other in an arena ([`Tensor::precedes`]), as
+    /// `[elements]`. The alignment gaps between them are included: nothing else uses these, and
+    /// they are zero unless they were written through such a view.
     pub fn joined(
         tensors: impl IntoIterator<Item = &'a Tensor<D>>,
     ) -> Result<Option<Self>, DeviceError> {
@@ -119,7 +119,7 @@ impl<'a, D: Device> View<'a, D> {
         self.start
     }
 
-    /// Rows `range` of the outermost dimension.
+    /// Takes rows `range` of the outermost dimension.
     pub fn rows(self, range: Range<usize>) -> Result<Self, DeviceError> {
         let rows = self.shape.first().copied().unwrap_or(1);
         let row = self.shape.iter().skip(1).product::<usize>() * self.dtype.size();
@@ -132,7 +132,7 @@ impl<'a, D: Device> View<'a, D> {
         })
     }
 
-    /// Elements `range`, counted over all dimensions, as `[range.len()]`.
+    /// Takes elements `range`, counted over all dimensions, as `[range.len()]`.
     pub fn elements(self, range: Range<usize>) -> Result<Self, DeviceError> {
         let all = Self {
             shape: Shape::flat(self.len()),
@@ -141,7 +141,7 @@ impl<'a, D: Device> View<'a, D> {
         all.rows(range)
     }
 
-    /// The same elements in other dimensions.
+    /// The same elements with other dimensions.
     pub fn reshaped(self, shape: &[usize]) -> Result<Self, DeviceError> {
         let dims = Shape::new(shape)?;
         if dims.bytes(self.dtype)? != self.bytes() {
@@ -157,8 +157,8 @@ impl<'a, D: Device> View<'a, D> {
         })
     }
 
-    /// The same bytes as elements of another type, `[bytes / size]`. Errors unless they are a whole
-    /// number of such elements, and aligned for them.
+    /// The same bytes as elements of another type, `[bytes / size]`. Returns an error unless they
+    /// are a whole number of such elements and aligned for them.
     pub fn reinterpreted(self, dtype: DType) -> Result<Self, DeviceError> {
         let (bytes, size) = (self.bytes(), dtype.size());
         if !bytes.is_multiple_of(size) || !self.start.addr().is_multiple_of(size) {
@@ -181,14 +181,14 @@ impl<'a, D: Device> View<'a, D> {
         self.device.read(first, bytemuck::cast_slice_mut(elements))
     }
 
-    /// All elements, copied to the host.
+    /// Copies all elements to the host.
     pub fn to_vec<T: Element>(self) -> Result<Vec<T>, DeviceError> {
         let mut elements = vec![T::zeroed(); self.len()];
         self.read(&mut elements)?;
         Ok(elements)
     }
 
-    /// All elements as f32, copied to the host; exact for every floating-point type.
+    /// Copies all elements to the host as f32; exact for every floating-point type.
     pub fn to_f32_vec(self) -> Result<Vec<f32>, DeviceError> {
         match self.dtype {
             DType::BF16 => Ok(widened(&self.to_vec()?, bf16::to_f32)),
@@ -225,7 +225,7 @@ fn inside(range: &Range<usize>, len: usize) -> Result<(), DeviceError> {
 
 impl<'a, D: Device> ViewMut<'a, D> {
     /// # Safety
-    /// As [`View::from_raw`], and nobody else reads the memory for `'a`.
+    /// As for [`View::from_raw`]; in addition, nothing else reads the memory for `'a`.
     pub(crate) unsafe fn from_raw(
         device: &'a D,
         start: *mut u8,
@@ -233,20 +233,20 @@ impl<'a, D: Device> ViewMut<'a, D> {
         shape: Shape,
     ) -> Self {
         Self {
-            // SAFETY: as the caller says.
+            // SAFETY: the caller guarantees what both functions require.
             view: unsafe { View::from_raw(device, start, dtype, shape) },
             memory: PhantomData,
         }
     }
 
-    /// [`View::joined`], to be written to.
+    /// Like [`View::joined`], for writing.
     pub fn joined(
         tensors: impl IntoIterator<Item = &'a mut Tensor<D>>,
     ) -> Result<Option<Self>, DeviceError> {
         let tensors = tensors.into_iter().map(|tensor| &*tensor);
         let view = View::joined(tensors)?;
         Ok(view.map(|view| Self {
-            // Every tensor in it is borrowed exclusively for `'a`.
+            // Every tensor in the range is borrowed exclusively for `'a`.
             view,
             memory: PhantomData,
         }))
@@ -281,17 +281,17 @@ impl<'a, D: Device> ViewMut<'a, D> {
         self.view.start
     }
 
-    /// The same, to be read.
+    /// The same memory, for reading.
     pub fn as_view(&self) -> View<'_, D> {
         self.view
     }
 
-    /// The same, to be read for as long as it was borrowed.
+    /// The same memory, for reading as long as it was borrowed.
     pub fn into_view(self) -> View<'a, D> {
         self.view
     }
 
-    /// The same, for a shorter time.
+    /// The same memory, for a shorter time.
     pub fn reborrow(&mut self) -> ViewMut<'_, D> {
         ViewMut {
             view: self.view,
@@ -299,22 +299,22 @@ impl<'a, D: Device> ViewMut<'a, D> {
         }
     }
 
-    /// Rows `range` of the outermost dimension.
+    /// Takes rows `range` of the outermost dimension.
     pub fn rows(self, range: Range<usize>) -> Result<Self, DeviceError> {
         self.map(|view| view.rows(range))
     }
 
-    /// Elements `range`, counted over all dimensions, as `[range.len()]`.
+    /// Takes elements `range`, counted over all dimensions, as `[range.len()]`.
     pub fn elements(self, range: Range<usize>) -> Result<Self, DeviceError> {
         self.map(|view| view.elements(range))
     }
 
-    /// The same elements in other dimensions.
+    /// The same elements with other dimensions.
     pub fn reshaped(self, shape: &[usize]) -> Result<Self, DeviceError> {
         self.map(|view| view.reshaped(shape))
     }
 
-    /// Rows `0..row` and the others, two views that share nothing.
+    /// Splits into rows `0..row` and the others: two views without shared memory.
     pub fn split_rows(self, row: usize) -> Result<(Self, Self), DeviceError> {
         let rows = self.view.shape.first().copied().unwrap_or(1);
         let halves = [self.view.rows(0..row)?, self.view.rows(row..rows)?];
@@ -382,8 +382,8 @@ impl<'a> View<'a, Cpu> {
 
     /// The bytes in place.
     pub fn as_bytes(&self) -> &'a [u8] {
-        // SAFETY: the bytes are alive and written by nobody for `'a`, as the type says; memory of the
-        // processor is always initialised.
+        // SAFETY: the bytes are alive and not written for `'a`, as the type guarantees; memory of
+        // the CPU is always initialised.
         unsafe { std::slice::from_raw_parts(self.start, self.bytes()) }
     }
 }
@@ -397,15 +397,16 @@ impl<'a> ViewMut<'a, Cpu> {
 
     /// The bytes in place.
     pub fn into_bytes(self) -> &'a mut [u8] {
-        // SAFETY: the bytes are alive and nobody else's for `'a`, as the type says; memory of the
-        // processor is always initialised.
+        // SAFETY: the bytes are alive and used by nothing else for `'a`, as the type guarantees;
+        // memory of the CPU is always initialised.
         unsafe { std::slice::from_raw_parts_mut(self.view.start, self.view.bytes()) }
     }
 }
 
-/// Pieces of one arena, one behind the other.
+/// Adjacent pieces of one arena.
 struct Run<'a, D: Device> {
-    /// The first piece, the type of all, and bytes from the first to the end of the last.
+    /// First piece, type of all pieces, and number of bytes from the start of the first to the end
+    /// of the last.
     whole: Option<(&'a Piece<D>, DType, usize)>,
     last: Option<&'a Piece<D>>,
 }

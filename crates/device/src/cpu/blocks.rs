@@ -1,26 +1,28 @@
-//! Rows of several buffers, cut into the same blocks and handed to the threads of the CPU.
+//! Cuts rows of several buffers into the same blocks and distributes them over the threads of the
+//! CPU.
 
 use crate::Cpu;
 
-/// Blocks up to this number stay on the calling thread: waking another would take longer.
+/// Up to this number of blocks run on the calling thread: waking another would take longer.
 const SEQUENTIAL_BLOCKS: usize = 4;
 
-/// Something that can be cut before a row into two parts that share nothing.
+/// A value that can be split before a row into two independent parts.
 pub trait Split: Sized + Send {
-    /// Rows `0..row` and rows `row..`.
+    /// Splits into rows `0..row` and rows `row..`.
     fn split(self, row: usize) -> (Self, Self);
 }
 
-/// Rows of `width` elements; the last may be shorter (what follows its elements is not needed).
+/// Rows of `width` elements; the last row may be shorter (padding after its elements is not
+/// needed).
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<S> {
     /// The elements.
     pub slice: S,
-    /// Elements from one row to the next.
+    /// Number of elements from one row to the next.
     pub width: usize,
 }
 
-/// Rows of `width` elements of `slice`.
+/// Makes rows of `width` elements of `slice`.
 pub fn rows<S>(slice: S, width: usize) -> Rows<S> {
     Rows { slice, width }
 }
@@ -65,7 +67,7 @@ split_tuple!(A B C D);
 
 impl Cpu {
     /// Calls `work(first row, number of rows, those rows of parts)` for each block of `block` rows
-    /// (the last may be shorter), in any order and on any thread. Where blocks begin depends on
+    /// (the last may be shorter), in any order and on any thread. The start of a block depends on
     /// `block` alone, never on the number of threads. Up to four blocks run on the calling thread.
     pub fn for_each_block<P: Split>(
         &self,
@@ -127,7 +129,7 @@ mod tests {
             let mut seen = Vec::new();
             for threads in [1, 2, 3] {
                 let cpu = Cpu::new(threads).unwrap();
-                // The second buffer ends before its last row does.
+                // The second buffer ends before the end of its last row.
                 let (mut a, b) = (
                     vec![0u32; 2 * count],
                     vec![7u8; (3 * count).saturating_sub(1)],

@@ -1,4 +1,4 @@
-//! The CPU: aligned buffers in huge pages and one thread pool.
+//! The CPU: aligned buffers in huge pages, and one thread pool.
 
 mod amx;
 mod blocks;
@@ -16,11 +16,12 @@ use std::{
     sync::Arc,
 };
 
-/// Size of a transparent huge page; larger buffers are aligned to it and ask for such pages.
+/// Size of a transparent huge page; buffers of at least this size are aligned to it and ask for
+/// such pages.
 const HUGE_PAGE: usize = 2 << 20;
 const ALIGNMENT: usize = 64;
 
-/// The processor. Results do not depend on the number of threads.
+/// The CPU as a device. Results do not depend on the number of threads.
 #[derive(Clone)]
 pub struct Cpu {
     threads: Arc<rayon::ThreadPool>,
@@ -46,12 +47,12 @@ impl Cpu {
         })
     }
 
-    /// Whether products are computed by a matrix unit (AMX): tiles of bf16, three for each tile of f32.
+    /// Whether a matrix unit (AMX) computes products: tiles of bf16, three for each tile of f32.
     pub fn has_amx(&self) -> bool {
         self.amx
     }
 
-    /// The same device, its products computed in vectors: other last bits where it had AMX.
+    /// The same device with products computed in vectors; the last bits differ if it had AMX.
     pub fn without_amx(&self) -> Self {
         Self {
             amx: false,
@@ -59,12 +60,13 @@ impl Cpu {
         }
     }
 
-    /// Threads in the pool.
+    /// Number of threads in the pool.
     pub fn threads(&self) -> usize {
         self.threads.current_num_threads()
     }
 
-    /// Runs `work` inside the pool, so that rayon's parallel iterators in it use this pool's threads.
+    /// Runs `work` inside the pool, so that rayon's parallel iterators use the threads of this
+    /// pool.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.threads.install(work)
     }
@@ -76,7 +78,7 @@ impl fmt::Debug for Cpu {
     }
 }
 
-// SAFETY: `AlignedBytes::zeroed` allocates what was asked for, or nothing; the pool was made with the
+// SAFETY: `AlignedBytes::zeroed` allocates the requested bytes or fails; the pool was made with the
 // device.
 unsafe impl Device for Cpu {
     type Buffer = AlignedBytes;
@@ -147,12 +149,12 @@ impl AlignedBytes {
         } else {
             ALIGNMENT
         };
-        // A size of zero may not be allocated: one alignment unit stands behind empty buffers.
+        // A size of zero may not be allocated: an empty buffer gets one alignment unit.
         let size = len.max(1).checked_next_multiple_of(alignment)?;
         let layout = Layout::from_size_align(size, alignment).ok()?;
         // SAFETY: `layout` has a size of at least `alignment`, so it is not zero.
         let start = NonNull::new(unsafe { alloc(layout) })?;
-        // The advice comes before the first touch, or the pages would be small ones already.
+        // The advice precedes the first touch, or the pages would already be small ones.
         #[cfg(target_os = "linux")]
         if len >= HUGE_PAGE {
             // SAFETY: the range is exactly the allocation above; the advice changes no contents.
@@ -165,7 +167,7 @@ impl AlignedBytes {
     }
 }
 
-// SAFETY: `start` leads to `layout.size()` initialised bytes, at least as many as were asked for, which
+// SAFETY: `start` points to `layout.size()` initialised bytes, at least as many as requested, which
 // belong to this value until it is dropped.
 unsafe impl Buffer for AlignedBytes {
     fn start(&self) -> *mut u8 {
@@ -175,7 +177,7 @@ unsafe impl Buffer for AlignedBytes {
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this very layout.
+        // SAFETY: `zeroed` allocated the memory with this layout.
         unsafe { dealloc(self.start.as_ptr(), self.layout) }
     }
 }
@@ -186,9 +188,9 @@ impl fmt::Debug for AlignedBytes {
     }
 }
 
-// SAFETY: the memory is owned alone.
+// SAFETY: this value is the only owner of the memory.
 unsafe impl Send for AlignedBytes {}
-// SAFETY: shared references only give the address, and views see to who writes there.
+// SAFETY: shared references only give the address, and views control who writes to the memory.
 unsafe impl Sync for AlignedBytes {}
 
 #[cfg(test)]

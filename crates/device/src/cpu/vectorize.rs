@@ -1,13 +1,14 @@
-//! Functions that are compiled for any processor, for AVX2 with FMA and for AVX-512.
+//! Compiles functions for any processor, for AVX2 with FMA and for AVX-512.
 
-/// Whether the processor has AVX2 and FMA; asked once, remembered by the standard library.
+/// Whether the processor has AVX2 and FMA; the standard library remembers the answer.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn has_avx2_fma() -> bool {
     std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
 }
 
-/// Whether the processor has AVX-512 with the extensions F, BW, DQ and VL, as all have but the first.
+/// Whether the processor has AVX-512 with the extensions F, BW, DQ and VL, which only the first
+/// such processors lack.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn has_avx512() -> bool {
@@ -18,10 +19,10 @@ pub fn has_avx512() -> bool {
 /// Compiles the function for any processor, for AVX2 with FMA and for AVX-512, and chooses at run
 /// time.
 ///
-/// The compiler vectorises the loops of the body, and what it calls must be `#[inline(always)]`.
-/// Rust never fuses or reorders floating-point operations by itself, so all give the same bits:
-/// a sum has the order that its lane arrays say, and `mul_add` is fused with or without hardware
-/// (without, it is exact but slow).
+/// The compiler vectorises the loops of the body; functions that the body calls must be
+/// `#[inline(always)]`. Rust never fuses or reorders floating-point operations by itself, so all
+/// versions give the same bits: lane arrays fix the order of a sum, and `mul_add` is fused with or
+/// without hardware support (without it, it is exact but slow).
 #[macro_export]
 macro_rules! vectorize {
     ($(

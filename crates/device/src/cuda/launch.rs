@@ -8,28 +8,28 @@ use std::{ffi::c_void, marker::PhantomData};
 /// The committed PTX of one operation and the kernels in it. Written by `cargo xtask ptx`.
 #[derive(Debug)]
 pub struct Module {
-    /// Tells modules apart: the path of the operation.
+    /// Path of the operation, which identifies the module.
     pub name: &'static str,
-    /// What the driver translates.
+    /// The PTX that the driver translates.
     pub ptx: &'static str,
-    /// The names of its kernels: operation, then variant.
+    /// Names of the kernels: operation, then variant.
     pub kernels: &'static [&'static str],
 }
 
-/// How many blocks of how many threads.
+/// Grid and block of a launch.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch {
-    /// Blocks along x, y and z. Nothing is launched if one of them is 0.
+    /// Number of blocks along x, y and z. Nothing is launched if one of them is 0.
     pub grid: [u32; 3],
-    /// Threads of a block.
+    /// Number of threads in a block along x, y and z.
     pub block: [u32; 3],
     /// Dynamic shared memory of a block, in bytes.
     pub shared_bytes: u32,
 }
 
 impl Launch {
-    /// `blocks` blocks of `threads` threads along x, without dynamic shared memory. Errors if there
-    /// are more blocks than a grid can have.
+    /// `blocks` blocks of `threads` threads along x, without dynamic shared memory. Returns an
+    /// error if a grid cannot have so many blocks.
     pub fn linear(blocks: usize, threads: u32) -> Result<Self, DeviceError> {
         let blocks = i32::try_from(blocks).map_err(|_| DeviceError::Cuda {
             what: "grid".into(),
@@ -42,10 +42,10 @@ impl Launch {
         })
     }
 
-    /// With dynamic shared memory for each block.
+    /// Adds dynamic shared memory for each block.
     #[must_use]
     pub fn shared(self, bytes: usize) -> Self {
-        // The driver refuses what no GPU has.
+        // The driver refuses sizes that no GPU has.
         let shared_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         Self {
             shared_bytes,
@@ -54,42 +54,43 @@ impl Launch {
     }
 }
 
-/// Elements of an access: 16 bytes of them if all of these sizes are multiples of as many, else 1.
+/// Number of elements in an access: 16 bytes if all of these sizes are multiples of that, else 1
+/// element.
 pub fn vector_width(dtype: DType, sizes: &[usize]) -> usize {
     let width = 16 / dtype.size();
     let fits = sizes.iter().all(|size| size.is_multiple_of(width));
     if fits { width } else { 1 }
 }
 
-/// What a kernel reads.
+/// Memory that a kernel reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a>(u64, PhantomData<&'a ()>);
 
 impl<'a> Input<'a> {
-    /// A null pointer, for what is absent.
+    /// A null pointer, for an absent operand.
     pub const NONE: Self = Self(0, PhantomData);
 
-    /// The elements of a view.
+    /// Pointer to the elements of a view.
     pub fn of(view: View<'a, Cuda>) -> Self {
         Self(view.as_ptr().addr() as u64, PhantomData)
     }
 }
 
-/// What a kernel writes.
+/// Memory that a kernel writes.
 #[derive(Debug)]
 pub struct Output<'a>(u64, PhantomData<&'a mut ()>);
 
 impl<'a> Output<'a> {
-    /// A null pointer, for what is absent.
+    /// A null pointer, for an absent operand.
     pub const NONE: Self = Self(0, PhantomData);
 
-    /// The elements of a view.
+    /// Pointer to the elements of a view.
     pub fn of(mut view: ViewMut<'a, Cuda>) -> Self {
         Self(view.as_mut_ptr().addr() as u64, PhantomData)
     }
 }
 
-/// One parameter as a kernel receives it: its bytes, from the lowest address on.
+/// One parameter in the form that a kernel receives: its bytes, from the lowest address on.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub struct Parameter([u8; 8]);
@@ -119,19 +120,20 @@ impl From<Output<'_>> for Parameter {
     }
 }
 
-/// A kernel and its parameters. `cargo xtask ptx` writes one for each kernel of a `.cu` file.
+/// A kernel and its parameters. `cargo xtask ptx` writes one implementation for each kernel of a
+/// `.cu` file.
 pub trait Kernel<const N: usize> {
-    /// Where it is.
+    /// Module of the kernel.
     const MODULE: &'static Module;
-    /// The operation, with which its symbols begin.
+    /// Name of the operation, with which its symbols begin.
     const OPERATION: &'static str;
 
-    /// What it receives, in order.
+    /// Parameters of the kernel, in order.
     fn parameters(self) -> [Parameter; N];
 }
 
 impl Module {
-    /// The kernel `operation_variant`, where the parts of the variant are joined by underscores.
+    /// Symbol of the kernel `operation_variant`; underscores join the parts of the variant.
     fn kernel(&self, operation: &str, variant: &[&str]) -> Option<&'static str> {
         let is_it = |name: &str| {
             let rest = variant
@@ -147,11 +149,12 @@ impl Module {
 }
 
 impl Cuda {
-    /// Issues a kernel. Errors if there is no such variant, or as the driver says.
+    /// Issues a kernel. Returns an error if there is no such variant, or if the driver reports one.
     ///
     /// # Safety
-    /// The parameters are those of the kernel, in order. As its source says, pointers lead to as many
-    /// elements of the variant's type as the sizes say, in memory of this device that is alive.
+    /// The parameters must be those of the kernel, in order. Pointers must point to memory of this
+    /// device that is alive, with as many elements of the variant's type as the sizes of the
+    /// kernel's source require.
     pub unsafe fn launch<K: Kernel<N>, const N: usize>(
         &self,
         kernel: K,

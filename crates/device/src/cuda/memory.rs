@@ -11,14 +11,14 @@ use std::sync::{
 /// Memory of one GPU, aligned to at least 256 bytes.
 #[derive(Debug)]
 pub struct CudaBytes {
-    /// Frees the memory.
+    /// Frees the memory when it is dropped.
     _slice: CudaSlice<u8>,
     start: u64,
     len: usize,
     usage: Arc<Usage>,
 }
 
-/// Bytes that are allocated on a GPU.
+/// Number of bytes that are allocated on a GPU.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     now: AtomicUsize,
@@ -31,7 +31,7 @@ impl Usage {
         self.peak.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Most bytes at once.
+    /// Peak number of bytes.
     pub(super) fn peak(&self) -> usize {
         self.peak.load(Ordering::Relaxed)
     }

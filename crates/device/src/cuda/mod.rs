@@ -1,4 +1,4 @@
-//! NVIDIA GPUs: memory, one stream and kernels, through the driver that is found at run time.
+//! NVIDIA GPUs: memory, one stream and kernels, through the driver, which is loaded at run time.
 
 mod blas;
 mod launch;
@@ -17,14 +17,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-/// An NVIDIA GPU. Operations are issued to one stream, so each sees what those before it wrote;
-/// nothing waits but [`Device::read`], [`Device::synchronize`] and what says so.
+/// An NVIDIA GPU. Operations are issued to one stream, so each sees the results of the operations
+/// before it. Calls are asynchronous: only [`Device::read`], [`Device::synchronize`] and functions
+/// documented as blocking wait.
 ///
 /// Building needs neither a GPU nor CUDA. The kernels are PTX for compute capability 8.0 and
 /// newer, which the driver (580 or newer) translates when an operation is first used.
 ///
 /// Device code that meets an index outside its table stops with a trap, which ends the context:
-/// every later call fails. Callers check indices on the host first.
+/// every later call fails. Callers therefore check indices on the host first.
 #[derive(Clone)]
 pub struct Cuda {
     shared: Arc<Shared>,
@@ -33,29 +34,29 @@ pub struct Cuda {
 }
 
 struct Shared {
-    /// Made when first needed.
+    /// Created on first use.
     blas: Mutex<Option<blas::Blas>>,
     name: String,
     ordinal: usize,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    /// By name.
+    /// Modules by name.
     modules: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
-    /// By the name of the module, and the symbol.
+    /// Functions by name of the module and symbol.
     functions: RwLock<HashMap<(&'static str, &'static str), CudaFunction>>,
     scratch: Pool<CudaBytes>,
     usage: Arc<memory::Usage>,
 }
 
 impl Cuda {
-    /// The GPU with this number, counted from 0. Errors, and says why, if there is no driver or no
-    /// such GPU.
+    /// Opens the GPU with this number, counted from 0. Returns an error with the reason if there is
+    /// no driver or no such GPU.
     pub fn new(ordinal: usize) -> Result<Self, DeviceError> {
         let failed = |error: DriverError| DeviceError::NoCuda {
             ordinal,
             reason: describe(&error),
         };
-        // Asked before any call, because the bindings panic when there is no library.
+        // This is checked before any call, because the bindings panic if there is no library.
         if !Self::has_driver() {
             return Err(DeviceError::NoCuda {
                 ordinal,
@@ -73,7 +74,7 @@ impl Cuda {
                 ),
             });
         }
-        // SAFETY: there is one stream, and it orders everything that is done with its memory.
+        // SAFETY: there is one stream, and it orders all accesses to its memory.
         unsafe { context.disable_event_tracking() };
         Ok(Self {
             forced: None,
@@ -92,23 +93,23 @@ impl Cuda {
         })
     }
 
-    /// Whether the driver's library is there. It may still find no GPU.
+    /// Whether the driver's library exists. It may still find no GPU.
     pub fn has_driver() -> bool {
         // SAFETY: opens the driver's library and closes it again; its initialisers are trusted.
         unsafe { sys::is_culib_present() }
     }
 
-    /// The width for offsets up to and including `largest` (strides included, in elements).
+    /// Index width for offsets up to and including `largest` (strides included, in elements).
     pub fn index_width(&self, largest: usize) -> IndexWidth {
-        // What a thread adds to an offset before it compares it with the end.
+        // A thread may add this much to an offset before it compares the offset with the end.
         const STEP: u64 = 1 << 16;
         let largest = (largest as u64).saturating_add(STEP);
         self.forced
             .unwrap_or_else(|| IndexWidth::for_largest_offset(largest))
     }
 
-    /// The same GPU, on which every kernel computes offsets in this width. For tests: the narrow
-    /// width is wrong for large tensors.
+    /// The same GPU, with every kernel computing offsets in this width. For tests: the narrow width
+    /// is wrong for large tensors.
     #[must_use]
     pub fn forcing(&self, width: IndexWidth) -> Self {
         Self {
@@ -117,8 +118,9 @@ impl Cuda {
         }
     }
 
-    /// The same GPU, on which operations cut their work into more and smaller pieces. For tests: small
-    /// operands then meet what only large ones meet otherwise. Sums of pieces have other last bits.
+    /// The same GPU, with operations that cut their work into more and smaller pieces. For tests:
+    /// small operands then take the paths that only large operands take otherwise. Sums of pieces
+    /// have other last bits.
     #[must_use]
     pub fn with_small_limits(&self) -> Self {
         Self {
@@ -127,7 +129,8 @@ impl Cuda {
         }
     }
 
-    /// A limit of an operation: `usual`, or `small` on a device [`Cuda::with_small_limits`].
+    /// A limit of an operation: `usual`, or `small` on a device made by
+    /// [`Cuda::with_small_limits`].
     pub fn limit(&self, usual: usize, small: usize) -> usize {
         match self.small_limits {
             true => small,
@@ -135,7 +138,7 @@ impl Cuda {
         }
     }
 
-    /// The kernel called `symbol`, loaded once.
+    /// The kernel with the name `symbol`, loaded once.
     fn function(
         &self,
         module: &'static Module,
@@ -170,7 +173,7 @@ impl Cuda {
     }
 }
 
-/// An error of the driver, with what was being done.
+/// An error of the driver, with the operation that failed.
 pub(crate) fn failed(what: &str, error: &DriverError) -> DeviceError {
     DeviceError::Cuda {
         what: what.into(),
@@ -193,13 +196,13 @@ impl fmt::Debug for Cuda {
     }
 }
 
-/// What the driver calls the address.
+/// Address in the type of the driver.
 fn address(pointer: *const u8) -> sys::CUdeviceptr {
     pointer.addr() as sys::CUdeviceptr
 }
 
 impl Cuda {
-    /// Issues a copy or a fill of `bytes` bytes; the driver does not take empty ones.
+    /// Issues a copy or fill of `bytes` bytes; the driver does not accept empty ones.
     fn transfer(
         &self,
         what: &str,
@@ -215,7 +218,7 @@ impl Cuda {
     }
 }
 
-// SAFETY: `CudaBytes::zeroed` allocates what was asked for, or nothing; the pool was made with the
+// SAFETY: `CudaBytes::zeroed` allocates the requested bytes or fails; the pool was made with the
 // device.
 unsafe impl Device for Cuda {
     type Buffer = CudaBytes;

@@ -1,4 +1,4 @@
-//! Time as the GPU measures it.
+//! Times work with the clock of the GPU.
 
 use super::{Cuda, failed};
 use crate::DeviceError;
@@ -6,9 +6,9 @@ use cudarc::driver::{DriverError, sys::CUevent_flags};
 use std::time::Duration;
 
 impl Cuda {
-    /// The time between two events around what `issue` issues, as the GPU reaches them; waits for
-    /// both. It includes what the GPU waits for the host meanwhile. CUDA resolves about half a
-    /// microsecond.
+    /// Time between two events around the work that `issue` issues, as the GPU reaches them; blocks
+    /// until both are reached. It includes the time in which the GPU waits for the host. CUDA
+    /// resolves about half a microsecond.
     pub fn time<E: From<DeviceError>>(
         &self,
         issue: impl FnOnce() -> Result<(), E>,

@@ -1,4 +1,4 @@
-//! What the library is told: handle, descriptors, algorithms.
+//! Handle, descriptors and algorithms of cuBLASLt.
 
 use super::{Matrix, Product, stored};
 use crate::{Cuda, DType, DeviceError};
@@ -12,20 +12,21 @@ use cudarc::cublaslt::{
 };
 use std::{collections::HashMap, ffi::c_void, ptr};
 
-/// Working memory that an algorithm may use. Fixed, because the choice depends on it.
+/// Working memory that an algorithm may use. The size is fixed, because the choice of the algorithm
+/// depends on it.
 const WORKSPACE: usize = 32 << 20;
 
-/// What decides which algorithm is used.
+/// Properties of a product that decide which algorithm is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Problem {
     /// `m`, `n` and `k`.
     pub sizes: [usize; 3],
-    /// From one row to the next, in elements.
+    /// Number of elements from one row to the next.
     pub rows: [usize; 3],
     pub is_transposed: [bool; 2],
-    /// Of the operands, and of the result.
+    /// Types of the operands and of the result.
     pub types: [DType; 2],
-    /// In bytes.
+    /// Alignment in bytes.
     pub alignment: [u32; 3],
     pub has_bias: bool,
 }
@@ -33,11 +34,11 @@ pub(super) struct Problem {
 #[derive(Clone, Copy)]
 pub(super) struct Algorithm {
     algorithm: cublasLtMatmulAlgo_t,
-    /// In bytes.
+    /// Size of the working memory in bytes.
     pub workspace: usize,
 }
 
-/// A handle of the library, and the algorithms chosen so far.
+/// A handle of the library, with the algorithms chosen so far.
 pub(crate) struct Blas {
     pub(super) handle: sys::cublasLtHandle_t,
     algorithms: HashMap<Problem, Algorithm>,
@@ -52,7 +53,7 @@ impl Blas {
             what: "cuBLASLt".into(),
             reason,
         };
-        // Asked before any call, because the bindings panic when there is no library.
+        // This is checked before any call, because the bindings panic if there is no library.
         if !Cuda::has_blas() {
             return Err(error(
                 "no libcublasLt was found; is CUDA's cuBLAS on the library path?".into(),
@@ -94,7 +95,7 @@ impl Blas {
 
 impl Drop for Blas {
     fn drop(&mut self) {
-        // SAFETY: created by `new`, and used by nobody any more. An error leaves nothing to do.
+        // SAFETY: `new` created the handle, and nothing uses it any more. An error has no remedy.
         let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
@@ -109,9 +110,9 @@ fn data_type(dtype: DType) -> cudaDataType_t {
 struct Layout(sys::cublasLtMatrixLayout_t);
 
 impl Layout {
-    /// Of a row-major matrix; the library sees its transpose, which is column-major.
+    /// Layout of a row-major matrix; the library sees its transpose, which is column-major.
     fn new(dtype: DType, (rows, columns): (usize, usize), row: usize) -> Result<Self, CublasError> {
-        // The stride of a single row is of no account, but not of any value.
+        // The stride of a single row does not matter, but the library checks it.
         let row = row.max(columns);
         result::create_matrix_layout(data_type(dtype), columns as u64, rows as u64, row as i64)
             .map(Self)
@@ -120,7 +121,7 @@ impl Layout {
 
 impl Drop for Layout {
     fn drop(&mut self) {
-        // SAFETY: created by `new`, and used by nobody any more. An error leaves nothing to do.
+        // SAFETY: `new` created the layout, and nothing uses it any more. An error has no remedy.
         let _ = unsafe { result::destroy_matrix_layout(self.0) };
     }
 }
@@ -130,7 +131,7 @@ struct Description(sys::cublasLtMatmulDesc_t);
 impl Description {
     fn set<T>(&self, attribute: Attribute, value: &T) -> Result<(), CublasError> {
         let value: *const T = value;
-        // SAFETY: alive, and so is the value for the length of the call.
+        // SAFETY: the layout is alive, and so is the value during the call.
         unsafe {
             result::set_matmul_desc_attribute(self.0, attribute, value.cast(), size_of::<T>())
         }
@@ -139,7 +140,8 @@ impl Description {
 
 impl Drop for Description {
     fn drop(&mut self) {
-        // SAFETY: as for a layout.
+        // SAFETY: `new` created the descriptor, and nothing uses it any more. An error has no
+        // remedy.
         let _ = unsafe { result::destroy_matmul_desc(self.0) };
     }
 }
@@ -153,7 +155,7 @@ impl Preference {
             Preferred::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
             &(WORKSPACE as u64),
         )?;
-        // Besides undivided sums: parts in f32, added in order.
+        // Allows undivided sums, and parts in f32 that are added in order.
         this.set(
             Preferred::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
             &(sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32),
@@ -168,7 +170,7 @@ impl Preference {
 
     fn set<T>(&self, attribute: Preferred, value: &T) -> Result<(), CublasError> {
         let value: *const T = value;
-        // SAFETY: alive, and so is the value for the length of the call.
+        // SAFETY: the preference is alive, and so is the value during the call.
         unsafe {
             result::set_matmul_pref_attribute(self.0, attribute, value.cast(), size_of::<T>())
         }
@@ -177,12 +179,13 @@ impl Preference {
 
 impl Drop for Preference {
     fn drop(&mut self) {
-        // SAFETY: as for a layout.
+        // SAFETY: `new` created the preference, and nothing uses it any more. An error has no
+        // remedy.
         let _ = unsafe { result::destroy_matmul_pref(self.0) };
     }
 }
 
-/// A product as the library sees it: `cᵀ = bᵀ · aᵀ`, all of them column-major.
+/// A product as the library sees it: `cᵀ = bᵀ · aᵀ`, with column-major matrices.
 pub(super) struct Call {
     description: Description,
     a: Layout,
@@ -272,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_missing_library_is_an_error_that_names_it() {
-        // Nothing in this program loads the stand-in.
+        // Nothing in this program loads the stand-in library.
         match Blas::new() {
             Ok(_) => assert!(Cuda::has_blas()),
             Err(error) => assert!(error.to_string().contains("libcublasLt"), "{error}"),

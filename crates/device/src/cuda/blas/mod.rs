@@ -1,4 +1,4 @@
-//! Matrix products through cuBLASLt, which is found at run time.
+//! Matrix products through cuBLASLt, which is loaded at run time.
 
 mod library;
 
@@ -10,11 +10,11 @@ use cudarc::cublaslt::{result::CublasError, sys};
 use library::{Call, Problem};
 use std::sync::PoisonError;
 
-/// The size that the varying dimension is taken to have when an algorithm is chosen.
+/// Value of the varying dimension when an algorithm is chosen.
 const TYPICAL: usize = 4096;
 
-/// A matrix in memory: rows of consecutive elements, `row` elements from one to the next, from the
-/// first element of a view on.
+/// A matrix in memory: rows of consecutive elements that start at the first element of a view;
+/// `row` elements lie between the starts of two rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     view: View<'a, Cuda>,
@@ -23,7 +23,7 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Rows of a view.
+    /// A matrix made of rows of a view.
     pub fn of(view: View<'a, Cuda>, row: usize) -> Self {
         Self {
             view,
@@ -32,7 +32,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Its transpose.
+    /// The transpose of the matrix.
     #[must_use]
     pub fn transposed(self) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The matrix that starts at this row; errors if the view ends before it.
+    /// The matrix that starts at this row; returns an error if the view ends before it.
     pub fn from_row(self, row: usize) -> Result<Self, DeviceError> {
         let first = row.saturating_mul(self.row);
         let view = self.view.elements(first..self.view.len())?;
@@ -58,7 +58,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// A matrix that is written, as [`Matrix`].
+/// A matrix that is written; see [`Matrix`].
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
     view: ViewMut<'a, Cuda>,
@@ -66,12 +66,12 @@ pub struct MatrixMut<'a> {
 }
 
 impl<'a> MatrixMut<'a> {
-    /// Rows of a view.
+    /// A matrix made of rows of a view.
     pub fn of(view: ViewMut<'a, Cuda>, row: usize) -> Self {
         Self { view, row }
     }
 
-    /// The matrix that starts at this row; errors if the view ends before it.
+    /// The matrix that starts at this row; returns an error if the view ends before it.
     pub fn from_row(self, row: usize) -> Result<Self, DeviceError> {
         let end = self.view.len();
         let first = row.saturating_mul(self.row);
@@ -79,26 +79,26 @@ impl<'a> MatrixMut<'a> {
         Ok(Self { view, ..self })
     }
 
-    /// The same, read.
+    /// The same matrix, for reading.
     fn shared(&self) -> Matrix<'_> {
         Matrix::of(self.view.as_view(), self.row)
     }
 }
 
-/// The dimension of a product that differs from call to call: the tokens. It should not be the
-/// contiguous one of a matrix.
+/// The dimension of a product that varies between calls: the tokens. It should not be the
+/// contiguous dimension of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Varying {
     /// `m`, the rows of `a` and `c`.
     Rows,
-    /// `k`, which is summed over.
+    /// `k`, the dimension of the sum.
     Inner,
 }
 
 /// `c[m,n] = alpha · a[m,k] · b[k,n] + bias[n]`, or `c += …`. All matrices are row-major.
 ///
-/// `a` and `b` are both f32 or bf16; `c` is of their type or f32. Products and sums in f32
-/// (never TF32), rounded once when `c` is written.
+/// `a` and `b` are both f32 or both bf16; `c` has their type or f32. Products and sums are f32
+/// (never TF32), and are rounded once when `c` is written.
 #[derive(Debug)]
 pub struct Product<'a> {
     /// `[m, k]`.
@@ -109,39 +109,39 @@ pub struct Product<'a> {
     pub c: MatrixMut<'a>,
     /// Added to every row, `[1, n]` of the type of `c`.
     pub bias: Option<Matrix<'a>>,
-    /// Rows of the result.
+    /// Number of rows of the result.
     pub m: usize,
-    /// Columns of the result.
+    /// Number of columns of the result.
     pub n: usize,
-    /// Terms of each sum.
+    /// Number of terms of each sum.
     pub k: usize,
-    /// Of the product.
+    /// Factor of the product.
     pub alpha: f32,
     /// Whether `c` is added into or overwritten (then its contents do not matter, not even NaN).
     pub accumulate: bool,
-    /// What the choice of the algorithm must not depend on.
+    /// Dimension that the choice of the algorithm must not depend on.
     pub varying: Varying,
 }
 
 impl Cuda {
-    /// Whether cuBLASLt is there, which [`Cuda::matmul`] needs.
+    /// Whether cuBLASLt is available, which [`Cuda::matmul`] needs.
     pub fn has_blas() -> bool {
         // SAFETY: opens the library and closes it again; its initialisers are trusted.
         unsafe { sys::is_culib_present() }
     }
 
-    /// Issues a matrix product. Errors if a matrix reaches beyond its memory, if the types do not
-    /// fit, if there is no cuBLASLt, or as it says.
+    /// Issues a matrix product. Returns an error if a matrix exceeds its memory, if the types do
+    /// not fit, if cuBLASLt is missing, or if cuBLASLt reports an error.
     ///
-    /// The algorithm is cuBLASLt's first choice for the types, layouts and sizes, asked for once,
-    /// with the varying dimension taken as 4096 and a fixed amount of working memory. Where a sum
-    /// is split, its parts are added in f32 in a fixed order. So on one GPU with one version of
-    /// the library
-    /// - the same product has the same bits, whatever else the GPU does;
+    /// The algorithm is cuBLASLt's first choice for the types, layouts and sizes, requested once,
+    /// with 4096 as the varying dimension and a fixed amount of working memory. If a sum is split,
+    /// its parts are added in f32 in a fixed order. Therefore, on one GPU with one version of the
+    /// library
+    /// - the same product has the same bits, whatever else runs on the GPU;
     /// - with [`Varying::Rows`], the algorithm does not depend on the number of rows. The bits of a
-    ///   row of `c` then depend on nothing but that row of `a`, as far as the library's kernels
-    ///   compute each row alike; it does not promise that they do. Should it refuse that algorithm
-    ///   for the true sizes, it chooses for these, and the bits depend on `m`.
+    ///   row of `c` then depend on nothing but that row of `a`, if the library's kernels compute
+    ///   each row alike, which the library does not promise. If it refuses that algorithm for the
+    ///   true sizes, it chooses another one for these, and the bits depend on `m`.
     pub fn matmul(&self, product: Product<'_>) -> Result<(), DeviceError> {
         product.check()?;
         let Product { m, n, k, ref c, .. } = product;
@@ -172,7 +172,7 @@ impl Cuda {
         let exact = product.problem();
         let typical = Problem {
             sizes: match product.varying {
-                // Elsewhere the length of rows, and with it their alignment, varies too.
+                // Otherwise the length of rows varies, and with it their alignment.
                 Varying::Rows if !product.a.is_transposed => [TYPICAL, n, k],
                 Varying::Inner if product.a.is_transposed && !product.b.is_transposed => {
                     [m, n, TYPICAL]
@@ -198,7 +198,7 @@ impl Cuda {
         .map_err(error)
     }
 
-    /// A product whose sums are empty.
+    /// A product with empty sums.
     fn without_terms(&self, product: Product<'_>) -> Result<(), DeviceError> {
         if product.bias.is_some() {
             return Err(DeviceError::NoKernel {
@@ -258,7 +258,7 @@ impl Product<'_> {
     }
 }
 
-/// Rows and columns as they lie in memory, of a matrix of this shape or of its transpose.
+/// Rows and columns as stored, for a matrix of this shape or its transpose.
 fn stored(is_transposed: bool, rows: usize, columns: usize) -> (usize, usize) {
     match is_transposed {
         true => (columns, rows),
@@ -266,7 +266,7 @@ fn stored(is_transposed: bool, rows: usize, columns: usize) -> (usize, usize) {
     }
 }
 
-/// Errors unless rows of a matrix, as stored, neither overlap nor reach beyond the memory.
+/// Returns an error if the stored rows of a matrix overlap or exceed the memory.
 fn fits(matrix: &Matrix<'_>, (rows, columns): (usize, usize)) -> Result<(), DeviceError> {
     if rows == 0 || columns == 0 {
         return Ok(());
