@@ -1,6 +1,8 @@
-//! Linear layers with and without adapter, the fused loss and attention, at SmolLM2-135M's sizes.
+//! Times linear layers with and without adapter, the fused loss and attention at SmolLM2-135M's
+//! sizes.
 //!
-//! `cargo bench -p tightrope-kernels --bench dense`; elements are floating-point operations.
+//! Run `cargo bench -p tightrope-kernels --bench dense`; its elements are floating-point
+//! operations.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::{hint::black_box, time::Duration};
@@ -183,7 +185,7 @@ fn attention(criterion: &mut Criterion) {
             zeros(cpu, &key),
         );
         let (mut lse, mut delta) = (zeros(cpu, &query[..2]), zeros(cpu, &query[..2]));
-        // Two products of the pairs that causality leaves, and five backward.
+        // Counts two products forward and five backward, over the pairs that causality leaves.
         let product = (heads * head_dim * count * length * (length + 1)) as u64;
         group.throughput(Throughput::Elements(2 * product));
         group.bench_function(format!("forward {count}x{length}"), |bencher| {

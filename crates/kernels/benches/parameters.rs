@@ -1,5 +1,5 @@
-//! What is done to parameters whatever the tokens: updates, the norm of gradients, weights in few
-//! bits; on one thread and on all.
+//! Times work on parameters that does not depend on tokens: updates, the norm of gradients and
+//! weights in few bits, on one thread and on all.
 //!
 //! `cargo bench -p tightrope-kernels --bench parameters`
 
@@ -17,7 +17,7 @@ use tightrope_kernels::{
 use tightrope_testkit::Random;
 
 const ELEMENTS: usize = 4 << 20;
-/// Inputs of a layer whose weight is stored in 8 bits.
+/// Number of inputs of a layer whose weight is stored in 8 bits.
 const COLUMNS: usize = 1024;
 
 fn normal() -> Vec<f32> {

@@ -1,4 +1,4 @@
-//! The rotation against a copy of the same bytes, on one thread and on all, and the tables.
+//! Times the rotation, a copy of the same bytes and the tables, on one thread and on all.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::{hint::black_box, time::Duration};
@@ -9,7 +9,7 @@ use tightrope_kernels::{
 };
 use tightrope_rope::{RopeConfig, RotaryEmbedding};
 
-/// SmolLM2-135M: nine heads of queries and three of keys.
+/// SmolLM2-135M has nine heads of queries and three of keys.
 const Q_HEADS: usize = 9;
 const K_HEADS: usize = 3;
 const HEAD_DIM: usize = 64;

@@ -1,7 +1,8 @@
-//! Row operations at SmolLM2-135M's sizes, on one thread and on all: nanoseconds per element.
+//! Times row operations at SmolLM2-135M's sizes, on one thread and on all, in nanoseconds per
+//! element.
 //!
-//! `cargo bench -p tightrope-kernels --bench sparse`. The copy moves 8 bytes per element and tells
-//! what the memory allows at that moment.
+//! Run `cargo bench -p tightrope-kernels --bench sparse`. The copy moves 8 bytes per element and
+//! shows what the memory allows at that moment.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::{hint::black_box, time::Duration};
@@ -66,7 +67,8 @@ fn glu(criterion: &mut Criterion) {
                 });
             });
         }
-        // In place, so the numbers drift; they stay finite, and the work does not depend on them.
+        // The operation works in place, so the numbers drift; they stay finite, and the work does
+        // not depend on them.
         for activation in [Activation::Silu, Activation::GeluTanh, Activation::GeluErf] {
             gate = random(&cpu, &[elements]);
             up = random(&cpu, &[elements]);
@@ -90,7 +92,7 @@ fn glu(criterion: &mut Criterion) {
 fn rms_norm(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rms_norm");
     for cpu in devices() {
-        // Hidden rows, and a norm for each head.
+        // Covers hidden rows, and a norm for each head.
         for (rows, dim) in [(TOKENS, HIDDEN), (TOKENS * 9, 64)] {
             group.throughput(Throughput::Elements((rows * dim) as u64));
             let (x, add) = (random(&cpu, &[rows, dim]), random(&cpu, &[rows, dim]));
@@ -151,7 +153,7 @@ fn rms_norm(criterion: &mut Criterion) {
     }
 }
 
-/// Qwen3-0.6B's heads.
+/// Uses the heads of Qwen3-0.6B.
 fn qk_norm_rope(criterion: &mut Criterion) {
     const HEADS: [usize; 2] = [16, 8];
     const DIM: usize = 128;
@@ -194,7 +196,8 @@ fn qk_norm_rope(criterion: &mut Criterion) {
                 cpu.qk_norm_rope_forward(args.checked().unwrap()).unwrap();
             });
         });
-        // In place: the numbers become zeros, and the work does not depend on them.
+        // The operation works in place: the numbers become zeros, and the work does not depend on
+        // them.
         group.bench_function(format!("backward, {}", cpu.threads()), |b| {
             b.iter(|| {
                 let args = qk_norm_rope::Backward {
@@ -232,7 +235,7 @@ fn embedding(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements((TOKENS * HIDDEN) as u64));
     for cpu in devices() {
         let mut pick = Random::new(3);
-        // The square favours small ids, as token frequencies do.
+        // The square favours small ids, as natural token frequencies do.
         let ids: Vec<u32> = (0..TOKENS)
             .map(|_| (pick.uniform().powi(2) * VOCABULARY as f64) as u32)
             .collect();

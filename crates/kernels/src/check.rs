@@ -1,4 +1,4 @@
-//! Arguments that have been proved to fit each other.
+//! Arguments that are proved to fit each other.
 
 use crate::KernelError;
 use std::ops::Deref;
@@ -6,21 +6,21 @@ use tightrope_device::{DType, Device, View};
 
 /// Arguments of an operation.
 pub trait Check: Sized {
-    /// Where the operands lie.
+    /// Device of the operands.
     type Device: Device;
 
-    /// Shows every operand to `operands`; errors with what does not fit, if anything.
+    /// Passes every operand to `operands`; returns an error for the first that does not fit.
     fn check_operands<'a>(
         &'a self,
         operands: &mut Operands<'a, Self::Device>,
     ) -> Result<(), KernelError>;
 
-    /// What does not fit, if anything.
+    /// Returns an error if the arguments do not fit.
     fn check(&self) -> Result<(), KernelError> {
         self.check_operands(&mut Operands { device: None })
     }
 
-    /// The proof that implementations take.
+    /// Checks the arguments and returns the proof that implementations take.
     fn checked(self) -> Result<Checked<Self>, KernelError> {
         let mut operands = Operands { device: None };
         self.check_operands(&mut operands)?;
@@ -31,7 +31,7 @@ pub trait Check: Sized {
     }
 }
 
-/// Arguments whose [`Check::check`] has passed. Only [`Check::checked`] makes one.
+/// Arguments that have passed [`Check::check`]. Only [`Check::checked`] makes them.
 #[derive(Debug)]
 pub struct Checked<A: Check> {
     args: A,
@@ -39,7 +39,7 @@ pub struct Checked<A: Check> {
 }
 
 impl<A: Check> Checked<A> {
-    /// The arguments, to be taken apart by an implementation. Errors if they lie on another device
+    /// Returns the arguments to an implementation. Returns an error if they lie on another device
     /// than the one that computes.
     pub fn on(self, device: &A::Device) -> Result<A, KernelError> {
         match self.device {
@@ -59,14 +59,14 @@ impl<A: Check> Deref for Checked<A> {
     }
 }
 
-/// The operands seen so far: all lie on the device of the first.
+/// The operands checked so far: all lie on the device of the first.
 #[derive(Debug)]
 pub struct Operands<'a, D: Device> {
     device: Option<&'a D>,
 }
 
 impl<'a, D: Device> Operands<'a, D> {
-    /// Any operand: on the device of the others.
+    /// Checks any operand: it must lie on the device of the others.
     pub(crate) fn any(
         &mut self,
         operand: &'static str,
@@ -83,7 +83,7 @@ impl<'a, D: Device> Operands<'a, D> {
         }
     }
 
-    /// A parameter: exactly this shape, f32.
+    /// Checks a parameter: exactly this shape, f32.
     pub(crate) fn exact(
         &mut self,
         operand: &'static str,
@@ -95,7 +95,7 @@ impl<'a, D: Device> Operands<'a, D> {
         shape_is(operand, view, shape)
     }
 
-    /// A stored weight: exactly this shape, any floating-point type.
+    /// Checks a stored weight: exactly this shape, any floating-point type.
     pub(crate) fn weight(
         &mut self,
         operand: &'static str,
@@ -106,7 +106,7 @@ impl<'a, D: Device> Operands<'a, D> {
         shape_is(operand, view, shape)
     }
 
-    /// The element type of stored numbers: any floating-point type.
+    /// Checks the element type of stored numbers: any floating-point type.
     pub(crate) fn float(
         &mut self,
         operand: &'static str,
@@ -123,8 +123,8 @@ impl<'a, D: Device> Operands<'a, D> {
         }
     }
 
-    /// The element type of an activation, which all activations of an operation share: one in which
-    /// the device computes.
+    /// Checks the element type of an activation, which all activations of an operation share: a
+    /// type that the device computes in.
     pub(crate) fn activation(
         &mut self,
         operand: &'static str,
@@ -142,7 +142,7 @@ impl<'a, D: Device> Operands<'a, D> {
         })
     }
 
-    /// A buffer: at least the product of `dims` elements of `expected`.
+    /// Checks a buffer: at least the product of `dims` elements of type `expected`.
     pub(crate) fn at_least(
         &mut self,
         operand: &'static str,
@@ -164,7 +164,7 @@ impl<'a, D: Device> Operands<'a, D> {
     }
 }
 
-/// The product, or an error that names the operand when it overflows.
+/// Returns the product, or an error that names the operand if it overflows.
 pub(crate) fn product(operand: &'static str, dims: &[usize]) -> Result<usize, KernelError> {
     dims.iter()
         .try_fold(1usize, |product, &dim| product.checked_mul(dim))

@@ -1,25 +1,25 @@
 //! The dynamic map of bitsandbytes: 256 numbers from −1 (or 0) to 1, most of them near 1.
 //!
-//! Between 0 and 1 there are seven decades (Dettmers, 2016). Of the signed map, each sign has in the
-//! highest decade the 64 centres of equal parts of 0.1 to 1, in the next the 32 centres of equal parts
-//! of 0.01 to 0.1, down to one; of the unsigned map they are twice as many. Both have 0 and 1 too.
-//! The numbers are `create_dynamic_map`'s to the last bit.
+//! There are seven decades between 0 and 1 (Dettmers, 2016). In the signed map, each sign has the
+//! 64 centres of equal parts of 0.1 to 1 in the highest decade, the 32 centres of equal parts of
+//! 0.01 to 0.1 in the next, and so on down to one; the unsigned map has twice as many. Both maps
+//! also have 0 and 1. The numbers are those of `create_dynamic_map` to the last bit.
 
 use std::sync::LazyLock;
 
-/// Numbers of the map.
+/// Number of codes of the map.
 const CODES: usize = 256;
 
 static SIGNED: LazyLock<DynamicMap> = LazyLock::new(|| DynamicMap::new(signed_value));
 static UNSIGNED: LazyLock<DynamicMap> = LazyLock::new(|| DynamicMap::new(unsigned_value));
 
-/// What 8-bit codes stand for, in increasing order.
+/// Values of the 8-bit codes, in increasing order.
 #[derive(Debug)]
 pub struct DynamicMap {
     values: [f32; CODES],
-    /// By the upper half of a [`Key`]: `lowest code << 16 | lower halves above the midpoint`. Between
-    /// keys with the same upper half lies one midpoint at most, so that adding the lower half carries
-    /// into the code where it should.
+    /// Indexed by the upper half of a [`Key`]: `lowest code << 16 | lower halves above the
+    /// midpoint`. There is at most one midpoint between keys with the same upper half, so that
+    /// adding the lower half carries into the code where it should.
     codes: [u32; 1 << 16],
 }
 
@@ -41,12 +41,12 @@ impl Key {
 }
 
 impl DynamicMap {
-    /// From −0.993 to 1.
+    /// The map from −0.993 to 1.
     pub fn signed() -> &'static Self {
         &SIGNED
     }
 
-    /// From 0 to 1.
+    /// The map from 0 to 1.
     pub fn unsigned() -> &'static Self {
         &UNSIGNED
     }
@@ -66,18 +66,18 @@ impl DynamicMap {
         Self { values, codes }
     }
 
-    /// All numbers, by code.
+    /// Values of all codes, in order.
     pub fn values(&self) -> &[f32; CODES] {
         &self.values
     }
 
-    /// What `code` stands for.
+    /// Value of `code`.
     #[inline(always)]
     pub fn value(&self, code: u8) -> f32 {
         self.values[usize::from(code)]
     }
 
-    /// The code of the number next to `x`, of two equally near ones the lower; 0 for NaN.
+    /// Code of the value nearest to `x`, the lower of two equally near; 0 for NaN.
     #[inline(always)]
     pub fn nearest(&self, x: f32) -> u8 {
         self.nearest_of(Key::of(x))
@@ -90,7 +90,7 @@ impl DynamicMap {
     }
 }
 
-/// Between each number and the next.
+/// Midpoints between neighbouring values.
 fn midpoints(values: &[f32; CODES]) -> [f32; CODES - 1] {
     std::array::from_fn(|code| (values[code] + values[code + 1]) * 0.5)
 }
@@ -112,14 +112,14 @@ fn unsigned_value(code: usize) -> f32 {
     }
 }
 
-/// The part with this rank, counted from 1 through all decades, of which the lowest has
+/// Centre of the part with this rank, counted from 1 through all decades, the lowest of which has
 /// 2^`log_lowest` parts.
 fn centre(rank: usize, log_lowest: u32) -> f32 {
     const DECADES: [f32; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
     let log_parts = rank.ilog2();
     let parts = 1 << log_parts;
     let part = rank - parts;
-    // As `torch.linspace` has it, from either end.
+    // Like `torch.linspace`, from either end.
     let step = (1.0 - 0.1) / parts as f32;
     let edge = |i: usize| {
         if i < parts.div_ceil(2) {
@@ -131,14 +131,14 @@ fn centre(rank: usize, log_lowest: u32) -> f32 {
     DECADES[(log_parts - log_lowest) as usize] * ((edge(part) + edge(part + 1)) * 0.5)
 }
 
-/// The largest magnitude; NaN, whose bits are larger than those of any number, if there is one.
+/// Largest magnitude; NaN, whose bits are larger than those of any number, if there is one.
 #[inline(always)]
 pub(crate) fn absmax(values: &[f32]) -> f32 {
     let bits = values.iter().map(|x| x.to_bits() & 0x7fff_ffff);
     f32::from_bits(bits.fold(0, u32::max))
 }
 
-/// `x / absmax`, and 0 where all is 0.
+/// `x / absmax`, or 0 if all elements are 0.
 #[inline(always)]
 pub(crate) fn ratio(x: f32, absmax: f32) -> f32 {
     x / if absmax == 0.0 { 1.0 } else { absmax }
@@ -185,7 +185,7 @@ mod tests {
                 assert_eq!(map.value(code), value, "{code}");
             }
         }
-        // All of them: FNV-1a over their bits.
+        // Compares all values: FNV-1a over their bits.
         let hash = |map: &DynamicMap| {
             let bits = map.values.iter().map(|value| value.to_bits());
             bits.fold(0x811c_9dc5_u32, |hash, bits| {

@@ -1,4 +1,4 @@
-//! Arguments that do not fit each other.
+//! Errors of arguments that do not fit each other.
 
 use tightrope_device::{DType, DeviceError};
 
@@ -6,55 +6,55 @@ use tightrope_device::{DType, DeviceError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// A parameter has another shape than the other arguments say.
+    /// A parameter has another shape than the other arguments require.
     #[error("`{operand}`: expected {expected:?}, got {got:?}")]
     Shape {
         /// Name of the argument.
         operand: &'static str,
         /// Shape that fits the other arguments.
         expected: Vec<usize>,
-        /// Its shape.
+        /// Shape of the argument.
         got: Vec<usize>,
     },
-    /// A buffer is shorter than what is to be read from or written to it.
+    /// A buffer is too short for the operation.
     #[error("`{operand}`: needs {needed} elements, has {got}")]
     TooShort {
         /// Name of the argument.
         operand: &'static str,
-        /// Elements that the operation touches.
+        /// Number of elements that the operation touches.
         needed: usize,
-        /// Elements that it has.
+        /// Number of elements of the buffer.
         got: usize,
     },
-    /// An argument has an element type that the operation does not take there.
+    /// An argument has an element type that the operation does not support there.
     #[error("`{operand}`: {got} is not supported here, expected {expected}")]
     DType {
         /// Name of the argument.
         operand: &'static str,
-        /// What is supported.
+        /// Supported types.
         expected: String,
-        /// Its type.
+        /// Type of the argument.
         got: DType,
     },
-    /// The offsets need 64 bits, and 32 were asked for.
+    /// The offsets need 64 bits, but 32 were requested.
     #[error("offsets of this operation do not fit 32 bits")]
     TooNarrow,
-    /// An operand lies on another device than those before it.
+    /// An operand lies on another device than the operands before it.
     #[error("`{operand}` lies on {got}, other operands on {expected}")]
     TwoDevices {
         /// Name of the argument.
         operand: &'static str,
-        /// The device of the others.
+        /// Device of the other operands.
         expected: String,
-        /// Its device.
+        /// Device of the argument.
         got: String,
     },
-    /// The operands lie on another device than the one that was asked to compute.
+    /// The operands lie on another device than the one that should compute.
     #[error("the operands lie on {got}, and {computes} was to compute")]
     OtherDevice {
-        /// The device that was asked.
+        /// Device that should compute.
         computes: String,
-        /// The device of the operands.
+        /// Device of the operands.
         got: String,
     },
     /// An id lies outside the table that it indexes.
@@ -62,24 +62,24 @@ pub enum KernelError {
     Index {
         /// Name of the argument.
         operand: &'static str,
-        /// Where it stands.
+        /// Index of the id.
         index: usize,
-        /// The id.
+        /// Value of the id.
         value: i64,
-        /// One more than the largest allowed.
+        /// One more than the largest allowed id.
         bound: usize,
     },
-    /// A number has a value for which the operation has no meaning.
+    /// A number has a value that has no meaning for the operation.
     #[error("`{operand}` is {value}: {rule}")]
     Value {
         /// Name of the argument.
         operand: &'static str,
-        /// Its value.
+        /// The given value.
         value: f64,
-        /// What it must be.
+        /// Rule that the value must obey.
         rule: &'static str,
     },
-    /// The device failed.
+    /// The device reports an error.
     #[error(transparent)]
     Device(#[from] DeviceError),
 }

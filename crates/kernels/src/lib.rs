@@ -1,17 +1,18 @@
-//! Fused operations of language models with hand-written backward, one folder each.
+//! Fused operations of language models with hand-written backward passes, one folder for each.
 #![doc = include_str!("../README.md")]
 //!
-//! An operation is a trait over [`Device`](tightrope_device::Device) without default methods: forward and backward
-//! together, or it does not compile. Its arguments are a struct with named fields; [`Check::checked`]
-//! proves shapes and types once, and every implementation takes the proof ([`Checked`]).
+//! An operation is a trait over [`Device`](tightrope_device::Device) without default methods: it
+//! compiles only with both forward and backward. Its arguments are a struct with named fields;
+//! [`Check::checked`] proves shapes and types once, and every implementation takes the proof
+//! ([`Checked`]).
 //!
 //! Activations live in buffers laid out for a capacity: an operation reads and writes the first
 //! `tokens` rows of each and requires only that the buffer is long enough. Parameters have exactly
 //! the shape that the documentation states. Everything is row-major and contiguous.
 //!
-//! On the CPU, results do not depend on the number of threads, and what is computed for a token
-//! does not depend on where in the row it stands. Operations on rows and elements run on the calling
-//! thread up to 65,536 elements.
+//! On the CPU, results do not depend on the number of threads, and the result of a token does not
+//! depend on its place in the row. Operations on rows and elements run on the calling thread up to
+//! 65,536 elements.
 #![deny(missing_docs)]
 
 pub mod absmax;

@@ -1,4 +1,4 @@
-//! Weights in 8 bits on the CPU, row by row.
+//! Decodes 8-bit weights on the CPU, row by row.
 
 use super::{Absmax, Dequantize};
 use crate::{Checked, KernelError, cpu::block_rows};

@@ -1,4 +1,4 @@
-//! Weights in 8 bits on NVIDIA GPUs.
+//! Decodes 8-bit weights on NVIDIA GPUs.
 
 use super::{Absmax, Dequantize, kernel::AbsmaxDequantize};
 use crate::{Checked, KernelError};
@@ -8,7 +8,7 @@ use tightrope_device::{
 };
 
 const THREADS: u32 = 256;
-/// Pieces of 16 bytes, or of one element, for each thread.
+/// Number of pieces for each thread; a piece is 16 bytes or one element.
 const PIECES: usize = 4;
 
 impl Absmax for Cuda {

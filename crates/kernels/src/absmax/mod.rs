@@ -1,4 +1,4 @@
-//! Weights in 8 bits, with a scale for each row.
+//! Weights in 8 bits, with one scale per row.
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -14,21 +14,21 @@ pub use quantize::{Quantized, quantize};
 use crate::{Check, Checked, KernelError, check::Operands};
 use tightrope_device::{DType, Device, View, ViewMut};
 
-/// `y[r,c] = code[r,c] · (absmax[r] / 127)`: in f32, rounded to the type of `y`.
+/// `y[r,c] = code[r,c] · (absmax[r] / 127)`, computed in f32 and rounded to the type of `y`.
 ///
-/// A row is whatever shares a scale: an output of a projection, as in bitsandbytes' `CB` and `SCB`, or
-/// a block of any other length.
+/// A row consists of the elements that share a scale: an output of a projection, as in
+/// bitsandbytes' `CB` and `SCB`, or a block of any other length.
 #[derive(Debug)]
 pub struct Dequantize<'a, D: Device> {
     /// Integers from −127 to 127 in two's complement, u8 `[rows, columns]`.
     pub codes: View<'a, D>,
-    /// The largest magnitude of each row, f32 `[rows]`.
+    /// Largest magnitude of each row, f32 `[rows]`.
     pub absmax: View<'a, D>,
     /// Overwritten, `[rows, columns]`; f32 or bf16.
     pub y: ViewMut<'a, D>,
-    /// Rows to compute.
+    /// Number of rows to compute.
     pub rows: usize,
-    /// Elements that share a scale.
+    /// Number of elements that share a scale.
     pub columns: usize,
 }
 

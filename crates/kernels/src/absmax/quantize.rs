@@ -1,4 +1,4 @@
-//! Weights to 8 bits, on the host.
+//! Quantises weights to 8 bits on the host.
 
 use crate::{
     cpu::block_rows,
@@ -6,18 +6,18 @@ use crate::{
 };
 use tightrope_device::{Cpu, rows, vectorize};
 
-/// Codes and scales, as [`super::Dequantize`] takes them.
+/// Codes and scales for [`super::Dequantize`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantized {
     /// Integers from −127 to 127 in two's complement.
     pub codes: Vec<u8>,
-    /// The largest magnitude of each row.
+    /// Largest magnitude of each row.
     pub absmax: Vec<f32>,
 }
 
-/// Divides each row of `columns` elements by its largest magnitude and takes the nearest 127th, of two
-/// equally near ones the even; the last row may be shorter. An element that is not finite makes the
-/// scale of its row not finite.
+/// Divides each row of `columns` elements by its largest magnitude and takes the nearest 127th, or
+/// the even one of two equally near; the last row may be shorter. An element that is not finite
+/// makes the scale of its row not finite.
 pub fn quantize<T: Copy + Into<f32> + Sync>(cpu: &Cpu, x: &[T], columns: usize) -> Quantized {
     let columns = columns.max(1);
     let count = x.len().div_ceil(columns);
@@ -46,7 +46,7 @@ pub fn quantize<T: Copy + Into<f32> + Sync>(cpu: &Cpu, x: &[T], columns: usize) 
 }
 
 vectorize! {
-    /// Overwrites `codes`; the scale.
+    /// Overwrites `codes` and returns the scale.
     fn scaled(codes: &mut [u8], values: &[f32]) -> f32 {
         let scale = absmax(values);
         for (code, &value) in codes.iter_mut().zip(values) {

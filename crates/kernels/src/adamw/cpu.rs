@@ -1,4 +1,4 @@
-//! AdamW on the CPU: one pass over weight, gradient and both moments.
+//! AdamW on the CPU: one pass over the weight, the gradient and both moments.
 
 use super::{AdamW, Factors, Update};
 use crate::{Checked, KernelError, cpu::block_rows};

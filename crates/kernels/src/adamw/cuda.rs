@@ -8,7 +8,7 @@ use tightrope_device::{
 };
 
 const THREADS: u32 = 256;
-/// Elements of a thread.
+/// Number of elements per thread.
 const VECTOR: usize = 4;
 
 impl AdamW for Cuda {
@@ -33,8 +33,8 @@ impl AdamW for Cuda {
         };
         let variant = [self.index_width(elements).suffix()];
         let launch = Launch::linear(elements.div_ceil(THREADS as usize * VECTOR), THREADS)?;
-        // SAFETY: the check of the arguments proved that each has so many elements; the three that
-        // are written are borrowed apart.
+        // SAFETY: the check of the arguments proved the number of elements of each operand; the
+        // three written operands are borrowed exclusively.
         Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

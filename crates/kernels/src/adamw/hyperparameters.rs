@@ -1,28 +1,28 @@
-//! The numbers of an update.
+//! Hyperparameters of an update.
 
 use crate::KernelError;
 
 /// Everything that an update needs besides its tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyperparameters {
-    /// η.
+    /// Learning rate η.
     pub learning_rate: f64,
-    /// β₁.
+    /// Decay β₁ of the first moment.
     pub beta1: f64,
-    /// β₂.
+    /// Decay β₂ of the second moment.
     pub beta2: f64,
-    /// Outside the root.
+    /// Added outside the root.
     pub eps: f64,
-    /// λ; 0 for norms and biases.
+    /// Weight decay λ; 0 for norms and biases.
     pub weight_decay: f64,
-    /// t, counted from 1.
+    /// Number t of the step, counted from 1.
     pub step: u64,
-    /// Clipping by global norm: min(1, maximum / norm).
+    /// Factor of clipping by global norm: min(1, maximum / norm).
     pub gradient_scale: f64,
 }
 
 impl Hyperparameters {
-    /// Whether the formula has a meaning for them.
+    /// Checks that the formula has a meaning for these values.
     pub(crate) fn check(&self) -> Result<(), KernelError> {
         if self.step == 0 {
             return Err(KernelError::Value {
@@ -51,7 +51,7 @@ impl Hyperparameters {
     }
 }
 
-/// What does not depend on the element, computed in f64 and rounded once.
+/// Values that do not depend on the element, computed in f64 and rounded once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Factors {
     pub gradient: f32,
@@ -81,7 +81,8 @@ impl Factors {
         }
     }
 
-    /// Updates one element. Rust fuses only where it says so, and GPUs compute the same.
+    /// Updates one element. Rust fuses operations only where the code says so, and GPUs compute the
+    /// same.
     #[inline(always)]
     pub(crate) fn step(&self, gradient: f32, weight: &mut f32, m: &mut f32, v: &mut f32) {
         let g = self.gradient * gradient;

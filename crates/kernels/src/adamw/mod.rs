@@ -15,9 +15,8 @@ pub use hyperparameters::Hyperparameters;
 use crate::{Check, Checked, KernelError, check::Operands};
 use tightrope_device::{DType, Device, View, ViewMut};
 
-/// One update of one parameter, as PyTorch has it. With `g = gradient_scale · gradient`:
-/// `m = β₁m + (1−β₁)g`, `v = β₂v + (1−β₂)g²`,
-/// `w = w·(1 − η·λ) − η · (m / (1−β₁ᵗ)) / (√(v / (1−β₂ᵗ)) + eps)`.
+/// One update of one parameter, as in PyTorch. With `g = gradient_scale · gradient`: `m = β₁m +
+/// (1−β₁)g`, `v = β₂v + (1−β₂)g²`, `w = w·(1 − η·λ) − η · (m / (1−β₁ᵗ)) / (√(v / (1−β₂ᵗ)) + eps)`.
 #[derive(Debug)]
 pub struct Update<'a, D: Device> {
     /// Updated in place, f32 `[elements]`.
@@ -28,11 +27,11 @@ pub struct Update<'a, D: Device> {
     pub m: ViewMut<'a, D>,
     /// Second moment, updated in place, f32 `[elements]`.
     pub v: ViewMut<'a, D>,
-    /// The numbers.
+    /// Hyperparameters of the update.
     pub hyperparameters: Hyperparameters,
 }
 
-/// AdamW (Loshchilov and Hutter, 2019). In f32, with the same bits on every device.
+/// AdamW (Loshchilov and Hutter, 2019), computed in f32 with the same bits on every device.
 pub trait AdamW: Device {
     /// Updates `weight`, `m` and `v`.
     fn adamw_update(&self, args: Checked<Update<'_, Self>>) -> Result<(), KernelError>;

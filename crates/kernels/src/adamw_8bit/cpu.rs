@@ -1,4 +1,4 @@
-//! AdamW with moments of 8 bits on the CPU, block by block.
+//! AdamW with 8-bit moments on the CPU, block by block.
 
 use super::{AdamW8bit, BLOCK, Update};
 use crate::{
@@ -69,7 +69,8 @@ vectorize! {
             factors.step(gradient, weight, moments.0, moments.1);
         }
         (*m.1, *v.1) = (absmax(m_values), absmax(v_values));
-        // Keys apart from codes: the compiler vectorises all but the look-up.
+        // Keys are computed apart from codes, so that the compiler vectorises everything but the
+        // look-up.
         let mut keys = [Key::default(); BLOCK];
         for (key, &value) in keys.iter_mut().zip(&*m_values) {
             *key = Key::of(ratio(value, *m.1));
@@ -78,7 +79,7 @@ vectorize! {
             *code = signed.nearest_of(key);
         }
         for (key, &value) in keys.iter_mut().zip(&*v_values) {
-            // A positive number does not become zero.
+            // A positive number never becomes zero.
             let least = if value > 0.0 { unsigned.value(1) } else { 0.0 };
             *key = Key::of(ratio(value, *v.1).max(least));
         }

@@ -1,4 +1,4 @@
-//! AdamW with moments of 8 bits on NVIDIA GPUs.
+//! AdamW with 8-bit moments on NVIDIA GPUs.
 
 use super::{AdamW8bit, BLOCK, Update, kernel::Adamw8bitUpdate};
 use crate::{Checked, KernelError, adamw::Factors};
@@ -8,9 +8,9 @@ use tightrope_device::{
 };
 
 const THREADS: u32 = 256;
-/// Blocks of elements that a block of threads updates at once, a warp each.
+/// Number of blocks of elements that a block of threads updates at once, one per warp.
 const AT_ONCE: usize = THREADS as usize / 32;
-/// Most blocks of threads: each makes the maps anew.
+/// Largest number of blocks of threads, because each block builds the maps anew.
 const BLOCKS: usize = 2048;
 
 impl AdamW8bit for Cuda {
@@ -38,8 +38,8 @@ impl AdamW8bit for Cuda {
         let variant = [self.index_width(elements).suffix()];
         let blocks = elements.div_ceil(BLOCK).div_ceil(AT_ONCE).min(BLOCKS);
         let launch = Launch::linear(blocks, THREADS)?;
-        // SAFETY: the check of the arguments proved that each has so many elements or blocks; those
-        // that are written are borrowed apart.
+        // SAFETY: the check of the arguments proved the number of elements or blocks of each
+        // operand; the written operands are borrowed exclusively.
         Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

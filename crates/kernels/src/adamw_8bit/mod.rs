@@ -1,4 +1,4 @@
-//! AdamW whose moments are stored in 8 bits.
+//! AdamW with moments that are stored in 8 bits.
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -13,11 +13,11 @@ pub use crate::adamw::Hyperparameters;
 use crate::{Check, Checked, KernelError, check::Operands};
 use tightrope_device::{DType, Device, View, ViewMut};
 
-/// Elements that share a scale.
+/// Number of elements that share a scale.
 pub const BLOCK: usize = 256;
 
-/// Below this number of elements moments are better kept in f32 ([`crate::adamw`]): they are small,
-/// and norms and biases are sensitive. Whoever keeps the moments chooses.
+/// Parameters with fewer elements should keep their moments in f32 ([`crate::adamw`]): these
+/// moments are small, and norms and biases are sensitive. The owner of the moments decides.
 pub const LEAST_ELEMENTS: usize = 4096;
 
 /// A moment: element `i` is `absmax[i / 256] · map(codes[i])`. All zeros mean zero.
@@ -25,20 +25,20 @@ pub const LEAST_ELEMENTS: usize = 4096;
 pub struct Moment<'a, D: Device> {
     /// u8 `[elements]`.
     pub codes: ViewMut<'a, D>,
-    /// The largest magnitude of each block, f32 `[elements / 256]`, rounded up.
+    /// Largest magnitude of each block, f32 `[elements / 256]`, rounded up.
     pub absmax: ViewMut<'a, D>,
 }
 
-/// One update of one parameter: [`crate::adamw::Update`] on moments that are read from their codes;
-/// the weight sees the new moments as they are before they are stored again.
+/// One update of one parameter: [`crate::adamw::Update`] with moments that are decoded first; the
+/// weight is updated with the new moments before they are encoded again.
 ///
-/// Each is then divided by the new largest magnitude of its block and stored as the nearest number of
-/// the [dynamic map](crate::dynamic_map::DynamicMap) (Dettmers et al., 2022), signed for `m` and
-/// unsigned for `v`. A positive `v` never becomes zero: `m / √v` would explode in a later step whose
-/// gradient is small, as bitsandbytes' may.
+/// Each new moment is divided by the new largest magnitude of its block and stored as the nearest
+/// number of the [dynamic map](crate::dynamic_map::DynamicMap) (Dettmers et al., 2022), signed for
+/// `m` and unsigned for `v`. A positive `v` never becomes zero: otherwise `m / √v` would explode in
+/// a later step with a small gradient, as can happen in bitsandbytes.
 ///
-/// An element of the gradient that is not finite makes the moments of its block not finite: there is
-/// no code for it, only a scale.
+/// An element of the gradient that is not finite makes the scale of its block not finite, because
+/// no code stands for it.
 #[derive(Debug)]
 pub struct Update<'a, D: Device> {
     /// Updated in place, f32 `[elements]`.
@@ -49,11 +49,11 @@ pub struct Update<'a, D: Device> {
     pub m: Moment<'a, D>,
     /// Second moment, updated in place.
     pub v: Moment<'a, D>,
-    /// The numbers.
+    /// Hyperparameters of the update.
     pub hyperparameters: Hyperparameters,
 }
 
-/// AdamW with moments of 8 bits. Arithmetic in f32, with the same bits on every device.
+/// AdamW with 8-bit moments. The arithmetic is f32, with the same bits on every device.
 pub trait AdamW8bit: Device {
     /// Updates `weight`, `m` and `v`.
     fn adamw_8bit_update(&self, args: Checked<Update<'_, Self>>) -> Result<(), KernelError>;

@@ -10,21 +10,22 @@ use tightrope_device::{
     cuda::{Input, Launch, Output},
 };
 
-/// The sizes of a head's kernels, as `kernel.cu` has them.
+/// Sizes of the kernels for a head, as in `kernel.cu`.
 #[derive(Clone, Copy)]
 struct Sizes {
-    /// Features of a head, rounded up.
+    /// Number of features of a head, rounded up.
     padded: usize,
     element: usize,
 }
 
-/// Head sizes that there are kernels for, as symbols carry them.
+/// Head sizes that have kernels, with their names in symbols.
 const PADDED: [(usize, &str); 4] = [(32, "32"), (64, "64"), (128, "128"), (256, "256")];
-/// Most columns of `dk` and `dv` that a block computes.
+/// Largest number of columns of `dk` and `dv` that a block computes.
 const COLUMNS: usize = 128;
 
 impl Sizes {
-    /// With the last part of the variant. Errors for heads that are too large.
+    /// Returns the sizes and the last part of the variant. Returns an error for heads that are too
+    /// large.
     fn of(
         operation: &'static str,
         dtype: DType,
@@ -36,7 +37,7 @@ impl Sizes {
         let (padded, name) = sizes
             .find(|&(padded, _)| head_dim <= padded)
             .ok_or_else(|| refuse(format!("heads of {head_dim} features")))?;
-        // Positions in a range are signed.
+        // Positions in a range are signed numbers.
         let ranges = config.ranges.as_slice();
         if let Some(range) = ranges.iter().find(|r| r.key_len > i32::MAX as u32) {
             return Err(refuse(format!("a sequence of {} tokens", range.key_len)));
@@ -66,7 +67,7 @@ impl Sizes {
         rows * 2 / self.element
     }
 
-    /// Of factors on their way from one product to the next, which f32 alone needs.
+    /// Bytes of the factors between two products, which only f32 stages.
     fn stage_bytes(self, columns: usize) -> usize {
         if self.is_f32() {
             self.warps() * 16 * (columns + 4) * size_of::<f32>()
@@ -91,7 +92,7 @@ impl Sizes {
             + self.stage_bytes(self.stream())
     }
 
-    /// Blocks that share a tile.
+    /// Number of blocks that share a tile.
     fn parts(self) -> u32 {
         TILE / self.rows() as u32
     }
@@ -141,8 +142,8 @@ impl Attention for Cuda {
         };
         let shared = sizes.forward_bytes();
         let launch = sizes.launch(tiles, config.heads, sizes.parts(), shared)?;
-        // SAFETY: the check of the arguments proved that every range lies in every operand, and
-        // tiles are made of the ranges.
+        // SAFETY: the check of the arguments proved that every range lies in every operand, and the
+        // tiles are made from the ranges.
         Ok(unsafe { self.launch(kernel, &[dtype.name(), padded], launch) }?)
     }
 
@@ -175,7 +176,8 @@ impl Attention for Cuda {
             softcap,
         };
         let launch = sizes.launch(tiles, config.heads, sizes.parts(), shared)?;
-        // SAFETY: as in the forward pass.
+        // SAFETY: the check of the arguments proved that every range lies in every operand, and the
+        // tiles are made from the ranges.
         unsafe { self.launch(kernel, &variant, launch) }?;
         let tiles = config.ranges.key_tiles();
         let kernel = AttentionKeysBackward {
@@ -198,7 +200,8 @@ impl Attention for Cuda {
         };
         let parts = sizes.parts() * sizes.padded.div_ceil(COLUMNS) as u32;
         let launch = sizes.launch(tiles, config.kv_heads, parts, shared)?;
-        // SAFETY: as in the forward pass.
+        // SAFETY: the check of the arguments proved that every range lies in every operand, and the
+        // tiles are made from the ranges.
         Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

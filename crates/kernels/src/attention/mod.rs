@@ -12,29 +12,29 @@ use crate::{Check, Checked, KernelError, check::Operands};
 use std::cmp::Reverse;
 use tightrope_device::{DType, Device, DeviceError, Tensor, View, ViewMut};
 
-/// One sequence: some of its queries and all keys that they may see.
+/// One sequence: some of its queries, and all keys that they may see.
 ///
-/// The last query stands at the last key: query `i` of `query_len` sees keys
-/// `0..=i + key_len − query_len` of its range. In training both ranges are the same; in generation
-/// the keys are the cache.
+/// The last query has the position of the last key: query `i` of `query_len` sees keys `0..=i +
+/// key_len − query_len` of its range. In training, queries and keys are the same rows; in
+/// generation, the keys are the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Range {
     /// First row in `q`.
     pub query_start: u32,
-    /// Rows in `q`.
+    /// Number of rows in `q`.
     pub query_len: u32,
     /// First row in `k` and `v`.
     pub key_start: u32,
-    /// Rows in `k` and `v`, at least `query_len`.
+    /// Number of rows in `k` and `v`, at least `query_len`.
     pub key_len: u32,
-    /// First row in `k` and `v` of what all queries see besides, before their own keys.
+    /// First row in `k` and `v` of a prefix that all queries see before their own keys.
     pub prefix_start: u32,
-    /// Rows of that. No kernel computes it yet: more than 0 is refused.
+    /// Number of rows of the prefix. No kernel computes a prefix yet: more than 0 rows are refused.
     pub prefix_len: u32,
 }
 
 impl Range {
-    /// As many queries as keys, in the same rows.
+    /// A range with as many queries as keys, in the same rows.
     pub fn rows(start: u32, len: u32) -> Self {
         Self {
             query_start: start,
@@ -46,11 +46,11 @@ impl Range {
     }
 }
 
-/// Rows of a tile of [`Ranges`].
+/// Number of rows in a tile of [`Ranges`].
 const TILE: u32 = 64;
 
-/// The ranges of a batch, on the host and on the device; set once per batch, read by every layer.
-/// Memory grows to the largest batch and stays.
+/// The ranges of a batch, on the host and on the device; they are set once per batch and read by
+/// every layer. The memory grows to the largest batch and is kept.
 #[derive(Debug)]
 pub struct Ranges<D: Device> {
     ranges: Vec<Range>,
@@ -59,7 +59,7 @@ pub struct Ranges<D: Device> {
     key_tiles: Tiles<D>,
 }
 
-/// Pieces of up to 64 rows of the ranges, in the order in which a GPU takes them.
+/// Pieces of up to 64 rows of the ranges, in the order in which a GPU processes them.
 #[derive(Debug)]
 pub struct Tiles<D: Device> {
     tiles: Vec<[u32; 2]>,
@@ -67,7 +67,7 @@ pub struct Tiles<D: Device> {
 }
 
 impl<D: Device> Ranges<D> {
-    /// No ranges.
+    /// An empty list of ranges.
     pub fn empty(device: &D) -> Result<Self, DeviceError> {
         let none = || Tensor::zeros(device, DType::U32, &[0]);
         let tiles = || -> Result<_, DeviceError> {
@@ -97,7 +97,7 @@ impl<D: Device> Ranges<D> {
             ]
         });
         write(&mut self.device, &numbers.collect::<Vec<_>>())?;
-        // Queries see the keys before them, keys are seen by the queries after them.
+        // Queries see the keys before them; keys are seen by the queries after them.
         let (queries, keys) = (&mut self.query_tiles, &mut self.key_tiles);
         queries.set(
             &self.ranges,
@@ -134,7 +134,7 @@ impl<D: Device> Ranges<D> {
 }
 
 impl<D: Device> Tiles<D> {
-    /// Those with most `work` come first, so that the last to be computed are short.
+    /// Tiles with most `work` come first, so that the last ones are short.
     fn set(
         &mut self,
         ranges: &[Range],
@@ -153,15 +153,16 @@ impl<D: Device> Tiles<D> {
         write(&mut self.device, bytemuck::cast_slice(&self.tiles))
     }
 
-    /// How many there are.
+    /// Number of tiles.
     pub fn len(&self) -> usize {
         self.tiles.len()
     }
-    /// Whether there are none.
+    /// Whether there are no tiles.
     pub fn is_empty(&self) -> bool {
         self.tiles.is_empty()
     }
-    /// On the device, u32 `[len, 2]` or longer: the range, and the first row counted in it.
+    /// The tiles on the device, u32 `[len, 2]` or longer: index of the range, and first row within
+    /// it.
     pub fn tensor(&self) -> &Tensor<D> {
         &self.device
     }
@@ -176,20 +177,20 @@ fn write<D: Device>(tensor: &mut Tensor<D>, numbers: &[u32]) -> Result<(), Devic
     tensor.write(numbers)
 }
 
-/// What both directions need to know.
+/// Settings that both directions need.
 #[derive(Debug)]
 pub struct Config<'a, D: Device> {
-    /// Who sees whom.
+    /// Which tokens see which.
     pub ranges: &'a Ranges<D>,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads; `heads` is a multiple of it.
+    /// Number of key and value heads; `heads` is a multiple of it.
     pub kv_heads: usize,
-    /// Features of a head.
+    /// Number of features of a head.
     pub head_dim: usize,
-    /// Factor of `q·k`, mostly `head_dim^-½`.
+    /// Factor of `q·k`, usually `head_dim^-½`.
     pub scale: f32,
-    /// Keys that a query sees at most, its own included.
+    /// Largest number of keys that a query sees, its own included.
     pub window: Option<usize>,
     /// `softcap · tanh(scores / softcap)` before the softmax (Gemma 2: 50).
     pub softcap: Option<f32>,
@@ -216,11 +217,11 @@ pub struct Forward<'a, D: Device> {
     pub y: ViewMut<'a, D>,
     /// Overwritten with the log of the softmax's denominator, f32 `[queries, heads]`.
     pub lse: ViewMut<'a, D>,
-    /// Who sees whom.
+    /// Ranges, sizes and masks.
     pub config: Config<'a, D>,
 }
 
-/// Gradients with respect to `q`, `k` and `v`; probabilities are computed again from `lse`.
+/// Gradients with respect to `q`, `k` and `v`; the probabilities are computed again from `lse`.
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
     /// `[queries, heads, head_dim]`.
@@ -243,17 +244,17 @@ pub struct Backward<'a, D: Device> {
     pub dk: ViewMut<'a, D>,
     /// Overwritten in all ranges, `[keys, kv_heads, head_dim]`.
     pub dv: ViewMut<'a, D>,
-    /// Who sees whom.
+    /// Ranges, sizes and masks.
     pub config: Config<'a, D>,
 }
 
-/// Variable-length attention without tokens × tokens in memory (Dao et al., 2022). f32 accumulation;
-/// activations are all f32 or bf16 (f32 on the CPU). Probabilities are rounded to that type before
-/// they are multiplied on a GPU.
+/// Variable-length attention without tokens × tokens in memory (Dao et al., 2022). f32
+/// accumulation; activations are all f32 or bf16 (f32 on the CPU). On a GPU, probabilities are
+/// rounded to that type before they are multiplied.
 ///
-/// The bits of a range depend on the range alone. Working memory on the CPU, per thread: forward
-/// about `64 · (3 · head_dim + 64)` f32; backward `2 · key_len · head_dim` more, for the sums of `dk`
-/// and `dv`.
+/// The bits of a range depend on the range alone. Working memory on the CPU per thread is about `64
+/// · (3 · head_dim + 64)` f32; backward `2 · key_len · head_dim` more, for the sums of `dk` and
+/// `dv`.
 pub trait Attention: Device {
     /// Writes `y` and `lse`.
     fn attention_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
@@ -285,7 +286,8 @@ impl<'a, D: Device> Config<'a, D> {
         }
         let (mut query_end, mut key_end) = (0, 0);
         for (index, range) in self.ranges.as_slice().iter().enumerate() {
-            // Ranges in order and apart, so that writers of different ranges never meet.
+            // Ranges are in order and do not overlap, so that writers of different ranges never
+            // collide.
             let apart = range.query_start >= query_end && range.key_start >= key_end;
             let ends = (
                 range.query_start.checked_add(range.query_len),

@@ -1,4 +1,5 @@
-//! Stored elements in the type that a product wants: themselves, or a copy in working memory.
+//! Provides elements in the type that a product needs: the stored elements, or a copy in working
+//! memory.
 
 use super::kernel;
 use crate::{Check, Checked, KernelError, check::Operands, nf4};
@@ -9,15 +10,16 @@ use tightrope_device::{
 
 const THREADS: u32 = 256;
 
-/// Overwrites the first elements of `to` with those of `from`, rounded to nearest, ties to even: f32,
-/// bf16 or f16, in which files store weights, to another of f32 and bf16, in which products are.
+/// Overwrites the first elements of `to` with those of `from`, rounded to nearest, ties to even. It
+/// converts f32, bf16 or f16, the types of weights in files, to another type of f32 and bf16, the
+/// types of products.
 #[derive(Debug)]
 pub struct Cast<'a> {
-    /// What is read.
+    /// Elements to read.
     pub from: View<'a, Cuda>,
-    /// What is written.
+    /// Elements to write.
     pub to: ViewMut<'a, Cuda>,
-    /// How many elements.
+    /// Number of elements.
     pub elements: usize,
 }
 
@@ -36,7 +38,7 @@ impl Check for Cast<'_> {
 pub fn cast(cuda: &Cuda, args: Checked<Cast<'_>>) -> Result<(), KernelError> {
     let Cast { from, to, elements } = args.on(cuda)?;
     let variant = [from.dtype().name(), to.dtype().name()];
-    // Of a thread: 16 bytes of the wider type.
+    // A thread converts 16 bytes of the wider type.
     let each = 16 / from.dtype().size().max(to.dtype().size());
     let blocks = elements.div_ceil(THREADS as usize * each);
     let launch = Launch::linear(blocks, THREADS)?;
@@ -45,15 +47,15 @@ pub fn cast(cuda: &Cuda, args: Checked<Cast<'_>>) -> Result<(), KernelError> {
         to: Output::of(to),
         elements: elements as u64,
     };
-    // SAFETY: both have so many elements.
+    // SAFETY: the check of the arguments proved that both have this many elements.
     Ok(unsafe { cuda.launch(kernel, &variant, launch) }?)
 }
 
-/// Elements in the type that a product wants. It must be kept until the last kernel that reads it is
+/// Elements in the type that a product needs. Keep them until the last kernel that reads them is
 /// issued.
 #[derive(Debug)]
 pub(crate) enum Converted<'a> {
-    /// They have that type.
+    /// The stored elements, which have that type.
     AsIs(View<'a, Cuda>),
     /// A copy, rounded to nearest, ties to even.
     Copied(Scratch<'a, Cuda>),
@@ -104,7 +106,7 @@ impl<'a> Converted<'a> {
         }
     }
 
-    /// As rows of `row` elements.
+    /// The elements as rows of `row` elements.
     pub(crate) fn matrix(&self, row: usize) -> Matrix<'_> {
         Matrix::of(self.view(), row)
     }

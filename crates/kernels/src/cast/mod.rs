@@ -1,4 +1,5 @@
-//! Elements in another type, on NVIDIA GPUs: operands of matrix products are of one type.
+//! Converts elements to another type on NVIDIA GPUs: both operands of a matrix product need one
+//! type.
 
 mod cuda;
 mod kernel;

@@ -1,22 +1,23 @@
-//! Elementary functions in f32 that the compiler can vectorise, and fixed-order reductions.
+//! Elementary functions in f32 that the compiler can vectorise, and reductions in fixed order.
 //!
-//! [`exp`], [`sigmoid`], [`tanh`] and [`erf`] are branch-free scalar code to be called from the body
-//! of a [`vectorize!`] function. The slice functions below are such functions. A row's result
-//! depends on the row alone, not on where it lies or which thread computes it. Errors in units in
-//! the last place stand in `docs/numerics.md` and are held by tests over all of f32.
+//! [`exp`], [`sigmoid`], [`tanh`] and [`erf`] are branch-free scalar code to be called from the
+//! body of a [`vectorize!`] function. The slice functions below are such functions. The result of a
+//! row depends on the row alone, not on its place or on the thread that computes it.
+//! `docs/numerics.md` lists the errors in units in the last place, and tests over all of f32 check
+//! them.
 //!
 //! For a softmax over `row`: `let max = row_max(row);`, `let sum = exp_sum(row, max);` (turns `row`
 //! into `exp(row − max)` and returns their sum), then `1 / sum` or `max + sum.ln()`.
 
 use tightrope_device::vectorize;
 
-/// Independent partial sums of a reduction: 4 AVX2 registers, or 8 of NEON.
+/// Number of independent partial sums of a reduction: 4 AVX2 registers, or 8 of NEON.
 pub(crate) const LANES: usize = 32;
 
 /// Splits `x = n·ln 2 + r`, `|r| ≤ ½ ln 2`; returns `(n, r)`. `|x|` must be below 2²¹.
 #[inline(always)]
 fn reduce(x: f32) -> (i32, f32) {
-    // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits of the sum.
+    // Adding 1.5·2²³ rounds to an integer, which is then in the low bits of the sum.
     const MAGIC: f32 = 12_582_912.0;
     // ln 2 in two parts; the first has trailing zeros, so that n times it is exact.
     const LN2_HIGH: f32 = 0.693_145_75;
@@ -30,7 +31,7 @@ fn reduce(x: f32) -> (i32, f32) {
     )
 }
 
-/// `exp(r) − 1` for `|r| ≤ ½ ln 2`: minimax polynomial, relative error of `exp` 2⁻²⁹.
+/// `exp(r) − 1` for `|r| ≤ ½ ln 2`: a minimax polynomial that gives `exp` a relative error of 2⁻²⁹.
 #[inline(always)]
 fn exp_m1_reduced(r: f32) -> f32 {
     let mut p = 1.381_446_7e-3f32;
@@ -50,11 +51,12 @@ fn power_of_two(n: i32) -> f32 {
 /// `eˣ`, subnormal results, infinities and NaN included.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Beyond these the result is 0 or ∞ anyway. Comparisons written so that NaN passes through.
+    // Beyond these bounds the result is 0 or ∞ anyway. The comparisons let NaN pass through.
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
     let (n, r) = reduce(x);
-    // Two factors, because 2ⁿ itself may be subnormal or infinite; only the last product rounds.
+    // There are two factors, because 2ⁿ itself may be subnormal or infinite; only the last product
+    // rounds.
     let half = n >> 1;
     (exp_m1_reduced(r) + 1.0) * power_of_two(half) * power_of_two(n - half)
 }
@@ -62,7 +64,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// `1 / (1 + e⁻ˣ)`.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
-    // From the side that does not overflow, so that small results keep their digits.
+    // The side that does not overflow is used, so that small results keep their digits.
     let e = exp(-x.abs());
     let numerator = if x < 0.0 { e } else { 1.0 };
     numerator / (1.0 + e)
@@ -103,11 +105,11 @@ pub(crate) fn erf(x: f32) -> f32 {
     large = large.mul_add(t4, 6.351_497e-1);
     large = large.mul_add(t4, 1.128_648_9);
     let large = (1.0 - exp(-large * t4)).copysign(x);
-    // NaN fails the comparison and comes out of the polynomial.
+    // NaN fails the comparison and passes through the polynomial.
     if t > 0.93 { large } else { small }
 }
 
-/// Adds up lanes in pairs: a fixed order, and the least error.
+/// Adds the lanes in pairs: the order is fixed, and the error is the least.
 #[inline(always)]
 pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
@@ -121,11 +123,11 @@ pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
 }
 
 vectorize! {
-    /// The largest element; NaN if there is one, −∞ for an empty row.
+    /// Largest element; NaN if there is one, −∞ for an empty row.
     pub(crate) fn row_max(row: &[f32]) -> f32 {
         #[inline(always)]
         fn larger(a: f32, b: f32) -> f32 {
-            // The second choice keeps a NaN of `a`, the comparison a NaN of `b`.
+            // The second choice keeps a NaN of `a`, and the comparison keeps a NaN of `b`.
             if b > a || b.is_nan() { b } else { a }
         }
         let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -142,7 +144,7 @@ vectorize! {
         lanes.into_iter().fold(f32::NEG_INFINITY, larger)
     }
 
-    /// Overwrites the row with `exp(row − max)` and returns the sum of that.
+    /// Overwrites the row with `exp(row − max)` and returns the sum of the new values.
     pub(crate) fn exp_sum(row: &mut [f32], max: f32) -> f32 {
         let mut lanes = [0f32; LANES];
         let mut chunks = row.chunks_exact_mut(LANES);

@@ -1,9 +1,10 @@
-//! Accuracy of the elementary functions over all of f32, and of the reductions.
+//! Tests the accuracy of the elementary functions over all of f32, and of the reductions.
 
 use super::*;
 use tightrope_testkit::Random;
 
-/// A prime, so that all exponents meet all kinds of mantissas: 1.4 million of the 2³² floats.
+/// The stride is a prime, so that all exponents meet all kinds of mantissas: it takes 1.4 million
+/// of the 2³² floats.
 const STRIDE: usize = 3_001;
 
 /// Distance of adjacent floats at `|exact|`, subnormal numbers included.
@@ -13,10 +14,10 @@ fn ulp(exact: f64) -> f64 {
 }
 
 /// Panics unless `f` is within `bound` ulp of `exact` for floats of every exponent and both signs;
-/// infinite results have to be exact results that round to infinity. Returns the largest error.
+/// an infinite result must be an exact result that rounds to infinity. Returns the largest error.
 fn measure(name: &str, f: fn(f32) -> f32, exact: impl Fn(f64) -> f64, bound: f64) -> f64 {
     let mut largest = 0f64;
-    // Every float of a stride, and all around the ends of the reduced ranges.
+    // Takes every float of a stride, and all floats around the ends of the reduced ranges.
     let strided = (0..=u32::MAX).step_by(STRIDE);
     let near = [
         0.0f32, 0.35, 0.93, 1.0, 4.0, 87.34, 88.72284, 103.97208, 20.0, 9.02,
@@ -99,7 +100,7 @@ fn the_softmax_helpers_agree_with_f64_at_every_length() {
         let mut powers = row.clone();
         let sum = exp_sum(&mut powers, max);
         let exact: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
-        // 32 lanes of at most 32 additions each, all terms positive.
+        // Each of 32 lanes has at most 32 additions, and all terms are positive.
         let close = (f64::from(sum) - exact).abs() <= 40.0 * f64::from(f32::EPSILON) * exact;
         assert!(close, "{sum} {exact}");
         for (&power, &x) in powers.iter().zip(&row) {

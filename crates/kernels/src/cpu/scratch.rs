@@ -4,11 +4,11 @@ use crate::KernelError;
 use std::ops::{Deref, DerefMut};
 use tightrope_device::{Cpu, DType, Device};
 
-/// `len` f32 of unspecified content, given back when dropped.
+/// `len` f32 of unspecified content, returned to the pool when dropped.
 pub(crate) struct Scratch<'a>(tightrope_device::Scratch<'a, Cpu>);
 
 impl<'a> Scratch<'a> {
-    /// From the device's pool.
+    /// Takes memory from the device's pool.
     pub(crate) fn take(cpu: &'a Cpu, len: usize) -> Result<Self, KernelError> {
         Ok(Self(cpu.scratch(DType::F32, &[len])?))
     }

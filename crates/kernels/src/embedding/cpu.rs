@@ -1,4 +1,5 @@
-//! Embedding on the CPU: the forward pass in parallel over tokens, the backward over table rows.
+//! Embedding on the CPU: the forward pass runs in parallel over tokens, and the backward pass over
+//! table rows.
 
 use super::{Backward, Embedding, Forward};
 use crate::{Checked, KernelError, cpu::block_rows};
@@ -26,7 +27,8 @@ impl Embedding for Cpu {
         let dy = &args.dy.as_slice::<f32>()?[..args.tokens * width];
         let dtable = args.dtable.into_slice::<f32>()?;
         // Each shard of the table looks through all ids and takes its own in their order, so the
-        // number of shards changes no sum. More of them than threads, because some ids are frequent.
+        // number of shards changes no sum. There are more shards than threads, because some ids are
+        // frequent.
         let small = args.tokens * width <= 4 * block_rows(1);
         let shards = if small { 1 } else { 4 * self.threads() };
         let shard = args.vocabulary.div_ceil(shards).max(1);
@@ -51,7 +53,7 @@ impl Embedding for Cpu {
     }
 }
 
-/// The ids, all of them inside the table.
+/// Returns the ids if all of them lie inside the table.
 fn known(ids: &[u32], vocabulary: usize) -> Result<&[u32], KernelError> {
     match ids.iter().position(|&id| id as usize >= vocabulary) {
         None => Ok(ids),
@@ -91,7 +93,8 @@ impl Float for bf16 {
     }
 }
 impl Float for f16 {
-    /// Exact: the exponent is moved by a multiplication, which also normalises subnormal numbers.
+    /// The conversion is exact: a multiplication moves the exponent and also normalises subnormal
+    /// numbers.
     #[inline(always)]
     fn float(self) -> f32 {
         let bits = u32::from(self.to_bits());
@@ -102,7 +105,7 @@ impl Float for f16 {
         } else {
             0
         };
-        // 2¹¹², the difference of the biases.
+        // 2¹¹² is the difference of the biases.
         let magnitude = (shifted * f32::from_bits(0x7780_0000)).to_bits() | special;
         f32::from_bits(magnitude | (bits & 0x8000) << 16)
     }

@@ -13,19 +13,19 @@ use tightrope_device::{
     cuda::{Input, Launch, Output},
 };
 
-/// Threads of a warp, and warps of a block.
+/// Number of threads in a warp, and of warps in a block.
 const LANES: u32 = 32;
 const WARPS: u32 = 8;
-/// Blocks along y that a grid can have.
+/// Largest number of blocks along y in a grid.
 const GRID_Y: usize = 65_535;
-/// What one pass of the sort looks at.
+/// Number of bits that one pass of the sort looks at.
 const DIGIT_BITS: u32 = 8;
 const DIGITS: usize = 1 << DIGIT_BITS;
-/// A tile of the sort has at least so many tokens, and there are at most so many tiles.
+/// Smallest number of tokens in a tile of the sort, and largest number of tiles.
 const TILE: usize = 512;
 const TILES: usize = 256;
 
-/// `rows` warps along x, `columns` along y.
+/// A grid of `rows` warps along x and `columns` along y.
 fn grid(rows: usize, columns: usize) -> Result<Launch, DeviceError> {
     let linear = Launch::linear(rows.div_ceil(WARPS as usize), LANES)?;
     Ok(Launch {
@@ -35,13 +35,13 @@ fn grid(rows: usize, columns: usize) -> Result<Launch, DeviceError> {
     })
 }
 
-/// Warps for `hidden` features, of which a thread takes `step` at a time where they are a multiple.
+/// Number of warps for `hidden` features; a thread takes `step` at a time if they are a multiple.
 fn columns(hidden: usize, step: usize) -> usize {
     let step = if hidden.is_multiple_of(step) { step } else { 1 };
     hidden.div_ceil(LANES as usize * step)
 }
 
-/// Elements in 16 bytes.
+/// Number of elements in 16 bytes.
 fn width(dtype: DType) -> usize {
     16 / dtype.size()
 }
@@ -97,7 +97,7 @@ impl Embedding for Cuda {
         let mut sorted = self.scratch(DType::U32, &[args.tokens])?;
         let mut counts = self.scratch(DType::U32, &[entries])?;
         let per_tile = grid(tiles, 1)?;
-        // One pass even if all ids are 0, since it writes the order.
+        // There is one pass even if all ids are 0, because it writes the order.
         let bits = vocabulary
             .saturating_sub(1)
             .checked_ilog2()
@@ -117,14 +117,14 @@ impl Embedding for Cuda {
                 tiles: tiles as u32,
                 shift,
             };
-            // SAFETY: there are `tokens` ids and, after the first pass, as many places in the order,
-            // each a token's number; and a count for each digit of each tile.
+            // SAFETY: there are `tokens` ids; after the first pass the order has as many places,
+            // each a token's number; and there is a count for each digit of each tile.
             unsafe { self.launch(kernel, &[], per_tile) }?;
             let kernel = EmbeddingSumCounts {
                 counts: Output::of(counts.view_mut()),
                 entries: entries as u32,
             };
-            // SAFETY: there are so many counts.
+            // SAFETY: there are this many counts.
             unsafe { self.launch(kernel, &[], Launch::linear(1, 1024)?) }?;
             let kernel = EmbeddingOrderTokens {
                 ids: Input::of(args.ids),
@@ -140,7 +140,8 @@ impl Embedding for Cuda {
                 tiles: tiles as u32,
                 shift,
             };
-            // SAFETY: as for the counts; they say a place below `tokens` for each token.
+            // SAFETY: the operands are those of the counts, which give a place below `tokens` for
+            // each token.
             unsafe { self.launch(kernel, &[], per_tile) }?;
             std::mem::swap(&mut order, &mut sorted);
         }
@@ -158,7 +159,7 @@ impl Embedding for Cuda {
             hidden: args.hidden as u64,
         };
         // SAFETY: the check of the arguments proved every operand; the order has every token once,
-        // and the sort has met no id outside the table.
+        // and the sort found no id outside the table.
         Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

@@ -18,19 +18,19 @@ pub struct Forward<'a, D: Device> {
     pub ids: View<'a, D>,
     /// `[vocabulary, hidden]`; f32, bf16 or f16.
     pub table: View<'a, D>,
-    /// √hidden for Gemma, else 1.
+    /// Factor of the rows: √hidden for Gemma, else 1.
     pub scale: f32,
     /// Overwritten, `[tokens, hidden]`; f32 or bf16.
     pub y: ViewMut<'a, D>,
-    /// Rows to compute.
+    /// Number of rows to compute.
     pub tokens: usize,
-    /// Rows of the table.
+    /// Number of rows of the table.
     pub vocabulary: usize,
-    /// Features.
+    /// Number of features.
     pub hidden: usize,
 }
 
-/// `dtable[ids[t],:] += scale · dy[t,:]`, fused and in the order of `t`.
+/// `dtable[ids[t],:] += scale · dy[t,:]`, with fused multiply-adds in the order of `t`.
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
     /// Token ids, u32 `[tokens]`.
@@ -41,18 +41,19 @@ pub struct Backward<'a, D: Device> {
     pub scale: f32,
     /// Added into, f32 `[vocabulary, hidden]`.
     pub dtable: ViewMut<'a, D>,
-    /// Rows of `dy`.
+    /// Number of rows of `dy`.
     pub tokens: usize,
-    /// Rows of the table.
+    /// Number of rows of the table.
     pub vocabulary: usize,
-    /// Features.
+    /// Number of features.
     pub hidden: usize,
 }
 
-/// Embedding gather and scatter. Arithmetic in f32, `y` and `dy` of any type (f32 on the CPU).
+/// Embedding gather and scatter. The arithmetic is f32; `y` and `dy` have any type (f32 on the
+/// CPU).
 ///
-/// An id outside the vocabulary is [`KernelError::Index`] on the CPU, and nothing is written. A GPU
-/// would have to be waited for to say so: there it is a trap, after which every call of the device
+/// An id outside the vocabulary gives [`KernelError::Index`] on the CPU, and nothing is written. A
+/// GPU could report it only by blocking: there it is a trap, after which every call of the device
 /// fails. Callers check ids on the host, where they come from.
 pub trait Embedding: Device {
     /// Writes `y`.

@@ -11,11 +11,11 @@ use tightrope_device::{
 };
 
 const THREADS: u32 = 256;
-/// Bytes of an operand for each thread.
+/// Number of bytes of an operand for each thread.
 const VECTOR: usize = 16;
 
 impl Activation {
-    /// As kernel symbols carry it.
+    /// Name in kernel symbols.
     fn name(self) -> &'static str {
         match self {
             Activation::Silu => "silu",
@@ -25,7 +25,7 @@ impl Activation {
     }
 }
 
-/// Which kernel, and how many threads.
+/// Chooses the kernel and the number of threads.
 fn plan(
     cuda: &Cuda,
     activation: Activation,
@@ -48,7 +48,7 @@ impl Glu for Cuda {
             y: Output::of(args.y),
             elements: args.elements as u64,
         };
-        // SAFETY: the check of the arguments proved that each has so many elements.
+        // SAFETY: the check of the arguments proved that each operand has this many elements.
         Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 
@@ -61,7 +61,8 @@ impl Glu for Cuda {
             dy: Output::of(args.dy),
             elements: args.elements as u64,
         };
-        // SAFETY: as in the forward pass; the three are apart, being borrowed apart.
+        // SAFETY: the check of the arguments proved that each operand has this many elements; the
+        // three are borrowed exclusively and do not overlap.
         Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 }

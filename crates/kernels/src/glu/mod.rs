@@ -11,7 +11,7 @@ mod tests;
 use crate::{Check, Checked, KernelError, check::Operands};
 use tightrope_device::{Device, View, ViewMut};
 
-/// The function of the gate.
+/// Activation function of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// `x · σ(x)`: SwiGLU.
@@ -31,9 +31,9 @@ pub struct Forward<'a, D: Device> {
     pub up: View<'a, D>,
     /// Overwritten, `[elements]`.
     pub y: ViewMut<'a, D>,
-    /// The function of the gate.
+    /// Activation function of the gate.
     pub activation: Activation,
-    /// Elements to compute.
+    /// Number of elements to compute.
     pub elements: usize,
 }
 
@@ -41,20 +41,21 @@ pub struct Forward<'a, D: Device> {
 /// again and every input is overwritten.
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
-    /// In: gate. Out: dgate. `[elements]`.
+    /// Input: gate. Output: dgate. `[elements]`.
     pub gate: ViewMut<'a, D>,
-    /// In: up. Out: dup. `[elements]`.
+    /// Input: up. Output: dup. `[elements]`.
     pub up: ViewMut<'a, D>,
-    /// In: dy. Out: y, which the gradient of the next projection's weights needs. `[elements]`.
+    /// Input: dy. Output: y, which the gradient of the next projection's weights needs.
+    /// `[elements]`.
     pub dy: ViewMut<'a, D>,
-    /// As in the forward pass.
+    /// Activation function of the forward pass.
     pub activation: Activation,
-    /// Elements to compute.
+    /// Number of elements to compute.
     pub elements: usize,
 }
 
-/// Gated linear units (Shazeer, 2020). Arithmetic in f32; operands are all f32 or bf16 (f32 on
-/// the CPU).
+/// Gated linear units (Shazeer, 2020). The arithmetic is f32; operands are all f32 or all bf16 (f32
+/// on the CPU).
 pub trait Glu: Device {
     /// Writes `y`.
     fn glu_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;

@@ -1,5 +1,5 @@
-//! Linear layers on the CPU: everything is a matrix product; the adapter's second factor rides
-//! along as a further term of the base product.
+//! Linear layers on the CPU: everything is a matrix product, and the second factor of the adapter
+//! is a further term of the base product.
 
 use super::dropout::{Dropped, Mask};
 use super::{BackwardInput, BackwardWeights, Forward, Linear, Shape, Weight};
@@ -12,7 +12,7 @@ use crate::{
 };
 use tightrope_device::Cpu;
 
-/// The rows of a weight.
+/// Rows of a weight.
 fn stored(weight: Weight<'_, Cpu>, inputs: usize) -> Result<matmul::Weight<'_>, KernelError> {
     match weight {
         Weight::Float(weight) => matmul::Weight::new("weight", weight, inputs),
@@ -181,7 +181,7 @@ impl Linear for Cpu {
         let term = over_tokens(&dyb, x, lora.scale);
         let da = Output::rows(lora.da.into_slice::<f32>()?, inputs);
         product(self, (rank, inputs), &[term], Base::Output, da)?;
-        // Transposed, so that the narrow side is the one whose packing costs more.
+        // Transposed, so that the operand that costs more to pack is the narrow one.
         let xa = Matrix::new(lora.xa.as_slice::<f32>()?, rank);
         let term = over_tokens(&xa, &dy_matrix, lora.scale);
         let db = Output::columns(lora.db.into_slice::<f32>()?, rank);
@@ -190,7 +190,7 @@ impl Linear for Cpu {
     }
 }
 
-/// `sum[j] += Σ_t rows[t, j]`, the sum in f64 and in the order of the rows.
+/// Adds `sum[j] += Σ_t rows[t, j]`, with the sum in f64 and in the order of the rows.
 fn add_rows(sum: &mut [f32], rows: &[f32], tokens: usize) {
     let width = sum.len();
     let mut total = [0f64; 64];

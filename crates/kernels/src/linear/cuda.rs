@@ -1,10 +1,9 @@
 //! Linear layers on NVIDIA GPUs: matrix products through cuBLASLt in the type of the activations.
 //!
-//! What is stored in another type (the base weight perhaps, in NF4 or not, the bias and the adapter's
-//! matrices, `xa` and `dyb`) is rounded to that type in working memory before it is multiplied; sums are
-//! f32. The
-//! adapter's share, which is small, is written first and the base product added to it, so that of
-//! the two roundings the one of the larger number comes once.
+//! Operands of other types (the base weight in some cases, in NF4 or not, the bias, the adapter's
+//! matrices, `xa` and `dyb`) are rounded to that type in working memory before they are multiplied;
+//! sums are f32. The small contribution of the adapter is written first and the base product is
+//! added to it, so that the larger of the two numbers is rounded once only.
 
 use super::{
     BackwardInput, BackwardWeights, Dropout, Forward, Linear, Shape, Weight,
@@ -18,11 +17,12 @@ use tightrope_device::{
 };
 
 const THREADS: u32 = 256;
-/// Bytes of f32 that dropout has in working memory at a time, unless [`LEAST_ROWS`] need more.
+/// Largest size in bytes of f32 rows that dropout keeps in working memory, unless [`LEAST_ROWS`]
+/// need more.
 const DROPOUT_BYTES: usize = 64 << 20;
 const SMALL_DROPOUT_BYTES: usize = 1 << 16;
 const LEAST_ROWS: usize = 128;
-/// Rows whose sum is a partial sum of the bias's gradient. Fixed, so that the result does not
+/// Number of rows in a partial sum of the bias's gradient. It is fixed, so that the result does not
 /// depend on the GPU.
 const RUN: usize = 256;
 
@@ -129,7 +129,7 @@ impl Linear for Cuda {
             outputs,
         } = shape;
         let dtype = dy.dtype();
-        // alpha · dy · `b`, which is [outputs, n].
+        // alpha · dy · `b`, where `b` is [outputs, n].
         let through = |b: Matrix<'_>, alpha, c: MatrixMut<'_>, n, accumulate| {
             self.matmul(Product {
                 a: Matrix::of(dy, outputs),
@@ -192,7 +192,7 @@ impl Linear for Cuda {
                         let variant = [dtype.name(), width.suffix()];
                         let launch = Launch::linear(rows, THREADS)?;
                         // SAFETY: the check of the arguments proved `dx` and `keys`; the scratch
-                        // memory has a chunk of rows.
+                        // memory has room for a chunk of rows.
                         unsafe { self.launch(kernel, &variant, launch) }?;
                     }
                 }
@@ -280,21 +280,21 @@ impl Linear for Cuda {
     }
 }
 
-/// The mask, unless nothing is dropped.
+/// The mask, or `None` if nothing is dropped.
 fn active<'a>(dropout: &Option<Dropout<'a, Cuda>>) -> Option<(Parameters, View<'a, Cuda>)> {
     let dropout = dropout.filter(|dropout| dropout.probability != 0.0)?;
     Some((Parameters::of(&dropout), dropout.keys))
 }
 
-/// Rows that dropout handles at a time: a function of the width alone, so that the order in which
-/// `da` is summed depends on nothing else.
+/// Number of rows that dropout handles at a time. It depends on the width alone, so that the order
+/// in which `da` is summed depends on nothing else.
 fn chunk_rows(cuda: &Cuda, inputs: usize) -> usize {
     let rows = cuda.limit(DROPOUT_BYTES, SMALL_DROPOUT_BYTES) / (size_of::<f32>() * inputs.max(1));
-    // Multiples, so that every chunk starts at an address that is aligned as well as the first.
+    // A multiple, so that every chunk starts at an address that is aligned as well as the first.
     (rows - rows % LEAST_ROWS).max(LEAST_ROWS)
 }
 
-/// Calls `f` with `dropout(x)`: the first of some rows, their number, and the rows.
+/// Calls `f` with `dropout(x)`: the index of the first row, the number of rows, and the rows.
 fn dropped(
     cuda: &Cuda,
     x: View<'_, Cuda>,
@@ -323,15 +323,15 @@ fn dropped(
         };
         let width = cuda.index_width(tokens.saturating_mul(inputs));
         let variant = [dtype.name(), width.suffix()];
-        // SAFETY: the check of the arguments proved `x` and `keys`; the scratch memory has a chunk
-        // of rows.
+        // SAFETY: the check of the arguments proved `x` and `keys`; the scratch memory has room for
+        // a chunk of rows.
         unsafe { cuda.launch(kernel, &variant, Launch::linear(rows, THREADS)?) }?;
         f(first, rows, Matrix::of(kept.view(), inputs))?;
     }
     Ok(())
 }
 
-/// `dbias[j] += Σ_t dy[t, j]`: runs of rows, then the runs in order.
+/// Adds `dbias[j] += Σ_t dy[t, j]`: it sums runs of rows, then the runs in order.
 fn add_rows(
     cuda: &Cuda,
     dy: View<'_, Cuda>,
@@ -368,6 +368,7 @@ fn add_rows(
         outputs: outputs as u64,
     };
     let launch = partials::launch(outputs)?;
-    // SAFETY: as above; `dbias` has `outputs` elements.
+    // SAFETY: the scratch memory has `outputs` sums for each run, and `dbias` has `outputs`
+    // elements.
     Ok(unsafe { cuda.launch(kernel, &[], launch) }?)
 }

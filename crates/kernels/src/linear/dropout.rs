@@ -8,14 +8,14 @@ use crate::{
 use std::ops::Range;
 use tightrope_device::{Cpu, Device, vectorize};
 
-/// What all elements share.
+/// Parameters that all elements share.
 #[derive(Clone, Copy)]
 pub(super) struct Parameters {
     /// `splitmix` of the operation's salt.
     pub salt: u64,
-    /// Elements whose hash is below are dropped.
+    /// Elements whose hash is below this are dropped.
     pub threshold: u32,
-    /// Of the others.
+    /// Factor of the other elements.
     pub factor: f32,
 }
 
@@ -33,7 +33,8 @@ impl Parameters {
 
 /// The mask of one operation, as [`Dropout`] defines it; there is none if nothing is dropped.
 pub(crate) struct Mask {
-    /// `s` of each token, low half first: computed once, for a mask is applied a few columns at a time.
+    /// State `s` of each token, low half first. It is computed once, because a mask is applied a
+    /// few columns at a time.
     states: Vec<(u32, u32)>,
     parameters: Parameters,
 }
@@ -94,13 +95,13 @@ vectorize! {
     fn multiply(values: &mut [f32], first: u32, state: (u32, u32), threshold: u32, factor: f32) {
         for (offset, value) in values.iter_mut().enumerate() {
             let hash = mix(first.wrapping_add(offset as u32), state.0, state.1);
-            // A factor instead of a choice, so that NaN passes through dropped elements too.
+            // A factor and not a choice, so that NaN passes through dropped elements too.
             *value *= if hash < threshold { 0.0 } else { factor };
         }
     }
 }
 
-/// `dropout(x)`, formed while it is read.
+/// `dropout(x)`, computed while it is read.
 pub(crate) struct Dropped<'a> {
     pub(crate) x: Matrix<'a, f32>,
     pub(crate) mask: &'a Mask,

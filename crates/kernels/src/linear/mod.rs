@@ -1,4 +1,4 @@
-//! A linear layer with optional bias and LoRA adapter, as one node.
+//! A linear layer with optional bias and LoRA adapter, as one operation.
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -16,8 +16,8 @@ use crate::{
 };
 use tightrope_device::{DType, Device, View, ViewMut};
 
-/// Dropout before `A`, without state: whether element `(t, i)` is kept is a hash of `salt`, the
-/// token's two keys and `i`, so the backward pass, recomputation and any packing see the same mask.
+/// Stateless dropout before `A`: a hash of `salt`, the token's two keys and `i` decides whether
+/// element `(t, i)` is kept, so the backward pass, recomputation and any packing use the same mask.
 /// Kept elements are scaled by `1 / (1 − probability)`.
 ///
 /// With `s = splitmix(splitmix(salt) ^ (sequence + 2³² · position))`, element `i` is dropped when
@@ -29,9 +29,9 @@ use tightrope_device::{DType, Device, View, ViewMut};
 pub struct Dropout<'a, D: Device> {
     /// Probability that an element is dropped, in `[0, 1)`.
     pub probability: f32,
-    /// Differs for each step, layer and projection.
+    /// Salt, which differs for each step, layer and projection.
     pub salt: u64,
-    /// u32 `[tokens, 2]`: the token's sequence and its position therein.
+    /// u32 `[tokens, 2]`: the sequence of each token and its position in the sequence.
     pub keys: View<'a, D>,
 }
 
@@ -42,24 +42,26 @@ impl<D: Device> Clone for Dropout<'_, D> {
 }
 impl<D: Device> Copy for Dropout<'_, D> {}
 
-/// The sizes of a linear layer.
+/// Sizes of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Rows of `x` and `y`.
+    /// Number of rows of `x` and `y`.
     pub tokens: usize,
-    /// Features of `x`.
+    /// Number of features of `x`.
     pub inputs: usize,
-    /// Features of `y`.
+    /// Number of features of `y`.
     pub outputs: usize,
 }
 
-/// A layer's own weight `[outputs, inputs]`. Only one of floating-point numbers has a gradient.
+/// The base weight `[outputs, inputs]` of a layer. Only a weight of floating-point numbers has a
+/// gradient.
 #[derive(Debug)]
 pub enum Weight<'a, D: Device> {
     /// f32, bf16 or f16.
     Float(View<'a, D>),
-    /// In NF4, row by row; blocks do not end with rows. A product decodes what it is about to read:
-    /// on the CPU a few rows at a time, to f32; on GPUs the whole, to the type of the activations.
+    /// NF4, row by row; blocks do not end with rows. A product decodes the weight as it reads it:
+    /// on the CPU a few rows at a time, to f32; on GPUs the whole weight, to the type of the
+    /// activations.
     Nf4(nf4::Weight<'a, D>),
 }
 
@@ -79,7 +81,7 @@ pub struct LoraForward<'a, D: Device> {
     pub b: View<'a, D>,
     /// α/r, or α/√r (rsLoRA).
     pub scale: f32,
-    /// Before `A`.
+    /// Dropout before `A`.
     pub dropout: Option<Dropout<'a, D>>,
     /// Overwritten with `dropout(x)·Aᵀ`, f32 `[tokens, rank]`; saved for the backward pass.
     pub xa: ViewMut<'a, D>,
@@ -92,7 +94,7 @@ pub struct Forward<'a, D: Device> {
     pub x: View<'a, D>,
     /// `[outputs, inputs]`.
     pub weight: Weight<'a, D>,
-    /// Of the product with the weight.
+    /// Factor of the product with the weight.
     pub factor: f32,
     /// f32 `[outputs]`.
     pub bias: Option<View<'a, D>>,
@@ -100,7 +102,7 @@ pub struct Forward<'a, D: Device> {
     pub lora: Option<LoraForward<'a, D>>,
     /// Overwritten, `[tokens, outputs]`.
     pub y: ViewMut<'a, D>,
-    /// Sizes.
+    /// Sizes of the layer.
     pub shape: Shape,
 }
 
@@ -111,9 +113,9 @@ pub struct LoraBackwardInput<'a, D: Device> {
     pub a: View<'a, D>,
     /// f32 `[outputs, rank]`.
     pub b: View<'a, D>,
-    /// As in the forward pass.
+    /// Scale of the forward pass.
     pub scale: f32,
-    /// As in the forward pass.
+    /// Dropout of the forward pass.
     pub dropout: Option<Dropout<'a, D>>,
     /// Overwritten with `dy·B`, f32 `[tokens, rank]`; [`LoraBackwardWeights`] reads it.
     pub dyb: ViewMut<'a, D>,
@@ -121,31 +123,31 @@ pub struct LoraBackwardInput<'a, D: Device> {
 
 /// `dx (+)= factor · dy·W + scale · dropout'((dy·B)·A)`.
 ///
-/// `dx: None` computes only `dyb` (nothing before this layer is trained).
+/// `dx: None` computes only `dyb` (if nothing before this layer is trained).
 #[derive(Debug)]
 pub struct BackwardInput<'a, D: Device> {
     /// `[tokens, outputs]`.
     pub dy: View<'a, D>,
     /// `[outputs, inputs]`.
     pub weight: Weight<'a, D>,
-    /// Of the product with the weight.
+    /// Factor of the product with the weight.
     pub factor: f32,
     /// The adapter.
     pub lora: Option<LoraBackwardInput<'a, D>>,
     /// `[tokens, inputs]`.
     pub dx: Option<ViewMut<'a, D>>,
-    /// Whether `dx` is added into or overwritten.
+    /// Whether `dx` is added into; otherwise it is overwritten.
     pub accumulate: bool,
-    /// Sizes.
+    /// Sizes of the layer.
     pub shape: Shape,
 }
 
 /// Adapter of the gradients of the parameters.
 #[derive(Debug)]
 pub struct LoraBackwardWeights<'a, D: Device> {
-    /// As in the forward pass.
+    /// Scale of the forward pass.
     pub scale: f32,
-    /// As in the forward pass.
+    /// Dropout of the forward pass.
     pub dropout: Option<Dropout<'a, D>>,
     /// From the forward pass, f32 `[tokens, rank]`.
     pub xa: View<'a, D>,
@@ -157,7 +159,8 @@ pub struct LoraBackwardWeights<'a, D: Device> {
     pub db: ViewMut<'a, D>,
 }
 
-/// `dW += factor · dyᵀ·x`, `dbias += Σ_t dy`, and the adapter's gradients; whatever is `None` is frozen.
+/// `dW += factor · dyᵀ·x`, `dbias += Σ_t dy`, and the adapter's gradients; a field that is `None`
+/// is frozen.
 #[derive(Debug)]
 pub struct BackwardWeights<'a, D: Device> {
     /// `[tokens, inputs]`.
@@ -166,26 +169,26 @@ pub struct BackwardWeights<'a, D: Device> {
     pub dy: View<'a, D>,
     /// Added into, f32 `[outputs, inputs]`.
     pub dweight: Option<ViewMut<'a, D>>,
-    /// As in the forward pass.
+    /// Factor of the forward pass.
     pub factor: f32,
     /// Added into, f32 `[outputs]`.
     pub dbias: Option<ViewMut<'a, D>>,
     /// The adapter.
     pub lora: Option<LoraBackwardWeights<'a, D>>,
-    /// Sizes.
+    /// Sizes of the layer.
     pub shape: Shape,
 }
 
-/// Linear layers with LoRA (Hu et al., 2021; rsLoRA: Kalajdzievski, 2023). f32 accumulation;
-/// activations (`x`, `y`, `dy`, `dx`) are all f32 or bf16 (f32 on the CPU).
+/// Linear layers with LoRA (Hu et al., 2021; rsLoRA: Kalajdzievski, 2023). Accumulation is f32;
+/// activations (`x`, `y`, `dy`, `dx`) are all f32 or all bf16 (f32 on the CPU).
 ///
-/// The bits of `y` and `dx` of a token depend on the token alone, not on how many others there are
-/// nor on its place among them; on GPUs as far as
-/// [`Cuda::matmul`](tightrope_device::Cuda::matmul) says.
+/// The bits of `y` and `dx` of a token depend on the token alone, not on the number of other tokens
+/// or its place among them; on GPUs this holds under the condition that
+/// [`Cuda::matmul`](tightrope_device::Cuda::matmul) states.
 ///
-/// On GPUs operands of a product have the type of the activations: a weight that is stored in
-/// another, the bias, the adapter's matrices, `xa` and `dyb` are rounded to it first. Their copies
-/// are working memory, as are 64 MiB of activations where there is dropout.
+/// On GPUs, operands of a product have the type of the activations: a weight of another type, the
+/// bias, the adapter's matrices, `xa` and `dyb` are rounded to it first. Their copies take working
+/// memory, and so do 64 MiB of activations if there is dropout.
 ///
 /// The gradient is in two parts because an operation between them (a gated unit) computes `x` again
 /// only after its own gradient is known.

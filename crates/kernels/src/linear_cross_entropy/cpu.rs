@@ -12,9 +12,9 @@ use crate::{
 use rayon::prelude::*;
 use tightrope_device::{Cpu, vectorize};
 
-/// Logits of a chunk take at most this many bytes, unless [`MIN_ROWS`] rows need more.
+/// Largest size in bytes of the logits of a chunk, unless [`MIN_ROWS`] rows need more.
 const CHUNK_BYTES: usize = 96 << 20;
-/// Fewer rows would read the weight too often for the arithmetic that is done with it.
+/// With fewer rows the weight would be read too often for the amount of arithmetic.
 const MIN_ROWS: usize = 128;
 /// More rows would gain nothing.
 const MAX_ROWS: usize = 1024;
@@ -52,15 +52,16 @@ impl LinearCrossEntropy for Cpu {
     }
 }
 
-/// What the backward half writes.
+/// Output of the backward half.
 struct Gradient<'a> {
     weights: &'a [f32],
     dx: &'a mut [f32],
     dweight: Option<&'a mut [f32]>,
 }
 
-/// Rows of a chunk: as few chunks as possible, nearly equal, so that none reads the weight for a few rows.
-/// A function of the sizes alone, as is then the order in which `dweight` is summed.
+/// Number of rows in a chunk: as few chunks as possible, of nearly equal size, so that no chunk
+/// reads the weight for a few rows. It depends on the sizes alone, and so does the order in which
+/// `dweight` is summed.
 fn chunk_rows(rows: usize, vocabulary: usize) -> usize {
     let most = (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, MAX_ROWS);
     rows.div_ceil(rows.div_ceil(most).max(1))
@@ -173,9 +174,9 @@ fn cross_entropy(
     }
     let largest = math::row_max(logits);
     let at_target = logits[target];
-    // So that the sum over the others needs no branch.
+    // This spares the sum over the other classes a branch.
     logits[target] = f32::NEG_INFINITY;
-    // In f32 within a block, in f64 over the blocks.
+    // The sum is f32 within a block and f64 over the blocks.
     let others: f64 = match softcap {
         None => logits
             .chunks_mut(BLOCK)
@@ -190,7 +191,7 @@ fn cross_entropy(
     let distance = f64::from(largest) - f64::from(at_target);
     let own = (-distance).exp();
     let total = own + others;
-    // With the target on top `own` is 1, and a small loss keeps all its digits.
+    // If the target has the largest logit, `own` is 1, and a small loss keeps all its digits.
     let loss = if distance == 0.0 {
         others.ln_1p()
     } else {

@@ -15,13 +15,14 @@ use tightrope_device::{
 };
 
 const THREADS: u32 = 256;
-/// Logits of a chunk take at most this many bytes, unless [`MIN_ROWS`] rows need more.
+/// Largest size in bytes of the logits of a chunk, unless [`MIN_ROWS`] rows need more.
 const CHUNK_BYTES: usize = 256 << 20;
-/// Fewer rows would read the weight too often for the arithmetic that is done with it.
+/// With fewer rows the weight would be read too often for the amount of arithmetic.
 const MIN_ROWS: usize = 256;
 /// More rows would gain nothing.
 const MAX_ROWS: usize = 4096;
-/// Logits of a row start at a multiple of so many, whatever the vocabulary: 256 bytes.
+/// Logits of a row start at a multiple of this number of elements (256 bytes), whatever the
+/// vocabulary.
 const ROW_MULTIPLE: usize = 64;
 
 impl LinearCrossEntropy for Cuda {
@@ -54,15 +55,15 @@ impl LinearCrossEntropy for Cuda {
     }
 }
 
-/// What the backward half writes.
+/// Output of the backward half.
 struct Gradient<'a> {
     weights: View<'a, Cuda>,
     dx: ViewMut<'a, Cuda>,
     dweight: Option<ViewMut<'a, Cuda>>,
 }
 
-/// Rows of a chunk: a function of the vocabulary alone, so that the order in which `dweight` is
-/// summed depends on nothing else.
+/// Number of rows in a chunk. It depends on the vocabulary alone, so that the order in which
+/// `dweight` is summed depends on nothing else.
 fn chunk_rows(cuda: &Cuda, vocabulary: usize) -> usize {
     let most = cuda.limit(MAX_ROWS, MIN_ROWS);
     (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, most)
@@ -87,7 +88,7 @@ fn run(
     let mut on_host = vec![0i32; tokens];
     targets.read(&mut on_host)?;
     let rows = rows_with_target(&on_host, vocabulary)?;
-    // Classes are counted in 32 bits, as targets are.
+    // Classes are counted in 32 bits, like targets.
     if i32::try_from(vocabulary).is_err() {
         return Err(KernelError::Device(DeviceError::NoKernel {
             operation: "linear_cross_entropy",
@@ -166,7 +167,8 @@ fn run(
             vocabulary: vocabulary as u64,
             stride: stride as u64,
         };
-        // SAFETY: as above; the check of the arguments proved `weights` too.
+        // SAFETY: the logits are `m` rows of `stride`; the check of the arguments proved `targets`,
+        // `losses` and `weights`, and these rows have targets below the vocabulary.
         unsafe { cuda.launch(kernel, &[dtype.name()], launch) }?;
         let dlogits = logits.view().reinterpreted(dtype)?;
         let dlogits = Matrix::of(dlogits, stride * size_of::<f32>() / dtype.size());
@@ -202,7 +204,8 @@ fn run(
             all: Output::of(gradient.dx.reborrow()),
             hidden: hidden as u64,
         };
-        // SAFETY: as for gathering; the check of the arguments proved `dx`.
+        // SAFETY: the check of the arguments proved `dx`, whose rows are numbered below `tokens`;
+        // the scratch memory has `capacity` rows.
         unsafe { cuda.launch(kernel, &copied, launch) }?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Output projection and cross-entropy in one, never holding tokens × vocabulary.
+//! Output projection and cross-entropy in one operation, without tokens × vocabulary in memory.
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -20,29 +20,30 @@ pub struct Forward<'a, D: Device> {
     pub x: View<'a, D>,
     /// `[vocabulary, hidden]`; f32, bf16 or f16.
     pub weight: View<'a, D>,
-    /// i32 `[tokens]`; negative = ignored, and the row is never computed.
+    /// i32 `[tokens]`; a negative target is ignored, and its row is never computed.
     pub targets: View<'a, D>,
-    /// Before the softcap; 1 for most models.
+    /// Factor before the softcap; 1 for most models.
     pub logit_scale: f32,
-    /// Gemma 2: 30.
+    /// Softcap of the logits (Gemma 2: 30).
     pub softcap: Option<f32>,
     /// Overwritten, f32 `[tokens]`.
     pub losses: ViewMut<'a, D>,
-    /// Rows.
+    /// Number of rows.
     pub tokens: usize,
-    /// Features.
+    /// Number of features.
     pub hidden: usize,
-    /// Classes.
+    /// Number of classes.
     pub vocabulary: usize,
 }
 
-/// The same, and the gradients of `Σ_t weights[t] · losses[t]`, formed while the logits are at hand.
+/// The losses and the gradients of `Σ_t weights[t] · losses[t]`, which are computed from the same
+/// logits.
 #[derive(Debug)]
 pub struct ForwardBackward<'a, D: Device> {
-    /// What the loss alone needs.
+    /// Arguments of the loss alone.
     pub forward: Forward<'a, D>,
-    /// f32 `[tokens]`: for cross-entropy 1 / (trained tokens of the whole optimizer step). Those of rows
-    /// without target have no effect.
+    /// f32 `[tokens]`: for cross-entropy 1 / (trained tokens of the whole optimizer step). Weights
+    /// of rows without target have no effect.
     pub weights: View<'a, D>,
     /// Overwritten, `[tokens, hidden]`; zero in rows without target.
     pub dx: ViewMut<'a, D>,
@@ -50,22 +51,22 @@ pub struct ForwardBackward<'a, D: Device> {
     pub dweight: Option<ViewMut<'a, D>>,
 }
 
-/// Output projection and cross-entropy. f32 accumulation; `x` and `dx` are both f32 or bf16
-/// (f32 on the CPU). Targets outside the vocabulary are [`KernelError::Index`].
+/// Output projection and cross-entropy. Accumulation is f32; `x` and `dx` are both f32 or both bf16
+/// (f32 on the CPU). Targets outside the vocabulary give [`KernelError::Index`].
 ///
-/// A chunk of `r` rows is computed at a time, where `r` depends on the vocabulary and on the CPU on the
-/// number of rows; `dweight` is summed chunk by chunk.
+/// A chunk of `r` rows is computed at a time; `r` depends on the vocabulary, and on the CPU also on
+/// the number of rows. `dweight` is summed chunk by chunk.
 ///
-/// Working memory on the CPU: the logits and the rows of `x` of a chunk, that is at most
-/// `r · (vocabulary + hidden)` f32, where `r` rows are at most 96 MiB of logits or 128 rows (134 MB at
-/// 262,144 classes), and never more than 1,024, besides the packed operands of the matrix product.
+/// On the CPU, working memory holds the logits and the rows of `x` of a chunk, at most `r ·
+/// (vocabulary + hidden)` f32, and the packed operands of the matrix product. A chunk has at most
+/// 96 MiB of logits or 128 rows (134 MB at 262,144 classes), and never more than 1,024 rows.
 ///
-/// On GPUs the logits of a chunk are 256 MiB of f32, but at least 256 and at most 4,096 rows (268 MB
-/// at 262,144 classes), besides `r` rows of `x` and a copy of a weight that is stored in another type
-/// than `x`. The gradients of the logits, weights included, are rounded to the type of `x` before they
-/// are multiplied. Each call waits for the device once, to read the targets:
-/// their number decides how much is computed. Bits of a loss and of a row of `dx` depend on that row
-/// alone, on GPUs as far as [`Cuda::matmul`](tightrope_device::Cuda::matmul) says.
+/// On GPUs, working memory holds 256 MiB of logits in f32, but at least 256 and at most 4,096 rows
+/// (268 MB at 262,144 classes), `r` rows of `x`, and a copy of a weight that has another type than
+/// `x`. The gradients of the logits, weights included, are rounded to the type of `x` before they
+/// are multiplied. Each call blocks once, to read the targets: their number decides how much is
+/// computed. The bits of a loss and of a row of `dx` depend on that row alone; on GPUs this holds
+/// under the condition that [`Cuda::matmul`](tightrope_device::Cuda::matmul) states.
 pub trait LinearCrossEntropy: Device {
     /// Writes `losses`.
     fn linear_cross_entropy_forward(
@@ -79,7 +80,7 @@ pub trait LinearCrossEntropy: Device {
     ) -> Result<(), KernelError>;
 }
 
-/// The rows that have a target, with it.
+/// Returns the rows that have a target, with the target.
 fn rows_with_target(
     targets: &[i32],
     vocabulary: usize,

@@ -1,4 +1,4 @@
-//! NF4 on the CPU: any run of elements, so that a product decodes what it is about to read.
+//! NF4 on the CPU: decodes any run of elements, so that a product decodes what it is about to read.
 
 use super::{BLOCK, Dequantize, Nf4, SCALE_BLOCK, Scales, VALUES, Weight};
 use crate::{
@@ -49,7 +49,7 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// The elements from `first` on.
+    /// Decodes the elements from `first` on.
     fn decode(&self, mut first: usize, mut y: &mut [f32]) {
         while !y.is_empty() {
             let len = y.len().min(BLOCK - first % BLOCK);
@@ -62,7 +62,8 @@ impl<'a> Host<'a> {
     }
 }
 
-/// `y[i] = values[code]`, the first code that of half `skip` of the first byte; `y` is not empty.
+/// Sets `y[i] = values[code]`; the first code is in half `skip` of the first byte, and `y` is not
+/// empty.
 fn decode_block(codes: &[u8], skip: usize, values: &[f32; 16], y: &mut [f32]) {
     let value = |code: u8| values[usize::from(code)];
     let (codes, y) = match skip {

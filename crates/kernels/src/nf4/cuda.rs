@@ -8,7 +8,7 @@ use tightrope_device::{
 };
 
 const THREADS: u32 = 256;
-/// Bytes of `y` for each thread.
+/// Number of bytes of `y` for each thread.
 const BYTES: usize = 4 * 16;
 
 impl Nf4 for Cuda {

@@ -1,4 +1,4 @@
-//! NF4: weights in 4 bits, as QLoRA has them.
+//! NF4: weights in 4 bits, as in QLoRA.
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -15,12 +15,12 @@ pub use quantize::{Quantized, QuantizedScales, quantize, quantize_scales};
 use crate::{Check, Checked, KernelError, check::Operands};
 use tightrope_device::{DType, Device, View, ViewMut};
 
-/// Elements that share a scale.
+/// Number of elements that share a scale.
 pub const BLOCK: usize = 64;
-/// Scales that share one, where scales are quantised themselves.
+/// Number of scales that share a scale, if scales are quantised themselves.
 pub const SCALE_BLOCK: usize = 256;
 
-/// What the codes stand for: quantiles of the normal distribution, from −1 to 1, with 0 among them
+/// Values of the codes: quantiles of the normal distribution, from −1 to 1, with 0 among them
 /// (Dettmers et al., 2023).
 pub const VALUES: [f32; 16] = [
     -1.0,
@@ -41,40 +41,40 @@ pub const VALUES: [f32; 16] = [
     1.0,
 ];
 
-/// The scale of each block: the largest magnitude of its elements.
+/// Scale of each block: the largest magnitude of its elements.
 #[derive(Debug)]
 pub enum Scales<'a, D: Device> {
-    /// As it is, f32 `[blocks]`.
+    /// Plain scales, f32 `[blocks]`.
     Plain(View<'a, D>),
-    /// Double quantisation: the scale of block `b` is `map(codes[b]) · absmax[b / 256] + offset`, in
-    /// the signed [dynamic map](crate::dynamic_map::DynamicMap).
+    /// Double quantisation: the scale of block `b` is `map(codes[b]) · absmax[b / 256] + offset`,
+    /// with the signed [dynamic map](crate::dynamic_map::DynamicMap).
     Quantized {
         /// u8 `[blocks]`.
         codes: View<'a, D>,
         /// f32 `[blocks / 256]`, rounded up.
         absmax: View<'a, D>,
-        /// The mean of all scales.
+        /// Mean of all scales.
         offset: f32,
     },
 }
 
-/// Elements in NF4, laid out as bitsandbytes has them.
+/// Elements in NF4, laid out as in bitsandbytes.
 #[derive(Debug)]
 pub struct Weight<'a, D: Device> {
     /// Two elements in a byte, the first in the high half; u8 `[elements / 2]`, rounded up.
     pub codes: View<'a, D>,
-    /// Of `elements / 64` blocks, rounded up.
+    /// Scales of `elements / 64` blocks, rounded up.
     pub scales: Scales<'a, D>,
 }
 
-/// `y[i] = VALUES[code(i)] · scale[i / 64]`: in f32, rounded to the type of `y`.
+/// `y[i] = VALUES[code(i)] · scale[i / 64]`, computed in f32 and rounded to the type of `y`.
 #[derive(Debug)]
 pub struct Dequantize<'a, D: Device> {
     /// `[elements]`.
     pub weight: Weight<'a, D>,
     /// Overwritten, `[elements]`; f32 or bf16.
     pub y: ViewMut<'a, D>,
-    /// Elements to compute.
+    /// Number of elements to compute.
     pub elements: usize,
 }
 
@@ -100,7 +100,7 @@ impl<D: Device> Clone for Weight<'_, D> {
 impl<D: Device> Copy for Weight<'_, D> {}
 
 impl<'a, D: Device> Weight<'a, D> {
-    /// Whether there are `elements`.
+    /// Checks that there are `elements` elements.
     pub(crate) fn check(
         &self,
         operands: &mut Operands<'a, D>,

@@ -1,4 +1,4 @@
-//! Weights to NF4, on the host.
+//! Quantises weights to NF4 on the host.
 
 use super::{BLOCK, SCALE_BLOCK, VALUES};
 use crate::{
@@ -7,27 +7,28 @@ use crate::{
 };
 use tightrope_device::{Cpu, rows, vectorize};
 
-/// Codes and scales, as [`super::Dequantize`] takes them.
+/// Codes and scales for [`super::Dequantize`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantized {
-    /// Two elements in a byte, the first in the high half; behind an odd number of elements a zero.
+    /// Two elements in a byte, the first in the high half; a zero follows an odd number of
+    /// elements.
     pub codes: Vec<u8>,
-    /// The largest magnitude of each block.
+    /// Largest magnitude of each block.
     pub scales: Vec<f32>,
 }
 
-/// Scales that are quantised themselves, as [`super::Scales::Quantized`] takes them.
+/// Quantised scales for [`super::Scales::Quantized`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedScales {
-    /// One for each scale.
+    /// One code for each scale.
     pub codes: Vec<u8>,
-    /// The largest magnitude of 256 scales less the offset.
+    /// Largest magnitude of 256 scales minus the offset.
     pub absmax: Vec<f32>,
-    /// The mean of all scales.
+    /// Mean of all scales.
     pub offset: f32,
 }
 
-/// Between each value and the next.
+/// Midpoints between neighbouring values.
 const MIDPOINTS: [f32; 15] = {
     let mut midpoints = [0.0; 15];
     let mut code = 0;
@@ -38,7 +39,7 @@ const MIDPOINTS: [f32; 15] = {
     midpoints
 };
 
-/// Divides each 64 elements by their largest magnitude and takes the nearest of [`VALUES`]. An
+/// Divides every 64 elements by their largest magnitude and takes the nearest of [`VALUES`]. An
 /// element that is NaN makes its scale NaN.
 pub fn quantize<T: Copy + Into<f32> + Sync>(cpu: &Cpu, x: &[T]) -> Quantized {
     let blocks = x.len().div_ceil(BLOCK);
@@ -59,7 +60,7 @@ pub fn quantize<T: Copy + Into<f32> + Sync>(cpu: &Cpu, x: &[T]) -> Quantized {
             let blocks = x.slice.chunks(BLOCK);
             let codes = codes.slice.chunks_mut(BLOCK / 2);
             for ((x, codes), scale) in blocks.zip(codes).zip(scales.slice) {
-                // Behind the last element stand zeros.
+                // Zeros follow the last element.
                 let mut values = [0f32; BLOCK];
                 for (value, &x) in values.iter_mut().zip(x) {
                     *value = x.into();
@@ -72,11 +73,12 @@ pub fn quantize<T: Copy + Into<f32> + Sync>(cpu: &Cpu, x: &[T]) -> Quantized {
 }
 
 vectorize! {
-    /// Overwrites `codes`; the scale.
+    /// Overwrites `codes` and returns the scale.
     fn scaled(codes: &mut [u8], values: &[f32; BLOCK]) -> f32 {
         let scale = absmax(values);
         let ratios = values.map(|x| ratio(x, scale));
-        // The midpoints below: of two equally near values the lower, 0 for NaN.
+        // Counts the midpoints below the value: the lower of two equally near values wins, and NaN
+        // gives 0.
         let mut nearest = [0u32; BLOCK];
         for midpoint in MIDPOINTS {
             for (nearest, &x) in nearest.iter_mut().zip(&ratios) {
@@ -90,8 +92,8 @@ vectorize! {
     }
 }
 
-/// Subtracts the mean, divides each 256 by their largest magnitude and takes the nearest of the signed
-/// dynamic map. A scale that is not finite makes all of them so.
+/// Subtracts the mean, divides every 256 scales by their largest magnitude and takes the nearest
+/// value of the signed dynamic map. A scale that is not finite makes all scales not finite.
 pub fn quantize_scales(scales: &[f32]) -> QuantizedScales {
     let sum: f64 = scales.iter().map(|&scale| f64::from(scale)).sum();
     let offset = (sum / scales.len().max(1) as f64) as f32;

@@ -1,4 +1,4 @@
-//! The norm of heads and their rotation on the CPU: each head comes from memory once.
+//! Norm and rotation of heads on the CPU: each head is read from memory once.
 
 use super::{Backward, Forward, HeadsBackward, HeadsForward, QkNormRope};
 use crate::{
@@ -77,7 +77,7 @@ fn backward(
     )
 }
 
-/// Cosines and sines of all tokens, for rows of which each token has `heads`.
+/// Cosines and sines of all tokens, for rows with `heads` rows per token.
 #[derive(Clone, Copy)]
 struct Angles<'a> {
     cos: &'a [f32],
@@ -101,7 +101,7 @@ impl<'a> Angles<'a> {
         })
     }
 
-    /// Turns a row by its angles, or with `sign` −1 back.
+    /// Rotates a row by its angles, or back if `sign` is −1.
     #[inline(always)]
     fn rotate(self, x: &mut [f32], row: usize, sign: f32) {
         let start = row / self.heads * self.pairs;
@@ -116,7 +116,7 @@ impl<'a> Angles<'a> {
     }
 }
 
-/// What the backward pass reads, all rows of it.
+/// Input of the backward pass, for all rows.
 #[derive(Clone, Copy)]
 struct Saved<'a> {
     x: &'a [f32],
@@ -125,7 +125,7 @@ struct Saved<'a> {
 }
 
 vectorize! {
-    /// The rows of `y`, the first of which is row `first` of all.
+    /// Writes the rows of `y`; the first is row `first` of all.
     fn normalise_and_rotate(
         rstd: &mut [f32],
         y: &mut [f32],
@@ -144,8 +144,8 @@ vectorize! {
         }
     }
 
-    /// `dx` in place of `dy` and `dweight` of the rows of `dx`, the first of which is row `first` of
-    /// `saved`; an empty `dweight` is not wanted.
+    /// Writes `dx` in place of `dy`, and `dweight` of the rows of `dx`; the first is row `first` of
+    /// `saved`. An empty `dweight` is not computed.
     fn differentiate(
         dx: &mut [f32],
         dweight: &mut [f32],

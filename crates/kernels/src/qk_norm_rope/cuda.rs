@@ -1,4 +1,4 @@
-//! The norm of heads and their rotation on NVIDIA GPUs.
+//! Norm and rotation of heads on NVIDIA GPUs.
 
 use super::{
     Backward, Forward, QkNormRope,
@@ -11,16 +11,17 @@ use tightrope_device::{
 };
 
 const THREADS: u32 = 256;
-/// Most heads of a token that the same lanes take forward, as `kernel.cu` has it.
+/// Largest number of heads of a token that the same lanes take in the forward pass, as in
+/// `kernel.cu`.
 const HEADS: usize = 4;
-/// About the most blocks of the backward pass, and so of partial sums of both `dweight`. Fixed, so
-/// that the result does not depend on the GPU.
+/// Approximate largest number of blocks in the backward pass, and so of partial sums of both
+/// `dweight`. It is fixed, so that the result does not depend on the GPU.
 const BLOCKS: usize = 512;
 const SMALL_BLOCKS: usize = 4;
-/// Shared memory of a block on every supported GPU, for one copy of `dweight` for each head at hand.
+/// Shared memory of a block on every supported GPU, for one copy of `dweight` per head.
 const SHARED_BYTES: usize = 99 * 1024;
 
-/// Lanes that share a head.
+/// Number of lanes that share a head.
 fn lanes(dtype: DType, head_dim: usize, pairs: usize) -> u32 {
     let step = vector_width(dtype, &[head_dim, pairs]);
     let steps = pairs.max(head_dim - 2 * pairs).div_ceil(step);
@@ -28,7 +29,7 @@ fn lanes(dtype: DType, head_dim: usize, pairs: usize) -> u32 {
     sizes.find(|&lanes| lanes as usize >= steps).unwrap_or(32)
 }
 
-/// As kernel symbols carry it.
+/// Variant in kernel symbols.
 fn variant(
     cuda: &Cuda,
     dtype: DType,
@@ -89,7 +90,7 @@ impl QkNormRope for Cuda {
         let [q_blocks, k_blocks] =
             [q.heads, k.heads].map(|heads| (tokens * heads).div_ceil(rows_per_block));
         let blocks = q_blocks + k_blocks;
-        // Frozen weights need neither.
+        // Frozen weights need no partial sums.
         let is_trained = q.dweight.is_some() || k.dweight.is_some();
         let copies = if is_trained { dim } else { 0 };
         let shared_bytes = groups * copies * size_of::<f32>();
@@ -144,7 +145,8 @@ impl QkNormRope for Cuda {
         };
         let mut launch = partials::launch(dim)?;
         launch.grid[1] = 2;
-        // SAFETY: as above; each `dweight` has `dim` elements.
+        // SAFETY: the partial sums have `dim` elements for each block, and each `dweight` has `dim`
+        // elements.
         Ok(unsafe { self.launch(kernel, &[], launch) }?)
     }
 }

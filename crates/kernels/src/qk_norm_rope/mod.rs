@@ -14,7 +14,7 @@ use tightrope_device::{DType, Device, View, ViewMut};
 /// Queries or keys in the forward pass.
 #[derive(Debug)]
 pub struct HeadsForward<'a, D: Device> {
-    /// As projected, `[tokens, heads, head_dim]`.
+    /// Projected values, `[tokens, heads, head_dim]`.
     pub x: View<'a, D>,
     /// f32 `[head_dim]`.
     pub weight: View<'a, D>,
@@ -22,7 +22,7 @@ pub struct HeadsForward<'a, D: Device> {
     pub y: ViewMut<'a, D>,
     /// Overwritten, f32 `[tokens, heads]`; saved for the backward pass.
     pub rstd: ViewMut<'a, D>,
-    /// Heads of a token.
+    /// Number of heads of a token.
     pub heads: usize,
 }
 
@@ -39,67 +39,68 @@ pub struct Forward<'a, D: Device> {
     pub k: HeadsForward<'a, D>,
     /// Gemma stores `w - 1`.
     pub plus_one: bool,
-    /// Inside the root.
+    /// Added inside the root.
     pub eps: f32,
     /// f32 `[tokens, rotary_dim / 2]`.
     pub cos: View<'a, D>,
     /// f32 `[tokens, rotary_dim / 2]`.
     pub sin: View<'a, D>,
-    /// Rows in use.
+    /// Number of rows in use.
     pub tokens: usize,
-    /// Elements of a head.
+    /// Number of elements of a head.
     pub head_dim: usize,
-    /// Elements of a head that rotate: even, at most `head_dim`.
+    /// Number of elements of a head that rotate: even, at most `head_dim`.
     pub rotary_dim: usize,
 }
 
 /// Queries or keys in the backward pass.
 #[derive(Debug)]
 pub struct HeadsBackward<'a, D: Device> {
-    /// In: dy. Out: dx. `[tokens, heads, head_dim]`.
+    /// Input: dy. Output: dx. `[tokens, heads, head_dim]`.
     pub dx: ViewMut<'a, D>,
-    /// As projected, `[tokens, heads, head_dim]`.
+    /// Projected values, `[tokens, heads, head_dim]`.
     pub x: View<'a, D>,
     /// From the forward pass, f32 `[tokens, heads]`.
     pub rstd: View<'a, D>,
     /// f32 `[head_dim]`.
     pub weight: View<'a, D>,
-    /// Added into, f32 `[head_dim]`; `None` when the weight is frozen.
+    /// Added into, f32 `[head_dim]`; `None` if the weight is frozen.
     pub dweight: Option<ViewMut<'a, D>>,
-    /// Heads of a token.
+    /// Number of heads of a token.
     pub heads: usize,
 }
 
-/// With `d` = dy rotated back (the same with −sin), `g = d · (w + plus_one)` and `n = x · rstd`:
-/// `dx = rstd · (g − n · mean_i(g · n))` for each head, `dw[i] = Σ d[i] · n[i]` over tokens and heads.
+/// Let `d` be dy rotated back (the rotation with −sin), `g = d · (w + plus_one)` and `n = x ·
+/// rstd`: then `dx = rstd · (g − n · mean_i(g · n))` for each head, and `dw[i] = Σ d[i] · n[i]`
+/// over tokens and heads.
 #[derive(Debug)]
 pub struct Backward<'a, D: Device> {
     /// Queries.
     pub q: HeadsBackward<'a, D>,
     /// Keys.
     pub k: HeadsBackward<'a, D>,
-    /// As in the forward pass.
+    /// Value of the forward pass.
     pub plus_one: bool,
-    /// As in the forward pass.
+    /// Cosines of the forward pass.
     pub cos: View<'a, D>,
-    /// As in the forward pass.
+    /// Sines of the forward pass.
     pub sin: View<'a, D>,
-    /// Rows in use.
+    /// Number of rows in use.
     pub tokens: usize,
-    /// Elements of a head.
+    /// Number of elements of a head.
     pub head_dim: usize,
-    /// As in the forward pass.
+    /// Value of the forward pass.
     pub rotary_dim: usize,
 }
 
-/// The norm of each head (Qwen3) and rotary embeddings in one pass over queries and keys. Arithmetic
-/// in f32, rounded once; activations are all f32 or bf16 (f32 on the CPU).
+/// Norm of each head (Qwen3) and rotary embeddings in one pass over queries and keys. The
+/// arithmetic is f32, rounded once; activations are all f32 or all bf16 (f32 on the CPU).
 pub trait QkNormRope: Device {
     /// Writes `y` and `rstd` of queries and keys.
     fn qk_norm_rope_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
-    /// Overwrites `dx` of queries and keys; adds into `dweight` of both. Errors on CUDA where a weight
-    /// is trained and a head has more than 3,168 features, several times those of any known model:
-    /// each of 8 warps has a gradient of its own in shared memory.
+    /// Overwrites `dx` of queries and keys, and adds into `dweight` of both. On CUDA it returns an
+    /// error if a weight is trained and a head has more than 3,168 features, several times those of
+    /// any known model, because each of 8 warps keeps its gradient in shared memory.
     fn qk_norm_rope_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError>;
 }
 

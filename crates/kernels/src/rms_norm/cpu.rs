@@ -1,4 +1,4 @@
-//! RMSNorm on the CPU: each row comes from memory once; the second pass over it meets the cache.
+//! RMSNorm on the CPU: each row is read from memory once; the second pass over it reads the cache.
 
 use super::{Backward, Forward, RmsNorm};
 use crate::{
@@ -11,7 +11,8 @@ use crate::{
 };
 use tightrope_device::{Cpu, ViewMut, rows, vectorize};
 
-/// Most partial sums of `dweight`. Each covers consecutive rows, and they are added up in order.
+/// Largest number of partial sums of `dweight`. Each covers consecutive rows, and they are added in
+/// order.
 const PARTIALS: usize = 64;
 
 impl RmsNorm for Cpu {
@@ -73,9 +74,9 @@ impl RmsNorm for Cpu {
     }
 }
 
-/// Calls `differentiate` with runs of the `count` rows of `dx`, what belongs to each of the sum over
-/// rows that is added into `dweight`, in order, and the number of its first row. The share is empty
-/// where there is no `dweight`.
+/// Calls `differentiate` with runs of the `count` rows of `dx`, in order: with the rows, with the
+/// partial sum of the run that is added into `dweight`, and with the number of the first row. The
+/// partial sum is empty if there is no `dweight`.
 pub(crate) fn differentiate_rows(
     cpu: &Cpu,
     dx: &mut [f32],
@@ -106,14 +107,14 @@ pub(crate) fn differentiate_rows(
     Ok(())
 }
 
-/// The factor of each feature: `weight + offset`.
+/// Factor of each feature: `weight + offset`.
 #[derive(Clone, Copy)]
 pub(crate) struct Scale<'a> {
     pub weight: &'a [f32],
     pub offset: f32,
 }
 
-/// What the backward pass reads, all rows of it.
+/// Input of the backward pass, for all rows.
 #[derive(Clone, Copy)]
 struct Saved<'a> {
     dy: &'a [f32],
@@ -122,7 +123,7 @@ struct Saved<'a> {
     scale: Scale<'a>,
 }
 
-/// `Σ_i a[i] · b[i]` over lanes.
+/// `Σ_i a[i] · b[i]` in lanes.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -181,8 +182,8 @@ vectorize! {
         }
     }
 
-    /// `dx` and `dweight` of the rows of `dx`, the first of which is row `first` of `saved`;
-    /// an empty `dweight` is not wanted.
+    /// Writes `dx` and `dweight` of the rows of `dx`; the first is row `first` of `saved`. An empty
+    /// `dweight` is not computed.
     fn differentiate(
         dx: &mut [f32],
         dweight: &mut [f32],

@@ -10,21 +10,23 @@ use tightrope_device::{
     cuda::{Input, Launch, Output},
 };
 
-/// Elements of a row that a thread holds, as `kernel.cu` has it.
+/// Number of elements of a row that a thread holds, as in `kernel.cu`.
 const HELD: usize = 16;
-/// Most threads of a block, and threads of a block that has several rows at hand.
+/// Largest number of threads in a block, and number of threads in a block that processes several
+/// rows.
 const MOST_THREADS: usize = 512;
 const THREADS: usize = 256;
-/// Most blocks. Fixed, so that the order in which `dweight` is summed does not depend on the GPU.
+/// Largest number of blocks. It is fixed, so that the order in which `dweight` is summed does not
+/// depend on the GPU.
 const FORWARD_BLOCKS: usize = 512;
 const BACKWARD_BLOCKS: usize = 256;
 const SMALL_BLOCKS: usize = 5;
 
-/// Who shares what.
+/// Division of rows among threads and blocks.
 struct Plan {
-    /// Threads that share a row: a power of two up to 32, or a multiple of 32.
+    /// Number of threads that share a row: a power of two up to 32, or a multiple of 32.
     threads: usize,
-    /// Rows that a block has at hand.
+    /// Number of rows that a block processes at once.
     groups: usize,
     rows_per_block: usize,
     blocks: usize,
@@ -130,7 +132,8 @@ impl RmsNorm for Cuda {
             dim: dim as u64,
         };
         let launch = partials::launch(dim)?;
-        // SAFETY: as above; `dweight` has `dim` elements.
+        // SAFETY: the partial sums have `dim` elements for each block, and `dweight` has `dim`
+        // elements.
         Ok(unsafe { self.launch(kernel, &[], launch) }?)
     }
 }

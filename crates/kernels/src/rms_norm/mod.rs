@@ -11,7 +11,7 @@ mod tests;
 use crate::{Check, Checked, KernelError, check::Operands};
 use tightrope_device::{DType, Device, View, ViewMut};
 
-/// The addition before the norm: `sum = x + add`, and `sum` is what is normalised.
+/// The addition before the norm: `sum = x + add`, and `sum` is normalised.
 #[derive(Debug)]
 pub struct Residual<'a, D: Device> {
     /// `[rows, dim]`.
@@ -32,15 +32,15 @@ pub struct Forward<'a, D: Device> {
     pub weight: View<'a, D>,
     /// Gemma stores `w - 1`.
     pub plus_one: bool,
-    /// Inside the root.
+    /// Added inside the root.
     pub eps: f32,
     /// Overwritten, `[rows, dim]`.
     pub y: ViewMut<'a, D>,
     /// Overwritten, f32 `[rows]`; saved for the backward pass.
     pub rstd: ViewMut<'a, D>,
-    /// Rows: tokens, or tokens × heads for the norm of each head.
+    /// Number of rows: tokens, or tokens × heads for the norm of each head.
     pub rows: usize,
-    /// Features that are normalised together.
+    /// Number of features that are normalised together.
     pub dim: usize,
 }
 
@@ -50,28 +50,28 @@ pub struct Forward<'a, D: Device> {
 pub struct Backward<'a, D: Device> {
     /// `[rows, dim]`.
     pub dy: View<'a, D>,
-    /// What was normalised (`sum`, with a residual), `[rows, dim]`.
+    /// Input of the norm (`sum`, with a residual), `[rows, dim]`.
     pub x: View<'a, D>,
     /// From the forward pass, f32 `[rows]`.
     pub rstd: View<'a, D>,
     /// f32 `[dim]`.
     pub weight: View<'a, D>,
-    /// As in the forward pass.
+    /// Value of the forward pass.
     pub plus_one: bool,
     /// `[rows, dim]`.
     pub dx: ViewMut<'a, D>,
-    /// Whether `dx` is added into (a residual stream) or overwritten.
+    /// Whether `dx` is added into (a residual stream); otherwise it is overwritten.
     pub accumulate: bool,
-    /// Added into, f32 `[dim]`; `None` when the weight is frozen.
+    /// Added into, f32 `[dim]`; `None` if the weight is frozen.
     pub dweight: Option<ViewMut<'a, D>>,
-    /// Rows.
+    /// Number of rows.
     pub rows: usize,
-    /// Features that are normalised together.
+    /// Number of features that are normalised together.
     pub dim: usize,
 }
 
-/// Root-mean-square normalisation (Zhang and Sennrich, 2019). Statistics in f32; activations are all
-/// f32 or bf16 (f32 on the CPU).
+/// Root-mean-square normalisation (Zhang and Sennrich, 2019). Statistics are f32; activations are
+/// all f32 or all bf16 (f32 on the CPU).
 pub trait RmsNorm: Device {
     /// Writes `y`, `rstd` and, with a residual, `sum`.
     fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;

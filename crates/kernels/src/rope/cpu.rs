@@ -1,4 +1,5 @@
-//! The rotation on the CPU: Q and K of a token while its cosines and sines are in the cache.
+//! The rotation on the CPU: it rotates Q and K of a token while its cosines and sines are in the
+//! cache.
 
 use super::{Heads, Pairing, Rope, Rotate};
 use crate::{Checked, KernelError, cpu::block_rows};
@@ -63,9 +64,9 @@ struct Angles<'a> {
     sign: f32,
 }
 
-/// The integer type that offsets are computed in.
+/// Integer type of offsets.
 trait Offset: Copy {
-    /// `a · x + b · y`, all of which the check has proved to fit.
+    /// `a · x + b · y`; the check has proved that all values fit.
     fn offset(a: usize, x: usize, b: usize, y: usize) -> usize;
 }
 macro_rules! offset {
@@ -81,12 +82,12 @@ macro_rules! offset {
 }
 offset!(u32 u64);
 
-/// Which elements of a head form a pair.
+/// Rule that pairs the elements of a head.
 trait Pairs {
     fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32);
 }
 
-/// The rotation of one pair.
+/// Rotates one pair.
 #[inline(always)]
 fn turn(a: &mut f32, b: &mut f32, cos: f32, sin: f32) {
     let (x, y) = (*a, *b);

@@ -8,7 +8,7 @@ use tightrope_device::{
 };
 
 const THREADS: u32 = 256;
-/// Most heads that a thread turns.
+/// Largest number of heads that a thread rotates.
 const HEADS: usize = 4;
 
 impl Rope for Cuda {
@@ -27,7 +27,7 @@ impl Rope for Cuda {
     }
 }
 
-/// With arguments that have been checked.
+/// Launches with checked arguments.
 fn launch(cuda: &Cuda, args: Rotate<'_, Cuda>, width: IndexWidth) -> Result<(), KernelError> {
     let dtype = args.q.tensor.dtype();
     let pairs = args.rotary_dim / 2;
@@ -53,7 +53,7 @@ fn launch(cuda: &Cuda, args: Rotate<'_, Cuda>, width: IndexWidth) -> Result<(), 
         pairs_per_thread: pairs_per_thread as u64,
     };
     let launch = Launch::linear(threads.div_ceil(THREADS as usize), THREADS)?;
-    // SAFETY: the check of the arguments proved that every offset lies inside its buffer, and `q`
-    // and `k` are apart, being borrowed apart.
+    // SAFETY: the check of the arguments proved that every offset lies inside its buffer; `q` and
+    // `k` are borrowed exclusively and do not overlap.
     Ok(unsafe { cuda.launch(kernel, &[dtype.name(), width.suffix()], launch) }?)
 }

@@ -12,20 +12,20 @@ use tightrope_device::{DType, Device, IndexWidth, View, ViewMut};
 /// Heads in a buffer of rows: head `h` of token `t` starts at `t · row_stride + h · head_dim`.
 #[derive(Debug)]
 pub struct Heads<'a, D: Device> {
-    /// Rotated in place: f32 or bf16 (f32 on the CPU), the same for queries and keys.
+    /// Rotated in place: f32 or bf16 (f32 on the CPU), with the same type for queries and keys.
     pub tensor: ViewMut<'a, D>,
-    /// Heads of a row.
+    /// Number of heads in a row.
     pub heads: usize,
-    /// Elements from one row to the next, at least `heads · head_dim`.
+    /// Number of elements from one row to the next, at least `heads · head_dim`.
     pub row_stride: usize,
 }
 
-/// Which elements of a head form a pair.
+/// Rule that pairs the elements of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairing {
-    /// `(i, i + rotary_dim/2)`: Llama as Hugging Face stores it.
+    /// Pairs `(i, i + rotary_dim/2)`: Llama as stored by Hugging Face.
     Halves,
-    /// `(2i, 2i + 1)`: GPT-J.
+    /// Pairs `(2i, 2i + 1)`: GPT-J.
     Interleaved,
 }
 
@@ -34,12 +34,12 @@ pub enum Pairing {
 pub enum Direction {
     /// `a' = a·cos − b·sin`, `b' = b·cos + a·sin`.
     Forward,
-    /// The transpose: the same with −sin.
+    /// The transpose: the same formula with −sin.
     Backward,
 }
 
 impl Direction {
-    /// The factor of the sine.
+    /// Factor of the sine.
     fn sign(self) -> f32 {
         match self {
             Direction::Forward => 1.0,
@@ -55,23 +55,23 @@ pub struct Rotate<'a, D: Device> {
     pub q: Heads<'a, D>,
     /// Keys.
     pub k: Heads<'a, D>,
-    /// f32 `[tokens, rotary_dim / 2]`, the attention factor of the scaling included.
+    /// f32 `[tokens, rotary_dim / 2]`, including the attention factor of the scaling.
     pub cos: View<'a, D>,
     /// f32 `[tokens, rotary_dim / 2]`.
     pub sin: View<'a, D>,
-    /// Rows to rotate.
+    /// Number of rows to rotate.
     pub tokens: usize,
-    /// Elements of a head.
+    /// Number of elements of a head.
     pub head_dim: usize,
-    /// Elements of a head that rotate: even, at most `head_dim`.
+    /// Number of elements of a head that rotate: even, at most `head_dim`.
     pub rotary_dim: usize,
-    /// Which elements form a pair.
+    /// Rule that pairs the elements.
     pub pairing: Pairing,
     /// Forward or backward.
     pub direction: Direction,
 }
 
-/// Rotary position embeddings (Su et al., 2021) of Q and K in one pass. Arithmetic in f32.
+/// Rotary position embeddings (Su et al., 2021) of Q and K in one pass. The arithmetic is f32.
 pub trait Rope: Device {
     /// Rotates `q` and `k` in place, with offsets of the narrowest width (or of the one that a
     /// [`Cuda`](tightrope_device::Cuda) forces).
@@ -80,8 +80,8 @@ pub trait Rope: Device {
         self.rope_with_width(args, width)
     }
 
-    /// The same with offsets of `width`; both widths give the same bits. Errors if the offsets do
-    /// not fit it.
+    /// The same with offsets of `width`; both widths give the same bits. Returns an error if the
+    /// offsets do not fit.
     fn rope_with_width(
         &self,
         args: Checked<Rotate<'_, Self>>,
@@ -90,7 +90,7 @@ pub trait Rope: Device {
 }
 
 impl<D: Device> Rotate<'_, D> {
-    /// The narrowest width of the largest offset, row strides included.
+    /// Narrowest width for the largest offset, including row strides.
     pub fn index_width(&self) -> IndexWidth {
         IndexWidth::for_largest_offset(self.largest_offset() as u64)
     }
@@ -102,7 +102,7 @@ impl<D: Device> Rotate<'_, D> {
         }
     }
 
-    /// Elements from the first to the end of the last row, without a gap behind it.
+    /// Number of elements from the first to the end of the last row, without a gap after it.
     fn elements(&self, heads: &Heads<'_, D>) -> usize {
         let width = heads.heads.saturating_mul(self.head_dim);
         match self.tokens {
@@ -144,7 +144,7 @@ impl<D: Device> Check for Rotate<'_, D> {
     }
 }
 
-/// Errors unless so many elements of a head can rotate in pairs.
+/// Returns an error unless this number of elements of a head can rotate in pairs.
 pub(crate) fn rotary_dim_fits(rotary_dim: usize, head_dim: usize) -> Result<(), KernelError> {
     if rotary_dim.is_multiple_of(2) && rotary_dim <= head_dim {
         return Ok(());

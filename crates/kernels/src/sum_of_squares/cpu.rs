@@ -1,12 +1,12 @@
-//! Sums of squares on the CPU: a fixed tree of blocks for each tensor, one after the other.
+//! Sums of squares on the CPU: a fixed tree of blocks for each tensor, one tensor after the other.
 
 use super::{Sum, SumOfSquares};
 use crate::{Checked, KernelError};
 use tightrope_device::{Cpu, vectorize};
 
-/// Elements of a leaf of the tree.
+/// Number of elements in a leaf of the tree.
 const LEAF: usize = 16 * 1024;
-/// Up to this number of elements the tree is added up by the calling thread.
+/// Up to this number of elements the calling thread adds up the tree.
 const SEQUENTIAL: usize = 4 * LEAF;
 
 impl SumOfSquares for Cpu {
@@ -24,7 +24,7 @@ impl SumOfSquares for Cpu {
     }
 }
 
-/// Both forms cut at the same places and add in the same order.
+/// Both forms split at the same places and add in the same order.
 fn tree(x: &[f32], parallel: bool) -> f64 {
     if x.len() <= LEAF {
         return leaf(x);

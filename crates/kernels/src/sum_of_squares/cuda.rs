@@ -12,7 +12,8 @@ use tightrope_device::{
 
 const THREADS: u32 = 256;
 const TOTAL_THREADS: u32 = 1024;
-/// Elements of a block. Fixed, so that the order of additions follows from the lengths.
+/// Number of elements in a block. It is fixed, so that the order of additions follows from the
+/// lengths.
 const CHUNK: usize = 1 << 16;
 
 impl SumOfSquares for Cuda {
@@ -36,14 +37,15 @@ impl SumOfSquares for Cuda {
                 sums: Output::of(own),
             };
             let launch = Launch::linear(chunks_of(&tensor), THREADS)?;
-            // SAFETY: the tensor is f32 and has so many elements; each chunk has room for its sum.
+            // SAFETY: the tensor is f32 and has this many elements; each chunk has room for its
+            // sum.
             unsafe { self.launch(kernel, &[], launch) }?;
         }
         let kernel = SumOfSquaresTotal {
             sums: Output::of(sums.view_mut()),
             chunks: chunks as u64,
         };
-        // SAFETY: there are so many sums.
+        // SAFETY: there are this many sums.
         unsafe { self.launch(kernel, &[], Launch::linear(1, TOTAL_THREADS)?) }?;
         let mut total = [0u8; SUM];
         sums.view().read(&mut total)?;

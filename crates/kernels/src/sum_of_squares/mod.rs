@@ -19,9 +19,9 @@ pub struct Sum<'a, D: Device> {
     pub tensors: &'a [View<'a, D>],
 }
 
-/// Sums of squares. Not finite exactly when some element is not finite.
+/// Sums of squares. The sum is not finite exactly if some element is not finite.
 pub trait SumOfSquares: Device {
-    /// Returns the sum. Waits for the device, once.
+    /// Returns the sum; blocks once until the device is done.
     fn sum_of_squares(&self, args: Checked<Sum<'_, Self>>) -> Result<f64, KernelError>;
 }
 

@@ -1,8 +1,8 @@
-//! The backward pass: probabilities are computed again, block by block.
+//! The backward pass, which computes the probabilities again, block by block.
 //!
-//! A unit of work is a key head of a range: five products for each pair of blocks. Where such units
-//! would leave threads idle, `dk` and `dv` are computed for each block of keys and `dq` for each
-//! block of queries on their own: seven products, with the same bits.
+//! A unit of work is a key head of a range: it takes five products for each pair of blocks. If such
+//! units would leave threads idle, `dk` and `dv` are computed separately for each block of keys,
+//! and `dq` for each block of queries: this takes seven products and gives the same bits.
 
 use super::super::Backward;
 use super::Shared;
@@ -13,10 +13,10 @@ use rayon::prelude::*;
 use std::{cmp::Reverse, ops::Range};
 use tightrope_device::Cpu;
 
-/// What one task computes.
+/// Work of one task.
 #[derive(Clone)]
 enum Task {
-    /// Everything of a key head and the query heads that share it.
+    /// All gradients of a key head and the query heads that share it.
     KeyHead(usize),
     /// `dk` and `dv` of some keys of a key head.
     Keys(usize, Range<usize>),
@@ -58,7 +58,7 @@ pub(super) fn run(cpu: &Cpu, args: Backward<'_, Cpu>) -> Result<(), KernelError>
         dv: Shared::new(args.dv.into_slice()?),
     };
     let mut tasks = tasks(layouts, cpu.threads());
-    // The longest first, so that no thread starts one when the others are done.
+    // The longest tasks come first, so that no thread starts one when the others are done.
     tasks.sort_by_key(|task| Reverse(task.0));
     cpu.install(|| {
         tasks
@@ -75,7 +75,7 @@ pub(super) fn run(cpu: &Cpu, args: Backward<'_, Cpu>) -> Result<(), KernelError>
     })
 }
 
-/// The tasks with their cost in pairs of blocks.
+/// Returns the tasks with their cost in pairs of blocks.
 fn tasks(
     layouts: impl Iterator<Item = Layout> + Clone,
     threads: usize,
@@ -96,7 +96,7 @@ fn tasks(
         whole.extend((0..layout.kv_heads).map(|kv_head| (cost, layout, Task::KeyHead(kv_head))));
     }
     let total: usize = whole.iter().map(|task| task.0).sum();
-    // Loads of the threads when each takes the longest task that is left.
+    // Loads of the threads if each always takes the longest remaining task.
     let mut loads = vec![0; threads.max(1)];
     let mut costs: Vec<usize> = whole.iter().map(|task| task.0).collect();
     costs.sort_by_key(|&cost| Reverse(cost));
@@ -106,7 +106,7 @@ fn tasks(
         }
     }
     let longest = loads.into_iter().max().unwrap_or(0);
-    // Seven products instead of five pay if they are divided evenly and these are not.
+    // Seven products instead of five pay off if they are divided evenly and the five are not.
     if 5 * longest * threads <= 7 * total {
         return whole;
     }
@@ -149,7 +149,7 @@ struct QueryBlock<'a> {
     /// `[BLOCK, width]`.
     q: &'a mut [f32],
     dy: &'a mut [f32],
-    /// The same, packed.
+    /// The same block, packed.
     q_packed: &'a mut [f32],
     dy_packed: &'a mut [f32],
     lse: Lanes,
@@ -157,7 +157,7 @@ struct QueryBlock<'a> {
 }
 
 impl<'a> QueryBlock<'a> {
-    /// Elements of memory.
+    /// Number of elements of memory.
     fn len(width: usize) -> usize {
         4 * BLOCK * width
     }
@@ -200,8 +200,8 @@ impl<'a> QueryBlock<'a> {
 }
 
 impl Pass<'_> {
-    /// Probabilities and the gradient of `q·k` of one pair of blocks, both `[keys, BLOCK]`, in the
-    /// tiles that are returned.
+    /// Computes the probabilities and the gradient of `q·k` of one pair of blocks, both `[keys,
+    /// BLOCK]`, and returns the tiles that hold them.
     fn pair(
         &self,
         layout: &Layout,
@@ -228,7 +228,8 @@ impl Pass<'_> {
         seen
     }
 
-    /// `dk` and `dv` of `keys`; with `dq`, for which `keys` must be all, that of the queries too.
+    /// Computes `dk` and `dv` of `keys`; with `dq`, also the gradient of the queries, for which
+    /// `keys` must be all keys.
     fn keys(
         &self,
         layout: &Layout,
@@ -285,7 +286,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// `dq` of `queries`.
+    /// Computes `dq` of `queries`.
     fn queries(
         &self,
         layout: &Layout,

@@ -1,4 +1,4 @@
-//! Blocks of queries and keys: which there are, who sees whom, and what is computed in them.
+//! Blocks of queries and keys: their places, their masks and the arithmetic within them.
 
 use super::super::{Config, Range};
 use super::seen::Seen;
@@ -9,15 +9,15 @@ use crate::cpu::{
 use std::ops::Range as Span;
 use tightrope_device::{Cpu, vectorize};
 
-/// Queries, and keys, of a block.
+/// Number of queries, and of keys, in a block.
 pub(super) const BLOCK: usize = 64;
 
-/// Queries, and keys, of a tile: what a block leaves out of the pairs that nobody sees.
+/// Number of queries, and of keys, in a tile; a block skips tiles of pairs that are masked.
 pub(super) const TILE: usize = 16;
 /// One value per query of a block.
 pub(super) type Lanes = [f32; BLOCK];
 
-/// What a range and the rules of the batch say about its blocks.
+/// Places of the blocks of a range under the rules of the batch.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     pub(super) range: Range,
@@ -42,7 +42,7 @@ impl Layout {
         }
     }
 
-    /// `head_dim`, rounded up to what the kernel computes at a time.
+    /// `head_dim`, rounded up to the number of columns that the kernel computes at a time.
     pub(super) fn width(&self) -> usize {
         self.head_dim.next_multiple_of(16)
     }
@@ -55,7 +55,7 @@ impl Layout {
         self.range.key_len as usize
     }
 
-    /// Key at which query 0 stands.
+    /// Index of the key at the position of query 0.
     pub(super) fn offset(&self) -> usize {
         self.keys() - self.queries()
     }
@@ -90,13 +90,13 @@ impl Layout {
         (0..self.queries()).step_by(BLOCK)
     }
 
-    /// Starts of the blocks of keys of which `queries` see something.
+    /// Starts of the blocks of keys that `queries` can see.
     pub(super) fn key_blocks(&self, queries: &Span<usize>) -> impl Iterator<Item = usize> + Clone {
         let first = (queries.start + self.offset() + 1).saturating_sub(self.window);
         (first / BLOCK * BLOCK..queries.end + self.offset()).step_by(BLOCK)
     }
 
-    /// Starts of the blocks of queries of which one sees some of `keys`.
+    /// Starts of the blocks of queries that can see some of `keys`.
     pub(super) fn query_blocks_of(
         &self,
         keys: &Span<usize>,
@@ -110,7 +110,7 @@ impl Layout {
         })
     }
 
-    /// Makes the scores of keys that a query does not see −∞. `scores`: `[keys, BLOCK]`.
+    /// Sets the scores of masked keys to −∞. `scores`: `[keys, BLOCK]`.
     pub(super) fn mask(&self, scores: &mut [f32], queries: &Span<usize>, keys: &Span<usize>) {
         let (first, last) = (
             queries.start + self.offset(),
@@ -153,7 +153,8 @@ pub(super) fn copy_rows(
     }
 }
 
-/// Packs `queries` of `head` from `from`, which has the shape of `q`, as the right side of a product.
+/// Packs `queries` of `head` from `from`, which has the shape of `q`, as the right operand of a
+/// product.
 pub(super) fn pack_queries<'a>(
     to: &'a mut [f32],
     from: &[f32],
@@ -169,7 +170,7 @@ pub(super) fn pack_queries<'a>(
     to
 }
 
-/// [`online_softmax`] of one group of `W` lanes, the widest that the caller can take.
+/// [`online_softmax`] of one group of `W` lanes, the widest that the processor can take.
 #[inline(always)]
 fn softmax_lanes<const W: usize>(
     scores: &mut [f32],
@@ -188,12 +189,12 @@ fn softmax_lanes<const W: usize>(
     for key in keys.clone() {
         let scores = &rows[row(key)];
         for lane in 0..W {
-            // The second choice keeps a NaN of `max`, the comparison a NaN of `scores`.
+            // The second choice keeps a NaN of `max`, and the comparison keeps a NaN of `scores`.
             let larger = scores[lane] > max[lane] || scores[lane].is_nan();
             max[lane] = if larger { scores[lane] } else { max[lane] };
         }
     }
-    // Where nothing has been seen yet: 0, because −∞ − −∞ is NaN.
+    // The factor is 0 if nothing has been seen yet, because −∞ − −∞ is NaN.
     let mut from = [0f32; W];
     for lane in 0..W {
         from[lane] = if max[lane] == f32::NEG_INFINITY {
@@ -243,23 +244,23 @@ fn differentiate_lanes<const W: usize>(
 }
 
 vectorize! {
-    /// One step of the online softmax: turns what is seen of `scores` `[keys, BLOCK]` into
-    /// `exp(scores − max)`, where `max` is the largest score so far, updates `max` and `sum`, and
-    /// sets `factor` to what earlier sums have to be multiplied by.
+    /// One step of the online softmax: turns the visible `scores` `[keys, BLOCK]` into `exp(scores
+    /// − max)`, where `max` is the largest score so far, updates `max` and `sum`, and sets `factor`
+    /// to the factor for earlier sums.
     pub(super) fn online_softmax(scores: &mut [f32], seen: &Seen, max: &mut Lanes, sum: &mut Lanes, factor: &mut Lanes) {
         if seen.everything() {
             return softmax_lanes::<BLOCK>(scores, 0, 0..scores.len() / BLOCK, max, sum, factor);
         }
-        // What sees nothing here keeps its sums.
+        // Queries that see nothing here keep their sums.
         *factor = [1.0; BLOCK];
         for (tile, keys) in seen.tiles() {
             softmax_lanes::<TILE>(scores, tile, keys, max, sum, factor);
         }
     }
 
-    /// Turns what is seen of `scores` into probabilities `p` and of `dp` into
-    /// `scale · slope · p · (dp − delta)`, the gradient of `q·k`; both `[keys, BLOCK]`. `slope` is the
-    /// derivative of the softcap, whose inverse is 0 where there is none.
+    /// Turns the visible `scores` into probabilities `p`, and `dp` into `scale · slope · p · (dp −
+    /// delta)`, the gradient of `q·k`; both are `[keys, BLOCK]`. `slope` is the derivative of the
+    /// softcap, whose inverse is 0 if there is none.
     pub(super) fn differentiate(scores: &mut [f32], dp: &mut [f32], seen: &Seen, lse: &Lanes, delta: &Lanes, scale: f32, inverse_softcap: f32) {
         let scales = (scale, inverse_softcap);
         if seen.everything() {

@@ -27,7 +27,7 @@ pub(super) fn run(cpu: &Cpu, args: Forward<'_, Cpu>) -> Result<(), KernelError> 
             tasks.extend((0..layout.heads).map(|head| (cost, layout, queries.clone(), head)));
         }
     }
-    // The longest first, so that no thread starts one when the others are done.
+    // The longest tasks come first, so that no thread starts one when the others are done.
     tasks.sort_by_key(|task| Reverse(task.0));
     cpu.install(|| {
         tasks

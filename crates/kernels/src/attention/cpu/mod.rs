@@ -1,11 +1,12 @@
 //! Attention on the CPU: blocks of 64 queries × 64 keys, without tokens × tokens in memory.
 //!
-//! Scores are held transposed, `[keys, queries]`: the softmax then runs over rows with a query in
-//! each lane, `q` is the side that is packed (once for a block of queries), and both uses of the
-//! probabilities read them as they stand. Blocks are counted from the start of the range, and every
-//! sum goes over blocks in ascending order: the bits of a range depend neither on its place nor on
-//! the number of threads, nor on how the work is divided. Of a pair of blocks only the tiles of 16 × 16 in
-//! which something is seen are computed: sequences are often shorter than a block.
+//! Scores are stored transposed, `[keys, queries]`: the softmax then runs over rows with one query
+//! per lane, `q` is the packed operand (packed once for each block of queries), and both uses of
+//! the probabilities read them without packing. Blocks are counted from the start of the range, and
+//! every sum runs over blocks in ascending order: the bits of a range depend neither on its place,
+//! nor on the number of threads, nor on the division of the work. Only the tiles of 16 × 16 with
+//! visible pairs are computed in a pair of blocks, because sequences are often shorter than a
+//! block.
 
 mod backward;
 mod block;
@@ -27,14 +28,14 @@ impl Attention for Cpu {
     }
 }
 
-/// Memory into which several threads write rows of their own.
+/// Memory in which several threads write separate rows.
 struct Shared<'a> {
     start: *mut f32,
     len: usize,
     memory: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: whoever takes a part promises that nobody else holds it.
+// SAFETY: the caller of `part` promises that no other part overlaps.
 unsafe impl Sync for Shared<'_> {}
 
 impl<'a> Shared<'a> {
@@ -46,10 +47,10 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// The elements from `start` on.
+    /// Returns `len` elements from `start` on.
     ///
     /// # Safety
-    /// No other part that is alive overlaps.
+    /// No other live part may overlap.
     #[allow(
         clippy::mut_from_ref,
         reason = "the caller sees to it that no two parts overlap"
@@ -59,7 +60,8 @@ impl<'a> Shared<'a> {
             start <= self.len && len <= self.len - start,
             "outside the buffer"
         );
-        // SAFETY: inside the slice that `self` borrows; apart from others as the caller promises.
+        // SAFETY: the part lies inside the slice that `self` borrows, and overlaps no other, as the
+        // caller promises.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

@@ -1,17 +1,17 @@
-//! Which tiles of a pair of blocks hold something that is seen, and products over these tiles alone.
+//! Tiles of a pair of blocks that hold visible pairs, and products over these tiles alone.
 //!
-//! What is left out is exactly zero or never read, and the chains of the products keep their order:
-//! the results have the bits that they would have with every tile computed.
+//! The skipped values are exactly zero or never read, and the chains of the products keep their
+//! order: the results have the same bits as with every tile computed.
 
 use super::block::{BLOCK, Layout, TILE};
 use crate::cpu::matmul::{Left, Right, small_product};
 use std::ops::Range as Span;
 
-/// For each tile of queries the keys of the block that one of them sees, in whole tiles.
+/// For each tile of queries, the visible keys of the block, in whole tiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     keys: [Span<usize>; BLOCK / TILE],
-    /// Queries and keys of the blocks.
+    /// Numbers of queries and keys in the blocks.
     sizes: (usize, usize),
 }
 
@@ -40,18 +40,18 @@ impl Seen {
         }
     }
 
-    /// Tiles of queries that see something, with the keys that they see.
+    /// Tiles of queries that see something, with the visible keys.
     pub(super) fn tiles(&self) -> impl Iterator<Item = (usize, Span<usize>)> + '_ {
         let tiles = self.keys.iter().cloned().enumerate();
         tiles.filter(|(_, keys)| !keys.is_empty())
     }
 
-    /// Whether every lane of the block sees every key: then there is nothing to leave out.
+    /// Whether every lane of the block sees every key, so that nothing can be skipped.
     pub(super) fn everything(&self) -> bool {
         self.keys.iter().all(|keys| *keys == (0..self.sizes.1))
     }
 
-    /// The same for the tiles that have queries.
+    /// Whether every tile with queries sees every key.
     fn whole(&self) -> bool {
         let tiles = self.sizes.0.div_ceil(TILE);
         self.keys[..tiles]
@@ -111,7 +111,8 @@ impl Seen {
             return product(0, self.sizes.1, 0..self.sizes.0);
         }
         for key in (0..self.sizes.1).step_by(TILE) {
-            // Neighbours: both ends of what a tile sees grow with its queries.
+            // The tiles are neighbours: both ends of the visible keys grow with the queries of a
+            // tile.
             let mut tiles = self.tiles().filter(|(_, keys)| keys.contains(&key));
             if let Some((first, _)) = tiles.next() {
                 let last = tiles.last().map_or(first, |(tile, _)| tile);

@@ -1,4 +1,5 @@
-//! Divides a product into packed panels and tiles of the result, and those among the threads.
+//! Divides a product into packed panels and tiles of the result, and distributes the tiles over
+//! threads.
 
 use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, Tile};
 use super::pack::pack_all;
@@ -9,7 +10,8 @@ use rayon::prelude::*;
 use std::ops::Range;
 use tightrope_device::Cpu;
 
-/// Longest block of the sum: a panel of `b` (20 KiB) and of `a` (8 KiB) share the first-level cache.
+/// Longest block of the sum: a panel of `b` (20 KiB) and a panel of `a` (8 KiB) share the
+/// first-level cache.
 const K_BLOCK: usize = 320;
 const BLOCKS: Blocks = Blocks {
     most: K_BLOCK,
@@ -17,17 +19,18 @@ const BLOCKS: Blocks = Blocks {
 };
 /// Longest part of the sum that is packed at a time.
 const K_PART: usize = 8 * K_BLOCK;
-/// Elements that a packed operand has at most (8 MiB), unless [`K_PART`] × one tile needs more.
+/// Largest number of elements of a packed operand (8 MiB), unless [`K_PART`] × one tile needs more.
 const PACKED: usize = 2 << 20;
-/// Most rows of a tile of the result: its block of `a` (240 KiB) stays in the second-level cache.
+/// Largest number of rows in a tile of the result: its block of `a` (240 KiB) stays in the
+/// second-level cache.
 const TILE_ROWS: usize = 32 * ROWS;
-/// Most columns of a tile of the result.
+/// Largest number of columns in a tile of the result.
 const TILE_COLUMNS: usize = 16 * COLUMNS;
 
 /// Each element is `((base + alpha · s₁) + alpha · s₂) + …` with one fused multiply-add per block
-/// of the sum; `s` is the block's own chain of fused multiply-adds from zero. A term of at most
-/// [`TAIL`] steps after another, both without a gate and the other's factor being one, has no block: the
-/// last chain before it goes on with `a · (alpha · b)`.
+/// of the sum; `s` is the block's own chain of fused multiply-adds from zero. A short term (`k` ≤
+/// [`TAIL`]) is folded into the chain of the term before it, as `a · (alpha · b)`, if neither is
+/// gated and that term's `alpha` is 1.
 pub(super) fn product(
     cpu: &Cpu,
     (m, n): (usize, usize),
@@ -65,12 +68,12 @@ pub(super) fn product(
     })
 }
 
-/// A packed operand: for each block of the sum its panels, `W` elements a step.
+/// A packed operand: the panels of each block of the sum, `W` elements per step.
 struct Packed<'a> {
     scratch: Scratch<'a>,
-    /// First element of the operand.
+    /// Index of the first element of the operand.
     first: usize,
-    /// Elements of a step over all panels.
+    /// Number of elements of a step over all panels.
     width: usize,
 }
 
@@ -93,7 +96,7 @@ impl<'a> Packed<'a> {
         })
     }
 
-    /// The panels of the elements `index..index + count`, for a block that starts `offset` steps into
+    /// Panels of the elements `index..index + count`, for a block that starts `offset` steps into
     /// the part and has `len` steps.
     fn panels<const W: usize>(
         &self,
@@ -106,7 +109,7 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// Some consecutive blocks, of one term or several.
+/// Consecutive blocks of one or several terms.
 struct Part<'a> {
     cpu: &'a Cpu,
     pieces: &'a [Piece<'a>],
@@ -128,8 +131,8 @@ impl Part<'_> {
             .any(|piece| piece.span.a_direct.is_none());
         let m_limit = if pack_a { limit(TILE_ROWS) } else { m };
         for columns in parts(n, limit(TILE_COLUMNS)) {
-            // Rows that fit one tile share `b` with nobody: its panels are packed where they are used.
-            // More rows than that never read `b` where it stands.
+            // If all rows fit one tile, nothing else uses `b`: its panels are packed where they are
+            // used. With more rows, `b` is never read unpacked.
             let b = if m <= TILE_ROWS {
                 None
             } else {
@@ -164,7 +167,7 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// All blocks of one tile of the result.
+    /// Computes all blocks of one tile of the result.
     fn tile(
         &self,
         rows: Range<usize>,
@@ -172,7 +175,7 @@ impl Part<'_> {
         a: Option<&Packed<'_>>,
         b: Option<&Packed<'_>>,
     ) -> Result<(), KernelError> {
-        // Of `b` what is packed where it is used.
+        // Room for the part of `b` that is packed where it is used.
         let room = if b.is_none() { K_BLOCK + TAIL } else { 0 };
         let mut local = Scratch::take(self.cpu, room * KERNEL.columns)?;
         let mut strip = |piece: &Piece<'_>, j: usize| {
@@ -192,7 +195,7 @@ impl Part<'_> {
         let strips = columns.clone().step_by(KERNEL.columns);
         let by_rows = |piece: &Piece<'_>| b.is_none() && piece.span.b_direct.is_none();
         if self.pieces.iter().any(by_rows) {
-            // `b` is read from memory: along its rows.
+            // `b` is read from memory, along its rows.
             for j in strips {
                 self.pieces.iter().for_each(|piece| strip(piece, j));
             }
@@ -206,17 +209,17 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// One block of one strip.
+    /// Computes one block of one strip.
     fn strip(&self, piece: &Piece<'_>, strip: &Strip<'_>, steps: Steps, more: Steps) {
         let term = piece.span.term;
-        // The first block alone has the base of the part below it.
+        // Only the first block has the base of the earlier part.
         let base = match piece.span.offset {
             0 => self.base,
             _ => Base::Output,
         };
         let (rows, columns) = (strip.rows.clone(), strip.columns.clone());
         let panels = columns.len().div_ceil(COLUMNS);
-        // Tiles fetch the next strip of packed `b`, each its share.
+        // Each tile prefetches its share of the next strip of packed `b`.
         let packed = steps.b_stride == COLUMNS;
         let size = steps.k * panels * COLUMNS;
         let next = steps.b.wrapping_add(if packed { size } else { 0 });
@@ -245,8 +248,8 @@ impl Part<'_> {
                 if let Base::Output = base {
                     (call.base, call.base_stride) = (call.c.cast_const(), call.c_stride);
                 }
-                // SAFETY: `product` checked that the result's elements lie inside its memory, this
-                // thread alone works on this tile; `Strip::steps` checked `a` and `b`.
+                // SAFETY: `product` checked that the result's elements lie inside its memory, and
+                // only this thread works on this tile; `Strip::steps` checked `a` and `b`.
                 unsafe { tile(&call) };
             } else {
                 self.write(call, tile, i..i + height, columns.clone(), base, term.gate);
@@ -258,7 +261,7 @@ impl Part<'_> {
         }
     }
 
-    /// Edges, transposed and gated results go through a tile of their own.
+    /// Writes edges, transposed and gated results through a temporary tile.
     fn write(
         &self,
         mut call: Call,
@@ -276,7 +279,8 @@ impl Part<'_> {
                 *from = match base {
                     Base::Zero => 0.0,
                     Base::Bias(bias) => bias[columns.start + column],
-                    // SAFETY: as for the write below.
+                    // SAFETY: this element lies inside the result, whose memory `product` checked,
+                    // and only this thread works on this tile.
                     Base::Output => unsafe { *at(row, column) },
                 };
             }
@@ -285,7 +289,7 @@ impl Part<'_> {
         call.c = into.as_mut_ptr().cast();
         call.c_stride = MOST_COLUMNS;
         if let Some(gate) = gate {
-            // SAFETY: `into` has room for all rows; `a` and `b` as above.
+            // SAFETY: `into` has room for all rows; `Strip::steps` checked `a` and `b`.
             unsafe { tile(&call) };
             for (row, into) in into.iter_mut().enumerate().take(height) {
                 gate.apply(rows.start + row, columns.clone(), &mut into[..count]);
@@ -296,31 +300,32 @@ impl Part<'_> {
         } else {
             call.base = from.as_ptr().cast();
             call.base_stride = MOST_COLUMNS;
-            // SAFETY: `from` and `into` have room for all rows; `a` and `b` as above.
+            // SAFETY: `from` and `into` have room for all rows; `Strip::steps` checked `a` and `b`.
             unsafe { tile(&call) };
         }
         for (row, into) in into.iter().enumerate().take(height) {
             for (column, &into) in into.iter().enumerate().take(count) {
                 // SAFETY: this element lies inside the result, whose memory `product` checked, and
-                // this thread alone works on this tile.
+                // only this thread works on this tile.
                 unsafe { *at(row, column) = into };
             }
         }
     }
 }
 
-/// Columns of a tile that its kernel computes together, over all its rows.
+/// Columns of a tile that its kernel computes together, over all rows of the tile.
 struct Strip<'a> {
     rows: Range<usize>,
     columns: Range<usize>,
     a: Option<&'a Packed<'a>>,
     b: Option<&'a Packed<'a>>,
-    /// Whether its tiles are the first to read these rows.
+    /// Whether the tiles of this strip are the first to read these rows.
     fetch_rows: bool,
 }
 
 impl Strip<'_> {
-    /// Where the first tile finds its operands; `b` is packed into `local` if nothing else holds it.
+    /// Addresses of the operands of the first tile; `b` is packed into `local` if nothing else
+    /// holds it.
     fn steps(&self, span: &Span<'_>, local: &mut &mut [f32]) -> Steps {
         let (k, start) = (span.steps.len(), span.steps.start);
         let (i, height) = (self.rows.start, self.rows.len());
@@ -337,7 +342,7 @@ impl Strip<'_> {
         };
         let (j, count) = (self.columns.start, self.columns.len());
         let width = count.next_multiple_of(COLUMNS);
-        // From one step and from one panel to the next.
+        // Distances between steps and between panels.
         let (b, b_stride, b_panel) = match (self.b, span.b_direct) {
             (Some(b), _) => {
                 let b = b.panels::<COLUMNS>((j, count), span.offset, k);
@@ -366,8 +371,8 @@ impl Strip<'_> {
     }
 }
 
-/// Divides a part of the result into tiles: small enough for the caches, and enough of them for all
-/// threads, by columns first where that suffices.
+/// Divides a part of the result into tiles that fit the caches and suffice for all threads, by
+/// columns first if that is enough.
 fn tiles(
     rows: Range<usize>,
     columns: Range<usize>,
@@ -384,10 +389,10 @@ fn tiles(
     let column_panels = columns.len().div_ceil(KERNEL.columns);
     let mut down = rows.len().div_ceil(TILE_ROWS);
     let mut across = columns.len().div_ceil(TILE_COLUMNS);
-    // Four tiles a thread even out what other work on the machine takes from one of them.
+    // Four tiles per thread even out the time that other work on the machine takes from one thread.
     let wanted = if threads == 1 { 1 } else { 4 * threads };
     if rows.len() <= TILE_ROWS {
-        // Every tile reads its columns of `b` from memory: once, and long pieces of its rows.
+        // Every tile reads its columns of `b` from memory once, in long pieces of its rows.
         across = across.max(wanted).min(column_panels);
         down = down.max(threads.div_ceil(across)).min(row_panels);
     } else if down * across < wanted {

@@ -5,16 +5,16 @@
 
 use std::sync::LazyLock;
 
-/// Rows of a panel of `a`.
+/// Number of rows in a panel of `a`.
 pub(crate) const ROWS: usize = 6;
-/// Columns of a panel of `b`.
+/// Number of columns in a panel of `b`.
 pub(crate) const COLUMNS: usize = 16;
-/// Rows of the largest tile of any kernel.
+/// Number of rows in the largest tile of any kernel.
 pub(crate) const MOST_ROWS: usize = 2 * ROWS;
-/// Columns of the largest tile of any kernel.
+/// Number of columns in the largest tile of any kernel.
 pub(crate) const MOST_COLUMNS: usize = 2 * COLUMNS;
 
-/// Some steps of a tile's sum.
+/// Consecutive steps of a tile's sum.
 #[derive(Clone, Copy)]
 pub(crate) struct Steps {
     pub(crate) k: usize,
@@ -22,12 +22,12 @@ pub(crate) struct Steps {
     /// at `p · a_stride + i` by columns.
     pub(crate) a: *const f32,
     pub(crate) a_stride: usize,
-    /// From one panel of `a` to the next.
+    /// Distance from one panel of `a` to the next.
     pub(crate) a_panel: usize,
     /// Column `j` is column `j % 16` of panel `j / 16`, in which `(p, j)` is at `p · b_stride + j`.
     pub(crate) b: *const f32,
     pub(crate) b_stride: usize,
-    /// From one panel of `b` to the next.
+    /// Distance from one panel of `b` to the next.
     pub(crate) b_panel: usize,
 }
 
@@ -43,42 +43,42 @@ impl Steps {
     };
 }
 
-/// `c[i, j] = base[i, j] + alpha · Σ_p a[i, p] · b[p, j]`; `p` runs over the steps and then over those
-/// of `more`, `j` over one or two whole panels.
+/// `c[i, j] = base[i, j] + alpha · Σ_p a[i, p] · b[p, j]`; `p` runs over the steps and then over
+/// those of `more`, and `j` over one or two whole panels.
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) steps: Steps,
     pub(crate) more: Steps,
     pub(crate) alpha: f32,
-    /// `(i, j)` at `i · base_stride + j`; null stands for zeros.
+    /// Element `(i, j)` is at `i · base_stride + j`; null stands for zeros.
     pub(crate) base: *const f32,
     pub(crate) base_stride: usize,
-    /// `(i, j)` at `i · c_stride + j`.
+    /// Element `(i, j)` is at `i · c_stride + j`.
     pub(crate) c: *mut f32,
     pub(crate) c_stride: usize,
-    /// What tiles to come will read: consecutive lines from here on are fetched meanwhile, valid or not.
+    /// Start of the consecutive lines that are prefetched for later tiles, valid or not.
     pub(crate) next: *const f32,
-    /// Whether the rows of `a` below these are fetched meanwhile, valid or not.
+    /// Whether the rows of `a` below these are prefetched, valid or not.
     pub(crate) fetch_rows: bool,
 }
 
-/// Computes one tile. Its safety: all elements that the strides of the call name are valid.
+/// Computes one tile. Safety: all elements that the strides of the call reach must be valid.
 pub(crate) type Tile = unsafe fn(&Call);
 
-/// The tiles of one instruction set.
+/// Tile functions of one instruction set.
 pub(crate) struct Kernel {
-    /// Rows of its largest tile, one panel of `a` or two.
+    /// Number of rows in its largest tile, one or two panels of `a`.
     pub(crate) rows: usize,
-    /// Columns of its largest tile, one panel of `b` or two.
+    /// Number of columns in its largest tile, one or two panels of `b`.
     pub(crate) columns: usize,
-    /// By panels of `b` and by rows, each less one; `a` is stored by rows.
+    /// Tiles for `a` stored by rows, indexed by panels of `b` and by rows, each minus one.
     by_rows: &'static [&'static [Tile]],
-    /// The same with `a` by columns, as in packed panels.
+    /// The same for `a` stored by columns, as in packed panels.
     by_columns: &'static [&'static [Tile]],
 }
 
 impl Kernel {
-    /// The tile of so many rows (at least one) and panels of `b`.
+    /// The tile for this number of rows (at least one) and panels of `b`.
     pub(crate) fn tile(&self, a_by_rows: bool, rows: usize, b_panels: usize) -> Tile {
         let tiles = if a_by_rows {
             self.by_rows
@@ -89,11 +89,11 @@ impl Kernel {
     }
 }
 
-/// Asks for the line of this element.
+/// Prefetches the cache line of this element.
 #[inline(always)]
 pub(crate) fn prefetch(element: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, whatever the address.
+    // SAFETY: a prefetch is only a hint, whatever the address.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(element.cast());
     }
@@ -101,27 +101,27 @@ pub(crate) fn prefetch(element: *const f32) {
     let _ = element;
 }
 
-/// Steps of a sum in one turn of its loop.
+/// Number of steps in one turn of the loop.
 #[cfg(target_arch = "x86_64")]
 const TOGETHER: usize = 4;
 
-/// The same number, of which the compiler knows nothing: it stays in a register, where sums of what it is
-/// made of would be computed again and again.
+/// Returns the same number, but hides its value from the compiler: it then stays in a register,
+/// where sums would otherwise be computed again and again.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn opaque(mut number: usize) -> usize {
-    // SAFETY: no instruction at all.
+    // SAFETY: there is no instruction.
     unsafe {
         std::arch::asm!("/* {} */", inout(reg) number, options(pure, nomem, nostack, preserves_flags));
     }
     number
 }
 
-/// No load moves over this point: many at once would need more registers than there are.
+/// No load moves across this point: many loads at once would need more registers than there are.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn in_order() {
-    // SAFETY: no instruction at all.
+    // SAFETY: there is no instruction.
     unsafe { std::arch::asm!("", options(nostack, preserves_flags)) };
 }
 
@@ -136,26 +136,29 @@ pub(crate) static KERNEL: LazyLock<&'static Kernel> = LazyLock::new(|| {
     &portable::KERNEL
 });
 
-/// `tile::<ROWS, VECTORS, BY_ROWS>` for all of these rows.
+/// Lists `tile::<ROWS, VECTORS, BY_ROWS>` for all of these rows.
 macro_rules! tiles {
     ($vectors:literal, $by_rows:literal: $($rows:literal)*) => {
         &[$(tile::<$rows, $vectors, $by_rows>),*]
     };
 }
 
-/// Tiles of an instruction set: [`Call`] by the intrinsics of vectors of so many lanes. `VECTORS` of
-/// them make the columns of a tile. So many steps go by for each line that is fetched.
+/// Defines the tiles of an instruction set: [`Call`] with the intrinsics for vectors of a number of
+/// lanes. `VECTORS` vectors make the columns of a tile. One line is prefetched for a number of
+/// steps.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector_tiles {
     ($features:literal, $vector:ident, $lanes:literal, $fetch:literal:
         $zero:ident, $set1:ident, $load:ident, $store:ident, $fmadd:ident) => {
         /// # Safety
-        /// The processor has the features, and every element that the call names is valid.
+        /// The processor must have the features, and every element that the call reaches must be
+        /// valid.
         #[target_feature(enable = $features)]
         unsafe fn tile<const R: usize, const VECTORS: usize, const BY_ROWS: bool>(call: &Call) {
             let mut sum = [[$zero(); VECTORS]; R];
-            // The result is needed only after the sum: time enough to fetch it from afar. A row every
-            // few steps, and other lines: many at once would keep `a` and `b` waiting.
+            // The result is needed only after the sum, so there is time to fetch it from far away.
+            // One row is fetched every few steps, between other lines: many at once would delay `a`
+            // and `b`.
             let fetch_result = |r: usize| {
                 let c = call.c.wrapping_add(r * call.c_stride).cast_const();
                 for line in 0..(VECTORS * $lanes).div_ceil(COLUMNS) {
@@ -171,7 +174,8 @@ macro_rules! vector_tiles {
                 }
                 _mm_prefetch::<_MM_HINT_T1>(call.next.wrapping_add(group * COLUMNS).cast());
                 if BY_ROWS && call.fetch_rows {
-                    // Half a line of each row goes by in a group of 8 steps: every other row.
+                    // A group of 8 steps uses half a line of each row, so every other row is
+                    // fetched.
                     let turns = COLUMNS.div_ceil($fetch);
                     for r in (group % turns..R).step_by(turns) {
                         let row = call.steps.a.wrapping_add((R + r) * call.steps.a_stride);
@@ -203,10 +207,10 @@ macro_rules! vector_tiles {
             }
         }
 
-        /// The next steps, at most `count` of them.
+        /// Adds the next steps, at most `count` of them.
         ///
         /// # Safety
-        /// The processor has the features, and the elements of these steps are valid.
+        /// The processor must have the features, and the elements of these steps must be valid.
         #[inline]
         #[target_feature(enable = $features)]
         unsafe fn accumulate<const R: usize, const VECTORS: usize, const BY_ROWS: bool>(
@@ -235,17 +239,17 @@ macro_rules! vector_tiles {
                 steps.a = steps.a.wrapping_add(TOGETHER * step);
             }
             for _ in 0..count % TOGETHER {
-                // SAFETY: as above.
+                // SAFETY: the caller promises all rows and columns at every step.
                 unsafe { step_of(sum, steps, steps.a, &rows) };
                 steps.a = steps.a.wrapping_add(step);
                 steps.b = steps.b.wrapping_add(steps.b_stride);
             }
         }
 
-        /// One step of the sum: `sum[r] += a[r] · b` in all columns.
+        /// Adds one step of the sum: `sum[r] += a[r] · b` in all columns.
         ///
         /// # Safety
-        /// The processor has the features, and these elements are valid.
+        /// The processor must have the features, and these elements must be valid.
         #[inline]
         #[target_feature(enable = $features)]
         unsafe fn step_of<const R: usize, const VECTORS: usize>(
@@ -287,8 +291,8 @@ mod avx512 {
     };
     use std::arch::x86_64::*;
 
-    /// 24 sums in two vectors of 12 rows: a row's element is used twice, since the processor loads no
-    /// more vectors in a cycle than it multiplies.
+    /// 24 sums in two vectors of 12 rows: an element of a row is used twice, because the processor
+    /// loads no more vectors per cycle than it multiplies.
     pub(super) static KERNEL: Kernel = Kernel {
         rows: MOST_ROWS,
         columns: MOST_COLUMNS,
@@ -323,7 +327,7 @@ mod avx2 {
         _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
 }
 
-/// For processors without a kernel of their own; compilers vectorise it.
+/// The kernel for processors without a special one; compilers vectorise it.
 mod portable {
     use super::{COLUMNS, Call, Kernel, ROWS};
 
@@ -334,7 +338,7 @@ mod portable {
         by_columns: &[tiles!(1, false: 1 2 3 4 5 6)],
     };
 
-    /// Fused where that is one instruction.
+    /// Uses a fused operation if that is one instruction.
     #[inline(always)]
     fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
         if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
@@ -345,7 +349,7 @@ mod portable {
     }
 
     /// # Safety
-    /// Every element that the call names is valid.
+    /// Every element that the call reaches must be valid.
     unsafe fn tile<const R: usize, const VECTORS: usize, const BY_ROWS: bool>(call: &Call) {
         const { assert!(R <= ROWS && VECTORS == 1) };
         let mut sum = [[0f32; COLUMNS]; R];
@@ -388,7 +392,7 @@ mod tests {
     use super::*;
     use tightrope_testkit::{Random, assert_close};
 
-    /// All that this processor runs.
+    /// All kernels that this processor can run.
     fn kernels() -> Vec<&'static Kernel> {
         let mut kernels = vec![&portable::KERNEL];
         #[cfg(target_arch = "x86_64")]
@@ -403,8 +407,8 @@ mod tests {
         kernels
     }
 
-    /// `0.5 · a · b` plus the first row of `base`, `a` (rows × k) and `b` (k × 16 · panels) by rows or
-    /// in panels, the steps from `split` on apart from the others.
+    /// `0.5 · a · b` plus the first row of `base`, with `a` (rows × k) and `b` (k × 16 · panels) by
+    /// rows or in panels, and the steps from `split` on given separately.
     fn tile(
         kernel: &Kernel,
         (rows, panels, k): (usize, usize, usize),
@@ -452,7 +456,7 @@ mod tests {
             next: b.as_ptr(),
             fetch_rows: true,
         };
-        // SAFETY: all operands have the sizes that the call says.
+        // SAFETY: all operands have the sizes that the call states.
         unsafe { kernel.tile(!packed, rows, panels)(&call) };
         c
     }

@@ -1,9 +1,9 @@
 //! The matrix product of the CPU: `C = base + Σ_terms alpha · gate(A·B)`.
 //!
-//! After Goto and van de Geijn (2008): panels packed into contiguous memory, a tile of the result
-//! held in registers (`micro`). Each element of the result is a sum over blocks of its `k`, and the
-//! blocks depend on the length of the sum alone; so its bits depend neither on the number of threads,
-//! nor on the other rows and columns of the product.
+//! After Goto and van de Geijn (2008): operands are packed into contiguous panels, and a tile of
+//! the result is held in registers (`micro`). Each element of the result is a sum over blocks of
+//! `k`, and the blocks depend on the length of the sum alone; its bits depend neither on the number
+//! of threads nor on the other rows and columns of the product.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -24,7 +24,7 @@ use crate::KernelError;
 use std::ops::Range;
 use tightrope_device::Cpu;
 
-/// One side of a product: element `(i, p)`, `p` being the index that is summed over.
+/// One operand of a product: element `(i, p)`, where `p` is the index of the sum.
 #[derive(Clone, Copy)]
 pub(crate) enum Operand<'a> {
     /// `(i, p)` is column `p` of row `i`.
@@ -40,13 +40,13 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// Something that multiplies elements of a result by factors of their own.
+/// Multiplies elements of a result by individual factors.
 pub(crate) trait Gate: Sync {
-    /// Multiplies `values`, which are the elements `columns` of `row`.
+    /// Multiplies `values`, the elements `columns` of `row`.
     fn apply(&self, row: usize, columns: Range<usize>, values: &mut [f32]);
 }
 
-/// `alpha · gate(A·B)`.
+/// One term, `alpha · gate(A·B)`.
 #[derive(Clone, Copy)]
 pub(crate) struct Term<'a> {
     pub(crate) a: Operand<'a>,
@@ -57,17 +57,17 @@ pub(crate) struct Term<'a> {
     pub(crate) gate: Option<&'a dyn Gate>,
 }
 
-/// What the terms are added to.
+/// Values that the terms are added to.
 #[derive(Clone, Copy)]
 pub(crate) enum Base<'a> {
     Zero,
-    /// The same for every row.
+    /// The same values for every row.
     Bias(&'a [f32]),
-    /// What the output holds.
+    /// The contents of the output.
     Output,
 }
 
-/// Where the result goes: element `(i, j)` to `data[i · row_stride + j · column_stride]`.
+/// Destination of the result: element `(i, j)` goes to `data[i · row_stride + j · column_stride]`.
 pub(crate) struct Output<'a> {
     data: &'a mut [f32],
     row_stride: usize,
@@ -93,7 +93,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Its memory, which has `m` rows and `n` columns of a result, neither of them 0.
+    /// Memory of the output, which has `m` rows and `n` columns of a result, neither of them 0.
     fn memory(&mut self, m: usize, n: usize) -> Memory {
         let last = (m - 1) * self.row_stride + (n - 1) * self.column_stride;
         assert!(last < self.data.len(), "the result does not fit its memory");
@@ -105,7 +105,7 @@ impl<'a> Output<'a> {
     }
 }
 
-/// The memory of the result; tiles of it are written from several threads.
+/// Memory of the result; several threads write tiles of it.
 #[derive(Clone, Copy)]
 struct Memory {
     data: *mut f32,
@@ -122,10 +122,11 @@ impl Memory {
 
 // SAFETY: threads write disjoint tiles only (`Part::tile` is called once for each).
 unsafe impl Send for Memory {}
-// SAFETY: as above.
+// SAFETY: threads write disjoint tiles only (`Part::tile` is called once for each).
 unsafe impl Sync for Memory {}
 
-/// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])`, by the processor's matrix unit where it has one.
+/// Computes `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])`, on the processor's matrix
+/// unit if there is one.
 pub(crate) fn product(
     cpu: &Cpu,
     (m, n): (usize, usize),
@@ -144,22 +145,22 @@ pub(crate) fn product(
     drive::product(cpu, (m, n), terms, base, c)
 }
 
-/// A second way to the same result, through a narrow middle `X`: an adapter.
+/// A second product through a narrow intermediate `X`: an adapter.
 #[derive(Clone, Copy)]
 pub(crate) struct Through<'a> {
-    /// What `X` is made of; `A` itself if that is absent.
+    /// Rows that `X` is made from; `A` itself if absent.
     pub(crate) rows: Option<Operand<'a>>,
-    /// `D[k, rank]` and `U[rank, n]`, as `b` of a term.
+    /// `D[k, rank]` and `U[rank, n]`, like `b` of a term.
     pub(crate) down: Operand<'a>,
     pub(crate) up: Operand<'a>,
     pub(crate) rank: usize,
     pub(crate) scale: f32,
-    /// Of `X·U`.
+    /// Gate of `X·U`.
     pub(crate) gate: Option<&'a dyn Gate>,
 }
 
 impl<'a> Through<'a> {
-    /// `X`, beside this term.
+    /// The term that makes `X`, for the rows of `term`.
     fn down(&self, term: Term<'a>) -> Term<'a> {
         Term {
             a: self.rows.unwrap_or(term.a),
@@ -169,7 +170,7 @@ impl<'a> Through<'a> {
         }
     }
 
-    /// What is made of `X`.
+    /// The term that uses `X`.
     fn up<'b>(&self, x: &'b dyn Rows) -> Term<'b>
     where
         'a: 'b,
@@ -184,8 +185,8 @@ impl<'a> Through<'a> {
     }
 }
 
-/// `X[m, rank] = A·D` and `C[m, n] = base + alpha · A·B + scale · gate(X·U)`, `alpha · A·B` being the term,
-/// without a gate.
+/// Computes `X[m, rank] = A·D` and `C[m, n] = base + alpha · A·B + scale · gate(X·U)`; `alpha ·
+/// A·B` is the term, without a gate.
 pub(crate) fn product_through(
     cpu: &Cpu,
     (m, n): (usize, usize),
@@ -213,12 +214,12 @@ pub(crate) fn product_through(
     product(cpu, (m, n), &[term, through.up(&x)], base, output)
 }
 
-/// `0..len` in parts of at most `limit`.
+/// Divides `0..len` into parts of at most `limit`.
 fn parts(len: usize, limit: usize) -> impl Iterator<Item = Range<usize>> {
     parts_of(0..len, limit)
 }
 
-/// The range in parts of at most `limit`.
+/// Divides the range into parts of at most `limit`.
 fn parts_of(range: Range<usize>, limit: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range

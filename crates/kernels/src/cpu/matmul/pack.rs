@@ -1,13 +1,13 @@
-//! Copies operands into panels: `W` elements of each step of the sum next to each other.
+//! Copies operands into panels, which hold `W` elements of each step of the sum next to each other.
 
 use super::micro::{COLUMNS, prefetch};
 use super::{Operand, Rows};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// So many rows are fetched ahead.
+/// Number of rows that are prefetched.
 const AHEAD: usize = 4;
-/// Elements of a row that are decoded at a time.
+/// Number of elements of a row that are decoded at a time.
 const CHUNK: usize = 128;
 
 /// Writes element `(first + i, p)` to `panel[(p − steps.start) · W + i]` for `i` in `0..W` and `p`
@@ -38,9 +38,9 @@ pub(crate) fn pack<const W: usize>(
     }
 }
 
-/// Packs the elements `range` of each item on all threads: its panels of `unit` elements, each of so many
-/// values as stand beside the item, lie behind those of the item before it. `pack` gets the first element and
-/// the number of some of them, and their panels.
+/// Packs the elements `range` of each item on all threads. The panels of `unit` elements of an
+/// item, each with as many values as the number beside the item, follow those of the item before
+/// it. `pack` gets the first element and the number of some of the elements, and their panels.
 pub(super) fn pack_all<T: Copy + Send>(
     items: impl Iterator<Item = (T, usize)>,
     range: Range<usize>,
@@ -48,7 +48,7 @@ pub(super) fn pack_all<T: Copy + Send>(
     mut data: &mut [f32],
     pack: impl Fn(T, usize, usize, &mut [f32]) + Sync,
 ) {
-    // Tasks of an item and a few panels each.
+    // A task is a few panels of an item.
     let group = 8 * unit;
     let mut tasks = Vec::new();
     for (item, panel) in items {
@@ -65,7 +65,7 @@ pub(super) fn pack_all<T: Copy + Send>(
         .for_each(|(item, first, count, panels)| pack(item, first, count, panels));
 }
 
-/// One panel from `count` rows.
+/// Packs one panel from `count` rows.
 fn transpose<const W: usize>(
     rows: &dyn Rows,
     first: usize,
@@ -80,7 +80,7 @@ fn transpose<const W: usize>(
         for (i, (source, scratch)) in sources.iter_mut().zip(&mut scratch).enumerate().take(count) {
             *source = rows.row(first + i, start..start + len, scratch);
         }
-        // The next elements of these rows are on their way meanwhile.
+        // Prefetches the next elements of these rows.
         for source in &sources[..count] {
             for line in (0..CHUNK).step_by(COLUMNS) {
                 prefetch(source.as_ptr().wrapping_add(CHUNK + line));
@@ -90,8 +90,8 @@ fn transpose<const W: usize>(
     }
 }
 
-/// `panel[p · W + i] = sources[i][p]` for every `p` that the sources have; elements of the panel
-/// behind these may be overwritten.
+/// Sets `panel[p · W + i] = sources[i][p]` for every `p` that the sources have; elements of the
+/// panel after these may be overwritten.
 fn interleave<const W: usize>(sources: &[&[f32]; 16], panel: &mut [f32]) {
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
@@ -107,7 +107,7 @@ fn interleave<const W: usize>(sources: &[&[f32]; 16], panel: &mut [f32]) {
     }
 }
 
-/// Panels from rows that hold one step each.
+/// Packs panels from rows that hold one step each.
 fn copy<const W: usize>(
     rows: &dyn Rows,
     first: usize,
@@ -117,9 +117,9 @@ fn copy<const W: usize>(
 ) {
     let mut scratch = [0f32; 128];
     let panel_len = W * steps.len();
-    // Asked for once, because a call for each step would cost more than the copy.
+    // This is called once, because a call for each step would cost more than the copy.
     let plain = rows.plain();
-    // As many panels at a time as the scratch holds.
+    // As many panels at a time as the scratch memory holds.
     let group = 128 / W;
     for (g, panels) in panels.chunks_mut(group * panel_len).enumerate() {
         let first = first + g * group * W;
@@ -127,7 +127,7 @@ fn copy<const W: usize>(
         for (step, p) in steps.clone().enumerate() {
             let row = match plain {
                 Some((data, stride)) => {
-                    // Processors do not foresee that the next rows are far away.
+                    // Processors do not predict that the next rows are far away.
                     let ahead = data.as_ptr().wrapping_add((p + AHEAD) * stride + first);
                     for line in (0..count).step_by(COLUMNS) {
                         prefetch(ahead.wrapping_add(line));
@@ -141,7 +141,8 @@ fn copy<const W: usize>(
                 if W == 6
                     && let (Some(from), Some(to)) = (from.first_chunk::<8>(), to.first_chunk_mut())
                 {
-                    // Two elements too many, which the next step overwrites: fewer instructions.
+                    // Writes two elements too many, which the next step overwrites: this takes
+                    // fewer instructions.
                     *to = *from;
                 } else if let (Some(from), Some(to)) =
                     (from.first_chunk::<W>(), to.first_chunk_mut())
@@ -160,11 +161,11 @@ fn copy<const W: usize>(
 mod avx {
     use std::arch::x86_64::*;
 
-    /// As the function of the same name, for as many whole groups of eight `p` as there is room
-    /// for; returns how many `p` that is.
+    /// Like the function of the same name, for as many whole groups of eight `p` as there is room
+    /// for; returns the number of `p` that were done.
     #[target_feature(enable = "avx")]
     pub(super) fn interleave<const W: usize>(sources: &[&[f32]; 16], panel: &mut [f32]) -> usize {
-        // Eight elements are written at a time, the next step begins after `W` of them.
+        // Eight elements are written at a time, and the next step begins after `W` of them.
         let width = W.next_multiple_of(8);
         let room = (panel.len() + W).saturating_sub(width) / W;
         let steps = room.min(sources[0].len()) / 8 * 8;
@@ -216,7 +217,7 @@ mod tests {
 
     fn check<const W: usize>() {
         let data: Vec<f32> = (0..400 * 90).map(|v| v as f32).collect();
-        // Element (i, p), by the layout of the operand.
+        // Element (i, p) under the layout of the operand.
         let matrix = Matrix::new(&data, 90);
         for (first, count, steps) in [
             (0, W, 0..8),

@@ -1,28 +1,30 @@
-//! Divides a sum into blocks, and says how each is read.
+//! Divides a sum into blocks, and says how the operands of each are read.
 
 use super::micro::{COLUMNS, ROWS, prefetch};
 use super::pack::pack;
 use super::{Operand, Term};
 use std::ops::Range;
 
-/// A term of at most so many steps goes on in the sum of the block before it, where it can.
+/// A term with at most this many steps continues the sum of the block before it, if possible.
 pub(super) const TAIL: usize = 32;
-/// Results with at most so many columns read `a` where it stands: too few uses to pack it for.
+/// For results with at most this many columns, `a` is read unpacked, because packing would not pay
+/// off.
 const THIN: usize = 4 * COLUMNS;
 /// Rows at a multiple of this distance (4 KiB) share the same few lines of the first-level cache.
 const ALIASED: usize = 1024;
 
-/// Blocks of a sum.
+/// Rule that divides a sum into blocks.
 #[derive(Clone, Copy)]
 pub(super) struct Blocks {
-    /// The longest.
+    /// Length of the longest block.
     pub(super) most: usize,
-    /// All but the last are multiples of this.
+    /// All blocks but the last are multiples of this.
     pub(super) unit: usize,
 }
 
 impl Blocks {
-    /// Of `k` steps: as few as possible, nearly equal, a function of `k` alone.
+    /// Splits `0..k` into the fewest blocks of nearly equal size. The blocks depend on `k` only, so
+    /// results do not depend on threads.
     fn of(self, k: usize) -> impl Iterator<Item = Range<usize>> {
         let size = k.div_ceil(k.div_ceil(self.most).max(1));
         let size = size.next_multiple_of(self.unit);
@@ -32,16 +34,16 @@ impl Blocks {
     }
 }
 
-/// Steps of one term.
+/// Consecutive steps of one term.
 pub(super) struct Span<'a> {
     pub(super) term: &'a Term<'a>,
     pub(super) steps: Range<usize>,
-    /// Steps of the part before it.
+    /// Number of steps of the part before it.
     pub(super) offset: usize,
-    /// `a` and `b` if tiles read them where they stand: elements and the distance between rows.
+    /// `a` and `b` if tiles read them unpacked: the elements and the distance between rows.
     pub(super) a_direct: Option<(&'a [f32], usize)>,
     pub(super) b_direct: Option<(&'a [f32], usize)>,
-    /// Whether it goes on in the sum of the block before it; what its `b` is multiplied by.
+    /// Whether the span continues the sum of the block before it; the factor of its `b`.
     pub(super) continues: bool,
     pub(super) factor: f32,
 }
@@ -60,7 +62,7 @@ impl<'a> Span<'a> {
                     .filter(|(_, stride)| n <= THIN || !stride.is_multiple_of(ALIASED)),
                 _ => None,
             },
-            // Too few uses to pay for packing; `b` has the form of a panel already.
+            // Packing does not pay off for few uses; `b` already has the form of a panel.
             b_direct: match term.b {
                 Operand::Columns(rows) if some && m <= 16 * ROWS => rows.plain(),
                 _ => None,
@@ -70,7 +72,7 @@ impl<'a> Span<'a> {
         }
     }
 
-    /// Asks for these columns of `b` if it is read where it stands: along its rows, as memory likes it.
+    /// Prefetches these columns of `b` if it is read unpacked, along its rows.
     pub(super) fn fetch(&self, columns: Range<usize>) {
         let Some((data, stride)) = self.b_direct else {
             return;
@@ -83,7 +85,7 @@ impl<'a> Span<'a> {
         }
     }
 
-    /// Nothing is written where tiles read `a` where it stands.
+    /// Writes nothing if tiles read `a` unpacked.
     pub(super) fn pack_a(&self, first: usize, count: usize, panels: &mut [f32]) {
         if self.a_direct.is_none() {
             pack::<ROWS>(self.term.a, first, count, self.steps.clone(), panels);
@@ -98,7 +100,7 @@ impl<'a> Span<'a> {
     }
 }
 
-/// One block of the sum, and perhaps a short term that goes on in it.
+/// One block of the sum, and possibly a short term that continues it.
 pub(super) struct Piece<'a> {
     pub(super) span: Span<'a>,
     pub(super) tail: Option<Span<'a>>,
@@ -115,10 +117,10 @@ impl<'a> Piece<'a> {
     }
 
     fn join(&mut self, term: &'a Term<'a>, n: usize) {
-        // All its `b` is packed, with its factor.
+        // All of its `b` is packed, with its factor.
         let mut tail = Span::new(term, 0..term.k, usize::MAX, n);
         (tail.continues, tail.factor) = (true, term.alpha);
-        // A tile reads `a` in one way.
+        // A tile reads `a` in one way only.
         if self.span.a_direct.is_none() || tail.a_direct.is_none() {
             (self.span.a_direct, tail.a_direct) = (None, None);
         }
@@ -138,13 +140,13 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// The blocks of the sum of all terms for a result of `m` rows and `n` columns.
+/// Blocks of the sum of all terms for a result of `m` rows and `n` columns.
 pub(super) fn pieces<'a>(
     terms: &'a [Term<'a>],
     (m, n): (usize, usize),
     blocks: Blocks,
 ) -> Vec<Piece<'a>> {
-    // Sums of no steps still have a base: a block of no steps writes it.
+    // An empty sum still has a base: a block without steps writes it.
     let nothing = terms.iter().all(|term| term.k == 0);
     let mut pieces: Vec<Piece<'_>> = Vec::new();
     for term in terms {

@@ -1,8 +1,8 @@
-//! Products of blocks that already lie in the cache, on one thread: what attention is made of.
+//! Products of blocks that already lie in the cache, on one thread, for attention.
 
 use super::micro::{COLUMNS, Call, KERNEL, ROWS, Steps};
 
-/// The left side of a small product.
+/// Left operand of a small product.
 #[derive(Clone, Copy)]
 pub(crate) enum Left<'a> {
     /// Element `(i, p)` at `i · stride + p`.
@@ -11,7 +11,7 @@ pub(crate) enum Left<'a> {
     Columns(&'a [f32], usize),
 }
 
-/// The right side of a small product.
+/// Right operand of a small product.
 #[derive(Clone, Copy)]
 pub(crate) enum Right<'a> {
     /// Element `(p, j)` at `p · stride + j`.
@@ -22,8 +22,8 @@ pub(crate) enum Right<'a> {
 
 /// `C[m, n] += alpha · A[m, k] · B[k, n]`, or `=` without `accumulate`; `n` a multiple of 16.
 ///
-/// `C` is stored by rows of the given stride. Each element is one chain of fused
-/// multiply-adds over `k`, then added: its bits do not depend on `m` and `n`.
+/// `C` is stored by rows of the given stride. Each element is one chain of fused multiply-adds over
+/// `k`, which is then added: its bits do not depend on `m` and `n`.
 pub(crate) fn small_product(
     (m, n, k): (usize, usize, usize),
     a: Left<'_>,
@@ -40,7 +40,7 @@ pub(crate) fn small_product(
         (m - 1) * c_stride + n <= c.len(),
         "the result does not fit its memory"
     );
-    // Elements from one step to the next, and from one panel to the next.
+    // Distances between steps and between panels.
     let (b, b_stride, b_panel) = match b {
         Right::Rows(data, stride) => (data, stride, COLUMNS),
         Right::Panels(data) => (data, COLUMNS, COLUMNS * k),

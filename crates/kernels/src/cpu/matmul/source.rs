@@ -1,4 +1,4 @@
-//! Where the operands of a product come from: stored rows of some element type, read as f32.
+//! Sources of the operands of a product: stored rows of some element type, read as f32.
 //!
 //! A new storage format is one implementation of [`Rows`] and one arm in [`Weight`].
 
@@ -9,11 +9,11 @@ use tightrope_device::{Cpu, DType, View};
 
 /// A matrix that is stored by rows and read as f32.
 pub(crate) trait Rows: Sync {
-    /// The elements `columns` of `row`, decoded into `scratch` (at least as long) unless they are
-    /// stored as f32.
+    /// Returns the elements `columns` of `row`, decoded into `scratch` (at least as long) unless
+    /// they are stored as f32.
     fn row<'s>(&'s self, row: usize, columns: Range<usize>, scratch: &'s mut [f32]) -> &'s [f32];
 
-    /// The elements and the distance between rows, if they are stored as f32.
+    /// Returns the elements and the distance between rows, if they are stored as f32.
     fn plain(&self) -> Option<(&[f32], usize)> {
         None
     }
@@ -57,7 +57,7 @@ impl Rows for Matrix<'_, bf16> {
         let stored = self.slice(row, columns);
         let decoded = &mut scratch[..stored.len()];
         for (d, s) in decoded.iter_mut().zip(stored) {
-            // The upper half of an f32, without the branches of a general conversion.
+            // Takes the upper half of an f32, without the branches of a general conversion.
             *d = f32::from_bits(u32::from(s.to_bits()) << 16);
         }
         decoded
@@ -87,7 +87,7 @@ pub(crate) enum Weight<'a> {
 }
 
 impl<'a> Weight<'a> {
-    /// The rows of a weight `[_, columns]`.
+    /// Rows of a weight `[_, columns]`.
     pub(crate) fn new(
         operand: &'static str,
         weight: View<'a, Cpu>,

@@ -1,23 +1,24 @@
-//! Divides a result into tiles, small enough for the caches and as costs least.
+//! Divides a result into tiles that fit the caches and cost least.
 
 use super::tile::BLOCK;
 use crate::cpu::matmul::{parts, parts_of};
 use std::ops::Range;
 
-/// Most rows of a tile of the result: its block of `a` (960 KiB) stays in the second-level cache.
+/// Largest number of rows in a tile of the result: its block of `a` (960 KiB) stays in the
+/// second-level cache.
 pub(super) const TILE_ROWS: usize = 256;
-/// Most columns of a tile of the result.
+/// Largest number of columns in a tile of the result.
 pub(super) const TILE_COLUMNS: usize = 1536;
 
-/// Rows and columns of the tiles, which so many threads compute.
+/// Rows and columns of the tiles for this number of threads.
 pub(super) fn tiles(
     m: usize,
     columns: Range<usize>,
     b_is_packed: bool,
     threads: usize,
 ) -> Vec<(Range<usize>, Range<usize>)> {
-    // Cycles for each product, roughly: of its six parts, of packing `a` once for a tile, of packing `b` or
-    // fetching it from a cache that threads share once for a tile.
+    // Rough cycles for each product: for its six parts, for packing `a` once per tile, and for
+    // packing `b`, or fetching it from a shared cache, once per tile.
     const MULTIPLY: f64 = 0.01;
     const PACK_A: f64 = 0.6;
     let b = if b_is_packed { 0.3 } else { 1.0 };
@@ -26,8 +27,8 @@ pub(super) fn tiles(
     let cost = |&(down, across): &(usize, usize)| {
         let (height, width) = (size(m, down), size(n, across));
         let count = m.div_ceil(height) * n.div_ceil(width);
-        // The last round may leave threads idle, and other work on the machine delays one of them by some
-        // part of a tile.
+        // The last round may leave threads idle, and other work on the machine delays one of them
+        // by a part of a tile.
         let rounds = count.div_ceil(threads) as f64 + 0.25;
         let idle = rounds * threads as f64 / count as f64;
         MULTIPLY * idle + PACK_A / width as f64 + b / height as f64

@@ -1,4 +1,4 @@
-//! Joins the sums of a block with what the result is so far.
+//! Adds the sums of a block to the result so far.
 
 use super::split::{SIDE, low_bits};
 use super::tile::Sums;
@@ -37,14 +37,15 @@ pub(super) fn join(
                 (_, Some(bias)) => bias.as_ptr(),
                 _ => c.cast_const(),
             };
-            // SAFETY: the product checked that all elements lie inside the result, and this
-            // thread alone works on this tile; a bias has these columns.
+            // SAFETY: the product checked that all elements lie inside the result, and only this
+            // thread works on this tile; a bias has these columns.
             unsafe { add_row(c, base, factor, sums) };
             continue;
         }
         for (j, &sum) in sums.iter().enumerate() {
             let c = c.wrapping_add(j * memory.column_stride);
-            // SAFETY: as above.
+            // SAFETY: the product checked that all elements lie inside the result, and only this
+            // thread works on this tile.
             unsafe {
                 let base = match (base, bias) {
                     (Base::Zero, _) => 0.0,
@@ -60,13 +61,13 @@ pub(super) fn join(
 /// `c[j] = base[j] + factor · sums[j]`; a null base stands for zeros.
 ///
 /// # Safety
-/// The processor has AVX-512, `c` and `base` have as many elements as `sums`.
+/// The processor must have AVX-512, and `c` and `base` must have as many elements as `sums`.
 #[target_feature(enable = "avx512f")]
 unsafe fn add_row(c: *mut f32, base: *const f32, factor: f32, sums: &[f32]) {
     let factor = _mm512_set1_ps(factor);
     for (at, sums) in sums.chunks(SIDE).enumerate() {
         let mask = low_bits(sums.len());
-        // SAFETY: masks end with the elements.
+        // SAFETY: the masks end with the elements.
         unsafe {
             let base = if base.is_null() {
                 _mm512_setzero_ps()

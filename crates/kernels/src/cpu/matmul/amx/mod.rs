@@ -1,9 +1,9 @@
-//! The product on the matrix unit of x86 processors (AMX), in the precision of f32.
+//! Computes products on the matrix unit of x86 processors (AMX), in the precision of f32.
 //!
-//! A number is the sum of three bf16 (`split`), and `a · b` the sum of those six products of parts that
-//! are not below its last digit: `a₂b₀ + a₁b₀ + a₁b₁ + a₀b₁ + a₀b₂ + a₀b₀`. Tiles multiply bf16 exactly
-//! and add in f32, 32 products in one rounding of the sum, and the unit is so fast that six of them take
-//! less than half the time of one in vectors (`tile`).
+//! A number is the sum of three bf16 (`split`). `a · b` is the sum of the six products of parts
+//! that are not below its last digit: `a₂b₀ + a₁b₀ + a₁b₁ + a₀b₁ + a₀b₂ + a₀b₀`. Tiles multiply
+//! bf16 exactly and add in f32, with one rounding of the sum for 32 products. The unit is so fast
+//! that six products take less than half the time of one in vectors (`tile`).
 
 mod division;
 mod join;
@@ -22,22 +22,24 @@ use std::ops::Range;
 use tightrope_device::Cpu;
 use tile::{AHEAD, BLOCK, Call, Sums, Tiles, kernel};
 
-/// Panels of `b` (120 KiB) pass by while a block of `a` stays in the second-level cache.
+/// Panels of `b` (120 KiB) stream past while a block of `a` stays in the second-level cache.
 const BLOCKS: Blocks = Blocks {
     most: 20 * STEPS,
     unit: STEPS,
 };
-/// Groups of a sum that are packed at a time, unless a single block has more.
+/// Number of groups of a sum that are packed at a time, unless a single block has more.
 const GROUPS: usize = 160;
-/// Elements of packed `b` at most (16 MiB), unless [`GROUPS`] × one tile needs more.
+/// Largest number of elements of packed `b` (16 MiB), unless [`GROUPS`] × one tile needs more.
 const PACKED: usize = 4 << 20;
-/// Columns of `b` that are packed at once where they are used: whole lines of its rows.
+/// Number of columns of `b` that are packed at once where they are used: whole cache lines of its
+/// rows.
 const STRIP: usize = 128;
 
 /// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])` on a device that has tiles.
 ///
-/// Blocks of the sum are joined as they are without tiles. A block is a sum over groups of 32 steps; of a
-/// group each of the six products is two chains of 16 fused multiply-adds, whose sum is added.
+/// Blocks of the sum are joined as in the product without tiles. A block is a sum over groups of 32
+/// steps. In a group, each of the six products is two chains of 16 fused multiply-adds, whose sum
+/// is added.
 pub(super) fn product(
     cpu: &Cpu,
     (m, n): (usize, usize),
@@ -71,10 +73,11 @@ pub(super) fn product(
     })
 }
 
-/// As [`super::product_through`], of rows that are `A` itself: so `A` is packed once, and `X` is read where it
-/// was written.
+/// Like [`super::product_through`], if the rows are `A` itself: `A` is then packed once, and `X` is
+/// read where it was written.
 ///
-/// Returns whether it was done: sums of more than [`GROUPS`] would need `X` in several parts.
+/// Returns whether it was done: sums of more than [`GROUPS`] groups would need `X` in several
+/// parts.
 pub(super) fn product_through(
     cpu: &Cpu,
     (m, n): (usize, usize),
@@ -85,7 +88,7 @@ pub(super) fn product_through(
 ) -> Result<bool, KernelError> {
     assert!(cpu.has_amx() && through.rows.is_none());
     let rank = through.rank;
-    // Stands for `X`, which is not there yet.
+    // Stands for `X`, which does not exist yet.
     let unread = Matrix::<f32>::new(&[], rank);
     let (terms, down) = ([term, through.up(&unread)], [through.down(term)]);
     let blocks = pieces(&terms, (m, n), BLOCKS);
@@ -118,22 +121,23 @@ pub(super) fn product_through(
     Ok(true)
 }
 
-/// The product in the middle of another.
+/// The first of two chained products.
 struct Middle<'a> {
     product: Part<'a>,
-    /// All its `b`.
+    /// All of its `b`, packed.
     packed: Scratch<'a>,
     rank: usize,
-    /// The term whose `a` it makes.
+    /// The term that uses its result as `a`.
     up: &'a Term<'a>,
 }
 
-/// Groups of steps of one block, and of the term that goes on in it; sizes of panels in elements of f32.
+/// Groups of steps of one block and of the term that continues in it; sizes of panels in elements
+/// of f32.
 #[derive(Clone, Copy)]
 struct Groups {
-    /// Those in which `b` has one part.
+    /// Number of groups in which `b` has one part.
     single: usize,
-    /// Those after them in which it has three.
+    /// Number of later groups in which `b` has three parts.
     triple: usize,
 }
 
@@ -157,7 +161,7 @@ impl Groups {
         span.steps.len().div_ceil(STEPS)
     }
 
-    /// What goes on in a block comes after it, always in three parts.
+    /// The term that continues in a block comes after it, always in three parts.
     fn is_single(span: &Span<'_>) -> bool {
         !span.continues && span.term.b.rows().is_bf16()
     }
@@ -175,7 +179,7 @@ impl Groups {
     }
 }
 
-/// Some consecutive blocks, of one term or several.
+/// Consecutive blocks of one or several terms.
 #[derive(Clone, Copy)]
 struct Part<'a> {
     cpu: &'a Cpu,
@@ -185,7 +189,7 @@ struct Part<'a> {
     middle: Option<&'a Middle<'a>>,
 }
 
-/// Columns of `b` of one block, packed.
+/// Packs columns of `b` of one block.
 fn pack_b(piece: &Piece<'_>, first: usize, count: usize, data: &mut [f32]) {
     let stride = Groups::of(piece).b_panel();
     let mut start = 0;
@@ -212,7 +216,7 @@ impl Part<'_> {
         let limit = PACKED * SIDE / self.panel().max(1);
         let limit = limit.max(TILE_COLUMNS) / TILE_COLUMNS * TILE_COLUMNS;
         for columns in parts(n, limit) {
-            // Rows that fit one tile share `b` with nobody: it is packed where it is used.
+            // If all rows fit one tile, nothing else uses `b`: it is packed where it is used.
             let b = if m <= TILE_ROWS {
                 None
             } else {
@@ -229,12 +233,12 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Elements of packed `b` for each 16 columns.
+    /// Number of elements of packed `b` for each 16 columns.
     fn panel(&self) -> usize {
         self.pieces.iter().map(|p| Groups::of(p).b_panel()).sum()
     }
 
-    /// Of each block its panels.
+    /// Packs the panels of every block.
     fn pack_b(&self, columns: Range<usize>) -> Result<Scratch<'_>, KernelError> {
         let panels = columns.len().div_ceil(SIDE);
         let mut scratch = Scratch::take(self.cpu, panels * self.panel())?;
@@ -244,7 +248,7 @@ impl Part<'_> {
         Ok(scratch)
     }
 
-    /// All blocks of one tile of the result. `b`: its packed panels, those of which columns.
+    /// Computes all blocks of one tile of the result. `b` has its packed panels and their columns.
     fn tile(
         &self,
         rows: Range<usize>,
@@ -258,7 +262,7 @@ impl Part<'_> {
         let mut a = Scratch::take(self.cpu, rows.len().div_ceil(SIDE) * most)?;
         let room = if b.is_none() { STRIP / SIDE } else { 0 };
         let mut local = Scratch::take(self.cpu, room * most)?;
-        // Tiles of the first column write `X` where it is wanted, others have a copy of their own.
+        // Tiles of the first column write `X` to its destination; the others have their own copy.
         let mut own = None;
         let middle = match self.middle {
             Some(middle) if columns.start == 0 => Some((middle, middle.product.c)),
@@ -297,12 +301,13 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// What a block is added to.
+    /// Values that a block is added to.
     fn base_of(&self, piece: usize) -> Base<'_> {
         if piece == 0 { self.base } else { Base::Output }
     }
 
-    /// Rows of `a` of one block, packed; on the way these rows of what is in the middle, into its memory.
+    /// Packs rows of `a` of one block, and writes these rows of the first product to its memory on
+    /// the way.
     fn pack_a(
         &self,
         index: usize,
@@ -323,8 +328,8 @@ impl Part<'_> {
             match middle {
                 Some((middle, x)) if std::ptr::eq(middle.up, span.term) => {
                     let len = count * middle.rank;
-                    // SAFETY: these rows are in the memory one after the other, blocks before this one wrote
-                    // them, and this thread alone uses them.
+                    // SAFETY: these rows lie in the memory one after the other, earlier blocks
+                    // wrote them, and only this thread uses them.
                     let x = unsafe { std::slice::from_raw_parts(x.at(rows.start, 0), len) };
                     let x = Matrix::new(x, middle.rank);
                     // SAFETY: a processor with tiles has AVX-512 with bf16.
@@ -334,7 +339,7 @@ impl Part<'_> {
                 }
                 _ => {
                     let which = (rows.start, count);
-                    // SAFETY: as above.
+                    // SAFETY: a processor with tiles has AVX-512 with bf16.
                     unsafe { pack::<true, PARTS>(span.term.a, 1.0, which, steps, panels) };
                     if let Some((middle, x)) = middle {
                         let a = (rows.clone(), &data[start..], stride);
@@ -346,7 +351,8 @@ impl Part<'_> {
         }
     }
 
-    /// One block of the sum for some columns of a tile. `a` comes with the distance of its panels.
+    /// Computes one block of the sum for some columns of a tile. `a` comes with the distance
+    /// between its panels.
     fn column(
         &self,
         piece: &Piece<'_>,
@@ -358,7 +364,7 @@ impl Part<'_> {
         let groups = Groups::of(piece);
         let mut sums = Sums([[0.0; BLOCK]; BLOCK]);
         let term = piece.span.term;
-        // Whole sums go where they belong.
+        // Whole sums are written directly to the result.
         let direct = matches!(base, Base::Zero)
             && (term.alpha, columns.len(), self.c.column_stride) == (1.0, BLOCK, 1)
             && term.gate.is_none();
@@ -378,7 +384,8 @@ impl Part<'_> {
             } else {
                 (sums.0.as_mut_ptr().cast(), BLOCK * size_of::<f32>())
             };
-            // Each block fetches its share of the next columns' panels, where there are few blocks two.
+            // Each block prefetches its share of the next columns' panels, and two shares if there
+            // are few blocks.
             let share = index * b_panel / PLANE * AHEAD;
             let far = if blocks > 4 { 0 } else { b_panel };
             let call = Call {
@@ -395,7 +402,7 @@ impl Part<'_> {
             };
             let kernel = kernel(rows.len().div_ceil(SIDE), columns.len().div_ceil(SIDE));
             // SAFETY: `a` and `b` have these panels; `super::product` checked that all elements lie
-            // inside the result, and this thread alone works on this tile.
+            // inside the result, and only this thread works on this tile.
             unsafe { kernel(registers, &call) };
             if !direct {
                 join(self.c, term, base, rows, columns.clone(), &mut sums);
@@ -414,7 +421,7 @@ impl Middle<'_> {
         }
     }
 
-    /// One block of the sum for these rows of `a`, into `x`.
+    /// Computes one block of the sum for these rows of `a`, into `x`.
     fn block(&self, index: usize, registers: &Tiles, a: (Range<usize>, &[f32], usize), x: Memory) {
         let pieces = self.product.pieces;
         let panel = |piece| Groups::of(piece).b_panel();

@@ -1,36 +1,37 @@
 //! Splits f32 into three bf16, `x = x₀ + x₁ + x₂`, in the order in which tiles read them.
 //!
-//! Each is the bf16 nearest to what those before it leave; the third is exact, for 24 bits are three times
-//! eight. (Where a part would be smaller than 2⁻¹²⁶ it is zero: numbers below 2⁻¹¹⁰ lose digits.)
+//! Each part is the bf16 nearest to the remainder of the parts before it. The third is exact,
+//! because 24 bits are three times eight. (A part that would be smaller than 2⁻¹²⁶ is zero: numbers
+//! below 2⁻¹¹⁰ lose digits.)
 
 use crate::cpu::matmul::{Operand, Rows, micro::prefetch};
 use std::{arch::x86_64::*, ops::Range};
 
-/// Rows of a tile, its pairs of steps, and columns.
+/// Number of rows, of pairs of steps and of columns in a tile.
 pub(super) const SIDE: usize = 16;
-/// Steps of the sum in one tile.
+/// Number of steps of the sum in one tile.
 pub(super) const STEPS: usize = 32;
-/// A tile, in elements of f32.
+/// Size of a tile in elements of f32.
 pub(super) const PLANE: usize = SIDE * SIDE;
-/// The three tiles of 16 rows or columns and 32 steps.
+/// Size of the three tiles of 16 rows or columns and 32 steps.
 pub(super) const GROUP: usize = PARTS * PLANE;
-/// Parts of an f32.
+/// Number of parts of an f32.
 pub(super) const PARTS: usize = 3;
 
-/// Elements of a row that are decoded at a time.
+/// Number of elements of a row that are decoded at a time.
 const CHUNK: usize = 128;
-/// The first steps of pairs; the second are as many behind.
+/// Number of first steps of pairs; the second step of a pair is this far behind.
 const HALF: usize = STEPS / 2;
 
 /// Panels of 16 rows or columns each.
 pub(super) struct Panels<'a> {
     pub(super) data: &'a mut [f32],
-    /// From one to the next.
+    /// Distance from one panel to the next.
     pub(super) stride: usize,
 }
 
 impl Panels<'_> {
-    /// Its tiles, `N` of them.
+    /// The `N` tiles of a group.
     fn group<const N: usize>(&mut self, panel: usize, group: usize) -> &mut [[f32; PLANE]; N] {
         let start = panel * self.stride + group * N * PLANE;
         self.data[start..]
@@ -41,14 +42,14 @@ impl Panels<'_> {
     }
 }
 
-/// Writes `factor` times the elements `(first + i, p)`, `i < count` and `p` in `steps`; zeros fill up
-/// panels and groups.
+/// Writes `factor` times the elements `(first + i, p)`, with `i < count` and `p` in `steps`; zeros
+/// fill up panels and groups.
 ///
-/// Of each group `N` tiles, one where every element is a bf16, else three: by rows, `i` and then pairs of
-/// steps `(p, p + 16)`; or by pairs of steps, and then `i`.
+/// Each group has `N` tiles: one if every element is a bf16, else three. By rows, the order is `i`
+/// and then pairs of steps `(p, p + 16)`; otherwise it is pairs of steps and then `i`.
 ///
 /// # Safety
-/// The processor has AVX-512 with bf16.
+/// The processor must have AVX-512 with bf16.
 pub(super) unsafe fn pack<const BY_ROWS: bool, const N: usize>(
     operand: Operand<'_>,
     factor: f32,
@@ -56,7 +57,7 @@ pub(super) unsafe fn pack<const BY_ROWS: bool, const N: usize>(
     steps: Range<usize>,
     panels: &mut Panels<'_>,
 ) {
-    // SAFETY: by the caller.
+    // SAFETY: the caller promises the features.
     unsafe {
         match operand {
             Operand::Rows(rows) => {
@@ -69,7 +70,7 @@ pub(super) unsafe fn pack<const BY_ROWS: bool, const N: usize>(
     }
 }
 
-/// Of rows that hold all steps of one `i`.
+/// Packs rows that hold all steps of one `i`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn from_rows<const BY_ROWS: bool, const N: usize>(
     rows: &dyn Rows,
@@ -94,7 +95,7 @@ fn from_rows<const BY_ROWS: bool, const N: usize>(
             for at in (0..len).step_by(STEPS) {
                 let here = STEPS.min(len - at);
                 let masks = [low_bits(here), low_bits(here.saturating_sub(HALF))];
-                // A few at a time: the next elements of these rows are on their way meanwhile.
+                // Prefetches the next elements of these rows, a few at a time.
                 for source in &sources[..count] {
                     prefetch(source.as_ptr().wrapping_add(CHUNK + at));
                     prefetch(source.as_ptr().wrapping_add(CHUNK + at + HALF));
@@ -110,7 +111,7 @@ fn from_rows<const BY_ROWS: bool, const N: usize>(
     }
 }
 
-/// Of rows that hold one step each of all `i`.
+/// Packs rows that hold one step of all `i`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn from_columns<const BY_ROWS: bool, const N: usize>(
     rows: &dyn Rows,
@@ -119,7 +120,7 @@ fn from_columns<const BY_ROWS: bool, const N: usize>(
     steps: Range<usize>,
     panels: &mut Panels<'_>,
 ) {
-    // A few panels at a time read long pieces of the rows.
+    // A few panels at a time, so that long pieces of the rows are read.
     const TOGETHER: usize = CHUNK / SIDE;
     let plain = rows.plain();
     let mut scratch = [[0f32; CHUNK]; STEPS];
@@ -141,7 +142,7 @@ fn from_columns<const BY_ROWS: bool, const N: usize>(
             }
             for panel in 0..len.div_ceil(SIDE) {
                 if let Some((_, stride)) = plain {
-                    // Processors do not foresee that the next rows are far away.
+                    // Processors do not predict that the next rows are far away.
                     for source in &sources[..here] {
                         let ahead = STEPS * stride + panel * SIDE;
                         prefetch(source.as_ptr().wrapping_add(ahead));
@@ -167,13 +168,13 @@ fn from_columns<const BY_ROWS: bool, const N: usize>(
     }
 }
 
-/// The lowest bits, at most 16.
+/// Mask of the lowest bits, at most 16.
 pub(super) fn low_bits(count: usize) -> __mmask16 {
     ((1u32 << count.min(SIDE)) - 1) as __mmask16
 }
 
-/// The tiles of a group. `load(r, half)` are 16 elements: by rows of row `r` one half of its steps, else
-/// of step `r` of that half.
+/// Writes the tiles of a group. `load(r, half)` returns 16 elements: by rows, half of the steps of
+/// row `r`; otherwise step `r` of that half.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn write<const BY_ROWS: bool, const FROM_ROWS: bool, const N: usize>(
@@ -195,7 +196,7 @@ fn write<const BY_ROWS: bool, const FROM_ROWS: bool, const N: usize>(
         }
         for (tile, part) in target.iter_mut().zip(split(low, high)) {
             let to = &mut tile[r * SIDE..][..SIDE];
-            // SAFETY: 16 elements.
+            // SAFETY: there is room for 16 elements.
             unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), part) };
         }
     }
@@ -206,7 +207,7 @@ fn write<const BY_ROWS: bool, const FROM_ROWS: bool, const N: usize>(
     }
 }
 
-/// Tiles on their way.
+/// Aligned memory for tiles between registers and panels.
 #[repr(align(64))]
 struct Aligned<T>(T);
 
@@ -222,7 +223,7 @@ fn split(mut low: __m512, mut high: __m512) -> [__m512i; PARTS] {
     let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
     let mut part = || {
         let rounded = _mm512_cvtne2ps_pbh(high, low);
-        // SAFETY: both are 64 bytes.
+        // SAFETY: both types have 64 bytes.
         let rounded = unsafe { std::mem::transmute::<__m512bh, __m512i>(rounded) };
         let part = _mm512_permutexvar_epi16(pairs, rounded);
         low = _mm512_sub_ps(low, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(part)));
@@ -230,7 +231,7 @@ fn split(mut low: __m512, mut high: __m512) -> [__m512i; PARTS] {
         part
     };
     let (first, second) = (part(), part());
-    // What is left has eight digits.
+    // The remainder has eight digits.
     let (low, high) = (_mm512_castps_si512(low), _mm512_castps_si512(high));
     let third = _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_srli_epi32::<16>(low), high);
     [first, second, third]
@@ -241,11 +242,11 @@ fn split(mut low: __m512, mut high: __m512) -> [__m512i; PARTS] {
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn transpose(from: &[f32; PLANE], to: &mut [f32; PLANE]) {
     for column in (0..SIDE).step_by(4) {
-        // Rows r, r + 4, r + 8, r + 12, four columns of each.
+        // Loads four columns of the rows r, r + 4, r + 8 and r + 12.
         let rows: [__m512; 4] = std::array::from_fn(|r| {
             let four = |row: usize| {
                 let source = from[row * SIDE + column..][..4].as_ptr();
-                // SAFETY: four elements.
+                // SAFETY: there are four elements.
                 unsafe { _mm_loadu_ps(source) }
             };
             // Lane l holds the rows 4 l to 4 l + 3.
@@ -270,7 +271,7 @@ fn transpose(from: &[f32; PLANE], to: &mut [f32; PLANE]) {
         ];
         for (j, values) in columns.into_iter().enumerate() {
             let to = &mut to[(column + j) * SIDE..][..SIDE];
-            // SAFETY: 16 elements.
+            // SAFETY: there is room for 16 elements.
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), values) };
         }
     }
@@ -284,7 +285,7 @@ mod tests {
     use tightrope_device::Cpu;
     use tightrope_testkit::Random;
 
-    /// The parts of element `(i, p)`, `p` counted from the first step.
+    /// Parts of element `(i, p)`, with `p` counted from the first step.
     fn parts(data: &[f32], by_rows: bool, n: usize, stride: usize, i: usize, p: usize) -> Vec<f32> {
         let group = &data[i / SIDE * stride + p / STEPS * n * PLANE..][..n * PLANE];
         let (i, half, pair) = (i % SIDE, p % STEPS / HALF, p % HALF);
@@ -321,7 +322,7 @@ mod tests {
                     data: &mut packed,
                     stride,
                 };
-                // SAFETY: the caller has found tiles.
+                // SAFETY: the caller has checked that there are tiles.
                 unsafe { pack::<BY_ROWS, N>(operand, -2.0, (first, count), steps.clone(), panels) };
                 for i in 0..count.next_multiple_of(SIDE) {
                     for p in 0..steps.len().next_multiple_of(STEPS) {
@@ -335,7 +336,7 @@ mod tests {
                         let parts = parts(&packed, BY_ROWS, N, stride, i, p);
                         let (last, rest) = parts.split_last().unwrap();
                         assert_eq!(rest.iter().sum::<f32>() + last, expected, "{row} {column}");
-                        // Each is what rounding leaves of the one before it.
+                        // Each part is the rounding error of the one before it.
                         for pair in parts.windows(2) {
                             assert!(pair[1].abs() <= pair[0].abs() / 256.0, "{parts:?}");
                         }
@@ -350,7 +351,7 @@ mod tests {
         if !Cpu::new(1).unwrap().has_amx() {
             return;
         }
-        // All exponents of which the third part is a normal number.
+        // Covers all exponents for which the third part is a normal number.
         let random = Random::new(3).normal(90 * 400, 1.0);
         let wide = |at: usize| random[at] * 2f32.powi((at % 200) as i32 - 80);
         check::<true, PARTS>(wide);

@@ -1,16 +1,16 @@
-//! The innermost product: tiles of bf16, six of them for one of f32.
+//! The innermost product: tiles of bf16, six products for one of f32.
 
 use super::split::{PLANE, SIDE};
 use std::{arch::asm, mem::offset_of};
 
-/// Rows and columns that one call computes at most.
+/// Largest number of rows and columns that one call computes.
 pub(super) const BLOCK: usize = 2 * SIDE;
 
 /// A block of the result.
 #[repr(C, align(64))]
 pub(super) struct Sums(pub(super) [[f32; BLOCK]; BLOCK]);
 
-/// While it lives, the registers of this thread are 16 rows of 64 bytes each.
+/// While this value lives, the tile registers of this thread have 16 rows of 64 bytes each.
 pub(super) struct Tiles(());
 
 #[repr(C, align(64))]
@@ -41,9 +41,9 @@ static SHAPES: Shapes = {
 
 impl Tiles {
     /// # Safety
-    /// The process may use tiles.
+    /// The process must be allowed to use tiles.
     pub(super) unsafe fn new() -> Self {
-        // SAFETY: by the caller; the compiler uses none of these registers.
+        // SAFETY: the caller promises the permission; the compiler uses none of these registers.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack)) };
         Self(())
     }
@@ -56,27 +56,28 @@ impl Drop for Tiles {
     }
 }
 
-/// Elements that are fetched ahead for each part of `b` in a group.
+/// Number of elements that are prefetched for each part of `b` in a group.
 pub(super) const AHEAD: usize = 4 * SIDE;
 
-/// Panels of `a` and `b`, one or two of each.
+/// One or two panels of `a` and `b`.
 #[repr(C)]
 pub(super) struct Call {
-    /// Groups of 32 steps in which `b` has one part.
+    /// Number of groups of 32 steps in which `b` has one part.
     pub(super) single: usize,
-    /// Groups after them in which it has three.
+    /// Number of later groups in which `b` has three parts.
     pub(super) triple: usize,
-    /// The first and the second panel.
+    /// First and second panel.
     pub(super) a: [*const f32; 2],
     pub(super) b: [*const f32; 2],
-    /// Where the sums go, and from one row to the next in bytes.
+    /// Destination of the sums, and distance between rows in bytes.
     pub(super) sums: *mut f32,
     pub(super) row_bytes: usize,
-    /// Lines that are fetched meanwhile, valid or not: four pairs for each group, so many bytes apart.
+    /// First line to prefetch, valid or not, and distance between lines in bytes: four pairs for
+    /// each group.
     pub(super) next: *const f32,
     pub(super) next_bytes: usize,
-    /// Consecutive lines, valid or not, that are fetched into the second-level cache, and as many so far
-    /// behind them in bytes.
+    /// First of the consecutive lines, valid or not, that are prefetched into the second-level
+    /// cache, and their distance in bytes.
     pub(super) ahead: *const f32,
     pub(super) ahead_bytes: usize,
 }
@@ -84,10 +85,10 @@ pub(super) struct Call {
 /// Computes `sums[i, j] = Σ_p a[i, p] · b[p, j]` in all rows and columns of the panels.
 ///
 /// # Safety
-/// The panels are there, and room for the sums.
+/// The panels and the memory for the sums must be valid.
 pub(super) type Kernel = unsafe fn(&Tiles, &Call);
 
-/// The first instruction, or both.
+/// Emits the first instruction, or both.
 macro_rules! of_panels {
     (1, $first:expr, $second:expr) => {
         $first
@@ -117,7 +118,7 @@ macro_rules! load_b {
     };
 }
 
-/// An instruction for each tile of the result.
+/// Emits an instruction for each tile of the result.
 macro_rules! of_results {
     ($rows:tt, $columns:tt, $zero:literal, $one:literal, $two:literal, $three:literal) => {
         of_panels!(
@@ -176,12 +177,12 @@ macro_rules! fetch_ahead {
     };
 }
 
-/// Small products first; one operand changes at a time.
+/// Small products come first; one operand changes at a time.
 macro_rules! kernel {
     ($name:ident, $rows:tt, $columns:tt) => {
         unsafe fn $name(_: &Tiles, call: &Call) {
             const { assert!(PLANE * size_of::<f32>() == 1024 && AHEAD * size_of::<f32>() == 256) };
-            // SAFETY: the caller promises the panels; prefetches take any address.
+            // SAFETY: the caller promises the panels; prefetches accept any address.
             unsafe {
                 asm!(
                     "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
@@ -253,7 +254,7 @@ kernel!(one_by_two, 1, 2);
 kernel!(two_by_one, 2, 1);
 kernel!(two_by_two, 2, 2);
 
-/// The kernel of so many panels (one or two) of `a` and `b`.
+/// Returns the kernel for this number of panels (one or two) of `a` and `b`.
 pub(super) fn kernel(a_panels: usize, b_panels: usize) -> Kernel {
     match (a_panels, b_panels) {
         (1, 1) => one_by_one,
