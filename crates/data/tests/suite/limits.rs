@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use parquet::basic::Compression;
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
 use parquet::file::properties::WriterProperties;
@@ -137,6 +138,69 @@ fn lists_of_parquet_know_the_limit() {
     );
     assert!(texts.len() < 200_000, "{}", texts.len());
     assert!(error("a", texts).contains("`max_row_bytes`"));
+}
+
+/// A file of twenty texts on one page, whose header claims so many bytes.
+fn page(codec: Compression, claimed: Option<u32>) -> Vec<u8> {
+    let schema = "message m { required binary text (UTF8); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_data_page_size_limit(1 << 22)
+        .set_compression(codec)
+        .build();
+    let mut file = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let texts = vec![ByteArray::from("a".repeat(60_000).into_bytes()); 20];
+    match column.untyped() {
+        ColumnWriter::ByteArrayColumnWriter(column) => {
+            column.write_batch(&texts, None, None).unwrap();
+        }
+        _ => panic!("another column"),
+    }
+    column.close().unwrap();
+    group.close().unwrap();
+    let mut bytes = file.into_inner().unwrap();
+    // Behind the magic number: the type of the page, then its size in four bytes of seven bits.
+    assert_eq!(bytes[4..7], [0x15, 0, 0x15]);
+    assert!(bytes[9] & 0x80 != 0 && bytes[10] & 0x80 == 0);
+    if let Some(claimed) = claimed {
+        for (index, byte) in bytes[7..11].iter_mut().enumerate() {
+            let more = if index < 3 { 0x80 } else { 0 };
+            let bits = (2 * claimed) >> (7 * index);
+            *byte = more | (bits & 0x7f) as u8;
+        }
+    }
+    bytes
+}
+
+#[test]
+fn pages_of_parquet_that_lie_about_their_size_are_refused() {
+    for codec in [
+        Compression::SNAPPY,
+        Compression::GZIP(Default::default()),
+        Compression::BROTLI(Default::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+        Compression::ZSTD(Default::default()),
+    ] {
+        let rows = load("a.parquet", page(codec, None)).unwrap().report.rows;
+        assert_eq!(rows, 20, "{codec:?}");
+        let shown = error("a.parquet", page(codec, Some(100_000_000)));
+        let words = match codec {
+            Compression::BROTLI(_) | Compression::ZSTD(_) => "64 times `data.max_row_bytes`",
+            _ => "claims to hold 100000000, which no data of this codec does",
+        };
+        assert!(shown.contains(words), "{codec:?}: {shown}");
+        let shown = error("a.parquet", page(codec, Some(1_100_000)));
+        let counted = matches!(codec, Compression::GZIP(_) | Compression::BROTLI(_));
+        let words = match counted {
+            true => "holds more than the 1100000 bytes that it claims",
+            false => "invalid Parquet",
+        };
+        assert!(shown.contains(words), "{codec:?}: {shown}");
+    }
 }
 
 #[test]

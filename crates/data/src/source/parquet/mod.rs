@@ -1,6 +1,7 @@
 //! Parquet rows, nested lists and structs included.
 
 mod limits;
+mod pages;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +20,8 @@ use crate::error::DataError;
 pub(super) struct ParquetRows {
     path: PathBuf,
     reader: SerializedFileReader<File>,
+    /// The same file, to look at pages before they are read.
+    file: File,
     /// The next row group.
     group: usize,
     rows: Option<ReaderIter>,
@@ -32,12 +35,14 @@ pub(super) struct ParquetRows {
 impl ParquetRows {
     pub(super) fn open(path: &Path, file: File, limits: Limits) -> Result<Self, DataError> {
         let bytes = file.metadata().map_err(DataError::io(path))?.len();
+        let same = file.try_clone().map_err(DataError::io(path))?;
         guarded(path, || {
             let reader = SerializedFileReader::new(file)?;
             let total_rows = reader.metadata().file_metadata().num_rows();
             Ok(Self {
                 path: path.to_owned(),
                 reader,
+                file: same,
                 group: 0,
                 rows: None,
                 row: 0,
@@ -57,6 +62,8 @@ impl ParquetRows {
             if self.group == self.reader.num_row_groups() {
                 return Ok(None);
             }
+            let described = self.reader.metadata().row_group(self.group);
+            pages::check(&self.file, described, self.limits.row_bytes as u64)?;
             let group = WatchedGroup {
                 group: self.reader.get_row_group(self.group)?,
                 watch: self.watch.clone(),
