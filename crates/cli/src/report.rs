@@ -7,7 +7,7 @@ use crate::{
 use comfy_table::{Cell, Color};
 use console::style;
 use std::{fmt::Write, time::Duration};
-use tightrope_data::{JOINED_PARTS, Preflight};
+use tightrope_data::Preflight;
 use tightrope_train::{
     AdapterPlan, Outcome, Plan, RunReport, StatePlan,
     config::{Quantize, TargetModules},
@@ -27,12 +27,9 @@ impl Block {
         let _ = write!(self.0, "\n  {name:<15} {}", value.as_ref());
     }
 
-    fn warning(&mut self, count: u64, one: &str, what: impl AsRef<str>) {
-        if count > 0 {
-            let mark = style("!").yellow().bold();
-            let things = counted(count, one);
-            let _ = write!(self.0, "\n  {mark} {things} {}", what.as_ref());
-        }
+    fn warning(&mut self, what: impl AsRef<str>) {
+        let mark = style("!").yellow().bold();
+        let _ = write!(self.0, "\n  {mark} {}", what.as_ref());
     }
 }
 
@@ -69,57 +66,8 @@ pub(crate) fn preflight(report: &Preflight) -> String {
         false => String::new(),
     };
     block.line("lengths", format!("{lengths}{cut}"));
-    block.warning(report.skipped_rows, "row", "skipped:");
-    for row in &report.skipped {
-        let line = row.line.map_or_else(
-            || format!("row {}", row.row),
-            |line| format!("line {line}, column {}", row.column.unwrap_or(1)),
-        );
-        let _ = write!(block.0, "\n      {}, {line}: {}", row.path, row.reason);
-    }
-    block.warning(report.empty_rows, "row", "without a token left out");
-    let tokens = counted(report.truncated_tokens, "token");
-    block.warning(
-        report.truncated_sequences,
-        "sequence",
-        format!("truncated, {tokens} dropped"),
-    );
-    block.warning(report.split_rows, "row", "split into several sequences");
-    let tokens = counted(report.dropped_tokens, "token");
-    block.warning(
-        report.dropped_rows,
-        "row",
-        format!("dropped as too long ({tokens})"),
-    );
-    block.warning(
-        report.untrained_sequences,
-        "sequence",
-        "without anything to train",
-    );
-    block.warning(report.doubled_bos, "row", "beginning with two BOS tokens");
-    for (count, what) in report.without_end() {
-        block.warning(count, "row", what);
-    }
-    block.warning(
-        report.packed_rows,
-        "row",
-        "of several sequences, which are taken apart",
-    );
-    block.warning(report.duplicate_rows, "row", "the same as one before");
-    if let Some(unused) = report.unused_keys() {
-        let mark = style("!").yellow().bold();
-        let _ = write!(block.0, "\n  {mark} not used: {unused}");
-    }
-    for (count, what) in report.dropped.notes() {
-        block.warning(count, "row", what);
-    }
-    block.warning(report.joined_parts, "row", JOINED_PARTS);
-    if report.template_reads_clock {
-        let mark = style("!").yellow().bold();
-        let _ = write!(
-            block.0,
-            "\n  {mark} the chat template reads the clock: another day may give other tokens"
-        );
+    for note in report.notes() {
+        block.warning(note.replace('\n', "\n  "));
     }
     block.0
 }

@@ -300,7 +300,7 @@ impl Encoder<'_> {
         *chat = Chat {
             answers: answers.len() as u64,
             trained_answers: answers.iter().filter(|&&answer| trains(answer)).count() as u64,
-            dropped: Dropped::from(messages, tools, &text, reads.mentions("tools")),
+            dropped: Dropped::from(messages, tools, &text, reads),
             joined_parts,
         };
         self.masked(&text, &spans)

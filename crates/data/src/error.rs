@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use tightrope_packing::SequenceError;
 
 pub use crate::key_path::{Key, KeyPath};
+use crate::numbers::counted;
 use crate::{Format, Preflight, RenderError};
 
 /// Data, a tokenizer or a chat template that cannot be used.
@@ -197,8 +198,8 @@ pub enum DataError {
     },
     /// No token of any sequence would be trained.
     #[error(
-        "nothing to train: no token of {} sequences has a target{}\n{report}",
-        report.sequences, without_answers(report)
+        "nothing to train: no token of {} has a target{}\n{report}",
+        counted(report.sequences, "sequence"), without_answers(report)
     )]
     NothingToTrain {
         /// What was read.
@@ -308,7 +309,7 @@ pub enum RowProblem {
         speaker: String,
     },
     /// Lists that must be equally long are not.
-    #[error("`{key}` has {got} values, `input_ids` has {expected}")]
+    #[error("`{key}` has {}, `input_ids` has {expected}", counted(*got as u64, "value"))]
     Lengths {
         /// The key.
         key: KeyPath,

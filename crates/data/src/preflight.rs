@@ -6,6 +6,7 @@ use serde::Serialize;
 use tightrope_packing::Sequence;
 
 use crate::error::{BadRow, Place};
+use crate::numbers::{counted, grouped};
 use crate::options::TrainOn;
 use crate::template::Dropped;
 
@@ -14,8 +15,7 @@ const REASONS: usize = 10;
 /// How many unused keys are told apart; what is beyond is counted together.
 const UNUSED_KEYS: usize = 100;
 
-/// What to say of rows whose parts were joined.
-pub const JOINED_PARTS: &str = "with parts of a message that became one text, a line each: the chat \
+const JOINED_PARTS: &str = "with parts of a message that became one text, a line each: the chat \
     template does not read parts (Transformers would print a list, fail or leave them out)";
 
 /// What was read, what was left out and why, and what looks wrong.
@@ -194,13 +194,12 @@ impl Preflight {
     pub fn unused_keys(&self) -> Option<String> {
         const NAMED: usize = 12;
         let named = self.unused.iter().take(NAMED).map(|unused| {
-            let plural = if unused.rows == 1 { "" } else { "s" };
             // pandas writes its index as a column without a name.
             let key = match unused.key.as_str() {
                 "" => "a column without a name",
                 key => key,
             };
-            format!("{key} ({} row{plural})", unused.rows)
+            format!("{key} ({})", counted(unused.rows, "row"))
         });
         let mut text = named.collect::<Vec<_>>().join(", ");
         if self.unused.len() > NAMED {
@@ -209,19 +208,91 @@ impl Preflight {
         Some(text).filter(|text| !text.is_empty())
     }
 
-    /// Rows without an end token, and what to say of them.
-    pub fn without_end(&self) -> [(u64, &'static str); 2] {
-        let others = self.missing_eos.saturating_sub(self.open_texts);
-        let why = match self.no_eos {
+    /// What a person should know before training, a line or a few each.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut note = |count: u64, one: &str, what: &str| {
+            if count > 0 {
+                notes.push(format!("{} {what}", counted(count, one)));
+            }
+        };
+        note(
+            self.skipped_rows,
+            "row",
+            &format!("skipped:{}", self.reasons()),
+        );
+        note(self.empty_rows, "row", "without a token left out");
+        let cut = counted(self.truncated_tokens, "token");
+        note(
+            self.truncated_sequences,
+            "sequence",
+            &format!("truncated, {cut} dropped"),
+        );
+        note(self.split_rows, "row", "split into several sequences");
+        let dropped = counted(self.dropped_tokens, "token");
+        note(
+            self.dropped_rows,
+            "row",
+            &format!("dropped as too long ({dropped})"),
+        );
+        note(
+            self.untrained_sequences,
+            "sequence",
+            "without anything to train",
+        );
+        note(self.doubled_bos, "row", "beginning with two BOS tokens");
+        let without_end = match self.no_eos {
             true => {
                 "without an end token at the end, for the tokenizer names none: the model will not \
                  learn to stop there"
             }
             false => "without an end token at the end: the model will not learn to stop there",
         };
-        let texts = "of text without an end token at the end, which ends turns in this model's \
-            chats: it will not learn to stop there; data.add_end_token = \"always\" adds it";
-        [(others, why), (self.open_texts, texts)]
+        note(
+            self.missing_eos.saturating_sub(self.open_texts),
+            "row",
+            without_end,
+        );
+        note(
+            self.open_texts,
+            "row",
+            "of text without an end token at the end, which ends turns in this model's chats: it will \
+             not learn to stop there; data.add_end_token = \"always\" adds it",
+        );
+        note(
+            self.packed_rows,
+            "row",
+            "of several sequences, which are taken apart",
+        );
+        note(self.duplicate_rows, "row", "the same as one before");
+        for (count, what) in self.dropped.notes() {
+            note(count, "row", what);
+        }
+        note(self.joined_parts, "row", JOINED_PARTS);
+        notes.extend(self.unused_keys().map(|keys| format!("not used: {keys}")));
+        if self.template_reads_clock {
+            let clock = "the chat template reads the clock: another day may give other tokens";
+            notes.push(clock.to_owned());
+        }
+        notes
+    }
+
+    /// Why rows were skipped, a line each.
+    fn reasons(&self) -> String {
+        let mut text = String::new();
+        for row in &self.skipped {
+            let place = Place {
+                path: row.path.clone().into(),
+                row: row.row,
+                line: row.line,
+                column: row.column,
+            };
+            text.push_str(&format!("\n    {place}: {}", row.reason));
+        }
+        match self.skipped_rows - self.skipped.len() as u64 {
+            0 => text,
+            more => format!("{text}\n    and {} more", grouped(more)),
+        }
     }
 
     /// Which answers are trained, if not all of them are.
@@ -234,7 +305,11 @@ impl Preflight {
                 }
                 TrainOn::Assistant | TrainOn::All => "",
             };
-            format!("{trained} of {answers} answers are trained{why}")
+            format!(
+                "{} of {} trained{why}",
+                grouped(trained),
+                counted(answers, "answer")
+            )
         })
     }
 
@@ -255,13 +330,16 @@ impl fmt::Display for Preflight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for file in &self.files {
             let format = file.format.name();
-            writeln!(f, "{}: {} rows, read as {format}", file.path, file.rows)?;
+            let rows = counted(file.rows, "row");
+            writeln!(f, "{}: {rows}, read as {format}", file.path)?;
         }
         let share = 100.0 * self.trained_tokens as f64 / (self.tokens.max(1)) as f64;
         writeln!(
             f,
-            "{} sequences, {} tokens, {} trained ({share:.1} %)",
-            self.sequences, self.tokens, self.trained_tokens
+            "{}, {}, {} trained ({share:.1} %)",
+            counted(self.sequences, "sequence"),
+            counted(self.tokens, "token"),
+            grouped(self.trained_tokens)
         )?;
         let l = &self.lengths;
         write!(
@@ -272,93 +350,10 @@ impl fmt::Display for Preflight {
         if self.longest > l.max as u64 {
             write!(f, "; {} before the cut", self.longest)?;
         }
-        let mut note = |count: u64, what: String| match count {
-            0 => Ok(()),
-            _ => write!(f, "\n{what}"),
-        };
-        note(
-            self.skipped_rows,
-            format!("{} rows skipped:", self.skipped_rows),
-        )?;
-        for row in &self.skipped {
-            let place = Place {
-                path: row.path.clone().into(),
-                row: row.row,
-                line: row.line,
-                column: row.column,
-            };
-            note(1, format!("  {place}: {}", row.reason))?;
+        if self.added_eos > 0 {
+            write!(f, "\nend token added to {}", counted(self.added_eos, "row"))?;
         }
-        let more = self.skipped_rows - self.skipped.len() as u64;
-        note(more, format!("  and {more} more"))?;
-        note(
-            self.empty_rows,
-            format!("{} rows without a token left out", self.empty_rows),
-        )?;
-        note(
-            self.truncated_sequences,
-            format!(
-                "{} sequences truncated, {} tokens dropped",
-                self.truncated_sequences, self.truncated_tokens
-            ),
-        )?;
-        note(self.split_rows, format!("{} rows split", self.split_rows))?;
-        note(
-            self.dropped_rows,
-            format!(
-                "{} rows of {} tokens dropped as too long",
-                self.dropped_rows, self.dropped_tokens
-            ),
-        )?;
-        note(
-            self.untrained_sequences,
-            format!(
-                "{} sequences have nothing to train",
-                self.untrained_sequences
-            ),
-        )?;
-        note(
-            self.doubled_bos,
-            format!("{} rows begin with two BOS tokens", self.doubled_bos),
-        )?;
-        note(
-            self.added_eos,
-            format!("end token added to {} rows", self.added_eos),
-        )?;
-        for (count, what) in self.without_end() {
-            note(count, format!("{count} rows {what}"))?;
-        }
-        if let Some(answers) = self.answers_trained() {
-            note(1, answers)?;
-        }
-        for (count, what) in self.dropped.notes() {
-            let plural = if count == 1 { "" } else { "s" };
-            note(count, format!("{count} row{plural} {what}"))?;
-        }
-        note(
-            self.joined_parts,
-            format!("{} rows {JOINED_PARTS}", self.joined_parts),
-        )?;
-        note(
-            self.packed_rows,
-            format!(
-                "{} rows held several sequences, taken apart",
-                self.packed_rows
-            ),
-        )?;
-        note(
-            self.duplicate_rows,
-            format!(
-                "{} rows are the same as one before them",
-                self.duplicate_rows
-            ),
-        )?;
-        if let Some(unused) = self.unused_keys() {
-            note(1, format!("not used: {unused}"))?;
-        }
-        note(
-            u64::from(self.template_reads_clock),
-            "the chat template reads the clock: another day may give other tokens".to_owned(),
-        )
+        let mut notes = self.answers_trained().into_iter().chain(self.notes());
+        notes.try_for_each(|note| write!(f, "\n{note}"))
     }
 }

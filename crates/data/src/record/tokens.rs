@@ -7,6 +7,7 @@ use tightrope_packing::IGNORED;
 
 use super::{Fields, take_list, wrong};
 use crate::error::{KeyPath, RowProblem};
+use crate::numbers::counted;
 
 /// A sequence with unshifted labels.
 #[derive(Clone, Debug, PartialEq)]
@@ -275,8 +276,9 @@ fn seq_lengths(
         return Err(RowProblem::Refused {
             key: KeyPath::name("seq_lengths"),
             why: format!(
-                "the lengths add up to {}, but `input_ids` has {len} tokens",
-                start - real.start
+                "the lengths add up to {}, but `input_ids` has {}",
+                start - real.start,
+                counted(len as u64, "token")
             ),
         });
     }

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::record::TemplateReads;
+
 /// How many conversations lost what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Dropped {
@@ -20,16 +22,23 @@ pub struct Dropped {
 }
 
 impl Dropped {
-    /// Compares one conversation with its text, by the longest word of each part. The name of a tool
-    /// may also stand in a call: tools that the template cannot see are left out in any case.
+    /// Compares one conversation with its text, by the longest word of each part. The same word may
+    /// stand elsewhere: what the template cannot see is left out in any case.
     pub(crate) fn from(
         messages: &[Value],
         tools: Option<&Value>,
         text: &str,
-        sees_tools: bool,
+        reads: &TemplateReads,
     ) -> Self {
         let mut search = Search { text, from: 0 };
         let function = |value: &Value| value.get("function").unwrap_or(value).get("name").cloned();
+        // A template that prints messages whole prints their keys in quotes.
+        let printed = |key: &str| {
+            ['"', '\'']
+                .iter()
+                .any(|q| text.contains(&format!("{q}{key}{q}")))
+        };
+        let sees = |key: &str| reads.mentions(key) || printed(key);
         let mut dropped = Self::default();
         for message in messages {
             let role = message.get("role").and_then(Value::as_str);
@@ -41,15 +50,17 @@ impl Dropped {
             if let Some(count) = count {
                 *count |= u64::from(!search.finds(message.get("content")));
             }
-            dropped.names |= u64::from(!search.finds(message.get("name")));
+            let name = message.get("name");
+            dropped.names |= u64::from(!search.finds(name) || name.is_some() && !sees("name"));
             let calls = message.get("tool_calls").and_then(Value::as_array);
             for call in calls.into_iter().flatten() {
-                dropped.tool_calls |= u64::from(!search.finds(function(call).as_ref()));
+                let found = sees("tool_calls") && search.finds(function(call).as_ref());
+                dropped.tool_calls |= u64::from(!found);
             }
         }
         search.from = 0;
         for tool in tools.and_then(Value::as_array).into_iter().flatten() {
-            let found = sees_tools && search.finds(function(tool).as_ref());
+            let found = reads.mentions("tools") && search.finds(function(tool).as_ref());
             dropped.tools |= u64::from(!found);
         }
         dropped

@@ -34,6 +34,26 @@ fn problem(bytes: impl AsRef<[u8]>, tokenizer: Option<&Tokenizer>) -> (u64, u64,
 }
 
 #[test]
+fn one_is_not_many() {
+    let row = r#"{"input_ids": [5, 6], "labels": [-100], "attention_mask": [1, 1]}"#;
+    let error = load_bytes("a.jsonl", row, &Default::default(), None).unwrap_err();
+    assert!(
+        error.to_string().contains("`labels` has 1 value, "),
+        "{error}"
+    );
+    let row = r#"{"input_ids": [5, 6], "labels": [-100, -100]}"#;
+    let error = load_bytes("a.jsonl", row, &Default::default(), None).unwrap_err();
+    let shown = error.to_string();
+    for one in [
+        "no token of 1 sequence has",
+        "a.jsonl: 1 row, read as tokens",
+        "\n1 sequence without",
+    ] {
+        assert!(shown.contains(one), "{shown}");
+    }
+}
+
+#[test]
 fn files() {
     let none = load(&[], &DataOptions::default(), None, &());
     assert!(matches!(none, Err(DataError::NoFiles)));

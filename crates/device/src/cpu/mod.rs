@@ -86,7 +86,8 @@ unsafe impl Device for Cpu {
 
     fn name(&self) -> String {
         let amx = if self.amx { ", AMX" } else { "" };
-        format!("cpu ({} threads{amx})", self.threads())
+        let plural = if self.threads() == 1 { "" } else { "s" };
+        format!("cpu ({} thread{plural}{amx})", self.threads())
     }
 
     fn allocate(&self, bytes: usize) -> Result<AlignedBytes, DeviceError> {

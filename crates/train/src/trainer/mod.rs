@@ -17,7 +17,7 @@ use crate::{
 };
 use save::read_weights;
 use std::time::Instant;
-use tightrope_data::Tokenizer;
+use tightrope_data::{Tokenizer, numbers::counted};
 use tightrope_model::{Backend, TrainableModel};
 use tightrope_packing::{Batch, random};
 
@@ -74,9 +74,10 @@ impl<'a, D: Backend> Trainer<'a, D> {
             }
             if saved.total_steps != total_steps && Schedule::depends_on_length(&config.schedule) {
                 observer.notice(&format!(
-                    "the run now has {total_steps} steps instead of {}: from step {} on the learning \
+                    "the run now has {} instead of {}: from step {} on the learning \
                      rate follows the schedule of the new length, so the result is not that of a run \
-                     of {total_steps} steps from the start",
+                     of that length from the start",
+                    counted(total_steps, "step"),
                     saved.total_steps,
                     saved.step + 1,
                 ));
@@ -155,7 +156,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         }
         match outcome {
             Outcome::Finished => observer.notice(&format!(
-                "nothing to do: the run is finished, with {step} steps of {}; to go on, raise \
+                "nothing to do: the run is finished, with step {step} of {}; to go on, raise \
                  `run.max_steps` or `run.epochs`, such as --set run.max_steps={}",
                 self.total_steps,
                 2 * step,
