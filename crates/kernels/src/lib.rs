@@ -32,6 +32,7 @@ pub mod linear_cross_entropy;
 pub mod nf4;
 #[cfg(feature = "cuda")]
 mod partials;
+pub mod product;
 pub mod qk_norm_rope;
 pub mod rms_norm;
 pub mod rope;
@@ -51,6 +52,7 @@ pub trait Kernels:
     + linear::Linear
     + linear_cross_entropy::LinearCrossEntropy
     + nf4::Nf4
+    + product::Product
     + qk_norm_rope::QkNormRope
     + rms_norm::RmsNorm
     + rope::Rope
@@ -68,6 +70,7 @@ impl<D> Kernels for D where
         + linear::Linear
         + linear_cross_entropy::LinearCrossEntropy
         + nf4::Nf4
+        + product::Product
         + qk_norm_rope::QkNormRope
         + rms_norm::RmsNorm
         + rope::Rope
