@@ -1,5 +1,5 @@
-//! The layout of a step's activations, for a capacity of tokens. What has no type in its
-//! description has that of the model's precision.
+//! The layout of a step's activations for a capacity of tokens. Unless its description names a
+//! type, a buffer has the type of the model's precision.
 
 use crate::{
     Architecture, ModelError,
@@ -28,25 +28,25 @@ pub(crate) struct Inputs<T> {
 #[derive(Debug)]
 pub(crate) struct Activations<T> {
     pub inputs: Inputs<T>,
-    /// The residual stream: one before each layer and one at the end; a single one where nothing is
-    /// trained.
+    /// The residual stream: one entry before each layer and one at the end; a single entry if
+    /// nothing is trained.
     pub stream: Vec<Stream<T>>,
-    /// One a layer; a single one with recomputation, or where nothing is trained.
+    /// One entry per layer; a single one with recomputation, or if nothing is trained.
     pub saved: Vec<Saved<T>>,
     pub work: Work<T>,
 }
 
-/// What a training step needs besides.
+/// Additional buffers of a training step.
 #[derive(Debug)]
 pub(crate) struct Step<T> {
-    /// f32 `[tokens]`: what each loss weighs in the gradient.
+    /// f32 `[tokens]`: weight of each loss in the gradient.
     pub weights: T,
-    /// u32 `[tokens, 2]`: sequence and position, for dropout.
+    /// u32 `[tokens, 2]`: sequence and position of each token, for dropout.
     pub keys: T,
     pub backward: BackwardWork<T>,
 }
 
-/// Which of the `count` elements of [`Activations::saved`] a layer uses.
+/// Index of the element of [`Activations::saved`] that a layer uses, of `count` elements.
 pub(crate) fn slot(layer: usize, count: usize) -> usize {
     layer % count
 }
@@ -61,7 +61,7 @@ pub(crate) struct Builder<'a, A> {
 }
 
 impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
-    /// All activations of the model whose parameters are `weights`.
+    /// Lays out all activations of the model whose parameters are `weights`.
     pub(crate) fn activations<W>(
         &mut self,
         weights: &Weights<W>,
@@ -92,7 +92,8 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         })
     }
 
-    /// What a training step needs besides, of the model whose parameters are `weights`.
+    /// Lays out the additional buffers of a training step for the model whose parameters are
+    /// `weights`.
     pub(crate) fn step<W>(&mut self, weights: &Weights<W>) -> Result<Step<T>, ModelError> {
         let rank = weights.linears().filter_map(Linear::rank).max();
         Ok(Step {
@@ -113,17 +114,17 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         })
     }
 
-    /// Kept for the backward pass, `[tokens, features]` of the model's precision.
+    /// A buffer kept for the backward pass, `[tokens, features]` in the model's precision.
     pub(crate) fn kept(&mut self, name: String, features: usize) -> Result<T, ModelError> {
         self.rows(name, Purpose::Saved, self.precision, features)
     }
 
-    /// Kept for the backward pass in f32 whatever the precision, `[tokens, features]`.
+    /// A buffer kept for the backward pass in f32, whatever the precision, `[tokens, features]`.
     pub(crate) fn statistic(&mut self, name: String, features: usize) -> Result<T, ModelError> {
         self.rows(name, Purpose::Saved, DType::F32, features)
     }
 
-    /// Work space, `[tokens, features]` of the model's precision.
+    /// Work space, `[tokens, features]` in the model's precision.
     pub(crate) fn work(&mut self, name: &str, features: usize) -> Result<T, ModelError> {
         self.rows(name.into(), Purpose::Workspace, self.precision, features)
     }

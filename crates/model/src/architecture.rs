@@ -1,5 +1,5 @@
-//! What a model computes, whatever family it comes from: the one description that the forward and
-//! backward passes interpret.
+//! Description of the computation of a model, whatever its family: the forward and backward passes
+//! interpret it.
 
 use crate::{ConfigError, settings::Settings};
 use serde_json::Value;
@@ -9,59 +9,62 @@ use tightrope_rope::{RopeConfig, RotaryEmbedding};
 /// A decoder of the Llama family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
-    /// Rows of the embedding and of the head.
+    /// Number of rows of the embedding and of the head.
     pub vocabulary: usize,
-    /// Features of the residual stream.
+    /// Number of features of the residual stream.
     pub hidden: usize,
-    /// Features inside the gated unit.
+    /// Number of features inside the gated unit.
     pub intermediate: usize,
-    /// For each layer the keys that a query sees at most, its own included; `None` = all.
+    /// For each layer, the largest number of keys that a query sees, its own included; `None` =
+    /// all.
     pub windows: Vec<Option<usize>>,
-    /// For each layer whether queries and keys rotate; in SmolLM3 every fourth does not.
+    /// For each layer, whether queries and keys rotate; in SmolLM3 every fourth layer does not
+    /// rotate.
     pub rotated: Vec<bool>,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads.
+    /// Number of key and value heads.
     pub kv_heads: usize,
-    /// Features of a head; free of `hidden / heads`.
+    /// Number of features of a head; independent of `hidden / heads`.
     pub head_dim: usize,
-    /// Inside the root of every norm.
+    /// Added inside the root of every norm.
     pub norm_eps: f32,
     /// Gemma's norms store `w - 1`.
     pub norm_plus_one: bool,
     /// Qwen3 normalises the queries and keys of each head before the rotation.
     pub head_norms: bool,
-    /// Gemma 2 also normalises what attention and MLP return.
+    /// Gemma 2 also normalises the outputs of attention and MLP.
     pub branch_norms: bool,
-    /// Biases of the projections to queries, keys and values.
+    /// Whether the projections to queries, keys and values have biases.
     pub qkv_bias: bool,
-    /// Bias of the projection after attention.
+    /// Whether the projection after attention has a bias.
     pub output_bias: bool,
-    /// Biases of the MLP's projections.
+    /// Whether the projections of the MLP have biases.
     pub mlp_bias: bool,
-    /// Of the MLP's gate.
+    /// Activation of the MLP's gate.
     pub activation: Activation,
     /// Factor of the embeddings: √hidden in f32 for Gemma.
     pub embedding_scale: f32,
-    /// Factor of what attention and MLP add to the residual stream (Granite).
+    /// Factor of the outputs of attention and MLP before they are added to the residual stream
+    /// (Granite).
     pub residual_scale: f32,
     /// Factor of `q·k`.
     pub attention_scale: f32,
-    /// Of attention scores (Gemma 2).
+    /// Softcap of attention scores (Gemma 2).
     pub attention_softcap: Option<f32>,
     /// Factor of the output logits (Granite).
     pub logit_scale: f32,
-    /// Of the output logits (Gemma 2).
+    /// Softcap of the output logits (Gemma 2).
     pub logit_softcap: Option<f32>,
     /// Whether the head is the embedding.
     pub tied_head: bool,
     /// Frequencies of the rotation.
     pub rope: RopeConfig,
-    /// Standard deviation of fresh weights.
+    /// Standard deviation of newly initialised weights.
     pub initializer_range: f64,
 }
 
-/// Where families differ when a key is absent.
+/// Defaults that differ between families if a key is absent.
 pub(crate) struct Defaults {
     pub kv_heads: Option<usize>,
     pub head_dim: Option<usize>,
@@ -70,7 +73,7 @@ pub(crate) struct Defaults {
 }
 
 impl Architecture {
-    /// What all families have in common; a family changes what it has differently.
+    /// Reads the settings that all families share; a family then changes what differs.
     pub(crate) fn common(
         settings: &Settings<'_>,
         defaults: &Defaults,
@@ -141,22 +144,22 @@ impl Architecture {
         })
     }
 
-    /// Layers.
+    /// Number of layers.
     pub fn layers(&self) -> usize {
         self.windows.len()
     }
 
-    /// Features of all query heads.
+    /// Number of features of all query heads.
     pub fn q_features(&self) -> usize {
         self.heads * self.head_dim
     }
 
-    /// Features of all key heads.
+    /// Number of features of all key heads.
     pub fn kv_features(&self) -> usize {
         self.kv_heads * self.head_dim
     }
 
-    /// `attention_bias`: whether all four projections of attention have biases.
+    /// Reads `attention_bias`: whether all four projections of attention have biases.
     pub(crate) fn read_attention_bias(
         &mut self,
         settings: &Settings<'_>,
@@ -167,7 +170,8 @@ impl Architecture {
         Ok(())
     }
 
-    /// Windows from `layer_types`, or from `slides` (given the layer) where the key is absent.
+    /// Sets windows from `layer_types`, or from `slides` (called with the layer) if the key is
+    /// absent.
     pub(crate) fn set_windows(
         &mut self,
         settings: &Settings<'_>,
@@ -195,7 +199,7 @@ impl Architecture {
     }
 }
 
-/// Which layers slide.
+/// Whether each layer slides.
 fn layer_types(value: &Value, layers: usize) -> Result<Vec<bool>, ConfigError> {
     let error = |reason: String| ConfigError::new("layer_types", reason);
     let types = value

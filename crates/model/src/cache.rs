@@ -1,9 +1,9 @@
-//! Keys and values of what was read, for generation.
+//! Keys and values of the tokens read so far, for generation.
 
 use crate::{Architecture, ModelError, pass::Pass};
 use tightrope_device::{DType, Device, Tensor};
 
-/// The keys and values of one text, for every layer.
+/// Keys and values of one text, for every layer.
 #[derive(Debug)]
 pub struct KvCache<D: Device> {
     layers: Vec<(Tensor<D>, Tensor<D>)>,
@@ -13,7 +13,7 @@ pub struct KvCache<D: Device> {
 }
 
 impl<D: Device> KvCache<D> {
-    /// Room for `capacity` tokens of a model whose activations have type `precision`.
+    /// A cache for `capacity` tokens of a model whose activations have type `precision`.
     pub fn new(
         device: &D,
         architecture: &Architecture,
@@ -33,22 +33,22 @@ impl<D: Device> KvCache<D> {
         })
     }
 
-    /// Tokens read so far.
+    /// Number of tokens read so far.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing was read yet.
+    /// Whether no token was read yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Tokens that it has room for.
+    /// Number of tokens that fit into the cache.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Forgets everything, to begin another text.
+    /// Clears the cache for another text.
     pub fn clear(&mut self) {
         self.len = 0;
     }

@@ -1,4 +1,4 @@
-//! `config.json`: which family a model belongs to, and what it computes.
+//! `config.json`: the family of a model and its computation.
 
 use crate::{
     Architecture, ConfigError,
@@ -9,7 +9,7 @@ use crate::{
 use serde_json::{Map, Value};
 use tightrope_device::DType;
 
-/// The configuration of a model: the settings as they were read, and what they mean.
+/// Configuration of a model: the settings as read, and their meaning.
 #[derive(Clone, Debug)]
 pub struct ModelConfig {
     settings: Map<String, Value>,
@@ -18,7 +18,7 @@ pub struct ModelConfig {
     quantization: Option<Quantization>,
 }
 
-/// Settings that would change what is computed, and that nothing here computes.
+/// Settings that would change the computation and are not supported.
 const UNSUPPORTED: &[(&str, &str)] = &[
     (
         "use_bidirectional_attention",
@@ -34,7 +34,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 ];
 
 impl ModelConfig {
-    /// From the contents of a `config.json`.
+    /// Reads the contents of a `config.json`.
     pub fn from_json(settings: &Value) -> Result<Self, ConfigError> {
         let Value::Object(settings) = settings else {
             return Err(ConfigError::new("config", "expected an object"));
@@ -55,7 +55,7 @@ impl ModelConfig {
         })
     }
 
-    /// As a `config.json` that Transformers loads: the settings that were read.
+    /// The settings as read, as a `config.json` that Transformers loads.
     pub fn to_json(&self) -> Value {
         let mut settings = self.settings.clone();
         settings
@@ -64,7 +64,7 @@ impl ModelConfig {
         Value::Object(settings)
     }
 
-    /// Makes the head a tensor of its own.
+    /// Makes the head a separate tensor.
     pub(crate) fn untie(&mut self) {
         self.architecture.tied_head = false;
         self.settings
@@ -76,8 +76,8 @@ impl ModelConfig {
         self.quantization.is_some()
     }
 
-    /// How files hold the weight `name` of a linear layer, if those that are not quantised are of
-    /// type `dtype`.
+    /// Storage of the weight `name` of a linear layer in files; unquantised weights have type
+    /// `dtype`.
     pub(crate) fn stored(&self, name: &str, dtype: DType) -> Stored {
         match &self.quantization {
             Some(quantization) => quantization.stored(name, dtype),
@@ -85,12 +85,12 @@ impl ModelConfig {
         }
     }
 
-    /// What the model computes.
+    /// Description of the computation.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
     }
 
-    /// Its family: `llama`, `qwen3`, …
+    /// Name of the family: `llama`, `qwen3`, …
     pub fn model_type(&self) -> &'static str {
         self.family.model_type
     }

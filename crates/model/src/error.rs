@@ -1,4 +1,4 @@
-//! What can go wrong with models: files that do not fit, batches that do not fit.
+//! Errors of models: files or batches that do not fit.
 
 use std::path::{Path, PathBuf};
 use tightrope_device::{DType, DeviceError};
@@ -10,7 +10,7 @@ use tightrope_rope::RopeError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}`: {reason}")]
 pub struct ConfigError {
-    /// Where it stands, as in `rope_scaling.factor`.
+    /// Path of the key, as in `rope_scaling.factor`.
     pub key: String,
     /// What is wrong with it.
     pub reason: String,
@@ -38,13 +38,13 @@ pub enum ModelError {
     Config {
         /// The file.
         file: PathBuf,
-        /// Which one, and why.
+        /// The setting and the reason.
         error: ConfigError,
     },
     /// A setting of a new adapter cannot be used.
     #[error("`lora.{}`: {}", .0.key, .0.reason)]
     Lora(ConfigError),
-    /// A quantised tensor is of a kind that cannot be loaded, or does not fit what belongs to it.
+    /// A quantised tensor is of a kind that cannot be loaded, or does not fit its scales.
     #[error("{file}: tensor `{tensor}`: {reason}")]
     Quantization {
         /// The file.
@@ -62,37 +62,37 @@ pub enum ModelError {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor has another shape than the configuration says.
+    /// A tensor has another shape than the configuration requires.
     #[error("{file}: tensor `{tensor}`: expected {expected:?}, got {got:?}")]
     Shape {
         /// The file.
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// From the configuration.
+        /// Shape of the configuration.
         expected: Vec<usize>,
-        /// From the file.
+        /// Shape in the file.
         got: Vec<usize>,
     },
-    /// More tokens than the buffers were laid out for.
+    /// There are more tokens than the buffers were laid out for.
     #[error("{tokens} tokens do not fit the capacity of {capacity}")]
     Capacity {
-        /// Tokens of the batch, or of the cache after the call.
+        /// Number of tokens of the batch, or of the cache after the call.
         tokens: usize,
-        /// Rows that were laid out.
+        /// Number of rows laid out.
         capacity: usize,
     },
     /// A token id lies outside the embedding.
     #[error("token {index} has id {id}, but the embedding has {vocabulary} rows")]
     Token {
-        /// Where it stands.
+        /// Index of the token.
         index: usize,
         /// The id.
         id: i64,
-        /// Rows of the embedding.
+        /// Number of rows of the embedding.
         vocabulary: usize,
     },
-    /// A weight that would be infinite in the type that was asked for.
+    /// A weight would be infinite in the requested type.
     #[error(
         "`{tensor}` has weights that are too large for {}; use another type, such as bf16",
         dtype.name()
@@ -103,23 +103,23 @@ pub enum ModelError {
         /// The type.
         dtype: DType,
     },
-    /// Something was asked of a model that was loaded for something else.
+    /// The model was loaded for another purpose than the requested one.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// A layer has something for which no buffer was laid out: never because of what was given.
+    /// A layer has a part for which no buffer was laid out; input never causes this.
     #[error(
         "no buffer was laid out for {0} of a layer; this is a fault of the program: please report it"
     )]
     NoBuffer(&'static str),
-    /// Not one weight for each token of a batch.
+    /// The number of weights is not the number of tokens of a batch.
     #[error("{weights} weights for {tokens} tokens")]
     Weights {
-        /// Weights.
+        /// Number of weights.
         weights: usize,
-        /// Tokens of the batch.
+        /// Number of tokens in the batch.
         tokens: usize,
     },
-    /// A model was laid out in another way than its memory was planned.
+    /// The layout of a model differs from its plan.
     #[error(
         "the model is laid out in another way than its memory was planned; this is a fault of the program: please report it"
     )]
@@ -136,7 +136,7 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// For `map_err` where a configuration comes from `file`.
+    /// Makes a function for `map_err` if a configuration comes from `file`.
     pub(crate) fn config(file: &Path) -> impl FnOnce(ConfigError) -> Self {
         let file = file.to_path_buf();
         move |error| Self::Config { file, error }

@@ -1,4 +1,4 @@
-//! Writes what was trained: a PEFT adapter, or a whole model for Transformers.
+//! Writes trained weights: a PEFT adapter, or a whole model for Transformers.
 
 use crate::{
     Backend, Model, ModelError,
@@ -11,12 +11,12 @@ use std::{collections::BTreeMap, path::Path};
 use tightrope_device::{Cpu, DType, Tensor};
 use tightrope_formats::{Encoding, TensorOut, files::write_json, safetensors};
 
-/// Files larger than this are split, as by Transformers.
+/// Files larger than this are split, as in Transformers.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
 impl<D: Backend> Model<D> {
-    /// Says in the adapter, if there is one, which model it belongs to: the id of one on the hub, with
-    /// the revision if it was named, or a path.
+    /// Records in the adapter, if there is one, the model that it belongs to: the id of a model on
+    /// the hub, with the revision if it was named, or a path.
     pub fn name_base(&mut self, name: &str, revision: Option<&str>) {
         if let Some(adapter) = &mut self.adapter {
             adapter.set_base(name, revision);
@@ -46,20 +46,20 @@ impl<D: Backend> Model<D> {
     /// into `folder`, which must exist, with the adapter (if any) added to the weights. The
     /// tokenizer's files are the caller's.
     ///
-    /// After full training everything is f32; otherwise tensors have the type of the file that
-    /// they came from. What was kept in NF4 becomes what that stands for, in the type that it was
-    /// quantised from. An adapter is added in f64 and rounded once.
+    /// After full training all weights are f32; otherwise tensors have the type of the file that
+    /// they came from. Weights kept in NF4 are decoded to the type that they were quantised from.
+    /// An adapter is added in f64 and rounded once.
     pub fn save_merged(&self, folder: &Path) -> Result<(), ModelError> {
         self.save_merged_as(folder, None)
     }
 
-    /// The same, with every tensor in one type, if one is given. A weight that is a number and would
-    /// be infinite in it is an error.
+    /// Like [`Model::save_merged`], with every tensor in one type, if it is given. A finite weight
+    /// that would be infinite in this type is an error.
     pub fn save_merged_as(&self, folder: &Path, dtype: Option<DType>) -> Result<(), ModelError> {
         self.save_merged_sharded(folder, dtype, SHARD_BYTES)
     }
 
-    /// The same, with files of at most `shard_bytes` (more for a tensor that is larger).
+    /// The same, with files of at most `shard_bytes` (or more for a larger tensor).
     pub(crate) fn save_merged_sharded(
         &self,
         folder: &Path,
@@ -137,10 +137,10 @@ impl<D: Backend> Model<D> {
     }
 }
 
-/// The elements of a tensor; asked for when they are written.
+/// Elements of a tensor, read on demand.
 type Elements<'a> = Box<dyn Fn() -> Result<Vec<f32>, ModelError> + 'a>;
 
-/// How files hold what [`to_bytes`] makes.
+/// Encoding of the result of [`to_bytes`] in files.
 fn encoding(dtype: DType) -> Encoding {
     match dtype {
         DType::BF16 => Encoding::Bf16,
@@ -149,7 +149,7 @@ fn encoding(dtype: DType) -> Encoding {
     }
 }
 
-/// Under the key that the file has, old or new.
+/// Sets the type under the key that the file has, old or new.
 fn set_dtype(settings: &mut Map<String, Value>, name: &str) {
     let key = match settings.contains_key("torch_dtype") {
         true => "torch_dtype",
@@ -158,7 +158,7 @@ fn set_dtype(settings: &mut Map<String, Value>, name: &str) {
     settings.insert(key.into(), name.into());
 }
 
-/// `W += scale · B·A`, accumulated in f64.
+/// Computes `W += scale · B·A`, accumulated in f64.
 fn add_adapter<D: tightrope_device::Device>(
     linear: &Linear<Tensor<D>>,
     weight: &mut [f32],
@@ -188,7 +188,7 @@ fn add_adapter<D: tightrope_device::Device>(
     Ok(())
 }
 
-/// Whether every number stays one.
+/// Whether every finite number stays finite.
 fn fits(dtype: DType, elements: &[f32]) -> bool {
     let rounded = |x: f32| match dtype {
         DType::F16 => f16::from_f32(x).to_f32(),

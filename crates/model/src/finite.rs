@@ -1,11 +1,11 @@
-//! Which of a model's tensors holds something that is no finite number.
+//! Finds a tensor of the model with an element that is not finite.
 
 use crate::{Backend, Model, ModelError, parts::host};
 
 impl<D: Backend> Model<D> {
-    /// The name, as in files, of the first tensor with an element that is infinite or not a number:
-    /// first the model's own, from the embedding to the head, then those in NF4, then the adapter's.
-    /// Reads everything from the device.
+    /// Name, as in files, of the first tensor with an element that is infinite or not a number. It
+    /// looks at the model's parameters from the embedding to the head, then at weights in NF4, then
+    /// at the adapter. Reads everything from the device.
     pub fn first_not_finite(&self) -> Result<Option<String>, ModelError> {
         let finite = |elements: &[f32]| elements.iter().all(|x| x.is_finite());
         for parameter in self.weights.base() {

@@ -1,4 +1,4 @@
-//! Reading a text token by token, with a cache of keys and values.
+//! Reads a text token by token, with a cache of keys and values.
 
 use crate::{
     Adapters, Backend, KvCache, Model, ModelError,
@@ -19,10 +19,10 @@ impl<D: Backend> Model<D> {
         )
     }
 
-    /// Reads `tokens` after what the cache holds, and returns the logits after the last one.
+    /// Reads `tokens` after those in the cache, and returns the logits after the last one.
     ///
     /// More tokens than the model's capacity are read in several passes. On an error the cache
-    /// keeps what whole passes have read.
+    /// keeps the tokens of the completed passes.
     pub fn prefill(
         &mut self,
         cache: &mut KvCache<D>,

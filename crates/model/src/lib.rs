@@ -1,8 +1,8 @@
 //! Llama-family models: configuration, weights, LoRA, forward and hand-written backward.
 //!
-//! A model is read from files, laid out once for a capacity of tokens ([`Plan`]), and then only
-//! computes: [`Model::forward_backward`] adds into the gradients that [`Model::parameters`] hands
-//! to an optimizer. Nothing here knows which device it runs on.
+//! A model is read from files and laid out once for a capacity of tokens ([`Plan`]); after that it
+//! only computes. [`TrainableModel::forward_backward`] adds into the gradients that
+//! [`TrainableModel::parameters`] gives to an optimizer. No code here depends on the device.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -43,13 +43,13 @@ pub use plan::{Plan, PlannedBuffer, Purpose};
 use std::{io::Read, path::Path};
 use tightrope_formats::{FormatError, diagnosis};
 
-/// A device that has every operation that a model needs.
+/// A device with every operation that a model needs.
 pub use tightrope_kernels::Kernels as Backend;
 
-/// Larger configurations are refused: in memory they take up to forty times their size.
+/// Larger configurations are refused, because in memory they take up to forty times their size.
 const LARGEST_CONFIG: u64 = 4 << 20;
 
-/// The contents of the JSON file of a configuration.
+/// Reads the JSON file of a configuration.
 fn read_json(file: &Path) -> Result<serde_json::Value, FormatError> {
     let mut text = Vec::new();
     let open = std::fs::File::open(file).map_err(FormatError::io(file))?;

@@ -1,4 +1,4 @@
-//! Brings a model into being: from files, or fresh from a seed.
+//! Creates a model from files, or with new parameters from a seed.
 
 use crate::{
     Architecture, Backend, ConfigError, LoadOptions, Model, ModelConfig, ModelError, Plan,
@@ -21,23 +21,23 @@ use tightrope_kernels::attention::Ranges;
 use tightrope_packing::random::Random;
 use tightrope_rope::RotaryEmbedding;
 
-/// A model, and what a training step needs besides if it is trained.
+/// A model, and the additional buffers of a training step if it is trained.
 pub(crate) type Loaded<D> = (Model<D>, Option<Step<Tensor<D>>>);
 
 impl<D: Backend> Model<D> {
     /// Loads a Hugging Face folder (`config.json` and `model.safetensors`, whole or sharded), or a
     /// `.gguf` file, whose quantised tensors become f32.
     ///
-    /// Full training keeps everything in f32. Otherwise matrices and embeddings keep the type of
-    /// the file, or [`LoadOptions::base`] says how weights of linear layers are kept; norms and biases
-    /// are small and become f32. A folder may hold those weights in NF4 already, in the layout of
-    /// bitsandbytes.
+    /// Full training keeps all weights in f32. Otherwise matrices and embeddings keep the type of
+    /// the file, or [`LoadOptions::base`] chooses the storage of the weights of linear layers;
+    /// norms and biases are small and become f32. A folder may already hold those weights in NF4,
+    /// in the layout of bitsandbytes.
     pub fn load(device: &D, path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
         Ok(Self::read(device, path, None, options)?.0)
     }
 
-    /// A model with fresh parameters: matrices and embeddings normal with the configuration's
-    /// `initializer_range`, norms the identity, biases 0.
+    /// Creates a model with new parameters: matrices and embeddings are normal with the
+    /// configuration's `initializer_range`, norms are the identity, and biases are 0.
     pub fn random(
         device: &D,
         config: ModelConfig,
@@ -46,7 +46,7 @@ impl<D: Backend> Model<D> {
         Ok(Self::fresh(device, config, None, options)?.0)
     }
 
-    /// [`Model::load`] for training too.
+    /// Like [`Model::load`], also for training.
     pub(crate) fn read(
         device: &D,
         path: &Path,
@@ -60,7 +60,8 @@ impl<D: Backend> Model<D> {
             info.map_or(Stored::Float(DType::F32), |info| info.stored)
         };
         let base = path.to_string_lossy();
-        // Laid out without memory first: the files are checked before anything is allocated.
+        // The model is first laid out without memory, so that the files are checked before anything
+        // is allocated.
         let nowhere = &mut Plan::default();
         let (expected, _) = lay_out(nowhere, &config, training, options, &base, &stored)?;
         let tied = config.architecture().tied_head;
@@ -75,7 +76,7 @@ impl<D: Backend> Model<D> {
             nf4: true,
         });
         checkpoint::check(&*checkpoint, parameters.chain(quantized), |name| {
-            // Old files keep the frequencies; a head that is tied may be there too.
+            // Old files contain the frequencies, and may contain a tied head.
             name.ends_with(".rotary_emb.inv_freq") || tied && name == HEAD
         })?;
         let (mut model, step) = Self::build(device, config, training, options, &base, &stored)?;
@@ -96,7 +97,7 @@ impl<D: Backend> Model<D> {
         Ok((model, step))
     }
 
-    /// [`Model::random`] for training too.
+    /// Like [`Model::random`], also for training.
     pub(crate) fn fresh(
         device: &D,
         config: ModelConfig,
@@ -134,7 +135,7 @@ impl<D: Backend> Model<D> {
         Ok((model, step))
     }
 
-    /// Allocates everything, zeroed.
+    /// Allocates all buffers, zeroed.
     fn build(
         device: &D,
         config: ModelConfig,
@@ -166,8 +167,8 @@ impl<D: Backend> Model<D> {
         Ok((model, all.step))
     }
 
-    /// Reads the adapter, or makes a fresh one: `A` uniform with bound `1/√inputs` (Kaiming with
-    /// a = √5), `B` zero, as PEFT has it.
+    /// Reads the adapter, or creates a new one as PEFT does: `A` uniform with bound `1/√inputs`
+    /// (Kaiming with a = √5), `B` zero.
     fn fill_adapter(&mut self, options: &LoadOptions) -> Result<(), ModelError> {
         if let Some(folder) = &options.adapter {
             let (_, factors) = AdapterConfig::open(folder, &modules(&self.weights))?;
@@ -190,9 +191,9 @@ impl<D: Backend> Model<D> {
 }
 
 impl Plan {
-    /// Every buffer that [`Model::load`] would allocate, or if it is trained
-    /// [`TrainableModel::load`](crate::TrainableModel::load), when the matrices are stored as `dtype`,
-    /// or in NF4 if the configuration says so; reads no weights.
+    /// Plans every buffer that [`Model::load`] would allocate (or
+    /// [`TrainableModel::load`](crate::TrainableModel::load), if it is trained), for matrices that
+    /// are stored as `dtype`, or in NF4 if the configuration says so; reads no weights.
     pub fn new(
         config: &ModelConfig,
         training: Option<&Training>,
@@ -216,7 +217,7 @@ fn check_factors<T>(factors: &Tensors, weights: &Weights<T>) -> Result<(), Model
     checkpoint::check(factors, expected, |_| false)
 }
 
-/// The configuration and the weights.
+/// Opens the configuration and the weights.
 fn open(path: &Path) -> Result<(ModelConfig, Box<dyn Checkpoint>), ModelError> {
     if path.is_file()
         && path
@@ -237,7 +238,7 @@ fn open(path: &Path) -> Result<(ModelConfig, Box<dyn Checkpoint>), ModelError> {
     Ok((config, checkpoint))
 }
 
-/// The configuration in a folder.
+/// Reads the configuration in a folder.
 fn read_config(folder: &Path) -> Result<ModelConfig, ModelError> {
     let file = folder.join("config.json");
     if folder.is_dir() && !file.exists() {
@@ -247,8 +248,8 @@ fn read_config(folder: &Path) -> Result<ModelConfig, ModelError> {
 }
 
 impl ModelConfig {
-    /// Reads only the configuration of what [`Model::load`] loads: a folder or a `.gguf` file. Whether
-    /// the head is the embedding, weights have the last word, which are not read here.
+    /// Reads only the configuration of a folder or `.gguf` file that [`Model::load`] loads. The
+    /// weights, which are not read here, finally decide whether the head is the embedding.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         match path.is_file() {
             true => Ok(GgufModel::open(path)?.0),
@@ -257,8 +258,8 @@ impl ModelConfig {
     }
 }
 
-/// What a GGUF file says of generation, as Transformers makes it of a configuration alone: where
-/// texts begin and end.
+/// Generation settings of a GGUF file, which Transformers derives from a configuration alone: ids
+/// that begin and end texts.
 fn generation_settings(config: &ModelConfig) -> Option<Value> {
     let settings = config.to_json();
     let keys = ["bos_token_id", "eos_token_id", "pad_token_id"].into_iter();
@@ -267,12 +268,12 @@ fn generation_settings(config: &ModelConfig) -> Option<Value> {
     (!known.is_empty()).then_some(Value::Object(known))
 }
 
-/// Everything that is laid out.
+/// All buffers of a model.
 pub(crate) struct LaidOut<T> {
     weights: Weights<T>,
     adapter: Option<AdapterConfig>,
     activations: Activations<T>,
-    /// Where something is trained.
+    /// Present if something is trained.
     step: Option<Step<T>>,
 }
 
@@ -304,7 +305,7 @@ pub(crate) fn lay_out_all<A: Allocate>(
 }
 
 /// Lays out the parameters. The modules of an adapter follow from the model's own parameters, so
-/// those are laid out once without memory before.
+/// these are first laid out once without memory.
 fn lay_out<A: Allocate>(
     allocate: &mut A,
     config: &ModelConfig,
@@ -333,7 +334,7 @@ fn lay_out<A: Allocate>(
             if let Some(Training::Lora(lora)) = training {
                 adapter.set_dropout(lora.dropout).map_err(as_lora)?;
             }
-            // Ranks are checked before memory is taken for them.
+            // Ranks are checked before memory is allocated for them.
             let planned = weights::Builder {
                 allocate: &mut plan,
                 architecture,
@@ -372,8 +373,7 @@ fn layout<'a>(
     }
 }
 
-/// What is wrong with the settings of a new adapter, by the keys that they have in a run's
-/// configuration.
+/// Names a wrong setting of a new adapter by its key in a run's configuration.
 fn as_lora(error: ConfigError) -> ModelError {
     let key = match &*error.key {
         "lora_alpha" => "alpha",
@@ -384,7 +384,7 @@ fn as_lora(error: ConfigError) -> ModelError {
     ModelError::Lora(ConfigError::new(key, error.reason))
 }
 
-/// The names of all linear layers.
+/// Names of all linear layers.
 fn modules<T>(weights: &Weights<T>) -> Vec<String> {
     let names = weights
         .linears()

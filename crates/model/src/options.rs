@@ -1,27 +1,28 @@
-//! What a caller chooses when a model is loaded.
+//! Options for loading a model.
 
 use std::path::PathBuf;
 use tightrope_device::DType;
 
-/// Which linear layers get an adapter.
+/// Selects the linear layers that get an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetModules {
-    /// Every linear layer but the output head, as PEFT has it.
+    /// Every linear layer but the output head, as in PEFT.
     AllLinear,
-    /// Those whose name is, or ends with `.` and, one of these: `q_proj`, `self_attn.o_proj`.
+    /// Layers whose name is one of these, or ends with `.` and one of these: `q_proj`,
+    /// `self_attn.o_proj`.
     List(Vec<String>),
 }
 
 /// A new LoRA adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraConfig {
-    /// Rank.
+    /// Rank of the factors.
     pub r: usize,
     /// α; the adapter's output is scaled by α/r, or α/√r with `rslora`.
     pub alpha: f64,
     /// Probability in `[0, 1)` that an input of `A` is dropped in training.
     pub dropout: f32,
-    /// Which layers.
+    /// Layers that get the adapter.
     pub target_modules: TargetModules,
     /// Scale by α/√r (rank-stabilised LoRA).
     pub rslora: bool,
@@ -39,47 +40,48 @@ impl Default for LoraConfig {
     }
 }
 
-/// What is trained.
+/// Selects the trained parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Training {
-    /// Every parameter, kept in f32.
+    /// Trains every parameter, kept in f32.
     Full,
-    /// A LoRA adapter on frozen weights. With [`LoadOptions::adapter`], rank, α, modules and
-    /// rsLoRA come from the adapter's own configuration, and only `dropout` is taken from here.
+    /// Trains a LoRA adapter on frozen weights. With [`LoadOptions::adapter`], rank, α, modules and
+    /// rsLoRA come from the configuration of that adapter, and only `dropout` comes from here.
     Lora(LoraConfig),
 }
 
-/// How the weights of the decoder's linear layers are kept while they are frozen.
+/// Storage of the frozen weights of the decoder's linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum BaseStorage {
-    /// As files hold them.
+    /// Weights keep the encoding of the files.
     #[default]
     AsStored,
-    /// In NF4 with scales that are quantised themselves, 4.13 bits an element (QLoRA; Dettmers et al.,
-    /// 2023). Embeddings, head, norms and biases stay as they are.
+    /// NF4 with quantised scales, 4.13 bits per element (QLoRA; Dettmers et al., 2023). Embeddings,
+    /// head, norms and biases keep their type.
     Nf4,
 }
 
-/// How a model is loaded.
+/// Options for loading a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoadOptions {
     /// Folder of a PEFT adapter to start from.
     pub adapter: Option<PathBuf>,
-    /// How frozen weights are kept; full training wants [`BaseStorage::AsStored`].
+    /// Storage of frozen weights; full training needs [`BaseStorage::AsStored`].
     pub base: BaseStorage,
-    /// Tokens of the largest batch; all buffers are laid out for it.
+    /// Number of tokens in the largest batch; all buffers are laid out for it.
     pub capacity: usize,
-    /// For training: keep only the input of each layer and compute the rest again in the backward pass.
+    /// For training: keeps only the input of each layer, and computes the rest again in the
+    /// backward pass.
     pub recompute: bool,
-    /// Type of activations: f32, or on a GPU bf16. Statistics, parameters that are trained
-    /// and gradients of parameters are f32 whatever it is.
+    /// Type of activations: f32, or on a GPU bf16. Statistics, trained parameters and their
+    /// gradients are always f32.
     pub precision: DType,
-    /// Of fresh parameters.
+    /// Seed of new parameters.
     pub seed: u64,
 }
 
 impl LoadOptions {
-    /// The plainest way: weights as the files hold them, no adapter, everything kept, in f32, seed 0.
+    /// The simplest options: weights as stored, no adapter, everything kept, f32, seed 0.
     pub fn new(capacity: usize) -> Self {
         Self {
             adapter: None,

@@ -1,4 +1,4 @@
-//! Parameters: a value and, if it is trained, its gradient.
+//! Parameters: values and, if they are trained, gradients.
 
 use crate::{
     ModelError,
@@ -6,7 +6,7 @@ use crate::{
 };
 use tightrope_device::{DType, Device, Tensor};
 
-/// What a parameter is; optimizers treat kinds differently.
+/// Kind of a parameter; optimizers treat kinds differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ParameterKind {
     /// First factor of an adapter, `[r, inputs]`.
@@ -24,7 +24,8 @@ pub enum ParameterKind {
 }
 
 impl ParameterKind {
-    /// Which parameters an optimizer treats alike: the same weight decay and the same learning rate.
+    /// Group of parameters that an optimizer treats alike: with the same weight decay and the same
+    /// learning rate.
     pub(crate) fn group(self) -> u8 {
         match self {
             ParameterKind::LoraA | ParameterKind::Embedding | ParameterKind::Matrix => 0,
@@ -42,15 +43,16 @@ impl ParameterKind {
 /// A trained parameter, for an optimizer.
 #[derive(Debug)]
 pub struct ParameterMut<'a, D: Device> {
-    /// As files name it: `model.layers.0.mlp.up_proj.weight`, or PEFT's name in an adapter.
+    /// Name of the tensor in checkpoint files: `model.layers.0.mlp.up_proj.weight`, or PEFT's name
+    /// in an adapter.
     pub name: &'a str,
     /// f32.
     pub weight: &'a mut Tensor<D>,
-    /// f32, the same shape.
+    /// f32, with the shape of the weight.
     pub gradient: &'a mut Tensor<D>,
     /// Whether weight decay applies.
     pub decay: bool,
-    /// What it is.
+    /// Kind of the parameter.
     pub kind: ParameterKind,
 }
 
@@ -62,13 +64,13 @@ pub(crate) struct Parameter<T> {
     pub shape: Vec<usize>,
     pub value: T,
     pub gradient: Option<T>,
-    /// The type that exports go back to.
+    /// Type that exports convert back to.
     pub stored: DType,
 }
 
 impl<T> Parameter<T> {
-    /// Lays out a parameter whose value has type `dtype` (and `stored` in files); gradients are
-    /// always f32.
+    /// Lays out a parameter whose value has type `dtype` (and type `stored` in files); gradients
+    /// are always f32.
     pub(crate) fn allocate<A: Allocate<Buffer = T>>(
         allocate: &mut A,
         name: String,
@@ -111,7 +113,7 @@ impl<T> Parameter<T> {
 }
 
 impl<D: Device> Parameter<Tensor<D>> {
-    /// The view for an optimizer, if it is trained.
+    /// The parameter for an optimizer, if it is trained.
     pub(crate) fn trained(&mut self) -> Option<ParameterMut<'_, D>> {
         let gradient = self.gradient.as_mut()?;
         Some(ParameterMut {

@@ -1,4 +1,4 @@
-//! What all parts of a model share while a batch goes through it.
+//! State that all parts of a model share while they process a batch.
 
 use crate::{Architecture, parts::Adapter};
 use tightrope_device::{Device, Tensor};
@@ -8,24 +8,24 @@ use tightrope_packing::random::mix;
 /// Whether a pass goes through the adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Adapters {
-    /// Through the weights and the adapter, if there is one.
+    /// Uses the weights and the adapter, if there is one.
     #[default]
     On,
-    /// Through the weights alone: the model that the adapter was put on.
+    /// Uses the weights alone: the model without its adapter.
     Off,
 }
 
-/// The same for every layer of a pass.
+/// State that is the same for every layer of a pass.
 #[derive(Debug)]
 pub(crate) struct Pass<'a, D: Device> {
     pub device: &'a D,
     pub architecture: &'a Architecture,
-    /// Rows of every buffer that are in use.
+    /// Number of rows of every buffer that are in use.
     pub tokens: usize,
     pub ranges: &'a Ranges<D>,
     pub cos: &'a Tensor<D>,
     pub sin: &'a Tensor<D>,
-    /// Of adapters, in training; the salt is that of the step.
+    /// Dropout of adapters in training, with the salt of the step.
     pub dropout: Option<Dropout<'a, D>>,
     pub adapters: Adapters,
 }
@@ -37,7 +37,7 @@ impl<D: Device> Pass<'_, D> {
         adapter.filter(|_| self.adapters == Adapters::On)
     }
 
-    /// Dropout with a salt of its own for each adapter.
+    /// Dropout with a separate salt for each adapter.
     pub(crate) fn dropout(&self, salt: u64) -> Option<Dropout<'_, D>> {
         self.dropout.map(|dropout| Dropout {
             salt: mix(dropout.salt ^ mix(salt)),

@@ -1,8 +1,8 @@
-//! The plan of memory: every buffer of a model and its place, known before the first is allocated.
+//! The plan of memory: every buffer of a model and its place, known before anything is allocated.
 //!
-//! What lays a model out ([`weights`](crate::weights), [`activations`](crate::activations)) is
-//! written once, over [`Allocate`]. Run with a [`Plan`] it notes each buffer; run with an
-//! [`Allocator`] it takes the same buffers from arenas, where the plan placed them.
+//! The layout of a model ([`weights`](crate::weights), [`activations`](crate::activations)) is
+//! written once, generic over [`Allocate`]. With a [`Plan`] it records each buffer; with an
+//! [`Allocator`] it takes the same buffers from arenas, at the planned places.
 
 use crate::{ModelError, ParameterKind};
 use std::{
@@ -11,7 +11,7 @@ use std::{
 };
 use tightrope_device::{Arena, DType, Device, Tensor, reserved};
 
-/// What a buffer is for. The buffers of each purpose lie in an arena.
+/// Purpose of a buffer. The buffers of each purpose lie in an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// The model's own parameters.
@@ -20,37 +20,37 @@ pub enum Purpose {
     Adapter,
     /// Gradients of trained parameters.
     Gradients,
-    /// Kept from the forward to the backward pass.
+    /// Activations kept from the forward to the backward pass.
     Saved,
-    /// Inputs of a batch, and what operations use in passing.
+    /// Inputs of a batch, and temporary values of operations.
     Workspace,
 }
 
 /// One buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedBuffer {
-    /// The parameter's name, or what it holds: `layer 3: gate`.
+    /// Name of the parameter, or of the contents: `layer 3: gate`.
     pub name: String,
-    /// What it is for.
+    /// Purpose of the buffer.
     pub purpose: Purpose,
-    /// Type of its elements.
+    /// Type of the elements.
     pub dtype: DType,
-    /// Its dimensions.
+    /// Dimensions of the buffer.
     pub shape: Vec<usize>,
-    /// For trained parameters and their gradients, what the parameter is. Those that an optimizer treats
-    /// alike lie side by side.
+    /// Kind of the parameter, for trained parameters and their gradients. Parameters that an
+    /// optimizer treats alike lie side by side.
     pub trained: Option<ParameterKind>,
 }
 
 impl PlannedBuffer {
-    /// Its size, at most `usize::MAX`.
+    /// Size in bytes, at most `usize::MAX`.
     pub fn bytes(&self) -> usize {
         let elements = self.shape.iter().fold(1usize, |a, &b| a.saturating_mul(b));
         elements.saturating_mul(self.dtype.size())
     }
 }
 
-/// Every buffer of a model, in the order in which a model is laid out.
+/// Every buffer of a model, in the order of the layout.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Plan {
     buffers: Vec<PlannedBuffer>,
@@ -62,11 +62,11 @@ impl Plan {
         &self.buffers
     }
 
-    /// Where each buffer begins in the arena of its purpose, in bytes.
+    /// Start of each buffer in the arena of its purpose, in bytes.
     ///
-    /// Trained parameters come first, group by group and the largest of a group first, and gradients
-    /// in the same order: what an optimizer treats alike is one range. Other buffers keep their
-    /// order.
+    /// Trained parameters come first, group by group and the largest of a group first, and
+    /// gradients have the same order: the parameters that an optimizer treats alike are one range.
+    /// Other buffers keep their order.
     pub fn offsets(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.buffers.len()).collect();
         order.sort_by_key(|&index| {
@@ -86,13 +86,13 @@ impl Plan {
         offsets
     }
 
-    /// Bytes of all arenas.
+    /// Size of all arenas in bytes.
     pub fn bytes(&self) -> usize {
         let sizes = self.buffers.iter().map(|buffer| reserved(buffer.bytes()));
         sizes.fold(0, usize::saturating_add)
     }
 
-    /// Bytes of the arena of one purpose.
+    /// Size of the arena of one purpose in bytes.
     pub fn bytes_for(&self, purpose: Purpose) -> usize {
         let of_purpose = self.buffers.iter().filter(|b| b.purpose == purpose);
         of_purpose
@@ -101,15 +101,15 @@ impl Plan {
     }
 }
 
-/// Where buffers come from.
+/// Source of buffers.
 pub(crate) trait Allocate {
-    /// What stands for a buffer.
+    /// Type that represents a buffer.
     type Buffer;
-    /// The buffer, zeroed.
+    /// Provides the buffer, zeroed.
     fn allocate(&mut self, buffer: PlannedBuffer) -> Result<Self::Buffer, ModelError>;
 }
 
-/// Notes what would be allocated.
+/// Records the buffers that would be allocated.
 impl Allocate for Plan {
     type Buffer = ();
     fn allocate(&mut self, buffer: PlannedBuffer) -> Result<(), ModelError> {
@@ -143,7 +143,7 @@ impl<D: Device> Allocator<D> {
         })
     }
 
-    /// The plan, all of whose buffers were taken.
+    /// Returns the plan, if all of its buffers were taken.
     pub(crate) fn into_plan(self) -> Result<Plan, ModelError> {
         match self.taken == self.plan.buffers.len() {
             true => Ok(self.plan),

@@ -1,4 +1,4 @@
-//! Fresh parameters: the same for a seed and a name, whatever else is in the model.
+//! New parameters, which depend on a seed and a name alone, whatever else is in the model.
 
 use tightrope_packing::random::Random;
 

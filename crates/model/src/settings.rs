@@ -1,10 +1,10 @@
-//! Reads settings of a configuration; every complaint names the key.
+//! Reads settings of a configuration; every error names the key.
 
 use crate::ConfigError;
 use serde_json::{Map, Value};
 use tightrope_kernels::glu::Activation;
 
-/// Largest size that a dimension may have: products of three stay below 2⁶³.
+/// Largest size of a dimension: products of three dimensions stay below 2⁶³.
 const LARGEST: usize = 1 << 20;
 
 /// The keys of one JSON object. `null` counts as absent, as in Transformers.
@@ -37,7 +37,7 @@ impl<'a> Settings<'a> {
             .ok_or_else(|| ConfigError::new(key, "is missing"))
     }
 
-    /// A whole number that may be 0 and is not a size in memory.
+    /// A whole number that may be 0 and is no size in memory.
     pub(crate) fn count(&self, key: &str) -> Result<Option<usize>, ConfigError> {
         let Some(value) = self.value(key) else {
             return Ok(None);
@@ -96,7 +96,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// An activation by the name that Transformers gives it.
+    /// An activation by its name in Transformers.
     pub(crate) fn activation(&self, key: &str) -> Result<Option<Activation>, ConfigError> {
         Ok(match self.text(key)? {
             None => None,
@@ -112,7 +112,7 @@ impl<'a> Settings<'a> {
         })
     }
 
-    /// Refuses a setting that would change what the model computes, unless it is switched off.
+    /// Refuses a setting that would change the computation of the model, unless it is disabled.
     pub(crate) fn refuse(&self, key: &str, reason: &str) -> Result<(), ConfigError> {
         match self.value(key) {
             None | Some(Value::Bool(false)) => Ok(()),

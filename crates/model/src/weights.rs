@@ -16,25 +16,25 @@ pub(crate) struct Weights<T> {
     pub embedding: Parameter<T>,
     pub layers: Vec<Layer<T>>,
     pub norm: Norm<T>,
-    /// `None` when it is the embedding.
+    /// `None` if the head is the embedding.
     pub head: Option<Parameter<T>>,
 }
 
-/// What the layout of parameters depends on besides the architecture.
+/// Settings of the layout of parameters besides the architecture.
 pub(crate) struct Layout<'a> {
-    /// Whether all of the model's own parameters are trained (and kept in f32).
+    /// Whether all parameters of the model are trained (and kept in f32).
     pub full: bool,
     /// The adapter, if there is one.
     pub adapter: Option<&'a AdapterConfig>,
     /// Whether the adapter is trained.
     pub adapter_trained: bool,
-    /// How frozen weights of linear layers are kept.
+    /// Storage of the frozen weights of linear layers.
     pub base: BaseStorage,
-    /// How files hold a parameter; frozen matrices and embeddings keep that.
+    /// Storage of a parameter in files; frozen matrices and embeddings keep it.
     pub stored: &'a dyn Fn(&str) -> Stored,
 }
 
-/// Lays parameters out; names are those of Transformers.
+/// Lays out parameters; their names are those of Transformers.
 pub(crate) struct Builder<'a, A> {
     pub allocate: &'a mut A,
     pub architecture: &'a Architecture,
@@ -67,7 +67,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         })
     }
 
-    /// A parameter of the model.
+    /// Lays out a parameter of the model.
     pub(crate) fn parameter(
         &mut self,
         name: String,
@@ -105,7 +105,7 @@ impl<T> Weights<T> {
         all
     }
 
-    /// The model's own parameters, but not what is in NF4.
+    /// Parameters of the model, without weights in NF4.
     pub(crate) fn base(&self) -> impl Iterator<Item = &Parameter<T>> {
         self.held().into_iter().filter_map(|held| match held {
             Held::Base(parameter) => Some(parameter),
@@ -113,7 +113,7 @@ impl<T> Weights<T> {
         })
     }
 
-    /// The model's own parameters, but not what is in NF4.
+    /// Parameters of the model, without weights in NF4.
     pub(crate) fn base_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
         self.held_mut().into_iter().filter_map(|held| match held {
             HeldMut::Base(parameter) => Some(parameter),

@@ -1,8 +1,8 @@
-//! Weights that bitsandbytes has quantised to NF4, as Transformers saves them.
+//! Weights that bitsandbytes quantised to NF4, as saved by Transformers.
 //!
-//! Of a weight `X` there are its codes under that name, `X.absmax` and `X.quant_map`; where scales
-//! are quantised themselves, `X.nested_absmax` and `X.nested_quant_map`; and everything that is no
-//! tensor as JSON in `X.quant_state.bitsandbytes__nf4`.
+//! A weight `X` has its codes under the name `X`, its scales under `X.absmax` and its map under
+//! `X.quant_map`; quantised scales also have `X.nested_absmax` and `X.nested_quant_map`. All other
+//! values are JSON in `X.quant_state.bitsandbytes__nf4`.
 
 use super::{Checkpoint, Stored, TensorInfo, unsupported};
 use crate::{ConfigError, ModelError, parts::HostScales, settings::Settings};
@@ -17,18 +17,19 @@ use tightrope_kernels::{
 };
 
 const STATE: &str = ".quant_state.bitsandbytes__nf4";
-/// Of quantised weights of any kind.
+/// Part of a name that marks quantised weights of any kind.
 const ANY_STATE: &str = ".quant_state.bitsandbytes__";
 const ABSMAX: &str = ".absmax";
 const MAP: &str = ".quant_map";
 const NESTED_ABSMAX: &str = ".nested_absmax";
 const NESTED_MAP: &str = ".nested_quant_map";
-/// What stands beside a tensor has a few hundred bytes.
+/// Largest size in bytes of the state beside a tensor; real states have a few hundred bytes.
 const LARGEST_STATE: usize = 1 << 16;
-/// How far the numbers of a map may be from ours: roundings of those who computed it.
+/// Largest difference between the values of a map and ours, for roundings of the program that
+/// computed it.
 const MAP_TOLERANCE: f32 = 1e-6;
 
-/// What `quantization_config` in a `config.json` says.
+/// `quantization_config` of a `config.json`.
 #[derive(Clone, Debug)]
 pub(crate) struct Quantization {
     double: bool,
@@ -36,7 +37,7 @@ pub(crate) struct Quantization {
 }
 
 impl Quantization {
-    /// From the settings of a model, if its weights are quantised.
+    /// Reads the quantisation from the settings of a model, if its weights are quantised.
     pub(crate) fn read(settings: &Settings<'_>) -> Result<Option<Self>, ConfigError> {
         let section = "quantization_config";
         let settings = match settings.value(section) {
@@ -77,8 +78,8 @@ impl Quantization {
         }))
     }
 
-    /// How the weight `name` of a linear layer is stored that was of type `dtype`. What a file really
-    /// holds, the file says.
+    /// Storage of the weight `name` of a linear layer, whose unquantised type is `dtype`. The file
+    /// itself says what it really holds.
     pub(crate) fn stored(&self, name: &str, dtype: DType) -> Stored {
         let module = format!(".{}.", name.trim_end_matches(".weight"));
         let is_in = |skipped: &String| module.contains(&format!(".{skipped}."));
@@ -92,7 +93,7 @@ impl Quantization {
     }
 }
 
-/// Safetensors in which weights are quantised.
+/// Safetensors with quantised weights.
 #[derive(Debug)]
 pub(crate) struct Bitsandbytes {
     files: Tensors,
@@ -104,11 +105,11 @@ pub(crate) struct Bitsandbytes {
 struct Weight {
     shape: Vec<usize>,
     dtype: DType,
-    /// The mean of all scales, where they are quantised themselves.
+    /// Mean of all scales, if they are quantised themselves.
     offset: Option<f32>,
 }
 
-/// What stands beside the tensors.
+/// State of a weight beside its tensors.
 #[derive(Deserialize)]
 struct State {
     quant_type: String,
@@ -121,7 +122,8 @@ struct State {
 }
 
 impl Bitsandbytes {
-    /// The quantised weights of files that were opened with their bytes; checks all but the codes.
+    /// Opens the quantised weights of files whose tensors are bytes; checks everything but the
+    /// codes.
     pub(crate) fn new(files: Tensors) -> Result<Self, ModelError> {
         let mut weights = BTreeMap::new();
         for name in files.names() {
@@ -153,7 +155,7 @@ fn refused(files: &Tensors, tensor: &str, reason: String) -> ModelError {
     }
 }
 
-/// Reads the state of a weight and checks that its tensors are what it says.
+/// Reads the state of a weight and checks that its tensors agree with it.
 fn read_weight(files: &Tensors, name: &str) -> Result<Weight, ModelError> {
     let refused = |reason: String| refused(files, name, reason);
     let state = format!("{name}{STATE}");
@@ -189,7 +191,7 @@ fn read_weight(files: &Tensors, name: &str) -> Result<Weight, ModelError> {
         .try_fold(1usize, |a, &b| a.checked_mul(b));
     let elements = elements.ok_or_else(|| refused(format!("shape {:?} overflows", state.shape)))?;
     let blocks = elements.div_ceil(nf4::BLOCK);
-    // The tensor `part`: so many elements of this type.
+    // The tensor `part`, checked to have this type and number of elements.
     let part = |part: &str, encoding: Encoding, len: usize| {
         let tensor = format!("{name}{part}");
         let Some(info) = files.info(&tensor) else {

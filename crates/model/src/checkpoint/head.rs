@@ -1,15 +1,15 @@
-//! Whether the head is the embedding: what the configuration says, held against what files hold.
+//! Decides whether the head is the embedding, by comparing the configuration with the files.
 
 use super::{Checkpoint, Stored, TensorInfo, find};
 use crate::{ModelConfig, ModelError};
 
-/// The head's name.
+/// Name of the head's tensor.
 pub(crate) const HEAD: &str = "lm_head.weight";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
-/// Of a model whose configuration says that the head is the embedding, files may hold the one tensor
-/// under the head's name, which then becomes the embedding; or a head that differs, which then is the
-/// head and no longer tied. Both as in Transformers.
+/// If the configuration ties the head to the embedding, files may hold the shared tensor under the
+/// head's name, which then becomes the embedding; or they may hold a different head, which is then
+/// used and no longer tied. Both are as in Transformers.
 pub(crate) fn settle(
     config: &mut ModelConfig,
     checkpoint: &mut dyn Checkpoint,
@@ -25,7 +25,7 @@ pub(crate) fn settle(
     Ok(())
 }
 
-/// Whether the head has the numbers of the embedding.
+/// Whether the head has the values of the embedding.
 fn same(checkpoint: &dyn Checkpoint, embedding: &str) -> Result<bool, ModelError> {
     let (Some(a), Some(b)) = (checkpoint.info(embedding), checkpoint.info(HEAD)) else {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! Weight files, whatever their format: named tensors that can be read one by one.
+//! Weight files of any format: named tensors that can be read one by one.
 
 mod bitsandbytes;
 mod gguf;
@@ -17,22 +17,22 @@ use std::path::Path;
 use tightrope_device::{Cpu, DType, Device, Tensor};
 use tightrope_formats::{Encoding, FormatError, Tensors};
 
-/// How a file holds a tensor.
+/// Storage of a tensor in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
     /// f32, bf16 or f16.
     Float(DType),
     /// In NF4.
     Nf4 {
-        /// The type that it was quantised from.
+        /// Type before the quantisation.
         dtype: DType,
-        /// Whether its scales are quantised themselves.
+        /// Whether the scales are quantised themselves.
         double: bool,
     },
 }
 
 impl Stored {
-    /// The type of its elements, before they were quantised if they are.
+    /// Type of the elements, or their type before the quantisation.
     pub(crate) fn dtype(self) -> DType {
         match self {
             Stored::Float(dtype) | Stored::Nf4 { dtype, .. } => dtype,
@@ -47,24 +47,24 @@ pub(crate) struct TensorInfo {
     pub shape: Vec<usize>,
 }
 
-/// A tensor that the model has.
+/// A tensor that the model needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected<'a> {
     pub name: &'a str,
     pub shape: &'a [usize],
-    /// Whether the file may hold it in NF4.
+    /// Whether the file may hold the tensor in NF4.
     pub nf4: bool,
 }
 
 /// A file, or a folder of files, with the weights of a model.
 pub(crate) trait Checkpoint {
-    /// The names of all tensors, in order.
+    /// Names of all tensors, in order.
     fn names(&self) -> Vec<&str>;
-    /// What a tensor is.
+    /// Shape and storage of a tensor.
     fn info(&self, name: &str) -> Option<TensorInfo>;
-    /// The file that holds a tensor (or should), for messages.
+    /// File that holds (or should hold) a tensor, for messages.
     fn file(&self, name: &str) -> &Path;
-    /// The elements of a tensor that is [`Stored::Float`], row-major, and how they are stored.
+    /// Elements of a tensor that is [`Stored::Float`], row-major, and their encoding.
     fn read(&self, name: &str) -> Result<(Encoding, Vec<u8>), ModelError>;
     /// Gives a tensor another name.
     fn rename(&mut self, from: &str, to: &str);
@@ -103,7 +103,7 @@ impl Checkpoint for Tensors {
     }
 }
 
-/// The type of the device that has the same bytes.
+/// Type of the device with the same bytes.
 fn dtype(encoding: Encoding) -> Option<DType> {
     Some(match encoding {
         Encoding::F32 => DType::F32,
@@ -114,7 +114,7 @@ fn dtype(encoding: Encoding) -> Option<DType> {
     })
 }
 
-/// Refuses files in which anything is no f32, bf16 or f16.
+/// Refuses files with a tensor that is not f32, bf16 or f16.
 pub(crate) fn only_floats(files: Tensors) -> Result<Tensors, ModelError> {
     for name in files.names() {
         let encoding = files.info(name).map(|tensor| tensor.encoding);
@@ -126,10 +126,10 @@ pub(crate) fn only_floats(files: Tensors) -> Result<Tensors, ModelError> {
     Ok(files)
 }
 
-/// What can be loaded as it is.
+/// Types that can be loaded without conversion of blocks.
 const FLOATS: &str = "F32, BF16 or F16";
 
-/// The prefix that some files leave away.
+/// The prefix that some files omit.
 const PREFIX: &str = "model.";
 
 /// The name under which a file holds `name`: the same, or without `model.`.
@@ -141,7 +141,7 @@ pub(crate) fn find<'a>(checkpoint: &dyn Checkpoint, name: &'a str) -> Option<&'a
         .find(|name| checkpoint.info(name).is_some())
 }
 
-/// Checks that the file has exactly the tensors that the model has, in their shapes.
+/// Checks that the file has exactly the tensors that the model needs, in their shapes.
 pub(crate) fn check<'a>(
     checkpoint: &dyn Checkpoint,
     expected: impl Iterator<Item = Expected<'a>>,
@@ -177,7 +177,7 @@ pub(crate) fn check<'a>(
         }
         let file = checkpoint.file(name).to_path_buf();
         let tensor = name.to_string();
-        // With and without the prefix: the same tensor twice.
+        // The file has the name with and without the prefix: the same tensor twice.
         return Err(match known.contains(&*format!("{PREFIX}{name}")) {
             true => FormatError::Duplicate { file, tensor }.into(),
             false => ModelError::Unexpected { file, tensor },
@@ -186,7 +186,7 @@ pub(crate) fn check<'a>(
     Ok(())
 }
 
-/// Reads a tensor into `destination`, which has its shape, converting its type if needed.
+/// Reads a tensor into `destination`, which has its shape, and converts its type if needed.
 pub(crate) fn read_into<D: Device>(
     checkpoint: &dyn Checkpoint,
     name: &str,
@@ -201,7 +201,7 @@ pub(crate) fn read_into<D: Device>(
     Ok(destination.write(&elements)?)
 }
 
-/// Reads a weight in NF4, quantising it on the host unless it is stored so.
+/// Reads a weight in NF4, or quantises it on the host if the file stores it in another type.
 pub(crate) fn read_nf4_into<D: Device>(
     checkpoint: &dyn Checkpoint,
     host: &Cpu,
@@ -231,7 +231,7 @@ pub(crate) fn read_nf4_into<D: Device>(
     }
 }
 
-/// The elements of a tensor that is not quantised, under either name.
+/// Elements of a tensor that is not quantised, under either name.
 fn read(checkpoint: &dyn Checkpoint, name: &str) -> Result<(Encoding, Vec<u8>), ModelError> {
     let found = find(checkpoint, name).ok_or_else(|| missing(checkpoint, name))?;
     checkpoint.read(found)

@@ -20,7 +20,7 @@ pub(super) const DEFAULTS: Defaults = Defaults {
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = Architecture::common(settings, &DEFAULTS)?;
     set_gemma(&mut architecture, settings)?;
-    // The first releases say `gelu` in `hidden_act` and mean the tanh form.
+    // The first releases have `gelu` in `hidden_act` and mean the tanh form.
     architecture.activation = match settings.activation("hidden_activation")? {
         Some(activation) => activation,
         None => match settings.activation("hidden_act")? {
@@ -32,7 +32,7 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     Ok(architecture)
 }
 
-/// What Gemma and Gemma 2 share.
+/// Settings that Gemma and Gemma 2 share.
 pub(super) fn set_gemma(
     architecture: &mut Architecture,
     settings: &Settings<'_>,

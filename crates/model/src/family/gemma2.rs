@@ -1,4 +1,4 @@
-//! Gemma 2: softcaps, alternating windows, four norms a layer.
+//! Gemma 2: softcaps, alternating windows, four norms per layer.
 
 use super::{Family, gemma};
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};

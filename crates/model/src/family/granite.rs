@@ -1,4 +1,5 @@
-//! Granite 3: Llama with factors of the embedding, of what layers add, of scores and of logits.
+//! Granite 3: Llama with factors of the embedding, of the residual additions, of scores and of
+//! logits.
 
 use super::Family;
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};

@@ -1,4 +1,4 @@
-//! Llama 2 and 3, and what shares their architecture (SmolLM2, Yi, …).
+//! Llama 2 and 3, and models with the same architecture (SmolLM2, Yi, …).
 
 use super::Family;
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};

@@ -1,4 +1,4 @@
-//! Mistral: Llama with a sliding window in every layer and a free head dimension.
+//! Mistral: Llama with a sliding window in every layer and an independent head dimension.
 
 use super::Family;
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
@@ -22,7 +22,8 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
         None if !settings.0.contains_key("sliding_window") => Some(4096),
         window => window,
     };
-    // Transformers ignores `layer_types` here and slides everywhere: refuse what would differ.
+    // Transformers ignores `layer_types` here and uses windows in every layer: a setting that would
+    // differ is refused.
     architecture.set_windows(settings, window, |_| window.is_some())?;
     if architecture.windows.iter().any(|&w| w != window) {
         let reason = "all layers of this family have the same window";

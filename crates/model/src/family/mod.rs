@@ -11,14 +11,14 @@ mod smollm3;
 
 use crate::{Architecture, ConfigError, settings::Settings};
 
-/// How the configurations of a family are read.
+/// Reads the configurations of a family.
 #[derive(Debug)]
 pub(crate) struct Family {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
     /// `architectures` in `config.json`.
     pub class: &'static str,
-    /// The settings, with the defaults of Transformers.
+    /// Reads the settings, with the defaults of Transformers.
     pub describe: fn(&Settings<'_>) -> Result<Architecture, ConfigError>,
 }
 
@@ -33,7 +33,7 @@ static FAMILIES: [&Family; 8] = [
     &granite::FAMILY,
 ];
 
-/// The family of a `model_type`.
+/// Finds the family of a `model_type`.
 pub(crate) fn find(model_type: &str) -> Result<&'static Family, ConfigError> {
     let found = FAMILIES.iter().find(|f| f.model_type == model_type);
     found.copied().ok_or_else(|| {

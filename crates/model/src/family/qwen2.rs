@@ -22,8 +22,8 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     Ok(architecture)
 }
 
-/// With `use_sliding_window`, layers from `max_window_layers` on slide, unless `layer_types` says
-/// which.
+/// With `use_sliding_window`, layers from `max_window_layers` on have windows, unless `layer_types`
+/// says which layers do.
 pub(super) fn set_upper_windows(
     architecture: &mut Architecture,
     settings: &Settings<'_>,

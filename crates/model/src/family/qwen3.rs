@@ -1,4 +1,4 @@
-//! Qwen3: queries and keys normalised per head, a free head dimension.
+//! Qwen3: queries and keys normalised per head, and an independent head dimension.
 
 use super::{Family, qwen2::set_upper_windows};
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};

@@ -1,4 +1,4 @@
-//! SmolLM3: Llama without rotation in every fourth layer, which may slide instead.
+//! SmolLM3: Llama without rotation in every fourth layer, with optional windows.
 
 use super::Family;
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
@@ -60,7 +60,7 @@ fn rotated(settings: &Settings<'_>, layers: usize) -> Result<Vec<bool>, ConfigEr
     })
 }
 
-/// Whether a configuration says how fast the first pair rotates, under either key.
+/// Whether a configuration has the base of the rotation, under either key.
 fn names_theta(settings: &Settings<'_>) -> bool {
     let nested = settings.value("rope_parameters");
     let nested = nested.and_then(|parameters| parameters.get("rope_theta"));

@@ -8,12 +8,12 @@ use std::{
 };
 use tightrope_formats::{Tensors, diagnosis};
 
-/// The configuration's file.
+/// File of the configuration.
 pub(crate) const CONFIG: &str = "adapter_config.json";
-/// The factors' file.
+/// File of the factors.
 pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// What PEFT puts before the module's own name.
+/// Prefix that PEFT puts before the name of a module.
 const PREFIX: &str = "base_model.model.";
 
 impl AdapterConfig {

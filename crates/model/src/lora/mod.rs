@@ -1,4 +1,4 @@
-//! LoRA adapters as PEFT has them: `adapter_config.json` and which linear layers it means.
+//! LoRA adapters in the form of PEFT: `adapter_config.json`, and the linear layers that it selects.
 
 mod file;
 
@@ -8,7 +8,7 @@ use crate::{ConfigError, LoraConfig, TargetModules, settings::Settings};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// PEFT's `adapter_config.json`, and the modules that it means.
+/// PEFT's `adapter_config.json`, and the modules that it selects.
 #[derive(Clone, Debug)]
 pub(crate) struct AdapterConfig {
     settings: Map<String, Value>,
@@ -20,7 +20,7 @@ pub(crate) struct AdapterConfig {
     modules: BTreeSet<String>,
 }
 
-/// Keys that change nothing in what a saved adapter computes.
+/// Keys that do not change the computation of a saved adapter.
 const HARMLESS: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
@@ -41,7 +41,7 @@ const HARMLESS: &[&str] = &[
     "task_type",
 ];
 
-/// Keys that are read here.
+/// Keys that are read.
 const READ: &[&str] = &[
     "alpha_pattern",
     "bias",
@@ -56,8 +56,8 @@ const READ: &[&str] = &[
 ];
 
 impl AdapterConfig {
-    /// Of a new adapter for a model whose linear layers are `modules`; `base` is where the model
-    /// came from.
+    /// Configuration of a new adapter for a model whose linear layers are `modules`; `base` is the
+    /// origin of the model.
     pub(crate) fn new(
         config: &LoraConfig,
         modules: &[String],
@@ -107,7 +107,7 @@ impl AdapterConfig {
         Ok(adapter)
     }
 
-    /// From the contents of an `adapter_config.json`; [`Self::set_modules`] adds what it means.
+    /// Reads the contents of an `adapter_config.json`; [`Self::set_modules`] adds the modules.
     pub(crate) fn from_json(settings: &Value) -> Result<Self, ConfigError> {
         let Value::Object(settings) = settings else {
             return Err(ConfigError::new("adapter_config", "expected an object"));
@@ -127,7 +127,7 @@ impl AdapterConfig {
         match reader.value("init_lora_weights") {
             None | Some(Value::Bool(_)) => {}
             Some(Value::String(name)) if matches!(&**name, "gaussian" | "eva" | "orthogonal") => {}
-            // PiSSA and its kin change the model's own weights.
+            // PiSSA and similar methods change the base weights.
             Some(other) => {
                 let reason = format!("{other} is not supported");
                 return Err(ConfigError::new("init_lora_weights", reason));
@@ -152,10 +152,10 @@ impl AdapterConfig {
         })
     }
 
-    /// The modules for which the adapter's file has factors.
+    /// Sets the modules for which the adapter's file has factors.
     ///
-    /// PEFT finds modules by name or by regular expression; the file says which they were, so
-    /// expressions need not be interpreted. A plain list must agree with the file.
+    /// PEFT selects modules by name or by regular expression; the file says which modules matched,
+    /// so expressions need not be interpreted. A plain list must agree with the file.
     pub(crate) fn set_modules(
         &mut self,
         modules: BTreeSet<String>,
@@ -200,28 +200,28 @@ impl AdapterConfig {
         Some((rank, (alpha / divisor) as f32))
     }
 
-    /// Which model it belongs to: a hub id and a revision, or a path.
+    /// Sets the model that the adapter belongs to: a hub id and a revision, or a path.
     pub(crate) fn set_base(&mut self, name: &str, revision: Option<&str>) {
         let key = "base_model_name_or_path";
         self.settings.insert(key.into(), json!(name));
         self.settings.insert("revision".into(), json!(revision));
     }
 
-    /// Dropout in training from now on.
+    /// Sets the dropout for training.
     pub(crate) fn set_dropout(&mut self, probability: f32) -> Result<(), ConfigError> {
-        // The decimal that was meant: 0.1, not 0.10000000149.
+        // The decimal that was intended: 0.1, not 0.10000000149.
         let shortest = check_dropout(probability.to_string().parse().unwrap_or(f64::NAN))?;
         self.settings.insert("lora_dropout".into(), json!(shortest));
         Ok(())
     }
 
-    /// As an `adapter_config.json`.
+    /// The settings as an `adapter_config.json`.
     pub(crate) fn to_json(&self) -> Value {
         Value::Object(self.settings.clone())
     }
 }
 
-/// The last parts of names, each once: `q_proj`.
+/// Last parts of the names, each once: `q_proj`.
 fn short_names(modules: &[String]) -> impl Iterator<Item = &str> {
     let last = modules
         .iter()
@@ -229,7 +229,7 @@ fn short_names(modules: &[String]) -> impl Iterator<Item = &str> {
     last.collect::<BTreeSet<_>>().into_iter()
 }
 
-/// An error about a target that no module has, with those that there are.
+/// Error about a target that no module has; it lists the existing modules.
 fn no_such_module(target: &str, modules: &[String]) -> ConfigError {
     let similar = |name: &&str| strsim::jaro_winkler(target, name);
     let short: Vec<&str> = short_names(modules).collect();
@@ -260,14 +260,14 @@ fn check_dropout(probability: f64) -> Result<f64, ConfigError> {
     }
 }
 
-/// PEFT's rule for names: the whole, or what follows a dot.
+/// PEFT's rule for names: the whole name, or the part after a dot.
 fn ends_with(module: &str, target: &str) -> bool {
     module
         .strip_suffix(target)
         .is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// Whether a value switches its key off.
+/// Whether a value disables its key.
 fn is_off(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -278,7 +278,8 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// Values by the end of module names. PEFT takes regular expressions here; plain names are enough.
+/// Values by the end of module names. PEFT accepts regular expressions here; only plain names are
+/// supported.
 fn patterns(settings: &Map<String, Value>, key: &str) -> Result<Vec<(String, f64)>, ConfigError> {
     let Some(Value::Object(map)) = settings.get(key) else {
         return match settings.get(key) {

@@ -1,4 +1,4 @@
-//! All layers one after the other, and the output projection.
+//! Runs all layers one after the other, and the output projection.
 
 use crate::{
     Architecture, KvCache, ModelError,
@@ -10,7 +10,7 @@ use crate::{
 use tightrope_device::{Device, Tensor, View};
 use tightrope_kernels::{Check, Kernels, embedding, linear};
 
-/// All layers: from token ids to `work.normed`, the last norm's output.
+/// Runs all layers: from token ids to `work.normed`, the output of the last norm.
 pub(super) fn decode<D: Kernels>(
     pass: &Pass<'_, D>,
     weights: &Weights<Tensor<D>>,
@@ -31,7 +31,7 @@ pub(super) fn decode<D: Kernels>(
         hidden: architecture.hidden,
     };
     pass.device.embedding_forward(embed.checked()?)?;
-    // That of a layer, or after the last layer the last one.
+    // The norm of a layer, or the final norm after the last layer.
     let norm_before = |layer: usize| match weights.layers.get(layer) {
         Some(layer) => &layer.attention_norm,
         None => &weights.norm,
@@ -50,12 +50,12 @@ pub(super) fn decode<D: Kernels>(
     Ok(())
 }
 
-/// The weight of the output projection.
+/// Weight of the output projection.
 pub(crate) fn head<D: Device>(weights: &Weights<Tensor<D>>) -> &Tensor<D> {
     &weights.head.as_ref().unwrap_or(&weights.embedding).value
 }
 
-/// Logits of the first `tokens` rows of `x`, by way of `y`.
+/// Computes the logits of the first `tokens` rows of `x`, with `y` as work space.
 pub(crate) fn project<D: Kernels>(
     device: &D,
     architecture: &Architecture,

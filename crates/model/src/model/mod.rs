@@ -1,4 +1,4 @@
-//! A model on a device: loss and logits of a batch; and one that is trained, with gradients.
+//! A model on a device, with the loss and logits of a batch; a trained model also has gradients.
 
 mod decode;
 mod stage;
@@ -18,42 +18,42 @@ use tightrope_kernels::{Check, attention::Ranges, linear_cross_entropy};
 use tightrope_packing::Batch;
 use tightrope_rope::RotaryEmbedding;
 
-/// A model whose every buffer is laid out for a capacity of tokens.
+/// A model whose buffers are all laid out for a capacity of tokens.
 #[derive(Debug)]
 pub struct Model<D: Device> {
     pub(crate) device: D,
     pub(crate) config: ModelConfig,
     pub(crate) weights: Weights<Tensor<D>>,
     pub(crate) activations: Activations<Tensor<D>>,
-    /// Of the batch at hand.
+    /// Ranges of the current batch.
     pub(crate) ranges: Ranges<D>,
     pub(crate) plan: Plan,
     pub(crate) rope: RotaryEmbedding,
-    /// Cosines and sines on the host, on their way to the device.
+    /// Cosines and sines on the host, before they are copied to the device.
     pub(crate) tables: [Vec<f32>; 2],
     pub(crate) adapter: Option<AdapterConfig>,
-    /// `generation_config.json` of the folder that it came from.
+    /// `generation_config.json` of the folder that the model came from.
     pub(crate) generation: Option<serde_json::Value>,
     pub(crate) capacity: usize,
 }
 
 impl<D: Backend> Model<D> {
-    /// What it is.
+    /// Configuration of the model.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// The device that it is on.
+    /// Device of the model.
     pub fn device(&self) -> &D {
         &self.device
     }
 
-    /// Every buffer that it has.
+    /// Plan of all buffers.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// All numbers that it is made of, an adapter's included.
+    /// Number of all parameters, including those of an adapter.
     pub fn elements(&self) -> u64 {
         let floats = self.weights.base().chain(self.weights.adapter());
         let shapes = floats.map(|parameter| &parameter.shape);
@@ -63,7 +63,7 @@ impl<D: Backend> Model<D> {
             .sum()
     }
 
-    /// Tokens of the largest batch.
+    /// Number of tokens in the largest batch.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
@@ -73,7 +73,7 @@ impl<D: Backend> Model<D> {
         self.evaluate_with(batch, Adapters::On)
     }
 
-    /// The same, with the adapter or without it.
+    /// The loss of a batch, with or without the adapter.
     pub fn evaluate_with(&mut self, batch: &Batch, adapters: Adapters) -> Result<Loss, ModelError> {
         self.run(batch, adapters)?;
         let architecture = self.config.architecture();
@@ -88,8 +88,8 @@ impl<D: Backend> Model<D> {
         read_losses(&inputs.losses, batch)
     }
 
-    /// Logits `[tokens, vocabulary]`, with the softcap: for tests and for verification, since
-    /// training never holds them. Allocates them.
+    /// Logits `[tokens, vocabulary]`, with the softcap. They are for tests and verification,
+    /// because training never holds them. Allocates them.
     pub fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
         self.run(batch, Adapters::On)?;
         let architecture = self.config.architecture();
@@ -110,13 +110,13 @@ impl<D: Backend> Model<D> {
         self.activations.work.normed.dtype()
     }
 
-    /// From tokens to `work.normed`.
+    /// Runs the layers from tokens to `work.normed`.
     fn run(&mut self, batch: &Batch, adapters: Adapters) -> Result<(), ModelError> {
         self.stage(batch)?;
         self.forward(batch.len(), None, adapters)
     }
 
-    /// From what was staged to `work.normed`, without dropout.
+    /// Runs the layers from the staged inputs to `work.normed`, without dropout.
     pub(crate) fn forward(
         &mut self,
         tokens: usize,
@@ -152,7 +152,7 @@ impl<D: Backend> Model<D> {
     }
 }
 
-/// The loss of `tokens` rows of `x`, whose targets are on the device too.
+/// Losses of `tokens` rows of `x`, whose targets are on the device.
 fn loss<'a, D: Device>(
     architecture: &Architecture,
     (x, head): (&'a Tensor<D>, &'a Tensor<D>),
@@ -172,7 +172,7 @@ fn loss<'a, D: Device>(
     }
 }
 
-/// What was computed of a batch.
+/// Reads the losses of a batch.
 fn read_losses<D: Device>(losses: &Tensor<D>, batch: &Batch) -> Result<Loss, ModelError> {
     let mut per_token = vec![0f32; batch.len()];
     losses.read(&mut per_token)?;

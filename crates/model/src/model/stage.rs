@@ -1,4 +1,4 @@
-//! A batch on its way to the device: ids, targets, angles and ranges.
+//! Copies a batch to the device: ids, targets, angles and ranges.
 
 use super::Model;
 use crate::{Backend, ModelError, activations::Inputs};

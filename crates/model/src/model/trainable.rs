@@ -1,4 +1,4 @@
-//! A model that is trained: the loss of a batch and its gradient.
+//! A model for training: the loss of a batch and its gradient.
 
 use super::{Model, decode, head, loss, read_losses};
 use crate::{
@@ -18,8 +18,8 @@ use tightrope_device::{Device, Tensor, ViewMut};
 use tightrope_kernels::{Check, embedding, linear, linear_cross_entropy};
 use tightrope_packing::{Batch, Segment};
 
-/// A model with gradients, and with what a training step needs besides. It evaluates, generates and is
-/// saved as the [`Model`] that it is.
+/// A model with gradients and the additional buffers of a training step. It evaluates, generates
+/// and is saved through its [`Model`].
 #[derive(Debug)]
 pub struct TrainableModel<D: Device> {
     model: Model<D>,
@@ -28,17 +28,17 @@ pub struct TrainableModel<D: Device> {
     dropout: f32,
 }
 
-/// What the loss of each token of a batch weighs in the sum whose gradient is computed.
+/// Weights of the tokens' losses in the sum whose gradient is computed.
 pub enum TokenWeights<'a> {
-    /// One for each token; those of tokens without target have no effect.
+    /// One weight for each token; weights of tokens without target have no effect.
     Known(&'a [f32]),
-    /// A function of the losses of all tokens, which writes the weights: zero before. The output
-    /// projection is then computed twice, the layers once.
+    /// A function of the losses of all tokens, which writes the weights; they are zero before. The
+    /// output projection is then computed twice, and the layers once.
     OfLosses(&'a mut dyn FnMut(&Loss, &mut [f32])),
 }
 
 impl<D: Backend> TrainableModel<D> {
-    /// [`Model::load`], with gradients for what is trained.
+    /// Like [`Model::load`], with gradients for trained parameters.
     pub fn load(
         device: &D,
         path: &Path,
@@ -51,7 +51,7 @@ impl<D: Backend> TrainableModel<D> {
         )
     }
 
-    /// [`Model::random`], with gradients for what is trained.
+    /// Like [`Model::random`], with gradients for trained parameters.
     pub fn random(
         device: &D,
         config: ModelConfig,
@@ -84,9 +84,9 @@ impl<D: Backend> TrainableModel<D> {
         }
     }
 
-    /// What is trained, either the model's own parameters or the adapter's, in the order in which it
-    /// lies in memory ([`Plan::offsets`]): both the weights and the gradients of neighbours can be
-    /// joined to one view.
+    /// The trained parameters, either the model's own or the adapter's, in the order in which they
+    /// lie in memory ([`Plan::offsets`]): weights of neighbours can be joined to one view, and so
+    /// can their gradients.
     pub fn parameters(&mut self) -> Vec<ParameterMut<'_, D>> {
         let mut parameters: Vec<_> = if self.model.weights.norm.scale.gradient.is_some() {
             let base = self.model.weights.base_mut();
@@ -99,10 +99,11 @@ impl<D: Backend> TrainableModel<D> {
         parameters
     }
 
-    /// The loss of a batch; adds the gradient of `Σ_t token_weights[t] · loss.per_token[t]` into the gradients.
+    /// Returns the loss of a batch, and adds the gradient of `Σ_t token_weights[t] ·
+    /// loss.per_token[t]` into the gradients.
     ///
-    /// For cross-entropy a weight is 1 / (trained tokens of the whole optimizer step). `salt` differs for
-    /// each step and decides which inputs of adapters are dropped.
+    /// For cross-entropy, a weight is 1 / (trained tokens of the whole optimizer step). `salt`
+    /// differs for each step and decides which inputs of adapters are dropped.
     pub fn forward_backward(
         &mut self,
         batch: &Batch,
@@ -222,14 +223,15 @@ impl<D: Backend> TrainableModel<D> {
     }
 }
 
-/// The same with its gradient, which for a tied head is that of the embedding.
+/// The weight of the output projection with its gradient, which for a tied head is the gradient of
+/// the embedding.
 fn head_mut<D: Device>(weights: &mut Weights<Tensor<D>>) -> (&Tensor<D>, Option<&mut Tensor<D>>) {
     let head = weights.head.as_mut().unwrap_or(&mut weights.embedding);
     (&head.value, head.gradient.as_mut())
 }
 
-/// Which sequence a token belongs to, and where it stands in it: what dropout hashes, so that a
-/// token meets the same mask in every packing. Parts of a unit count as sequences of their own.
+/// Sequence of each token and its position in the sequence: dropout hashes them, so that a token
+/// gets the same mask in every packing. Parts of a unit count as separate sequences.
 fn keys(segment: &Segment) -> impl Iterator<Item = u32> {
     let sequence = segment
         .sequence

@@ -1,4 +1,5 @@
-//! Self-attention: projections, rotation (with the norms of heads in one pass), attention, projection.
+//! Self-attention: projections, rotation (in one pass with the norms of heads), attention, output
+//! projection.
 
 use super::{Held, HeldMut, Linear, linear, with_buffer};
 use crate::{
@@ -16,43 +17,43 @@ use tightrope_kernels::{
     rope::{Direction, Heads, Pairing, Rotate},
 };
 
-/// For messages of [`with_buffer`].
+/// Name of the part in messages of [`with_buffer`].
 const HEAD_NORMS: &str = "the norms of heads";
 
-/// The weights, and what differs from layer to layer.
+/// Weights, and settings that differ between layers.
 #[derive(Debug)]
 pub(crate) struct Attention<T> {
     pub q: Linear<T>,
     pub k: Linear<T>,
     pub v: Linear<T>,
     pub o: Linear<T>,
-    /// Where the queries and keys of each head are normalised.
+    /// Present if the queries and keys of each head are normalised.
     head_norms: Option<HeadNorms<T>>,
-    /// Keys that a query sees at most, its own included; `None` = all.
+    /// Largest number of keys that a query sees, its own included; `None` = all.
     window: Option<usize>,
-    /// Features of a head that rotate.
+    /// Number of features of a head that rotate.
     rotary_dim: usize,
 }
 
-/// The norms of the queries and keys of each head, f32 `[head_dim]`.
+/// Norms of the queries and keys of each head, f32 `[head_dim]`.
 #[derive(Debug)]
 struct HeadNorms<T> {
     q: Parameter<T>,
     k: Parameter<T>,
 }
 
-/// What the backward pass needs of the forward pass.
+/// Values that the backward pass needs from the forward pass.
 #[derive(Debug)]
 pub(crate) struct Saved<T> {
-    /// `[tokens, heads · head_dim]`: rotated, or as projected where heads are normalised.
+    /// `[tokens, heads · head_dim]`: rotated, or as projected if heads are normalised.
     q: T,
-    /// `[tokens, kv_heads · head_dim]`, likewise.
+    /// `[tokens, kv_heads · head_dim]`: rotated, or as projected if heads are normalised.
     k: T,
     /// `[tokens, kv_heads · head_dim]`.
     v: T,
-    /// Of the norms of heads: f32 `[tokens, heads]` and `[tokens, kv_heads]`.
+    /// Statistics of the norms of heads: f32 `[tokens, heads]` and `[tokens, kv_heads]`.
     head_rstd: Option<(T, T)>,
-    /// What attention returned, `[tokens, heads · head_dim]`.
+    /// Output of attention, `[tokens, heads · head_dim]`.
     attended: T,
     /// f32 `[tokens, heads]`.
     lse: T,
@@ -65,7 +66,7 @@ pub(crate) struct Saved<T> {
 /// Work space of both passes.
 #[derive(Debug)]
 pub(crate) struct Work<T> {
-    /// Queries and keys, normalised and rotated, where heads are normalised.
+    /// Normalised and rotated queries and keys, if heads are normalised.
     rotated: Option<(T, T)>,
 }
 
@@ -85,7 +86,7 @@ pub(crate) struct BackwardWork<T> {
 }
 
 impl<T> Saved<T> {
-    /// For the layers that share it.
+    /// Lays out the buffers for the layers that share them.
     pub(crate) fn lay_out<W, A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         at: &str,
@@ -148,7 +149,7 @@ impl<T> BackwardWork<T> {
 }
 
 impl<T> Attention<T> {
-    /// The attention of layer `index`, called `layer` in files.
+    /// Lays out the attention of layer `index`, called `layer` in files.
     pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         layer: &str,
@@ -189,7 +190,7 @@ impl<T> Attention<T> {
         })
     }
 
-    /// Its linear layers.
+    /// Linear layers of the part.
     pub(crate) fn linears(&self) -> [&Linear<T>; 4] {
         [&self.q, &self.k, &self.v, &self.o]
     }
@@ -224,7 +225,7 @@ impl<T> Attention<T> {
 }
 
 impl<D: Kernels> Attention<Tensor<D>> {
-    /// From the norm's output `x` to `y`.
+    /// Computes `y` from `x`, the output of the norm.
     pub(crate) fn forward(
         &self,
         pass: &Pass<'_, D>,
@@ -259,8 +260,8 @@ impl<D: Kernels> Attention<Tensor<D>> {
         self.o.forward(pass, &saved.attended, y, &mut saved.of_o)
     }
 
-    /// From `saved.q` and `saved.k` as projected to `work.rotated`, where heads are normalised: whether
-    /// they are.
+    /// Normalises and rotates `saved.q` and `saved.k` into `work.rotated` if heads are normalised;
+    /// returns whether they are.
     fn norm_heads(
         &self,
         pass: &Pass<'_, D>,
@@ -300,8 +301,8 @@ impl<D: Kernels> Attention<Tensor<D>> {
         Ok(true)
     }
 
-    /// Writes the gradient with respect to `x` to `dx`, if it is wanted, and adds into those of what is
-    /// trained.
+    /// Writes the gradient with respect to `x` to `dx`, if it is wanted, and adds into the
+    /// gradients of trained parameters.
     pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
@@ -310,7 +311,7 @@ impl<D: Kernels> Attention<Tensor<D>> {
         (saved, work): (&mut Saved<Tensor<D>>, &mut Work<Tensor<D>>),
         (backward, dyb): (&mut BackwardWork<Tensor<D>>, &mut Option<Tensor<D>>),
     ) -> Result<(), ModelError> {
-        // Where heads are normalised, what attention saw is computed again.
+        // If heads are normalised, the inputs of attention are computed again.
         self.norm_heads(pass, saved, work)?;
         let BackwardWork {
             dq,
@@ -351,7 +352,7 @@ impl<D: Kernels> Attention<Tensor<D>> {
         self.v.backward(pass, v, (dx, true), &saved.of_v, dyb)
     }
 
-    /// From the gradients of what attention saw to those of the projections, in place.
+    /// Turns the gradients of the inputs of attention into those of the projections, in place.
     fn rotate_back(
         &mut self,
         pass: &Pass<'_, D>,
@@ -392,7 +393,7 @@ impl<D: Kernels> Attention<Tensor<D>> {
         Ok(pass.device.qk_norm_rope_backward(normed.checked()?)?)
     }
 
-    /// Rotates queries and keys in place, or their gradients back.
+    /// Rotates queries and keys in place, or rotates their gradients back.
     fn rotate(
         &self,
         pass: &Pass<'_, D>,

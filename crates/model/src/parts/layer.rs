@@ -1,4 +1,4 @@
-//! A decoder layer: attention and feed-forward, each with its norms, around the residual stream.
+//! A decoder layer: attention and feed-forward with their norms, around the residual stream.
 
 use super::{
     Held, HeldMut, Linear, Norm, Stream,
@@ -10,42 +10,42 @@ use crate::{ModelError, activations, cache::LayerCache, pass::Pass, plan::Alloca
 use tightrope_device::{DType, Tensor};
 use tightrope_kernels::Kernels;
 
-/// For messages of [`with_buffer`].
+/// Name of the part in messages of [`with_buffer`].
 const BRANCH_NORM: &str = "the norm of a branch";
 
-/// The weights.
+/// Weights of the layer.
 #[derive(Debug)]
 pub(crate) struct Layer<T> {
     pub attention_norm: Norm<T>,
     pub attention: Attention<T>,
-    /// Norm of what attention returns.
+    /// Norm of the output of attention.
     attention_branch_norm: Option<Norm<T>>,
     mlp_norm: Norm<T>,
     pub mlp: Mlp<T>,
-    /// Norm of what the MLP returns.
+    /// Norm of the output of the MLP.
     mlp_branch_norm: Option<Norm<T>>,
 }
 
-/// What the backward pass needs of the forward pass, and overwrites.
+/// Values that the backward pass needs from the forward pass, and overwrites.
 #[derive(Debug)]
 pub(crate) struct Saved<T> {
     attention: attention::Saved<T>,
-    /// Attention's branch before its norm.
+    /// Output of attention before its norm.
     attention_branch: Option<Stream<T>>,
     /// The residual stream between attention and MLP.
     pub middle: Stream<T>,
     mlp: mlp::Saved<T>,
-    /// The MLP's branch before its norm.
+    /// Output of the MLP before its norm.
     mlp_branch: Option<Stream<T>>,
 }
 
 /// Buffers that every layer uses in turn.
 #[derive(Debug)]
 pub(crate) struct Work<T> {
-    /// What a norm returns, `[tokens, hidden]`.
+    /// Output of a norm, `[tokens, hidden]`.
     pub normed: T,
-    /// What attention or MLP adds to the residual stream, `[tokens, hidden]`; in the backward
-    /// pass the gradient of `normed`.
+    /// Output of attention or MLP that is added to the residual stream, `[tokens, hidden]`; in the
+    /// backward pass the gradient of `normed`.
     pub branch: T,
     attention: attention::Work<T>,
     mlp: mlp::Work<T>,
@@ -59,12 +59,12 @@ pub(crate) struct BackwardWork<T> {
     /// Gradient of a branch before its norm, `[tokens, hidden]`.
     dbranch: Option<T>,
     attention: attention::BackwardWork<T>,
-    /// `dy·B` of the adapter at hand, f32 `[tokens, largest rank]`.
+    /// `dy·B` of the current adapter, f32 `[tokens, largest rank]`.
     dyb: Option<T>,
 }
 
 impl<T> Saved<T> {
-    /// For the layers that share it.
+    /// Lays out the buffers for the layers that share them.
     pub(crate) fn lay_out<W, A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         at: &str,
@@ -102,7 +102,7 @@ impl<T> Work<T> {
 }
 
 impl<T> BackwardWork<T> {
-    /// `rank` is the largest of all adapters.
+    /// Lays out the buffers; `rank` is the largest rank of all adapters.
     pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         rank: Option<usize>,
@@ -125,14 +125,14 @@ impl<T> BackwardWork<T> {
 }
 
 impl<T> Layer<T> {
-    /// Layer `index`.
+    /// Lays out layer `index`.
     pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         index: usize,
     ) -> Result<Self, ModelError> {
         let name = format!("model.layers.{index}");
         let norm = |weights: &mut _, part: &str| Norm::lay_out(weights, format!("{name}.{part}"));
-        // What Llama calls the norm after attention is the one before the MLP; with norms of
+        // The norm that Llama names after attention is the one before the MLP; with norms of
         // branches there are four.
         let [attention_branch, mlp, mlp_branch] = match weights.architecture.branch_norms {
             true => [
@@ -158,7 +158,7 @@ impl<T> Layer<T> {
         })
     }
 
-    /// Its linear layers.
+    /// Linear layers of the layer.
     pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear<T>> {
         let attention = self.attention.linears().into_iter();
         attention.chain(self.mlp.linears())
@@ -186,7 +186,7 @@ impl<T> Layer<T> {
         branch.for_each(|norm| norm.held_mut(all));
     }
 
-    /// Whether anything in it is trained.
+    /// Whether any parameter of the layer is trained.
     pub(crate) fn is_trained(&self) -> bool {
         let mut held = Vec::new();
         self.held(&mut held);
@@ -195,8 +195,8 @@ impl<T> Layer<T> {
 }
 
 impl<D: Kernels> Layer<Tensor<D>> {
-    /// From `work.normed` (the norm of `hidden`) to `saved.middle` and `work.branch`, whose sum is the
-    /// residual stream after the layer.
+    /// Computes `saved.middle` and `work.branch` from `work.normed` (the norm of `hidden`); their
+    /// sum is the residual stream after the layer.
     pub(crate) fn forward(
         &self,
         pass: &Pass<'_, D>,
@@ -240,7 +240,7 @@ impl<D: Kernels> Layer<Tensor<D>> {
             .forward_again(pass, x, y, &mut saved.mlp, &mut work.mlp)
     }
 
-    /// To `saved.middle` and the norm of it in `work.normed`.
+    /// Computes `saved.middle`, and its norm in `work.normed`.
     fn forward_attention(
         &self,
         pass: &Pass<'_, D>,
@@ -268,11 +268,11 @@ impl<D: Kernels> Layer<Tensor<D>> {
             .forward_of_sum(pass, add, &mut saved.middle, normed)
     }
 
-    /// `backward.dhidden` is the gradient of the residual stream after the layer, and becomes that
-    /// before it. Consumes `saved` (gate and up are overwritten).
+    /// `backward.dhidden` is the gradient of the residual stream after the layer, and becomes the
+    /// gradient before it. Consumes `saved` (gate and up are overwritten).
     ///
-    /// With `lowest`, nothing before this layer is trained, and `dhidden` is left without the part
-    /// that comes through the queries, keys and values.
+    /// With `lowest`, nothing before this layer is trained, and `dhidden` lacks the part that comes
+    /// through the queries, keys and values.
     pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
@@ -288,7 +288,7 @@ impl<D: Kernels> Layer<Tensor<D>> {
             attention,
             dyb,
         } = backward;
-        // Outputs of norms are computed again rather than kept; from here on `work.branch` is the
+        // Outputs of norms are computed again and not kept; from here on `work.branch` is the
         // gradient of such an output.
         let (normed, dnormed) = (&mut work.normed, &mut work.branch);
         self.mlp_norm.forward(pass, &mut saved.middle, normed)?;
@@ -317,8 +317,8 @@ impl<D: Kernels> Layer<Tensor<D>> {
     }
 }
 
-/// The gradient of what attention or MLP returned: that of the residual stream, or where the branch is
-/// normalised, `dbranch`, which is written.
+/// The gradient of the output of attention or MLP: the gradient of the residual stream, or, if the
+/// branch is normalised, `dbranch`, which is written.
 fn gradient_of_branch<'a, D: Kernels>(
     pass: &Pass<'_, D>,
     norm: Option<&mut Norm<Tensor<D>>>,

@@ -19,10 +19,10 @@ use tightrope_kernels::{
 };
 use tightrope_packing::random;
 
-/// For messages of [`with_buffer`].
+/// Name of the part in messages of [`with_buffer`].
 const ADAPTER: &str = "an adapter";
 
-/// The factors of a LoRA adapter.
+/// Factors of a LoRA adapter.
 #[derive(Debug)]
 pub(crate) struct Adapter<T> {
     pub a: Parameter<T>,
@@ -30,16 +30,16 @@ pub(crate) struct Adapter<T> {
     /// α/r, or α/√r.
     pub scale: f32,
     pub rank: usize,
-    /// Tells adapters apart in the hash of dropout.
+    /// Distinguishes adapters in the hash of dropout.
     pub salt: u64,
 }
 
 /// The weight of a linear layer.
 #[derive(Debug)]
 pub(crate) enum Weight<T> {
-    /// Trained or frozen.
+    /// A trained or frozen weight.
     Float(Parameter<T>),
-    /// Frozen.
+    /// A frozen weight.
     Nf4(Nf4<T>),
 }
 
@@ -49,21 +49,21 @@ pub(crate) struct Linear<T> {
     pub weight: Weight<T>,
     pub bias: Option<Parameter<T>>,
     pub adapter: Option<Adapter<T>>,
-    /// Of the whole output (not of a bias, which such a layer has not).
+    /// Factor of the whole output (such a layer has no bias).
     pub factor: f32,
     pub inputs: usize,
     pub outputs: usize,
 }
 
-/// What a linear layer keeps for its backward pass: `x·Aᵀ` of its adapter, f32 `[tokens, rank]`, with the
-/// largest rank among the layers that share it.
+/// Values that a linear layer keeps for its backward pass: `x·Aᵀ` of its adapter, f32 `[tokens,
+/// rank]`, with the largest rank of the layers that share it.
 #[derive(Debug)]
 pub(crate) struct Saved<T> {
     xa: Option<T>,
 }
 
 impl<T> Saved<T> {
-    /// For the layers that share it.
+    /// Lays out the buffers for the layers that share them.
     pub(crate) fn lay_out<'a, W: 'a, A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         at: &str,
@@ -119,7 +119,7 @@ impl<D: Device> Weight<Tensor<D>> {
 }
 
 impl<T> Linear<T> {
-    /// The layer called `module` in files.
+    /// Lays out the layer called `module` in files.
     pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         module: String,
@@ -163,8 +163,8 @@ impl<T> Linear<T> {
         })
     }
 
-    /// The same layer, its output multiplied by `factor`. Errors if it has a bias, which would be
-    /// multiplied too.
+    /// The same layer with its output multiplied by `factor`. Returns an error if the layer has a
+    /// bias, which would be multiplied too.
     pub(crate) fn times(self, factor: f32) -> Result<Self, ModelError> {
         if factor != 1.0 && self.bias.is_some() {
             let reason = "a factor of the residual stream together with biases is not supported";
@@ -197,12 +197,12 @@ impl<T> Linear<T> {
         all.extend(factors.map(HeldMut::Adapter));
     }
 
-    /// The rank of its adapter.
+    /// Rank of the layer's adapter.
     pub(crate) fn rank(&self) -> Option<usize> {
         self.adapter.as_ref().map(|adapter| adapter.rank)
     }
 
-    /// Whether anything in it is trained.
+    /// Whether any parameter of the layer is trained.
     fn is_trained(&self) -> bool {
         let weight = match &self.weight {
             Weight::Float(parameter) => Some(parameter),
@@ -223,7 +223,7 @@ impl<T> Linear<T> {
 }
 
 impl<D: linear::Linear> Linear<Tensor<D>> {
-    /// Writes `y` and what is kept for the backward pass.
+    /// Writes `y` and the values kept for the backward pass.
     pub(crate) fn forward(
         &self,
         pass: &Pass<'_, D>,
@@ -251,8 +251,8 @@ impl<D: linear::Linear> Linear<Tensor<D>> {
         Ok(pass.device.linear_forward(forward.checked()?)?)
     }
 
-    /// Adds into the gradients of what is trained. Before that writes or adds into `dx`, if it is
-    /// wanted; with an adapter writes `dyb`, f32 `[tokens, rank]`.
+    /// Adds into the gradients of trained parameters. Before that it writes or adds into `dx`, if
+    /// it is wanted; with an adapter it writes `dyb`, f32 `[tokens, rank]`.
     pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,

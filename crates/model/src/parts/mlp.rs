@@ -5,7 +5,7 @@ use crate::{ModelError, activations, pass::Pass, plan::Allocate, weights};
 use tightrope_device::Tensor;
 use tightrope_kernels::{Check, Kernels, glu};
 
-/// The weights.
+/// Weights of the unit.
 #[derive(Debug)]
 pub(crate) struct Mlp<T> {
     pub gate: Linear<T>,
@@ -13,7 +13,7 @@ pub(crate) struct Mlp<T> {
     pub down: Linear<T>,
 }
 
-/// What the backward pass needs of the forward pass, and overwrites.
+/// Values that the backward pass needs from the forward pass, and overwrites.
 #[derive(Debug)]
 pub(crate) struct Saved<T> {
     /// `[tokens, intermediate]`; in the backward pass its gradient.
@@ -28,12 +28,12 @@ pub(crate) struct Saved<T> {
 /// Work space.
 #[derive(Debug)]
 pub(crate) struct Work<T> {
-    /// What the unit hands to `down`, `[tokens, intermediate]`; in the backward pass first its gradient.
+    /// Input of `down`, `[tokens, intermediate]`; in the backward pass first its gradient.
     activated: T,
 }
 
 impl<T> Saved<T> {
-    /// For the layers that share it.
+    /// Lays out the buffers for the layers that share them.
     pub(crate) fn lay_out<W, A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
         at: &str,
@@ -60,7 +60,7 @@ impl<T> Work<T> {
 }
 
 impl<T> Mlp<T> {
-    /// The unit of the layer called `layer` in files.
+    /// Lays out the unit of the layer called `layer` in files.
     pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         layer: &str,
@@ -79,7 +79,7 @@ impl<T> Mlp<T> {
         })
     }
 
-    /// Its linear layers.
+    /// Linear layers of the part.
     pub(crate) fn linears(&self) -> [&Linear<T>; 3] {
         [&self.gate, &self.up, &self.down]
     }
@@ -97,7 +97,7 @@ impl<T> Mlp<T> {
 }
 
 impl<D: Kernels> Mlp<Tensor<D>> {
-    /// From the norm's output `x` to `y`.
+    /// Computes `y` from `x`, the output of the norm.
     pub(crate) fn forward(
         &self,
         pass: &Pass<'_, D>,
@@ -119,7 +119,7 @@ impl<D: Kernels> Mlp<Tensor<D>> {
             .forward(pass, &work.activated, y, &mut saved.of_down)
     }
 
-    /// Fills `saved` again, bit for bit; `y` is written only where that needs it.
+    /// Fills `saved` again, bit for bit; `y` is written only if that is necessary.
     pub(crate) fn forward_again(
         &self,
         pass: &Pass<'_, D>,
@@ -145,7 +145,8 @@ impl<D: Kernels> Mlp<Tensor<D>> {
         self.up.forward(pass, x, &mut saved.up, &mut saved.of_up)
     }
 
-    /// Writes the gradient with respect to `x` to `dx`, and adds into those of what is trained.
+    /// Writes the gradient with respect to `x` to `dx`, and adds into the gradients of trained
+    /// parameters.
     pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,

@@ -1,5 +1,5 @@
-//! What a decoder layer is made of, a file for each part: its weights, what its backward pass needs of
-//! its forward pass, its work space, how all of them are laid out, forward and backward.
+//! Parts of a decoder layer, one file for each: weights, values kept for the backward pass, work
+//! space, layout, forward and backward.
 
 mod attention;
 mod layer;
@@ -15,7 +15,7 @@ pub(crate) use norm::{Norm, Stream};
 
 use crate::{ModelError, parameter::Parameter};
 
-/// What a part holds, for whoever goes through all of a model.
+/// Values that a part holds, for code that visits the whole model.
 pub(crate) enum Held<'a, T> {
     /// A parameter of the model.
     Base(&'a Parameter<T>),
@@ -25,7 +25,7 @@ pub(crate) enum Held<'a, T> {
     Nf4(&'a Nf4<T>),
 }
 
-/// [`Held`], to be written to.
+/// Like [`Held`], for writing.
 pub(crate) enum HeldMut<'a, T> {
     /// A parameter of the model.
     Base(&'a mut Parameter<T>),
@@ -35,8 +35,9 @@ pub(crate) enum HeldMut<'a, T> {
     Nf4(&'a mut Nf4<T>),
 }
 
-/// What a layer has, with the buffer that was laid out for it. A buffer may be there in vain, since
-/// layers share them; that one is lacking is an error, and never means that the layer has nothing.
+/// Pairs a part of a layer with the buffer that was laid out for it. A buffer may be unused,
+/// because layers share buffers; a missing buffer is an error, and never means that the layer lacks
+/// the part.
 fn with_buffer<P, B>(
     part: Option<P>,
     buffer: Option<B>,
@@ -50,7 +51,7 @@ fn with_buffer<P, B>(
 }
 
 impl<T> Held<'_, T> {
-    /// Whether it has a gradient.
+    /// Whether the value has a gradient.
     pub(crate) fn is_trained(&self) -> bool {
         match self {
             Held::Base(parameter) | Held::Adapter(parameter) => parameter.gradient.is_some(),

@@ -10,12 +10,12 @@ use tightrope_kernels::{
     nf4::{self, Dequantize, Nf4 as _, Quantized, QuantizedScales},
 };
 
-/// A weight of a linear layer in NF4: nothing that could have a gradient.
+/// A weight of a linear layer in NF4; it cannot have a gradient.
 #[derive(Debug)]
 pub(crate) struct Nf4<T> {
     pub name: String,
     pub shape: Vec<usize>,
-    /// The type that it was quantised from, which exports go back to.
+    /// Type before the quantisation, which exports convert back to.
     pub stored: DType,
     codes: T,
     scales: Scales<T>,
@@ -31,13 +31,13 @@ enum Scales<T> {
 pub(crate) enum HostScales {
     /// f32.
     Plain(Vec<f32>),
-    /// Quantised themselves.
+    /// Quantised scales.
     Quantized(QuantizedScales),
 }
 
 impl<T> Nf4<T> {
-    /// Lays out a weight; with `double`, its scales are quantised themselves. Buffers have the names
-    /// that bitsandbytes gives them.
+    /// Lays out a weight; with `double`, its scales are quantised themselves. Buffers have the
+    /// names of bitsandbytes.
     pub(crate) fn allocate<A: Allocate<Buffer = T>>(
         allocate: &mut A,
         name: String,
@@ -81,7 +81,7 @@ impl<T> Nf4<T> {
 }
 
 impl<D: Device> Nf4<Tensor<D>> {
-    /// For an operation to read.
+    /// The weight as an operand of an operation.
     pub(crate) fn view(&self) -> nf4::Weight<'_, D> {
         nf4::Weight {
             codes: self.codes.view(),
@@ -114,7 +114,7 @@ impl<D: Device> Nf4<Tensor<D>> {
         self.write(&codes, &scales)
     }
 
-    /// Writes what is quantised already, with scales of the kind that was laid out.
+    /// Writes quantised values, with scales of the kind that was laid out.
     pub(crate) fn write(&mut self, codes: &[u8], scales: &HostScales) -> Result<(), ModelError> {
         self.codes.write(codes)?;
         match (&mut self.scales, scales) {
@@ -138,7 +138,7 @@ impl<D: Device> Nf4<Tensor<D>> {
         }
     }
 
-    /// What it stands for.
+    /// Decoded values.
     pub(crate) fn to_f32_vec(&self, host: &Cpu) -> Result<Vec<f32>, ModelError> {
         let bytes =
             |tensor: &Tensor<D>| Tensor::from_slice(host, tensor.shape(), &tensor.to_vec::<u8>()?);
@@ -178,7 +178,7 @@ impl<D: Device> Nf4<Tensor<D>> {
     }
 }
 
-/// The processor, for what is quantised on the host: with the threads of the device, if it is one.
+/// A CPU for quantisation on the host: with the threads of the device, if that is a CPU.
 pub(crate) fn host<D: Device>(device: &D) -> Result<Cpu, ModelError> {
     let device: &dyn std::any::Any = device;
     match device.downcast_ref::<Cpu>() {

@@ -1,4 +1,4 @@
-//! Root-mean-square norms, and the stream that they read.
+//! Root-mean-square norms, and the streams that they read.
 
 use super::{Held, HeldMut};
 use crate::{
@@ -18,7 +18,7 @@ pub(crate) struct Norm<T> {
     pub scale: Parameter<T>,
 }
 
-/// Rows that are normalised, and what the norm found.
+/// Rows that are normalised, and the statistics of the norm.
 #[derive(Debug)]
 pub(crate) struct Stream<T> {
     /// `[tokens, hidden]`.
@@ -40,7 +40,7 @@ impl<T> Stream<T> {
 }
 
 impl<T> Norm<T> {
-    /// The norm called `module` in files.
+    /// Lays out the norm called `module` in files.
     pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         module: String,
@@ -72,7 +72,7 @@ impl<D: Device + RmsNorm> Norm<Tensor<D>> {
         self.run(pass, hidden.view(), None, y, rstd)
     }
 
-    /// `stream.hidden = x + branch` first, then [`Norm::forward`].
+    /// Computes `stream.hidden = x + branch` first, and then [`Norm::forward`].
     pub(crate) fn forward_of_sum(
         &self,
         pass: &Pass<'_, D>,
@@ -109,8 +109,8 @@ impl<D: Device + RmsNorm> Norm<Tensor<D>> {
         Ok(pass.device.rms_norm_forward(forward.checked()?)?)
     }
 
-    /// Adds the gradient with respect to `stream.hidden` into `dx` (or overwrites it), and that of the
-    /// scale into its own.
+    /// Adds the gradient with respect to `stream.hidden` into `dx` (or overwrites it), and adds the
+    /// gradient of the scale.
     pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,

@@ -1,5 +1,5 @@
-//! From GGUF metadata to the `config.json` that Transformers would have: one reader of settings is
-//! enough.
+//! Translates GGUF metadata to the `config.json` that Transformers would have, so that one reader
+//! of settings is enough.
 
 use super::names::Conversion;
 use serde_json::{Map, Value, json};
@@ -28,7 +28,7 @@ impl<'a> Metadata<'a> {
         self.gguf.metadata.get(&self.key(name))
     }
 
-    /// A whole number; a list (one a layer) must repeat one number.
+    /// Reads a whole number; a list (one number per layer) must repeat one number.
     fn count(&self, name: &str) -> Result<Option<u64>, FormatError> {
         let error = |reason: String| self.error(name, reason);
         let one = |value: &gguf::Value| u64::try_from(value.as_integer()?).ok();
@@ -56,7 +56,8 @@ impl<'a> Metadata<'a> {
             return Ok(None);
         };
         if let Some(number) = value.as_float() {
-            // Written from f32: the shortest decimal that means it is what was meant.
+            // The number was written from f32: the shortest decimal with that value is the intended
+            // one.
             let shortest = (number as f32).to_string().parse();
             return Ok(Some(shortest.unwrap_or(number)));
         }
@@ -74,7 +75,7 @@ impl<'a> Metadata<'a> {
     }
 }
 
-/// The settings; `frequencies` are the factors of `rope_freqs.weight`.
+/// Translates the settings; `frequencies` are the factors of `rope_freqs.weight`.
 pub(super) fn settings(
     gguf: &Gguf,
     architecture: &str,
@@ -116,7 +117,7 @@ pub(super) fn settings(
     let window = metadata
         .count("attention.sliding_window")?
         .filter(|&window| window > 0);
-    // Converted Mistral models call themselves llama; only the window tells.
+    // Converted Mistral models call themselves llama; only the window distinguishes them.
     let model_type = match (conversion.model_type, window) {
         ("llama", Some(_)) => "mistral",
         (model_type, _) => model_type,
@@ -174,7 +175,7 @@ pub(super) fn settings(
         }
         "gemma2" => {
             set("sliding_window", json!(window));
-            // The file does not say: llama.cpp knows that only the 27B differs.
+            // The file does not say it: llama.cpp knows that only the 27B model differs.
             let scalar = match metadata.required("block_count")? {
                 46 => hidden / heads.max(1),
                 _ => head_dim,
@@ -240,7 +241,7 @@ pub(super) fn settings(
     Ok(Value::Object(settings))
 }
 
-/// `rope_scaling` of Transformers.
+/// The `rope_scaling` of Transformers.
 fn scaling(
     metadata: &Metadata<'_>,
     positions: u64,
@@ -249,8 +250,8 @@ fn scaling(
     let factor = metadata.number("rope.scaling.factor")?;
     let original = metadata.count("rope.scaling.original_context_length")?;
     if let Some(factors) = frequencies {
-        // Factors of each frequency, as llama3's come: longrope without attention factor, whatever
-        // the length.
+        // Factors of each frequency, as those of llama3: this is longrope without attention factor,
+        // whatever the length.
         return Ok(Some(json!({
             "rope_type": "longrope",
             "factor": 1.0,

@@ -1,5 +1,5 @@
-//! GGUF files read as if they were Transformers' files: names, the order of rows and norms are put
-//! back, and quantised tensors become f32.
+//! Reads GGUF files as if they were files of Transformers: it restores names, the order of rows and
+//! norms, and converts quantised tensors to f32.
 
 mod config;
 mod names;
@@ -14,9 +14,10 @@ use tightrope_formats::{
     gguf::{Gguf, Value},
 };
 
-/// Factors of the frequencies; part of the configuration, not of the weights.
+/// Name of the tensor with factors of the frequencies, which belong to the configuration and not to
+/// the weights.
 const FREQUENCIES: &str = "rope_freqs.weight";
-/// They are half as many as a head has features.
+/// Largest number of these factors; there are half as many as features of a head.
 const LARGEST_FREQUENCIES: usize = 1 << 20;
 
 /// A model in a GGUF file.
@@ -25,7 +26,7 @@ pub(crate) struct GgufModel {
     conversion: Conversion,
     head_dim: usize,
     tensors: Tensors,
-    /// From names in Transformers to those in the file.
+    /// Name in the file for each name in Transformers.
     names: BTreeMap<String, String>,
 }
 

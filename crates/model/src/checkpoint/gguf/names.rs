@@ -1,5 +1,5 @@
-//! How the tensors of a GGUF file differ from those of Transformers: names, the order of rows, and
-//! Gemma's norms.
+//! Differences between the tensors of a GGUF file and those of Transformers: names, the order of
+//! rows, and Gemma's norms.
 
 /// Pairs of names outside of layers.
 const OUTSIDE: [(&str, &str); 3] = [
@@ -24,16 +24,16 @@ const INSIDE: [(&str, &str); 12] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// What llama.cpp changes on conversion, by architecture.
+/// Changes of llama.cpp's conversion, by architecture.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conversion {
     /// `model_type` of Transformers.
     pub model_type: &'static str,
-    /// Rows of queries and keys go from halves to pairs.
+    /// Whether rows of queries and keys are reordered from halves to pairs.
     pub permuted: bool,
-    /// Norms are stored with 1 added.
+    /// Whether norms are stored with 1 added.
     pub norm_plus_one: bool,
-    /// The norm before the MLP.
+    /// Name of the norm before the MLP.
     pub mlp_norm: &'static str,
 }
 
@@ -68,11 +68,11 @@ pub(super) fn conversion(architecture: &str) -> Option<Conversion> {
     })
 }
 
-/// The architectures that are known, for messages.
+/// The known architectures, for messages.
 pub(super) const KNOWN: &str = "llama, qwen2, qwen3, gemma, gemma2, smollm3 and granite are";
 
 impl Conversion {
-    /// The name in Transformers; unknown names stay, so that they are reported.
+    /// The name in Transformers; unknown names stay unchanged, so that they are reported.
     pub(super) fn rename(&self, name: &str) -> String {
         if let Some((_, renamed)) = OUTSIDE.iter().find(|(gguf, _)| *gguf == name) {
             return (*renamed).to_string();
@@ -98,20 +98,20 @@ impl Conversion {
         }
     }
 
-    /// Whether rows (or the elements of a bias) must be put back in order.
+    /// Whether rows (or the elements of a bias) must be reordered.
     pub(super) fn permutes(&self, renamed: &str) -> bool {
         let (module, _) = renamed.rsplit_once('.').unwrap_or((renamed, ""));
         self.permuted && (module.ends_with(".q_proj") || module.ends_with(".k_proj"))
     }
 
-    /// Whether 1 must be taken off.
+    /// Whether 1 must be subtracted.
     pub(super) fn takes_one_off(&self, renamed: &str) -> bool {
         self.norm_plus_one && renamed.ends_with("norm.weight")
     }
 }
 
-/// Undoes llama.cpp's order of rows, for rotations of pairs `(2i, 2i + 1)`: back to
-/// `(i, i + head_dim/2)`. `bytes` are rows of equal length.
+/// Undoes llama.cpp's order of rows for rotations of pairs `(2i, 2i + 1)`: restores `(i, i +
+/// head_dim/2)`. `bytes` are rows of equal length.
 pub(super) fn unpermute(bytes: &[u8], rows: usize, head_dim: usize) -> Vec<u8> {
     let row = bytes.len() / rows.max(1);
     let mut ordered = Vec::with_capacity(bytes.len());
