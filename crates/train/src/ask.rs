@@ -1,5 +1,5 @@
-//! What can be asked of a model without training it: how well it predicts, what it answers, and
-//! whether packing changes anything.
+//! Uses a model without training it: measures its predictions, generates answers, and verifies that
+//! packing changes nothing.
 
 use crate::{
     Base, Chosen, Config, Evaluation, Generation, Observer, Prepared, Prompt, Sampling, TrainError,
@@ -14,10 +14,10 @@ use tightrope_device::Cuda;
 use tightrope_model::{Backend, LoadOptions, Model, TrainableModel};
 use tightrope_packing::Sequence;
 
-/// Tokens that generation reads at a time.
+/// Number of tokens that generation reads at a time.
 const PREFILL: usize = 512;
 
-/// The model of a configuration with its adapter added, for reading alone.
+/// Loads the model of a configuration with its adapter added, without gradients.
 fn load<D: Backend>(
     device: &D,
     config: &Config,
@@ -79,7 +79,7 @@ pub fn verify_config(
     })
 }
 
-/// A model on the device that was chosen.
+/// A model on the chosen device.
 enum Loaded {
     Cpu(Box<Model<Cpu>>),
     #[cfg(feature = "cuda")]
@@ -93,7 +93,7 @@ pub struct Answerer {
 }
 
 impl Answerer {
-    /// The configuration's model and adapter.
+    /// Opens the configuration's model and adapter.
     pub fn open(
         config: &Config,
         threads: usize,
@@ -113,7 +113,8 @@ impl Answerer {
         Ok(Self { model, tokenizer })
     }
 
-    /// Answers with at most `max_tokens` tokens; `on_text` sees the text as it comes, and may stop.
+    /// Answers with at most `max_tokens` tokens; `on_text` gets the text as it is generated, and
+    /// may stop.
     pub fn answer(
         &mut self,
         prompt: &Prompt,

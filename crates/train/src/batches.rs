@@ -1,4 +1,4 @@
-//! Which sequences go into which optimizer step: a pure function of data, seed and step.
+//! Assigns sequences to optimizer steps, as a pure function of data, seed and step.
 
 use crate::{Config, TrainError, config::counts_sequences, report::Padding, stored};
 use tightrope_data::Dataset;
@@ -9,8 +9,8 @@ use tightrope_packing::{
 
 /// The batches of a run.
 ///
-/// A step has `accumulation` passes of `packs_per_pass` packs. Each epoch takes every pack once in
-/// an order of its own; its last step may have fewer. In the modes that count sequences a pack is
+/// A step has `accumulation` passes of `packs_per_pass` packs. Each epoch takes every pack once, in
+/// its own order; its last step may have fewer passes. In the modes that count sequences, a pack is
 /// one whole batch.
 #[derive(Debug)]
 pub struct Batches<'a> {
@@ -20,12 +20,12 @@ pub struct Batches<'a> {
     accumulation: usize,
     seed: u64,
     padding_token: u32,
-    /// The order of the epoch that was asked for last.
+    /// Order of the epoch that was requested last.
     order: (u64, Vec<u32>),
 }
 
 impl<'a> Batches<'a> {
-    /// Packs the sequences as the configuration says, or takes the packing that it names.
+    /// Packs the sequences as configured, or reads the stored packing that the configuration names.
     pub fn new(
         config: &Config,
         sequences: &'a [Sequence],
@@ -48,26 +48,26 @@ impl<'a> Batches<'a> {
         })
     }
 
-    /// The packing behind it.
+    /// Packing behind the batches.
     pub fn packing(&self) -> &Packing {
         &self.packing
     }
 
-    /// Optimizer steps in which every pack is seen once.
+    /// Number of optimizer steps in an epoch.
     pub fn steps_per_epoch(&self) -> u64 {
         self.packing
             .len()
             .div_ceil(self.packs_per_pass * self.accumulation) as u64
     }
 
-    /// Optimizer steps of the whole run.
+    /// Number of optimizer steps in the whole run.
     pub fn total_steps(&self, config: &Config) -> u64 {
         let by_epochs = |epochs: f64| (epochs * self.steps_per_epoch() as f64).ceil() as u64;
         let epochs = || by_epochs(config.run.epochs.unwrap_or(1.0));
         config.run.max_steps.unwrap_or_else(epochs).max(1)
     }
 
-    /// The most tokens that one pass can have, padding included: the largest packs may meet.
+    /// Largest number of tokens in a pass, padding included: the largest packs may come together.
     pub fn max_tokens(&self) -> usize {
         let layout = self.packing.layout();
         let mut tokens: Vec<_> = self.packing.iter().map(|p| row_tokens(layout, p)).collect();
@@ -75,12 +75,12 @@ impl<'a> Batches<'a> {
         tokens.iter().take(self.packs_per_pass).sum()
     }
 
-    /// Passes of an epoch.
+    /// Number of passes in an epoch.
     pub fn passes_per_epoch(&self) -> usize {
         self.packing.len().div_ceil(self.packs_per_pass)
     }
 
-    /// The passes of a step, counted from 1.
+    /// Passes of a step; steps are counted from 1.
     pub fn step(&mut self, step: u64) -> Result<Vec<Batch>, SegmentError> {
         let (steps, index) = (self.steps_per_epoch(), step.saturating_sub(1));
         let (epoch, index) = (index / steps, (index % steps) as usize);
@@ -112,10 +112,10 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// The packer of a configuration.
+/// Packer of a configuration.
 pub fn packer(config: &Config) -> Packer {
     let size = config.batch.sequences_per_step.unwrap_or(1);
-    // A batch of sequences has no capacity of its own; lengths are limited by the data section.
+    // A batch of sequences has no capacity; the data section limits lengths.
     let capacity = match counts_sequences(config.packing.mode) {
         true => config.packing.capacity.max(config.data.max_length as u64),
         false => config.packing.capacity,
@@ -130,7 +130,7 @@ pub fn packer(config: &Config) -> Packer {
 }
 
 /// Lengths for the packer. A sequence without a target changes neither loss nor gradient of the
-/// others: it counts as empty, which the packer leaves out and counts.
+/// others: it counts as empty, and the packer leaves it out and counts it.
 pub fn lengths(sequences: &[Sequence]) -> Vec<u32> {
     let length = |sequence: &Sequence| match sequence.trained_tokens() {
         0 => 0,
@@ -139,7 +139,7 @@ pub fn lengths(sequences: &[Sequence]) -> Vec<u32> {
     sequences.iter().map(length).collect()
 }
 
-/// Every sequence with a target once, in rows of at most `capacity` tokens.
+/// Packs every sequence with a target once, in rows of at most `capacity` tokens.
 pub(crate) fn evaluation_packing(
     sequences: &[Sequence],
     capacity: usize,
@@ -151,7 +151,8 @@ pub(crate) fn evaluation_packing(
     packer.pack(&lengths(sequences))
 }
 
-/// What an epoch costs as packed, and what padding would cost at the same number of sequences.
+/// Compares the cost of an epoch as packed with the cost of padding at the same number of
+/// sequences.
 pub(crate) fn padding(packing: &Packing, passes: usize, sequences: &[Sequence]) -> Padding {
     let lengths = lengths(sequences);
     let count = lengths.iter().filter(|&&length| length > 0).count();
@@ -174,7 +175,7 @@ pub(crate) fn padding(packing: &Packing, passes: usize, sequences: &[Sequence]) 
     }
 }
 
-/// Tokens that the model computes in an epoch: rows are not filled up to the capacity.
+/// Number of tokens that the model computes in an epoch: rows are not filled up to the capacity.
 fn computed_tokens(packing: &Packing) -> u64 {
     packing
         .iter()
@@ -190,11 +191,11 @@ fn row_tokens(layout: Layout, pack: &[Piece]) -> usize {
     }
 }
 
-/// Takes a share of the records out for evaluation: the same ones for the same seed. Sequences of
-/// one record (its pieces, or what was packed into its row) stay together.
+/// Separates a share of the records for evaluation: the same records for the same seed. Sequences
+/// of one record (its pieces, or the contents of its packed row) stay together.
 pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) {
     let mut held = Dataset::default();
-    // The record that each sequence is of.
+    // Index of the record of each sequence.
     let mut records = Vec::with_capacity(data.sequences.len());
     let mut total: usize = 0;
     let mut last = None;
@@ -205,7 +206,7 @@ pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) 
         records.push(total - 1);
     }
     let count = ((total as f64 * ratio).round() as usize).clamp(1, total.saturating_sub(1).max(1));
-    // The positions with the smallest hashes.
+    // Positions with the smallest hashes come first.
     let mut order: Vec<usize> = (0..total).collect();
     order.sort_by_key(|&index| random::at(seed, index as u64));
     let mut chosen = vec![false; total];
@@ -232,7 +233,7 @@ mod tests {
     fn sequences_of_one_record_are_held_out_together() {
         let sequence = |row| Sequence::from_labels(vec![row, row + 1], &[0, 1]).unwrap();
         let mut data = Dataset::default();
-        // The same rows of two files.
+        // Two files with the same rows.
         for (file, row) in (0..2).flat_map(|file| (1..=10).map(move |row| (file, row))) {
             for _ in 0..3 {
                 data.sequences.push(sequence(row));

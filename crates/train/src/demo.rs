@@ -1,5 +1,5 @@
-//! The built-in demonstration: a small Llama learns, from nothing, to answer questions that a
-//! program makes up, and is then asked others.
+//! The built-in demonstration: a small Llama learns from nothing to answer generated questions, and
+//! is then asked others.
 
 use crate::{
     Config, Observer, Outcome, Output, Prepared, Prompt, RunOptions, RunReport, Sampling, StopFlag,
@@ -15,14 +15,14 @@ use tightrope_data::{
 use tightrope_device::Cpu;
 use tightrope_model::{Backend, Model, ModelConfig, TrainableModel};
 
-/// How large the demonstration is. The default takes about a minute on two cores.
+/// Size of the demonstration. The default takes about a minute on two cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Optimizer steps.
+    /// Number of optimizer steps.
     pub steps: u64,
-    /// Records to train on.
+    /// Number of records to train on.
     pub records: usize,
-    /// Questions asked afterwards, none of which was trained on.
+    /// Number of questions asked afterwards; none of them was trained on.
     pub questions: usize,
 }
 
@@ -36,53 +36,53 @@ impl Default for Settings {
     }
 }
 
-/// What the demonstration has shown.
+/// Results of the demonstration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Demonstration {
-    /// The training run.
+    /// Report of the training run.
     pub report: RunReport,
-    /// Answers by kind of task; empty if the run was stopped.
+    /// Scores by kind of task; empty if the run was stopped.
     pub scores: Vec<Score>,
     /// The first question of each kind, with the model's answer.
     pub examples: Vec<Example>,
-    /// Seconds that training would have taken with padded batches, from the tokens that those
-    /// compute and the speed measured here.
+    /// Seconds that training would have taken with padded batches, from the number of their tokens
+    /// and the speed measured here.
     pub padded_seconds: f64,
 }
 
-/// How many questions of a kind were answered rightly.
+/// Score of a kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Score {
-    /// The kind.
+    /// Kind of question.
     pub task: Task,
-    /// Questions asked.
+    /// Number of questions asked.
     pub asked: usize,
-    /// Answers that were right.
+    /// Number of right answers.
     pub right: usize,
 }
 
 /// A question and its answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Example {
-    /// The kind.
+    /// Kind of the question.
     pub task: Task,
-    /// As it was put.
+    /// The question.
     pub question: String,
     /// The right answer.
     pub expected: String,
-    /// The model's.
+    /// The model's answer.
     pub answer: String,
-    /// Whether they agree.
+    /// Whether the answers agree.
     pub right: bool,
 }
 
-/// Tokens of the tokenizer, at most.
+/// Largest number of tokens of the tokenizer.
 const VOCABULARY: usize = 768;
 
-/// What it trains on, in the output folder.
+/// File of training records in the output folder.
 const RECORDS: &str = "train.jsonl";
 
-/// The configuration of the demonstration, without what `settings` decides.
+/// Configuration of the demonstration, without the keys that `settings` decides.
 const CONFIGURATION: &str = r#"
 model = "tightrope/demonstration"
 device = "cpu"
@@ -105,8 +105,8 @@ save_every = 1000
 keep = 1
 "#;
 
-/// Runs it in `output`, whose earlier demonstration is replaced unless the run is resumed. Any
-/// other run in that folder is refused like everywhere else.
+/// Runs the demonstration in `output`, and replaces an earlier demonstration there unless the run
+/// is resumed. Any other run in that folder is refused, as everywhere.
 pub fn run(
     output: &Path,
     settings: &Settings,
@@ -125,7 +125,7 @@ pub fn run(
         overwrite: options.overwrite || (!options.resume && Output::is_demonstration(output)),
         ..*options
     };
-    // Too small for a GPU to be faster.
+    // The model is too small for a GPU to be faster.
     let device = Cpu::new(options.threads)?;
     let mut output = Output::open(&config, &options, observer)?;
     output.begin(observer)?;
@@ -170,7 +170,7 @@ pub fn run(
     Ok(demonstration)
 }
 
-/// A third of a million parameters: what two cores teach something in a minute.
+/// A third of a million parameters can be taught something in a minute on two cores.
 fn architecture(tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
     let settings = json!({
         "model_type": "llama",
@@ -195,7 +195,7 @@ fn architecture(tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
 }
 
 impl Demonstration {
-    /// Asks a question, unless it is longer with its answer than what was trained on.
+    /// Asks a question, unless question and answer together are longer than the training data.
     fn ask<D: Backend>(
         &mut self,
         model: &mut Model<D>,

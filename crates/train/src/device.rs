@@ -8,7 +8,7 @@ use crate::{
 use tightrope_device::Cuda;
 use tightrope_device::{Cpu, DType};
 
-/// A device that was chosen.
+/// A chosen device.
 #[derive(Clone, Debug)]
 pub enum Chosen {
     /// The processor.
@@ -18,7 +18,7 @@ pub enum Chosen {
     Cuda(Cuda),
 }
 
-/// Evaluates an expression with the device that was chosen, whichever type it has.
+/// Evaluates an expression with the chosen device, whatever its type.
 macro_rules! on_device {
     ($chosen:expr, |$device:ident| $body:expr) => {
         match $chosen {
@@ -30,10 +30,11 @@ macro_rules! on_device {
 }
 pub(crate) use on_device;
 
-/// The device of a configuration, and the configuration with device and precision as they are.
+/// Returns the device of a configuration, and the configuration with the actual device and
+/// precision.
 ///
-/// `device = "auto"` takes a GPU if there is one that can be used, and says so if there is one that
-/// cannot. `precision = "auto"` is bf16 on a GPU and f32 on the processor.
+/// `device = "auto"` takes a usable GPU if there is one, and reports a GPU that cannot be used.
+/// `precision = "auto"` is bf16 on a GPU and f32 on the processor.
 pub fn choose(
     config: &Config,
     threads: usize,
@@ -85,7 +86,7 @@ fn gpu(wanted: DeviceChoice, _: &dyn Observer) -> Result<Option<Chosen>, TrainEr
 }
 
 impl PrecisionChoice {
-    /// The type of activations; f32 unless it says otherwise.
+    /// Type of activations; f32 unless the choice says otherwise.
     pub(crate) fn dtype(self) -> DType {
         match self {
             PrecisionChoice::Bf16 => DType::BF16,

@@ -1,11 +1,11 @@
-//! Which sequences make a loss or gradient infinite or not a number.
+//! Finds sequences that make a loss or gradient infinite or not a number.
 
 use crate::{Prepared, TrainError, gradient_norm, objective::Objective};
 use tightrope_model::{Backend, TrainableModel};
 use tightrope_packing::{Batch, Piece};
 
-/// Tries the sequences of a step one by one; overwrites the gradients. Returns where those came
-/// from that fail alone, or all of them if they fail only together.
+/// Tries the sequences of a step one by one; overwrites the gradients. Returns the origins of the
+/// sequences that fail alone, or of all sequences if they fail only together.
 pub(crate) fn culprits<D: Backend>(
     model: &mut TrainableModel<D>,
     objective: &dyn Objective<D>,
@@ -24,7 +24,7 @@ pub(crate) fn culprits<D: Backend>(
             start: 0,
             length: prepared.train.sequences[sequence].len() as u32,
         };
-        // Cut sequences may be longer than the buffers; they are tried as far as those reach.
+        // Cut sequences may be longer than the buffers; as much of them is tried as fits.
         let piece = Piece {
             length: piece.length.min(prepared.capacity() as u32),
             ..piece

@@ -1,4 +1,4 @@
-//! What can go wrong in a run, with what to do about it.
+//! Errors of runs, with advice.
 
 use crate::{
     checkpoint::{Change, CheckpointError},
@@ -18,29 +18,29 @@ use tightrope_kernels::KernelError;
 use tightrope_model::ModelError;
 use tightrope_packing::{PackError, SegmentError, SequenceError};
 
-/// A run that cannot start or go on.
+/// Error of a run that cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// The configuration.
+    /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Finding the model.
+    /// The model cannot be found.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Where a merged model would go, or what would be merged.
+    /// The merge is refused.
     #[error(transparent)]
     Merge(#[from] MergeError),
-    /// Reading or writing a file of tensors.
+    /// A file of tensors cannot be read or written.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// Reading the data.
+    /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// Packing.
+    /// Packing failed.
     #[error(transparent)]
     Pack(#[from] PackError),
-    /// A stored packing.
+    /// A stored packing cannot be used.
     #[error("{}: cannot be used", path.display())]
     StoredPacking {
         /// The file.
@@ -48,36 +48,36 @@ pub enum TrainError {
         /// What is wrong with it.
         source: StoredPackingError,
     },
-    /// Putting a batch together.
+    /// A batch cannot be built.
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    /// Memory of the device.
+    /// The device has no memory or failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The model.
+    /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// An operation.
+    /// An operation failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// A checkpoint.
+    /// A checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The file system.
+    /// The file system reports an error.
     #[error("{}: cannot be read or written", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: io::Error,
     },
-    /// Another run writes there.
+    /// Another run writes to the output folder.
     #[error("{}: another run is using this output folder; wait for it, or set another `output`", output.display())]
     OutputInUse {
         /// The folder.
         output: PathBuf,
     },
-    /// A fresh run where there are checkpoints.
+    /// A fresh run would start in a folder with checkpoints.
     #[error(
         "{} already holds a run (newest: {newest}); add --resume to go on with it, or \
          --overwrite to delete it and start afresh", output.display()
@@ -94,7 +94,7 @@ pub enum TrainError {
         /// The path.
         output: PathBuf,
     },
-    /// The run would write where something lies that it reads.
+    /// The output folder overlaps an input of the run.
     #[error(
         "the output folder {} {relation} {what} ({}), which a run must never touch; set `output` to \
          a folder of its own, such as runs/first", output.display(), input.display()
@@ -102,14 +102,14 @@ pub enum TrainError {
     OutputHoldsInput {
         /// The folder.
         output: PathBuf,
-        /// How it lies to the input: is, holds, lies in.
+        /// Relation to the input: is, contains, lies in.
         relation: &'static str,
-        /// What the input is.
+        /// Kind of the input.
         what: &'static str,
-        /// Its path.
+        /// Path of the input.
         input: PathBuf,
     },
-    /// Data where the run will write.
+    /// Data lies where the run will write.
     #[error(
         "{}: a run writes `{name}` into its output folder, so no data can lie there; move the data, \
          or set another `output`", input.display()
@@ -117,16 +117,16 @@ pub enum TrainError {
     OutputOverData {
         /// The data.
         input: PathBuf,
-        /// What the run writes.
+        /// Name of the file or folder that the run writes.
         name: String,
     },
-    /// An adapter that is not there.
+    /// An adapter does not exist.
     #[error("{}: no such folder; {}", path.display(), whence(path))]
     NoAdapter {
-        /// As it was given.
+        /// Path as given.
         path: PathBuf,
     },
-    /// Something that a run would replace, and none has written.
+    /// The run would replace something that no run has written.
     #[error(
         "{}: no run has written this, so it is not replaced; move it away, or set another `output`",
         path.display()
@@ -135,13 +135,13 @@ pub enum TrainError {
         /// The file or folder.
         path: PathBuf,
     },
-    /// Resuming nothing.
+    /// There is nothing to resume.
     #[error("{}: nothing to resume here; start the run without --resume", output.display())]
     NothingToResume {
         /// The folder.
         output: PathBuf,
     },
-    /// No training data.
+    /// There is no training data.
     #[error("`data.train` names no files; list what to train on")]
     NoTrainingData,
     /// No sequence has a target.
@@ -150,85 +150,86 @@ pub enum TrainError {
     /// No sequence of the evaluation data has a target.
     #[error("no sequence of the evaluation data has a target")]
     NothingToEvaluate,
-    /// A chat without a template.
+    /// A chat needs a template, and there is none.
     #[error(
         "the model has no chat template; set one (`--set data.chat_template=FILE`), or go on from \
          plain text (`tightrope generate --raw`)"
     )]
     NoChatTemplate,
-    /// A model without a tokenizer was asked for text.
+    /// Text was requested from a model without a tokenizer.
     #[error("the model has no tokenizer, so it cannot read or write text: {why}")]
     NoTokenizer {
-        /// Why there is none.
+        /// Reason why there is no tokenizer.
         why: String,
     },
-    /// Every logit is not a number.
+    /// No logit is a number.
     #[error("the model's logits are not numbers; its weights are damaged")]
     NoLogits,
     /// Labels that cannot be trained.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
-    /// A precision that the processor does not have.
+    /// The processor does not support the precision.
     #[error(
         "precision = \"bf16\" needs a GPU: on the processor activations are f32; \
          use precision = \"auto\" or \"f32\""
     )]
     Precision,
-    /// An optimizer that was made for another model.
+    /// The optimizer was made for another model.
     #[error("the optimizer was made for other parameters: they differ in `{name}`")]
     OtherParameters {
         /// A parameter that only one of the two has.
         name: String,
     },
-    /// A loss or gradient that is infinite or not a number. The weights were not updated.
+    /// A loss or gradient is infinite or not a number. The weights were not updated.
     #[error(
         "step {step}: {what} is not finite, nothing was updated; caused by {}; {}",
         listed(sequences),
         usable(checkpoint)
     )]
     NotFinite {
-        /// The step that was not done.
+        /// Number of the step that was not done.
         step: u64,
         /// Loss or gradient.
         what: &'static str,
-        /// Where the sequences came from that cause it, or all of the step if only together.
+        /// Origins of the sequences that cause it, or of all sequences of the step if they cause it
+        /// only together.
         sequences: Vec<String>,
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
     },
-    /// Weights, or moments of the optimizer, that are infinite or not a number.
+    /// Weights, or moments of the optimizer, are infinite or not a number.
     #[error(
         "{}; {}", broken(*step, what), resumable(checkpoint)
     )]
     WeightsNotFinite {
-        /// The step after which they are; 0: before the first.
+        /// Number of the step after which they are; 0: before the first step.
         step: u64,
-        /// What they are.
+        /// Name of the values.
         what: &'static str,
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
     },
-    /// An evaluation whose loss is infinite or not a number.
+    /// The loss of an evaluation is infinite or not a number.
     #[error("the evaluation loss is {loss}: {}", unpredicted(tensor))]
     EvaluationNotFinite {
-        /// As it came out.
+        /// The loss.
         loss: f64,
-        /// The first tensor of the model with a weight that is not finite, if one has any.
+        /// First tensor of the model with a weight that is not finite, if there is one.
         tensor: Option<String>,
     },
-    /// Resuming something else.
+    /// The run to resume is another run.
     #[error(
         "this is not the run that was checkpointed, and the result would differ:\n{}\nput the old \
          values back, or add --allow-change to go on all the same",
         lines(changes)
     )]
     Changed {
-        /// The differences.
+        /// Differences between the runs.
         changes: Vec<Change>,
     },
 }
 
-/// Where an adapter comes from, told to one who may have named it as on the hub.
+/// Advice about the origin of adapters, for users who may have given a hub id.
 fn whence(path: &Path) -> String {
     let name = path.to_string_lossy();
     let here = "an adapter is read from a folder on this machine";

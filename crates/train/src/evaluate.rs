@@ -1,4 +1,4 @@
-//! Loss and perplexity on data that is not trained on.
+//! Measures loss and perplexity on evaluation data.
 
 use crate::{Evaluation, StopFlag, TrainError, batches::evaluation_packing};
 use tightrope_model::{Backend, Model};
@@ -16,7 +16,7 @@ pub fn evaluate<D: Backend>(
     evaluation.ok_or(TrainError::NothingToEvaluate)
 }
 
-/// `None` if `stop` was requested before the end.
+/// Returns `None` if `stop` was requested before the end.
 pub(crate) fn evaluate_packed<D: Backend>(
     model: &mut Model<D>,
     sequences: &[Sequence],

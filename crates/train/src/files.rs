@@ -1,4 +1,4 @@
-//! What the file system is asked: digests, names that are free.
+//! Helpers for the file system: digests and unused names.
 
 use crate::TrainError;
 use sha2::{Digest, Sha256};

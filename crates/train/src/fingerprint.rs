@@ -1,4 +1,4 @@
-//! What a run starts from, in a few bytes: digests of the model's and the adapter's files.
+//! Identifies the starting point of a run by digests of the files of model and adapter.
 
 use crate::{
     Config, TrainError,
@@ -15,10 +15,10 @@ use std::{
 };
 use tightrope_formats::safetensors;
 
-/// Bytes that are digested together. The fingerprint depends on it.
+/// Number of bytes that are digested together. The fingerprint depends on it.
 const PIECE: u64 = 16 << 20;
 
-/// Facts of which model and adapter a run starts from, wherever their files lie.
+/// Facts that identify model and adapter of a run, wherever their files lie.
 pub(crate) fn facts(
     config: &Config,
     source: &Source,
@@ -39,7 +39,7 @@ pub(crate) fn facts(
     Ok(facts)
 }
 
-/// The files of weights in a model folder, as they are loaded: one, or those of the index.
+/// Files of weights in a model folder, as they are loaded: one file, or the files of the index.
 fn weights(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let [whole, index] = [safetensors::WHOLE, safetensors::INDEX].map(|name| folder.join(name));
     if whole.is_file() || !index.is_file() {
@@ -54,13 +54,13 @@ fn read_json(path: &Path) -> Result<Value, TrainError> {
     serde_json::from_slice(&text).map_err(|error| at(path)(error.into()))
 }
 
-/// Of what it says, however it is laid out.
+/// Digest of the meaning of a JSON file, however it is formatted.
 fn of_json(path: &Path) -> Result<Value, TrainError> {
     let text = read_json(path)?.to_string();
     Ok(json!({ "sha256": hexadecimal(&Sha256::digest(text)) }))
 }
 
-/// The SHA-256 of the SHA-256 of each piece of each file: every byte counts, and every core helps.
+/// SHA-256 of the SHA-256 of each piece of each file: every byte counts, and every core helps.
 fn of_files(paths: &[PathBuf]) -> Result<Value, TrainError> {
     let (mut all, mut bytes) = (Sha256::new(), 0);
     for path in paths {

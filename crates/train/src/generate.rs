@@ -1,4 +1,4 @@
-//! What a model answers: token by token, with a cache of keys and values.
+//! Generates answers of a model token by token, with a cache of keys and values.
 
 use crate::{Sampling, TrainError};
 use serde::Serialize;
@@ -7,12 +7,12 @@ use std::ops::ControlFlow;
 use tightrope_data::{DataError, Tokenizer, Variables};
 use tightrope_model::{Backend, Model};
 
-/// What the model goes on from.
+/// Input that the model continues.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
-    /// A beginning, as it stands.
+    /// A text that is continued without changes.
     Text(String),
-    /// A conversation, rendered by the chat template up to where the assistant speaks.
+    /// A conversation, rendered by the chat template up to the start of the assistant's answer.
     Chat(Vec<Value>),
 }
 
@@ -22,7 +22,7 @@ impl Prompt {
         match self {
             Prompt::Text(text) => {
                 let mut tokens = tokenizer.encode(text, true)?;
-                // Some tokenizers end every text; there would be nothing to go on from.
+                // Some tokenizers end every text, after which a model would not continue.
                 let plain = tokenizer.encode(text, false)?;
                 if tokens.last() != plain.last() && tokens.last().copied() == tokenizer.eos_id() {
                     tokens.pop();
@@ -48,29 +48,29 @@ impl Prompt {
     }
 }
 
-/// Why an answer ended.
+/// Reason why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum End {
-    /// The model said so.
+    /// The model generated an end token.
     EndToken,
-    /// As many tokens as were asked for.
+    /// The answer has the requested number of tokens.
     Length,
-    /// The caller did not want more.
+    /// The caller stopped.
     Stopped,
 }
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Generation {
-    /// Its tokens, without the one that ended it.
+    /// Token ids of the answer, without the end token.
     pub tokens: Vec<u32>,
-    /// Why it ended.
+    /// Reason why the answer ended.
     pub end: End,
 }
 
-/// Continues `prompt` by up to `max_tokens` tokens, or until one of `end_ids`. `on_token` sees each
-/// as it comes. The same arguments give the same answer.
+/// Continues `prompt` by up to `max_tokens` tokens, or until one of `end_ids`. `on_token` gets each
+/// token as it is generated. The same arguments give the same answer.
 pub fn generate<D: Backend>(
     model: &mut Model<D>,
     prompt: &[u32],

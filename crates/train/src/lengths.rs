@@ -1,58 +1,58 @@
-//! Lengths of sequences in text: one a line, or counted in a histogram.
+//! Reads lengths of sequences from text: one per line, or counted in a histogram.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::io::{self, BufRead, Read};
 
-/// Lengths that cannot be read.
+/// Error of lengths that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LengthsError {
-    /// The file system.
+    /// The file system reports an error.
     #[error("cannot be read")]
     Io(#[from] io::Error),
-    /// A line that is no length.
+    /// A line is no length.
     #[error("`{text}` is not a length from 0 to {}", u32::MAX)]
     NotALength {
-        /// From 1.
+        /// Number of the line, from 1.
         line: usize,
-        /// What stands there.
+        /// Text of the line.
         text: String,
     },
-    /// More lengths than are packed one by one.
+    /// There are more lengths than can be packed one by one.
     #[error(
         "more than {MAX_LENGTHS} lengths, the most that are packed one by one; count them and give \
          --histogram"
     )]
     TooMany {
-        /// The first that is too many, from 1.
+        /// First line that is too many, from 1.
         line: usize,
     },
-    /// A histogram of too much text.
+    /// The text of a histogram is too large.
     #[error("more than {} MiB, which no histogram of lengths needs", MAX_HISTOGRAM >> 20)]
     TooLarge,
-    /// A histogram that is not JSON of the right form.
+    /// A histogram is not JSON of the right form.
     #[error("is no histogram")]
     Json(#[from] serde_json::Error),
-    /// A value of a histogram that is no count.
+    /// A value of a histogram is no count.
     #[error(
         "count {index} is {text:.64}, not a whole number from 0 to {}",
         u64::MAX
     )]
     NotACount {
-        /// From 1.
+        /// Line of the value, from 1.
         line: usize,
-        /// From 1, in characters.
+        /// Column of the value in characters, from 1.
         column: usize,
-        /// From 0.
+        /// Index of the value, from 0.
         index: usize,
-        /// What stands there.
+        /// Text of the value.
         text: String,
     },
 }
 
 impl LengthsError {
-    /// Where it is, for behind the name of the file: nothing, `:3` or `:3:7`.
+    /// Place of the error, to be appended to the name of the file: nothing, `:3` or `:3:7`.
     pub fn place(&self) -> String {
         match self {
             Self::NotALength { line, .. } | Self::TooMany { line } => format!(":{line}"),
@@ -63,18 +63,22 @@ impl LengthsError {
 }
 
 const MAX_LINE: u64 = 64;
-/// 1 GiB of lengths; a file or a pipe may have no end.
+/// Largest number of lengths (1 GiB); a file or a pipe may have no end.
 const MAX_LENGTHS: usize = 1 << 28;
-/// A number of a histogram takes up to 20 times its digits while it is read.
+/// Largest size of a histogram in bytes; a number takes up to 20 times the size of its digits while
+/// it is read.
 const MAX_HISTOGRAM: u64 = 64 << 20;
 
-/// One length a line, streamed; ends of lines may be `\n` or `\r\n`.
+/// Reads one length per line as a stream; lines may end in `
+/// ` or `\r
+/// `.
 pub fn read_lengths(mut reader: impl BufRead) -> Result<Vec<u32>, LengthsError> {
     let mut lengths = Vec::new();
     let mut line = Vec::new();
     loop {
         line.clear();
-        // One byte more than the longest length with its end tells a line that is too long.
+        // Reading one byte more than the longest length with its line end reveals a line that is
+        // too long.
         if reader
             .by_ref()
             .take(MAX_LINE)
@@ -100,7 +104,7 @@ pub fn read_lengths(mut reader: impl BufRead) -> Result<Vec<u32>, LengthsError> 
     }
 }
 
-/// The number of sequences of length i+1 at index i: a JSON array, or an object with an array
+/// Reads the number of sequences of length i+1 at index i: a JSON array, or an object with an array
 /// `counts`.
 pub fn read_histogram(reader: impl Read) -> Result<Vec<u64>, LengthsError> {
     let mut text = String::new();
@@ -133,7 +137,7 @@ struct Counts<'a> {
     counts: Vec<&'a RawValue>,
 }
 
-/// Line and column, from 1, of a part of `text`.
+/// Line and column of a part of `text`, from 1.
 fn place(text: &str, part: &str) -> (usize, usize) {
     let before = &text[..part.as_ptr().addr() - text.as_ptr().addr()];
     let start = before.rfind('\n').map_or(0, |end| end + 1);

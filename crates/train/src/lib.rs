@@ -4,7 +4,7 @@
 //! Config --source--> Model, Dataset --batches--> Batch --Trainer--> metrics.jsonl, checkpoints, RunReport
 //! ```
 //!
-//! Nothing here prints: what happens is told to an [`Observer`].
+//! This crate prints nothing: it reports events to an [`Observer`].
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! One run per output folder.
+//! Locks an output folder for one run.
 
 use crate::{TrainError, files::at};
 use std::{
@@ -6,17 +6,19 @@ use std::{
     path::Path,
 };
 
-/// The file that is locked.
+/// Name of the locked file.
 pub(crate) const LOCK: &str = ".lock";
 
-/// Held while a run writes to its output folder; the system releases it however the process ends.
+/// A lock that is held while a run writes to its output folder; the system releases it however the
+/// process ends.
 #[derive(Debug)]
 pub struct OutputLock {
     _file: File,
 }
 
 impl OutputLock {
-    /// Creates the folder if needed and takes its lock, or says that another run has it.
+    /// Creates the folder if needed and takes its lock, or returns an error if another run holds
+    /// it.
     pub fn take(output: &Path) -> Result<Self, TrainError> {
         fs::create_dir_all(output).map_err(at(output))?;
         let path = output.join(LOCK);

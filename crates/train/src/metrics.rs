@@ -13,40 +13,40 @@ pub(crate) const FILE: &str = "metrics.jsonl";
 /// One optimizer step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepRow {
-    /// Counted from 1.
+    /// Number of the step, counted from 1.
     pub step: u64,
     /// Mean over the trained tokens of the step, before the update.
     pub loss: f64,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// The learning rate of this update.
+    /// Learning rate of this update.
     pub learning_rate: f64,
-    /// Real tokens of this step.
+    /// Number of real tokens of this step.
     pub tokens: u64,
-    /// Of these, tokens with a target.
+    /// Number of these tokens that have a target.
     pub trained_tokens: u64,
-    /// Padding computed besides.
+    /// Number of padding tokens computed in addition.
     pub padding_tokens: u64,
     /// Real tokens over the time of this step.
     pub tokens_per_second: f64,
-    /// Seconds of training so far, all parts of the run together.
+    /// Seconds of training so far, over all parts of the run.
     pub elapsed_s: f64,
-    /// Most memory that was ever used: of the GPU, or of the process; null where the system does not say.
+    /// Peak memory of the GPU, or of the process; null if the system does not report it.
     pub peak_memory_bytes: Option<u64>,
 }
 
 /// One evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalRow {
-    /// After this optimizer step; 0: before the first.
+    /// Number of the optimizer step before the evaluation; 0: before the first step.
     pub step: u64,
     /// Mean over the trained tokens of the evaluation data.
     pub eval_loss: f64,
-    /// Its exponential.
+    /// Exponential of `eval_loss`.
     pub eval_perplexity: f64,
-    /// Real tokens evaluated.
+    /// Number of real tokens evaluated.
     pub eval_tokens: u64,
-    /// Of these, tokens with a target.
+    /// Number of these tokens that have a target.
     pub eval_trained_tokens: u64,
     /// Seconds of training so far.
     pub elapsed_s: f64,
@@ -60,13 +60,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The file in an output folder.
+    /// Path of the file in an output folder.
     pub fn path(output: &Path) -> PathBuf {
         output.join(FILE)
     }
 
-    /// Opens the file to go on after `step`: rows that the checkpoint does not know (steps after it,
-    /// evaluations after `evaluated_step`, a last line that was cut off) are removed, all at once.
+    /// Opens the file to continue after `step`: it removes rows that the checkpoint does not know
+    /// (later steps, evaluations after `evaluated_step`, a last line that was cut off), all at
+    /// once.
     pub fn open(output: &Path, step: u64, evaluated_step: Option<u64>) -> Result<Self, TrainError> {
         let path = Self::path(output);
         if path.exists() {
@@ -103,20 +104,20 @@ impl Metrics {
         self.file.write_all(&line).map_err(at(&self.path))
     }
 
-    /// Makes the rows durable, before a checkpoint that counts on them.
+    /// Makes the rows durable, before a checkpoint that relies on them.
     pub fn sync(&self) -> Result<(), TrainError> {
         self.file.sync_all().map_err(at(&self.path))
     }
 }
 
-/// What tells rows apart.
+/// Fields that distinguish rows.
 #[derive(Deserialize)]
 struct Known {
     step: u64,
     eval_loss: Option<f64>,
 }
 
-/// Most memory that this process ever had (`VmHWM`), where the system says so.
+/// Peak memory of this process (`VmHWM`), if the system reports it.
 pub fn peak_memory_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -162,7 +163,7 @@ mod tests {
         let mut metrics = Metrics::open(folder.path(), 2, Some(2)).unwrap();
         let expected = "{\"step\":1,\"loss\":1.5}\n{\"step\":2,\"loss\":1.5}\n{\"step\":2,\"eval_loss\":2.0}\n";
         assert_eq!(read(), expected);
-        // An evaluation before the first step is known or not like any other.
+        // An evaluation before the first step is known or unknown like any other.
         metrics
             .write(&serde_json::json!({"step": 0, "eval_loss": 3.0}))
             .unwrap();

@@ -1,60 +1,60 @@
-//! Who is told what happens while a run goes on.
+//! Reports events of a run to an observer.
 
 use crate::{EvalRow, StatePlan, StepRow, config::LoraSection};
 use std::path::{Path, PathBuf};
 use tightrope_data::{Preflight, Progress};
 
-/// What a run will do, known before its first step.
+/// Plan of a run, known before its first step.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Plan {
-    /// The model that is started from, as configured.
+    /// Initial model, as configured.
     pub model: String,
-    /// Where computing happens.
+    /// Device that computes.
     pub device: String,
-    /// The type of activations.
+    /// Type of activations.
     pub precision: &'static str,
-    /// All numbers of the model, an adapter's included.
+    /// Number of parameters of the model, an adapter included.
     pub parameters: u64,
-    /// The adapter that is trained; absent: every weight is.
+    /// Adapter that is trained; absent if every weight is trained.
     pub adapter: Option<AdapterPlan>,
-    /// The highest learning rate.
+    /// Highest learning rate.
     pub learning_rate: f64,
-    /// Trained numbers.
+    /// Number of trained parameters.
     pub trained_parameters: u64,
-    /// What the optimizer keeps for them.
+    /// State of the optimizer for these parameters.
     pub optimizer: Vec<StatePlan>,
-    /// Sequences to train on.
+    /// Number of sequences to train on.
     pub sequences: u64,
-    /// Tokens of a pack; in batches, of a sequence, at most.
+    /// Largest number of tokens in a pack, or in a sequence of a batch.
     pub capacity: u64,
-    /// Packs (or batches) of an epoch.
+    /// Number of packs (or batches) in an epoch.
     pub packs: u64,
-    /// Real tokens of an epoch.
+    /// Number of real tokens in an epoch.
     pub tokens_per_epoch: u64,
-    /// Steps done before, in an earlier part of the run.
+    /// Number of steps done in an earlier part of the run.
     pub first_step: u64,
-    /// Steps at the end.
+    /// Number of steps at the end of the run.
     pub total_steps: u64,
-    /// Optimizer steps of an epoch.
+    /// Number of optimizer steps in an epoch.
     pub steps_per_epoch: u64,
 }
 
-/// The adapter that a run trains.
+/// Adapter that a run trains.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct AdapterPlan {
-    /// The one that the run goes on from; rank, scale and modules are then those of its files.
+    /// Adapter that the run starts from, whose files then give rank, scale and modules.
     pub from: Option<PathBuf>,
-    /// As configured.
+    /// Settings as configured.
     #[serde(flatten)]
     pub section: LoraSection,
 }
 
-/// Told of everything; draws bars, prints JSON, or does nothing. Progress of loading comes through
-/// [`Progress`].
+/// Gets all events of a run; draws bars, prints JSON, or does nothing. Progress of loading comes
+/// through [`Progress`].
 pub trait Observer: Progress {
-    /// Files of records are read.
+    /// Files of records have been read.
     fn loaded(&self, _paths: &[PathBuf], _report: &Preflight) {}
-    /// All is read; the first step comes next.
+    /// All input has been read; the first step comes next.
     fn planned(&self, _plan: &Plan) {}
     /// An optimizer step is done.
     fn stepped(&self, _row: &StepRow) {}
@@ -62,7 +62,7 @@ pub trait Observer: Progress {
     fn evaluated(&self, _row: &EvalRow) {}
     /// A checkpoint is whole.
     fn saved(&self, _step: u64, _checkpoint: &Path) {}
-    /// Something that a person should know.
+    /// A message for the user.
     fn notice(&self, _text: &str) {}
 }
 

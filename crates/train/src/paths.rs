@@ -1,11 +1,11 @@
-//! Paths as people write them: `~` is the home folder, and what is shown has no `a/../b`.
+//! Resolves paths as users write them: `~` is the home folder, and no shown path has `a/../b`.
 
 use std::{
     env,
     path::{Component, Path, PathBuf},
 };
 
-/// The path with a `~` at its start replaced by the home folder. `~name` is left as it is.
+/// Replaces a `~` at the start by the home folder. `~name` stays unchanged.
 pub fn home(path: &Path) -> PathBuf {
     let folder = env::home_dir().filter(|folder| !folder.as_os_str().is_empty());
     match (path.strip_prefix("~"), folder) {
@@ -15,8 +15,8 @@ pub fn home(path: &Path) -> PathBuf {
     }
 }
 
-/// `path` as seen from `base`, with `~` replaced, and without `.` and `a/..` where leaving them
-/// out leads to the same place: `a` must be a folder, and no link to another.
+/// Resolves `path` from `base`, with `~` replaced, and without `.` and `a/..` if omitting them
+/// leads to the same place: `a` must be a folder, and no link to another.
 pub fn join(base: &Path, path: &Path) -> PathBuf {
     let joined = base.join(home(path));
     let mut short = PathBuf::new();
@@ -35,7 +35,7 @@ pub fn join(base: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// Whether `..` after this path is the folder that the path without its last part names.
+/// Whether `..` after this path leads to the folder that the path without its last part names.
 fn steps_back(path: &Path) -> bool {
     let named = matches!(path.components().next_back(), Some(Component::Normal(_)));
     named && path.symlink_metadata().is_ok_and(|data| data.is_dir())

@@ -1,4 +1,4 @@
-//! Data that is ready to be trained on: packed, counted and identified.
+//! Data that is ready for training: packed, counted and identified.
 
 use crate::{
     Config, TrainError,
@@ -21,7 +21,8 @@ pub struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    /// Packs both. `padding_token` fills the rows of padded batches; any id of the vocabulary does.
+    /// Packs training and evaluation data. `padding_token` fills the rows of padded batches; any id
+    /// of the vocabulary is valid.
     pub fn new(
         config: &Config,
         train: &'a Dataset,
@@ -50,12 +51,12 @@ impl<'a> Prepared<'a> {
         })
     }
 
-    /// With facts of the model that it is for.
+    /// Adds facts about the model that the data is for.
     pub(crate) fn for_base(self, base: Vec<(&'static str, Value)>) -> Self {
         Self { base, ..self }
     }
 
-    /// Tokens of the largest batch: what the model's buffers must hold.
+    /// Number of tokens in the largest batch, which the model's buffers must hold.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
@@ -65,7 +66,7 @@ impl<'a> Prepared<'a> {
         &self.batches
     }
 
-    /// What model and data are, for comparing them with those of a checkpoint.
+    /// Facts that identify model and data, for comparing them with those of a checkpoint.
     pub(crate) fn facts(&self) -> Vec<(&'static str, Value)> {
         let packing = self.batches.packing();
         let mut facts = vec![
@@ -79,7 +80,7 @@ impl<'a> Prepared<'a> {
         facts
     }
 
-    /// Where a training sequence came from, as a person finds it.
+    /// Origin of a training sequence, in a form that helps to find it.
     pub(crate) fn origin(&self, index: usize) -> String {
         let origin = self.train.origins.get(index);
         let file = origin.and_then(|o| self.train.report.files.get(o.file as usize));
@@ -93,7 +94,7 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Its size, and the SHA-256 of which piece lies where: the same from a file as packed anew.
+/// Size, and the SHA-256 of the places of all pieces: the same for a stored packing and a new one.
 fn packing_fact(packing: &Packing) -> Value {
     let mut hash = Sha256::new();
     hash.update(format!("{:?}", packing.layout()));

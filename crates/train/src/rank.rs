@@ -1,10 +1,10 @@
-//! The passes of a step divided over the processes that compute it together.
+//! Divides the passes of a step over the processes that compute it together.
 
 use std::cmp::Reverse;
 use tightrope_packing::Batch;
 
-/// One of the processes that compute a step together. Each knows all passes of the step, and so what
-/// the step divides by, without asking the others.
+/// One of the processes that compute a step together. Each process knows all passes of the step,
+/// and so its divisor, without asking the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
     pub index: usize,
@@ -12,13 +12,13 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
-    /// The one process of a run on one device.
+    /// The single process of a run on one device.
     pub(crate) const ALONE: Self = Self { index: 0, count: 1 };
 
-    /// Which passes of a step are its own, in the order of the step; those of all ranks are each pass
-    /// once. The most costly go first, each to the rank that has least: no rank has more than another
-    /// by more than one pass. A model of `hidden` features does per token about the arithmetic of
-    /// attention to 12 · `hidden` keys.
+    /// Indices of the passes of this rank, in the order of the step; each pass belongs to exactly
+    /// one rank. The most costly passes are assigned first, each to the rank with the least cost:
+    /// numbers of passes differ by one at most. The cost of a token in a model of `hidden` features
+    /// is about that of attention to 12 · `hidden` keys.
     pub(crate) fn share(self, passes: &[Batch], hidden: usize) -> Vec<usize> {
         let per_token = 12 * hidden as u128;
         let cost = |&pass: &usize| {

@@ -1,9 +1,9 @@
-//! What a run tells at its end.
+//! Report at the end of a run.
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Why a run ended.
+/// Reason why a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -11,89 +11,90 @@ pub enum Outcome {
     Finished,
     /// The evaluation loss no longer fell.
     StoppedEarly,
-    /// Somebody asked; the same command with `--resume` goes on.
+    /// A signal, or the user, stopped the run; the same command with `--resume` continues it.
     Stopped {
-        /// The last step done.
+        /// Number of the last step done.
         step: u64,
-        /// What it goes on from.
+        /// Checkpoint that the run continues from.
         checkpoint: PathBuf,
     },
 }
 
-/// The whole run in numbers. Sums are over all parts of a run that was resumed.
+/// Numbers of the whole run. Sums are over all parts of a run that was resumed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunReport {
-    /// Why it ended.
+    /// Reason why the run ended.
     pub outcome: Outcome,
-    /// Optimizer steps.
+    /// Number of optimizer steps.
     pub steps: u64,
-    /// Of these, done before this part of the run; all of them if there was nothing left to do.
+    /// Number of these steps done before this part of the run; all of them if nothing was left to
+    /// do.
     pub first_step: u64,
-    /// Real tokens.
+    /// Number of real tokens.
     pub tokens: u64,
-    /// Of these, trained.
+    /// Number of these tokens that were trained.
     pub trained_tokens: u64,
-    /// Padding computed.
+    /// Number of padding tokens computed.
     pub padding_tokens: u64,
-    /// What the same data costs in each way of batching.
+    /// Cost of the same data under each kind of batching.
     pub padding: Padding,
     /// Seconds of training.
     pub elapsed_s: f64,
-    /// Real tokens over these seconds.
+    /// Real tokens divided by these seconds.
     pub tokens_per_second: f64,
-    /// Loss of the first step, also where this part of the run began later.
+    /// Loss of the first step, even if this part of the run began later.
     pub first_loss: Option<f64>,
     /// Loss of the last step.
     pub last_loss: Option<f64>,
-    /// How well the model predicted before the first step.
+    /// Evaluation before the first step.
     pub evaluation_before: Option<Evaluation>,
-    /// The last evaluation.
+    /// Last evaluation.
     pub evaluation: Option<Evaluation>,
-    /// The lowest evaluation loss after a step of training, and its step.
+    /// Lowest evaluation loss after a step of training, and its step.
     pub best: Option<(f64, u64)>,
-    /// Most memory that was ever used: of the GPU, or of the process.
+    /// Peak memory of the GPU, or of the process.
     pub peak_memory_bytes: Option<u64>,
-    /// The newest checkpoint.
+    /// Newest checkpoint.
     pub checkpoint: Option<PathBuf>,
-    /// The checkpoint with the lowest evaluation loss.
+    /// Checkpoint with the lowest evaluation loss.
     pub best_checkpoint: Option<PathBuf>,
-    /// The trained weights: a PEFT adapter or a Hugging Face folder.
+    /// Trained weights: a PEFT adapter or a Hugging Face folder.
     pub weights: PathBuf,
-    /// The step that they are of: the last, or the best where `run.result` says so.
+    /// Step of the weights: the last, or the best if `run.result` says so.
     pub weights_step: u64,
 }
 
-/// What one epoch costs as it was batched, and what padding would cost.
+/// Cost of one epoch as batched, and the cost of padding.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Padding {
-    /// Real tokens of an epoch.
+    /// Number of real tokens in an epoch.
     pub tokens: u64,
-    /// Tokens computed as configured.
+    /// Number of tokens computed as configured.
     pub computed_tokens: u64,
-    /// Sequences in the batches compared with: as many as share a pass here.
+    /// Number of sequences in the batches of the comparison: as many as share a pass here.
     pub batch_size: u32,
-    /// Tokens computed if batches of that many sequences were padded to their longest.
+    /// Number of tokens computed if batches of this size were padded to their longest sequence.
     pub padded_tokens: u64,
-    /// The same with sequences of like length together.
+    /// The same number, if each batch had sequences of similar length.
     pub bucketed_tokens: u64,
 }
 
 impl Padding {
-    /// How many times as many tokens padded batches compute.
+    /// Number of tokens of padded batches, relative to the tokens computed as configured.
     pub fn factor(&self) -> f64 {
         self.padded_tokens as f64 / self.computed_tokens.max(1) as f64
     }
 }
 
-/// How well a model predicts some data.
+/// Quality of a model's predictions on some data.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Mean cross-entropy over the tokens with a target.
     pub loss: f64,
-    /// Its exponential.
+    /// Exponential of the loss.
     pub perplexity: f64,
-    /// Real tokens.
+    /// Number of real tokens.
     pub tokens: u64,
-    /// Of these, tokens with a target.
+    /// Number of these tokens that have a target.
     pub trained_tokens: u64,
 }

@@ -1,17 +1,17 @@
-//! From logits to the next token.
+//! Chooses the next token from logits.
 
 use tightrope_packing::random;
 
-/// How the next token is chosen.
+/// Settings for choosing the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Logits are divided by it; 0: always the most likely token.
+    /// Divisor of the logits; 0: always the most likely token.
     pub temperature: f64,
-    /// Only the fewest tokens whose probabilities reach this sum; 1: all.
+    /// Keeps only the fewest tokens whose probabilities reach this sum; 1: all.
     pub top_p: f64,
-    /// Only so many of the most likely tokens; 0: all.
+    /// Keeps only this number of the most likely tokens; 0: all.
     pub top_k: usize,
-    /// Decides every choice.
+    /// Seed of every choice.
     pub seed: u64,
 }
 
@@ -27,9 +27,9 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// The token at `position` of the answer; a function of its arguments alone. Of equal logits the
-    /// lower id comes first; what is not a number is never chosen. `None` if there is nothing to
-    /// choose from.
+    /// Chooses the token at `position` of the answer, as a function of its arguments alone. Among
+    /// equal logits the lower id comes first; a logit that is not a number is never chosen. `None`
+    /// if there is nothing to choose from.
     pub fn choose(&self, logits: &[f32], position: u64) -> Option<u32> {
         let usable = |(_, logit): &(usize, &f32)| !logit.is_nan();
         let mut order: Vec<(usize, f64)> = logits
@@ -47,7 +47,7 @@ impl Sampling {
             order.truncate(self.top_k);
         }
         let highest = order.first()?.1;
-        // A single infinite logit leaves nothing to chance.
+        // A single infinite logit leaves no choice.
         if highest.is_infinite() {
             return order.first().map(|(id, _)| *id as u32);
         }
@@ -112,7 +112,7 @@ mod tests {
         let seen = counts(warm);
         let seen = [seen[0], seen[1], seen[3], seen[4]];
         for (share, weight) in seen.iter().zip(&weights) {
-            // Five standard deviations of 20,000 draws.
+            // Allows five standard deviations of 20,000 draws.
             let close = (share - weight / total).abs() <= 5.0 * 0.5 / 20_000f64.sqrt();
             assert!(close, "{seen:?}");
         }

@@ -3,11 +3,12 @@
 use crate::config::{ScheduleKind, ScheduleSection};
 use std::f64::consts::PI;
 
-/// A learning rate for each step, of which none is wasted on a rate of zero.
+/// A learning rate for each step; no step has the rate zero.
 ///
-/// With `s` counted from 0, `W` warm-up steps, `S` steps in all and `m` the ratio of the lowest to
-/// the highest rate: `(s + 1) / W` while `s < W`; then, with `p = (s − W) / (S − W)`,
-/// cosine `m + (1 − m)(1 + cos πp) / 2`, linear `m + (1 − m)(1 − p)`, constant 1.
+/// Let `s` be counted from 0, `W` be the warm-up steps, `S` all steps and `m` the ratio of the
+/// lowest to the highest rate. The factor is `(s + 1) / W` while `s < W`; then, with `p = (s − W) /
+/// (S − W)`, it is `m + (1 − m)(1 + cos πp) / 2` for cosine, `m + (1 − m)(1 − p)` for linear and 1
+/// for constant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     kind: ScheduleKind,
@@ -48,7 +49,7 @@ impl Schedule {
         self.highest * (self.min_ratio + (1.0 - self.min_ratio) * falling)
     }
 
-    /// Whether the rates depend on how many steps there are in all.
+    /// Whether the rates depend on the total number of steps.
     pub fn depends_on_length(section: &ScheduleSection) -> bool {
         section.kind != ScheduleKind::Constant || section.warmup_ratio.is_some_and(|r| r > 0.0)
     }

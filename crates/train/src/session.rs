@@ -1,4 +1,4 @@
-//! From a configuration to a device, a tokenizer, data and a model.
+//! Goes from a configuration to a device, a tokenizer, data and a model.
 
 use crate::{
     Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, TrainError, Trainer,
@@ -19,11 +19,12 @@ use tightrope_model::{
 
 /// A model found on this machine, with its tokenizer if it has one.
 pub struct Base {
-    /// Where its files are.
+    /// Place of its files.
     pub source: Source,
-    /// Absent where the files have none; then only data of the format `tokens` can be read.
+    /// Tokenizer; absent if the files have none, and then only data of the format `tokens` can be
+    /// read.
     pub tokenizer: Option<Tokenizer>,
-    /// Why there is none, where there is none.
+    /// Reason why there is no tokenizer.
     pub no_tokenizer: String,
 }
 
@@ -47,8 +48,8 @@ impl Base {
         })
     }
 
-    /// The model of a configuration with the chat template that it is trained with and asked in:
-    /// `data.chat_template`, else the one that the adapter brings along, else the model's own.
+    /// The model of a configuration with its chat template for training and answering:
+    /// `data.chat_template`, else the template of the adapter, else that of the model.
     pub fn of(config: &Config, observer: &dyn Observer) -> Result<Self, TrainError> {
         Self::until(&StopFlag::default(), config, observer)
     }
@@ -79,7 +80,7 @@ impl Base {
         Ok(base)
     }
 
-    /// Reads files of records as the configuration says.
+    /// Reads files of records as configured.
     pub fn load(
         &self,
         paths: &[PathBuf],
@@ -87,8 +88,8 @@ impl Base {
         observer: &dyn Observer,
     ) -> Result<Dataset, TrainError> {
         let options = config.data_options();
-        // Ids are compared with what the model has while the row is known. Data can be looked at
-        // without a model that can be computed; training says what is wrong with it.
+        // Ids are compared with the model while the row is known. Data can be inspected without a
+        // usable model; training reports what is wrong with the model.
         let model = ModelConfig::read(self.source.path()).ok();
         let embedding = model.map(|model| model.architecture().vocabulary);
         let tokenizer = self.tokenizer.as_ref();
@@ -105,7 +106,7 @@ impl Base {
         Ok(data)
     }
 
-    /// Training data, and evaluation data if the configuration has any.
+    /// Reads training data, and evaluation data if the configuration has any.
     pub fn load_both(
         &self,
         config: &Config,
@@ -126,7 +127,7 @@ impl Base {
         Ok((train, eval))
     }
 
-    /// The id that fills padded rows. Padding is known by its place, so any id would do.
+    /// Id that fills padded rows. Padding is known by its place, so any id is valid.
     pub fn padding_token(&self) -> u32 {
         self.tokenizer
             .as_ref()
@@ -134,7 +135,7 @@ impl Base {
             .unwrap_or(0)
     }
 
-    /// Says that a model will be written without a tokenizer, where it has none.
+    /// Warns that a model without a tokenizer will be written without one.
     pub fn say_if_without_tokenizer(&self, observer: &dyn Observer) {
         if self.tokenizer.is_none() {
             let why = &self.no_tokenizer;
@@ -145,7 +146,7 @@ impl Base {
     }
 }
 
-/// What a configuration trains.
+/// Parameters that a configuration trains.
 pub fn training(config: &Config) -> Training {
     match &config.lora {
         None => Training::Full,
@@ -153,7 +154,7 @@ pub fn training(config: &Config) -> Training {
     }
 }
 
-/// How the model of a configuration is loaded for training.
+/// Options for loading the model of a configuration for training.
 pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
     LoadOptions {
         adapter: config.adapter.clone(),
@@ -180,7 +181,7 @@ impl From<&LoraSection> for LoraConfig {
     }
 }
 
-/// With the place of the key that is wrong, where the configuration has it.
+/// Adds the place of the wrong key, if the configuration has it.
 pub(crate) fn placed(config: &Config, error: ModelError) -> TrainError {
     let ModelError::Lora(wrong) = &error else {
         return error.into();
@@ -195,7 +196,7 @@ pub(crate) fn placed(config: &Config, error: ModelError) -> TrainError {
     }
 }
 
-/// Does what a configuration says, from files to a report.
+/// Executes a configuration, from files to a report.
 pub fn train(
     config: &Config,
     options: &RunOptions,

@@ -1,4 +1,4 @@
-//! Asking a run to stop after the step it is in.
+//! Asks a run to stop after the current step.
 
 use std::sync::{
     Arc,
@@ -9,8 +9,8 @@ use std::sync::{
 /// `sysexits.h`).
 pub const STOPPED_EXIT_CODE: u8 = 75;
 
-/// A request that a signal handler, another thread or an observer can make. The one flag of a process:
-/// whatever takes long looks at it.
+/// A request that a signal handler, another thread or an observer can make. A process has one flag:
+/// every long operation checks it.
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag {
     requested: Arc<AtomicBool>,
@@ -23,25 +23,26 @@ impl StopFlag {
         self.requested.store(true, Ordering::SeqCst);
     }
 
-    /// Whether somebody asked.
+    /// Whether a stop was requested.
     pub fn is_requested(&self) -> bool {
         self.requested.load(Ordering::SeqCst)
     }
 
-    /// Whether a run goes on that saves when it is asked to stop. Before and after, while files are read
-    /// or questions are asked, there is nothing to save, and who stops the process loses nothing.
+    /// Whether a run is in progress that saves when it is asked to stop. Before and after it, while
+    /// files are read or questions are asked, there is nothing to save, and ending the process
+    /// loses nothing.
     pub fn is_heard(&self) -> bool {
         self.saving.load(Ordering::SeqCst)
     }
 
-    /// From here until the guard is dropped the run saves when it is asked to stop.
+    /// From here until the guard is dropped, the run saves when it is asked to stop.
     pub(crate) fn heard(&self) -> Heard {
         self.saving.store(true, Ordering::SeqCst);
         Heard(Arc::clone(&self.saving))
     }
 }
 
-/// While it exists, a [`StopFlag`] is heard.
+/// While this guard exists, a [`StopFlag`] is heard.
 pub(crate) struct Heard(Arc<AtomicBool>);
 
 impl Drop for Heard {

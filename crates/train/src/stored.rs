@@ -1,48 +1,48 @@
-//! A packing that `tightrope pack --write` stored: read, and compared with the run it is to serve.
+//! A packing that `tightrope pack --write` stored: reads it and compares it with the run.
 
 use crate::{Config, TrainError, config::counts_sequences, files::at};
 use std::{fs::File, io::BufReader, path::Path};
 use tightrope_packing::{Algorithm, Layout, PackError, Packer, Packing};
 
-/// A stored packing that does not belong to the run.
+/// Error of a stored packing that does not belong to the run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoredPackingError {
-    /// Not JSON, or not of a packing.
+    /// The file is not JSON of a packing.
     #[error("not a packing as `tightrope pack --write` stores it: {0}")]
     Json(#[from] serde_json::Error),
-    /// Packs of another size.
+    /// The packs have another capacity.
     #[error("packed to {stored} tokens, but `packing.capacity` is {capacity}; make them the same")]
     Capacity {
-        /// In the file.
+        /// Capacity in the file.
         stored: u64,
-        /// In the configuration.
+        /// Capacity in the configuration.
         capacity: u64,
     },
-    /// Rows of another kind.
+    /// The rows are of another kind.
     #[error(
         "holds {}, but `packing.mode` = \"{mode}\" needs {}; set the mode that it was packed with",
         rows(*stored), rows(mode.layout())
     )]
     Layout {
-        /// In the file.
+        /// Layout in the file.
         stored: Layout,
-        /// In the configuration.
+        /// Mode in the configuration.
         mode: Algorithm,
     },
-    /// A pack with more sequences than the configuration allows.
+    /// A pack has more sequences than the configuration allows.
     #[error("pack {pack} holds {sequences} sequences, but `{key}` is {limit}")]
     Sequences {
-        /// Which pack, from 0.
+        /// Index of the pack, from 0.
         pack: usize,
-        /// Its sequences.
+        /// Number of its sequences.
         sequences: usize,
-        /// The key of the limit.
+        /// Key of the limit.
         key: &'static str,
-        /// Its value.
+        /// Value of the limit.
         limit: u32,
     },
-    /// Not the training data of this run.
+    /// The packing was made from other data.
     #[error(
         "packed from other data: {0} (a sequence without a target counts as empty); pack this data: \
          tightrope pack CONFIGURATION --write FILE"
@@ -58,8 +58,8 @@ fn rows(layout: Layout) -> &'static str {
     }
 }
 
-/// Reads the packing in `path`; it must hold exactly `lengths`, in rows such as `packer`, the one of
-/// the configuration, makes them.
+/// Reads the packing in `path`; it must hold exactly `lengths`, in rows like those of `packer`, the
+/// packer of the configuration.
 pub(crate) fn read(
     path: &Path,
     config: &Config,

@@ -1,12 +1,12 @@
-//! The tokenizer among a model's files.
+//! Finds the tokenizer among a model's files.
 
 use crate::{TrainError, source::Source};
 use tightrope_data::{DataError, Tokenizer};
 use tightrope_formats::{FormatError, gguf::GgufTokenizer};
 
-/// The tokenizer of a model, or why it has none: a folder without `tokenizer.json`, a GGUF file
-/// with a tokenizer of an unknown kind. Token ids can be trained and evaluated without one. A
-/// folder whose tokenizer is damaged is an error.
+/// Returns the tokenizer of a model, or the reason why it has none: a folder without
+/// `tokenizer.json`, or a GGUF file with an unknown kind of tokenizer. Token ids can be trained and
+/// evaluated without one. A damaged tokenizer is an error.
 pub(crate) fn find(source: &Source) -> Result<Result<Tokenizer, String>, TrainError> {
     let (found, file) = match source {
         Source::Folder(folder) => (Tokenizer::from_folder(folder), folder),

@@ -1,4 +1,4 @@
-//! Proof, on a person's own model and data, that packing changes nothing.
+//! Proves on a user's model and data that packing changes nothing.
 
 use crate::{TrainError, batches::Batches};
 use serde::Serialize;
@@ -6,42 +6,42 @@ use tightrope_device::DType;
 use tightrope_model::{Backend, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
 
-/// What was compared, and how far apart it was.
+/// Result of one comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
-    /// What the packed batch is compared with.
+    /// Batch that the packed batch is compared with.
     pub compared_with: &'static str,
-    /// What is compared.
+    /// Quantity that is compared.
     pub quantity: &'static str,
-    /// How far apart.
+    /// Difference of the two.
     pub difference: f64,
-    /// How far apart it may be; 0: bit for bit.
+    /// Largest allowed difference; 0: bit for bit.
     pub allowed: f64,
-    /// Whether it is not further.
+    /// Whether the difference is allowed.
     pub passed: bool,
 }
 
 /// All checks of some packs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verification {
-    /// Packs compared.
+    /// Number of packs compared.
     pub packs: usize,
-    /// Sequences in them.
+    /// Number of sequences in the packs.
     pub sequences: usize,
-    /// Real tokens in them.
+    /// Number of real tokens in the packs.
     pub tokens: usize,
-    /// The worst of all packs for each check.
+    /// Worst result of all packs for each check.
     pub checks: Vec<Check>,
     /// Whether every check has passed.
     pub passed: bool,
 }
 
-/// How far apart two ways to batch the same sequences may be.
+/// Allowed differences between two ways to batch the same sequences.
 #[derive(Clone, Copy)]
 struct Tolerances {
-    /// Losses of single tokens: a few roundings at the size of a large loss.
+    /// Tolerance for losses of single tokens: a few roundings at the size of a large loss.
     loss: f64,
-    /// Gradients, as `‖difference‖ / ‖gradient‖`: sums in another order.
+    /// Tolerance for gradients, as `‖difference‖ / ‖gradient‖`: sums run in another order.
     gradient: f64,
 }
 
@@ -52,7 +52,8 @@ impl Tolerances {
                 loss: 1e-5,
                 gradient: 1e-4,
             },
-            // A GPU may multiply other numbers of rows in another order, and round the other way.
+            // A GPU may use another order of sums for another number of rows, and round the other
+            // way.
             _ => Self {
                 loss: 5e-2,
                 gradient: 5e-2,
@@ -63,9 +64,9 @@ impl Tolerances {
 
 const SALT: u64 = 1;
 
-/// Compares the first `limit` packs with their sequences one by one, padded, and in another order,
-/// and changes one sequence to see that the others do not notice. Dropout, if any, draws the same
-/// numbers for a token wherever it stands. Overwrites the gradients; the weights stay.
+/// Compares the first `limit` packs with their sequences one by one, padded, and in another order;
+/// changes one sequence and checks that the others stay the same. Dropout, if any, draws the same
+/// numbers for a token in every batch. Overwrites the gradients; the weights stay.
 pub fn verify<D: Backend>(
     model: &mut TrainableModel<D>,
     sequences: &[Sequence],
@@ -88,7 +89,7 @@ pub fn verify<D: Backend>(
                 (known.compared_with, known.quantity) == (check.compared_with, check.quantity)
             };
             match worst.iter_mut().find(same) {
-                // A NaN is worse than anything.
+                // A NaN counts as the worst result.
                 Some(known) if check.difference <= known.difference => (),
                 Some(known) => *known = check,
                 None => worst.push(check),
@@ -140,7 +141,7 @@ fn pack_checks<D: Backend>(
     Ok(checks)
 }
 
-/// Changes every token of one sequence, which trains nothing here: the losses of the others and all
+/// Changes every token of one sequence, which is not trained here: the losses of the others and all
 /// gradients must stay the same bit for bit.
 fn perturbation<D: Backend>(
     model: &mut TrainableModel<D>,
@@ -176,7 +177,8 @@ fn perturbation<D: Backend>(
         Batch::packed(own, &pieces)
     };
     let before = Run::of(model, &[row(&own)?], scale)?;
-    // Ids that are in use elsewhere are inside the vocabulary: every token takes that of another.
+    // Ids that are used elsewhere are inside the vocabulary, so every token takes the id of
+    // another.
     let all: Vec<u32> = own
         .iter()
         .flat_map(|s| s.tokens().iter().copied())
@@ -240,7 +242,7 @@ impl Run {
         Ok(Self { losses, gradients })
     }
 
-    /// The losses with the pieces, which lie in `order` here, in their own order.
+    /// The losses in the order of the pieces, which lie in `order` here.
     fn losses_in(&self, order: &[usize], pieces: &[Piece]) -> Vec<f32> {
         let mut starts = vec![0; pieces.len()];
         let mut start = 0;
@@ -256,7 +258,7 @@ impl Run {
     }
 }
 
-/// NaN if one of them is, or if there are not as many of both.
+/// Largest difference; NaN if one value is NaN, or if the numbers of values differ.
 fn largest_difference(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return f64::NAN;

@@ -16,15 +16,15 @@ use tightrope_formats::files::{Temporary, files_below, remove_at_once};
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 2;
 
-/// What a whole checkpoint consists of.
+/// Contents of a whole checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of the layout.
     pub format: u32,
-    /// The optimizer step after which it was written.
+    /// Number of the optimizer step after which it was written.
     pub step: u64,
-    /// Every file but this one, by its path with `/` between the parts.
+    /// Every file but the manifest, by its path with `/` between the parts.
     pub files: Files,
 }
 
@@ -35,13 +35,13 @@ pub type Files = BTreeMap<String, FileEntry>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// Its SHA-256 in hexadecimal.
+    /// SHA-256 in hexadecimal.
     pub sha256: String,
 }
 
-/// The name of the checkpoint of a step.
+/// Name of the checkpoint of a step.
 pub fn name(step: u64) -> String {
     format!("step-{step:06}")
 }
@@ -54,7 +54,7 @@ pub fn list(parent: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// What has the name of a checkpoint and is none.
+/// Finds a file or folder that has the name of a checkpoint and is none.
 pub(crate) fn foreign(parent: &Path) -> Option<PathBuf> {
     let mut found = named(parent).into_iter().map(|(_, path)| path);
     found.find(|path| !is_checkpoint(path))
@@ -75,8 +75,8 @@ fn is_checkpoint(path: &Path) -> bool {
     is_folder && (has(MANIFEST) || has(state::FILE))
 }
 
-/// Writes a checkpoint: `fill` puts the files into a temporary folder beside it; they are listed in
-/// the manifest, and the folder gets its name. A damaged one of this name is set aside.
+/// Writes a checkpoint: `fill` puts the files into a temporary folder beside it; the manifest lists
+/// them, and then the folder gets its name. A damaged checkpoint of this name is set aside.
 pub fn write(
     parent: &Path,
     step: u64,
@@ -102,7 +102,7 @@ pub fn write(
     Ok((target, manifest))
 }
 
-/// Sizes and digests of every file below `folder`.
+/// Computes size and digest of every file below `folder`.
 pub(crate) fn digests(folder: &Path) -> Result<Files, TrainError> {
     let mut found = Files::new();
     for name in files_below(folder).map_err(at(folder))? {
@@ -113,7 +113,7 @@ pub(crate) fn digests(folder: &Path) -> Result<Files, TrainError> {
     Ok(found)
 }
 
-/// Gives a damaged checkpoint a name under which it is no checkpoint, and returns that.
+/// Renames a damaged checkpoint so that it no longer counts as one, and returns the new path.
 pub(crate) fn set_aside(checkpoint: &Path) -> Result<PathBuf, TrainError> {
     let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
     let aside = checkpoint.with_file_name(format!("damaged-{name}"));
@@ -122,12 +122,13 @@ pub(crate) fn set_aside(checkpoint: &Path) -> Result<PathBuf, TrainError> {
     Ok(aside)
 }
 
-/// Removes a checkpoint so that no half of it keeps its name.
+/// Removes a checkpoint so that no part of it keeps its name.
 pub fn delete(checkpoint: &Path) -> Result<(), TrainError> {
     remove_at_once(checkpoint).map_err(at(checkpoint))
 }
 
-/// The first file in a checkpoint that no run has put there; the error says why that is not known.
+/// Finds the first file in a checkpoint that no run has written; returns an error if that cannot be
+/// determined.
 pub(crate) fn stranger(checkpoint: &Path) -> Result<Option<String>, CheckpointError> {
     let manifest = read(checkpoint)?;
     let present = files_below(checkpoint);
@@ -143,7 +144,7 @@ fn damaged(checkpoint: &Path, reason: String) -> CheckpointError {
     }
 }
 
-/// The manifest of a checkpoint.
+/// Reads the manifest of a checkpoint.
 pub(crate) fn read(checkpoint: &Path) -> Result<Manifest, CheckpointError> {
     let unread = |error: String| damaged(checkpoint, format!("{MANIFEST}: {error}"));
     let text = fs::read(checkpoint.join(MANIFEST)).map_err(|error| unread(error.to_string()))?;
@@ -159,7 +160,7 @@ pub(crate) fn read(checkpoint: &Path) -> Result<Manifest, CheckpointError> {
     Ok(manifest)
 }
 
-/// Compares every file with the manifest; says what is wrong with the first that differs.
+/// Compares every file with the manifest; an error names the first difference.
 pub fn check(checkpoint: &Path) -> Result<Manifest, CheckpointError> {
     let damaged = |reason| damaged(checkpoint, reason);
     let manifest = read(checkpoint)?;
@@ -239,7 +240,7 @@ mod tests {
                 said.len() == 1 && said[0].contains(expected),
                 "{said:?} lacks {expected}"
             );
-            // The damaged one is set aside when its step comes again.
+            // The damaged checkpoint is set aside when its step comes again.
             save(parent.path(), 2);
             assert!(parent.path().join("damaged-step-000002").exists());
             assert_eq!(newest(parent.path(), |_, _| ()).unwrap().1.step, 2);

@@ -1,8 +1,8 @@
-//! Checkpoints: what a run needs to go on as if it had never stopped.
+//! Checkpoints: the state that a run needs to continue as if it had never stopped.
 //!
-//! `<output>/checkpoints/step-000123/` holds the weights in a format that others read (`adapter/` as
-//! PEFT has it, or `model/` as a Hugging Face folder), `optimizer.safetensors`, `state.json` and
-//! `manifest.json`.
+//! `<output>/checkpoints/step-000123/` holds the weights in a format that other tools read
+//! (`adapter/` for PEFT, or `model/` as a Hugging Face folder), `optimizer.safetensors`,
+//! `state.json` and `manifest.json`.
 
 pub mod folder;
 mod retention;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// Not what its manifest says.
+    /// The checkpoint differs from its manifest.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
         /// The folder.
@@ -27,18 +27,18 @@ pub enum CheckpointError {
         /// What is wrong.
         reason: String,
     },
-    /// None that is whole.
+    /// There is no whole checkpoint.
     #[error(
         "{}: no whole checkpoint to resume from{}; start afresh without --resume (add --overwrite \
          to delete what is there)", path.display(), list(damaged)
     )]
     NoneWhole {
-        /// Where they should be.
+        /// Folder in which checkpoints were expected.
         path: PathBuf,
-        /// Those that are damaged, and how.
+        /// Damaged checkpoints with their damage.
         damaged: Vec<String>,
     },
-    /// Whole, but of other parameters.
+    /// The checkpoint is whole, but has other parameters.
     #[error("{}: {reason}", path.display())]
     Mismatch {
         /// The file.
@@ -65,7 +65,7 @@ fn list(damaged: &[String]) -> String {
     }
 }
 
-/// The newest whole checkpoint in `parent`; `skipped` is told of each damaged one before it.
+/// Finds the newest whole checkpoint in `parent`; calls `skipped` for each damaged one before it.
 pub fn newest(
     parent: &Path,
     mut skipped: impl FnMut(&Path, &CheckpointError),

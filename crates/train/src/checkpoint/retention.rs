@@ -1,4 +1,4 @@
-//! Which checkpoints stay.
+//! Decides which checkpoints are kept.
 
 use super::folder;
 use crate::{Observer, TrainError};
@@ -7,18 +7,18 @@ use std::{
     path::Path,
 };
 
-/// Deletes old checkpoints. Only whole ones count and only whole ones are deleted, so that the last
-/// whole one always stays.
+/// Deletes old checkpoints. Only whole checkpoints count and are deleted, so the last whole one
+/// always stays.
 #[derive(Debug, Default)]
 pub(crate) struct Retention {
-    /// What is known of checkpoints: those that were saved or read here are whole.
+    /// Whether each known checkpoint is whole; a checkpoint that was saved or read here is whole.
     whole: BTreeMap<u64, bool>,
-    /// Not deleted because of what others have put there; said once.
+    /// Checkpoints that are kept because they contain foreign files; each is reported once.
     spared: BTreeSet<u64>,
 }
 
 impl Retention {
-    /// A checkpoint that was just written or checked.
+    /// Records a checkpoint that was just written or checked.
     pub(crate) fn is_whole(&mut self, step: u64) {
         self.whole.insert(step, true);
     }

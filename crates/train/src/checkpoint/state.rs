@@ -1,4 +1,4 @@
-//! Where a run stands, and what it was told: all of a checkpoint that is not tensors.
+//! Progress and settings of a run: everything in a checkpoint except tensors.
 
 use super::CheckpointError;
 use crate::{
@@ -11,43 +11,44 @@ use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 pub(super) const FILE: &str = "state.json";
 
-/// `state.json`. Order and dropout follow from seed and step, so no state of a random generator.
+/// Contents of `state.json`. Order and dropout follow from seed and step, so it has no state of a
+/// random generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Optimizer steps done.
+    /// Number of optimizer steps done.
     pub step: u64,
-    /// Steps that the run was to have, on which the learning rates depended.
+    /// Planned number of steps, on which the learning rates depended.
     pub total_steps: u64,
-    /// Real tokens seen so far.
+    /// Number of real tokens so far.
     pub tokens: u64,
-    /// Of these, trained.
+    /// Number of these tokens that were trained.
     pub trained_tokens: u64,
-    /// Padding computed so far.
+    /// Number of padding tokens computed so far.
     pub padding_tokens: u64,
-    /// Seconds of training so far, all parts of the run together.
+    /// Seconds of training so far, over all parts of the run.
     pub elapsed_s: f64,
     /// Loss of the first step.
     pub first_loss: Option<f64>,
     /// Loss of the last step.
     pub last_loss: Option<f64>,
-    /// How well the model predicted before the first step.
+    /// Evaluation before the first step.
     pub evaluation_before: Option<Evaluation>,
-    /// The last evaluation.
+    /// Last evaluation.
     pub evaluation: Option<Evaluation>,
-    /// The step of the last evaluation.
+    /// Step of the last evaluation.
     pub evaluated_step: Option<u64>,
-    /// The lowest evaluation loss after a step of training.
+    /// Lowest evaluation loss after a step of training.
     pub best_loss: Option<f64>,
-    /// The step that it belongs to.
+    /// Step of the lowest evaluation loss.
     pub best_step: Option<u64>,
-    /// Evaluations since without a better one.
+    /// Number of later evaluations without a lower loss.
     pub evaluations_without_gain: u64,
-    /// What must stay the same for the result to stay the same.
+    /// Facts that must stay the same for the result to stay the same.
     pub identity: Identity,
 }
 
-/// What decides the result of a run, apart from its length.
+/// Facts that decide the result of a run, apart from its length.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Identity(BTreeMap<String, Value>);
@@ -55,11 +56,11 @@ pub struct Identity(BTreeMap<String, Value>);
 /// A difference between a run and its continuation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// The path of a key, or what else has changed.
+    /// Path of a key, or name of another fact.
     pub key: String,
-    /// Before; `None` = absent.
+    /// Old value; `None` = absent.
     pub old: Option<Value>,
-    /// Now.
+    /// New value; `None` = absent.
     pub new: Option<Value>,
 }
 
@@ -80,8 +81,8 @@ impl fmt::Display for Change {
 }
 
 impl Identity {
-    /// Every fixed key of the configuration, and `facts`: what it refers to, such as digests of the
-    /// data.
+    /// Collects every fixed key of the configuration, and `facts` about its inputs, such as digests
+    /// of the data.
     pub fn new(config: &Config, facts: &[(&str, Value)]) -> Self {
         let fixed = config.entries().into_iter();
         let fixed = fixed.filter(|(key, _)| key.on_resume == OnResume::Fixed);
@@ -96,7 +97,7 @@ impl Identity {
         )
     }
 
-    /// What is different in `new`, in the order of the configuration.
+    /// Lists the differences in `new`, in the order of the configuration.
     pub fn changes(&self, new: &Identity) -> Vec<Change> {
         let mut names: Vec<&String> = self.0.keys().chain(new.0.keys()).collect();
         let place = |name: &str| KEYS.iter().position(|key| key.path() == name);
@@ -116,7 +117,7 @@ impl Identity {
 }
 
 impl State {
-    /// Before the first step.
+    /// State before the first step.
     pub fn new(identity: Identity) -> Self {
         Self {
             step: 0,

@@ -1,4 +1,4 @@
-//! Tensors of the device to a safetensors file and back, one at a time.
+//! Writes tensors of the device to a safetensors file and reads them back, one at a time.
 
 use super::CheckpointError;
 use crate::TrainError;
@@ -6,7 +6,7 @@ use std::{cmp::Reverse, collections::BTreeSet, path::Path};
 use tightrope_device::{DType, Device, DeviceError, View, ViewMut};
 use tightrope_formats::{Encoding, TensorOut, Tensors, safetensors};
 
-/// The type in the file; an error if tensors of this type are not kept in files.
+/// Encoding of the type in the file; returns an error if tensors of this type are not stored.
 fn encoding(dtype: DType) -> Result<Encoding, DeviceError> {
     match dtype {
         DType::F32 => Ok(Encoding::F32),
@@ -18,7 +18,7 @@ fn encoding(dtype: DType) -> Result<Encoding, DeviceError> {
     }
 }
 
-/// The bytes in the file.
+/// Bytes of the tensor in the file.
 fn stored<D: Device>(tensor: View<'_, D>) -> Result<Vec<u8>, TrainError> {
     if tensor.dtype() == DType::U8 {
         return Ok(tensor.to_vec()?);
@@ -27,15 +27,15 @@ fn stored<D: Device>(tensor: View<'_, D>) -> Result<Vec<u8>, TrainError> {
     Ok(elements.iter().flat_map(|x| x.to_le_bytes()).collect())
 }
 
-/// Writes tensors of f32 or u8, one copied from the device at a time; `about` says, by key and value,
-/// what they are.
+/// Writes tensors of f32 or u8, copied from the device one at a time; `about` describes them by key
+/// and value.
 pub(crate) fn write_tensors<'a, D: Device>(
     path: &Path,
     about: &[(&str, &str)],
     tensors: impl IntoIterator<Item = (String, View<'a, D>)>,
 ) -> Result<(), TrainError> {
     let mut tensors: Vec<_> = tensors.into_iter().collect();
-    // As the format wants it: the widest types first, so that each lies at a multiple of its size.
+    // The widest types come first, so that each tensor lies at a multiple of the size of its type.
     tensors.sort_by_cached_key(|(name, tensor)| (Reverse(tensor.dtype().size()), name.clone()));
     let out = tensors.into_iter().map(|(name, tensor)| {
         let (encoding, shape) = (encoding(tensor.dtype())?, tensor.shape().to_vec());
@@ -46,8 +46,8 @@ pub(crate) fn write_tensors<'a, D: Device>(
     safetensors::write(path, about, out.collect::<Result<_, TrainError>>()?)
 }
 
-/// Reads exactly these tensors from a file that holds these and no others. Where the file says what
-/// they are, it must say the same as `about`.
+/// Reads exactly these tensors from a file with these tensors and no others. If the file describes
+/// them, the description must agree with `about`.
 pub(crate) fn read_tensors<'a, D: Device>(
     path: &Path,
     about: &[(&str, &str)],
@@ -69,7 +69,7 @@ pub(crate) fn read_tensors<'a, D: Device>(
     restore(&Tensors::open(path)?, tensors)
 }
 
-/// Reads exactly these tensors from files that hold these and no others.
+/// Reads exactly these tensors from files with these tensors and no others.
 pub(crate) fn restore<'a, D: Device>(
     files: &Tensors,
     tensors: impl IntoIterator<Item = (String, ViewMut<'a, D>)>,

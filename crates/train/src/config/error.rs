@@ -1,4 +1,4 @@
-//! Why a configuration cannot be used.
+//! Errors of configurations.
 
 use super::Place;
 use std::{io, path::PathBuf};
@@ -12,69 +12,69 @@ pub enum ConfigError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A file or folder of another kind, where the configuration should be.
+    /// A file or folder of another kind was given in place of a configuration.
     #[error("{}: a configuration (TOML) is needed, and {what}", path.display())]
     OtherKind {
-        /// What was given.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What it is instead, and where that belongs.
+        /// Kind of the file or folder, and where it belongs.
         what: &'static str,
     },
-    /// Not TOML.
+    /// The text is not TOML.
     #[error("{place}: {message}")]
     Syntax {
-        /// Where.
+        /// Place of the error.
         place: Place,
         /// What is wrong.
         message: String,
     },
-    /// A key that does not exist.
+    /// A key does not exist.
     #[error("{place}: unknown key `{key}`; {hint}")]
     UnknownKey {
-        /// Where.
+        /// Place of the key.
         place: Place,
         /// The key.
         key: String,
-        /// What may have been meant.
+        /// Suggestion for the intended key.
         hint: String,
     },
-    /// A value of the wrong type or out of range.
+    /// A value has the wrong type or is out of range.
     #[error("{place}: `{key}` must be {expected}, got {got}")]
     WrongType {
-        /// Where.
+        /// Place of the value.
         place: Place,
         /// The key.
         key: String,
-        /// What is expected.
+        /// Expected values.
         expected: String,
-        /// What stands there.
+        /// The given value.
         got: String,
     },
-    /// A key without which nothing can be done.
+    /// A required key is missing.
     #[error("{}: `{key}` is missing: {help}", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
         /// The key.
         key: &'static str,
-        /// What it is for.
+        /// Purpose of the key.
         help: &'static str,
     },
-    /// Values that contradict each other.
+    /// Values contradict each other.
     #[error("{place}: {message}")]
     Conflict {
-        /// Where one of them stands.
+        /// Place of one of them.
         place: Place,
         /// What to do.
         message: String,
     },
-    /// `--set` without `=`.
+    /// A `--set` has no `=`.
     #[error("--set {text}: write it as key=value, such as optimizer.learning_rate=1e-4")]
     Set {
-        /// What was written.
+        /// The given text.
         text: String,
     },
 }

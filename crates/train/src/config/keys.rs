@@ -1,7 +1,7 @@
-//! Every key of the configuration file: one table from which the reader, the template, the help and
-//! the check on resuming are made.
+//! Every key of the configuration file, in one table that provides the reader, the template, the
+//! help and the check on resuming.
 
-/// What stands behind a key.
+/// Kind of the value of a key.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// Any text.
@@ -10,13 +10,13 @@ pub enum Kind {
     Model,
     /// A path, relative to the configuration file.
     Path,
-    /// Paths, relative to the configuration file; a single one may stand without brackets.
+    /// Paths, relative to the configuration file; a single path needs no brackets.
     Paths,
     /// A chat template, or the path of a file that holds it.
     Template,
-    /// A whole number of at least this.
+    /// A whole number of at least this value.
     Integer(i64),
-    /// A number for which the function holds, and how the rule reads.
+    /// A number for which the function holds, and the text of the rule.
     Number(fn(f64) -> bool, &'static str),
     /// `true` or `false`.
     Boolean,
@@ -31,7 +31,8 @@ pub enum Kind {
 pub enum OnResume {
     /// Another value would change the result.
     Fixed,
-    /// Another value changes where the run ends, what is kept or how fast it is, not what a step does.
+    /// Another value changes where the run ends, what is kept or how fast it is, but not the result
+    /// of a step.
     Free,
 }
 
@@ -40,15 +41,15 @@ pub enum OnResume {
 pub struct Key {
     /// The section, empty at the top level.
     pub section: &'static str,
-    /// The name inside the section.
+    /// Name inside the section.
     pub name: &'static str,
-    /// What may stand behind it.
+    /// Kind of the value.
     pub kind: Kind,
-    /// Its value when absent, in TOML; `None` where the help says what absence means.
+    /// Default value in TOML; `None` if the help explains an absent key.
     pub default: Option<&'static str>,
-    /// Whether it may change between a run and its continuation.
+    /// Whether the value may change between a run and its continuation.
     pub on_resume: OnResume,
-    /// What it does.
+    /// Help text.
     pub help: &'static str,
 }
 
@@ -68,7 +69,7 @@ impl Key {
 }
 
 impl Kind {
-    /// What is expected, for people.
+    /// Expected values, for people.
     pub fn expected(&self) -> String {
         match self {
             Kind::Text => "text in quotes".into(),
@@ -85,7 +86,7 @@ impl Kind {
     }
 }
 
-/// The sections in the order of the template, with a line about each.
+/// Sections in the order of the template, with a line about each.
 pub const SECTIONS: &[(&str, &str)] = &[
     ("", "What is trained, and where it goes."),
     ("data", "What it is trained on."),
@@ -143,7 +144,7 @@ pub const KEYS: &[Key] = &[
     key("", "seed", Integer(0), Some("42"), Fixed,
         "Decides everything random: order of the data, fresh adapters, dropout."),
 
-    // Which sequences come out is compared by their contents, so that files may be moved.
+    // The resulting sequences are compared by their contents, so that files may be moved.
     key("data", "train", Kind::Paths, Some("[]"), Free,
         "Files to train on: JSON, JSONL (plain, gzip, zstd), Parquet, CSV."),
     key("data", "eval", Kind::Paths, Some("[]"), Free,
@@ -180,7 +181,7 @@ pub const KEYS: &[Key] = &[
         "Most sequences in a pack; absent: unlimited (nnlshp: 3)."),
     key("packing", "window", Integer(1), Some("1024"), Fixed,
         "Packs that streaming keeps open."),
-    // Which packs come out is compared, so that the file may be moved.
+    // The resulting packs are compared, so that the file may be moved.
     key("packing", "file", Kind::Path, None, Free,
         "Packing to use instead of packing anew, stored by `tightrope pack CONFIGURATION --write FILE` \
          for the same data, capacity and kind of mode; anything else is an error. Absent: pack anew."),

@@ -1,4 +1,4 @@
-//! The configuration file: its sections as types, how it is read, and what must hold between keys.
+//! The configuration file: its sections as types, reading it, and rules between keys.
 
 mod error;
 mod keys;
@@ -24,9 +24,9 @@ use tightrope_model::BaseStorage;
 use tightrope_packing::{Algorithm, Layout};
 use toml::{Table, Value};
 
-/// Everything that a run is told.
+/// All settings of a run.
 ///
-/// What a key means, its default and whether it may change on resuming stand in [`KEYS`].
+/// [`KEYS`] has the meaning of each key, its default, and whether it may change on resuming.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
@@ -46,12 +46,12 @@ pub struct Config {
     pub optimizer: OptimizerSection,
     pub schedule: ScheduleSection,
     pub run: RunSection,
-    /// Where keys were written, for errors that show only once the model is known.
+    /// Places of the keys in the text, for errors that show only once the model is known.
     #[serde(skip)]
     pub places: Places,
 }
 
-/// Where to compute.
+/// Device that computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
@@ -61,7 +61,7 @@ pub enum DeviceChoice {
     Cuda,
 }
 
-/// The type of activations.
+/// Type of activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
@@ -118,7 +118,7 @@ pub struct LoraSection {
     pub lora_plus_ratio: f64,
 }
 
-/// How frozen weights of linear layers are kept.
+/// Storage of frozen weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
@@ -127,25 +127,25 @@ pub enum Quantize {
     Nf4,
 }
 
-/// Which linear layers get an adapter.
+/// Selects the linear layers that get an adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TargetModules {
-    /// `"all-linear"`: every one but the head.
+    /// `"all-linear"`: every linear layer but the head.
     AllLinear(AllLinear),
-    /// By the last part of their names.
+    /// Layers by the last part of their names.
     Names(Vec<String>),
 }
 
 /// The word `all-linear`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AllLinear {
-    /// The word.
+    /// The word itself.
     #[serde(rename = "all-linear")]
     AllLinear,
 }
 
-/// `[batch]`; of the first two exactly the one that the mode reads is there.
+/// `[batch]`; of the first two keys, exactly the one that the mode reads is present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
@@ -171,7 +171,7 @@ pub struct OptimizerSection {
     pub max_grad_norm: f64,
 }
 
-/// How the optimizer keeps its moments.
+/// Storage of the moments of the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
 pub enum OptimizerState {
@@ -182,7 +182,7 @@ pub enum OptimizerState {
 }
 
 impl OptimizerState {
-    /// As configurations have it.
+    /// Name in configurations.
     pub fn name(self) -> &'static str {
         match self {
             OptimizerState::F32 => "f32",
@@ -191,7 +191,7 @@ impl OptimizerState {
     }
 }
 
-/// `[schedule]`; one of `warmup_steps` and `warmup_ratio` is there.
+/// `[schedule]`; either `warmup_steps` or `warmup_ratio` is present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
@@ -204,7 +204,7 @@ pub struct ScheduleSection {
     pub min_ratio: f64,
 }
 
-/// How the learning rate goes down.
+/// Shape of the decrease of the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
@@ -215,9 +215,9 @@ pub enum ScheduleKind {
 }
 
 impl Config {
-    /// Reads the file, then `sets` over it: `key=value` with the value in TOML, where text may
-    /// stand without quotes. Paths in the file are relative to its folder, paths in `sets` to the
-    /// current folder.
+    /// Reads the file and applies `sets` to it: `key=value` with the value in TOML, where text
+    /// needs no quotes. Paths in the file are relative to its folder; paths in `sets` are relative
+    /// to the current folder.
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
         let other = |what| ConfigError::OtherKind {
             path: path.to_owned(),
@@ -255,7 +255,7 @@ impl Config {
         finish(values, path)
     }
 
-    /// How frozen weights are kept.
+    /// Storage of frozen weights.
     pub fn base_storage(&self) -> BaseStorage {
         match self.lora.as_ref().map(|lora| lora.quantize) {
             Some(Quantize::Nf4) => BaseStorage::Nf4,
@@ -263,7 +263,7 @@ impl Config {
         }
     }
 
-    /// What decides how records become sequences.
+    /// Options that decide how records become sequences.
     pub fn data_options(&self) -> DataOptions {
         DataOptions {
             format: self.data.format,
@@ -277,7 +277,7 @@ impl Config {
         }
     }
 
-    /// Every key that has a value, by its path, in the order of [`KEYS`].
+    /// Every key with a value, by its path, in the order of [`KEYS`].
     pub fn entries(&self) -> Vec<(&'static Key, serde_json::Value)> {
         let all = serde_json::to_value(self).unwrap_or_default();
         let value = |key: &Key| match key.section {
@@ -292,7 +292,7 @@ impl Config {
 
 const A_MODEL: &str = "this may be a model: write model = \"…\" in the configuration";
 
-/// What a file is that begins as no TOML does.
+/// Kind of a file that starts as no TOML file does.
 fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     let text = bytes.trim_ascii_start();
     let inner = text.strip_prefix(b"[").unwrap_or(text).trim_ascii_start();
@@ -303,13 +303,13 @@ fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     json.then_some("this is JSON: write train = \"…\" under [data] in the configuration")
 }
 
-/// `key=value` as TOML, with quotes around text that has none.
+/// `key=value` as TOML, with quotes around unquoted text.
 fn assignment(set: &str) -> Result<String, ConfigError> {
     let (name, value) = set.split_once('=').ok_or_else(|| ConfigError::Set {
         text: set.to_owned(),
     })?;
     let (name, value) = (name.trim(), value.trim());
-    // A value of another kind than its key wants is told by the key, not by the syntax.
+    // A value of another kind than its key expects is reported by key, and not as a syntax error.
     let is_toml = toml::de::DeValue::parse(value).is_ok();
     Ok(match Key::find(name).is_some() && !is_toml {
         true => format!("{name} = {}", Value::String(value.to_owned())),
@@ -317,12 +317,12 @@ fn assignment(set: &str) -> Result<String, ConfigError> {
     })
 }
 
-/// Whether a batch of this mode is counted in sequences and not in packs.
+/// Whether batches of this mode count sequences and not packs.
 pub(crate) fn counts_sequences(mode: Algorithm) -> bool {
     mode.layout() != Layout::Packed
 }
 
-/// Fills in the defaults that depend on other keys, and checks what must hold between keys.
+/// Fills in the defaults that depend on other keys, and checks the rules between keys.
 fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     let start = || Place::File {
         path: path.to_owned(),
@@ -405,7 +405,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
         return Err(conflict("run.result", message.into()));
     }
 
-    // An adapter to go on from is trained as one.
+    // An adapter to continue from is trained as one.
     let lora = values.has_section("lora") || values.get("adapter").is_some();
     let learning_rate = if lora { 2e-4 } else { 2e-5 };
     let stem = path.file_stem().unwrap_or("run".as_ref());
@@ -438,7 +438,8 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
                 .and_then(|section| section.insert(name.to_owned(), value)),
         };
     }
-    // Every value was checked above, so an error here is one of the program; still no panic.
+    // Every value was checked above, so an error here is a fault of the program; it still causes no
+    // panic.
     let config: Config = Table::try_into(table).map_err(|error| ConfigError::Syntax {
         place: start(),
         message: error.to_string(),

@@ -1,5 +1,5 @@
-//! From TOML text to checked values: unknown keys, wrong types and relative paths are dealt with
-//! here, by the table of keys, while the place in the text is still known.
+//! Turns TOML text into checked values. The table of keys finds unknown keys, wrong types and
+//! relative paths here, while the place in the text is still known.
 
 use super::{
     ConfigError,
@@ -17,10 +17,10 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-/// Where a value was written.
+/// Place where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a file, counted from 1.
+    /// In a file; the line is counted from 1.
     File {
         /// The file.
         path: PathBuf,
@@ -40,7 +40,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Where each key was written, by its path. It changes nothing of what a run does: all are equal.
+/// Place of each key, by its path. It does not affect a run, so all values are equal.
 #[derive(Clone, Debug, Default)]
 pub struct Places(BTreeMap<String, Place>);
 
@@ -51,20 +51,20 @@ impl PartialEq for Places {
 }
 
 impl Places {
-    /// Where a key was written, if it was.
+    /// Place of a key, if it was written.
     pub fn of(&self, key: &str) -> Option<&Place> {
         self.0.get(key)
     }
 }
 
-/// Values by the path of their key, and where each was written.
+/// Values and their places by the path of the key.
 #[derive(Debug, Default)]
 pub(super) struct Values {
     values: BTreeMap<String, (Value, Place)>,
     sections: Vec<String>,
 }
 
-/// One text to read, and what its paths are relative to.
+/// A text to read, and the base of its paths.
 pub(super) struct Text<'a> {
     pub text: &'a str,
     /// The file, or `None` for `--set`.
@@ -95,7 +95,7 @@ impl Text<'_> {
 }
 
 impl Values {
-    /// Reads `text` over what is there; later texts win.
+    /// Reads `text` over the present values; later texts win.
     pub(super) fn read(&mut self, text: &Text<'_>) -> Result<(), ConfigError> {
         let document = DeTable::parse(text.text).map_err(|error| text.syntax(&error))?;
         for (name, value) in document.get_ref() {
@@ -158,12 +158,12 @@ impl Values {
         Ok(())
     }
 
-    /// Where a key was written, if it was.
+    /// Place of a key, if it was written.
     pub(super) fn place(&self, path: &str) -> Option<&Place> {
         self.values.get(path).map(|(_, place)| place)
     }
 
-    /// Where each key was written that was.
+    /// Places of all keys that were written.
     pub(super) fn places(&self) -> Places {
         let values = self.values.iter();
         Places(
@@ -173,7 +173,7 @@ impl Values {
         )
     }
 
-    /// The value of a key, if it was written.
+    /// Value of a key, if it was written.
     pub(super) fn get(&self, path: &str) -> Option<&Value> {
         self.values.get(path).map(|(value, _)| value)
     }
@@ -183,8 +183,7 @@ impl Values {
         self.sections.iter().any(|s| s == section)
     }
 
-    /// Everything as one table, with the defaults of what was not written, without the sections
-    /// `absent`.
+    /// All values as one table, with the defaults of unwritten keys, without the sections `absent`.
     pub(super) fn into_table(self, absent: &[&str]) -> Table {
         let mut table = Table::new();
         for (section, _) in SECTIONS.iter().filter(|(section, _)| !section.is_empty()) {
@@ -212,7 +211,7 @@ impl Values {
     }
 }
 
-/// A default of the table of keys as a value.
+/// A default from the table of keys as a value.
 fn default_value(text: &str) -> Value {
     let value = DeValue::parse(text).ok();
     value
@@ -250,7 +249,7 @@ fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-/// The value as its key wants it, or `None` if it is of another kind.
+/// The value in the form of its key, or `None` if it is of another kind.
 fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
     let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
     match (kind, value) {
@@ -265,7 +264,7 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
             let exists = Path::new(&path).exists();
             Some(Value::String(match looks_local(&text) || exists {
                 false => text,
-                // Without its `./` it would be taken for a hub id.
+                // Without `./` it would be read as a hub id.
                 true if !exists && !looks_local(&path) => format!("./{path}"),
                 true => path,
             }))
@@ -295,10 +294,10 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
     }
 }
 
-/// Whether a `model` can only be meant as a path.
+/// Whether `model` can only be a path.
 pub(crate) fn looks_local(text: &str) -> bool {
     let path = Path::new(text);
-    // An address is neither.
+    // An address is neither path nor hub id.
     !text.contains("://")
         && (path.is_absolute()
             || ["./", "../", "~"]
@@ -325,17 +324,18 @@ fn strings(value: Value) -> Option<Vec<String>> {
         .collect()
 }
 
-/// `path` as seen from `base`; `~` is the home folder.
+/// Resolves `path` from `base`; `~` is the home folder.
 fn join(base: &Path, path: &str) -> String {
-    // A TOML string is UTF-8; a base that is not is shown as well as it can be when it fails to open.
+    // A TOML string is UTF-8; a base that is not UTF-8 is shown approximately when it fails to
+    // open.
     let path = paths::join(base, Path::new(path));
     path.to_string_lossy().into_owned()
 }
 
-/// What to write instead of an unknown key.
+/// Suggestion for an unknown key.
 fn hint(path: &str) -> String {
     let name = path.rsplit('.').next().unwrap_or(path);
-    // The right name in the wrong section is the likeliest mistake.
+    // The right name in the wrong section is the most likely mistake.
     if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return match key.section {
             "" => format!("`{name}` belongs at the top, before any [section]"),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// `[run]`; one of `max_steps` and `epochs` is there.
+/// `[run]`; either `max_steps` or `epochs` is present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
@@ -21,7 +21,7 @@ pub struct RunSection {
     pub recompute: bool,
 }
 
-/// Which weights a run leaves.
+/// Weights that are the result of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the table of keys documents each field")]

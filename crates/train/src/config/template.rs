@@ -3,8 +3,8 @@
 use super::keys::{KEYS, SECTIONS};
 use std::fmt::Write;
 
-/// A configuration with every key, its default, what it does and what may stand there. Keys without a default, and
-/// sections that need not be there, are commented out.
+/// A configuration with every key, its default, its effect and its allowed values. Keys without a
+/// default, and optional sections, are commented out.
 pub fn default_toml() -> String {
     let mut text = String::new();
     for (section, about) in SECTIONS {

@@ -1,4 +1,4 @@
-//! `merged.json`: what a merge has written. Nothing else is ever replaced.
+//! `merged.json` lists the files that a merge has written. Nothing else is ever replaced.
 
 use super::MergeError;
 use crate::{
@@ -18,8 +18,8 @@ struct Manifest {
     files: Files,
 }
 
-/// Refuses a folder that holds anything, unless it may be overwritten and a merge has written all of
-/// it as it is.
+/// Refuses a folder that is not empty, unless it may be overwritten and a merge has written all of
+/// it in its present state.
 pub(super) fn check(target: &Path, overwrite: bool) -> Result<(), TrainError> {
     let refused = |advice: String| {
         Err(MergeError::NotEmpty {
@@ -58,7 +58,7 @@ pub(super) fn check(target: &Path, overwrite: bool) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Lists what is in the folder.
+/// Lists the contents of the folder.
 pub(super) fn write(folder: &Path) -> Result<(), TrainError> {
     let files = digests(folder)?;
     let path = folder.join(FILE);
@@ -67,8 +67,8 @@ pub(super) fn write(folder: &Path) -> Result<(), TrainError> {
     fs::write(&path, text).map_err(at(&path))
 }
 
-/// Makes room for a folder that is whole: what is there gets a temporary name, and is removed when
-/// that is dropped.
+/// Makes room for a finished folder: the existing one gets a temporary name, and is removed when
+/// the result is dropped.
 pub(super) fn set_aside(target: &Path) -> Result<Option<Temporary>, TrainError> {
     if !target.exists() {
         return Ok(None);

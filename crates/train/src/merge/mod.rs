@@ -1,4 +1,4 @@
-//! A model with its adapter added, as a folder that Transformers loads.
+//! Writes a model with its adapter added, as a folder that Transformers loads.
 
 mod manifest;
 mod place;
@@ -12,24 +12,24 @@ use tightrope_device::{Cpu, DType};
 use tightrope_formats::files::{Temporary, folder_of};
 use tightrope_model::{LoadOptions, Model};
 
-/// How a model is merged.
+/// Options of a merge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MergeOptions {
-    /// Threads to compute with; 0 = one per core.
+    /// Number of threads; 0 = one per core.
     pub threads: usize,
-    /// The type of every tensor; absent: as the model's files have it.
+    /// Type of every tensor; absent: the type in the model's files.
     pub dtype: Option<DType>,
-    /// Replace what an earlier merge has written.
+    /// Replaces the result of an earlier merge.
     pub overwrite: bool,
-    /// Add the adapter also to another model than the one that it names.
+    /// Adds the adapter also to another model than the one that it names.
     pub any_base: bool,
 }
 
-/// A merge that is refused. Nothing has been written.
+/// Error of a merge that is refused. Nothing has been written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MergeError {
-    /// A target that is named like a file.
+    /// The target has the name of a file.
     #[error(
         "{target}: a folder with safetensors is written, and this is the name of a file; give a \
          folder{}",
@@ -39,43 +39,43 @@ pub enum MergeError {
         /// The target.
         target: String,
     },
-    /// A target that is a file.
+    /// The target is a file.
     #[error("{target}: there is a file of this name; give the name of a folder")]
     IsAFile {
         /// The target.
         target: String,
     },
-    /// A target at the model or the adapter.
+    /// The target overlaps the model or the adapter.
     #[error("{target} {relation} {what} ({input}), which is never touched; give another folder")]
     InTheWay {
         /// The target.
         target: String,
-        /// Is, holds, lies in.
+        /// Relation: is, contains, lies in.
         relation: &'static str,
-        /// The model, the adapter.
+        /// Kind of the input: the model or the adapter.
         what: &'static str,
-        /// Its path.
+        /// Path of the input.
         input: String,
     },
-    /// A target with something in it.
+    /// The target is not empty.
     #[error("{target}: already exists and is not empty; {advice}")]
     NotEmpty {
         /// The target.
         target: String,
-        /// What to do.
+        /// Advice.
         advice: String,
     },
-    /// An adapter that was trained on another model.
+    /// The adapter was trained on another model.
     #[error(
         "the adapter {adapter} was trained on {named}, and the model is {model}: added to another \
          model it means nothing; give that model, or add --any-base if both have the same weights"
     )]
     OtherBase {
-        /// The adapter's folder.
+        /// Folder of the adapter.
         adapter: String,
-        /// The model that it names.
+        /// Model that the adapter names.
         named: String,
-        /// The model that was given.
+        /// The given model.
         model: String,
     },
 }
@@ -88,10 +88,10 @@ fn advice(target: &str) -> &'static str {
 }
 
 /// Writes the configuration's model with its adapter added to `folder`, with the tokenizer's files
-/// and the chat template that was trained with. The folder must not exist, or be empty, or be what an
-/// earlier merge has written; it appears whole or not at all.
-/// Computes in f32 on the processor, with the weights that the model's files have, also where the
-/// adapter was trained on these in NF4; only what files hold in NF4 is dequantised.
+/// and the chat template of the training. The folder must not exist, or be empty, or be the result
+/// of an earlier merge; it appears whole or not at all. The merge computes in f32 on the processor,
+/// with the weights of the model's files, even if the adapter was trained on their NF4 form; only
+/// weights that the files hold in NF4 are dequantised.
 pub fn merge(
     config: &Config,
     folder: &Path,
@@ -125,7 +125,7 @@ pub fn merge(
     }
     manifest::write(temporary.path())?;
     temporary.sync().map_err(at(&target))?;
-    // Again: much time has passed.
+    // The check is repeated, because much time has passed.
     manifest::check(&target, options.overwrite)?;
     note_written(&target, digests(temporary.path())?)?;
     let replaced = manifest::set_aside(&target)?;

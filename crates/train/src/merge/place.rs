@@ -1,4 +1,4 @@
-//! Where a merged model may be written, and to which model an adapter belongs.
+//! Decides where a merged model may be written, and to which model an adapter belongs.
 
 use super::MergeError;
 use crate::{
@@ -14,8 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The target by its place, whatever the path looks like; refuses what is named like a file, or is
-/// one.
+/// The real place of the target, whatever the path looks like; refuses a target that is a file or
+/// has the name of one.
 pub(super) fn target(folder: &Path) -> Result<PathBuf, TrainError> {
     const FILES: &[&str] = &[
         "gguf",
@@ -40,7 +40,8 @@ pub(super) fn target(folder: &Path) -> Result<PathBuf, TrainError> {
     }
 }
 
-/// Refuses a target that is, holds or lies in what is read. What does not exist is not in the way.
+/// Refuses a target that is an input, contains one or lies in one. An input that does not exist
+/// causes no conflict.
 pub(super) fn keep_apart(
     target: &Path,
     what: &'static str,
@@ -58,8 +59,8 @@ pub(super) fn keep_apart(
     }
 }
 
-/// Refuses an adapter that names another model: another hub id, or a path where other weights lie.
-/// What is not on this machine cannot be compared.
+/// Refuses an adapter that names another model: another hub id, or a path with other weights. A
+/// model that is not on this machine cannot be compared.
 pub(super) fn check_base(
     adapter: &Path,
     model: &Origin,
@@ -67,7 +68,7 @@ pub(super) fn check_base(
 ) -> Result<(), TrainError> {
     let path = adapter.join("adapter_config.json");
     let Ok(text) = fs::read(&path) else {
-        // Whoever loads the adapter says what is wrong with it.
+        // The code that loads the adapter reports its errors.
         return Ok(());
     };
     let settings: Option<Value> = serde_json::from_slice(&text).ok();
@@ -132,7 +133,7 @@ fn same_weights(one: &Path, other: &Path) -> Result<bool, TrainError> {
     Ok(true)
 }
 
-/// A file, or the safetensors of a folder in the order of their names.
+/// The file itself, or the safetensors of a folder in the order of their names.
 fn weights(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);

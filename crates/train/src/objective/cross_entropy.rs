@@ -1,16 +1,16 @@
-//! Cross-entropy: the next token, each of a step's trained tokens alike.
+//! Cross-entropy of the next token, with the same weight for each trained token of a step.
 
 use super::Objective;
 use crate::TrainError;
 use tightrope_model::{Backend, TokenWeights, TrainableModel};
 use tightrope_packing::Batch;
 
-/// `Σ losses / trained tokens of the step`, however they are packed and divided into passes.
+/// `Σ losses / trained tokens of the step`, for any packing and any division into passes.
 #[derive(Debug)]
 pub(super) struct CrossEntropy;
 
 impl<D: Backend> Objective<D> for CrossEntropy {
-    /// The trained tokens. A step of cut pieces may have none.
+    /// Number of trained tokens. A step of cut pieces may have none.
     fn denominator(&self, step: &[Batch]) -> f64 {
         let trained: usize = step.iter().map(Batch::trained_tokens).sum();
         trained.max(1) as f64

@@ -16,9 +16,9 @@ use tightrope_model::{Backend, ParameterKind, ParameterMut, TrainableModel};
 
 const FILE: &str = "optimizer.safetensors";
 
-/// First and second moments of every trained parameter, and how each kind is treated: matrices and
-/// embeddings decay, norms and biases do not; the B matrices of adapters learn `lora_plus_ratio`
-/// times as fast.
+/// First and second moments of every trained parameter, with the treatment of each kind: matrices
+/// and embeddings decay, norms and biases do not; the B matrices of adapters have `lora_plus_ratio`
+/// times the learning rate.
 #[derive(Debug)]
 pub struct Optimizer<D: Backend> {
     settings: OptimizerSection,
@@ -26,7 +26,7 @@ pub struct Optimizer<D: Backend> {
     groups: Vec<Group<D>>,
 }
 
-/// Parameters that lie side by side and are treated alike: one update for all of them.
+/// Parameters that lie side by side and are treated alike, with one update for all.
 #[derive(Debug)]
 struct Group<D: Backend> {
     decay: bool,
@@ -35,7 +35,7 @@ struct Group<D: Backend> {
     moments: Box<dyn Moments<D>>,
 }
 
-/// A parameter, and where it stands in its group.
+/// A parameter and its place in the group.
 #[derive(Debug)]
 struct Parameter {
     name: String,
@@ -43,21 +43,21 @@ struct Parameter {
     elements: Range<usize>,
 }
 
-/// What an optimizer keeps in one way.
+/// Part of the optimizer's state with one kind of storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StatePlan {
-    /// The way.
+    /// Kind of storage.
     pub state: OptimizerState,
-    /// Tensors of parameters whose moments are kept so.
+    /// Number of tensors of parameters with this storage.
     pub tensors: u64,
-    /// The numbers in them.
+    /// Number of elements in these tensors.
     pub parameters: u64,
-    /// Of their moments, scales included.
+    /// Size of their moments in bytes, scales included.
     pub bytes: u64,
 }
 
 impl<D: Backend> Optimizer<D> {
-    /// Moments of zero for every parameter.
+    /// Creates zero moments for every parameter.
     pub fn new(
         model: &mut TrainableModel<D>,
         settings: &OptimizerSection,
@@ -106,8 +106,8 @@ impl<D: Backend> Optimizer<D> {
         })
     }
 
-    /// What is kept in which way: most parameters as configured, small ones in f32. The way of most
-    /// parameters comes first.
+    /// Storage of the moments: most parameters as configured, small ones in f32. The storage of
+    /// most parameters comes first.
     pub fn plan(&mut self) -> Result<Vec<StatePlan>, TrainError> {
         let mut plans: Vec<StatePlan> = Vec::new();
         for group in &mut self.groups {
@@ -136,8 +136,8 @@ impl<D: Backend> Optimizer<D> {
         Ok(plans)
     }
 
-    /// One update, `step` counted from 1, after the gradients were scaled down to the largest
-    /// global norm; `grad_norm` is the norm before that.
+    /// Does one update, with `step` counted from 1, after scaling the gradients down to the largest
+    /// global norm; `grad_norm` is the norm before scaling.
     pub fn update(
         &mut self,
         model: &mut TrainableModel<D>,
@@ -184,7 +184,7 @@ impl<D: Backend> Optimizer<D> {
         Ok(())
     }
 
-    /// Refuses parameters that are not, name by name, those that moments are kept of.
+    /// Refuses parameters that differ, by name, from those of the moments.
     fn check(&self, parameters: &[ParameterMut<'_, D>]) -> Result<(), TrainError> {
         let kept = self.groups.iter().flat_map(|group| &group.parameters);
         let kept = kept.map(|p| (p.name.as_str(), p.elements.len()));
@@ -210,14 +210,13 @@ impl<D: Backend> Optimizer<D> {
         write_tensors(&checkpoint.join(FILE), &about, parts)
     }
 
-    /// Takes the moments from a checkpoint, in which they were kept in the same way.
+    /// Reads the moments from a checkpoint with the same storage.
     pub(crate) fn read(&mut self, checkpoint: &Path) -> Result<(), TrainError> {
         let about = self.about();
         read_tensors(&checkpoint.join(FILE), &about, self.parts()?)
     }
 
-    /// Whether every moment is a finite number; of those in 8 bits, every scale. Waits for the device,
-    /// once.
+    /// Whether every moment is finite; for moments in 8 bits, whether every scale is. Blocks once.
     pub(crate) fn is_finite(&mut self, device: &D) -> Result<bool, TrainError> {
         let groups = self.groups.iter_mut();
         let parts = groups.flat_map(|group| group.moments.parts());
@@ -231,7 +230,7 @@ impl<D: Backend> Optimizer<D> {
         [("optimizer.state", self.settings.state.name())]
     }
 
-    /// What is kept of each parameter, in its shape, by the name that it has in files.
+    /// State of each parameter, in its shape, by its name in files.
     fn parts(&mut self) -> Result<Vec<(String, ViewMut<'_, D>)>, TrainError> {
         let mut all = Vec::new();
         for group in &mut self.groups {
@@ -242,7 +241,7 @@ impl<D: Backend> Optimizer<D> {
 }
 
 impl<D: Backend> Group<D> {
-    /// What is kept of each parameter, in its shape, by the name that it has in files.
+    /// State of each parameter, in its shape, by its name in files.
     fn parts(&mut self) -> Result<Vec<(String, ViewMut<'_, D>)>, TrainError> {
         let mut all = Vec::new();
         for Part {
@@ -269,13 +268,13 @@ impl<D: Backend> Group<D> {
     }
 }
 
-/// How an optimizer treats a parameter: whether it decays, and whether it is the B of an adapter.
+/// Treatment of a parameter: whether it decays, and whether it is the B of an adapter.
 fn treatment<D: Backend>(parameter: &ParameterMut<'_, D>) -> (bool, bool) {
     let is_lora_b = parameter.kind == ParameterKind::LoraB;
     (parameter.decay, is_lora_b)
 }
 
-/// `Σ x²` over all trained parameters, or their gradients. Waits for the device, once.
+/// `Σ x²` over all trained parameters, or over their gradients. Blocks once.
 fn sum_of_squares<D: Backend>(
     model: &mut TrainableModel<D>,
     which: impl for<'a> Fn(&'a ParameterMut<'_, D>) -> &'a Tensor<D>,
@@ -289,14 +288,14 @@ fn sum_of_squares<D: Backend>(
     Ok(device.sum_of_squares(args.checked()?)?)
 }
 
-/// Whether every trained weight is a finite number. Waits for the device, once.
+/// Whether every trained weight is finite. Blocks once.
 pub(crate) fn weights_are_finite<D: Backend>(
     model: &mut TrainableModel<D>,
 ) -> Result<bool, TrainError> {
     Ok(sum_of_squares(model, |parameter| parameter.weight)?.is_finite())
 }
 
-/// `√(Σ g²)` over all gradients; not finite exactly if one of them is not. Waits for the device, once.
+/// `√(Σ g²)` over all gradients; not finite exactly if one of them is not. Blocks once.
 pub fn gradient_norm<D: Backend>(model: &mut TrainableModel<D>) -> Result<f64, TrainError> {
     Ok(sum_of_squares(model, |parameter| parameter.gradient)?.sqrt())
 }

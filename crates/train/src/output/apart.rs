@@ -1,4 +1,4 @@
-//! What a run reads must not lie where it writes.
+//! Ensures that a run does not write where it reads.
 
 use super::is_written;
 use crate::{Config, TrainError};
@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Refuses an output folder that is, holds or lies in the model, the adapter or the data.
+/// Refuses an output folder that is the model, the adapter or the data, contains one of them or
+/// lies in one.
 pub(crate) fn check(config: &Config) -> Result<(), TrainError> {
     keep_apart(&config.output, "the model", Path::new(&config.model))?;
     if let Some(adapter) = &config.adapter {
@@ -29,7 +30,8 @@ pub(crate) fn check(config: &Config) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// What a run writes into its output folder that has the place of `input` in it, if anything has.
+/// Name of something that the run writes into its output folder at the place of `input`, if there
+/// is one.
 fn written_over(output: &Path, input: &Path) -> Result<Option<String>, TrainError> {
     let output = canonical(output);
     let place = canonical(input);
@@ -41,8 +43,8 @@ fn written_over(output: &Path, input: &Path) -> Result<Option<String>, TrainErro
     Ok(is_written(&output, &name)?.then_some(name))
 }
 
-/// The same for one input, by the places that the file system knows, whatever the paths look like.
-/// What does not exist is not in the way.
+/// Checks one input, by real places, whatever the paths look like. An input that does not exist
+/// causes no conflict.
 pub(crate) fn keep_apart(
     output: &Path,
     what: &'static str,
@@ -59,7 +61,7 @@ pub(crate) fn keep_apart(
     }
 }
 
-/// How a folder to write lies to what is read, if it is in the way.
+/// Relation of a folder to write to an input, if they overlap.
 pub(crate) fn relation(output: &Path, input: &Path) -> Option<&'static str> {
     let place = fs::canonicalize(input).ok()?;
     let folder = canonical(output);
@@ -72,7 +74,7 @@ pub(crate) fn relation(output: &Path, input: &Path) -> Option<&'static str> {
     }
 }
 
-/// The place of a path whose last parts need not exist yet.
+/// Real place of a path whose last parts need not exist yet.
 pub(crate) fn canonical(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for ancestor in path.ancestors() {

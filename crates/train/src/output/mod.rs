@@ -1,4 +1,4 @@
-//! The output folder of a run: who may write to it, what is in it, and where the run in it stands.
+//! The output folder of a run: its lock, its contents, and the progress of the run in it.
 
 pub(crate) mod apart;
 mod record;
@@ -19,16 +19,16 @@ use std::{
 };
 use tightrope_formats::files::{Temporary, folder_of, is_temporary, remove_stale, sync_folder};
 
-/// How to treat what is already in the output folder.
+/// Options for existing contents of the output folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
-    /// Threads to compute with; 0 = one per core.
+    /// Number of threads; 0 = one per core.
     pub threads: usize,
-    /// Go on from the newest whole checkpoint.
+    /// Continues from the newest whole checkpoint.
     pub resume: bool,
-    /// Delete an earlier run in the output folder.
+    /// Deletes an earlier run in the output folder.
     pub overwrite: bool,
-    /// Resume even if configuration or data have changed so that the result will differ.
+    /// Resumes even if configuration or data have changed so that the result will differ.
     pub allow_change: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct RunOptions {
 pub struct Output {
     folder: PathBuf,
     resume: Option<(PathBuf, State)>,
-    /// Newer checkpoints than the one that is resumed from, with what is wrong with each.
+    /// Damaged checkpoints that are newer than the one that is resumed from.
     damaged: Vec<PathBuf>,
     record: Record,
     begun: bool,
@@ -45,9 +45,9 @@ pub struct Output {
 }
 
 impl Output {
-    /// Takes the lock and decides where the run starts; changes nothing that is there. What has the
-    /// name of something that the run writes, and was not written by a run, is refused. A fresh run is
-    /// refused where there is another, unless that may be overwritten.
+    /// Takes the lock and decides where the run starts; changes no existing file. A name that the
+    /// run writes and no run has written is refused. A fresh run is refused if there is another,
+    /// unless it may be overwritten.
     pub fn open(
         config: &Config,
         options: &RunOptions,
@@ -112,7 +112,7 @@ impl Output {
         })
     }
 
-    /// The run begins: what an earlier one has left is removed, if this one is not its continuation.
+    /// Begins the run: removes the results of an earlier run, unless this run continues it.
     pub(crate) fn begin(&mut self, observer: &dyn Observer) -> Result<(), TrainError> {
         if self.begun {
             return Ok(());
@@ -133,7 +133,7 @@ impl Output {
         fs::create_dir_all(&parent).map_err(at(&parent))
     }
 
-    /// A file of the demonstration, which may be written from here on.
+    /// Path of a file of the demonstration, which may be written from here on.
     pub(crate) fn demonstrate(&mut self, name: &str) -> Result<PathBuf, TrainError> {
         self.record.check(&self.folder, name)?;
         self.record.demonstration = true;
@@ -141,7 +141,7 @@ impl Output {
         Ok(self.folder.join(name))
     }
 
-    /// Whether there is nothing in `output` but, perhaps, an earlier demonstration.
+    /// Whether `output` contains nothing, or only an earlier demonstration.
     pub(crate) fn is_demonstration(output: &Path) -> bool {
         let checkpoints = folder::list(&Self::checkpoints_in(output));
         Record::read(output).is_ok_and(|record| {
@@ -149,8 +149,8 @@ impl Output {
         })
     }
 
-    /// Copies a folder with these files to `name` in the output folder. What an earlier part of the
-    /// run has put there goes; whatever else is there stays.
+    /// Copies a folder with these files to `name` in the output folder. Files from an earlier part
+    /// of the run are removed, and all others stay.
     pub(crate) fn publish(
         &mut self,
         name: &str,
@@ -177,7 +177,7 @@ impl Output {
             temporary.finish().map_err(at(&target))?;
             return Ok(target);
         }
-        // Strangers stay where they are. Readers begin with the configuration: it comes last.
+        // Foreign files stay in place. Readers begin with the configuration, so it comes last.
         let (last, first): (Vec<_>, Vec<_>) =
             files.keys().partition(|name| name.ends_with("config.json"));
         for name in first.into_iter().chain(last) {
@@ -193,24 +193,24 @@ impl Output {
         Ok(target)
     }
 
-    /// The folder.
+    /// Path of the folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The folder of its checkpoints.
+    /// Folder of the checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         Self::checkpoints_in(&self.folder)
     }
 
-    /// Where the run stands, if it is resumed.
+    /// Checkpoint and state to resume from, if the run is resumed.
     pub fn resume(&self) -> Option<(&Path, &State)> {
         self.resume
             .as_ref()
             .map(|(path, state)| (path.as_path(), state))
     }
 
-    /// Where the checkpoints of a run in `output` are.
+    /// Folder of the checkpoints of a run in `output`.
     pub(crate) fn checkpoints_in(output: &Path) -> PathBuf {
         output.join(CHECKPOINTS)
     }
@@ -218,7 +218,7 @@ impl Output {
 
 const METRICS: &str = crate::metrics::FILE;
 
-/// The folder of trained weights, in a checkpoint and in the output folder.
+/// Name of the folder of trained weights, in a checkpoint and in the output folder.
 pub(crate) fn weights_name(config: &Config) -> &'static str {
     match config.lora {
         Some(_) => "adapter",
@@ -226,7 +226,8 @@ pub(crate) fn weights_name(config: &Config) -> &'static str {
     }
 }
 
-/// Whether a run writes something of this name into `output`, or one has: `--overwrite` removes that.
+/// Whether a run writes something of this name into `output`, or has written it, so that
+/// `--overwrite` removes it.
 fn is_written(output: &Path, name: &str) -> Result<bool, TrainError> {
     let names = [
         CHECKPOINTS,
@@ -247,8 +248,8 @@ fn includes(there: &Files, files: &Files) -> bool {
         .all(|(name, entry)| there.get(name) == Some(entry))
 }
 
-/// Notes in the output folder of a run, if `folder` lies directly in one, that `folder` is about to be
-/// written with these files: the next run there with `--overwrite` removes them.
+/// If `folder` lies directly in the output folder of a run, records there that `folder` is about to
+/// be written with these files: the next run there with `--overwrite` removes them.
 pub(crate) fn note_written(folder: &Path, files: Files) -> Result<(), TrainError> {
     let (output, name) = (folder_of(folder), folder.file_name());
     let (Some(name), true) = (

@@ -1,4 +1,5 @@
-//! `run.json`: what runs have written into an output folder. Nothing else is ever replaced there.
+//! `run.json` lists what runs have written into an output folder. Nothing else is ever replaced
+//! there.
 
 use crate::{
     Observer, TrainError,
@@ -16,25 +17,25 @@ use std::{
 };
 use tightrope_formats::files::{files_below, write};
 
-/// The file.
+/// Name of the file.
 pub(super) const FILE: &str = "run.json";
-/// The folder of checkpoints; each of them has a manifest of its own.
+/// Name of the folder of checkpoints; each checkpoint has its own manifest.
 pub(super) const CHECKPOINTS: &str = "checkpoints";
 const FORMAT: u32 = 1;
 
-/// Its contents.
+/// Contents of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     format: u32,
     /// Whether the run is the built-in demonstration.
     pub demonstration: bool,
-    /// Names in the output folder; for folders, the files that were put into them.
+    /// Names in the output folder; for folders, the files that were written into them.
     written: BTreeMap<String, Files>,
 }
 
 impl Record {
-    /// That of an output folder; empty if there is none yet.
+    /// Reads the record of an output folder; it is empty if there is none yet.
     pub(super) fn read(output: &Path) -> Result<Self, TrainError> {
         let path = output.join(FILE);
         let Ok(data) = path.symlink_metadata() else {
@@ -66,7 +67,7 @@ impl Record {
         write(&path, &text).map_err(at(&path))
     }
 
-    /// Notes that `name` is about to be written.
+    /// Records that `name` is about to be written.
     pub(super) fn claim(
         &mut self,
         output: &Path,
@@ -80,7 +81,7 @@ impl Record {
         Ok(())
     }
 
-    /// The files that were put into the folder `name`.
+    /// Files that were written into the folder `name`.
     pub(super) fn files(&self, name: &str) -> Option<&Files> {
         self.written.get(name)
     }
@@ -92,7 +93,7 @@ impl Record {
         names.find(|name| output.join(name).exists())
     }
 
-    /// Refuses what has the name of something that a run writes, and was written by none.
+    /// Refuses a name that runs write if no run has written it.
     pub(super) fn check(&self, output: &Path, name: &str) -> Result<(), TrainError> {
         let path = output.join(name);
         let Ok(data) = path.symlink_metadata() else {
@@ -119,7 +120,7 @@ impl Record {
         }
     }
 
-    /// Removes everything that was written, as [`Record::remove`] does, and the checkpoints.
+    /// Removes everything that was written, like [`Record::remove`], and the checkpoints.
     pub(super) fn remove_all(
         &mut self,
         output: &Path,
@@ -142,8 +143,8 @@ impl Record {
         self.write(output)
     }
 
-    /// Removes the file `name`, or from the folder `name` the files that were put there. Others stay,
-    /// and what was changed since is kept under another name.
+    /// Removes the file `name`, or the recorded files of the folder `name`. Other files stay, and
+    /// changed files are kept under another name.
     pub(super) fn remove(
         &mut self,
         output: &Path,
@@ -180,7 +181,7 @@ impl Record {
     }
 }
 
-/// Gives a file that is in the way and not ours another name.
+/// Renames a foreign file that is in the way.
 pub(super) fn keep(file: &Path, observer: &dyn Observer) -> Result<PathBuf, TrainError> {
     let mut name = file.as_os_str().to_owned();
     name.push(".kept");

@@ -1,4 +1,4 @@
-//! Where a model comes from: a folder, a `.gguf` file, or the hub through its standard cache.
+//! Finds a model: a folder, a `.gguf` file, or a model of the hub through its standard cache.
 
 mod hub;
 mod origin;
@@ -31,23 +31,23 @@ impl Source {
     }
 }
 
-/// A model that cannot be had.
+/// Error of a model that cannot be found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// A path that does not exist.
+    /// A path does not exist.
     #[error("{}: no such model folder or file", path.display())]
     NotFound {
         /// The path.
         path: PathBuf,
     },
-    /// A file that is no model.
+    /// A file is no model.
     #[error("{}: a model file must be a .gguf; for safetensors give the folder", path.display())]
     NotAModel {
         /// The path.
         path: PathBuf,
     },
-    /// A folder without a model in it.
+    /// A folder has no model in it.
     #[error(
         "{}: no config.json and not exactly one .gguf file in this folder ({found} .gguf files); \
          give the folder that holds config.json, or the .gguf file itself", path.display()
@@ -55,19 +55,19 @@ pub enum SourceError {
     EmptyFolder {
         /// The folder.
         path: PathBuf,
-        /// How many `.gguf` files it holds.
+        /// Number of `.gguf` files in the folder.
         found: usize,
     },
-    /// Neither a path that exists nor a hub id.
+    /// The text is neither an existing path nor a hub id.
     #[error(
         "`{model}` is neither a file or folder that exists nor a hub id such as \
          HuggingFaceTB/SmolLM2-135M-Instruct"
     )]
     NotAnId {
-        /// What was given.
+        /// The given text.
         model: String,
     },
-    /// Not in the cache, and the network may not be used.
+    /// The model is not in the cache, and the network may not be used.
     #[error(
         "`{model}` is not (wholly) in the cache {} and {reason}; {remedy}", cache.display()
     )]
@@ -76,29 +76,29 @@ pub enum SourceError {
         model: String,
         /// The cache.
         cache: PathBuf,
-        /// Why the network is not used.
+        /// Reason why the network is not used.
         reason: &'static str,
-        /// What to do.
+        /// Advice.
         remedy: &'static str,
     },
-    /// The hub did not deliver.
+    /// The hub failed to deliver.
     #[error("`{model}` from {endpoint}: {reason}; {remedy}")]
     Hub {
         /// The hub id.
         model: String,
         /// The server.
         endpoint: String,
-        /// What happened.
+        /// Cause.
         reason: String,
-        /// What to do.
+        /// Advice.
         remedy: String,
     },
-    /// A hub repository without weights that can be read.
+    /// A hub repository has no readable weights.
     #[error("`{model}` {reason}")]
     NoWeights {
         /// The hub id.
         model: String,
-        /// What it has instead, and what to do.
+        /// Files that it has instead, and advice.
         reason: String,
     },
     /// The cache cannot be written.
@@ -106,10 +106,10 @@ pub enum SourceError {
     Cache {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         cause: io::Error,
     },
-    /// Somebody asked to stop.
+    /// The user stopped the download.
     #[error(
         "stopped while `{model}` was downloaded; what has come is kept, and the same command goes \
          on from there"
@@ -120,7 +120,7 @@ pub enum SourceError {
     },
 }
 
-/// What to do when the cache cannot be written.
+/// Advice for a cache that cannot be written.
 fn room(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -152,8 +152,7 @@ pub fn resolve(model: &str, hub: &Hub, progress: &dyn Progress) -> Result<Source
     local(&hub.folder(id, revision, progress)?)
 }
 
-/// What was given, or, if that is an address, the address without what a password or a signature
-/// may be in.
+/// The given text; if it is an address, without the parts that may hold a password or a signature.
 fn without_secrets(model: &str) -> String {
     let Some((scheme, rest)) = model.split_once("://") else {
         return model.to_owned();
@@ -203,7 +202,7 @@ fn split(model: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// `owner/name` of the characters that the hub allows.
+/// Whether the text is `owner/name` with the characters that the hub allows.
 fn is_hub_id(id: &str) -> bool {
     let part = |part: &str| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -213,7 +212,7 @@ fn is_hub_id(id: &str) -> bool {
         .is_some_and(|(owner, name)| part(owner) && part(name))
 }
 
-/// A branch, tag or commit that stays inside the cache folder.
+/// Whether the text is a branch, tag or commit that stays inside the cache folder.
 fn is_revision(revision: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     !revision.is_empty()

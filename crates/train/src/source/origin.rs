@@ -1,4 +1,4 @@
-//! How others find the model that a run started from.
+//! Names the initial model of a run so that other tools find it.
 
 use super::{Source, is_hub_id, split};
 use crate::paths;
@@ -7,8 +7,8 @@ use std::{
     path::{Component, Path},
 };
 
-/// A name that means the same model elsewhere: a hub id, or else an absolute path. Never the path of
-/// a cache, nor one that depends on the folder in which a shell was.
+/// A name that means the same model elsewhere: a hub id, or else an absolute path. It is never the
+/// path of a cache, and does not depend on the current folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The hub id or path.
@@ -18,7 +18,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Of what a configuration names and where that was found.
+    /// Origin of a model from its name in the configuration and its place.
     pub fn new(model: &str, source: &Source) -> Self {
         let (id, revision) = split(model);
         match Path::new(model).exists() || !is_hub_id(id) {
@@ -30,7 +30,7 @@ impl Origin {
         }
     }
 
-    /// Of a path, which may lie in the hub's cache.
+    /// Origin of a path, which may lie in the hub's cache.
     pub fn of_path(path: &Path) -> Self {
         let here = env::current_dir().unwrap_or_default();
         let path = paths::join(&here, path);
@@ -40,13 +40,13 @@ impl Origin {
         })
     }
 
-    /// Whether it is a hub id.
+    /// Whether the name is a hub id.
     pub fn is_hub_id(&self) -> bool {
         is_hub_id(&self.name) && !Path::new(&self.name).is_absolute()
     }
 }
 
-/// `models--OWNER--NAME/snapshots/COMMIT`, anywhere in a path.
+/// Recognises `models--OWNER--NAME/snapshots/COMMIT` anywhere in a path.
 fn of_cache(path: &Path) -> Option<Origin> {
     let parts: Vec<&str> = path
         .components()

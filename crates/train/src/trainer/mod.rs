@@ -23,7 +23,7 @@ use tightrope_packing::{Batch, random};
 
 /// Trains a model on prepared data, in an output folder.
 ///
-/// What a step does is a function of configuration, data and step number alone; a run that was
+/// The result of a step is a function of configuration, data and step number alone; a run that was
 /// stopped and resumed therefore ends with the same bits as one that never stopped.
 pub struct Trainer<'a, D: Backend> {
     config: &'a Config,
@@ -37,16 +37,16 @@ pub struct Trainer<'a, D: Backend> {
     total_steps: u64,
     metrics: Metrics,
     state: State,
-    /// The step of the newest checkpoint.
+    /// Step of the newest checkpoint.
     saved_step: Option<u64>,
     retention: Retention,
-    /// Steps done before this part of the run.
+    /// Number of steps done before this part of the run.
     first_step: u64,
 }
 
 impl<'a, D: Backend> Trainer<'a, D> {
-    /// Puts everything together; if the output says that the run is resumed, weights and optimizer
-    /// are those of the checkpoint. What an earlier run has left is removed if this one may overwrite it.
+    /// Sets up the run; if it is resumed, weights and optimizer come from the checkpoint. Results
+    /// of an earlier run are removed if this run may overwrite them.
     pub fn new(
         config: &'a Config,
         options: &RunOptions,
@@ -115,7 +115,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
         })
     }
 
-    /// Runs to the end, or until `stop` is requested; then the step is finished and saved.
+    /// Runs to the end, or until `stop` is requested; in that case the current step is finished and
+    /// saved.
     pub fn run(
         &mut self,
         stop: &StopFlag,
@@ -169,7 +170,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         }
     }
 
-    /// Of the GPU, if there is one, else of the process.
+    /// Peak memory of the GPU, if there is one, otherwise of the process.
     fn peak_memory_bytes(&self) -> Option<u64> {
         match self.model.device().peak_bytes() {
             Some(bytes) => Some(bytes as u64),
@@ -276,7 +277,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         Ok(())
     }
 
-    /// Refuses weights that are infinite or not a number. What was saved before is finite.
+    /// Refuses weights that are infinite or not a number. Earlier checkpoints are finite.
     fn check_weights(&mut self) -> Result<(), TrainError> {
         match optimizer::weights_are_finite(&mut self.model)? {
             true => Ok(()),
@@ -284,7 +285,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
         }
     }
 
-    /// The same for the moments of the optimizer, which can overflow while weights stand still.
+    /// Refuses moments of the optimizer that are not finite; they can overflow while weights do not
+    /// change.
     fn check_moments(&mut self) -> Result<(), TrainError> {
         match self.optimizer.is_finite(self.model.device())? {
             true => Ok(()),
@@ -300,8 +302,9 @@ impl<'a, D: Backend> Trainer<'a, D> {
         }
     }
 
-    /// Whether nothing is left to evaluate at this step: before the first, after the last, and as often
-    /// as configured. An evaluation that was stopped half way is done again when the run is resumed.
+    /// Evaluates if it is due: before the first step, after the last, and as often as configured;
+    /// returns whether nothing is left to evaluate at this step. An evaluation that was stopped
+    /// half way is repeated when the run is resumed.
     fn evaluate_if_due(
         &mut self,
         finished: bool,

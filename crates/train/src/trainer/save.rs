@@ -1,4 +1,4 @@
-//! Checkpoints of a run, the weights that it leaves, and its report.
+//! Writes checkpoints, the resulting weights and the report of a run.
 
 use super::Trainer;
 use crate::{
@@ -20,7 +20,7 @@ use tightrope_formats::Tensors;
 use tightrope_model::{Backend, TrainableModel};
 
 impl<D: Backend> Trainer<'_, D> {
-    /// Saves where that is due, and deletes what need not stay; `done`: the run ends here.
+    /// Saves if it is due, and deletes checkpoints that need not stay; `done`: the run ends here.
     pub(super) fn save_if_due(
         &mut self,
         done: bool,
@@ -33,7 +33,8 @@ impl<D: Backend> Trainer<'_, D> {
             true => Some(self.save()?),
             false => None,
         };
-        // Also where nothing was saved: a run that was killed here may have left one too many.
+        // Deletes even if nothing was saved: a run that was killed here may have left one
+        // checkpoint too many.
         if due {
             let (parent, keep) = (self.output.checkpoints(), self.config.run.keep);
             self.retention.apply(&parent, keep, best, observer)?;
@@ -81,7 +82,7 @@ impl<D: Backend> Trainer<'_, D> {
         self.output.checkpoints().join(folder::name(step))
     }
 
-    /// The report of a run that ends here; a run that is done leaves its weights in the output folder.
+    /// Report of a run that ends here; a finished run leaves its weights in the output folder.
     pub(super) fn report(
         &mut self,
         outcome: Outcome,
@@ -121,8 +122,8 @@ impl<D: Backend> Trainer<'_, D> {
         })
     }
 
-    /// The weights of the best or the last checkpoint under a name that does not change: `adapter/` or
-    /// `model/` in the output folder; and the step that they are of.
+    /// Copies the weights of the best or the last checkpoint to a fixed name, `adapter/` or
+    /// `model/` in the output folder; returns the path and the step of the weights.
     fn publish(&mut self, observer: &dyn Observer) -> Result<(PathBuf, u64), TrainError> {
         let last = self.state.step;
         let best = match self.config.run.result {
@@ -150,7 +151,7 @@ impl<D: Backend> Trainer<'_, D> {
     }
 }
 
-/// The files of a checkpoint that lie in the folder `name`, by their paths in that.
+/// Files of a checkpoint in the folder `name`, by their paths relative to it.
 fn below(manifest: &Manifest, name: &str) -> Files {
     let files = manifest.files.iter().filter_map(|(path, entry)| {
         let path = path.strip_prefix(name)?.strip_prefix('/')?;
@@ -159,7 +160,7 @@ fn below(manifest: &Manifest, name: &str) -> Files {
     files.collect()
 }
 
-/// Weights as they were saved: in one file, or in several with an index.
+/// Reads saved weights from one file, or from several with an index.
 pub(super) fn read_weights<D: Backend>(
     model: &mut TrainableModel<D>,
     config: &Config,

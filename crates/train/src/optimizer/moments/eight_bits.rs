@@ -20,7 +20,7 @@ pub(super) struct EightBits<D: Backend> {
 struct Quantized<D: Backend> {
     /// `[elements]`.
     codes: Tensor<D>,
-    /// One for each block.
+    /// One scale for each block.
     absmax: Tensor<D>,
 }
 
@@ -36,7 +36,7 @@ impl<D: Backend> EightBits<D> {
 }
 
 impl<D: Backend> Quantized<D> {
-    /// Every code is that of 0, in the places between parameters too, which no file keeps: there it
+    /// Every code stands for 0, even in the gaps between parameters, which no file stores: there it
     /// must be 0 whatever the scale of the block is.
     fn zeros(device: &D, elements: usize, map: &DynamicMap) -> Result<Self, DeviceError> {
         const AT_ONCE: usize = 1 << 20;

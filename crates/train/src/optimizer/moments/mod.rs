@@ -1,4 +1,4 @@
-//! How moments are kept: a file for each way, and the choice among them.
+//! Storage of moments: a file for each kind, and the choice among them.
 
 mod eight_bits;
 mod f32;
@@ -9,9 +9,9 @@ use tightrope_device::{DeviceError, View, ViewMut};
 use tightrope_kernels::{KernelError, adamw::Hyperparameters, adamw_8bit::LEAST_ELEMENTS};
 use tightrope_model::Backend;
 
-/// The first and the second moment of parameters that lie side by side.
+/// First and second moments of parameters that lie side by side.
 pub(super) trait Moments<D: Backend>: Debug + Send + Sync {
-    /// The way in which they are kept.
+    /// Kind of storage.
     fn state(&self) -> OptimizerState;
 
     /// One step of AdamW: updates all weights and their moments.
@@ -22,23 +22,23 @@ pub(super) trait Moments<D: Backend>: Debug + Send + Sync {
         hyperparameters: Hyperparameters,
     ) -> Result<(), KernelError>;
 
-    /// Everything that is kept.
+    /// All stored values.
     fn parts(&mut self) -> Vec<Part<'_, D>>;
 }
 
-/// Numbers that are kept, one for each block of elements.
+/// Stored values, one for each block of elements.
 #[derive(Debug)]
 pub(super) struct Part<'a, D: Backend> {
-    /// In files it stands behind the parameter's name.
+    /// Name in files, after the name of the parameter.
     pub name: &'static str,
     /// `[blocks]`.
     pub numbers: ViewMut<'a, D>,
-    /// Elements of a block. Parameters begin at whole blocks: an arena aligns them to that
-    /// ([`tightrope_device::ALIGNMENT`]).
+    /// Number of elements in a block. Parameters begin at whole blocks, because an arena aligns
+    /// them ([`tightrope_device::ALIGNMENT`]).
     pub block: usize,
 }
 
-/// How the moments of a parameter are kept: in f32 where it is too small for `state`.
+/// Storage of the moments of a parameter: f32 if the parameter is too small for `state`.
 pub(super) fn state_of(state: OptimizerState, elements: usize) -> OptimizerState {
     match state {
         OptimizerState::EightBits if elements >= LEAST_ELEMENTS => OptimizerState::EightBits,
@@ -46,7 +46,7 @@ pub(super) fn state_of(state: OptimizerState, elements: usize) -> OptimizerState
     }
 }
 
-/// Moments of zero for so many elements.
+/// Creates zero moments for this number of elements.
 pub(super) fn zeros<D: Backend>(
     state: OptimizerState,
     device: &D,

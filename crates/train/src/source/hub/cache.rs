@@ -1,5 +1,5 @@
-//! The cache on disk, in the layout of the Python client, so that both share what they download:
-//! `blobs/` by entity tag, `snapshots/COMMIT/` of links to them, `refs/` from names to commits.
+//! The cache on disk, in the layout of the Python client, so that both share downloads: `blobs/` by
+//! entity tag, `snapshots/COMMIT/` with links to blobs, and `refs/` from names to commits.
 
 use super::names::is_file_name;
 #[cfg(feature = "hub")]
@@ -25,7 +25,7 @@ pub(super) struct Repository {
 }
 
 impl Repository {
-    /// Of a model whose id has been checked.
+    /// Repository of a model whose id has been checked.
     pub(super) fn new(cache: &Path, id: &str) -> Self {
         let name = format!("models--{}", id.replace('/', "--"));
         Self {
@@ -34,7 +34,7 @@ impl Repository {
         }
     }
 
-    /// The folder of a revision, if something of it is there.
+    /// Folder of a revision, if a part of it exists.
     pub(super) fn cached(&self, revision: &str) -> Option<PathBuf> {
         let commit = fs::read_to_string(self.reference(revision));
         let commit = commit.unwrap_or_else(|_| revision.to_owned());
@@ -43,7 +43,7 @@ impl Repository {
         (is_file_name(commit) && folder.is_dir()).then_some(folder)
     }
 
-    /// The folder of a commit.
+    /// Folder of a commit.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
@@ -55,12 +55,12 @@ impl Repository {
 
 #[cfg(feature = "hub")]
 impl Repository {
-    /// Where the contents of a file are kept.
+    /// Path of the contents of a file.
     pub(super) fn blob(&self, name: &str) -> PathBuf {
         self.folder.join("blobs").join(name)
     }
 
-    /// The file whose lock is held while a blob is downloaded.
+    /// File whose lock is held while a blob is downloaded.
     pub(super) fn lock(&self, blob: &str) -> PathBuf {
         self.locks.join(format!("{blob}.lock"))
     }
@@ -71,20 +71,20 @@ impl Repository {
         let folder = files::folder_of(&path);
         fs::create_dir_all(folder)?;
         if path.symlink_metadata().is_ok() {
-            // It hangs in the air: whole files are not asked for again.
+            // The link is dangling, because whole files are not requested again.
             fs::remove_file(&path)?;
         }
         let up = "../".repeat(2 + name.matches('/').count());
         let target = PathBuf::from(format!("{up}blobs/{blob}"));
         #[cfg(unix)]
         std::os::unix::fs::symlink(target, &path)?;
-        // Links need a privilege there; the Python client moves the file as well.
+        // Links need a privilege there, so the Python client moves the file as well.
         #[cfg(not(unix))]
         fs::rename(folder.join(target), &path)?;
         files::sync_folder(folder)
     }
 
-    /// Says which commit a revision is.
+    /// Records the commit of a revision.
     pub(super) fn refer(&self, revision: &str, commit: &str) -> io::Result<()> {
         let path = self.reference(revision);
         fs::create_dir_all(files::folder_of(&path))?;
@@ -92,7 +92,7 @@ impl Repository {
     }
 }
 
-/// The shards that an index names; an error says what is wrong with it.
+/// Shards that an index names; an error describes what is wrong with the index.
 pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, String> {
     let files = safetensors::read_index(index).map_err(|error| match error {
         FormatError::Json { source, .. } => source.to_string(),
@@ -106,7 +106,7 @@ pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, String> {
     }
 }
 
-/// Whether every weight file is there: one file, all shards of the index, or a `.gguf`.
+/// Whether every weight file exists: one file, all shards of the index, or a `.gguf` file.
 pub(super) fn has_weights(folder: &Path) -> bool {
     if !folder.join("config.json").exists() {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();

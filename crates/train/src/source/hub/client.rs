@@ -1,4 +1,4 @@
-//! Requests to the hub: who sees the token, how long anything may take, and an end when asked.
+//! Requests to the hub: they protect the token, limit every wait, and end on request.
 
 use super::{Environment, replies::plain};
 use crate::StopFlag;
@@ -12,28 +12,28 @@ use ureq::http::{HeaderMap, StatusCode, header};
 use url::Url;
 
 const CONNECT: Duration = Duration::from_secs(10);
-/// How often a wait looks whether it should end.
+/// Interval at which a wait checks whether it should end.
 const LOOK: Duration = Duration::from_millis(50);
-/// Fewer bytes than this in the time that a read may take are no download.
+/// A read that brings fewer bytes than this in its time limit fails.
 const LEAST: u64 = 1024;
 const PIECE: usize = 1 << 18;
 const REDIRECTS: usize = 8;
 
-/// Why a request brought nothing.
+/// Reason why a request failed.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The person asked to stop.
+    /// The user asked to stop.
     Stopped,
-    /// A fault of the network or the server that may be gone the next time.
+    /// A fault of the network or the server that may be temporary.
     Passing(String),
-    /// The server refuses.
+    /// The server refused.
     Status(StatusCode, HeaderMap),
-    /// The server does something that it must not.
+    /// The server violated the protocol.
     Wrong(String),
 }
 
 impl Fault {
-    /// The same, with the name of the file that it is about.
+    /// Adds the name of the file.
     pub(super) fn about(self, name: &str) -> Self {
         match self {
             Fault::Passing(reason) => Fault::Passing(format!("{name}: {reason}")),
@@ -47,7 +47,7 @@ impl Fault {
 pub(super) struct Client {
     agent: ureq::Agent,
     endpoint: Url,
-    /// Value of the header that proves who asks; seen by the hub's own host alone.
+    /// Value of the authorization header, which only the hub's own host gets.
     authorization: Option<header::HeaderValue>,
     idle: Duration,
     stop: StopFlag,
@@ -64,11 +64,11 @@ pub(super) struct Answer {
     bytes: u64,
 }
 
-/// Where a file was found: the hub's own answer, and where its contents are.
+/// Place of a file: the hub's own answer, and the address of the contents.
 pub(super) struct Located {
     pub headers: HeaderMap,
     pub url: Url,
-    /// The contents, where the hub sends them itself.
+    /// The contents, if the hub sends them itself.
     pub answer: Option<Answer>,
 }
 
@@ -84,7 +84,7 @@ impl Client {
         let idle = environment.patience;
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            // Followed here, where it is known who may see the token.
+            // Redirects are followed here, where it is known who may see the token.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_resolve(Some(CONNECT))
@@ -105,7 +105,7 @@ impl Client {
         })
     }
 
-    /// An address below the hub's, of parts that are escaped.
+    /// An address below the hub's, from escaped parts.
     pub(super) fn address<'a>(
         &self,
         parts: impl IntoIterator<Item = &'a str>,
@@ -147,7 +147,7 @@ impl Client {
         Err(Fault::Wrong("it redirects without end".into()))
     }
 
-    /// The contents at an address, from a byte on, wherever it redirects to.
+    /// Requests the contents at an address from a byte on, and follows all redirects.
     pub(super) fn contents(&self, url: Url, from: u64) -> Result<Answer, Fault> {
         let mut url = url;
         for _ in 0..REDIRECTS {
@@ -171,7 +171,8 @@ impl Client {
             request = request.header(header::RANGE, format!("bytes={from}-"));
         }
         let (sender, pieces) = mpsc::sync_channel(4);
-        // In a thread of its own, which ends with its socket, so that whoever waits can be stopped.
+        // The request has a separate thread, which ends with its socket, so that the waiting caller
+        // can be stopped.
         thread::Builder::new()
             .name("hub".into())
             .spawn(move || transfer(request.call(), &sender))
@@ -202,7 +203,7 @@ impl Client {
         }
     }
 
-    /// Waits, unless asked to stop.
+    /// Waits, unless a stop is requested.
     pub(super) fn pause(&self, time: Duration) -> Result<(), Fault> {
         let until = Instant::now() + time;
         loop {
@@ -218,7 +219,7 @@ impl Client {
 }
 
 impl Answer {
-    /// What comes next of the body; `None` at its end.
+    /// Next piece of the body; `None` at its end.
     pub(super) fn piece(&mut self) -> Result<Option<Vec<u8>>, Fault> {
         match self.message()? {
             Message::Piece(piece) => {
@@ -235,7 +236,7 @@ impl Answer {
         }
     }
 
-    /// The whole body, if it is not longer than `limit`.
+    /// Reads the whole body, if it is not longer than `limit`.
     pub(super) fn whole(mut self, limit: usize) -> Result<Vec<u8>, Fault> {
         let mut body = Vec::new();
         while let Some(piece) = self.piece()? {
@@ -264,7 +265,7 @@ impl Answer {
     }
 }
 
-/// Sends on what comes from the network until the end, or until nobody listens.
+/// Forwards data from the network until the end, or until nobody listens.
 fn transfer(
     answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     sender: &SyncSender<Message>,
@@ -301,7 +302,7 @@ fn transfer(
     }
 }
 
-/// Without the address, which may hold a signature or a password.
+/// Describes the error without the address, which may hold a signature or a password.
 fn fault(error: ureq::Error) -> Fault {
     Fault::Passing(match error {
         ureq::Error::Io(error) => plain(&error.to_string()),
@@ -322,7 +323,7 @@ fn fault(error: ureq::Error) -> Fault {
     })
 }
 
-/// Where an answer sends the client, if it does.
+/// Target of a redirect, if the answer is one.
 fn redirect(from: &Url, answer: &Answer) -> Result<Option<Url>, Fault> {
     if !answer.status.is_redirection() {
         return Ok(None);

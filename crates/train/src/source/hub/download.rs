@@ -1,4 +1,5 @@
-//! One file of the hub into the cache: resumed where it broke off, checked before it gets its name.
+//! Downloads one file of the hub into the cache: it resumes a partial download, and checks the file
+//! before the file gets its name.
 
 use super::{
     cache::Repository,
@@ -18,14 +19,14 @@ use tightrope_formats::files::folder_of;
 use ureq::http::{HeaderMap, StatusCode, header};
 
 const ATTEMPTS: u32 = 4;
-/// The most that is taken of a file whose size nobody says.
+/// Largest size that is accepted for a file of unknown size.
 const UNSIZED: u64 = 64 << 20;
 
-/// Why a file is not there.
+/// Reason why a file is missing.
 pub(super) enum Problem {
-    /// The hub.
+    /// The hub failed.
     Fault(Fault),
-    /// The disk.
+    /// The disk failed.
     Io(PathBuf, io::Error),
 }
 
@@ -50,7 +51,7 @@ pub(super) struct Download<'a> {
     pub progress: &'a dyn Progress,
 }
 
-/// What is known of a file before its contents come.
+/// Facts about a file that are known before its contents.
 struct Facts {
     blob: String,
     size: Option<u64>,
@@ -58,7 +59,7 @@ struct Facts {
 }
 
 impl Download<'_> {
-    /// Brings a file into the folder of the commit, if it is not there.
+    /// Downloads a file into the folder of the commit, if it is missing.
     pub(super) fn file(
         &self,
         name: &str,
@@ -139,7 +140,7 @@ impl Download<'_> {
         })
     }
 
-    /// Held while a blob is written, by us or by the Python client.
+    /// Takes the lock for writing a blob, which the Python client respects as well.
     fn lock(&self, path: &Path) -> Result<File, Problem> {
         fs::create_dir_all(folder_of(path)).map_err(at(path))?;
         let file = File::options().create(true).append(true).open(path);
@@ -153,7 +154,7 @@ impl Download<'_> {
         }
     }
 
-    /// Fills `partial`, from where it ends, and checks it.
+    /// Continues `partial` from its end, and checks it.
     fn receive(
         &self,
         partial: &mut Partial,
@@ -161,7 +162,7 @@ impl Download<'_> {
         located: Located,
     ) -> Result<(), Problem> {
         let there = partial.bytes()?;
-        // What cannot be checked at the end is not put together from two parts.
+        // A file that cannot be checked at the end is not joined from two parts.
         match facts.sha256.is_none() || facts.size.is_none_or(|size| there > size) {
             true => partial.restart()?,
             false => partial.read_again(|| self.client.pause(Duration::ZERO))?,
@@ -188,7 +189,7 @@ impl Download<'_> {
         if facts.sha256.as_ref().is_some_and(|sha256| *sha256 != found) {
             partial.restart()?;
             let reason = "the contents do not have the SHA-256 that it announced".to_owned();
-            // What was there before may be to blame: once more, from the start.
+            // The earlier part may be the cause: the download is repeated from the start.
             return Err(match from > 0 {
                 true => Fault::Passing(reason),
                 false => Fault::Wrong(reason),
@@ -234,7 +235,7 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-/// The byte of the file with which an answer begins.
+/// Offset in the file at which an answer begins.
 fn starts_at(answer: &Answer) -> Option<u64> {
     match answer.status {
         StatusCode::OK => Some(0),

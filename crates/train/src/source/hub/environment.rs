@@ -1,4 +1,4 @@
-//! What the variables of the environment say of the hub; secrets are never shown.
+//! Environment variables for the hub; secrets are never shown.
 
 use crate::paths;
 #[cfg(feature = "hub")]
@@ -7,7 +7,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use percent_encoding::percent_decode_str;
 use std::{fmt, fs, path::PathBuf, time::Duration};
 
-/// Where the hub is and where its files are kept.
+/// Address of the hub and place of the cache.
 #[derive(Clone, Debug)]
 pub struct Environment {
     /// `HF_HUB_CACHE`, or `hub` in `HF_HOME`, or in `~/.cache/huggingface`.
@@ -18,11 +18,11 @@ pub struct Environment {
     pub token: Option<Secret>,
     /// `HF_HUB_OFFLINE`.
     pub offline: bool,
-    /// `HF_HUB_DOWNLOAD_TIMEOUT`, in seconds: how long the hub may be silent.
+    /// `HF_HUB_DOWNLOAD_TIMEOUT` in seconds: the time that the hub may be silent.
     pub patience: Duration,
 }
 
-/// Text that is not for people's eyes.
+/// Text that must not be shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
@@ -33,7 +33,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Environment {
-    /// From a function that knows the variables that are set and not empty.
+    /// Reads the variables through a function that returns those that are set and not empty.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |names: &[&str]| names.iter().find_map(|name| variable(name));
         let path = |names: &[&str]| first(names).map(|text| paths::home(text.as_ref()));
@@ -82,8 +82,8 @@ impl Environment {
         Ok(url)
     }
 
-    /// The value of the header that proves who asks. A name and a password in the endpoint go
-    /// before the token, as in the Python client.
+    /// Value of the authorization header. A name and a password in the endpoint take precedence
+    /// over the token, as in the Python client.
     pub(super) fn authorization(&self) -> Result<Option<ureq::http::HeaderValue>, String> {
         let url = self.parsed()?;
         let value = match (url.username(), url.password(), &self.token) {

@@ -1,4 +1,4 @@
-//! What a fault of the hub means to a person, and what to do about it.
+//! Explains faults of the hub to users, with advice.
 
 use super::{Hub, client::Fault};
 use crate::source::SourceError;
@@ -43,7 +43,7 @@ impl Hub {
         }
     }
 
-    /// By the status, and by the hub's own code for it.
+    /// Explains a refusal by the status and by the hub's own code.
     fn refusal(
         &self,
         id: &str,
@@ -93,7 +93,7 @@ impl Hub {
         (format!("{reason} (status {})", status.as_u16()), remedy)
     }
 
-    /// The endpoint as it may be shown.
+    /// The endpoint without secrets.
     fn shown(&self) -> String {
         let url = self.environment.url();
         url.map_or_else(

@@ -1,4 +1,4 @@
-//! What a repository of the hub has, and which of its files a model needs.
+//! Lists the files of a repository on the hub, and selects the files that a model needs.
 
 use super::{
     client::{Client, Fault},
@@ -8,13 +8,13 @@ use super::{
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// The longest list that is read, and the most files in it.
+/// Largest size of a list in bytes, and largest number of files in it.
 const LIST_BYTES: usize = 32 << 20;
 const MOST_FILES: usize = 100_000;
-/// The folder in which named chat templates lie.
+/// Folder of named chat templates.
 const TEMPLATES: &str = "additional_chat_templates";
 
-/// What a folder has beside the weights.
+/// Files that a folder has beside the weights.
 const BESIDES: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -28,7 +28,7 @@ const BESIDES: &[&str] = &[
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 const WHOLE: &str = "model.safetensors";
 
-/// The files of one commit, by their names; only those whose name can name a file here.
+/// Files of one commit by their names; files whose name is not safe as a local name are left out.
 pub(super) struct Listing {
     pub commit: String,
     files: BTreeMap<String, Announced>,
@@ -36,19 +36,19 @@ pub(super) struct Listing {
     strange: Vec<String>,
 }
 
-/// What the list says of a file.
+/// Facts about a file in the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Announced {
     pub size: Option<u64>,
     pub sha256: Option<String>,
 }
 
-/// Where the weights are.
+/// Place of the weights.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Weights<'a> {
-    /// In one file.
+    /// The weights are in one file.
     File(&'a str),
-    /// In those that the index names.
+    /// The weights are in the files that the index names.
     Index,
 }
 
@@ -72,7 +72,7 @@ struct Lfs {
 }
 
 impl Listing {
-    /// Asks the hub.
+    /// Requests the list from the hub.
     pub(super) fn read(client: &Client, id: &str, revision: &str) -> Result<Self, Fault> {
         let parts = ["api", "models"].into_iter().chain(id.split('/'));
         let mut url = client.address(parts.chain(["revision", revision]))?;
@@ -123,12 +123,13 @@ impl Listing {
         })
     }
 
-    /// What the list says of a file, if it has it.
+    /// Facts about a file, if it is in the list.
     pub(super) fn announced(&self, name: &str) -> Option<&Announced> {
         self.files.get(name)
     }
 
-    /// Where the weights are: safetensors before GGUF; `None` if there are none to choose.
+    /// Place of the weights: safetensors are preferred to GGUF; `None` if there is no unique
+    /// choice.
     pub(super) fn weights(&self) -> Option<Weights<'_>> {
         if self.files.contains_key(WHOLE) {
             return Some(Weights::File(WHOLE));
@@ -141,7 +142,7 @@ impl Listing {
         quantized.next().is_none().then_some(Weights::File(only))
     }
 
-    /// The files that `weights` need beside them; a GGUF file has everything in it.
+    /// Files that `weights` need beside them; a GGUF file contains everything.
     pub(super) fn besides(&self, weights: &Weights<'_>) -> Vec<&str> {
         let alone = matches!(weights, Weights::File(name) if *name != WHOLE);
         let wanted = |name: &&str| {
@@ -157,7 +158,7 @@ impl Listing {
             .collect()
     }
 
-    /// Why there are no weights to choose.
+    /// Reason why there is no choice of weights.
     pub(super) fn without_weights(&self) -> String {
         let quantized: Vec<&str> = self.ending(".gguf").collect();
         match (quantized.is_empty(), self.strange.first()) {
@@ -185,8 +186,8 @@ impl Listing {
     }
 }
 
-/// The name of the file in a path that lies at the top, or in the folder of named templates; of
-/// any other path the whole, which then is no name.
+/// Name of the file in a path at the top level or in the folder of named templates; for any other
+/// path the whole path, which then is no valid name.
 fn file_of(name: &str) -> &str {
     match name.split_once('/') {
         Some((TEMPLATES, file)) => file,

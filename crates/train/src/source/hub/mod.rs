@@ -1,9 +1,9 @@
-//! The hub: what is in the standard cache is used as it is; what is missing is downloaded.
+//! The hub: files in the standard cache are used as they are; missing files are downloaded.
 //!
-//! Nothing that the hub says is believed: what names a file must be a plain name or a hash, sizes
-//! and hashes must agree, every wait has an end, and the token is seen by the hub's own host alone.
-//! The reference (`refs/main`) is written after the last file, so that a model that was only partly
-//! downloaded is never taken for a whole one.
+//! Nothing from the hub is trusted: a file name must be a plain name or a hash, sizes and hashes
+//! must agree, every wait has a limit, and only the hub's own host sees the token. The reference
+//! (`refs/main`) is written after the last file, so that a partial download is never mistaken for a
+//! whole model.
 
 mod cache;
 #[cfg(feature = "hub")]
@@ -32,14 +32,14 @@ use tightrope_data::Progress;
 /// The hub and its cache.
 #[derive(Clone, Debug)]
 pub struct Hub {
-    /// Where both are.
+    /// Address of the hub and place of its cache.
     pub environment: Environment,
     /// Ends waits and downloads.
     pub stop: StopFlag,
 }
 
 impl Hub {
-    /// From the environment of the process; `stop` ends waits and downloads.
+    /// Reads the environment of the process; `stop` ends waits and downloads.
     pub fn from_env(stop: &StopFlag) -> Self {
         let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         Self {
@@ -48,7 +48,7 @@ impl Hub {
         }
     }
 
-    /// The folder with the files of a model.
+    /// Folder with the files of a model.
     pub(super) fn folder(
         &self,
         id: &str,
@@ -105,7 +105,7 @@ impl Hub {
             model: id.to_owned(),
             reason: listing.without_weights(),
         })?;
-        // All files of one commit, even if the branch moves on meanwhile.
+        // All files belong to one commit, even if the branch moves on meanwhile.
         let download = Download {
             client: &client,
             repository,

@@ -1,10 +1,10 @@
-//! What a server says may name a file here only if it is a plain name.
+//! Checks names from a server: only a plain name may name a local file.
 
-/// Longest name of a file; file systems allow 255 bytes, and `.incomplete` must fit.
+/// Longest name of a file in bytes; file systems allow 255, and `.incomplete` must fit.
 const LONGEST: usize = 200;
 
-/// Whether every system takes this as the name of a file in a folder: no way up or elsewhere, no
-/// device of Windows, nothing hidden, nothing that a terminal obeys.
+/// Whether every system accepts this as the name of a file in a folder: no path to another folder,
+/// no device of Windows, no hidden file, no control characters for terminals.
 pub(crate) fn is_file_name(name: &str) -> bool {
     let forbidden = |c: char| c.is_control() || r#"/\:<>"|?*"#.contains(c);
     let stem = name.split('.').next().unwrap_or_default().trim_end();

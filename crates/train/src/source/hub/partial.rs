@@ -1,4 +1,4 @@
-//! The part of a file that has been downloaded, under the name that the Python client gives it.
+//! The downloaded part of a file, under the name that the Python client gives it.
 
 use super::{
     client::Fault,
@@ -13,17 +13,17 @@ use std::{
 };
 use tightrope_formats::files::{folder_of, sync_folder};
 
-/// An open file that grows at its end, and the hash of what is in it.
+/// An open file that grows at its end, and the hash of its contents.
 pub(super) struct Partial {
     path: PathBuf,
     file: File,
     hash: Sha256,
-    /// Bytes that are hashed.
+    /// Number of hashed bytes.
     pub len: u64,
 }
 
 impl Partial {
-    /// Beside the blob that it is going to be.
+    /// Opens the file beside the blob that it will become.
     pub(super) fn open(blob: &Path) -> Result<Self, Problem> {
         let mut path = blob.to_owned().into_os_string();
         path.push(".incomplete");
@@ -38,12 +38,12 @@ impl Partial {
         })
     }
 
-    /// Its size on disk.
+    /// Size on disk in bytes.
     pub(super) fn bytes(&self) -> Result<u64, Problem> {
         Ok(self.file.metadata().map_err(at(&self.path))?.len())
     }
 
-    /// Hashes what an earlier download has left.
+    /// Hashes the contents of an earlier download.
     pub(super) fn read_again(
         &mut self,
         go_on: impl Fn() -> Result<(), Fault>,
@@ -62,7 +62,7 @@ impl Partial {
         }
     }
 
-    /// Empties it.
+    /// Empties the file.
     pub(super) fn restart(&mut self) -> Result<(), Problem> {
         self.file.set_len(0).map_err(at(&self.path))?;
         (self.hash, self.len) = (Sha256::new(), 0);
@@ -76,12 +76,12 @@ impl Partial {
         Ok(())
     }
 
-    /// Of everything in it.
+    /// Hash of all contents.
     pub(super) fn sha256(&self) -> String {
         hexadecimal(&self.hash.clone().finalize())
     }
 
-    /// Makes it the blob.
+    /// Turns the file into the blob.
     pub(super) fn finish(self, blob: &Path) -> Result<(), Problem> {
         self.file.sync_all().map_err(at(&self.path))?;
         fs::rename(&self.path, blob).map_err(at(blob))?;
