@@ -1,4 +1,5 @@
-//! How fast a tokenizer's folder turns a file of text into ids, on one thread, line by line.
+//! Measures how fast a tokenizer's folder turns a file of text into ids, on one thread, line by
+//! line.
 //!
 //! `cargo run --release -p tightrope-data --example tokenize -- FOLDER FILE`
 

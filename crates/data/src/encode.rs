@@ -1,4 +1,4 @@
-//! Records to tokens and labels.
+//! Turns records into tokens and labels.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -16,23 +16,23 @@ use crate::tokenizer::Tokenizer;
 pub(crate) struct Encoder<'a> {
     pub tokenizer: Option<&'a Tokenizer>,
     pub templates: Option<&'a ChatTemplates>,
-    /// What the template can look at.
+    /// Keys that the template can read.
     pub reads: Option<TemplateReads>,
-    /// Rows of the model's embedding, where a model is known.
+    /// Number of rows of the model's embedding, if a model is known.
     pub embedding: Option<usize>,
     pub train_on: TrainOn,
-    /// What is given to rows without chat template.
+    /// End token for rows without chat template.
     pub added_end: AddedEnd,
     /// Spellings of the tokenizer's end tokens.
     pub end_texts: Vec<String>,
 }
 
-/// The end token that is put after what does not end in one.
+/// The end token that is added to rows that do not end in one.
 #[derive(Debug, Default)]
 pub(crate) struct AddedEnd {
     to_completions: Option<u32>,
     to_texts: Option<u32>,
-    /// Texts are given none because it ends the turns of conversations.
+    /// Texts get no end token, because it ends the turns of conversations.
     ends_turns: bool,
 }
 
@@ -63,16 +63,16 @@ pub(crate) struct Encoded {
     pub tokens: Vec<u32>,
     pub labels: Vec<i64>,
     pub doubled_bos: bool,
-    /// The last trained token other than white space is no end token.
+    /// Whether the last trained token other than white space is no end token.
     pub missing_eos: bool,
-    /// The end token was put after what the row has.
+    /// Whether the end token was added to the row.
     pub added_eos: bool,
-    /// A text does not end in an end token, and was given none since that ends turns.
+    /// Whether a text does not end in an end token, and got none because it ends turns.
     pub open_text: bool,
     pub chat: Chat,
 }
 
-/// What became of a conversation.
+/// Result of encoding a conversation.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Chat {
     pub answers: u64,
@@ -82,8 +82,8 @@ pub(crate) struct Chat {
     pub joined_parts: bool,
 }
 
-/// What comes before and between the parts of an alpaca record without chat template, as in
-/// Stanford's original training code.
+/// Prompt before and between the parts of an alpaca record without chat template, as in Stanford's
+/// original training code.
 fn alpaca_prompt(instruction: &str, input: &str) -> String {
     if input.is_empty() {
         format!(
@@ -100,7 +100,7 @@ fn alpaca_prompt(instruction: &str, input: &str) -> String {
 }
 
 impl Encoder<'_> {
-    /// The sequences of a record: one, or those that were packed into its row.
+    /// Sequences of a record: one, or those that were packed into its row.
     pub(crate) fn encode(&self, record: Record) -> Result<Vec<Encoded>, RowProblem> {
         let mut chat = Chat::default();
         let is_text = matches!(&record, Record::Text(text) if !text.is_empty());
@@ -155,7 +155,8 @@ impl Encoder<'_> {
         }
     }
 
-    /// Whether ids, the last one first, end in an end token. Templates put a line break after it.
+    /// Whether ids, given from the last one on, end in an end token. Templates put a line break
+    /// after it.
     fn ends(&self, mut reversed: impl Iterator<Item = u32> + Clone) -> Option<bool> {
         let last = reversed.clone().find(|&id| !self.is_blank(id));
         let last = last.or_else(|| reversed.next())?;
@@ -173,7 +174,7 @@ impl Encoder<'_> {
             .ok_or_else(|| RowProblem::Tokenize("none was given".to_owned()))
     }
 
-    /// Sequences of ids as they stand, each id and label checked.
+    /// Sequences of ids without changes; each id and label is checked.
     fn parts(&self, parts: Vec<Tokens>) -> Result<Vec<Encoded>, RowProblem> {
         let vocabulary = self.tokenizer.map(Tokenizer::vocab_size);
         let check = |key: &'static str, index: usize, id: i64| {
@@ -210,7 +211,7 @@ impl Encoder<'_> {
         parts.into_iter().map(encode).collect()
     }
 
-    /// A text, trained whole.
+    /// A text, of which every token is trained.
     fn text(&self, text: &str) -> Result<(Vec<u32>, Vec<i64>), RowProblem> {
         let ids = self.tokenizer()?.encode(text, true).map_err(failed)?;
         let labels = ids.iter().map(|&id| id.into()).collect();
@@ -306,7 +307,7 @@ impl Encoder<'_> {
         self.masked(&text, &spans)
     }
 
-    /// Tokens of a text; labels for those that share a byte with one of the ordered `spans`.
+    /// Tokens of a text; tokens that share a byte with one of the ordered `spans` get labels.
     fn masked(
         &self,
         text: &str,
@@ -338,7 +339,7 @@ impl Encoder<'_> {
     }
 }
 
-/// Whether a message says nothing but what it calls.
+/// Whether a message contains nothing but calls.
 fn has_only_calls(message: &Value) -> bool {
     let says = message.get("content").is_some_and(Value::is_string);
     message.get("tool_calls").is_some() && !says
@@ -348,7 +349,7 @@ fn failed(error: crate::DataError) -> RowProblem {
     RowProblem::Tokenize(error.to_string())
 }
 
-/// What lies before, between and after ordered ranges of a text.
+/// Parts of a text before, between and after ordered ranges.
 fn around(ranges: Vec<Range<usize>>, len: usize) -> Vec<Range<usize>> {
     let mut start = 0;
     let mut between = Vec::with_capacity(ranges.len() + 1);

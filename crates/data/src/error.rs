@@ -1,4 +1,4 @@
-//! What can go wrong between a file and a sequence, with the place and the values that disagreed.
+//! Errors between a file and a sequence, with the place and the values that disagreed.
 
 use std::fmt;
 use std::io;
@@ -10,17 +10,17 @@ pub use crate::key_path::{Key, KeyPath};
 use crate::numbers::counted;
 use crate::{Format, Preflight, RenderError};
 
-/// Data, a tokenizer or a chat template that cannot be used.
+/// Error of data, a tokenizer or a chat template.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// No path was given.
     #[error("no data files were given")]
     NoFiles,
-    /// An option that makes no sense.
+    /// An option has no meaning.
     #[error("`{key}`: {message}")]
     Option {
-        /// Its name.
+        /// Name of the option.
         key: &'static str,
         /// What is wrong with it.
         message: String,
@@ -33,19 +33,19 @@ pub enum DataError {
         /// The reason.
         source: io::Error,
     },
-    /// A file without a byte other than white space.
+    /// The file has no byte other than white space.
     #[error("{}: the file is empty", path.display())]
     EmptyFile {
         /// The file.
         path: PathBuf,
     },
-    /// A well-formed file that holds no row.
+    /// The file is well-formed, but has no row.
     #[error("{}: the file holds no rows", path.display())]
     NoRows {
         /// The file.
         path: PathBuf,
     },
-    /// A folder where a file is needed.
+    /// A folder was given, but a file is needed.
     #[error(
         "{}: is a folder; give the files in it{}",
         path.display(),
@@ -54,18 +54,18 @@ pub enum DataError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// Files in it that may be meant.
+        /// Files in the folder that may be meant.
         files: Vec<String>,
     },
-    /// A file of a kind that holds no rows as they are read here.
+    /// The file is of a kind that cannot be read as rows.
     #[error("{}: this {what}", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What it is, and what to do.
+        /// Kind of the file, and advice.
         what: &'static str,
     },
-    /// A row beyond the limit of memory.
+    /// A row exceeds the limit of memory.
     #[error(
         "{}: a row takes more than {limit} bytes; if it is no mistake, raise `max_row_bytes`",
         path.display()
@@ -76,7 +76,7 @@ pub enum DataError {
         /// The limit.
         limit: usize,
     },
-    /// A JSON object of columns, or one record over several lines.
+    /// The file is a JSON object of columns, or one record over several lines.
     #[error(
         "{}: a JSON object with {} at its top is no list of rows; put the rows into an array \
          `[ … ]` or on a line each (pandas: `to_json(…, orient=\"records\", lines=True)`)",
@@ -85,10 +85,10 @@ pub enum DataError {
     Columns {
         /// The file.
         path: PathBuf,
-        /// Its keys.
+        /// Keys of the object.
         keys: Vec<String>,
     },
-    /// A damaged Parquet file, or one of a kind that cannot be read.
+    /// The Parquet file is damaged, or of a kind that cannot be read.
     #[error("{}: {message}", path.display())]
     Container {
         /// The file.
@@ -96,18 +96,18 @@ pub enum DataError {
         /// What is wrong.
         message: String,
     },
-    /// A JSON object that does not hold exactly one array of rows.
+    /// The JSON object does not hold exactly one array of rows.
     #[error(
         "{}: a JSON object must hold exactly one array of rows, this one has {}",
         path.display(), list(arrays)
     )]
     Arrays {
-        /// The file.
+        /// Keys whose values are arrays.
         path: PathBuf,
         /// The keys whose values are arrays.
         arrays: Vec<String>,
     },
-    /// The keys of the first rows belong to no known format.
+    /// The keys of the first rows fit no known format.
     #[error(
         "{}: cannot tell the format: the first rows have the keys {}; known are \
          input_ids (tokens), messages or conversations (chat), instruction + output (alpaca), \
@@ -120,23 +120,23 @@ pub enum DataError {
         /// The keys found.
         saw: Vec<String>,
     },
-    /// A row that cannot be used.
+    /// A row cannot be used.
     #[error("{_0}{}", hint(_0))]
     Row(Box<BadRow>),
-    /// A file that is broken at a row: nothing behind it can be read.
+    /// The file is damaged at a row: nothing after it can be read.
     #[error("{0}")]
     Broken(Box<BadRow>),
-    /// A sequence longer than allowed, with `overlong = "error"`.
+    /// A sequence is longer than allowed, with `overlong = "error"`.
     #[error("{place}: {tokens} tokens, but `max_length` is {max_length}")]
     Overlong {
-        /// Where it stands.
+        /// Place of the row.
         place: Place,
-        /// Its length.
+        /// Length of the sequence.
         tokens: usize,
         /// The limit.
         max_length: usize,
     },
-    /// Text was found but there is nothing to tokenize it with.
+    /// There is text, but no tokenizer.
     #[error(
         "{}: format `{format}` needs a tokenizer{}",
         path.display(), and_why(why)
@@ -144,12 +144,12 @@ pub enum DataError {
     NeedsTokenizer {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// Format of the file.
         format: &'static str,
-        /// Why there is none; empty = not known.
+        /// Reason why there is no tokenizer; empty = unknown.
         why: String,
     },
-    /// Conversations were found but neither the tokenizer nor the options have a chat template.
+    /// There are conversations, but neither the tokenizer nor the options have a chat template.
     #[error(
         "{}: conversations need a chat template: the tokenizer has none and `chat_template` is not set",
         path.display()
@@ -158,25 +158,25 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
-    /// A chat template that does not compile, or is too large.
+    /// A chat template does not compile, or is too large.
     #[error("{name}{}: {message}", line_of(*line))]
     Template {
-        /// What it is called: its file, where it has one.
+        /// Name of the template: its file, if it has one.
         name: String,
-        /// 1-based; 0 if unknown.
+        /// Line of the error, from 1; 0 if unknown.
         line: usize,
         /// What is wrong.
         message: String,
     },
-    /// A folder without `tokenizer.json`.
+    /// The folder has no `tokenizer.json`.
     #[error("{}: {message}", path.display())]
     NoTokenizer {
         /// The file that is missing.
         path: PathBuf,
-        /// What to do.
+        /// Advice.
         message: String,
     },
-    /// A tokenizer file that is damaged or of an unknown kind.
+    /// The tokenizer file is damaged or of an unknown kind.
     #[error("{}: {message}", path.display())]
     TokenizerFile {
         /// The file.
@@ -184,7 +184,7 @@ pub enum DataError {
         /// What is wrong.
         message: String,
     },
-    /// A tokenizer that cannot be built from the metadata of a GGUF file.
+    /// A tokenizer cannot be built from the metadata of a GGUF file.
     #[error("GGUF tokenizer: {message}")]
     Gguf {
         /// What is wrong.
@@ -193,7 +193,7 @@ pub enum DataError {
     /// The tokenizer failed.
     #[error("tokenizer: {message}")]
     Tokenize {
-        /// What it said.
+        /// Message of the tokenizer.
         message: String,
     },
     /// No token of any sequence would be trained.
@@ -202,7 +202,7 @@ pub enum DataError {
         counted(report.sequences, "sequence"), without_answers(report)
     )]
     NothingToTrain {
-        /// What was read.
+        /// Report about the data.
         report: Box<Preflight>,
     },
 }
@@ -214,16 +214,16 @@ impl DataError {
     }
 }
 
-/// Where a row, or a value in it, stands. All numbers count from 1.
+/// Place of a row, or of a value in it. All numbers count from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The file.
     pub path: PathBuf,
-    /// Which row.
+    /// Number of the row.
     pub row: u64,
-    /// Which line, in files of text.
+    /// Line, in files of text.
     pub line: Option<u64>,
-    /// Which column, in characters.
+    /// Column, in characters.
     pub column: Option<u64>,
 }
 
@@ -242,61 +242,61 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub struct BadRow {
-    /// Where it stands, down to the value at fault where that is known.
+    /// Place of the row, or of the wrong value if it is known.
     pub place: Place,
     /// What is wrong with it.
     pub problem: RowProblem,
 }
 
-/// What is wrong with a row.
+/// Error of a row.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowProblem {
-    /// Bytes that are no text.
+    /// The bytes are no text.
     #[error("not valid UTF-8")]
     Utf8,
-    /// Not JSON, or cut off.
+    /// The row is no JSON, or cut off.
     #[error("invalid JSON: {0}")]
     Json(String),
-    /// Rows of JSON lines that are separated like the elements of an array.
+    /// Rows of JSON lines are separated like the elements of an array.
     #[error(
         "a comma behind the row: rows stand on lines of their own without commas, or all in one \
          array `[ … ]`"
     )]
     Comma,
-    /// A CSV record with the wrong number of fields, or an unclosed quote.
+    /// The CSV record has the wrong number of fields, or an unclosed quote.
     #[error("invalid CSV: {0}")]
     Csv(String),
-    /// A row that is not an object.
+    /// The row is no object.
     #[error("expected an object, got {0}")]
     NotAnObject(&'static str),
-    /// A key that the format needs is absent.
+    /// A required key is absent.
     #[error("`{key}` is missing; the keys are {}", list(saw))]
     Missing {
         /// The key.
         key: KeyPath,
-        /// The keys that are there.
+        /// Keys that the row has.
         saw: Vec<String>,
     },
-    /// A value of the wrong type.
+    /// A value has the wrong type.
     #[error("`{key}`: expected {expected}, got {got}")]
     WrongType {
         /// The key.
         key: KeyPath,
-        /// What the format needs.
+        /// Expected type.
         expected: &'static str,
-        /// What stands there.
+        /// Type of the value.
         got: &'static str,
     },
-    /// A value that means something which does not exist here.
+    /// The meaning of a value is not supported.
     #[error("`{key}`: {why}")]
     Refused {
         /// The key.
         key: KeyPath,
-        /// What it means, and what to do.
+        /// Meaning of the value, and advice.
         why: String,
     },
-    /// A ShareGPT speaker that has no role.
+    /// A ShareGPT speaker has no known role.
     #[error(
         "`{key}`: unknown speaker {speaker:?}; known are human and user, gpt, assistant, chatgpt, \
          bing, bard, model, bot, chatbot, function_call, tool, observation, function_response, \
@@ -305,30 +305,30 @@ pub enum RowProblem {
     Speaker {
         /// The key.
         key: KeyPath,
-        /// Its value.
+        /// Name of the speaker.
         speaker: String,
     },
-    /// Lists that must be equally long are not.
+    /// Lists that must have equal lengths differ.
     #[error("`{key}` has {}, `input_ids` has {expected}", counted(*got as u64, "value"))]
     Lengths {
         /// The key.
         key: KeyPath,
-        /// How many there are.
+        /// Number of elements.
         got: usize,
-        /// How many tokens there are.
+        /// Number of tokens.
         expected: usize,
     },
-    /// A number that is no token id, label or mask value.
+    /// A number is no token id, label or mask value.
     #[error("`{key}`: {value} is not {expected}")]
     Value {
         /// The key.
         key: KeyPath,
-        /// What stands there.
+        /// The value.
         value: String,
-        /// What may stand there.
+        /// Allowed values.
         expected: &'static str,
     },
-    /// A token id that the tokenizer does not have.
+    /// The tokenizer does not have the token id.
     #[error("`{key}`: token id {id} is outside the vocabulary of {vocab_size}")]
     OutsideVocabulary {
         /// The key.
@@ -338,17 +338,17 @@ pub enum RowProblem {
         /// Size of the vocabulary.
         vocab_size: usize,
     },
-    /// A token id or label that the model's embedding does not have.
+    /// The model's embedding does not have the token id or label.
     #[error("`{key}`: id {id}, but the model's embedding has {rows} rows")]
     OutsideEmbedding {
-        /// The key: a token or a label.
+        /// The key of the token or label.
         key: KeyPath,
         /// The id.
         id: u32,
-        /// Rows of the embedding.
+        /// Number of rows of the embedding.
         rows: usize,
     },
-    /// A token that the tokenizer makes of a text, and the model's embedding does not have.
+    /// The tokenizer makes a token of a text that the model's embedding does not have.
     #[error(
         "the tokenizer gives token id {id} ({text:?}), but the model's embedding has {rows} rows; \
          tokenizer and model do not belong together"
@@ -356,21 +356,21 @@ pub enum RowProblem {
     BeyondEmbedding {
         /// The id.
         id: u32,
-        /// Its text.
+        /// Text of the token.
         text: String,
-        /// Rows of the embedding.
+        /// Number of rows of the embedding.
         rows: usize,
     },
-    /// Labels that cannot be trained.
+    /// The labels cannot be trained.
     #[error("`labels`: {0}")]
     Labels(#[from] SequenceError),
     /// The chat template refused the conversation.
     #[error(transparent)]
     Template(#[from] RenderError),
-    /// A conversation, and nothing to render it with.
+    /// There is a conversation, but no template to render it.
     #[error("a conversation needs a chat template")]
     NoTemplate,
-    /// The assistant's turns cannot be found in the rendered conversation.
+    /// The assistant's turns are not found in the rendered conversation.
     #[error(
         "cannot find the tokens of assistant turn {turn}: the template renders the conversation up \
          to it differently from the whole; mark assistant text in the template with \
@@ -386,7 +386,7 @@ pub enum RowProblem {
 }
 
 impl RowProblem {
-    /// The value at fault, if the problem lies in one.
+    /// The wrong value, if the problem lies in one.
     pub fn key(&self) -> Option<&KeyPath> {
         match self {
             RowProblem::WrongType { key, .. }
@@ -402,14 +402,14 @@ impl RowProblem {
     }
 }
 
-/// Not as its source: whoever shows a chain of errors would say it twice.
+/// The row is not the source of the error, because a chain of errors would say it twice.
 impl From<Box<BadRow>> for DataError {
     fn from(bad: Box<BadRow>) -> Self {
         DataError::Row(bad)
     }
 }
 
-/// What helps where a few rows of many are bad.
+/// Advice for a data set with a few bad rows.
 fn hint(bad: &BadRow) -> &'static str {
     match bad.problem {
         RowProblem::Refused { .. } | RowProblem::BeyondEmbedding { .. } | RowProblem::Comma => "",
@@ -417,7 +417,7 @@ fn hint(bad: &BadRow) -> &'static str {
     }
 }
 
-/// What is missing where conversations have no answer.
+/// Advice for conversations without answers.
 fn without_answers(report: &Preflight) -> &'static str {
     let chats = report.files.iter().any(|file| file.format == Format::Chat);
     match chats && report.answers == 0 && report.sequences > 0 {

@@ -1,4 +1,4 @@
-//! Calls into libraries that panic on input that they do not expect: the panic becomes a message.
+//! Calls libraries that panic on unexpected input, and turns the panic into a message.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -9,8 +9,8 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `call` returns, or the text of its panic, which then is not printed. What `call` was
-/// changing must not be used after a panic.
+/// Returns the result of `call`, or the text of its panic, which is not printed. Values that `call`
+/// was changing must not be used after a panic.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     static QUIET_HOOK: Once = Once::new();
     QUIET_HOOK.call_once(|| {

@@ -1,23 +1,23 @@
-//! Sequences as a person reads them: the text of each token and whether it is trained.
+//! Shows sequences to users: the text of each token, and whether it is trained.
 
 use tightrope_packing::{IGNORED, Sequence};
 
 use crate::error::DataError;
 use crate::tokenizer::Tokenizer;
 
-/// A token as a person reads it.
+/// A token in readable form.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct InspectedToken {
-    /// Its id.
+    /// Id of the token.
     pub id: u32,
-    /// Its text; all of a character that several tokens make up stands with the last of them.
+    /// Text of the token; a character that several tokens make up belongs to the last of them.
     /// Without a tokenizer, the id.
     pub text: String,
     /// Whether the model is trained to produce it.
     pub trained: bool,
 }
 
-/// The tokens of a sequence with their text.
+/// Lists the tokens of a sequence with their text.
 ///
 /// Target `i` is token `i + 1`: a token is trained if the one before it has a target.
 pub fn inspect(
@@ -40,7 +40,7 @@ pub fn inspect(
 }
 
 impl Tokenizer {
-    /// The text that each of `ids` adds to those before it.
+    /// The text that each of `ids` adds to the text of the ids before it.
     fn texts(&self, ids: &[u32]) -> Result<Vec<String>, DataError> {
         let mut stream = self.decode_stream();
         let mut texts = Vec::with_capacity(ids.len());

@@ -1,17 +1,17 @@
-//! The way to a value in a row.
+//! The path to a value in a row.
 
 use std::fmt;
 
-/// The way from a row to a value in it, as `messages[2].role`.
+/// The path from a row to a value in it, such as `messages[2].role`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyPath(pub Vec<Key>);
 
 /// One step of a [`KeyPath`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// Into an object.
+    /// A key of an object.
     Name(String),
-    /// Into an array.
+    /// An index of an array.
     Index(usize),
 }
 
@@ -20,7 +20,7 @@ impl KeyPath {
     pub fn name(name: &str) -> Self {
         Self(vec![Key::Name(name.to_owned())])
     }
-    /// One step further.
+    /// The path extended by one step.
     pub fn then(&self, key: impl Into<Key>) -> Self {
         let mut path = self.0.clone();
         path.push(key.into());

@@ -1,10 +1,10 @@
-//! Records to chat templates to tokens and targets.
+//! Turns records into chat templates, tokens and targets.
 //!
 //! ```text
 //! file --source--> row --record--> record --template--> text --tokenizer--> Sequence{tokens, targets}
 //! ```
 //!
-//! [`load`] does all of it; [`Tokenizer`] and [`ChatTemplate`] serve alone as well.
+//! [`load`] does everything; [`Tokenizer`] and [`ChatTemplate`] can be used alone as well.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -26,7 +26,8 @@ mod tokenizer;
 
 /// What this crate's sequences are packed with, for callers that depend on this crate alone.
 pub use tightrope_packing as packing;
-/// One choice for sequences longer than `max_length` here and than the capacity there.
+/// Treatment of overlong sequences, which this crate applies to `max_length` and packing applies to
+/// the capacity.
 pub use tightrope_packing::Overlong;
 
 pub use error::{BadRow, DataError, Key, KeyPath, Place, RowProblem};

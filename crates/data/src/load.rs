@@ -1,4 +1,5 @@
-//! Files to a data set: rows in bounded chunks, parsed, rendered and tokenized on all cores.
+//! Loads files into a data set: rows come in bounded chunks and are parsed, rendered and tokenized
+//! on all cores.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,37 +18,37 @@ use crate::source::{Limits, RawRow, Source, foreign};
 use crate::template::{ChatTemplate, ChatTemplates, limits};
 use crate::tokenizer::Tokenizer;
 
-/// How many rows decide the format of a file.
+/// Number of rows that decide the format of a file.
 const DETECTION_ROWS: usize = 16;
 
-/// Sequences with where they came from.
+/// Sequences with their origins.
 #[derive(Clone, Debug, Default)]
 pub struct Dataset {
     /// The sequences, in the order of files and rows.
     pub sequences: Vec<Sequence>,
-    /// Where each came from.
+    /// Origin of each sequence.
     pub origins: Vec<Origin>,
-    /// What to know before training.
+    /// Report about the data.
     pub report: Preflight,
 }
 
-/// Where a sequence came from.
+/// Origin of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Index into the paths that were loaded.
+    /// Index of the file in the loaded paths.
     pub file: u32,
-    /// Row of the file, from 1.
+    /// Number of the row in the file, from 1.
     pub row: u64,
-    /// Line of the file, from 1, in files of text.
+    /// Line in the file, from 1, in files of text.
     pub line: Option<u64>,
 }
 
 /// Reads files of records.
 ///
 /// JSON (an array, or an object that holds one), JSON lines, CSV (each plain, gzip or zstd) and
-/// Parquet, told apart by their bytes. Order and result do not depend on the number of threads.
-/// A `tokenizer` is needed for everything but `tokens`; with one, token ids are checked against
-/// its vocabulary. A data set without any target is an error.
+/// Parquet, distinguished by their bytes. Order and result do not depend on the number of threads.
+/// A `tokenizer` is needed for everything but `tokens`; with one, token ids are checked against its
+/// vocabulary. A data set without any target is an error.
 pub fn load(
     paths: &[PathBuf],
     options: &DataOptions,
@@ -57,7 +58,7 @@ pub fn load(
     load_for(paths, options, tokenizer, None, progress)
 }
 
-/// The same for a model whose embedding has so many rows: a token or label beyond them is an
+/// The same for a model whose embedding has this number of rows: a token or label beyond them is an
 /// error of its row.
 pub fn load_for(
     paths: &[PathBuf],
@@ -106,7 +107,7 @@ pub fn load_for(
         let mut paths = paths.iter().enumerate();
         paths.try_for_each(|(index, path)| loader.file(index, path, progress))
     };
-    // Templates may need more of a stack than the threads of other pools have.
+    // Templates may need more stack than the threads of other pools have.
     let result = match limits::deep_pool() {
         Ok(pool) => pool.install(read),
         Err(_) => read(),
@@ -136,7 +137,7 @@ struct Loader<'a> {
     uses_template: bool,
 }
 
-/// What a row became.
+/// Result of a row.
 struct Outcome {
     sequences: Vec<Encoded>,
     unused: Vec<String>,
@@ -168,7 +169,7 @@ impl Loader<'_> {
         let (mut rows, mut done) = (0, 0);
         while !chunk.is_empty() {
             let encoder = &self.encoder;
-            // The next rows are read while these are worked on.
+            // The next rows are read while these are processed.
             let (next, outcomes) = rayon::join(
                 || source.next_chunk(),
                 || {
@@ -196,7 +197,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// By the keys of the first rows that hold something; failing that, by all their keys.
+    /// Detects the format by the keys with a value in the first rows or, failing that, by all their
+    /// keys.
     fn detect(&self, path: &Path, chunk: &[RawRow]) -> Result<Format, DataError> {
         let mut full: Vec<String> = Vec::new();
         let mut all: Vec<String> = Vec::new();
@@ -257,7 +259,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Takes in what became of a row.
+    /// Adds the result of a row.
     fn take(
         &mut self,
         file: usize,
@@ -297,7 +299,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Takes in one sequence of a row, cut as the options say.
+    /// Adds one sequence of a row, cut as the options say.
     fn sequence(
         &mut self,
         path: &Path,

@@ -1,4 +1,4 @@
-//! What a configuration says about data.
+//! Options for data in a configuration.
 
 use serde::{Deserialize, Serialize};
 use tightrope_packing::Overlong;
@@ -7,21 +7,20 @@ use tightrope_packing::Overlong;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields, default)]
 pub struct DataOptions {
-    /// How records are read; `auto` looks at the keys of the first rows of each file.
+    /// Layout of records; `auto` looks at the keys of the first rows of each file.
     pub format: Format,
-    /// Most tokens of a sequence.
+    /// Largest number of tokens in a sequence.
     pub max_length: usize,
-    /// What happens to a sequence of more than `max_length` tokens. The first token of each further
-    /// piece of one that is split has nothing before it and is not trained.
+    /// Treatment of a sequence of more than `max_length` tokens. The first token of each further
+    /// piece of a split sequence has no token before it and is not trained.
     pub overlong: Overlong,
-    /// Which tokens are trained.
+    /// Tokens that are trained.
     pub train_on: TrainOn,
-    /// Whether what has no chat template is given the tokenizer's end token where it does not end
-    /// in one.
+    /// Whether rows without chat template get the tokenizer's end token if they do not end in one.
     pub add_end_token: AddEndToken,
-    /// What happens to a row that cannot be read.
+    /// Treatment of a row that cannot be read.
     pub on_bad_row: OnBadRow,
-    /// Most bytes of a row; a longer one is refused before it is in memory.
+    /// Largest size of a row in bytes; a larger row is refused before it is in memory.
     pub max_row_bytes: usize,
     /// A chat template that replaces the tokenizer's own: the template itself if it contains `{{`
     /// or `{%`, otherwise the path of a file that holds it.
@@ -44,12 +43,12 @@ impl Default for DataOptions {
     }
 }
 
-/// How a record is laid out.
+/// Layout of a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// Decided per file by the keys of its first rows; the first of `tokens`, `chat`, `alpaca`,
-    /// `completion`, `text` whose keys are there.
+    /// Decides for each file by the keys of its first rows: the first of `tokens`, `chat`,
+    /// `alpaca`, `completion`, `text` whose keys are there.
     #[default]
     Auto,
     /// `instruction`, optional `input`, `output`; optional `system`, `history` and `tools`.
@@ -62,12 +61,12 @@ pub enum Format {
     /// `text`, all of it trained with its end token.
     Text,
     /// `input_ids`, optional `labels` (-100 = ignored), `attention_mask` (0 = padding), masks of
-    /// what is trained, and `position_ids` or `seq_lengths` where a row holds several sequences.
+    /// trained tokens, and `position_ids` or `seq_lengths` if a row holds several sequences.
     Tokens,
 }
 
 impl Format {
-    /// The name used in configurations.
+    /// Name in configurations.
     pub fn name(self) -> &'static str {
         match self {
             Format::Auto => "auto",
@@ -80,14 +79,14 @@ impl Format {
     }
 }
 
-/// Which tokens are trained.
+/// Selects the trained tokens.
 ///
-/// `text` records have no answer and are trained whole; `tokens` records say it themselves by
-/// their `labels`.
+/// `text` records have no answer and are trained whole; the `labels` of `tokens` records select the
+/// tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrainOn {
-    /// The completion, the output, or the last assistant turn, each with its end token.
+    /// The completion, the output, or the last assistant turn, with its end token.
     #[default]
     Completion,
     /// Every assistant turn with its end-of-turn token.
@@ -96,27 +95,28 @@ pub enum TrainOn {
     All,
 }
 
-/// What is given an end token. Conversations have the ends that their template writes, rows of
-/// token ids stay as they are.
+/// Selects the rows that get an end token. Conversations have the ends that their template writes,
+/// and rows of token ids stay unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AddEndToken {
-    /// Completions; and texts, unless the chat template ends the turns of a conversation with it.
+    /// Completions get one; texts get one unless the chat template ends the turns of a conversation
+    /// with it.
     #[default]
     Auto,
-    /// Completions and texts.
+    /// Completions and texts get one.
     Always,
-    /// Nothing.
+    /// No row gets one.
     Never,
 }
 
-/// What happens to a row that cannot be read.
+/// Treatment of a row that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBadRow {
     /// Stop at the first one.
     #[default]
     Error,
-    /// Leave it out, count it, keep the first few reasons.
+    /// Leave out the row, count it, and keep the first few reasons.
     Skip,
 }

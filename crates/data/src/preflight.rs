@@ -1,4 +1,4 @@
-//! What is known about the data before any training.
+//! Report about the data before training.
 
 use std::fmt;
 
@@ -10,97 +10,97 @@ use crate::numbers::{counted, grouped};
 use crate::options::TrainOn;
 use crate::template::Dropped;
 
-/// How many skipped rows are kept with their reasons.
+/// Number of skipped rows that are kept with their reasons.
 const REASONS: usize = 10;
-/// How many unused keys are told apart; what is beyond is counted together.
+/// Number of unused keys that are listed; the others are counted together.
 const UNUSED_KEYS: usize = 100;
 
 const JOINED_PARTS: &str = "with parts of a message that became one text, a line each: the chat \
     template does not read parts (Transformers would print a list, fail or leave them out)";
 
-/// What was read, what was left out and why, and what looks wrong.
+/// Report about rows that were read, rows that were left out, and suspicious data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Preflight {
     /// The files with the format each was read as.
     pub files: Vec<FileReport>,
-    /// Rows found.
+    /// Number of rows found.
     pub rows: u64,
-    /// Rows left out because they could not be read.
+    /// Number of rows left out because they could not be read.
     pub skipped_rows: u64,
-    /// The first of them.
+    /// The first skipped rows.
     pub skipped: Vec<SkippedRow>,
-    /// Sequences that training sees.
+    /// Number of sequences that training sees.
     pub sequences: u64,
-    /// Their tokens.
+    /// Number of tokens of these sequences.
     pub tokens: u64,
-    /// Those of them that are targets.
+    /// Number of these tokens that are targets.
     pub trained_tokens: u64,
-    /// Rows without a token, left out.
+    /// Number of rows without a token, which are left out.
     pub empty_rows: u64,
-    /// Sequences cut to `max_length`.
+    /// Number of sequences cut to `max_length`.
     pub truncated_sequences: u64,
-    /// Tokens lost that way.
+    /// Number of tokens lost by these cuts.
     pub truncated_tokens: u64,
-    /// Rows split into several sequences.
+    /// Number of rows split into several sequences.
     pub split_rows: u64,
-    /// Rows left out because they were too long.
+    /// Number of rows left out because they were too long.
     pub dropped_rows: u64,
-    /// Their tokens.
+    /// Number of tokens of these rows.
     pub dropped_tokens: u64,
-    /// Sequences of which no token is a target.
+    /// Number of sequences without a target.
     pub untrained_sequences: u64,
-    /// Rows that begin with two BOS tokens.
+    /// Number of rows that begin with two BOS tokens.
     pub doubled_bos: u64,
-    /// Rows whose last trained token is no end token (before any cut).
+    /// Number of rows whose last trained token is no end token (before any cut).
     pub missing_eos: u64,
-    /// Rows that were given the end token, since they did not end in one.
+    /// Number of rows that got the end token because they did not end in one.
     pub added_eos: u64,
-    /// Those of the rows without an end token that are texts which were given none, since the chat
-    /// template ends turns with it.
+    /// Number of texts that got no end token because the chat template ends turns with it.
     pub open_texts: u64,
-    /// The tokenizer names no end token that could be given.
+    /// Whether the tokenizer names no end token.
     pub no_eos: bool,
-    /// Rows that held several sequences, which are sequences of their own now.
+    /// Number of rows that held several sequences and were taken apart.
     pub packed_rows: u64,
-    /// Rows that give the same tokens and targets as one before them.
+    /// Number of rows with the same tokens and targets as an earlier row.
     pub duplicate_rows: u64,
-    /// Tokens of the longest sequence, before any cut.
+    /// Length of the longest sequence, before any cut.
     pub longest: u64,
-    /// Keys of rows and of messages that nothing was made of.
+    /// Keys of rows and messages that were not used.
     pub unused: Vec<UnusedKey>,
-    /// Answers of the assistant in conversations.
+    /// Number of the assistant's answers in conversations.
     pub answers: u64,
-    /// Those of them that are trained.
+    /// Number of these answers that are trained.
     pub trained_answers: u64,
-    /// What decides which those are.
+    /// Option that selects the trained tokens.
     pub train_on: TrainOn,
-    /// What conversations have that the chat template leaves out.
+    /// Contents of conversations that the chat template leaves out.
     pub dropped: Dropped,
-    /// Rows with parts of a message that became one text.
+    /// Number of rows in which the parts of a message became one text.
     pub joined_parts: u64,
-    /// The chat template reads the clock: the same data may give other tokens on another day.
+    /// Whether the chat template reads the clock, so that the same data may give other tokens on
+    /// another day.
     pub template_reads_clock: bool,
     /// Lengths of the sequences.
     pub lengths: Lengths,
 }
 
-/// A file and how it was read.
+/// A file and its layout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileReport {
-    /// Its path.
+    /// Path of the file.
     pub path: String,
-    /// Its format.
+    /// Format that the file was read as.
     pub format: crate::Format,
-    /// Its rows.
+    /// Number of rows of the file.
     pub rows: u64,
 }
 
-/// A key that has a value in some rows and was used in none of them.
+/// A key that has a value in some rows and is used in none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnusedKey {
-    /// The key, as `messages[].name`.
+    /// Name of the key, such as `messages[].name`.
     pub key: String,
-    /// How many rows have it.
+    /// Number of rows with the key.
     pub rows: u64,
 }
 
@@ -109,34 +109,34 @@ pub struct UnusedKey {
 pub struct SkippedRow {
     /// The file.
     pub path: String,
-    /// Which row, from 1.
+    /// Number of the row, from 1.
     pub row: u64,
-    /// Which line, from 1, in files of text.
+    /// Line, from 1, in files of text.
     pub line: Option<u64>,
-    /// Which column, from 1, in characters.
+    /// Column, from 1, in characters.
     pub column: Option<u64>,
-    /// What was wrong.
+    /// Reason why the row was left out.
     pub reason: String,
 }
 
 /// Quantiles of sequence lengths (nearest rank).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Lengths {
-    /// Shortest.
+    /// Length of the shortest sequence.
     pub min: usize,
-    /// A quarter is at most this long.
+    /// A quarter of the sequences have at most this length.
     pub p25: usize,
-    /// Half.
+    /// Half of the sequences have at most this length.
     pub p50: usize,
-    /// Three quarters.
+    /// Three quarters of the sequences have at most this length.
     pub p75: usize,
-    /// 95 %.
+    /// 95 % of the sequences have at most this length.
     pub p95: usize,
-    /// 99 %.
+    /// 99 % of the sequences have at most this length.
     pub p99: usize,
-    /// Longest.
+    /// Length of the longest sequence.
     pub max: usize,
-    /// Mean.
+    /// Mean length.
     pub mean: f64,
 }
 
@@ -177,7 +177,7 @@ impl Preflight {
         }
     }
 
-    /// Counts a key that a row has and that was not used.
+    /// Counts a key of a row that was not used.
     pub(crate) fn not_used(&mut self, key: String) {
         let known = self.unused.iter().any(|unused| unused.key == key);
         let key = match known || self.unused.len() < UNUSED_KEYS {
@@ -190,7 +190,7 @@ impl Preflight {
         }
     }
 
-    /// The unused keys in one line, the first of them by name: `url (12 rows), tags (3 rows)`.
+    /// The unused keys in one line, the first ones by name: `url (12 rows), tags (3 rows)`.
     pub fn unused_keys(&self) -> Option<String> {
         const NAMED: usize = 12;
         let named = self.unused.iter().take(NAMED).map(|unused| {
@@ -295,7 +295,7 @@ impl Preflight {
         }
     }
 
-    /// Which answers are trained, if not all of them are.
+    /// Says which answers are trained, if not all are.
     pub fn answers_trained(&self) -> Option<String> {
         (self.trained_answers < self.answers).then(|| {
             let (trained, answers) = (self.trained_answers, self.answers);
@@ -313,7 +313,7 @@ impl Preflight {
         })
     }
 
-    /// Fills in what follows from the sequences.
+    /// Fills in the values that follow from the sequences.
     pub(crate) fn count(&mut self, sequences: &[Sequence]) {
         self.sequences = sequences.len() as u64;
         for sequence in sequences {

@@ -1,4 +1,4 @@
-//! How long work tells someone how far it is.
+//! Reports the progress of long work.
 
 /// Receives progress; called from the thread that started the work.
 pub trait Progress: Sync {
@@ -6,9 +6,9 @@ pub trait Progress: Sync {
     fn start(&self, _what: &str, _total: Option<u64>) {}
     /// `n` more units (bytes of the files, for loading) are done.
     fn advance(&self, _n: u64) {}
-    /// The work started last has ended.
+    /// The work that was started last has ended.
     fn finish(&self) {}
 }
 
-/// Silence.
+/// Reports nothing.
 impl Progress for () {}

@@ -1,4 +1,4 @@
-//! Instruction data made by program, with answers that can be checked, for the demonstration.
+//! Generated instruction data with answers that can be checked, for the demonstration.
 
 mod random;
 mod tasks;
@@ -13,7 +13,7 @@ pub use tokenizer::{CHAT_TEMPLATE, tokenizer};
 
 use random::Random;
 
-/// What a record asks for.
+/// Kind of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
@@ -50,7 +50,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// Its name.
+    /// Name of the task.
     pub fn name(self) -> &'static str {
         match self {
             Task::Add => "add",
@@ -85,9 +85,9 @@ pub enum Language {
 /// A question with its only right answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct Record {
-    /// What it asks for.
+    /// Kind of the question.
     pub task: Task,
-    /// In which language.
+    /// Language of the question.
     pub language: Language,
     /// The user's turn.
     pub question: String,
@@ -96,7 +96,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// The question alone, as a template takes it.
+    /// The question alone, in the form that a template takes.
     pub fn prompt(&self) -> Vec<Value> {
         vec![json!({"role": "user", "content": self.question})]
     }
@@ -108,29 +108,29 @@ impl Record {
         json!({ "messages": messages })
     }
 
-    /// Whether a reply is right: equal but for white space around it.
+    /// Whether a reply is right: equal up to white space around it.
     pub fn accepts(&self, reply: &str) -> bool {
         reply.trim() == self.answer
     }
 }
 
-/// Records to train on and others to ask afterwards.
+/// Records to train on, and other records to ask afterwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demo {
-    /// Rows to train on; short ones occur more than once, as in real data.
+    /// Records to train on; short ones occur more than once, as in real data.
     pub train: Vec<Record>,
-    /// Questions that `train` does not have, each once.
+    /// Questions that `train` does not contain, each once.
     pub held_out: Vec<Record>,
 }
 
-/// `n` records; the same for the same seed. Lengths spread like those of real instruction data:
-/// roughly log-normal, most questions short, a tail ten times as long.
+/// `n` records, which are the same for the same seed. Lengths are distributed like those of real
+/// instruction data: roughly log-normal, most questions short, with a tail ten times as long.
 pub fn records(seed: u64, n: usize) -> Vec<Record> {
     let mut random = Random::new(seed);
     (0..n).map(|_| tasks::record(&mut random)).collect()
 }
 
-/// Records divided by a hash of the question, so that no question is on both sides.
+/// Divides records by a hash of the question, so that no question is on both sides.
 pub fn split(seed: u64, train: usize, held_out: usize) -> Demo {
     let mut random = Random::new(seed);
     let mut demo = Demo {
@@ -138,7 +138,7 @@ pub fn split(seed: u64, train: usize, held_out: usize) -> Demo {
         held_out: Vec::with_capacity(held_out),
     };
     let mut asked = HashSet::new();
-    // One question in eight is kept apart; there are many more of them than anyone asks for.
+    // One question in eight is held out; there are many more of them than are ever asked.
     while demo.train.len() < train || demo.held_out.len() < held_out {
         let record = tasks::record(&mut random);
         if !random::hash(record.question.as_bytes()).is_multiple_of(8) {

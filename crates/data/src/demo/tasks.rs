@@ -1,4 +1,4 @@
-//! How each task is asked and answered.
+//! Generates the question and answer of each task.
 
 use super::random::Random;
 use super::words::{CITIES, FILLER, MONTHS, NAMES, WEEKDAYS, WORDS, english, korean};
@@ -7,13 +7,13 @@ use super::{Language, Record, Task};
 /// Question and answer.
 type Pair = (String, String);
 
-/// One record, of a length drawn from a log-normal distribution.
+/// One record, whose length is drawn from a log-normal distribution.
 pub(super) fn record(random: &mut Random) -> Record {
     let language = match random.below(2) {
         0 => Language::English,
         _ => Language::Korean,
     };
-    // Median 42 tokens, about, with the template; the few beyond 620 are cut there.
+    // The median is about 42 tokens with the template; the few records beyond 620 are cut there.
     let length = (42.0 * (0.9 * random.normal()).exp()).min(620.0) as usize;
     let task = match length {
         0..54 => SHORT[random.below(SHORT.len())],
@@ -65,7 +65,7 @@ const MIDDLE: [Task; 5] = [
 ];
 const LONG: [Task; 4] = [Task::Count, Task::Table, Task::Lookup, Task::Story];
 
-/// Chooses between the languages.
+/// Texts in one of the languages.
 #[derive(Clone, Copy)]
 struct Say {
     language: Language,
@@ -83,7 +83,7 @@ impl Say {
         pairs.iter().map(|&pair| self.of(pair)).collect()
     }
 
-    /// One of the ways to ask, `{a}` and `{b}` filled in.
+    /// One of the ways to ask, with `{a}` and `{b}` filled in.
     fn ask(
         self,
         random: &mut Random,
@@ -244,7 +244,7 @@ fn words(say: Say, random: &mut Random, sort: bool) -> Pair {
     (say.ask(random, &ways, &given, ""), words.join(", "))
 }
 
-/// Items for about `length` tokens, `each` for one.
+/// Number of items for about `length` tokens, with `each` tokens per item.
 fn fitting(length: usize, each: usize, low: usize, high: usize) -> usize {
     (length.saturating_sub(30) / each).clamp(low, high)
 }
@@ -269,7 +269,7 @@ fn count(say: Say, random: &mut Random, length: usize) -> Pair {
     (question, numbers.join(" "))
 }
 
-/// Whole tables, one after the other, by 2 to 9.
+/// Whole tables, one after the other, for 2 to 9.
 fn table(say: Say, random: &mut Random, length: usize) -> Pair {
     let n = fitting(length, 72, 1, 8);
     let first = random.between(2, 10 - n);
@@ -295,7 +295,7 @@ fn table(say: Say, random: &mut Random, length: usize) -> Pair {
     (question, lines.join("\n"))
 }
 
-/// Three days to seven.
+/// From three to seven days.
 fn recite(say: Say, random: &mut Random) -> Pair {
     let days = say.all(&WEEKDAYS);
     let (first, n) = (random.below(7), random.between(3, 7));

@@ -12,8 +12,8 @@ use crate::error::DataError;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 
-/// ChatML that marks what the assistant says. A space before it makes its first word the token that the
-/// word is elsewhere.
+/// ChatML that marks the assistant's text. A space before it turns its first word into the same
+/// token as elsewhere.
 pub const CHAT_TEMPLATE: &str = "\
 {%- for message in messages %}
     {{- '<|im_start|>' + message.role + '\\n' }}
@@ -30,8 +30,8 @@ pub const CHAT_TEMPLATE: &str = "\
     {{- '<|im_start|>assistant\\n' }}
 {%- endif %}";
 
-/// Trains a tokenizer of about `vocab_size` tokens (at least the 256 bytes and 3 special tokens)
-/// on the text of `records`. Digits stay alone, so that numbers can be learnt by their digits.
+/// Trains a tokenizer of about `vocab_size` tokens (at least the 256 bytes and 3 special tokens) on
+/// the text of `records`. Every digit is a token, so that numbers can be learnt by their digits.
 /// The same records give the same tokenizer.
 pub fn tokenizer(records: &[Record], vocab_size: usize) -> Result<Tokenizer, DataError> {
     let failed = |e: tokenizers::Error| DataError::Tokenize {

@@ -1,6 +1,6 @@
-//! The words that the demonstration's questions are made of.
+//! Words of the demonstration's questions.
 
-/// English and Korean, by first letter of the English.
+/// English and Korean words, sorted by the first letter of the English word.
 pub(super) const WORDS: [(&str, &str); 24] = [
     ("apple", "사과"),
     ("bread", "빵"),
@@ -79,7 +79,7 @@ pub(super) const CITIES: [(&str, &str); 8] = [
     ("Oslo", "오슬로"),
 ];
 
-/// Sentences of a story that answer nothing.
+/// Sentences of a story that do not contain an answer.
 pub(super) const FILLER: [(&str, &str); 6] = [
     ("The weather was fine that day.", "그날은 날씨가 좋았다."),
     ("Nobody was in a hurry.", "아무도 서두르지 않았다."),

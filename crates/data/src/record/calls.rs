@@ -1,4 +1,4 @@
-//! Tools and calls of them in the form that a chat template reads.
+//! Tools and calls of tools in the form that a chat template reads.
 
 use std::collections::HashSet;
 
@@ -8,11 +8,11 @@ use super::{Fields, wrong};
 use crate::error::{KeyPath, RowProblem};
 use crate::template::ChatTemplate;
 
-/// Which keys a chat template can look at, found in its text.
+/// Keys that a chat template can read, found in its text.
 #[derive(Debug, Default)]
 pub(crate) struct TemplateReads {
     words: HashSet<String>,
-    /// Arguments of calls are written out as JSON, so that text would be quoted once more.
+    /// Whether arguments of calls are written out as JSON, so that text would be quoted once more.
     json_arguments: bool,
 }
 
@@ -39,12 +39,12 @@ impl TemplateReads {
         }
     }
 
-    /// Whether its text has this word.
+    /// Whether the text of the template has this word.
     pub(crate) fn mentions(&self, key: &str) -> bool {
         self.words.contains(key)
     }
 
-    /// Whether a message's key can reach the text. Reasoning goes by several names.
+    /// Whether a key of a message can reach the text. Reasoning has several names.
     pub(crate) fn reads_key_of_message(&self, key: &str) -> bool {
         match key {
             "role" | "content" => true,
@@ -58,8 +58,8 @@ impl TemplateReads {
     }
 }
 
-/// Schemas of tools: a list, or its JSON text; a schema without its wrapper gets it, unless the
-/// template knows of none and reads the schema itself.
+/// Schemas of tools: a list, or its JSON text. A schema without its wrapper gets one, unless the
+/// template does not know the wrapper and reads the schema itself.
 pub(super) fn take_tools(
     fields: &mut Fields,
     template: Option<&TemplateReads>,
@@ -69,7 +69,7 @@ pub(super) fn take_tools(
         fields.contains_key("functions"),
     ) {
         (Some(tools), _) => ("tools", tools),
-        // The older name of the same.
+        // The older name of the same key.
         (None, true) => (
             "functions",
             fields.shift_remove("functions").unwrap_or_default(),
@@ -78,7 +78,7 @@ pub(super) fn take_tools(
     };
     let list = match value {
         Value::Array(list) => list,
-        // Some data sets keep the schemas as JSON text; an empty one means none.
+        // Some data sets store the schemas as JSON text; an empty text means none.
         Value::String(text) if matches!(text.trim(), "" | "null") => return Ok(None),
         Value::String(text) => match serde_json::from_str(&text) {
             Ok(Value::Array(list)) => list,
@@ -101,7 +101,8 @@ pub(super) fn take_tools(
 }
 
 /// An assistant's message that calls functions, from the text of a ShareGPT turn: one call or a
-/// list of calls as JSON. Text that is no call, or that the template has no place for, is content.
+/// list of calls as JSON. Text that is no call, or that the template does not read as one, is
+/// content.
 pub(super) fn function_call(text: String, template: Option<&TemplateReads>) -> Fields {
     let place = template.is_some_and(|template| template.mentions("tool_calls"));
     let calls = place.then(|| calls_of(&text)).flatten();
@@ -134,9 +135,9 @@ pub(super) fn calls_of(text: &str) -> Option<Vec<Value>> {
     calls.into_iter().map(call).collect()
 }
 
-/// Brings the calls of a message with a role into the form that the template writes out: the
-/// older `function_call` becomes `tool_calls` and its answer a tool's, arguments as JSON text
-/// become JSON.
+/// Converts the calls of a message with a role to the form that the template writes out: the older
+/// `function_call` becomes `tool_calls`, its answer becomes a tool's result, and arguments as JSON
+/// text become JSON.
 pub(super) fn normalize_calls(message: &mut Fields, template: Option<&TemplateReads>) {
     if let Some(call) = message.shift_remove("function_call")
         && !message.contains_key("tool_calls")

@@ -1,4 +1,4 @@
-//! Conversations: messages with roles, ShareGPT's turns, alpaca records as turns.
+//! Conversations: messages with roles, turns of ShareGPT, and alpaca records as turns.
 
 use serde_json::{Map, Value, json};
 
@@ -7,20 +7,21 @@ use super::parts::take_parts;
 use super::{Fields, is_empty, missing, take_list, take_optional_text, take_text, wrong};
 use crate::error::{KeyPath, RowProblem};
 
-/// Messages and what the template is given with them.
+/// Messages and the other inputs of the template.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Conversation {
     pub messages: Vec<Value>,
     pub tools: Option<Value>,
     pub variables: Fields,
-    /// The first message of the completion; without one, only the last assistant turn is.
+    /// Index of the first message of the completion; without one, only the last assistant turn is
+    /// the completion.
     pub completion: Option<usize>,
     /// Messages of the assistant that the data marks as not to be trained.
     pub untrained: Vec<usize>,
 }
 
-/// `messages` with `role` and `content`, or ShareGPT's `conversations`; `system` and `tools`
-/// beside them.
+/// Reads `messages` with `role` and `content`, or ShareGPT's `conversations`, with `system` and
+/// `tools` beside them.
 pub(super) fn chat(
     fields: &mut Fields,
     template: Option<&TemplateReads>,
@@ -35,7 +36,7 @@ pub(super) fn chat(
     reader.finish(fields)
 }
 
-/// `prompt` and `completion` as lists of messages.
+/// Reads `prompt` and `completion` as lists of messages.
 pub(super) fn completion(
     fields: &mut Fields,
     template: Option<&TemplateReads>,
@@ -48,7 +49,7 @@ pub(super) fn completion(
     reader.finish(fields)
 }
 
-/// Pairs of `history`, then a user's turn (the input below the instruction) and the answer.
+/// Builds the pairs of `history`, a user's turn (the input below the instruction) and the answer.
 pub(super) fn alpaca(
     fields: &mut Fields,
     template: &TemplateReads,
@@ -84,7 +85,7 @@ pub(super) fn alpaca(
     reader.finish(fields)
 }
 
-/// Puts a conversation together and notes what it does not use.
+/// Builds a conversation and records unused keys.
 struct Reader<'a> {
     template: Option<&'a TemplateReads>,
     unused: &'a mut Vec<String>,
@@ -100,7 +101,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Without a template nothing is rendered, and nothing can be said of its keys.
+    /// Without a template nothing is rendered, and nothing is known about its keys.
     fn reads(&self, reads: impl FnOnce(&TemplateReads) -> bool) -> bool {
         self.template.is_none_or(reads)
     }
@@ -117,7 +118,7 @@ impl<'a> Reader<'a> {
             let Value::Object(mut message) = message else {
                 return Err(wrong(path, "an object", &message));
             };
-            // What a template tests with `is defined`, a union of layouts leaves as null.
+            // A union of layouts leaves keys as null that a template tests with `is defined`.
             message.retain(|key, value| key == "content" || !value.is_null());
             let trained = is_trained(&mut message, &path)?;
             let message = match message.contains_key("from") && !message.contains_key("role") {
@@ -144,7 +145,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A message as it stands: content may be text, null or a list of parts, as the template likes.
+    /// Reads a message without changes: content may be text, null or a list of parts, as the
+    /// template accepts.
     fn message(
         &mut self,
         list: &str,
@@ -156,7 +158,8 @@ impl<'a> Reader<'a> {
             Some(other) => return Err(wrong(path.then("role"), "a string", other)),
             None => return Err(missing(path.then("role"), &message)),
         };
-        // ShareGPT's names and other spellings; a template may know its own for a tool's result.
+        // Translates ShareGPT's names and other spellings; a template may have its own name for a
+        // tool's result.
         let known = role_of(role).filter(|known| known != role || *known == "function_call");
         match known.filter(|k| *k != "tool" || self.reads(|t| !t.mentions(role))) {
             Some("function_call") => {
@@ -186,7 +189,7 @@ impl<'a> Reader<'a> {
         Ok(message)
     }
 
-    /// ShareGPT's `from` and `value` as `role` and `content`.
+    /// Translates ShareGPT's `from` and `value` to `role` and `content`.
     fn turn(&mut self, list: &str, path: &KeyPath, mut turn: Fields) -> Result<Fields, RowProblem> {
         turn.retain(|_, value| !value.is_null());
         let mut text = |key: &str| match turn.shift_remove(key) {
@@ -215,7 +218,7 @@ impl<'a> Reader<'a> {
             .collect())
     }
 
-    /// What stands beside the messages.
+    /// Reads the values beside the messages.
     fn finish(mut self, fields: &mut Fields) -> Result<Conversation, RowProblem> {
         self.system(fields)?;
         self.conversation.tools = take_tools(fields, self.template)?;
@@ -236,7 +239,7 @@ impl<'a> Reader<'a> {
         Ok(self.conversation)
     }
 
-    /// A system prompt beside the messages comes first; one among them wins.
+    /// A system prompt beside the messages is put first; a system message in the conversation wins.
     fn system(&mut self, fields: &mut Fields) -> Result<(), RowProblem> {
         let Some(system) = take_optional_text(fields, "system")? else {
             return Ok(());
@@ -260,7 +263,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The role that a speaker has, by the names that tools give it.
+/// The role of a speaker, by the names that other tools use.
 fn role_of(speaker: &str) -> Option<&'static str> {
     Some(match speaker.to_ascii_lowercase().as_str() {
         "human" | "user" => "user",
@@ -275,7 +278,7 @@ fn role_of(speaker: &str) -> Option<&'static str> {
 }
 
 /// Takes the marks that say whether a message is trained: `weight` or `loss_weight` of 0 or 1,
-/// `train` or `loss` of true or false. The key is the one that decides.
+/// `train` or `loss` of true or false. Returns the key that decides.
 fn is_trained(
     message: &mut Fields,
     path: &KeyPath,
@@ -289,7 +292,7 @@ fn is_trained(
         let mark = match message.get(key) {
             None => continue,
             Some(Value::Bool(mark)) => *mark,
-            // A loss that somebody has measured is no mark.
+            // A loss that was measured is no mark.
             Some(_) if key == "loss" => continue,
             Some(Value::Number(number)) if number.as_f64() == Some(0.0) => false,
             Some(Value::Number(number)) if number.as_f64() == Some(1.0) => true,

@@ -1,4 +1,5 @@
-//! Rows to records: which keys a layout has, what may stand in them, and which are left over.
+//! Turns rows into records: the keys of each layout, their allowed values, and the keys that are
+//! left over.
 
 mod calls;
 mod chat;
@@ -22,14 +23,14 @@ type Fields = Map<String, Value>;
 /// One example, before any text becomes tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Record {
-    /// Usually one sequence; several where a row was packed before.
+    /// Usually one sequence; several if the row was packed before.
     Tokens(Vec<Tokens>),
     Text(String),
     Completion {
         prompt: String,
         completion: String,
     },
-    /// Without a chat template, which would make a conversation of it.
+    /// Without a chat template, which would turn it into a conversation.
     Alpaca {
         instruction: String,
         input: String,
@@ -38,15 +39,15 @@ pub(crate) enum Record {
     Chat(Conversation),
 }
 
-/// A record, and the keys of its row that it does not use.
+/// A record, with the keys of its row that it does not use.
 #[derive(Debug)]
 pub(crate) struct Parsed {
     pub record: Record,
     pub unused: Vec<String>,
 }
 
-/// The format whose keys are there. An alpaca file may hold a ready `text` as well, a chat file
-/// a `prompt`: the richer format is tried first.
+/// The format whose keys are there. An alpaca file may also have a rendered `text`, and a chat file
+/// may have a `prompt`, so the richer format is tried first.
 pub(crate) fn detect(keys: &[&str]) -> Option<Format> {
     let has = |key| keys.contains(&key);
     if has("input_ids") {
@@ -64,8 +65,8 @@ pub(crate) fn detect(keys: &[&str]) -> Option<Format> {
     }
 }
 
-/// Reads a row as `format` has it. A key that is null is as if absent: a union of several
-/// layouts leaves such keys.
+/// Reads a row in the layout `format`. A key with the value null counts as absent, because a union
+/// of several layouts leaves such keys.
 pub(crate) fn parse(
     mut fields: Fields,
     format: Format,
@@ -123,13 +124,13 @@ fn completion(
     chat::completion(fields, template, unused).map(Record::Chat)
 }
 
-/// A list of messages as JSON text, as CSV has it.
+/// Whether the value is a list of messages as JSON text, as in CSV.
 fn holds_messages(value: &Value) -> bool {
     let text = value.as_str().map(str::trim_start);
     text.is_some_and(|text| text.starts_with("[{\"role\"") && text.trim_end().ends_with("}]"))
 }
 
-/// What only a chat template has a place for must be absent or empty.
+/// Refuses values that need a chat template, unless they are absent or empty.
 fn without_template(fields: &mut Fields, layout: &str) -> Result<(), RowProblem> {
     for key in ["system", "history", "tools"] {
         match fields.shift_remove(key) {
@@ -148,7 +149,7 @@ fn without_template(fields: &mut Fields, layout: &str) -> Result<(), RowProblem>
     Ok(())
 }
 
-/// Whether a value says nothing.
+/// Whether a value has no content.
 pub(crate) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -194,7 +195,7 @@ fn take_text(fields: &mut Fields, key: &str) -> Result<String, RowProblem> {
     }
 }
 
-/// The text, unless there is none or it is empty.
+/// Takes the text; `None` if it is absent or empty.
 fn take_optional_text(fields: &mut Fields, key: &str) -> Result<Option<String>, RowProblem> {
     if !fields.contains_key(key) {
         return Ok(None);
@@ -202,7 +203,7 @@ fn take_optional_text(fields: &mut Fields, key: &str) -> Result<Option<String>, 
     take_text(fields, key).map(|text| Some(text).filter(|text| !text.is_empty()))
 }
 
-/// A list, or a text that holds one as JSON (CSV has nothing else).
+/// Takes a list, or a text that holds one as JSON (as in CSV).
 fn take_list(fields: &mut Fields, key: &str) -> Result<Vec<Value>, RowProblem> {
     match take(fields, key)? {
         Value::Array(list) => Ok(list),

@@ -1,4 +1,4 @@
-//! Contents that are lists of parts: text alone, in the form that templates read.
+//! Contents that are lists of text parts, in the form that templates read.
 
 use serde_json::Value;
 
@@ -6,8 +6,9 @@ use super::calls::{TemplateReads, calls_of};
 use super::{Fields, wrong};
 use crate::error::{KeyPath, RowProblem};
 
-/// Checks the parts of a message's content. A text among them becomes a part of its own. Parts that hold everything under `value` (LLaMA-Factory)
-/// become a text, with the reasoning and the calls among them beside it.
+/// Checks the parts of a message's content. A plain text among them becomes a part. Parts with
+/// everything under `value` (LLaMA-Factory) become a text, with the reasoning and the calls beside
+/// it.
 pub(super) fn take_parts(
     message: &mut Fields,
     path: &KeyPath,

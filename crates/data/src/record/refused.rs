@@ -1,4 +1,4 @@
-//! Data of other training methods, which nobody wants to see trained as something else.
+//! Refuses data of other training methods, which would be trained as something else.
 
 use serde_json::Value;
 
@@ -21,13 +21,13 @@ const PREFERENCE: [&str; 11] = [
     "non_preferred_output",
 ];
 
-/// Whether an answer is good or bad.
+/// Columns that say whether an answer is good or bad.
 const VERDICTS: [&str; 3] = ["kto_tag", "label", "desirable"];
 
-/// What is no text.
+/// Columns that are not text.
 const MEDIA: [&str; 6] = ["images", "image", "videos", "video", "audios", "audio"];
 
-/// Why a row of this kind is not read, if it is one of another method or no text.
+/// Explains why a row of another method, or without text, is not read.
 pub(crate) fn refused(fields: &Fields, format: Format) -> Option<RowProblem> {
     let full = |key: &str| fields.get(key).filter(|value| !is_empty(value));
     let found =
@@ -58,8 +58,8 @@ pub(crate) fn refused(fields: &Fields, format: Format) -> Option<RowProblem> {
     })
 }
 
-/// Whether a column says that an answer is good or bad: true or false; beside an answer also as a
-/// number or text. The class of a text is none.
+/// Whether a column says that an answer is good or bad: as true or false, and beside an answer also
+/// as a number or text. The class of a text does not count.
 fn is_verdict(key: &str, label: &Value, answers: bool) -> bool {
     if key == "kto_tag" {
         return true;

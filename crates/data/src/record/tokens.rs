@@ -1,4 +1,4 @@
-//! Rows that are tokens already: ids, labels, masks, and where one of several sequences ends.
+//! Rows of tokens: ids, labels, masks, and the boundaries of several sequences.
 
 use std::ops::Range;
 
@@ -14,13 +14,13 @@ use crate::numbers::counted;
 pub(crate) struct Tokens {
     pub ids: Vec<u32>,
     pub labels: Vec<i64>,
-    /// Where it begins in its row.
+    /// Index of the first token in the row.
     pub start: usize,
-    /// Whether the labels are the row's own and not made of the ids.
+    /// Whether the labels come from the row and not from the ids.
     pub labelled: bool,
 }
 
-/// A token is trained only if each of these masks that is there has a 1 for it.
+/// A token is trained only if each of these masks that the row has is 1 for it.
 const MASKS: [&str; 4] = [
     "completion_mask",
     "assistant_masks",
@@ -28,7 +28,7 @@ const MASKS: [&str; 4] = [
     "loss_mask",
 ];
 
-/// Columns that would change what is trained, in ways that have no equal here.
+/// Columns that would change the training in ways that are not supported.
 const UNKNOWN: [(&str, &str); 9] = [
     ("shift_labels", "give `labels`, which are not shifted"),
     (
@@ -181,7 +181,7 @@ fn integers(fields: &mut Fields, key: &str) -> Result<Vec<i64>, RowProblem> {
         .collect()
 }
 
-/// A column of as many values as there are tokens, if it is there.
+/// Takes a column with one value per token, if the row has it.
 fn optional(fields: &mut Fields, key: &str, len: usize) -> Result<Option<Vec<i64>>, RowProblem> {
     if !fields.contains_key(key) {
         return Ok(None);
@@ -197,15 +197,15 @@ fn optional(fields: &mut Fields, key: &str, len: usize) -> Result<Option<Vec<i64
     Ok(Some(values))
 }
 
-/// From the first to behind the last token that is no padding.
+/// Range from the first to the last token that is no padding.
 fn real_tokens(mask: &[i64]) -> Range<usize> {
     let start = mask.iter().position(|&m| m != 0).unwrap_or(mask.len());
     let end = mask.iter().rposition(|&m| m != 0).map_or(start, |i| i + 1);
     start..end
 }
 
-/// Where the numbers of a mask grow: 1 for the first sequence, 2 for the second. A mask of
-/// ones says nothing.
+/// Places where the numbers of a mask grow: 1 for the first sequence, 2 for the second. A mask of
+/// ones has no such places.
 fn numbered(mask: &[i64], real: Range<usize>) -> Result<Option<Vec<usize>>, RowProblem> {
     let mut starts = vec![real.start];
     let mut number = 1;
@@ -226,7 +226,7 @@ fn numbered(mask: &[i64], real: Range<usize>) -> Result<Option<Vec<usize>>, RowP
     Ok((number > 1).then_some(starts))
 }
 
-/// Where positions begin again at 0.
+/// Places where positions start again at 0.
 fn restarts(positions: &[i64], real: Range<usize>) -> Result<Vec<usize>, RowProblem> {
     let mut starts = Vec::new();
     let mut next = 0;
@@ -249,7 +249,7 @@ fn restarts(positions: &[i64], real: Range<usize>) -> Result<Vec<usize>, RowProb
     Ok(starts)
 }
 
-/// Lengths of the sequences in a row.
+/// Reads the lengths of the sequences in a row.
 fn seq_lengths(
     fields: &mut Fields,
     len: usize,

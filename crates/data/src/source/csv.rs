@@ -1,4 +1,5 @@
-//! Rows separated by commas, tabs or semicolons: the first record names the columns, every value is text.
+//! Rows separated by commas, tabs or semicolons: the first record names the columns, and every
+//! value is text.
 
 use std::io::{self, Cursor, Read};
 use std::path::PathBuf;
@@ -15,16 +16,16 @@ pub(super) struct CsvRows {
     reader: csv::Reader<Box<dyn Read + Send>>,
     columns: Vec<String>,
     consumed: Arc<AtomicU64>,
-    /// Lines that the reader has not counted.
+    /// Number of lines that the reader has not counted.
     skipped_lines: u64,
     row: u64,
 }
 
 impl CsvRows {
     pub(super) fn new(text: Text, first: Vec<u8>, skipped_lines: u64) -> Result<Self, DataError> {
-        // Spreadsheets of many countries write semicolons.
+        // Spreadsheets in many countries write semicolons.
         let between = [b',', b'\t', b';'].into_iter().find(|b| first.contains(b));
-        // The reader leaves the second byte of such a line end for the next record.
+        // The reader leaves the second byte of such a line end to the next record.
         let behind = u64::from(first.ends_with(b"\r\n"));
         let Text {
             path,
@@ -61,12 +62,12 @@ impl CsvRows {
     }
 }
 
-/// What has to be known to say why reading failed.
+/// Facts that explain why reading failed.
 struct Failed {
     path: PathBuf,
     compressed: bool,
     limits: Limits,
-    /// Bytes read since the last record ended.
+    /// Number of bytes read since the last record ended.
     since: Arc<AtomicUsize>,
 }
 
@@ -92,7 +93,7 @@ fn csv_words(kind: &csv::ErrorKind) -> String {
     }
 }
 
-/// Ends the stream where a record does not end: an open quote takes in all that follows.
+/// Ends the stream if a record does not end: an open quote would take in everything that follows.
 struct Limited<R> {
     inner: R,
     since: Arc<AtomicUsize>,

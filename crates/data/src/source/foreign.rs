@@ -1,11 +1,11 @@
-//! Files that hold no rows as we read them, told by their first bytes, each with what to do.
+//! Recognises files that hold no readable rows by their first bytes, with advice for each.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 
-/// Beginnings of files that nobody reads as text.
+/// Beginnings of files that are no text.
 const BEGINNINGS: [(&[u8], &str); 16] = [
     (
         b"PK\x03\x04",
@@ -151,7 +151,7 @@ fn words(path: &Path, start: &[u8]) -> Option<&'static str> {
     )
 }
 
-/// Whether the first line is one of column names, as in CSV.
+/// Whether the first line has column names, as in CSV.
 fn has_known_column(text: &[u8]) -> bool {
     const KNOWN: [&[u8]; 8] = [
         b"input_ids",
@@ -172,10 +172,10 @@ fn has_known_column(text: &[u8]) -> bool {
     })
 }
 
-/// Files in a folder that `save_to_disk` has written.
+/// Files in a folder written by `save_to_disk`.
 const SAVED: [&str; 2] = ["dataset_dict.json", "state.json"];
 
-/// A folder in place of a file: names what could be given.
+/// Error about a folder in place of a file: it names files that could be given.
 pub(super) fn folder(path: &Path) -> DataError {
     if SAVED.iter().any(|name| path.join(name).is_file()) {
         return DataError::Foreign {
@@ -217,7 +217,7 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
     entries.map(|entry| entry.path())
 }
 
-/// Why there is nothing at a path, where what was meant can be told from it.
+/// Explains a missing path if the intention can be guessed from it.
 pub(crate) fn absent(path: &Path, source: io::Error) -> DataError {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let what = if source.kind() != io::ErrorKind::NotFound {

@@ -1,4 +1,4 @@
-//! JSON lines, and JSON documents (an array of rows, or an object that holds one) as a stream.
+//! Streams JSON lines and JSON documents (an array of rows, or an object that holds one).
 
 use std::io::{BufRead, Cursor};
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use crate::error::{BadRow, DataError, Place, RowProblem};
 use crate::options::Format;
 use crate::record;
 
-/// Keys that stand in a record and not around a list of records.
+/// Keys that occur in a record and not around a list of records.
 const RECORD_KEYS: [&str; 8] = [
     "messages",
     "conversations",
@@ -22,11 +22,11 @@ const RECORD_KEYS: [&str; 8] = [
     "input_ids",
 ];
 
-/// Whether a text that begins with the line `first` (which begins with `{`) is one object that
-/// holds the rows, and not the first of many rows.
+/// Whether a text whose first line `first` begins with `{` is one object that holds the rows, and
+/// not the first of many rows.
 pub(super) fn is_document(first: &[u8], text: &mut Text) -> Result<bool, DataError> {
     match serde_json::from_slice::<Value>(first) {
-        // A whole object on a line: a document only if it is alone and is itself no record.
+        // A whole object on a line is a document only if it is alone and is no record itself.
         Ok(Value::Object(fields)) => {
             if !is_rest_blank(text)? {
                 return Ok(false);
@@ -39,7 +39,7 @@ pub(super) fn is_document(first: &[u8], text: &mut Text) -> Result<bool, DataErr
                 record::detect(&keys).is_some() || record::refused(&fields, Format::Auto).is_some();
             Ok(!record && (fields.values().any(holds_rows) || is_empty_list(&fields)))
         }
-        // Cut off: a document that goes on, unless the next line begins a row of its own.
+        // The line is cut off: the document continues, unless the next line begins a row.
         Err(e) if e.is_eof() => {
             let failed = (&text.path, text.compressed);
             let buffer = text.reader.fill_buf();
@@ -50,7 +50,7 @@ pub(super) fn is_document(first: &[u8], text: &mut Text) -> Result<bool, DataErr
     }
 }
 
-/// Whether a list of objects may be one of rows: messages are parts of one.
+/// Whether a list of objects may be a list of rows; a list of messages is part of one row.
 fn holds_rows(value: &Value) -> bool {
     let first = value.as_array().and_then(|rows| rows.first());
     let first = first.and_then(Value::as_object);
@@ -63,7 +63,7 @@ fn is_empty_list(fields: &Map<String, Value>) -> bool {
     values.len() == 1 && values.all(|value| value.as_array().is_some_and(Vec::is_empty))
 }
 
-/// What to do where Python's way to write a value is no JSON.
+/// Advice if a value is written in Python's form, which is no JSON.
 pub(super) fn python(rest: &[u8]) -> &'static str {
     let begins = |words: &[&str]| words.iter().any(|w| rest.starts_with(w.as_bytes()));
     if begins(&["NaN", "Infinity"]) {
@@ -94,8 +94,8 @@ fn is_rest_blank(text: &mut Text) -> Result<bool, DataError> {
     }
 }
 
-/// Whether a key of a record holds the values of many rows: as a list, or by the number of the
-/// row as pandas writes it.
+/// Whether a key of a record holds the values of many rows: as a list, or by row number as pandas
+/// writes it.
 fn is_column(key: &str, value: &Value) -> bool {
     let text = ["text", "prompt", "completion", "instruction", "output"].contains(&key);
     let list = ["messages", "conversations", "input_ids"].contains(&key);
@@ -118,7 +118,7 @@ fn columns(text: &Text, keys: Vec<String>) -> DataError {
     }
 }
 
-/// One row a line.
+/// Reads one row per line.
 pub(super) struct Lines {
     text: Text,
     first: Option<Vec<u8>>,
@@ -172,7 +172,7 @@ impl Rows for Lines {
     }
 }
 
-/// The array of rows of a document, element by element.
+/// Reads the array of rows of a document, element by element.
 pub(super) struct Document {
     scanner: Scanner,
     state: State,
@@ -183,9 +183,9 @@ pub(super) struct Document {
 
 #[derive(PartialEq)]
 enum State {
-    /// Before the first element.
+    /// The place before the first element.
     First,
-    /// After an element.
+    /// The place after an element.
     Later,
     Done,
 }
@@ -228,8 +228,8 @@ impl Document {
         }
     }
 
-    /// Goes on through the surrounding object, from its beginning or from behind a value, into
-    /// the next array.
+    /// Continues through the surrounding object, from its beginning or after a value, into the next
+    /// array.
     fn next_array(&mut self, mut beginning: bool) -> Result<bool, DataError> {
         loop {
             self.scanner.space()?;
@@ -265,7 +265,7 @@ impl Document {
         self.arrays.as_ref().is_none_or(Vec::is_empty)
     }
 
-    /// What follows the array.
+    /// Reads the text after the array.
     fn end(&mut self) -> Result<(), DataError> {
         self.state = State::Done;
         if self.arrays.is_some() && self.next_array(false)? {
@@ -313,13 +313,13 @@ impl Rows for Document {
     }
 }
 
-/// Walks over JSON byte by byte and knows where it is.
+/// Walks over JSON byte by byte and tracks its place.
 struct Scanner {
     head: Cursor<Vec<u8>>,
     text: Text,
     line: u64,
     column: u64,
-    /// The row being read, for error messages.
+    /// Number of the row being read, for error messages.
     row: u64,
 }
 
@@ -398,7 +398,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// Appends a string up to and with its closing quote; its opening one has been read.
+    /// Appends a string up to and including its closing quote; its opening quote has been read.
     fn string(&mut self, out: &mut Vec<u8>) -> Result<(), DataError> {
         loop {
             let byte = self.next()?;
@@ -418,7 +418,7 @@ impl Scanner {
         }
     }
 
-    /// Appends the text of one value; only its brackets and strings are understood.
+    /// Appends the text of one value; it understands only brackets and strings.
     fn value(&mut self, out: &mut Vec<u8>) -> Result<(), DataError> {
         let mut depth = 0usize;
         loop {

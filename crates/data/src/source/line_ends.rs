@@ -1,4 +1,4 @@
-//! Lines that end in carriage returns alone, as old Macs and some spreadsheets write them.
+//! Converts lines that end in carriage returns alone, as written by old Macs and some spreadsheets.
 
 use std::io::{Read, Result};
 
@@ -7,7 +7,7 @@ use std::io::{Read, Result};
 pub(super) struct LineEnds<R> {
     inner: R,
     ends: Ends,
-    /// A byte that was read to know what the one before it is.
+    /// A byte that was read to classify the one before it.
     next: Option<u8>,
 }
 
@@ -27,7 +27,7 @@ impl<R: Read> LineEnds<R> {
         }
     }
 
-    /// What the first end of a line in `text` says of all.
+    /// Learns the kind of all line ends from the first one in `text`.
     fn learn(&mut self, text: &[u8]) -> Result<()> {
         let Some(at) = text.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
             return Ok(());

@@ -1,9 +1,9 @@
-//! Where in the text of a JSON row a value stands, for error messages.
+//! Finds the place of a value in the text of a JSON row, for error messages.
 
 use crate::error::{Key, KeyPath};
 
-/// Line and column of `text[offset]`, if `text[0]` stands at `line` and `column`.
-/// Columns count characters; what is no UTF-8 counts by bytes that start a character.
+/// Line and column of `text[offset]`, if `text[0]` is at `line` and `column`. Columns count
+/// characters; invalid UTF-8 counts by bytes that start a character.
 pub(super) fn advance(text: &[u8], offset: usize, line: u64, column: u64) -> (u64, u64) {
     let before = &text[..offset.min(text.len())];
     let lines = before.iter().filter(|&&b| b == b'\n').count() as u64;
@@ -26,7 +26,7 @@ pub(super) fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
     (start + column.saturating_sub(1)).min(text.len())
 }
 
-/// Offset of the value that `path` leads to in valid JSON.
+/// Offset of the value at `path` in valid JSON.
 ///
 /// A path that leaves the row (a missing key) gives the deepest value that exists.
 pub(super) fn find(text: &[u8], path: &KeyPath) -> Option<usize> {
@@ -94,7 +94,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Steps over a string, from quote to quote.
+    /// Skips a string, from quote to quote.
     fn string(&mut self) -> Option<()> {
         self.at += 1;
         loop {
@@ -109,7 +109,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Steps over any value.
+    /// Skips any value.
     fn value(&mut self) -> Option<()> {
         let mut depth = 0usize;
         loop {
@@ -158,7 +158,7 @@ mod tests {
         assert!(at(&["a".into(), 1.into(), "c".into()]).starts_with("null"));
         assert!(at(&["a".into(), 1.into(), "b".into()]).starts_with("\"x"));
         assert!(at(&["a".into(), 0.into()]).starts_with("1,"));
-        // Missing: the deepest value that exists.
+        // A missing value gives the deepest value that exists.
         assert!(at(&["a".into(), 1.into(), "z".into()]).starts_with("{\"b\""));
         assert!(at(&["z".into()]).starts_with("{\"a\""));
         assert!(at(&["a".into(), 7.into()]).starts_with("[1"));

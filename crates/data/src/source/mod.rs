@@ -1,4 +1,4 @@
-//! Files to rows: what a file is, is decided by its bytes; rows come in bounded chunks.
+//! Reads files as rows: the bytes of a file decide its kind, and rows come in bounded chunks.
 
 mod csv;
 pub(crate) mod foreign;
@@ -19,19 +19,19 @@ use serde_json::{Map, Value};
 use self::line_ends::LineEnds;
 use crate::error::{BadRow, DataError, KeyPath, Place, RowProblem};
 
-/// What a value that is no text counts for.
+/// Size that is counted for a value that is not text, in bytes.
 const VALUE_BYTES: usize = 8;
-/// Bytes by which a file is told from others.
+/// Number of bytes that identify the kind of a file.
 const BEGINNING: u64 = 512;
-/// A chunk ends at this many rows …
+/// Largest number of rows in a chunk.
 const CHUNK_ROWS: usize = 4096;
-/// … or bytes, whichever comes first.
+/// Size in bytes at which a chunk ends.
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// What a row may take, whatever the file says.
+/// Limits of a row, whatever the file says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// A row of more bytes is refused: it is either no data or meant to exhaust memory.
+    /// A row of more bytes is refused: it is either no data or an attack on the memory.
     pub row_bytes: usize,
 }
 
@@ -47,25 +47,25 @@ impl Limits {
 /// A row whose JSON is not parsed yet, so that parsing happens on all cores.
 #[derive(Debug)]
 pub(crate) struct RawRow {
-    /// Counts from 1.
+    /// Number of the row, from 1.
     pub row: u64,
     pub raw: Raw,
 }
 
 #[derive(Debug)]
 pub(crate) enum Raw {
-    /// Text of a JSON value and where its first byte stands.
+    /// Text of a JSON value, and the place of its first byte.
     Json {
         text: Vec<u8>,
         line: u64,
         column: u64,
     },
-    /// Already decoded (Parquet, CSV); `line` where there is one.
+    /// A decoded row (Parquet, CSV); `line` if there is one.
     Fields {
         fields: Map<String, Value>,
         line: Option<u64>,
     },
-    /// Not decodable.
+    /// A row that cannot be decoded.
     Broken {
         problem: RowProblem,
         line: Option<u64>,
@@ -82,7 +82,7 @@ impl RawRow {
         }
     }
 
-    /// The row as an object, which it gives away where it is decoded already.
+    /// Returns the row as an object, by value if it is already decoded.
     pub(crate) fn take(&mut self, path: &Path) -> Result<Map<String, Value>, Box<BadRow>> {
         match &mut self.raw {
             Raw::Fields { fields, .. } => Ok(std::mem::take(fields)),
@@ -90,7 +90,7 @@ impl RawRow {
         }
     }
 
-    /// The row as an object.
+    /// Returns the row as an object.
     pub(crate) fn parse(&self, path: &Path) -> Result<Cow<'_, Map<String, Value>>, Box<BadRow>> {
         let (text, line, column) = match &self.raw {
             Raw::Fields { fields, .. } => return Ok(Cow::Borrowed(fields)),
@@ -123,7 +123,7 @@ impl RawRow {
         }
     }
 
-    /// A problem of this row, placed at the value at fault if there is one.
+    /// Makes an error of this row, at the wrong value if there is one.
     pub(crate) fn bad(&self, path: &Path, problem: RowProblem) -> Box<BadRow> {
         Box::new(BadRow {
             place: self.place(path, problem.key()),
@@ -131,7 +131,7 @@ impl RawRow {
         })
     }
 
-    /// Where the row, or the value that `key` leads to in it, stands.
+    /// Place of the row, or of the value at `key` in it.
     pub(crate) fn place(&self, path: &Path, key: Option<&KeyPath>) -> Place {
         let (line, column) = match &self.raw {
             Raw::Json { text, line, column } => {
@@ -160,7 +160,7 @@ fn value_bytes(value: &Value) -> usize {
     }
 }
 
-/// JSON's word for the type of a value.
+/// JSON's name for the type of a value.
 pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -172,11 +172,11 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// One kind of file.
+/// A kind of file.
 trait Rows: Send {
     /// The next row; an error here means that nothing after it can be read.
     fn next_row(&mut self) -> Result<Option<RawRow>, DataError>;
-    /// Bytes of the file consumed so far.
+    /// Number of bytes of the file consumed so far.
     fn consumed(&self) -> u64;
 }
 
@@ -188,7 +188,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Opens a file and finds out what it is.
+    /// Opens a file and determines its kind.
     pub(crate) fn open(path: &Path, limits: Limits) -> Result<Self, DataError> {
         let io = || DataError::io(path);
         if path.is_dir() {
@@ -243,7 +243,7 @@ impl Source {
         Ok(opened(open_text(text)?))
     }
 
-    /// The next rows, in order; empty at the end.
+    /// Returns the next rows in order; empty at the end.
     pub(crate) fn next_chunk(&mut self) -> Result<Vec<RawRow>, DataError> {
         let mut chunk = Vec::new();
         let mut bytes = 0;
@@ -261,7 +261,7 @@ impl Source {
         Ok(chunk)
     }
 
-    /// Bytes of the file consumed so far.
+    /// Number of bytes of the file consumed so far.
     pub(crate) fn consumed(&self) -> u64 {
         self.rows.consumed()
     }
@@ -282,7 +282,7 @@ impl Text {
     }
 }
 
-/// A compressed file whose end is missing says so.
+/// Reports a compressed file whose end is missing.
 fn io_error(path: &Path, compressed: bool, source: io::Error) -> DataError {
     let text = source.to_string();
     let cut = source.kind() == io::ErrorKind::UnexpectedEof || text.contains("incomplete frame");
@@ -296,7 +296,7 @@ fn io_error(path: &Path, compressed: bool, source: io::Error) -> DataError {
     DataError::io(path)(source)
 }
 
-/// Counts what is read from the file, before decompression.
+/// Counts the bytes that are read from the file, before decompression.
 struct Counting<R> {
     inner: R,
     count: Arc<AtomicU64>,
@@ -310,8 +310,8 @@ impl<R: Read> Read for Counting<R> {
     }
 }
 
-/// Tells JSON lines, a JSON document and CSV apart by the first line that is not blank, or as much
-/// of it as a row may have: a document may stand on one line.
+/// Distinguishes JSON lines, a JSON document and CSV by the first line that is not blank, or by as
+/// much of it as a row may have: a document may be on one line.
 fn open_text(mut text: Text) -> Result<Box<dyn Rows>, DataError> {
     let mut skipped_lines = 0;
     let first = loop {
@@ -354,7 +354,7 @@ fn open_text(mut text: Text) -> Result<Box<dyn Rows>, DataError> {
     Ok(Box::new(json::Lines::new(text, first, skipped_lines)))
 }
 
-/// Appends a line with its end; refuses one that would exhaust memory.
+/// Appends a line with its end; refuses a line that would exhaust memory.
 fn read_line(text: &mut Text, line: &mut Vec<u8>) -> Result<usize, DataError> {
     let n = append_line(text, line)?;
     if n > text.limits.row_bytes {
@@ -363,7 +363,7 @@ fn read_line(text: &mut Text, line: &mut Vec<u8>) -> Result<usize, DataError> {
     Ok(n)
 }
 
-/// Appends a line with its end, or its beginning of one byte more than a row may have.
+/// Appends a line with its end, or its beginning up to one byte more than a row may have.
 fn append_line(text: &mut Text, line: &mut Vec<u8>) -> Result<usize, DataError> {
     let limit = text.limits.row_bytes as u64;
     Read::by_ref(&mut text.reader)

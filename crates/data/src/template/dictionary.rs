@@ -1,4 +1,4 @@
-//! Dictionaries whose attributes are Python's: methods before keys.
+//! Dictionaries with the attributes of Python's: methods take precedence over keys.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -9,14 +9,15 @@ use minijinja::{Error, State, Value};
 use super::methods;
 use super::scan::METHODS;
 
-/// Methods that change a dictionary; in the sandbox they are not there.
+/// Methods that change a dictionary, which the sandbox does not have.
 const CHANGING: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
 
 thread_local! {
     static ITEMS_FIRST: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a filter of the engine, for which an attribute named by a string is an item if there is one.
+/// Runs a filter of the engine that resolves an attribute named by a string as an item, if there is
+/// one.
 pub(super) fn items_first<T>(filter: impl FnOnce() -> T) -> T {
     let before = ITEMS_FIRST.replace(true);
     let result = filter();
@@ -24,12 +25,12 @@ pub(super) fn items_first<T>(filter: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A dictionary of which `x.items` is the method and `x['items']` the item.
+/// A dictionary in which `x.items` is the method and `x['items']` is the item.
 #[derive(Debug)]
 pub(super) struct Dictionary(Value);
 
 impl Dictionary {
-    /// The same entries with Python's attributes; anything but a dictionary stays as it is.
+    /// Returns the same entries with Python's attributes; other values stay unchanged.
     pub(super) fn wrap(value: Value) -> Value {
         match value.kind() {
             minijinja::value::ValueKind::Map => Value::from_object(Self(value)),
@@ -43,7 +44,7 @@ impl Object for Dictionary {
         self.0.as_object()?.get_value(key)
     }
 
-    /// Attributes; items are looked up by value.
+    /// Looks up attributes; items are looked up by value.
     fn get_value_by_str(self: &Arc<Self>, name: &str) -> Option<Value> {
         if ITEMS_FIRST.get()
             && let Some(item) = self.0.as_object()?.get_value_by_str(name)
@@ -78,7 +79,7 @@ impl Object for Dictionary {
     }
 }
 
-/// A method that is not called (yet).
+/// A method that has not been called.
 #[derive(Debug)]
 struct Method {
     of: Value,

@@ -1,23 +1,24 @@
-//! What a conversation has and its rendering has not: templates leave out what they do not know.
+//! Contents of a conversation that its rendering lacks: templates leave out keys that they do not
+//! know.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::record::TemplateReads;
 
-/// How many conversations lost what.
+/// Number of conversations that lost each kind of content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Dropped {
-    /// A tool that does not appear.
+    /// A tool does not appear.
     pub tools: u64,
-    /// A system message that does not appear.
+    /// A system message does not appear.
     pub system: u64,
-    /// Another message that does not appear, such as the result of a tool. Of the assistant's
-    /// messages only calls and names count: templates rightly leave out earlier reasoning.
+    /// Another message does not appear, such as the result of a tool. Only calls and names of the
+    /// assistant's messages count, because templates rightly leave out earlier reasoning.
     pub messages: u64,
-    /// A call of a tool that does not appear.
+    /// A call of a tool does not appear.
     pub tool_calls: u64,
-    /// A `name` of a speaker that does not appear.
+    /// A `name` of a speaker does not appear.
     pub names: u64,
 }
 
@@ -66,7 +67,7 @@ impl Dropped {
         dropped
     }
 
-    /// Counts those of another conversation as well.
+    /// Adds the counts of another conversation.
     pub(crate) fn add(&mut self, other: &Self) {
         self.tools += other.tools;
         self.system += other.system;
@@ -75,7 +76,7 @@ impl Dropped {
         self.names += other.names;
     }
 
-    /// What to say of each, with its number of rows.
+    /// A note about each kind, with its number of rows.
     pub fn notes(&self) -> [(u64, &'static str); 5] {
         [
             (self.tools, "with `tools` that the chat template leaves out"),
@@ -99,7 +100,7 @@ impl Dropped {
     }
 }
 
-/// Finds words in the order of the messages first, so that a long conversation is read once.
+/// Searches words in the order of the messages first, so that a long conversation is read once.
 struct Search<'a> {
     text: &'a str,
     from: usize,

@@ -1,4 +1,4 @@
-//! Filters and tests of jinja2 where the engine's own differ.
+//! Filters and tests of jinja2 that differ from the engine's.
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, State, Value};
@@ -71,7 +71,7 @@ fn join(
     })
 }
 
-/// What a path like `a.0.b` leads to: items first, then attributes.
+/// The value at a path such as `a.0.b`: items come first, then attributes.
 fn attribute_of(value: Value, path: &str) -> Result<Value, Error> {
     path.split('.').try_fold(value, |value, name| {
         let index = name.parse::<usize>().map_or(Value::from(name), Value::from);
@@ -82,7 +82,8 @@ fn attribute_of(value: Value, path: &str) -> Result<Value, Error> {
     })
 }
 
-/// The texts of all items with the separator between them, paid for before they are made.
+/// The texts of all items with the separator between them; their cost is charged before they are
+/// made.
 pub(super) fn joined(
     state: &State,
     value: &Value,
@@ -118,7 +119,7 @@ fn default(
     Ok(if replaced { other } else { value.clone() })
 }
 
-/// HTML escapes as MarkupSafe has them.
+/// HTML escapes, as in MarkupSafe.
 fn escape(state: &State, value: &Value) -> Result<Value, Error> {
     if value.is_safe() {
         return Ok(value.clone());
@@ -137,7 +138,7 @@ fn escape(state: &State, value: &Value) -> Result<Value, Error> {
     Ok(Value::from_safe_string(out))
 }
 
-/// `int(default=0, base=10)`: what cannot be converted gives the default.
+/// `int(default=0, base=10)`; a value that cannot be converted gives the default.
 fn int(value: &Value, other: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let other = other.or(kwargs.get("default")?);
     let base: u32 = kwargs.get::<Option<u32>>("base")?.unwrap_or(10);
@@ -160,7 +161,7 @@ fn int(value: &Value, other: Option<Value>, kwargs: Kwargs) -> Result<Value, Err
     Ok(converted.or(other).unwrap_or_else(|| Value::from(0)))
 }
 
-/// `float(default=0.0)`: what cannot be converted gives the default.
+/// `float(default=0.0)`; a value that cannot be converted gives the default.
 fn float(value: &Value, other: Option<Value>) -> Value {
     let converted = match value.kind() {
         ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),

@@ -1,4 +1,4 @@
-//! What a chat template, which comes with a model from anywhere, may cost.
+//! Limits the cost of a chat template, because templates come with untrusted models.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -8,26 +8,26 @@ use minijinja::{Error, State, Value};
 
 use super::python::invalid;
 
-/// Bytes of a template.
+/// Largest size of a template in bytes.
 pub(super) const TEMPLATE_BYTES: usize = 256 * 1024;
-/// Words and operators of one tag.
+/// Largest number of words and operators in one tag.
 pub(super) const TAG_TOKENS: usize = 10_000;
-/// `elif` branches of a template.
+/// Largest number of `elif` branches in a template.
 pub(super) const BRANCHES: usize = 1_000;
-/// How deeply values may nest, as deep as the JSON of a row may and a little more.
+/// Largest depth of values: a little more than that of the JSON of a row.
 pub(super) const DEPTH: usize = 200;
-/// Spaces for each level of `tojson`.
+/// Largest number of spaces for each level of `tojson`.
 pub(super) const INDENT: usize = 1_000;
-/// Work of one rendering in the engine's unit: an instruction, or 64 bytes made.
+/// Limit of the work of one rendering, in the engine's unit: an instruction, or 64 bytes made.
 const FUEL: u64 = 8_000_000;
-/// More for each byte of the conversation.
+/// Additional work for each byte of the conversation.
 const FUEL_FOR_BYTE: u64 = 64;
-/// Conversations up to this size need no more than [`FUEL`].
+/// Conversations up to this size get no more than [`FUEL`].
 const SMALL: usize = 64 * 1024;
-/// What the deepest template within the limits needs, several times over.
+/// Stack size: several times the need of the deepest template within the limits.
 const STACK: usize = 128 << 20;
 
-/// The fuel of a conversation, if it needs more than that of any.
+/// Fuel of a conversation, if it needs more than the usual amount.
 pub(super) fn more_fuel(bytes: usize) -> Option<u64> {
     let more = FUEL_FOR_BYTE.saturating_mul(bytes as u64);
     (bytes > SMALL).then(|| FUEL.saturating_add(more))
@@ -41,8 +41,8 @@ thread_local! {
     static DEEP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs on a stack that is deep enough for any template within the limits: on this thread, if it has
-/// such a stack, else on one of a few that are kept for it.
+/// Runs on a stack that is deep enough for any template within the limits: on this thread if it has
+/// such a stack, otherwise on one of a few dedicated threads.
 pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     static KEPT: OnceLock<Option<rayon::ThreadPool>> = OnceLock::new();
     if DEEP.get() {
@@ -50,12 +50,12 @@ pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     }
     match KEPT.get_or_init(|| deep_pool().ok()) {
         Some(pool) => pool.install(work),
-        // No memory for stacks: then this one has to do.
+        // There is no memory for stacks, so this thread has to suffice.
         None => work(),
     }
 }
 
-/// As many threads as the current pool has, each with a deep stack.
+/// A pool with as many threads as the current one, each with a deep stack.
 pub(crate) fn deep_pool() -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(rayon::current_num_threads())
@@ -64,25 +64,27 @@ pub(crate) fn deep_pool() -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildErr
         .build()
 }
 
-/// A value that becomes a variable: a lazy sequence becomes a list, one that is too deep is refused.
+/// Prepares a value that becomes a variable: a lazy sequence becomes a list, and a value that is
+/// too deep is refused.
 pub(super) fn bounded(state: &State, value: Value) -> Result<Value, Error> {
     measure(state, &value)?;
     materialized(value)
 }
 
-/// The same for a value that a namespace keeps, where loops could hide ever more in it.
+/// The same for a value that a namespace stores, in which loops could hide ever more.
 pub(super) fn kept(state: &State, value: Value) -> Result<Value, Error> {
     walk(state, &value, 0, true)?;
     materialized(value)
 }
 
-/// A value of which the engine will walk every part: the walk is paid for.
+/// Prepares a value of which the engine will walk every part: the walk is charged.
 pub(super) fn measured(state: &State, value: Value) -> Result<Value, Error> {
     measure(state, &value)?;
     Ok(value)
 }
 
-/// Pays for a walk through all parts of a value and their text; refuses one that is too deep.
+/// Charges for a walk through all parts of a value and their text; refuses a value that is too
+/// deep.
 pub(super) fn measure(state: &State, value: &Value) -> Result<(), Error> {
     walk(state, value, 0, false)
 }
@@ -126,7 +128,7 @@ fn walk(state: &State, value: &Value, depth: usize, keep: bool) -> Result<(), Er
     Ok(())
 }
 
-/// Whether it is an object of the engine, which may hold more than it shows.
+/// Whether the value is an object of the engine, which may hold more than it shows.
 fn is_machinery(value: &Value) -> bool {
     let object = value.as_object();
     value.kind() == ValueKind::Plain

@@ -1,30 +1,31 @@
-//! What a macro or a call block reads of the variables around it.
+//! Variables around a macro or call block that it reads.
 
 use std::collections::BTreeSet;
 
 use super::scan::{Edit, Token};
 
-/// The macros and call blocks that are open, the innermost last.
+/// The open macros and call blocks, the innermost last.
 ///
-/// The engine hands in what it finds that their text reads. It does not find what is sliced, what is
-/// set from itself, and what a filter block is given: so all is named where their text begins.
+/// The engine passes the variables that it finds in their text. It does not find variables that are
+/// sliced, set from themselves, or given to a filter block, so all variables are named where the
+/// text begins.
 #[derive(Default)]
 pub(super) struct Macros<'a>(Vec<Open<'a>>);
 
 struct Open<'a> {
-    /// Where the text of its first tag ends.
+    /// End of the first tag.
     at: usize,
     reads: BTreeSet<&'a str>,
 }
 
 impl<'a> Macros<'a> {
-    /// One begins whose first tag ends here.
+    /// Opens a macro or block whose first tag ends here.
     pub(super) fn begin(&mut self, at: usize) {
         let reads = BTreeSet::new();
         self.0.push(Open { at, reads });
     }
 
-    /// Notes the variables of a tag; of what no macro has here the words are returned.
+    /// Records the variables of a tag; returns an error with the words that no macro supports.
     pub(super) fn read(&mut self, tokens: &[Token<'a>]) -> Result<(), String> {
         const WORDS: [&str; 8] = ["and", "else", "if", "in", "is", "not", "or", "recursive"];
         let text = |index: Option<usize>| index.and_then(|i| tokens.get(i)).map_or("", |t| t.text);
@@ -52,7 +53,7 @@ impl<'a> Macros<'a> {
         Ok(())
     }
 
-    /// The innermost ends.
+    /// Closes the innermost one.
     pub(super) fn end(&mut self) -> Option<Edit> {
         let Open { at, reads } = self.0.pop()?;
         if reads.is_empty() {

@@ -1,4 +1,4 @@
-//! Python's methods of strings, lists and dictionaries where templates use them.
+//! Python's methods of strings, lists and dictionaries, as used by templates.
 
 use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, State, Value};
@@ -26,7 +26,7 @@ pub(super) fn call(
         ValueKind::String if method == "format" => {
             pay_for_widths(state, value.as_str().unwrap_or_default())?;
         }
-        // `count` and `index` compare all that is in a list.
+        // `count` and `index` compare all elements of a list.
         ValueKind::Seq | ValueKind::Iterable => limits::measure(state, value)?,
         _ => {}
     }
@@ -42,7 +42,7 @@ pub(super) fn call(
     }
 }
 
-/// The engine makes text of any width that a format asks for before it is counted.
+/// The engine makes text of any width that a format asks for before the text is counted.
 fn pay_for_widths(state: &State, format: &str) -> Result<(), Error> {
     let numbers = format.split(|c: char| !c.is_ascii_digit());
     for number in numbers.filter(|number| !number.is_empty()) {
@@ -51,7 +51,7 @@ fn pay_for_widths(state: &State, format: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The methods whose stand-ins elsewhere differ from Python.
+/// Methods whose replacements elsewhere differ from Python.
 fn string(state: &State, text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     let strip = |left: bool, right: bool| -> Result<Value, Error> {
         let (chars,): (Option<&str>,) = from_args(args)?;
@@ -98,7 +98,7 @@ fn string(state: &State, text: &str, method: &str, args: &[Value]) -> Result<Opt
     }))
 }
 
-/// The title case of a character, near enough: `ß` becomes `Ss`.
+/// Approximate title case of a character: `ß` becomes `Ss`.
 fn upper_first(c: char) -> String {
     let mut upper = c.to_uppercase();
     let first: String = upper.next().into_iter().collect();
@@ -119,7 +119,8 @@ fn title(text: &str) -> String {
     out
 }
 
-/// `text.split(separator, limit)` and `rsplit`; without separator, by runs of white space.
+/// `text.split(separator, limit)` and `rsplit`; without separator, they split at runs of white
+/// space.
 fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Vec<Value>, Error> {
     let (separator, limit): (Option<&str>, Option<i64>) = from_args(args)?;
     let limit = limit

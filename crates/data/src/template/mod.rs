@@ -1,4 +1,4 @@
-//! Chat templates: Jinja as Transformers configures it, byte for byte.
+//! Chat templates: Jinja as Transformers configures it, with byte-identical output.
 
 mod dictionary;
 mod dropped;
@@ -34,41 +34,41 @@ pub(crate) use turns::assistant_turns;
 use crate::error::DataError;
 use dictionary::Dictionary;
 
-/// What a template is given besides the messages and tools.
+/// Variables of a template besides the messages and tools.
 pub type Variables = Map<String, serde_json::Value>;
 
 /// A compiled chat template.
 ///
 /// Rendering equals Python's jinja2 3.1 in Transformers' environment: sandboxed, `trim_blocks`,
 /// `lstrip_blocks`, loop controls, `tojson` without HTML escapes, `raise_exception`,
-/// `strftime_now`, Python's methods of strings, lists and dictionaries, its `str()` of every
-/// value, attributes before keys, and `{% generation %}`. A template comes with a model from
-/// anywhere, so its size and what it may do are limited; the limits are in docs/configuration.md.
+/// `strftime_now`, Python's methods of strings, lists and dictionaries, its `str()` of every value,
+/// attributes before keys, and `{% generation %}`. Templates come with untrusted models, so their
+/// size and their work are limited; docs/configuration.md lists the limits.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     name: String,
     source: String,
     marks_generation: bool,
-    /// What stands for an object: it shows its methods to a template that looks at them.
+    /// Makes the value for an object, which shows its methods to a template that reads them.
     dictionary: fn(Value) -> Value,
 }
 
-/// A conversation as text.
+/// A rendered conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// All of it.
+    /// Text of the whole conversation.
     pub text: String,
     /// Byte ranges inside `{% generation %}` blocks, in order.
     pub spans: Vec<std::ops::Range<usize>>,
 }
 
-/// Why a conversation was refused.
+/// Reason why a conversation was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{template}: {message}")]
 pub struct RenderError {
-    /// What the template is called: its file, where it has one.
+    /// Name of the template: its file, if it has one.
     pub template: String,
-    /// The template's or the engine's words.
+    /// Message of the template or of the engine.
     pub message: String,
 }
 
@@ -85,7 +85,7 @@ impl ChatTemplate {
         Self::build(source, NAME, now)
     }
 
-    /// Compiles a template that errors call by the name of its file.
+    /// Compiles a template from a file, whose name appears in errors.
     pub fn compile_from(source: &str, path: &Path) -> Result<Self, DataError> {
         let name = format!("{NAME} {}", path.display());
         Self::build(source, name.trim_end(), None)
@@ -97,7 +97,7 @@ impl ChatTemplate {
             line,
             message,
         };
-        // Whatever ends the lines of a template, jinja2 reads line feeds.
+        // jinja2 reads every line end of a template as a line feed.
         let lines = source.replace("\r\n", "\n").replace('\r', "\n");
         let prepared = scan::prepare(&lines).map_err(|long| failed(long.line, long.message))?;
         let dictionary: fn(Value) -> Value = match prepared.reads_methods {
@@ -139,29 +139,29 @@ impl ChatTemplate {
         }
     }
 
-    /// What errors call it.
+    /// Name of the template in errors.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The text it was compiled from.
+    /// Text that it was compiled from.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Whether it marks assistant text with `{% generation %}`.
+    /// Whether the template marks assistant text with `{% generation %}`.
     pub fn marks_generation(&self) -> bool {
         self.marks_generation
     }
 
-    /// Whether its output may depend on the day.
+    /// Whether the output may depend on the day.
     pub fn reads_clock(&self) -> bool {
         self.source.contains("strftime_now")
     }
 
     /// Renders a conversation. Messages and tools are plain JSON; without tools the template sees
-    /// `tools = none`, as from Transformers, and of a message only keys that are not null.
-    /// `variables` win over the defaults.
+    /// `tools = none`, as in Transformers, and it sees only keys of a message that are not null.
+    /// `variables` override the defaults.
     pub fn render(
         &self,
         messages: &[serde_json::Value],
@@ -169,7 +169,7 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &Variables,
     ) -> Result<Rendered, RenderError> {
-        // What makes the engine panic (a `loop.cycle()` does) is the template's fault.
+        // A panic of the engine (as with `loop.cycle()`) counts as an error of the template.
         let render = AssertUnwindSafe(|| {
             self.render_here(messages, tools, add_generation_prompt, variables)
         });
@@ -236,7 +236,7 @@ impl ChatTemplate {
         let mut spans = Vec::with_capacity(blocks.len());
         for (start, body) in blocks {
             let span = start..start + body.len();
-            // Inside a macro or a captured block it is not known where the text will stand.
+            // Inside a macro or a captured block, the place of the text is unknown.
             if text.get(span.clone()) != Some(&body) {
                 return Err(self.refused(
                     "a {% generation %} block inside a macro or a captured block".to_owned(),
@@ -270,7 +270,8 @@ fn environment(
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(methods::call);
     python::install(&mut environment);
-    // The engine's own, unknown to jinja2; it would print everything, however large.
+    // `debug` belongs to the engine and is unknown to jinja2; it would print everything, however
+    // large.
     environment.remove_global("debug");
     environment.add_function("strftime_now", move |format: String| {
         python::strftime(
@@ -299,7 +300,7 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
-/// Writes the text and tells the generation blocks how much there is.
+/// Writes the text and tells the generation blocks its length so far.
 struct Counting<'a> {
     text: &'a mut Vec<u8>,
     written: Arc<AtomicUsize>,
@@ -316,17 +317,17 @@ impl std::io::Write for Counting<'_> {
     }
 }
 
-/// Notes each `{% generation %}` block, as Transformers' extension does.
+/// Records each `{% generation %}` block, as the extension of Transformers does.
 #[derive(Debug)]
 struct Generation {
     written: Arc<AtomicUsize>,
-    /// Where each block began and what it rendered to.
+    /// Start and text of each block.
     blocks: Mutex<Vec<(usize, String)>>,
 }
 
 impl Object for Generation {}
 
-/// The filter around a block: what was written before it is known, for the block comes after.
+/// The filter around a block: it knows the text written before, because the block comes after it.
 fn noted(state: &State<'_, '_>, body: String) -> String {
     let generation = state.lookup(scan::GENERATION);
     if let Some(generation) = generation
@@ -340,8 +341,8 @@ fn noted(state: &State<'_, '_>, body: String) -> String {
     body
 }
 
-/// A message as `apply_chat_template` hands it to the template: without keys that are null, and with
-/// its reasoning, which goes by several names, under the standard one (and an older).
+/// A message in the form that `apply_chat_template` passes to the template: without null keys, and
+/// with its reasoning, which has several names, under the standard name (and an older one).
 fn as_transformers_has_it(message: &serde_json::Value) -> Cow<'_, serde_json::Value> {
     let serde_json::Value::Object(fields) = message else {
         return Cow::Borrowed(message);
@@ -369,7 +370,7 @@ fn is_raised(error: &Error) -> bool {
     error.kind() == ErrorKind::InvalidOperation && error.detail().is_some_and(python::is_raised)
 }
 
-/// The words of `raise_exception` alone, others with their kind.
+/// The words of `raise_exception` alone; other errors with their kind.
 fn message(error: &Error) -> String {
     match (error.kind(), error.detail()) {
         (_, Some(detail)) if is_raised(error) => python::raised(detail).to_owned(),

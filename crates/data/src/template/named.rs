@@ -1,4 +1,4 @@
-//! The chat templates of a model: usually one, sometimes others by name beside it.
+//! The chat templates of a model: usually one, sometimes with others by name.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::error::DataError;
 const FILE: &str = "chat_template.jinja";
 const FOLDER: &str = "additional_chat_templates";
 const KEY: &str = "chat_template";
-/// The template for conversations with tools.
+/// Name of the template for conversations with tools.
 const TOOL_USE: &str = "tool_use";
 
 /// The templates of a model.
@@ -18,7 +18,7 @@ const TOOL_USE: &str = "tool_use";
 pub struct ChatTemplates {
     default: ChatTemplate,
     tool_use: Option<ChatTemplate>,
-    /// All but `default`, in order, used or not.
+    /// All templates but `default`, in order, used or not.
     named: Vec<(String, String)>,
 }
 
@@ -33,14 +33,14 @@ impl From<ChatTemplate> for ChatTemplates {
 }
 
 impl ChatTemplates {
-    /// The one that `apply_chat_template` takes: `tool_use`, if there is one, for a conversation
-    /// with tools, else `default`.
+    /// The template that `apply_chat_template` takes: `tool_use`, if there is one, for a
+    /// conversation with tools, otherwise `default`.
     pub fn choose(&self, tools: bool) -> &ChatTemplate {
         let tool_use = self.tool_use.as_ref().filter(|_| tools);
         tool_use.unwrap_or(&self.default)
     }
 
-    /// Whether what any of them renders may depend on the day.
+    /// Whether the output of any template may depend on the day.
     pub fn read_clock(&self) -> bool {
         self.default.reads_clock()
             || self
@@ -49,8 +49,8 @@ impl ChatTemplates {
                 .is_some_and(ChatTemplate::reads_clock)
     }
 
-    /// Those of a folder: `chat_template.jinja` and `additional_chat_templates/NAME.jinja`, and only
-    /// without such files those of `config`, the folder's `tokenizer_config.json`.
+    /// Templates of a folder: `chat_template.jinja` and `additional_chat_templates/NAME.jinja`;
+    /// without such files, those of `config`, the folder's `tokenizer_config.json`.
     pub(crate) fn from_folder(
         folder: &Path,
         config: &Map<String, Value>,
@@ -84,7 +84,7 @@ impl ChatTemplates {
         Self::from_named(found, &configured)
     }
 
-    /// Those of a GGUF file, by name.
+    /// Templates of a GGUF file, by name.
     pub(crate) fn from_file(
         file: &Path,
         named: Vec<(String, String)>,
@@ -94,7 +94,7 @@ impl ChatTemplates {
         Self::from_named(found.collect(), file)
     }
 
-    /// Those that an adapter's folder brings along.
+    /// Templates in an adapter's folder.
     pub fn beside_adapter(folder: &Path) -> Result<Option<Self>, DataError> {
         Self::from_folder(folder, &Map::new())
     }
@@ -138,7 +138,7 @@ impl ChatTemplates {
         }))
     }
 
-    /// Every file that holds one, with its path in the folder of a model.
+    /// Every file with a template, with its path in the folder of a model.
     pub(crate) fn files(&self) -> Vec<(PathBuf, &str)> {
         let mut files = vec![(PathBuf::from(FILE), self.default.source())];
         for (name, source) in &self.named {
@@ -148,7 +148,7 @@ impl ChatTemplates {
     }
 }
 
-/// The files of a folder that hold templates, with the names of these.
+/// Files of a folder that hold templates, with the names of the templates.
 fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
     let mut files = Vec::new();
     let default = folder.join(FILE);

@@ -1,5 +1,5 @@
-//! The engine's own filters and tests that walk all of a value or make text of it: what they walk is
-//! paid for, text is Python's, and names of attributes mean items first, as in jinja2.
+//! The engine's own filters and tests that walk all of a value or turn it into text: walks are
+//! charged, text is Python's, and names of attributes mean items first, as in jinja2.
 
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, State, Value, filters, tests};
@@ -8,7 +8,7 @@ use super::dictionary::items_first;
 use super::limits;
 use super::python::{repr, str_of};
 
-/// Replaces those filters and tests.
+/// Replaces these filters and tests.
 pub(super) fn install(environment: &mut Environment<'static>) {
     for (name, filter) in [
         ("attr", Value::from_function(filters::attr)),
@@ -86,7 +86,7 @@ fn walking(
     }
 }
 
-/// A function of text: what it is applied to becomes text, and so do arguments with parts.
+/// A function of text: its operand becomes text, and so do arguments with parts.
 fn textual(
     native: Value,
 ) -> impl Fn(&mut State, Arguments) -> Result<Value, Error> + Send + Sync + 'static {
@@ -101,7 +101,7 @@ fn textual(
     }
 }
 
-/// Puts the text of a value in its place.
+/// Replaces a value by its text.
 pub(super) fn as_text(state: &State, value: &mut Value) -> Result<(), Error> {
     if value.as_str().is_none() && !value.is_undefined() {
         *value = Value::from(str_of(state, value)?);
@@ -109,7 +109,7 @@ pub(super) fn as_text(state: &State, value: &mut Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the engine would print it in its own way.
+/// Whether the engine would print the value in its own way.
 pub(super) fn has_parts(value: &Value) -> bool {
     matches!(
         value.kind(),

@@ -1,14 +1,14 @@
-//! Operands that the engine would compare, join or look up by without counting the work: each is
-//! written as an argument of a function that counts it.
+//! Operands that the engine would compare, join or look up without counting the work: each is
+//! rewritten as an argument of a function that counts it.
 
 use super::scan::{BOUNDED, Edit, MEASURED, TEXT, Token};
 
-/// What stands between two operands, from loose to tight.
+/// The operator between two operands, from loose to tight.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bound {
     /// `and`, `or`, `not`, `if`, a comma, a bracket, the end and the like.
     Loose,
-    /// `==` and its kin; `in`.
+    /// `==` and similar operators; `in`.
     Comparison,
     /// `+` and `-`.
     Sum,
@@ -18,7 +18,7 @@ enum Bound {
     Product,
 }
 
-/// What a pair of brackets holds.
+/// Meaning of a pair of brackets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Brackets {
     /// The tag itself, a group, arguments, a list.
@@ -33,12 +33,12 @@ enum Brackets {
 
 struct Level {
     brackets: Brackets,
-    /// The bounds in order, by token; the first lies before the first token.
+    /// Bounds in order, by token; the first lies before the first token.
     bounds: Vec<(usize, Bound)>,
     first: usize,
 }
 
-/// The edits of one tag. `statement`: it begins with a word like `if` or `set`.
+/// Edits of one tag. `statement`: the tag begins with a word like `if` or `set`.
 pub(super) fn edits(tokens: &[Token<'_>], statement: bool) -> Vec<Edit> {
     let mut reader = Reader {
         tokens,
@@ -67,7 +67,7 @@ pub(super) fn edits(tokens: &[Token<'_>], statement: bool) -> Vec<Edit> {
                 reader.close(current, index);
                 levels.pop();
                 if levels.is_empty() {
-                    // The engine will say what is wrong.
+                    // The engine will report the error.
                     return reader.edits;
                 }
             }
@@ -100,7 +100,7 @@ impl Reader<'_> {
         index.checked_sub(1).map_or("", |index| self.text(index))
     }
 
-    /// Whether an operand ends here, so that a bracket subscripts it and a sign joins it.
+    /// Whether an operand ends here, so that a bracket subscripts it and an operator joins it.
     fn ends_operand(&self, index: usize) -> bool {
         const WORDS: [&str; 8] = ["and", "or", "not", "if", "elif", "else", "in", "is"];
         let text = self.text(index);
@@ -122,7 +122,7 @@ impl Reader<'_> {
 
     fn bound(&self, index: usize) -> Option<Bound> {
         let before = self.before(index);
-        // Names of attributes, filters and tests are no operators.
+        // Names of attributes, filters and tests are not operators.
         if [".", "|", "is"].contains(&before) || (before == "not" && self.is_test(index - 1)) {
             return None;
         }
@@ -142,7 +142,7 @@ impl Reader<'_> {
         self.before(index) == "is"
     }
 
-    /// Wraps what needs it between two brackets, the later of which is token `end`.
+    /// Wraps operands between two brackets; the later bracket is token `end`.
     fn close(&mut self, level: &Level, end: usize) {
         self.comparisons(level, end);
         self.joints(level, end);
@@ -170,7 +170,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The operands between bounds of these kinds, each with the bounds around it.
+    /// Operands between bounds of these kinds, each with the bounds around it.
     fn operands(level: &Level, end: usize, kinds: &[Bound]) -> Vec<Operand> {
         let mut operands = Vec::new();
         let (mut start, mut left) = (level.first, (level.first, Bound::Loose));
@@ -187,11 +187,11 @@ impl Reader<'_> {
         operands
     }
 
-    /// Both sides of a comparison, unless one is so small that nothing can take long.
+    /// Both sides of a comparison, unless one is so small that the comparison is fast.
     fn comparisons(&mut self, level: &Level, end: usize) {
         let kinds = [Bound::Loose, Bound::Comparison];
         let mut operands = Self::operands(level, end, &kinds);
-        // Between the words of `not in` there is nothing.
+        // There is no operand between the words of `not in`.
         operands.retain(|operand| !operand.tokens.is_empty());
         let mut wrapped = vec![false; operands.len()];
         for index in 1..operands.len() {
@@ -214,7 +214,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What `~` makes text of.
+    /// Operands that `~` turns into text.
     fn joints(&mut self, level: &Level, end: usize) {
         let kinds = [Bound::Loose, Bound::Comparison, Bound::Sum, Bound::Joint];
         for operand in Self::operands(level, end, &kinds) {
@@ -291,7 +291,7 @@ impl Reader<'_> {
     }
 }
 
-/// The tokens of an operand and the bounds around it, by token.
+/// Tokens of an operand, and the bounds around it, by token.
 struct Operand {
     tokens: std::ops::Range<usize>,
     left: (usize, Bound),

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{ChatTemplate, Variables};
 use crate::record::Conversation;
 
-/// The messages with parts where the template reads parts, and with their texts in one where it would
-/// print them as a list, fail, or write fewer of them than of one text.
+/// The messages with parts if the template reads parts; otherwise with the texts of the parts
+/// joined, if it would print them as a list, fail, or write fewer of them than of one text.
 pub(crate) fn as_template_reads<'a>(
     template: &ChatTemplate,
     conversation: &'a Conversation,
@@ -25,7 +25,7 @@ pub(crate) fn as_template_reads<'a>(
         .flatten()
         .filter_map(text_of)
         .collect();
-    // What Python prints of a list begins with the first key of its first part.
+    // Python prints a list with the first key of its first part at the beginning.
     let firsts = lists
         .iter()
         .filter_map(|parts| parts.first()?.as_object()?.keys().next());
@@ -59,7 +59,7 @@ fn text_of(part: &Value) -> Option<&str> {
     part.get("text").or(part.get("refusal"))?.as_str()
 }
 
-/// The message with the texts of its parts, one below the other.
+/// The message with the texts of its parts joined, one per line.
 fn joined(message: &Value) -> Value {
     let mut message = message.clone();
     if let Some(parts) = parts_of(&message) {

@@ -1,4 +1,4 @@
-//! What Python prints: `str()`, `repr()`, `json.dumps` and `strftime` of template values.
+//! Python's output: `str()`, `repr()`, `json.dumps` and `strftime` of template values.
 
 use std::fmt::Write;
 
@@ -43,7 +43,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     super::filters::install(environment);
 }
 
-/// JSON as template values; the order of keys stays. `dictionary` makes what stands for an object.
+/// JSON as template values; the order of keys is kept. `dictionary` makes the value for an object.
 pub(super) fn value_of(json: &serde_json::Value, dictionary: fn(Value) -> Value) -> Value {
     use serde_json::Value as Json;
     match json {
@@ -63,7 +63,7 @@ pub(super) fn value_of(json: &serde_json::Value, dictionary: fn(Value) -> Value)
     }
 }
 
-/// Roughly how much text JSON holds.
+/// Approximate length of the text of JSON.
 pub(super) fn size_of(json: &serde_json::Value) -> usize {
     use serde_json::Value as Json;
     8 + match json {
@@ -74,7 +74,7 @@ pub(super) fn size_of(json: &serde_json::Value) -> usize {
     }
 }
 
-/// White space as Python's `str.strip` has it (a little more than Unicode's).
+/// White space as in Python's `str.strip` (a little more than Unicode's).
 pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
@@ -92,7 +92,7 @@ pub(super) fn str_of(state: &State, value: &Value) -> Result<String, Error> {
     }
 }
 
-/// `str(value)` of what `~` joins.
+/// `str(value)` of an operand of `~`.
 pub(super) fn text(state: &State, value: Value) -> Result<Value, Error> {
     match value.as_str() {
         Some(_) => Ok(value),
@@ -100,7 +100,7 @@ pub(super) fn text(state: &State, value: Value) -> Result<Value, Error> {
     }
 }
 
-/// `repr(value)`; nothing for an undefined value, which Jinja prints as such.
+/// `repr(value)`; empty for an undefined value, as in Jinja.
 pub(super) fn repr(state: &State, value: &Value) -> Result<String, Error> {
     let mut out = String::new();
     write_repr(state, value, 0, &mut out)?;
@@ -149,13 +149,14 @@ fn write_repr(state: &State, value: &Value, depth: usize, out: &mut String) -> R
         _ => out.push_str(&value.to_string()),
     }
     match depth {
-        // The engine itself counts what is written and what filters return.
+        // The engine itself counts written text and the results of filters.
         0 => Ok(()),
         _ => state.consume_fuel(1 + (out.len() - before) as u64 / 64),
     }
 }
 
-/// A string literal as Python prints it: single quotes unless only they occur in it.
+/// A string literal as Python prints it: in single quotes, unless the string has single quotes and
+/// no double quotes.
 fn quote(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') {
         '"'
@@ -186,7 +187,7 @@ fn quote(text: &str) -> String {
     out
 }
 
-/// An integer in full, a float by Python's shortest repr.
+/// An integer in full, a float in Python's shortest form.
 fn number(value: &Value, infinity: &str, nan: &str) -> String {
     if value.is_integer() {
         return value.to_string();
@@ -204,7 +205,7 @@ fn number(value: &Value, infinity: &str, nan: &str) -> String {
     float(x)
 }
 
-/// `repr` of a finite float: shortest digits, exponents outside 1e-4 ≤ |x| < 1e16.
+/// `repr` of a finite float: shortest digits, with an exponent outside 1e-4 ≤ |x| < 1e16.
 pub(super) fn float(x: f64) -> String {
     let scientific = format!("{x:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -221,7 +222,7 @@ pub(super) fn float(x: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
-/// `json.dumps(value, ensure_ascii, indent, separators, sort_keys)`, Python's defaults except
+/// `json.dumps(value, ensure_ascii, indent, separators, sort_keys)` with Python's defaults, except
 /// `ensure_ascii=False`.
 fn tojson(state: &State, value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<Value> = kwargs.get("indent")?;

@@ -1,37 +1,38 @@
-//! Reads a template's tags before the engine does: what is too long is refused, and what the engine
-//! has no word for is written so that it has.
+//! Reads a template's tags before the engine does: it refuses tags that are too long, and rewrites
+//! constructs that the engine does not know.
 
 use super::{limits, macros::Macros, operands};
 
-/// A template as the engine gets it.
+/// A template in the form for the engine.
 pub(super) struct Prepared {
     pub text: String,
-    /// Whether it has `{% generation %}` blocks.
+    /// Whether the template has `{% generation %}` blocks.
     pub marks_generation: bool,
-    /// Whether it reads an attribute that is a method of Python's dictionaries, without calling it.
+    /// Whether the template reads an attribute that is a method of Python's dictionaries, without
+    /// calling it.
     pub reads_methods: bool,
 }
 
-/// A template that is too large, nests too deeply or needs what does not exist here.
+/// Error of a template that is too large, nests too deeply or needs an unsupported feature.
 pub(super) struct Refusal {
-    /// From 1.
+    /// Line, from 1.
     pub line: usize,
     pub message: String,
 }
 
-/// The filter of generation blocks, and what the context knows it by. What such a block sets stays in
-/// it, as in jinja2; a call block would not see all that stands around it.
+/// The filter of generation blocks, and its name in the context. Variables set in such a block stay
+/// in it, as in jinja2; a call block would not see everything around it.
 pub(super) const GENERATION: &str = "__generation__";
-/// The function that dictionaries in the template's own text are given to.
+/// Name of the function that converts dictionaries in the template's own text.
 pub(super) const DICTIONARY: &str = "__dictionary__";
-/// The function that a value with parts goes through before it becomes a variable.
+/// Name of the function for a value with parts before it becomes a variable.
 pub(super) const BOUNDED: &str = "__bounded__";
-/// The same before it is kept in a namespace, which outlives loops.
+/// Name of the function for a value before it is stored in a namespace, which outlives loops.
 pub(super) const KEPT: &str = "__kept__";
 
-/// The function that a value goes through before the engine walks all of it.
+/// Name of the function for a value before the engine walks all of it.
 pub(super) const MEASURED: &str = "__measured__";
-/// The function that makes text of what `~` joins.
+/// Name of the function that makes text of an operand of `~`.
 pub(super) const TEXT: &str = "__text__";
 
 /// Attributes that every Python dictionary has.
@@ -49,11 +50,11 @@ pub(super) const METHODS: [&str; 11] = [
     "values",
 ];
 
-/// Marks generation blocks, bounds what `set` makes, and makes dictionaries Python's where that
-/// could be seen.
+/// Marks generation blocks, bounds the values of `set`, and gives dictionaries Python's attributes
+/// if the difference could be seen.
 ///
-/// The tags are read as the engine's own lexer reads them. Where that finds an error, reading ends
-/// and the engine is left to say what is wrong.
+/// The tags are read like the engine's own lexer reads them. At an error, reading ends and the
+/// engine reports it.
 pub(super) fn prepare(source: &str) -> Result<Prepared, Refusal> {
     if source.len() > limits::TEMPLATE_BYTES {
         return Err(Refusal {
@@ -88,7 +89,7 @@ pub(super) fn prepare(source: &str) -> Result<Prepared, Refusal> {
     })
 }
 
-/// Text in place of a few bytes.
+/// Text that replaces a few bytes.
 pub(super) struct Edit {
     at: usize,
     removed: usize,
@@ -118,18 +119,18 @@ fn edited(source: &str, mut edits: Vec<Edit>) -> String {
 struct Scanner<'a> {
     source: &'a str,
     at: usize,
-    /// Open brackets of any kind; the engine counts on from tag to tag.
+    /// Number of open brackets of any kind; the engine counts from tag to tag.
     balance: isize,
     branches: usize,
     edits: Vec<Edit>,
     macros: Macros<'a>,
-    /// Edits that are made only in a template that reads methods.
+    /// Edits that are applied only to a template that reads methods.
     dictionaries: Vec<Edit>,
     marks_generation: bool,
     reads_methods: bool,
 }
 
-/// A word, a number, a string or an operator of a tag, by its place.
+/// A word, a number, a string or an operator of a tag, with its place.
 #[derive(Clone, Copy)]
 pub(super) struct Token<'a> {
     pub at: usize,
@@ -137,7 +138,7 @@ pub(super) struct Token<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// Reads up to the end of the next tag or comment; whether more may follow.
+    /// Reads up to the end of the next tag or comment; returns whether more may follow.
     fn next_tag(&mut self) -> Result<bool, Refusal> {
         let rest = &self.source[self.at..];
         let starts = rest.match_indices('{').find_map(|(at, _)| {
@@ -197,7 +198,7 @@ impl<'a> Scanner<'a> {
         false
     }
 
-    /// The tokens of a tag and where its own text ends; nothing where the engine will find an error.
+    /// Tokens of a tag and the end of its own text; `None` if the engine will find an error.
     fn tokens(&mut self, end: &str) -> Result<Option<(Vec<Token<'a>>, usize)>, Refusal> {
         let mut tokens = Vec::new();
         loop {
@@ -305,7 +306,7 @@ impl<'a> Scanner<'a> {
                 }
             }
             "set" => self.set(&tokens[1..], end),
-            // What such a block sets stays in it.
+            // Variables set in such a block stay in it.
             "filter" => self.edits.push(Edit::insert(end, "%}{% with ".to_owned())),
             "endset" | "endfilter" => {
                 self.edits
@@ -317,7 +318,8 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Bounds the value of `set`: what is kept in a namespace always, else what may have parts.
+    /// Bounds the value of `set`: always if it is stored in a namespace, otherwise if it may have
+    /// parts.
     fn set(&mut self, tokens: &[Token<'a>], end: usize) {
         let mut depth = 0;
         let assignment = tokens.iter().position(|token| {
@@ -330,7 +332,7 @@ impl<'a> Scanner<'a> {
         });
         let (target, value) = match assignment {
             Some(at) => (&tokens[..at], &tokens[at + 1..]),
-            // The value is what stands up to `endset`, through filters.
+            // The value is the text up to `endset`, through filters.
             None => (tokens, &[][..]),
         };
         let is_block = assignment.is_none();
@@ -360,7 +362,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How long a tag is that holds `name` alone, from behind its opening.
+/// Length of a tag that holds `name` alone, from after its opening.
 fn basic_tag(rest: &str, name: &str) -> Option<usize> {
     let space = |c: char| c.is_ascii_whitespace();
     let inner = rest.trim_start_matches(space).strip_prefix(name)?;
@@ -369,7 +371,7 @@ fn basic_tag(rest: &str, name: &str) -> Option<usize> {
     Some(rest.len() - inner.strip_prefix("%}")?.len())
 }
 
-/// How long the string literal is that `rest` begins with, quotes included.
+/// Length of the string literal at the beginning of `rest`, quotes included.
 fn string(rest: &str) -> Option<usize> {
     let quote = rest.chars().next()?;
     let mut escaped = false;

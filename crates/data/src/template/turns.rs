@@ -1,4 +1,4 @@
-//! Which bytes of a rendered conversation the assistant wrote.
+//! Finds the bytes of a rendered conversation that the assistant wrote.
 
 use std::ops::Range;
 
@@ -8,17 +8,17 @@ use super::{ChatTemplate, RenderError, Rendered, Variables};
 use crate::error::RowProblem;
 
 impl ChatTemplate {
-    /// The whole conversation with the byte range of each assistant turn, by message.
+    /// Returns the whole conversation with the byte range of each assistant turn, by message.
     ///
-    /// A template that marks `{% generation %}` says it itself, block by block. For any other,
-    /// turn `i` begins where the conversation before it, with the generation prompt, ends, and
-    /// ends where the conversation up to and with it ends; white space after the last of
-    /// `end_tokens` in it is the template's own and stays out. Many a conversation has no such
-    /// beginning or end: the template renders earlier turns otherwise than the last, puts the
-    /// system prompt into the last question, or speaks before the assistant opens. There the turn
-    /// lies around the bytes that change with the message (found by changing it alone): it begins after the
-    /// generation prompt before them, or with them, and ends after the end token behind them, or
-    /// with them. Only turns from message `from` on are looked for.
+    /// A template with `{% generation %}` marks the turns itself, block by block. For any other
+    /// template, turn `i` begins where the conversation before it, with the generation prompt,
+    /// ends; it ends where the conversation up to and including it ends. White space after the last
+    /// of `end_tokens` belongs to the template and is left out. Many conversations have no such
+    /// beginning or end: the template renders earlier turns in another way than the last, puts the
+    /// system prompt into the last question, or writes text before the assistant opens. In these
+    /// cases the turn contains the bytes that change with the message (found by changing it alone):
+    /// it begins after the generation prompt before them, or with them, and ends after the end
+    /// token behind them, or with them. Only turns from message `from` on are searched.
     pub fn render_turns(
         &self,
         messages: &[Value],
@@ -60,7 +60,7 @@ impl ChatTemplate {
 pub struct Turn {
     /// Index of the message.
     pub message: usize,
-    /// Bytes of the rendered text.
+    /// Byte range in the rendered text.
     pub bytes: Range<usize>,
 }
 
@@ -91,7 +91,7 @@ impl Conversation<'_> {
             .render(messages, self.tools, prompt, self.variables)
     }
 
-    /// The same, where a refusal only means that nothing is to be learnt.
+    /// The same, if a refusal only means that nothing can be learnt.
     fn text(&self, messages: &[Value], prompt: bool) -> Option<String> {
         Some(self.render(messages, prompt).ok()?.text)
     }
@@ -100,7 +100,7 @@ impl Conversation<'_> {
         let lost = || RowProblem::Turn { turn: message };
         let before = &self.messages[..message];
         let last = message + 1 == self.messages.len();
-        // Without messages a template may speak of its own accord, and no assistant said it.
+        // Without messages a template may write text that no assistant said.
         let prompt = self.text(before, true).filter(|_| message > 0);
         let known = prompt.filter(|prompt| whole.starts_with(prompt.as_str()));
         let end = match last {
@@ -134,7 +134,7 @@ impl Conversation<'_> {
         })
     }
 
-    /// Where a turn begins whose message changes nothing before `limit`.
+    /// Beginning of a turn whose message changes nothing before `limit`.
     fn beginning(&self, whole: &str, message: usize, limit: usize) -> usize {
         let before = &self.messages[..message];
         let previous = message.checked_sub(1);
@@ -147,12 +147,14 @@ impl Conversation<'_> {
         }
         let goes_on = previous.is_some_and(|m| is_assistant(&self.messages[m]));
         match (lower, prompt.is_empty()) {
-            // Two turns that the template has made one: what joins them is the assistant's as well.
+            // The template joined two turns to one: the text between them belongs to the assistant
+            // as well.
             (Some(lower), _) if goes_on && self.first_end(between).is_none() => return lower,
             (_, true) => {}
             (_, false) => return limit,
         }
-        // A template without generation prompt: the turn follows what closes the message before.
+        // A template without generation prompt: the turn follows the text that closes the message
+        // before.
         let closed = || {
             let (lower, previous) = (lower?, previous?);
             let text = self.text(before, true)?;
@@ -165,7 +167,7 @@ impl Conversation<'_> {
         closed().unwrap_or(limit)
     }
 
-    /// What the template adds so that the assistant speaks.
+    /// The text that the template adds so that the assistant speaks.
     fn generation_prompt(&self, before: &[Value]) -> String {
         let added = |messages: &[Value]| {
             let (without, with) = (self.text(messages, false)?, self.text(messages, true)?);
@@ -175,8 +177,8 @@ impl Conversation<'_> {
         known.or_else(|| added(self.messages)).unwrap_or_default()
     }
 
-    /// Where a turn ends whose message changes nothing from `limit` on: after the end token that
-    /// follows, if one does before the next message that the template writes.
+    /// End of a turn whose message changes nothing from `limit` on: after the end token that
+    /// follows, if there is one before the next message that the template writes.
     fn ending(&self, whole: &str, message: usize, limit: usize) -> usize {
         let mut later = message + 1..self.messages.len();
         let next = later.find_map(|later| self.influence(self.messages, whole, later));
@@ -185,7 +187,7 @@ impl Conversation<'_> {
         limit + self.first_end(after).unwrap_or(0)
     }
 
-    /// Where the first end token of a text ends.
+    /// End of the first end token in a text.
     fn first_end(&self, text: &str) -> Option<usize> {
         let ends = self.end_tokens.iter().filter(|token| !token.is_empty());
         ends.filter_map(|token| Some(text.find(token.as_str())? + token.len()))
@@ -205,9 +207,9 @@ impl Conversation<'_> {
         self.influence_with(messages, text, message, false)
     }
 
-    /// The bytes of the rendered `text` that change when one message says something else: from the
-    /// first that any of its variants changes to the last. None if nothing changes, or if the
-    /// message is said twice.
+    /// Bytes of the rendered `text` that change with one message: from the first to the last byte
+    /// that any of its variants changes. `None` if nothing changes, or if the message is written
+    /// twice.
     fn influence_with(
         &self,
         messages: &[Value],
@@ -236,8 +238,8 @@ impl Conversation<'_> {
         own
     }
 
-    /// The `{% generation %}` blocks with their messages. A message may have several (reasoning,
-    /// tool calls); only if there is one for each is it known at once which is whose.
+    /// The `{% generation %}` blocks with their messages. A message may have several blocks
+    /// (reasoning, tool calls); only if there is one for each is the assignment immediately known.
     fn blocks(&self, assistant: &[usize], whole: &Rendered) -> Result<Vec<Turn>, RowProblem> {
         let turn = |message: usize, span: &Range<usize>| Turn {
             message,
@@ -263,11 +265,10 @@ impl Conversation<'_> {
     }
 }
 
-/// A character that no text has.
+/// A character that occurs in no text.
 const MARK: &str = "\u{fdd0}";
 
-/// The message saying something else: in place of its content, after its content, in its reasoning
-/// and in its calls.
+/// Variants of the message: other content, more content, other reasoning and other calls.
 fn variants(message: &Value) -> Vec<Value> {
     let mut variants = Vec::new();
     let mut with = |key: &str, value: Value| {
@@ -340,7 +341,7 @@ fn mark_call(call: &mut Value, arguments: bool) {
     }
 }
 
-/// How many bytes two texts have in common at their beginning, in whole characters.
+/// Number of bytes that two texts have in common at their beginning, in whole characters.
 fn common(a: impl Iterator<Item = char>, b: impl Iterator<Item = char>) -> usize {
     let pairs = a.zip(b);
     pairs

@@ -7,11 +7,12 @@ use tokenizers::{AddedToken, Model};
 
 use super::special::{NAMED, token_text};
 
-/// Tokens of files beside `tokenizer.json`, by the id that these give them.
+/// Tokens of files beside `tokenizer.json`, with the ids in these files.
 pub(super) type Listed = Vec<(u64, AddedToken)>;
 
-/// Adds `listed` by their ids, then the tokens that `config` names; what the vocabulary has keeps
-/// its id, the rest get the next ones, as in Transformers. Says where that differs from the list.
+/// Adds `listed` by their ids, then the tokens that `config` names; tokens in the vocabulary keep
+/// their ids, and the others get the next ids, as in Transformers. Returns notes about differences
+/// from the list.
 pub(super) fn add(
     inner: &mut tokenizers::Tokenizer,
     config: &Map<String, Value>,
@@ -85,7 +86,7 @@ pub(super) fn listed_in_config(decoder: &Value) -> Result<Listed, String> {
     all.collect()
 }
 
-/// `added_tokens.json`; what `config` names is special.
+/// Tokens of `added_tokens.json`; a token that `config` names is special.
 pub(super) fn listed_in_file(
     file: &Map<String, Value>,
     config: &Map<String, Value>,
@@ -99,7 +100,7 @@ pub(super) fn listed_in_file(
     all.collect()
 }
 
-/// The tokens that a configuration names, in the order of Transformers.
+/// Tokens that a configuration names, in the order of Transformers.
 fn named(config: &Map<String, Value>) -> Result<Vec<AddedToken>, String> {
     let mut tokens = Vec::new();
     for key in NAMED {

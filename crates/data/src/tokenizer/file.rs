@@ -1,5 +1,5 @@
-//! `tokenizer.json`, looked at before its library builds it: what would abort, or tokenize at
-//! random, is refused; what panics becomes an error.
+//! Checks `tokenizer.json` before its library builds it: files on which the library would abort, or
+//! tokenize at random, are refused, and panics become errors.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::error::DataError;
 use crate::guard::guarded;
 
-/// Files of a tokenizer beyond this are refused; the largest of the field have 35 MB.
+/// Larger files of a tokenizer are refused; the largest known have 35 MB.
 const MAX_BYTES: u64 = 512 << 20;
 
 /// A tokenizer from `tokenizer.json`.
@@ -26,14 +26,14 @@ pub(super) fn load(path: &Path) -> Result<tokenizers::Tokenizer, DataError> {
     }
 }
 
-/// A file that holds a JSON object, if there is one.
+/// The JSON object in a file, if the file exists.
 pub(super) fn object(path: &Path) -> Result<Option<Map<String, Value>>, DataError> {
     let bytes = read(path)?;
     let object = bytes.map(|bytes| serde_json::from_slice(&bytes));
     object.transpose().map_err(|e| json(path, &e))
 }
 
-/// A file whose content is wrong.
+/// Error about a file with wrong content.
 pub(super) fn wrong(path: &Path, message: impl Into<String>) -> DataError {
     DataError::TokenizerFile {
         path: path.to_owned(),
@@ -41,7 +41,7 @@ pub(super) fn wrong(path: &Path, message: impl Into<String>) -> DataError {
     }
 }
 
-/// What to say of a tokenizer whose library panics.
+/// Message about a tokenizer whose library panics.
 pub(super) fn panicked(panic: &str) -> String {
     format!("damaged, or of a kind that the tokenizers library cannot use; it says: {panic}")
 }
@@ -100,7 +100,7 @@ fn absent(path: &Path) -> DataError {
     }
 }
 
-/// What is looked at; the vocabulary is skipped.
+/// Parts that are checked; the vocabulary is skipped.
 #[derive(Deserialize)]
 struct Outline {
     normalizer: Option<Value>,
@@ -128,7 +128,7 @@ impl Outline {
     }
 }
 
-/// Looks for what the library would not survive, however deep.
+/// Searches for parts that would crash the library, at any depth.
 fn check_part(part: &Value) -> Result<(), String> {
     match part {
         Value::Array(parts) => parts.iter().try_for_each(check_part),

@@ -1,4 +1,4 @@
-//! Tokenizers from a Hugging Face folder.
+//! Reads tokenizers from a Hugging Face folder.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::error::DataError;
 use crate::template::ChatTemplates;
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and, where they exist, `tokenizer_config.json`, the older
+    /// Reads `tokenizer.json` and, if they exist, `tokenizer_config.json`, the older
     /// `special_tokens_map.json` and `added_tokens.json` (where the former lists no added tokens),
-    /// the chat templates (`chat_template.jinja` and `additional_chat_templates/`, else those of the
-    /// configuration), and the end-of-text ids of `generation_config.json` and `config.json`.
+    /// the chat templates (`chat_template.jinja` and `additional_chat_templates/`, else those of
+    /// the configuration), and the end-of-text ids of `generation_config.json` and `config.json`.
     pub fn from_folder(folder: &Path) -> Result<Self, DataError> {
         let path = folder.join("tokenizer.json");
         let mut inner = load(&path)?;
@@ -52,10 +52,10 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Checks the tokens that are put around texts against the rows of the model's embedding.
+    /// Checks the special tokens around texts against the rows of the model's embedding.
     fn fit_to(&mut self, rows: u64) -> Result<(), String> {
         let outside = |id: &u32| u64::from(*id) >= rows;
-        // Padding is known by its place; the token is a name alone.
+        // Padding is known by its place, and the token only has a name.
         self.special.pad = self.special.pad.filter(|id| !outside(id));
         let around = self.prefix.iter().chain(&self.suffix);
         let begin = around.copied().find(outside);
@@ -72,7 +72,7 @@ impl Tokenizer {
     }
 }
 
-/// `special_tokens_map.json`, which goes into `config`, and `added_tokens.json`.
+/// Reads `special_tokens_map.json` into `config`, and `added_tokens.json`.
 fn older_files(folder: &Path, config: &mut Map<String, Value>) -> Result<Listed, DataError> {
     let extra = ["additional_special_tokens", "extra_special_tokens"];
     if let Some(map) = object(&folder.join("special_tokens_map.json"))? {

@@ -1,4 +1,4 @@
-//! Text to token ids and back, with what surrounds them: special tokens and the chat template.
+//! Converts text to token ids and back, with special tokens and the chat template.
 
 mod added;
 mod file;
@@ -19,33 +19,34 @@ use crate::template::{ChatTemplate, ChatTemplates};
 
 /// A tokenizer with its special tokens and chat template.
 pub struct Tokenizer {
-    /// Without truncation, padding and post-processor: all three are applied here or not at all.
+    /// The tokenizer without truncation, padding and post-processor: all three are applied here or
+    /// not at all.
     inner: tokenizers::Tokenizer,
     post_processor: Option<tokenizers::PostProcessorWrapper>,
-    /// What goes around a text that is encoded with special tokens.
+    /// Tokens before a text that is encoded with special tokens.
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     special: Special,
     end_ids: Vec<u32>,
     vocab_size: usize,
     templates: Option<ChatTemplates>,
-    /// `tokenizer_config.json` as it was read or made.
+    /// `tokenizer_config.json` as read or made.
     config: Map<String, Value>,
     notes: Vec<String>,
 }
 
-/// A token and the bytes of the text that it stands for.
+/// A token, with the bytes of the text that it represents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Its id.
+    /// Id of the token.
     pub id: u32,
-    /// Where it stands; a token that is part of a character has the whole character.
+    /// Byte range of the token; a token that is part of a character has the whole character.
     pub bytes: Range<usize>,
 }
 
 impl Tokenizer {
-    /// Token ids of a text. With `add_special`, BOS and EOS as the tokenizer's files say, except
-    /// that a BOS or EOS that the text itself begins or ends with is not doubled.
+    /// Token ids of a text. With `add_special`, BOS and EOS are added as the tokenizer's files say,
+    /// but a BOS or EOS that the text already has is not doubled.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, DataError> {
         let encoding = library(|| self.inner.encode_fast(text, false))?;
         let ids = encoding.get_ids();
@@ -68,7 +69,7 @@ impl Tokenizer {
             .collect())
     }
 
-    /// What encoding with special tokens puts before and after `ids`.
+    /// Special tokens before and after `ids`.
     pub(crate) fn around(&self, ids: &[u32]) -> (&[u32], &[u32]) {
         let doubled_bos = !self.prefix.is_empty() && ids.starts_with(&self.prefix);
         let doubled_eos = !self.suffix.is_empty() && ids.ends_with(&self.suffix);
@@ -78,19 +79,19 @@ impl Tokenizer {
         )
     }
 
-    /// Text of token ids, special tokens left out if asked.
+    /// Text of token ids; special tokens are left out on request.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, DataError> {
         library(|| self.inner.decode(ids, skip_special))
     }
 
-    /// Decodes token by token, as generation and inspection need it; special tokens are kept.
+    /// Decodes token by token, for generation and inspection; special tokens are kept.
     pub fn decode_stream(&self) -> DecodeStream<'_> {
         DecodeStream {
             inner: self.inner.decode_stream(false),
         }
     }
 
-    /// The token's own spelling (byte-level where the tokenizer is), if it has one.
+    /// Spelling of the token (byte-level if the tokenizer is), if it has one.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
@@ -112,11 +113,11 @@ impl Tokenizer {
     pub fn eos_id(&self) -> Option<u32> {
         self.special.eos
     }
-    /// Id of the padding token; may equal another's.
+    /// Id of the padding token; it may equal another id.
     pub fn pad_id(&self) -> Option<u32> {
         self.special.pad
     }
-    /// Every id that ends a turn or a text, sorted: where generation stops.
+    /// Every id that ends a turn or a text, sorted: generation stops at these.
     pub fn end_ids(&self) -> &[u32] {
         &self.end_ids
     }
@@ -132,7 +133,7 @@ impl Tokenizer {
     pub fn set_chat_template(&mut self, templates: impl Into<ChatTemplates>) {
         self.templates = Some(templates.into());
     }
-    /// What a person should know of the tokenizer's files.
+    /// Notes for the user about the tokenizer's files.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -141,7 +142,7 @@ impl Tokenizer {
         &self.special.texts
     }
 
-    /// The spellings of [`end_ids`](Self::end_ids).
+    /// Spellings of [`end_ids`](Self::end_ids).
     pub(crate) fn end_texts(&self) -> Vec<String> {
         let texts = self.end_ids.iter().filter_map(|&id| self.id_to_token(id));
         texts.collect()
@@ -154,14 +155,15 @@ impl Tokenizer {
         templates: Option<ChatTemplates>,
         more_end_ids: &[u32],
     ) -> Result<Self, DataError> {
-        // A file may ask for truncation or padding: neither may happen behind anyone's back.
+        // A file may ask for truncation or padding, but neither may happen unnoticed.
         library(|| inner.with_truncation(None).map(drop))?;
         inner.with_padding(None);
         let (prefix, suffix) = library(|| probe(&inner))?;
         let post_processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         let mut special = Special::new(&inner, &config);
-        // Where the tokenizer names no end but the model has one, training ends texts with it too.
+        // If the tokenizer names no end token but the model has one, training ends texts with it
+        // too.
         special.eos = special.eos.or_else(|| more_end_ids.first().copied());
         let mut end_ids: Vec<u32> = special.eos.into_iter().collect();
         end_ids.extend(more_end_ids);
@@ -189,7 +191,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// `add_bos_token` and `add_eos_token`, where they are set, win over the post-processor.
+    /// `add_bos_token` and `add_eos_token`, if they are set, override the post-processor.
     fn apply_flags(&mut self) {
         let flag = |key: &str| self.config.get(key).and_then(Value::as_bool);
         if let (Some(add), Some(bos)) = (flag("add_bos_token"), self.special.bos) {
@@ -207,7 +209,7 @@ impl Tokenizer {
     }
 }
 
-/// Asks the library, whose panics become errors.
+/// Calls the library, whose panics become errors.
 fn library<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, DataError> {
     let message = match guarded(call) {
         Ok(Ok(value)) => return Ok(value),
@@ -217,7 +219,7 @@ fn library<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, DataErr
     Err(DataError::Tokenize { message })
 }
 
-/// What the post-processor puts around a text.
+/// Tokens that the post-processor puts around a text.
 fn probe(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
     let bare = inner.encode_fast("a", false)?;
     let full = inner.encode_fast("a", true)?;
@@ -244,7 +246,7 @@ pub struct DecodeStream<'a> {
 }
 
 impl DecodeStream<'_> {
-    /// The text that one more token adds; nothing while a character is unfinished.
+    /// The text that one more token adds; `None` while a character is unfinished.
     pub fn step(&mut self, id: u32) -> Result<Option<String>, DataError> {
         library(|| self.inner.step(id))
     }

@@ -1,4 +1,4 @@
-//! Tokenizers to a folder that Transformers loads.
+//! Writes tokenizers to a folder that Transformers loads.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::template::ChatTemplates;
 
 impl Tokenizer {
     /// Writes `tokenizer.json`, `tokenizer_config.json` and the chat templates into an existing
-    /// folder; replaces what is there, each file whole or not at all.
+    /// folder; replaces existing files, each whole or not at all.
     pub fn save_to_folder(&self, folder: &Path) -> Result<(), DataError> {
         let mut inner = self.inner.clone();
         inner.with_post_processor(self.post_processor.clone());
@@ -31,7 +31,7 @@ impl Tokenizer {
         self.save_chat_templates(folder)
     }
 
-    /// Writes the chat templates alone, as Transformers names their files.
+    /// Writes the chat templates alone, under the file names of Transformers.
     pub fn save_chat_templates(&self, folder: &Path) -> Result<(), DataError> {
         for (name, source) in self.templates.iter().flat_map(ChatTemplates::files) {
             let path = folder.join(name);

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// Tokens that end a turn or a text in the models of the field. Those that a tokenizer has as
-/// special tokens stop generation and count as ends, besides its configured `eos_token`.
+/// Tokens that end a turn or a text in known models. Special tokens of a tokenizer that are in this
+/// list stop generation and count as ends, besides its configured `eos_token`.
 pub(super) const END_TOKENS: [&str; 18] = [
     "<|im_end|>",
     "<|eot_id|>",
@@ -25,7 +25,7 @@ pub(super) const END_TOKENS: [&str; 18] = [
     "</s>",
 ];
 
-/// The keys of `tokenizer_config.json` that name a token, in the order of Transformers.
+/// Keys of `tokenizer_config.json` that name a token, in the order of Transformers.
 pub(super) const NAMED: [&str; 7] = [
     "bos_token",
     "eos_token",
@@ -42,7 +42,7 @@ pub(super) struct Special {
     pub bos: Option<u32>,
     pub eos: Option<u32>,
     pub pad: Option<u32>,
-    /// `bos_token` and the like, as text.
+    /// `bos_token` and similar tokens as text.
     pub texts: Map<String, Value>,
 }
 

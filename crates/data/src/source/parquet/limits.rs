@@ -1,7 +1,8 @@
-//! Parquet pages, watched: a record of a list column is refused before its values are in memory.
+//! Watches Parquet pages: a record of a list column is refused before its values are in memory.
 //!
-//! Run-length encoding writes millions of values in a few bytes, and a dictionary writes one long
-//! text as often as a list likes, so neither the size of a file nor of a page says anything.
+//! Run-length encoding stores millions of values in a few bytes, and a dictionary repeats one long
+//! text as often as a list refers to it, so neither the size of a file nor that of a page limits
+//! the memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,18 +18,18 @@ use parquet::schema::types::Type as SchemaType;
 
 use crate::source::VALUE_BYTES;
 
-/// All list columns together may hold so many times what one may: ids, labels and two masks.
+/// All list columns together may hold this many times the limit of one: ids, labels and two masks.
 const COLUMNS: u64 = 4;
-/// A dictionary's longest text may stand in a row so often that it takes so many times the
-/// bytes of a row.
+/// The longest text of a dictionary may occur in a row until it takes this many times the limit of
+/// a row.
 const REPEATED: u64 = 64;
 
-/// What is allowed, and whether a row was beyond it.
+/// The limit, and whether a row exceeded it.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     row_bytes: u64,
     exceeded: Arc<AtomicBool>,
-    /// Values of the longest record of each list column, added up.
+    /// Sum over the list columns of the values of the longest record.
     values: Arc<AtomicU64>,
 }
 
@@ -75,7 +76,7 @@ impl RowGroupReader for WatchedGroup<'_> {
         Ok(Box::new(WatchedPages {
             pages,
             watch: self.watch.clone(),
-            // Levels 0 to max.
+            // Levels are 0 to max.
             width: i16::BITS - column.max_rep_level().leading_zeros(),
             texts: column.physical_type() == Type::BYTE_ARRAY,
             record: 0,
@@ -96,13 +97,13 @@ impl RowGroupReader for WatchedGroup<'_> {
 struct WatchedPages {
     pages: Box<dyn PageReader>,
     watch: Watch,
-    /// Bits of a repetition level.
+    /// Number of bits of a repetition level.
     width: u32,
     texts: bool,
-    /// Values of the record so far.
+    /// Number of values of the record so far.
     record: u64,
     longest_record: u64,
-    /// Bytes of the longest text of the dictionary.
+    /// Length in bytes of the longest text of the dictionary.
     longest_text: u64,
 }
 
@@ -134,7 +135,8 @@ impl WatchedPages {
                 let levels = buf.get(..*rep_levels_byte_len as usize).unwrap_or(buf);
                 self.levels(levels, (*num_values).into());
             }
-            // An encoding of old: it takes bytes for each level, and is taken for one record.
+            // The encoding is old: it takes bytes for each level, and the page counts as one
+            // record.
             Page::DataPage { num_values, .. } => self.add(u64::from(*num_values)),
         }
         let limit = self.watch.row_bytes / VALUE_BYTES as u64;
@@ -149,7 +151,7 @@ impl WatchedPages {
         Ok(())
     }
 
-    /// Values that belong to the record so far.
+    /// Adds values that belong to the current record.
     fn add(&mut self, values: u64) {
         self.record += values;
         if self.record > self.longest_record {
@@ -159,7 +161,7 @@ impl WatchedPages {
         }
     }
 
-    /// Walks over repetition levels (runs, and groups of eight packed in bits): 0 begins a record.
+    /// Walks over repetition levels (runs, and bit-packed groups of eight): 0 begins a record.
     fn levels(&mut self, mut data: &[u8], mut left: u64) {
         while left > 0 {
             let Some(header) = number(&mut data) else {
@@ -204,7 +206,7 @@ impl WatchedPages {
     }
 }
 
-/// A number of seven bits a byte, the lowest first.
+/// Reads a number with seven bits per byte, the lowest first.
 fn number(data: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..63).step_by(7) {
@@ -218,7 +220,7 @@ fn number(data: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// The longest of texts that each stand behind their length.
+/// Length of the longest of texts that each follow their length.
 fn longest_text(mut data: &[u8]) -> u64 {
     let mut longest = 0;
     while let Some((length, rest)) = data.split_first_chunk::<4>() {

@@ -22,7 +22,7 @@ pub(super) struct ParquetRows {
     reader: SerializedFileReader<File>,
     /// The same file, to look at pages before they are read.
     file: File,
-    /// The next row group.
+    /// Index of the next row group.
     group: usize,
     rows: Option<ReaderIter>,
     row: u64,
@@ -71,7 +71,7 @@ impl ParquetRows {
             self.group += 1;
             let schema = self.reader.metadata().file_metadata().schema_descr_ptr();
             let lists = schema.columns().iter().any(|c| c.max_rep_level() > 0);
-            // Of lists one record is in memory at a time.
+            // With lists, one record is in memory at a time.
             let batch = if lists { 1 } else { 1024 };
             let tree = TreeBuilder::new().with_batch_size(batch);
             self.rows = Some(tree.as_iter(schema, &group)?);
@@ -79,7 +79,7 @@ impl ParquetRows {
     }
 }
 
-/// The Parquet reader asserts what damaged files violate; its panics become errors here.
+/// The Parquet reader asserts properties that damaged files violate; its panics become errors here.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
     let message = match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => return Ok(value),
@@ -119,15 +119,15 @@ impl Rows for ParquetRows {
         }))
     }
 
-    /// In proportion to the rows: the reader jumps about in the file.
+    /// Estimated in proportion to the rows, because the reader does not read the file in order.
     fn consumed(&self) -> u64 {
         (self.bytes as u128 * self.row.min(self.total_rows) as u128 / self.total_rows as u128)
             as u64
     }
 }
 
-/// What is null in a struct is absent: the struct has the keys of all rows. Only an answer of
-/// null beside calls of tools is a value of its own.
+/// A null in a struct counts as absent, because the struct has the keys of all rows. Only a null
+/// answer beside calls of tools is a value of its own.
 fn object(row: Row) -> Map<String, Value> {
     let fields = row
         .into_columns()
@@ -173,7 +173,7 @@ fn value(field: Field) -> Value {
                 (key, value(field))
             })
             .collect(),
-        // Dates, times and decimals, as text.
+        // Dates, times and decimals become text.
         other => other.to_string().into(),
     }
 }

@@ -1,4 +1,4 @@
-//! Byte-level BPE of a GGUF file: text is split by patterns, and pairs of bytes are merged.
+//! Byte-level BPE of a GGUF file: patterns split the text, and pairs of bytes are merged.
 
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::unicode::NFC;
@@ -17,20 +17,20 @@ const QWEN2: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// How a name of `tokenizer.ggml.pre` splits text.
+/// Rules of a name of `tokenizer.ggml.pre` for splitting text.
 struct Pre {
-    /// Applied one after the other, each to the pieces of the one before.
+    /// Patterns that are applied one after the other, each to the pieces of the one before.
     patterns: &'static [&'static str],
-    /// A piece that is a token as a whole is not merged.
+    /// Whether a piece that is a token as a whole is not merged.
     ignore_merges: bool,
-    /// Whether BOS goes first if the file does not say.
+    /// Whether BOS comes first if the file does not say.
     add_bos: bool,
     /// Whether the original tokenizer composes characters first.
     nfc: bool,
 }
 
-/// The names and patterns of llama.cpp's `llama-vocab.cpp`, for the families of models that are
-/// trained here. Its patterns are unions of matches; `\s+` at their ends is implied there.
+/// Names and patterns of llama.cpp's `llama-vocab.cpp`, for the supported families of models. Its
+/// patterns are unions of matches, with an implied `\s+` at their ends.
 fn pre(name: &str) -> Option<Pre> {
     let plain = |patterns| Pre {
         patterns,
@@ -113,7 +113,7 @@ fn splitter(pre: &Pre) -> Result<Sequence, DataError> {
         let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
         steps.push(PreTokenizerWrapper::Split(split));
     }
-    // Bytes to the letters that stand for them; splitting is done.
+    // Maps bytes to the letters that represent them; splitting is done.
     steps.push(PreTokenizerWrapper::ByteLevel(ByteLevel::new(
         false, true, false,
     )));

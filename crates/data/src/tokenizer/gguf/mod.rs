@@ -1,4 +1,4 @@
-//! Tokenizers from the metadata of a GGUF file.
+//! Builds tokenizers from the metadata of a GGUF file.
 
 mod byte_level;
 mod sentencepiece;
@@ -22,7 +22,7 @@ const BYTE: i32 = 6;
 /// A tokenizer without added tokens and post-processor.
 struct Built {
     inner: tokenizers::Tokenizer,
-    /// Whether BOS goes first if the file does not say.
+    /// Whether BOS comes first if the file does not say.
     add_bos: bool,
 }
 
@@ -79,7 +79,7 @@ impl Tokenizer {
     }
 }
 
-/// Ids and types that the rest relies on.
+/// Checks the ids and types that later code relies on.
 fn check(g: &GgufTokenizer) -> Result<(), DataError> {
     let n = g.tokens.len();
     if !g.token_types.is_empty() && g.token_types.len() != n {

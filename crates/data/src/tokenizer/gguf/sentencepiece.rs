@@ -1,9 +1,9 @@
-//! SentencePiece of a GGUF file (BPE by scores, as Llama 2, Mistral and Gemma have it), as
-//! llama.cpp reads it.
+//! SentencePiece of a GGUF file (BPE by scores, as in Llama 2, Mistral and Gemma), with the results
+//! of llama.cpp.
 //!
-//! Of all neighbours whose union is a token, those with the best score are joined first. As a list
-//! of merges, which `tokenizer.json` can hold and Transformers makes too, that is every division of
-//! a token into two others, ordered by its score.
+//! Among all neighbours whose union is a token, those with the best score are joined first. As a
+//! list of merges, which `tokenizer.json` can hold and Transformers makes too, this is every
+//! division of a token into two others, ordered by its score.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ use super::{BYTE, Built, CONTROL, UNKNOWN, failed, gguf};
 use crate::error::DataError;
 use tightrope_formats::gguf::GgufTokenizer;
 
-/// What stands for a space.
+/// The character that represents a space.
 const SPACE: &str = "▁";
 
 /// Longer tokens are refused: each is divided at each of its characters.
@@ -74,7 +74,7 @@ pub(super) fn build(g: &GgufTokenizer) -> Result<Built, DataError> {
     })
 }
 
-/// Every division of a token into two others; the best score first.
+/// Every division of a token into two others, the best score first.
 fn merges(g: &GgufTokenizer) -> Result<Vec<(String, String)>, DataError> {
     let is_text = |id: usize| {
         let kind = g.token_types.get(id);
