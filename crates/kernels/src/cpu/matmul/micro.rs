@@ -144,21 +144,18 @@ macro_rules! tiles {
 }
 
 /// Defines the tiles of an instruction set: [`Call`] with the intrinsics for vectors of a number of
-/// lanes. `VECTORS` vectors make the columns of a tile. One line is prefetched for a number of
-/// steps.
+/// lanes. `VECTORS` vectors make the columns of a tile. One line is prefetched per number of steps.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector_tiles {
     ($features:literal, $vector:ident, $lanes:literal, $fetch:literal:
         $zero:ident, $set1:ident, $load:ident, $store:ident, $fmadd:ident) => {
         /// # Safety
-        /// The processor must have the features, and every element that the call reaches must be
-        /// valid.
+        /// The processor must have the features, and every element in reach must be valid.
         #[target_feature(enable = $features)]
         unsafe fn tile<const R: usize, const VECTORS: usize, const BY_ROWS: bool>(call: &Call) {
             let mut sum = [[$zero(); VECTORS]; R];
-            // The result is needed only after the sum, so there is time to fetch it from far away.
-            // One row is fetched every few steps, between other lines: many at once would delay `a`
-            // and `b`.
+            // The result is needed only after the sum, so it may come from far away. One row is
+            // fetched every few steps: many at once would delay `a` and `b`.
             let fetch_result = |r: usize| {
                 let c = call.c.wrapping_add(r * call.c_stride).cast_const();
                 for line in 0..(VECTORS * $lanes).div_ceil(COLUMNS) {
@@ -174,8 +171,7 @@ macro_rules! vector_tiles {
                 }
                 _mm_prefetch::<_MM_HINT_T1>(call.next.wrapping_add(group * COLUMNS).cast());
                 if BY_ROWS && call.fetch_rows {
-                    // A group of 8 steps uses half a line of each row, so every other row is
-                    // fetched.
+                    // 8 steps use half a line of each row, so every other row is fetched.
                     let turns = COLUMNS.div_ceil($fetch);
                     for r in (group % turns..R).step_by(turns) {
                         let row = call.steps.a.wrapping_add((R + r) * call.steps.a_stride);
