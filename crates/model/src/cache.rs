@@ -1,6 +1,10 @@
 //! Keys and values of the tokens read so far, for generation.
 
-use crate::{Architecture, ModelError, pass::Pass};
+use crate::{
+    Architecture, ModelError, Plan,
+    pass::Pass,
+    plan::{Allocate, Allocator, PlannedBuffer, Purpose},
+};
 use tightrope_device::{DType, Device, Tensor};
 
 /// Keys and values of one text, for every layer.
@@ -13,21 +17,20 @@ pub struct KvCache<D: Device> {
 }
 
 impl<D: Device> KvCache<D> {
-    /// A cache for `capacity` tokens of a model whose activations have type `precision`.
+    /// A cache in one allocation for `capacity` tokens of a model whose activations have type `precision`.
     pub fn new(
         device: &D,
         architecture: &Architecture,
         capacity: usize,
         precision: DType,
     ) -> Result<Self, ModelError> {
-        let zeros = |rows, features| Tensor::zeros(device, precision, &[rows, features]);
-        let keys = architecture.kv_features();
-        let layers = (0..architecture.layers())
-            .map(|_| Ok((zeros(capacity, keys)?, zeros(capacity, keys)?)))
-            .collect::<Result<_, ModelError>>()?;
+        let plan = Plan::of_cache(architecture, capacity, precision)?;
+        let mut allocator = Allocator::new(device, plan)?;
+        let (layers, logits) = lay_out(&mut allocator, architecture, capacity, precision)?;
+        allocator.into_plan()?;
         Ok(Self {
             layers,
-            logits: zeros(1, architecture.vocabulary)?,
+            logits,
             len: 0,
             capacity,
         })
@@ -61,6 +64,50 @@ impl<D: Device> KvCache<D> {
             len: self.len,
         }
     }
+}
+
+impl Plan {
+    /// Every buffer of a [`KvCache`].
+    pub fn of_cache(
+        architecture: &Architecture,
+        capacity: usize,
+        precision: DType,
+    ) -> Result<Self, ModelError> {
+        let mut plan = Self::default();
+        lay_out(&mut plan, architecture, capacity, precision)?;
+        Ok(plan)
+    }
+}
+
+/// Keys and values of each layer.
+type Layers<T> = Vec<(T, T)>;
+
+/// Lays out keys and values of each layer, and the logits of one token.
+fn lay_out<A: Allocate>(
+    allocate: &mut A,
+    architecture: &Architecture,
+    capacity: usize,
+    precision: DType,
+) -> Result<(Layers<A::Buffer>, A::Buffer), ModelError> {
+    let mut buffer = |name: String, shape: [usize; 2]| {
+        allocate.allocate(PlannedBuffer {
+            name,
+            purpose: Purpose::Cache,
+            dtype: precision,
+            shape: shape.to_vec(),
+            trained: None,
+        })
+    };
+    let rows = [capacity, architecture.kv_features()];
+    let layers = (0..architecture.layers()).map(|layer| {
+        let keys = buffer(format!("layer {layer}: keys"), rows)?;
+        Ok((keys, buffer(format!("layer {layer}: values"), rows)?))
+    });
+    let layers = layers.collect::<Result<_, ModelError>>()?;
+    Ok((
+        layers,
+        buffer("logits".into(), [1, architecture.vocabulary])?,
+    ))
 }
 
 /// One layer of a cache.

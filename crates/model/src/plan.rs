@@ -24,6 +24,8 @@ pub enum Purpose {
     Saved,
     /// Inputs of a batch, and temporary values of operations.
     Workspace,
+    /// Keys and values of a text that is read.
+    Cache,
 }
 
 /// One buffer.
@@ -170,7 +172,7 @@ impl<D: Device> Allocate for Allocator<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BaseStorage, LoadOptions, LoraConfig, ModelConfig, Training, load};
+    use crate::{BaseStorage, KvCache, LoadOptions, LoraConfig, ModelConfig, Training, load};
     use std::{collections::HashSet, path::Path};
     use tightrope_device::Cpu;
 
@@ -210,6 +212,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_cache_is_one_arena_of_what_was_planned() {
+        let config = config("qwen3_window");
+        let architecture = config.architecture();
+        let plan = Plan::of_cache(architecture, 100, DType::F32).unwrap();
+        assert_eq!(plan.buffers().len(), 2 * architecture.layers() + 1);
+        let rows = 4 * 100 * architecture.kv_features();
+        let elements = 2 * architecture.layers() * rows + 4 * architecture.vocabulary;
+        let bytes = plan.buffers().iter().map(PlannedBuffer::bytes);
+        assert_eq!(bytes.sum::<usize>(), elements);
+        assert_eq!(plan.bytes_for(Purpose::Cache), plan.bytes());
+        let cache = KvCache::new(&Cpu::new(1).unwrap(), architecture, 100, DType::F32);
+        assert_eq!(cache.unwrap().capacity(), 100);
     }
 
     #[test]
