@@ -6,7 +6,7 @@ use std::{env, path::Path, process::Command};
 
 /// Runs it with the arguments of this chore; whether it succeeds. What went wrong it has said.
 pub(crate) fn run(root: &Path) -> Result<bool> {
-    let program = build::program(root, "tightrope-benches", |_| ())?;
+    let program = build::program(root, "--bin", "tightrope-benches", |_| ())?;
     let status = Command::new(program)
         .args(env::args_os().skip(1))
         .status()?;

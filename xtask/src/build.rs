@@ -6,11 +6,17 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The program of this name, built with what `more` adds; where it lies is cargo's to say.
-pub(crate) fn program(root: &Path, name: &str, more: impl FnOnce(&mut Command)) -> Result<PathBuf> {
+/// The program of this name and kind (`--bin` or `--example`), built with what `more` adds; where it
+/// lies is cargo's to say.
+pub(crate) fn program(
+    root: &Path,
+    kind: &str,
+    name: &str,
+    more: impl FnOnce(&mut Command),
+) -> Result<PathBuf> {
     let mut command = Command::new("cargo");
     command.args(["build", "--quiet", "--release", "--locked", "--workspace"]);
-    command.args(["--bin", name]);
+    command.args([kind, name]);
     more(&mut command);
     let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
     println!("$ cargo {}", arguments.join(" "));

@@ -1,4 +1,5 @@
 //! Turns records into chat templates, tokens and targets.
+#![doc = include_str!("../README.md")]
 //!
 //! ```text
 //! file --source--> row --record--> record --template--> text --tokenizer--> Sequence{tokens, targets}

@@ -1,4 +1,5 @@
 //! Devices, element types, buffers and tensors.
+#![doc = include_str!("../README.md")]
 //!
 //! A [`Device`] allocates memory; a [`Tensor`] owns a typed, shaped piece of it, which is an
 //! allocation of its own or a range of an [`Arena`]; operations take a [`View`] or a [`ViewMut`] of

@@ -1,4 +1,5 @@
 //! Llama-family models: configuration, weights, LoRA, forward and hand-written backward.
+#![doc = include_str!("../README.md")]
 //!
 //! A model is read from files and laid out once for a capacity of tokens ([`Plan`]); after that it
 //! only computes. [`TrainableModel::forward_backward`] adds into the gradients that

@@ -1,4 +1,5 @@
 //! The training loop: configuration, batches, optimizer, schedule, checkpoints, metrics.
+#![doc = include_str!("../README.md")]
 //!
 //! ```text
 //! Config --source--> Model, Dataset --batches--> Batch --Trainer--> metrics.jsonl, checkpoints, RunReport

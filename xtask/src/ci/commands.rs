@@ -69,8 +69,10 @@ fn problem(command: &Command, packages: &[(String, PathBuf)]) -> Option<String> 
     };
     for (option, sources) in [("--example", "examples"), ("--bench", "benches")] {
         let missing = value(option).filter(|name| {
-            let file = folder.join(sources).join(format!("{name}.rs"));
-            !file.exists()
+            // Those of the crates that serve alone lie in the root.
+            let folders = [folder.clone(), root()];
+            let file = |folder: &PathBuf| folder.join(sources).join(format!("{name}.rs"));
+            !folders.iter().any(|folder| file(folder).exists())
         });
         if let Some(name) = missing {
             return Some(format!("there is no {option} {name}"));

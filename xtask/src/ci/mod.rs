@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod commands;
+mod examples;
 mod start;
 
 use crate::{faults, fuzz, ptx, tidy};
@@ -85,6 +86,8 @@ fn steps(root: &Path, report: &mut Report) -> Result<()> {
     for (name, words) in start::commands(root)? {
         report.step(&name, || start::run(root, &words))?;
     }
+    // Behind the tests, which build them.
+    report.step("examples", || examples::run(root))?;
     match fuzz::missing() {
         None => report.step("fuzzing", || fuzz::gate(root))?,
         Some(why) => report.skipped("fuzzing", why),

@@ -54,7 +54,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if let Some(why) = missing() {
         anyhow::bail!("{why}");
     }
-    let program = crate::build::program(root, "tightrope", |_| ())?;
+    let program = crate::build::program(root, "--bin", "tightrope", |_| ())?;
     let mut scenes = Vec::new();
     for kind in Kind::ALL {
         scenes.push(Scene::new(root, &program, kind)?);

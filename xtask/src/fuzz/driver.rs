@@ -39,7 +39,7 @@ pub(super) fn has_cxx() -> bool {
 
 impl Driver {
     pub(super) fn build(root: &Path) -> Result<Self> {
-        let program = crate::build::program(root, "fuzz", |command| {
+        let program = crate::build::program(root, "--bin", "fuzz", |command| {
             let wrapper = root.join("crates/fuzz/instrument.sh");
             command
                 .arg("--features=tightrope-fuzz/libfuzzer")

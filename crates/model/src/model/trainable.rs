@@ -85,7 +85,7 @@ impl<D: Backend> TrainableModel<D> {
     }
 
     /// The trained parameters, either the model's own or the adapter's, in the order in which they
-    /// lie in memory ([`Plan::offsets`]): weights of neighbours can be joined to one view, and so
+    /// lie in memory ([`Plan::offsets`](crate::Plan::offsets)): weights of neighbours can be joined to one view, and so
     /// can their gradients.
     pub fn parameters(&mut self) -> Vec<ParameterMut<'_, D>> {
         let mut parameters: Vec<_> = if self.model.weights.norm.scale.gradient.is_some() {
