@@ -1,18 +1,16 @@
 //! `y = x·Wᵀ + bias + scale · ((x ∘ mask)·Aᵀ)·Bᵀ`, and products in general.
 
+use ndarray::Array2;
+
 /// `C[m, n] = A·B` with `A[i, p] = a(i, p)` and `B[p, j] = b(p, j)`.
 pub fn product(
     (m, k, n): (usize, usize, usize),
     a: impl Fn(usize, usize) -> f64,
     b: impl Fn(usize, usize) -> f64,
 ) -> Vec<f64> {
-    let mut c = Vec::with_capacity(m * n);
-    for i in 0..m {
-        for j in 0..n {
-            c.push((0..k).map(|p| a(i, p) * b(p, j)).sum());
-        }
-    }
-    c
+    let a = Array2::from_shape_fn((m, k), |(i, p)| a(i, p));
+    let b = Array2::from_shape_fn((k, n), |(p, j)| b(p, j));
+    a.dot(&b).into_iter().collect()
 }
 
 /// An adapter.
