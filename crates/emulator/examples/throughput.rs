@@ -1,5 +1,5 @@
-//! Thread instructions that the emulator executes a second, of processor time and on one thread: a
-//! gated unit (SwiGLU) on half a million elements, with all checks and without.
+//! Measures the thread instructions that the emulator executes per second of processor time, on one
+//! thread: a gated unit (SwiGLU) on half a million elements, with and without checks.
 //!
 //! `cargo run --release -p tightrope-emulator --example throughput` (Linux)
 use tightrope_emulator::{DeviceMemory, LaunchConfig, Module, Order};
@@ -7,10 +7,10 @@ use tightrope_emulator::{DeviceMemory, LaunchConfig, Module, Order};
 const PTX: &str = include_str!("../../kernels/src/glu/kernel.ptx");
 const KERNEL: &str = "glu_forward_silu_bf16_u64";
 const ELEMENTS: u64 = 1 << 19;
-/// A block of 256 threads takes 8 elements a thread.
+/// Each thread of a block of 256 takes 8 elements.
 const BLOCKS: u32 = (ELEMENTS / (256 * 8)) as u32;
 
-/// Seconds that this thread has been running on a processor: fair on a busy machine.
+/// Seconds that this thread has run on a processor, which is a fair measure on a busy machine.
 fn processor_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok());

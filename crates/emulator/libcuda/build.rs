@@ -1,5 +1,5 @@
-//! Names the stand-in `libcuda.so` inside the library, so that a test which has loaded it from the
-//! build folder finds it again under that name, without a library path.
+//! Stores the name `libcuda.so` inside the stand-in library, so that a test that has loaded it from
+//! the build folder finds it again under that name, without a library path.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

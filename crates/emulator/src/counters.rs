@@ -1,4 +1,4 @@
-//! What a launch did, counted.
+//! Counts of a launch.
 use crate::op::InstructionClass;
 use std::{fmt, str::FromStr};
 
@@ -19,53 +19,54 @@ pub const CLASSES: [InstructionClass; 10] = [
 /// Counts of one launch. Instructions are PTX instructions, not those of a processor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Blocks executed.
+    /// Number of executed blocks.
     pub blocks: u64,
-    /// Instructions issued, one for a whole warp.
+    /// Number of issued instructions, counted per warp.
     pub warp_instructions: u64,
-    /// Instructions times lanes that took part, by class in the order of [`CLASSES`].
+    /// Number of instructions times participating lanes, by class in the order of [`CLASSES`].
     pub thread_instructions_by_class: [u64; 10],
-    /// Bytes that lanes asked to load from device memory.
+    /// Number of bytes that lanes loaded from device memory.
     pub global_load_bytes: u64,
-    /// Bytes that lanes asked to store to device memory.
+    /// Number of bytes that lanes stored to device memory.
     pub global_store_bytes: u64,
-    /// 32-byte sectors that those loads touch, counted per warp instruction.
+    /// Number of 32-byte sectors that these loads touch, counted per warp instruction.
     pub global_load_sectors: u64,
-    /// The same for stores.
+    /// Number of 32-byte sectors that these stores touch, counted per warp instruction.
     pub global_store_sectors: u64,
-    /// Warp instructions that access device memory.
+    /// Number of warp instructions that access device memory.
     pub global_requests: u64,
-    /// Atomic operations on device memory, per lane.
+    /// Number of atomic operations on device memory, counted per lane.
     pub global_atomics: u64,
-    /// Bytes that lanes asked of shared memory.
+    /// Number of bytes that lanes accessed in shared memory.
     pub shared_bytes: u64,
-    /// Passes over shared memory that an access without conflicts would need.
+    /// Number of passes over shared memory without bank conflicts.
     pub shared_passes_ideal: u64,
-    /// Passes that bank conflicts make of it.
+    /// Number of passes over shared memory with bank conflicts.
     pub shared_passes: u64,
-    /// Multiply-adds of tensor-core instructions.
+    /// Number of multiply-adds in tensor-core instructions.
     pub tensor_multiply_adds: u64,
-    /// Multiply-adds of `fma` and `mad` on floats are two, other float instructions one, per lane.
+    /// Number of float operations per lane: a multiply-add of `fma` and `mad` counts two, other
+    /// instructions count one.
     pub float_operations: u64,
 }
 
 impl Counters {
-    /// Thread instructions of all classes.
+    /// Number of thread instructions of all classes.
     pub fn thread_instructions(&self) -> u64 {
         self.thread_instructions_by_class.iter().sum()
     }
 
-    /// Thread instructions of one class.
+    /// Number of thread instructions of one class.
     pub fn of(&self, class: InstructionClass) -> u64 {
         self.thread_instructions_by_class[class as usize]
     }
 
-    /// Bytes that device memory moves: whole sectors.
+    /// Number of bytes that device memory moves, in whole sectors.
     pub fn global_bytes_moved(&self) -> u64 {
         32 * (self.global_load_sectors + self.global_store_sectors)
     }
 
-    /// Extra passes over shared memory by bank conflicts.
+    /// Number of additional passes over shared memory because of bank conflicts.
     pub fn bank_conflicts(&self) -> u64 {
         self.shared_passes - self.shared_passes_ideal
     }
@@ -146,7 +147,7 @@ impl Counters {
         let (mut seen, mut count) = ([0u64; 32], 0usize);
         for lane in (0..32).filter(|lane| lanes >> lane & 1 == 1) {
             let sector = addresses[lane] / 32;
-            // The last few first: neighbours share sectors.
+            // The last sectors are searched first, because neighbours share sectors.
             if !seen[..count].iter().rev().any(|known| *known == sector) {
                 seen[count] = sector;
                 count += 1;
@@ -164,7 +165,7 @@ impl Counters {
     }
 
     /// Counts the passes of one warp access to the 32 banks of 4 bytes: a pass serves a half-warp
-    /// of 8-byte or a quarter of 16-byte accesses, and each bank gives one word.
+    /// of 8-byte accesses or a quarter of 16-byte accesses, and each bank delivers one word.
     pub(crate) fn count_passes(&mut self, addresses: &[u64; 32], lanes: u32, bytes: u64) {
         self.shared_bytes += u64::from(lanes.count_ones()) * bytes;
         let group = match bytes {
@@ -192,7 +193,8 @@ impl fmt::Display for Counters {
     }
 }
 
-/// What [`Display`](fmt::Display) writes; the error is the part that is missing or no number.
+/// Parses the output of [`Display`](fmt::Display); the error is the part that is missing or no
+/// number.
 impl FromStr for Counters {
     type Err = String;
 
@@ -208,7 +210,7 @@ impl FromStr for Counters {
     }
 }
 
-/// The most different words that any bank has to give.
+/// Largest number of different words that any bank must deliver.
 fn passes(addresses: &[u64; 32], lanes: u32, bytes: u64) -> u32 {
     let (mut words, mut count, mut load) = ([0u64; 32], 0usize, [0u8; 32]);
     for lane in (0..32).filter(|lane| lanes >> lane & 1 == 1) {

@@ -1,12 +1,12 @@
 //! Errors of reading PTX and of preparing a launch.
 
-/// PTX that cannot be read or is not modelled.
+/// Error of PTX that cannot be read or is not modelled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("PTX line {line}: {message}")]
 pub struct PtxError {
     /// Line in the PTX text, counted from 1.
     pub line: u32,
-    /// What is wrong, with the offending text.
+    /// Description of the error, with the offending text.
     pub message: String,
 }
 
@@ -22,37 +22,37 @@ impl PtxError {
 /// A request to the emulator that a driver would refuse before anything runs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EmulatorError {
-    /// See [`PtxError`].
+    /// The PTX cannot be used; see [`PtxError`].
     #[error(transparent)]
     Ptx(#[from] PtxError),
-    /// No kernel of that name.
+    /// There is no kernel of this name.
     #[error("no kernel `{0}` in the module")]
     NoSuchKernel(String),
     /// The launch asks for more than the machine has, or for nothing.
     #[error("launch of `{kernel}`: {message}")]
     InvalidLaunch {
-        /// The kernel.
+        /// Name of the kernel.
         kernel: String,
-        /// What is wrong, with the numbers.
+        /// Description of the error, with the numbers.
         message: String,
     },
     /// Parameter bytes do not match the parameter list.
     #[error("launch of `{kernel}`: {expected} bytes of parameters expected, got {got}")]
     ParameterBytes {
-        /// The kernel.
+        /// Name of the kernel.
         kernel: String,
-        /// Bytes that the parameter list takes.
+        /// Number of bytes that the parameter list takes.
         expected: usize,
-        /// Bytes given.
+        /// Number of given bytes.
         got: usize,
     },
-    /// An address that no allocation starts at.
+    /// No allocation starts at the address.
     #[error("no allocation starts at {0:#x}")]
     NotAnAllocation(u64),
     /// The address space is used up.
     #[error("cannot allocate {0} bytes")]
     OutOfMemory(u64),
-    /// More streams or operations than the bookkeeping can tell apart.
+    /// There are more streams or operations than can be distinguished.
     #[error("too many {0}")]
     TooMany(&'static str),
 }

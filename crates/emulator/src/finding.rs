@@ -1,8 +1,8 @@
-//! What the checks report.
+//! Findings of the checks.
 use crate::memory::AllocationInfo;
 use std::fmt;
 
-/// The kinds of mistakes that are told apart.
+/// Kind of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub enum FindingKind {
     /// An access outside every allocation, or past the end of shared, local or parameter memory.
@@ -11,19 +11,19 @@ pub enum FindingKind {
     UseAfterFree,
     /// An address that is no multiple of the size of the access.
     Misaligned,
-    /// A read of memory that nobody wrote.
+    /// A read of memory that was never written.
     UninitialisedRead,
-    /// A read of a register or predicate that nobody set.
+    /// A read of a register or predicate that was never set.
     UnsetRegister,
-    /// Two accesses of one launch, one of them a write, that nothing orders.
+    /// Two unordered accesses in one launch, at least one of them a write.
     Race,
-    /// The same between launches or copies of different streams.
+    /// Two unordered accesses in launches or copies of different streams.
     MissingDependency,
-    /// A read of shared memory that an asynchronous copy has not been waited for.
+    /// A read of shared memory before waiting for an asynchronous copy to it.
     MissingWait,
     /// A barrier that some of its threads do not reach, or reach elsewhere.
     DivergentBarrier,
-    /// A warp operation whose mask names threads that do not take part, or the like.
+    /// A warp operation whose mask names lanes that do not participate, or a similar mistake.
     InvalidWarpOperation,
     /// A write to constant memory or to parameters.
     ReadOnly,
@@ -33,7 +33,7 @@ pub enum FindingKind {
     NoProgress,
 }
 
-/// Where a finding was made.
+/// Place of a finding.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     /// In a kernel.
@@ -47,18 +47,18 @@ pub enum Place {
         /// Line in the PTX text.
         line: u32,
     },
-    /// In a copy, fill or free asked for by the host.
+    /// In a copy, fill or free requested by the host.
     Host(&'static str),
 }
 
 /// One mistake of the program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// What it is.
+    /// Kind of the mistake.
     pub kind: FindingKind,
-    /// Where it was made.
+    /// Place of the mistake.
     pub place: Place,
-    /// What happened, with addresses and numbers.
+    /// Description of the mistake, with addresses and numbers.
     pub message: String,
     /// The allocation concerned.
     pub allocation: Option<AllocationInfo>,
@@ -89,13 +89,13 @@ impl fmt::Display for Finding {
 
 impl std::error::Error for Finding {}
 
-/// A mistake before it is known who made it. Boxed: the happy path should not carry it.
+/// A mistake before its origin is known. It is boxed, so that the normal path does not carry it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub kind: FindingKind,
     pub message: String,
     pub allocation: Option<AllocationInfo>,
-    /// The lane, where it is not the first active one.
+    /// Lane of the mistake, if it is not the first active one.
     pub lane: Option<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! A loaded module: kernels ready to launch, its variables in device memory.
+//! A loaded module: kernels ready for launch, and variables in device memory.
 use crate::decode::{Kernel, ModuleContext, decode_kernel};
 use crate::execute::{LaunchConfig, LaunchReport, launch};
 use crate::memory::{DeviceMemory, Order};
@@ -7,7 +7,7 @@ use crate::ptx::parse;
 use crate::{EmulatorError, PtxError};
 use std::collections::{BTreeMap, HashMap};
 
-/// Variables of a module may take so many bytes together, far more than any compiler lays out.
+/// Largest total size of a module's variables in bytes, far more than any compiler lays out.
 const MOST_BYTES: usize = 256 << 20;
 
 /// A PTX module, parsed and decoded. Its `.global` and `.const` variables live in the memory that
@@ -83,14 +83,14 @@ impl Module {
         Ok(&self.kernel(kernel)?.parameters)
     }
 
-    /// Bytes of static shared memory of a kernel, and its bound on threads per block.
+    /// Size of a kernel's static shared memory in bytes, and its bound on threads per block.
     pub fn limits(&self, kernel: &str) -> Result<(u64, Option<u32>), EmulatorError> {
         let kernel = self.kernel(kernel)?;
         Ok((kernel.dynamic_shared, kernel.max_threads))
     }
 
-    /// Launches a kernel and waits for it. Mistakes of the program are in the report; `Err` is for
-    /// launches that a driver would refuse.
+    /// Launches a kernel and waits for it. Mistakes of the program are in the report; `Err` means
+    /// that a driver would refuse the launch.
     pub fn launch(
         &self,
         kernel: &str,

@@ -1,5 +1,5 @@
-//! The typed instruction stream that the executor runs: operands resolved to rows, addresses to
-//! base and offset, labels to places, pure instructions to functions.
+//! The typed instruction stream of the executor: operands are resolved to rows, addresses to base
+//! and offset, labels to places, and pure instructions to functions.
 use crate::lanes::{CompareFn, LaneFn};
 use crate::ptx::types::{ScalarType, Space};
 
@@ -9,7 +9,7 @@ pub(crate) struct Reg(pub u32);
 
 impl Reg {
     pub(crate) const CONSTANT: u32 = 1 << 31;
-    /// The constant zero, which every kernel has as its first.
+    /// The constant zero, which is the first constant of every kernel.
     pub(crate) const ZERO: Reg = Reg(Self::CONSTANT);
 }
 
@@ -86,7 +86,7 @@ pub(crate) enum ReduceOp {
 /// Memory ordering of an access or fence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ordering {
-    /// A plain access: races with others.
+    /// A plain access, which races with others.
     Weak,
     Relaxed,
     Acquire,
@@ -106,7 +106,7 @@ pub(crate) enum Element {
 pub(crate) struct MatrixProduct {
     pub element: Element,
     pub k: usize,
-    /// Accumulators are f16 pairs rather than f32.
+    /// Whether accumulators are f16 pairs and not f32.
     pub half_accumulator: bool,
     pub d: Vec<Reg>,
     pub a: Vec<Reg>,
@@ -120,7 +120,7 @@ pub(crate) struct AtomicAccess {
     pub op: AtomicOp,
     pub ty: ScalarType,
     pub ordering: Ordering,
-    /// None for `red`.
+    /// `None` for `red`.
     pub d: Option<Reg>,
     pub address: Address,
     pub b: Reg,
@@ -166,7 +166,7 @@ pub(crate) enum Op {
         a: Predicate,
         b: Predicate,
     },
-    /// `d` from parts of `bits` bits, the first lowest.
+    /// Builds `d` from parts of `bits` bits, the first lowest.
     Pack {
         d: Reg,
         parts: Vec<Reg>,
@@ -222,7 +222,8 @@ pub(crate) enum Op {
         available: Reg,
     },
     CopyCommit,
-    /// Waits until at most `pending` groups are in flight; `None`: until none is, committed or not.
+    /// Waits until at most `pending` groups are in flight; `None`: until no copy is, committed or
+    /// not.
     CopyWait {
         pending: Option<u32>,
     },
@@ -304,7 +305,7 @@ pub(crate) struct BarrierReduce {
     pub a: Predicate,
 }
 
-/// How counters and reports group instructions.
+/// Groups of instructions in counters and reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[allow(missing_docs, reason = "the names are those of the PTX manual")]
 pub enum InstructionClass {

@@ -1,17 +1,17 @@
-//! What was counted, in the file that the environment names: one line for all that is issued at once.
+//! Writes counts to the file that the environment names: one line for each launch or call.
 
 use crate::Counters;
 use std::{env, fmt, fs, io::Write, str::FromStr};
 
-/// The environment variable that names the file. Without it nothing is counted.
+/// The environment variable that names the file. Without it nothing is written.
 pub const VARIABLE: &str = "TIGHTROPE_EMULATOR_REPORT";
 
-/// Where counts come from.
+/// Origin of counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// PTX that was executed.
+    /// PTX was executed.
     Executed,
-    /// A formula of the sizes: nothing below these counts can compute the same.
+    /// A formula of the sizes: no implementation has lower counts.
     Formula,
 }
 
@@ -27,9 +27,9 @@ impl Source {
 /// A line of the report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// The kernel, or the call.
+    /// Name of the kernel or call.
     pub name: String,
-    /// Where the counts come from.
+    /// Origin of the counts.
     pub source: Source,
     /// Grid and block, or other sizes.
     pub sizes: String,
@@ -38,12 +38,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether anybody wants to know.
+    /// Whether a report is requested.
     pub fn is_wanted() -> bool {
         env::var_os(VARIABLE).is_some()
     }
 
-    /// Appends the line to the file that [`VARIABLE`] names, if it names one.
+    /// Appends the line to the file that [`VARIABLE`] names, if it is set.
     pub fn append(&self) {
         let Some(path) = env::var_os(VARIABLE) else {
             return;
@@ -69,7 +69,7 @@ impl fmt::Display for Entry {
     }
 }
 
-/// What [`Display`](fmt::Display) writes; the error is the part that is missing or wrong.
+/// Parses the output of [`Display`](fmt::Display); the error is the part that is missing or wrong.
 impl FromStr for Entry {
     type Err = String;
 

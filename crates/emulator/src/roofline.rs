@@ -1,4 +1,4 @@
-//! How long a launch takes at least on a named GPU: the roofline of its counters.
+//! The least time of a launch on a named GPU: the roofline of its counters.
 use crate::Counters;
 
 /// Public figures of a GPU: dense rates, boost clock.
@@ -6,15 +6,16 @@ use crate::Counters;
 pub struct Gpu {
     /// Name.
     pub name: &'static str,
-    /// Name that the driver gives it.
+    /// Name in the driver.
     pub driver_name: &'static str,
-    /// Device memory, bytes a second.
+    /// Bandwidth of device memory in bytes per second.
     pub memory_bytes_per_second: f64,
-    /// bf16 tensor cores with f32 accumulation, operations a second (a multiply-add is two).
+    /// Rate of bf16 tensor cores with f32 accumulation, in operations per second (a multiply-add is
+    /// two).
     pub tensor_operations_per_second: f64,
-    /// f32 outside of tensor cores, operations a second.
+    /// Rate of f32 outside of tensor cores, in operations per second.
     pub float_operations_per_second: f64,
-    /// Streaming multiprocessors.
+    /// Number of streaming multiprocessors.
     pub multiprocessors: u32,
     /// Boost clock in Hz.
     pub clock: f64,
@@ -70,12 +71,13 @@ pub const GPUS: [Gpu; 6] = [
     ),
 ];
 
-/// Thread instructions that a multiprocessor issues a clock: four schedulers, 32 lanes each.
+/// Number of thread instructions that a multiprocessor issues per clock: four schedulers with 32
+/// lanes each.
 const LANES_PER_CLOCK: f64 = 128.0;
-/// Passes over its shared memory that a multiprocessor makes a clock.
+/// Number of passes over its shared memory that a multiprocessor makes per clock.
 const PASSES_PER_CLOCK: f64 = 1.0;
 
-/// What bounds a launch.
+/// Resource that bounds a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are those of the PTX manual")]
 pub enum Bound {
@@ -114,15 +116,15 @@ impl Gpu {
         }
     }
 
-    /// Seconds for what any implementation has to do: move bytes and multiply on tensor cores, at
-    /// once.
+    /// Seconds that any implementation needs for moving bytes and multiplying on tensor cores at
+    /// the same time.
     pub fn least_seconds(&self, bytes: f64, multiply_adds: f64) -> f64 {
         let tensor = 2.0 * multiply_adds / self.tensor_operations_per_second;
         tensor.max(bytes / self.memory_bytes_per_second)
     }
 
-    /// A lower bound by counting, no prediction: sectors as if no cache held any, PTX
-    /// instructions as if each were one of the processor's, all multiprocessors busy.
+    /// A lower bound from counts, and no prediction: it assumes that no cache holds any sector,
+    /// that each PTX instruction is one of the processor's, and that all multiprocessors are busy.
     pub fn estimate(&self, counters: &Counters) -> Estimate {
         let clocks = f64::from(self.multiprocessors) * self.clock;
         Estimate {
@@ -153,7 +155,7 @@ impl Gpu {
 }
 
 impl Estimate {
-    /// The resource that takes longest, and its seconds.
+    /// Resource that takes longest, with its seconds.
     pub fn bound(&self) -> (Bound, f64) {
         self.seconds
             .into_iter()

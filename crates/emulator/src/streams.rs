@@ -1,12 +1,12 @@
-//! Streams and events: which operations the host has ordered, as vector clocks.
+//! Streams and events: they track, as vector clocks, which operations the host has ordered.
 //!
-//! Operations run at once when they are issued, one after another. What is modelled is what the
-//! program may rely on: two operations that no stream, event or synchronisation orders must not
-//! touch the same bytes, unless both read.
+//! Operations run immediately when they are issued, one after another. The model checks the
+//! guarantees of the program: two operations that no stream, event or synchronisation orders must
+//! not touch the same bytes, unless both read.
 use crate::EmulatorError;
 use crate::memory::{MOST_OPERATIONS, MOST_STREAMS, Order};
 
-/// For each stream the last of its operations that is known to be finished.
+/// For each stream, its last operation that is known to be finished.
 type Clock = Vec<u32>;
 
 fn join(into: &mut Clock, from: &Clock) {
@@ -22,12 +22,13 @@ fn join(into: &mut Clock, from: &Clock) {
 struct Stream {
     clock: Clock,
     issued: u32,
-    /// Ordered with the default stream, as streams are unless they are made non-blocking.
+    /// Whether the stream is ordered with the default stream; streams are, unless they are made
+    /// non-blocking.
     is_blocking: bool,
     is_live: bool,
 }
 
-/// A recorded event: what was finished when it was reached.
+/// A recorded event: the operations that were finished when it was reached.
 #[derive(Clone, Debug, Default)]
 pub struct Event(Clock);
 
@@ -53,12 +54,12 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// Only the default stream, nothing issued.
+    /// Creates the default stream, without operations.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A new stream; the number of one that was destroyed may come back.
+    /// Creates a stream; the number of a destroyed stream may be reused.
     pub fn create(&mut self, is_blocking: bool) -> Result<usize, EmulatorError> {
         if let Some(free) = self.streams.iter().position(|stream| !stream.is_live) {
             let issued = self.streams[free].issued;
@@ -81,7 +82,7 @@ impl Streams {
         Ok(self.streams.len() - 1)
     }
 
-    /// Ends a stream; what it still does goes on.
+    /// Destroys a stream; its issued operations continue.
     pub fn destroy(&mut self, stream: usize) {
         if stream != 0
             && let Some(stream) = self.streams.get_mut(stream)
@@ -118,7 +119,7 @@ impl Streams {
         Ok(order)
     }
 
-    /// An event that is reached when everything issued to `stream` so far is finished.
+    /// Records an event that is reached when everything issued to `stream` so far is finished.
     pub fn record(&self, stream: usize) -> Event {
         Event(
             self.streams
@@ -128,7 +129,7 @@ impl Streams {
         )
     }
 
-    /// What is issued to `stream` from now on comes after the event.
+    /// Orders everything that is issued to `stream` from now on after the event.
     pub fn wait(&mut self, stream: usize, event: &Event) {
         if let Some(stream) = self.streams.get_mut(stream) {
             join(&mut stream.clock, &event.0);
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
     use crate::{DeviceMemory, FindingKind};
 
-    /// A write in one stream and a read in another, with something between them.
+    /// A write in one stream and a read in another, with an operation between them.
     fn write_then_read(
         blocking: bool,
         between: impl Fn(&mut Streams, usize, usize),

@@ -1,26 +1,26 @@
-//! The heuristic, and the algorithms that it hands out.
+//! The heuristic, and the algorithms that it returns.
 use crate::descriptors::{self, Handle, Layout, Operation, Preference, Type};
 use crate::pointers::put;
 use crate::status::{Code, INVALID_VALUE, NOT_SUPPORTED, api, refuse};
 use std::ffi::c_int;
 
-/// Working memory that every algorithm asks for.
+/// Size in bytes of the working memory that every algorithm requests.
 const WORKSPACE: u64 = 1024;
 const MARK: u64 = 0x7469_6768_7472_6f70;
-/// Parts of a sum in f32, added in order.
+/// Reduction scheme: parts of a sum are f32 and are added in order.
 const COMPUTE_TYPE: u32 = 2;
 
-/// `cublasLtMatmulAlgo_t`: ours holds what it was chosen for.
+/// `cublasLtMatmulAlgo_t`: this version holds the product that the algorithm was chosen for.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Algorithm {
     mark: u64,
-    /// Terms that are summed before they are added to the rest.
+    /// Number of terms that are summed before they are added to the rest.
     pub terms: u64,
     pub workspace: u64,
-    /// Of A, B, C and D, in bytes.
+    /// Alignments of A, B, C and D in bytes.
     pub alignment: [u32; 4],
-    /// Types, transpositions and alignments of columns.
+    /// Hash of the types, transpositions and alignments of columns.
     kind: u64,
     unused: [u64; 2],
 }
@@ -35,7 +35,7 @@ pub(crate) struct Choice {
     reserved: [c_int; 4],
 }
 
-/// A product whose layouts fit each other: `D[m,n] = A[m,k] · B[k,n]`.
+/// A product with layouts that fit each other: `D[m,n] = A[m,k] · B[k,n]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Problem {
     pub operation: Operation,
@@ -46,7 +46,7 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// What the descriptors say, if it is sound and served.
+    /// The product that the descriptors describe, if it is valid and supported.
     pub(crate) fn of(operation: Handle, layouts: [Handle; 4]) -> Result<Self, Code> {
         let operation = descriptors::operation(operation)?;
         let [a, b, c, d] = layouts.map(descriptors::layout);
@@ -81,7 +81,7 @@ impl Problem {
         })
     }
 
-    /// What an algorithm is made for, apart from sizes.
+    /// Properties, apart from sizes, that an algorithm is made for.
     fn kind(&self) -> u64 {
         let Self {
             operation, a, b, d, ..
@@ -105,7 +105,7 @@ impl Problem {
         .fold(0, mixed)
     }
 
-    /// Algorithms differ by every size, as the library's do.
+    /// Algorithms differ for every size, like those of the library.
     fn choose(&self, preference: Preference) -> Result<Algorithm, Code> {
         if preference.workspace < WORKSPACE {
             return refuse(NOT_SUPPORTED, "less workspace than algorithms need");
@@ -127,7 +127,7 @@ impl Problem {
         })
     }
 
-    /// Whether the algorithm was chosen for such a product.
+    /// Whether the algorithm was chosen for this product.
     pub(crate) fn accepts(&self, algorithm: &Algorithm) -> Result<(), Code> {
         if algorithm.mark != MARK || algorithm.kind != self.kind() {
             return refuse(
@@ -135,7 +135,7 @@ impl Problem {
                 "the algorithm was chosen for other types, layouts or epilogues",
             );
         }
-        // Not worth a message: callers try.
+        // This is not worth a message, because callers try algorithms.
         if algorithm.terms > self.k {
             return Err(NOT_SUPPORTED);
         }

@@ -1,11 +1,11 @@
-//! Handles and descriptors: what the caller creates, fills and destroys.
+//! Handles and descriptors that the caller creates, fills and destroys.
 use crate::pointers::{attribute, put};
 use crate::status::{Code, INVALID_VALUE, NOT_SUPPORTED, Status, api, refuse};
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
-/// A handle that the caller holds for us.
+/// A handle of one of our objects.
 pub(crate) type Handle = *mut c_void;
 
 const COMPUTE_32F: c_int = 68;
@@ -44,7 +44,7 @@ pub(crate) struct Layout {
     pub stride: u64,
 }
 
-/// What is computed.
+/// The computation of a product.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Operation {
     pub is_transposed: [bool; 2],
@@ -52,13 +52,13 @@ pub(crate) struct Operation {
     pub bias: u64,
 }
 
-/// What an algorithm may use and rely on.
+/// Resources and alignments that an algorithm may use and rely on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Preference {
     pub workspace: u64,
     /// Bits of `cublasLtReductionScheme_t`.
     pub reductions: u32,
-    /// Of A, B, C and D, in bytes.
+    /// Alignments of A, B, C and D in bytes.
     pub alignment: [u32; 4],
 }
 
@@ -106,7 +106,7 @@ fn destroy(handle: Handle, is_it: impl Fn(&Object) -> bool) -> Status {
     }
 }
 
-/// The object of this handle, if `take` finds it to be of the kind that is wanted.
+/// The object of this handle, if `take` accepts its kind.
 fn with<T>(handle: Handle, take: impl FnOnce(&mut Object) -> Option<T>) -> Result<T, Code> {
     let mut objects = objects();
     let object = objects.live.get_mut(&(handle as u64));

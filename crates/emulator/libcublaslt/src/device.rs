@@ -1,4 +1,4 @@
-//! Device memory, through the driver API: copies in the caller's stream.
+//! Accesses device memory through the driver API, with copies in the caller's stream.
 use crate::descriptors::{Handle, Layout, Type};
 use crate::status::{Code, EXECUTION_FAILED, Status, refuse};
 use half::{bf16, f16};
@@ -11,7 +11,7 @@ type ToDevice = unsafe extern "C" fn(u64, *const c_void, usize, Handle) -> c_int
 
 fn driver() -> Result<&'static Library, Code> {
     static DRIVER: OnceLock<Option<Library>> = OnceLock::new();
-    // SAFETY: the stand-in libcuda, which is loaded already and has no initialisers.
+    // SAFETY: this is the stand-in libcuda, which is already loaded and has no initialisers.
     let driver = DRIVER.get_or_init(|| unsafe { Library::new("libcuda.so") }.ok());
     match driver {
         Some(driver) => Ok(driver),
@@ -45,7 +45,7 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// First byte, and the one after the last.
+    /// Address of the first byte, and the address after the last.
     pub(crate) fn range(&self) -> (u64, u64) {
         let Layout {
             of,
@@ -58,7 +58,7 @@ impl Place<'_> {
         (self.address, self.address.saturating_add(bytes))
     }
 
-    /// Addresses and element numbers of stretches without gaps.
+    /// Addresses and element numbers of ranges without gaps.
     fn stretches(&self) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
         let Layout {
             of,
@@ -78,7 +78,7 @@ impl Place<'_> {
         })
     }
 
-    /// The elements, column after column.
+    /// Reads the elements, column after column.
     pub(crate) fn read(&self) -> Result<Vec<f32>, Code> {
         let copy = function::<ToHost>("cuMemcpyDtoHAsync_v2")?;
         let size = self.layout.of.bytes() as usize;

@@ -1,7 +1,7 @@
-//! Pointers of the caller: the one place that touches memory of others.
+//! The only code that accesses memory through pointers of the caller.
 //!
-//! cuBLASLt states what each pointer must point at; that contract, which the caller keeps here as
-//! towards the library itself, is what the `SAFETY` comments name.
+//! cuBLASLt states what each pointer must point to; the caller obeys this contract here as with the
+//! library itself, and the `SAFETY` comments refer to it.
 use crate::status::{Code, INVALID_VALUE, Status, refuse};
 use std::ffi::c_void;
 
@@ -15,7 +15,7 @@ pub(crate) fn put<T>(out: *mut T, value: T) -> Status {
     Ok(())
 }
 
-/// Reads what the caller passes by pointer.
+/// Reads a value that the caller passes by pointer.
 pub(crate) fn get<T: Copy>(from: *const T) -> Result<T, Code> {
     if from.is_null() {
         return refuse(INVALID_VALUE, "a null pointer for an argument");

@@ -1,4 +1,4 @@
-//! The product itself.
+//! Computes the product.
 use crate::algorithm::{Algorithm, Problem};
 use crate::descriptors::{self, Handle, Layout, Type};
 use crate::device::Place;
@@ -10,10 +10,10 @@ use tightrope_emulator::{
     report::{Entry, Source},
 };
 
-/// Of a workspace, and of the bias.
+/// Alignment of a workspace and of the bias.
 const WORKSPACE_ALIGNMENT: u64 = 256;
 
-/// `matrix[i, p]` as `out[p · rows + i]`, whichever way it is stored.
+/// Returns `matrix[i, p]` as `out[p · rows + i]`, for any storage order.
 fn by_columns(values: Vec<f32>, layout: Layout, is_transposed: bool) -> Vec<f32> {
     if !is_transposed {
         return values;
@@ -28,7 +28,7 @@ fn by_columns(values: Vec<f32>, layout: Layout, is_transposed: bool) -> Vec<f32>
     out
 }
 
-/// `A[m,k] · B[k,n]`, column-major; `terms` terms at a time in f32.
+/// Computes `A[m,k] · B[k,n]`, column-major, with `terms` terms at a time in f32.
 fn multiply(a: &[f32], b: &[f32], (m, n, k): (usize, usize, usize), terms: usize) -> Vec<f32> {
     let mut d = vec![0f32; m * n];
     let mut part = vec![0f32; m];
@@ -111,14 +111,14 @@ impl Call<'_> {
         let [a_transposed, b_transposed] = operation.is_transposed;
         let a = by_columns(self.a.read()?, a, a_transposed);
         let b = by_columns(self.b.read()?, b, b_transposed);
-        // What a workspace holds afterwards is nobody's business.
+        // The contents of the workspace after the call are undefined.
         let garbage = vec![0xff; self.algorithm.workspace as usize];
         self.d.put(self.workspace.0, &garbage)?;
         let (m, n, k) = (d.rows as usize, d.columns as usize, k as usize);
         let terms = self.algorithm.terms as usize;
         let mut result = multiply(&a, &b, (m, n, k), terms);
         result.iter_mut().for_each(|value| *value *= alpha);
-        // Otherwise C is never read.
+        // If `beta` is 0, C is never read.
         if beta != 0.0 {
             for (value, before) in result.iter_mut().zip(self.d.read()?) {
                 *value += beta * before;
@@ -152,8 +152,8 @@ impl Call<'_> {
 }
 
 impl Problem {
-    /// The least that a product can move and compute: each operand and the result once, wherever
-    /// caches put them. f32 is multiplied outside of tensor cores.
+    /// Counts the least that any implementation moves and computes: each operand and the result
+    /// once, whatever the caches do. f32 is multiplied outside of tensor cores.
     fn entry(&self, adds: bool) -> Entry {
         let bytes = |layout: Layout| layout.rows * layout.columns * layout.of.bytes();
         let Self { a, b, d, k, .. } = *self;
@@ -222,7 +222,7 @@ mod tests {
             of,
             rows,
             columns,
-            // What lies between columns is not touched.
+            // The gaps between columns are not touched.
             stride: 1000,
         };
         let problem = |of, result, has_bias| Problem {

@@ -1,4 +1,4 @@
-//! Results of the calls.
+//! Results of calls.
 
 /// `cublasStatus_t`.
 pub(crate) type Code = i32;
@@ -9,13 +9,13 @@ pub(crate) const INVALID_VALUE: Code = 7;
 pub(crate) const EXECUTION_FAILED: Code = 13;
 pub(crate) const NOT_SUPPORTED: Code = 15;
 
-/// Prints what is wrong; the code tells only its kind.
+/// Prints the error; the code only tells its kind.
 pub(crate) fn refuse<T>(code: Code, why: impl std::fmt::Display) -> Result<T, Code> {
     eprintln!("cuBLASLt stand-in: {why}");
     Err(code)
 }
 
-/// Defines functions of cuBLASLt: C calling convention, `Status` turned into a code.
+/// Defines functions of cuBLASLt with the C calling convention, and converts `Status` to a code.
 macro_rules! api {
     ($(fn $name:ident($($argument:ident: $t:ty),* $(,)?) $body:block)*) => {$(
         #[doc = concat!("`", stringify!($name), "` of cuBLASLt.")]

@@ -1,11 +1,11 @@
-//! Devices and contexts. One device, one context.
+//! Devices and contexts: there is one device and one context.
 use crate::driver::{Handle, driver};
 use crate::pointers::put;
 use crate::status::{Code, INVALID_DEVICE, INVALID_VALUE, NOT_SUPPORTED, api};
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_uint};
 
-/// Device memory: `TIGHTROPE_EMULATOR_MEMORY` in GiB, or 80.
+/// Size of device memory: `TIGHTROPE_EMULATOR_MEMORY` in GiB, or 80.
 pub(crate) fn memory_bytes() -> u64 {
     let asked = std::env::var("TIGHTROPE_EMULATOR_MEMORY")
         .ok()
@@ -18,7 +18,7 @@ const NAME: &[u8] = b"Tightrope PTX emulator\0";
 
 thread_local!(static CURRENT: Cell<Handle> = const { Cell::new(std::ptr::null_mut()) });
 
-/// Attributes of the device: those of compute capability 8.0 where a kernel depends on them.
+/// Attributes of the device: those of compute capability 8.0, as far as a kernel depends on them.
 fn attribute(number: c_int) -> Result<c_int, Code> {
     Ok(match number {
         1..=3 => 1024,    // threads per block; block x, y

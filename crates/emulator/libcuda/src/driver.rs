@@ -1,4 +1,4 @@
-//! The state behind the API: one device, its memory, streams, events and modules.
+//! State of the API: one device with its memory, streams, events and modules.
 use crate::status::{Code, INVALID_HANDLE, refuse};
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -6,14 +6,14 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::time::Instant;
 use tightrope_emulator::{DeviceMemory, Event, Module, Order, Streams};
 
-/// A handle that the caller holds for us.
+/// A handle of one of our objects.
 pub(crate) type Handle = *mut c_void;
 
-/// A kernel that the caller has asked for.
+/// A kernel that the caller has looked up.
 pub(crate) struct Function {
     pub module: u64,
     pub name: String,
-    /// Dynamic shared memory that the caller has opted in to.
+    /// Largest dynamic shared memory that the caller has opted in to.
     pub most_dynamic_shared: u32,
 }
 
@@ -30,18 +30,18 @@ pub(crate) struct Driver {
 
 static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(Mutex::default);
 
-/// The driver, for the length of one call.
+/// Locks the driver for one call.
 pub(crate) fn driver() -> MutexGuard<'static, Driver> {
     DRIVER
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Handles of streams start here; 0, 1 and 2 are the default streams of the API.
+/// First handle of a stream; 0, 1 and 2 are the default streams of the API.
 const FIRST_STREAM: u64 = 0x1000;
 
 impl Driver {
-    /// A new handle.
+    /// Creates a new handle.
     pub(crate) fn handle(&mut self) -> u64 {
         self.next += 1;
         0x10_0000 + self.next * 16
@@ -67,7 +67,7 @@ impl Driver {
         self.streams.issue(stream).map_err(|error| refuse(&error))
     }
 
-    /// An operation that the host waits for: those without a stream of their own.
+    /// Runs an operation that the host waits for and that has no stream.
     pub(crate) fn synchronous<R>(
         &mut self,
         f: impl FnOnce(&mut Self, &Order) -> R,

@@ -61,7 +61,7 @@ api! {
         let mut driver = driver();
         let stream = driver.stream(stream)?;
         let event = driver.events.get(&(event as u64)).cloned().ok_or(INVALID_HANDLE)?;
-        // Waiting for an event that was never recorded waits for nothing.
+        // An event that was never recorded does not block.
         if let Some((event, _)) = event {
             driver.streams.wait(stream, &event);
         }

@@ -11,7 +11,7 @@ use tightrope_emulator::{
 };
 
 const MOST_DYNAMIC_SHARED: c_int = 8;
-/// Dynamic shared memory that needs no opting in, and the most there is.
+/// Largest dynamic shared memory without opting in, and largest of all.
 const DEFAULT_SHARED: u32 = 48 * 1024;
 const OPT_IN_SHARED: u32 = 163 * 1024;
 
@@ -86,7 +86,7 @@ fn launch(
     }
 }
 
-/// Blocks per multiprocessor by threads and shared memory; registers are not known.
+/// Number of blocks per multiprocessor by threads and shared memory; registers are unknown.
 fn occupancy(out: *mut c_int, function: Handle, threads: c_int, dynamic_shared: usize) -> Status {
     let driver = driver();
     let (module, function) = driver.function(function)?;

@@ -1,4 +1,4 @@
-//! A stand-in `libcuda.so`: the part of the CUDA driver API that `cudarc` uses, served by the
+//! A stand-in `libcuda.so`: the part of the CUDA driver API that `cudarc` uses, implemented by the
 //! emulator. Names, signatures and error codes are those of the driver API.
 #![allow(
     non_snake_case,

@@ -1,4 +1,4 @@
-//! Allocations, copies, fills.
+//! Allocations, copies and fills.
 use crate::context::memory_bytes;
 use crate::driver::{Handle, driver};
 use crate::pointers::{put, with_bytes, with_bytes_mut};
@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_uint, c_void};
 use std::sync::{LazyLock, Mutex};
 use tightrope_emulator::{Finding, Order};
 
-/// Page-locked host memory by address, to be freed with the layout that it was made with.
+/// Page-locked host memory by address, with the layout that it was allocated with.
 static PINNED: LazyLock<Mutex<HashMap<usize, Layout>>> = LazyLock::new(Mutex::default);
 
 fn found(result: Result<(), Box<Finding>>) -> Status {
@@ -67,13 +67,13 @@ fn fill(target: u64, element: &[u8], count: usize, order: &Order) -> Status {
     found(driver().memory.write(target, &element.repeat(count), order))
 }
 
-/// An operation of a stream.
+/// Runs an operation of a stream.
 fn issued(stream: Handle, f: impl FnOnce(&Order) -> Status) -> Status {
     let order = driver().issue(stream)?;
     f(&order)
 }
 
-/// An operation that the host waits for.
+/// Runs an operation that the host waits for.
 fn waited(f: impl FnOnce(&Order) -> Status) -> Status {
     let order = driver().synchronous(|_, order| order.clone())?;
     f(&order)

@@ -1,7 +1,7 @@
-//! Pointers of the caller: the one place that touches memory of others.
+//! The only code that accesses memory through pointers of the caller.
 //!
-//! The driver API states what each pointer must point at; that contract, which the caller keeps
-//! here as towards the driver itself, is what the `SAFETY` comments name.
+//! The driver API states what each pointer must point to; the caller obeys this contract here as
+//! with the driver itself, and the `SAFETY` comments refer to it.
 use crate::status::{Code, INVALID_VALUE, Status};
 use std::ffi::{CStr, c_char, c_void};
 
@@ -15,7 +15,7 @@ pub(crate) fn put<T>(out: *mut T, value: T) -> Status {
     Ok(())
 }
 
-/// A text of the caller.
+/// Reads a text of the caller.
 pub(crate) fn text(pointer: *const c_char) -> Result<String, Code> {
     if pointer.is_null() {
         return Err(INVALID_VALUE);
@@ -25,7 +25,7 @@ pub(crate) fn text(pointer: *const c_char) -> Result<String, Code> {
     text.to_str().map(String::from).map_err(|_| INVALID_VALUE)
 }
 
-/// Calls `f` on bytes of the host that are read.
+/// Calls `f` with bytes of the host that are read.
 pub(crate) fn with_bytes<R>(
     pointer: *const c_void,
     length: usize,
@@ -43,7 +43,7 @@ pub(crate) fn with_bytes<R>(
     }))
 }
 
-/// Calls `f` on bytes of the host that are written.
+/// Calls `f` with bytes of the host that are written.
 pub(crate) fn with_bytes_mut<R>(
     pointer: *mut c_void,
     length: usize,
@@ -55,15 +55,15 @@ pub(crate) fn with_bytes_mut<R>(
     if pointer.is_null() {
         return Err(INVALID_VALUE);
     }
-    // A copy: the caller's bytes may not have been initialised.
+    // The bytes are copied, because the caller's memory may be uninitialised.
     let mut buffer = vec![0u8; length];
     let result = f(&mut buffer);
-    // SAFETY: the API takes `length` writable bytes here, and `buffer` is nobody else's.
+    // SAFETY: the API takes `length` writable bytes here, and nothing else uses `buffer`.
     unsafe { std::ptr::copy_nonoverlapping(buffer.as_ptr(), pointer.cast::<u8>(), length) };
     Ok(result)
 }
 
-/// The bytes of a kernel's parameters, gathered from the array of pointers to them.
+/// Gathers the bytes of a kernel's parameters from the array of pointers to them.
 pub(crate) fn parameters(
     array: *mut *mut c_void,
     layout: &[(usize, usize)],

@@ -1,4 +1,4 @@
-//! Results of the driver API, and what findings become in it.
+//! Results of the driver API, and the codes of findings.
 use crate::pointers::put;
 use std::ffi::{CStr, c_char};
 use tightrope_emulator::{EmulatorError, Finding, FindingKind};
@@ -77,7 +77,7 @@ const NAMES: [(Code, &CStr, &CStr); 13] = [
     ),
 ];
 
-/// Prints the finding; the code tells only its kind.
+/// Prints the finding; the code only tells its kind.
 pub(crate) fn report(finding: &Finding) -> Code {
     eprintln!("emulator: {finding}");
     match finding.kind {
@@ -90,7 +90,7 @@ pub(crate) fn report(finding: &Finding) -> Code {
     }
 }
 
-/// Prints why a request was refused.
+/// Prints the reason why a request was refused.
 pub(crate) fn refuse(error: &EmulatorError) -> Code {
     eprintln!("emulator: {error}");
     match error {
@@ -101,7 +101,8 @@ pub(crate) fn refuse(error: &EmulatorError) -> Code {
     }
 }
 
-/// Defines functions of the driver API: C calling convention, `Status` turned into a code.
+/// Defines functions of the driver API with the C calling convention, and converts `Status` to a
+/// code.
 macro_rules! api {
     ($(fn $name:ident($($argument:ident: $t:ty),* $(,)?) $body:block)*) => {$(
         #[doc = concat!("`", stringify!($name), "` of the CUDA driver API.")]

@@ -1,4 +1,4 @@
-//! Calls are inlined: a copy of the body per call, with registers of its own. Recursion and calls
+//! Inlines calls: each call gets a copy of the body with its own registers. Recursion and calls
 //! through pointers are refused.
 use super::kernel::Decoder;
 use super::scope::{Entity, Scope};
@@ -61,7 +61,7 @@ impl Decoder<'_> {
         };
         let mut names = bound(&function.parameters, arguments, self)?;
         names.extend(bound(&function.results, results, self)?);
-        // The callee sees its own names only.
+        // The callee sees only its own names.
         let outer = std::mem::replace(&mut self.scopes, vec![Scope::default()]);
         names
             .into_iter()
@@ -77,7 +77,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// A formal parameter or result is another name of the actual one.
+    /// Makes a formal parameter or result another name of the actual one.
     fn bind(&self, formal: &Variable, actual: &Operand) -> Result<(String, Entity), PtxError> {
         let Operand::Name(name) = actual else {
             return self.fail(format!("argument {actual:?} is not modelled"));

@@ -1,4 +1,4 @@
-//! Branches, returns, barriers.
+//! Decodes branches, returns and barriers.
 use super::instruction::Made;
 use super::kernel::Decoder;
 use super::modifiers::Modifiers;

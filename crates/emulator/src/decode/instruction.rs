@@ -1,4 +1,4 @@
-//! One instruction: which family it belongs to, and its operands.
+//! Decodes one instruction: its family and its operands.
 use super::kernel::Decoder;
 use super::modifiers::Modifiers;
 use super::scope::Entity;
@@ -46,7 +46,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// `@p call`: the inlined body is jumped over where the guard is false.
+    /// `@p call`: the inlined body is skipped where the guard is false.
     fn guarded_call(&mut self, instruction: &Instruction, guard: Guard) -> Decoded<()> {
         let after = self.new_label();
         self.push(

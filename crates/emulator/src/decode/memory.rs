@@ -1,4 +1,4 @@
-//! Loads, stores, atomics, asynchronous copies, fences.
+//! Decodes loads, stores, atomics, asynchronous copies and fences.
 use super::instruction::Made;
 use super::kernel::Decoder;
 use super::modifiers::Modifiers;
@@ -9,7 +9,7 @@ use crate::ptx::types::{ScalarType, Space};
 
 type Decoded<T> = Result<T, PtxError>;
 
-/// The state space in the mnemonic; generic if none is.
+/// State space in the mnemonic; generic if there is none.
 fn space(modifiers: &mut Modifiers) -> Space {
     const SPACES: [&str; 10] = [
         "global",
@@ -29,7 +29,8 @@ fn space(modifiers: &mut Modifiers) -> Space {
         Some("local") => Space::Local,
         Some("param" | "param::entry" | "param::func") => Space::Param,
         Some("shared::cluster") => {
-            // Put back: clusters are not modelled, and the word that is left over says so.
+            // The word is put back: clusters are not modelled, and the remaining word causes the
+            // error.
             *modifiers = Modifiers::new(&["shared::cluster".to_string()]);
             Space::Shared
         }
@@ -51,7 +52,7 @@ fn ordering(modifiers: &mut Modifiers) -> Ordering {
     ordering
 }
 
-/// Caching and prefetching advice, which changes no value.
+/// Takes caching and prefetching advice, which changes no value.
 fn advice(modifiers: &mut Modifiers) {
     const WORDS: [&str; 20] = [
         "nc",
@@ -79,7 +80,7 @@ fn advice(modifiers: &mut Modifiers) {
 }
 
 impl Decoder<'_> {
-    /// The space of an access: `.param` names of functions are local memory once inlined.
+    /// Space of an access: `.param` names of functions become local memory when they are inlined.
     fn place(&self, named: Space, variable: Option<Space>) -> Decoded<Space> {
         match (named, variable) {
             (Space::Param, Some(Space::Local)) => Ok(Space::Local),
@@ -194,7 +195,8 @@ impl Decoder<'_> {
         }
     }
 
-    /// `.v2` or `.v4` must say what the operand shows, and 16 bytes are the most.
+    /// Checks that `.v2` or `.v4` agrees with the operand, and that the access has at most 16
+    /// bytes.
     fn check_vector(&self, modifiers: &mut Modifiers, count: usize) -> Decoded<()> {
         let named = match modifiers.take_any(&["v2", "v4"]) {
             Some("v2") => 2,

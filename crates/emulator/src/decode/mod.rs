@@ -1,4 +1,5 @@
-//! Syntax tree to typed instruction stream: names to rows and addresses, calls inlined.
+//! Turns a syntax tree into a typed instruction stream: names become rows and addresses, and calls
+//! are inlined.
 mod call;
 mod control;
 mod instruction;

@@ -1,5 +1,5 @@
-//! The dotted words of a mnemonic, taken one by one: what nobody takes is refused, so that no
-//! modifier is ever ignored in silence.
+//! The dotted words of a mnemonic, which are taken one by one: a word that is left over is refused,
+//! so that no modifier is ever ignored in silence.
 use crate::ptx::types::ScalarType;
 
 /// The modifiers of one instruction.
@@ -22,7 +22,7 @@ impl Modifiers {
         }
     }
 
-    /// Takes `word` if it is there.
+    /// Takes `word` if it is present.
     pub(crate) fn take(&mut self, word: &str) -> bool {
         let found = self.words.iter().position(|w| w == word);
         if let Some(at) = found {
@@ -31,12 +31,12 @@ impl Modifiers {
         found.is_some()
     }
 
-    /// Takes the first of `words` that is there.
+    /// Takes the first of `words` that is present.
     pub(crate) fn take_any(&mut self, words: &[&'static str]) -> Option<&'static str> {
         words.iter().copied().find(|word| self.take(word))
     }
 
-    /// The type of the instruction: the first, where there are several.
+    /// Type of the instruction: the first, if there are several.
     pub(crate) fn ty(&self) -> Option<ScalarType> {
         self.types.first().copied()
     }
@@ -46,7 +46,7 @@ impl Modifiers {
         &self.types
     }
 
-    /// The first word that nobody took.
+    /// First word that was not taken.
     pub(crate) fn left_over(&self) -> Option<&str> {
         self.words.first().map(String::as_str)
     }

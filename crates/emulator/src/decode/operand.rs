@@ -1,4 +1,4 @@
-//! Operands: registers, constants, special registers, addresses, predicates.
+//! Decodes operands: registers, constants, special registers, addresses, predicates.
 use super::kernel::{Decoder, Special};
 use super::scope::Entity;
 use crate::PtxError;
@@ -54,7 +54,7 @@ impl Decoder<'_> {
         reg
     }
 
-    /// An operand that is read, of `bits` bits.
+    /// A source operand of `bits` bits.
     pub(super) fn source(&mut self, operand: &Operand, bits: u32) -> Decoded<Reg> {
         let mask = if bits >= 64 { !0 } else { (1u64 << bits) - 1 };
         match operand {
@@ -81,7 +81,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A register that is written; `_` becomes a register that nobody reads.
+    /// A destination register; `_` becomes a register that is never read.
     pub(super) fn target(&mut self, operand: &Operand) -> Decoded<Reg> {
         Ok(self.target_with_bits(operand)?.0)
     }
@@ -97,7 +97,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A register, and a predicate where `a|p` is written.
+    /// A destination register, with a predicate if the operand is `a|p`.
     pub(super) fn target_and_predicate(
         &mut self,
         operand: &Operand,
@@ -119,7 +119,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// One or two predicates that are written: `p` or `p|q`.
+    /// One or two destination predicates: `p` or `p|q`.
     pub(super) fn predicate_targets(
         &mut self,
         operand: &Operand,
@@ -141,7 +141,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A predicate that is read.
+    /// A source predicate.
     pub(super) fn predicate(&mut self, operand: &Operand) -> Decoded<Predicate> {
         let (name, negated) = match operand {
             Operand::Integer(value) => return Ok(Predicate::Constant(*value != 0)),
@@ -156,7 +156,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// `[base + offset]`, and the space of the variable if the base is one.
+    /// `[base + offset]`, with the space of the variable if the base is one.
     pub(super) fn address(&mut self, operand: &Operand) -> Decoded<(Address, Option<Space>)> {
         let Operand::Address(base, offset) = operand else {
             return self.fail(format!("address expected, got {operand:?}"));

@@ -6,7 +6,7 @@ use crate::ptx::ast::{Statement, Variable, VariableSpace};
 use crate::ptx::types::{ScalarType, Space};
 use std::collections::HashMap;
 
-/// What a name stands for.
+/// Meaning of a name.
 #[derive(Clone, Debug)]
 pub(super) enum Entity {
     Register { reg: Reg, bits: u32 },
@@ -46,7 +46,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// The place of a label, to be filled in when all code is laid out.
+    /// Place of a label, which is filled in when all code is laid out.
     pub(super) fn label(&self, name: &str, line: u32) -> Result<usize, PtxError> {
         let found = self
             .scopes
@@ -89,7 +89,7 @@ impl Decoder<'_> {
         self.define(name, entity);
     }
 
-    /// Reserves a variable of a function and gives its name a meaning.
+    /// Reserves a variable of a function and defines its name.
     pub(super) fn define_variable(&mut self, variable: &Variable) -> Result<(), PtxError> {
         let fail = |message: String| Err(PtxError::new(variable.line, message));
         let name = &variable.name;
@@ -113,7 +113,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// Decodes statements in a scope of their own.
+    /// Decodes statements in their own scope.
     pub(super) fn block(&mut self, statements: &[Statement]) -> Result<(), PtxError> {
         let mut scope = Scope::default();
         for statement in statements {
@@ -123,7 +123,7 @@ impl Decoder<'_> {
             }
         }
         self.scopes.push(scope);
-        // Tables of targets stand after the branches that use them as often as before.
+        // Tables of targets stand after the branches that use them as often as before these.
         for statement in statements {
             if let Statement::BranchTargets(name, targets) = statement {
                 let places = targets.iter().map(|target| self.label(target, 0));

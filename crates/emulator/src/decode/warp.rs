@@ -1,4 +1,4 @@
-//! Operations across the lanes of a warp: shuffles, votes, matches, reductions, matrices.
+//! Decodes operations across the lanes of a warp: shuffles, votes, matches, reductions, matrices.
 use super::instruction::Made;
 use super::kernel::Decoder;
 use super::modifiers::Modifiers;

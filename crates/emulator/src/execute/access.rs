@@ -1,4 +1,4 @@
-//! Loads and stores of all spaces, checked lane by lane.
+//! Executes loads and stores of all spaces, and checks them lane by lane.
 use super::block::Runner;
 use super::clock::LaneJudge;
 use super::warp::{Warp, of};
@@ -10,7 +10,7 @@ use crate::memory::{
 use crate::op::{Address, Ordering, Reg};
 use crate::ptx::types::{ScalarType, Space};
 
-/// The space that an address is in, and the address there.
+/// Space of an address, and the address within it.
 #[inline(always)]
 pub(super) fn resolve(space: Space, address: u64) -> (Space, u64) {
     match space {
@@ -374,7 +374,7 @@ pub(super) fn unwritten(cursor: &DeviceCursor<'_>, address: u64, bytes: usize) -
     fault
 }
 
-/// The offset of an aligned access inside `length` bytes.
+/// Offset of an aligned access inside `length` bytes.
 fn bounded(space: &str, at: u64, bytes: usize, length: u64) -> Checked<usize> {
     if !at.is_multiple_of(bytes as u64) {
         let message = format!("{bytes}-byte access at {space} address {at:#x}");

@@ -1,4 +1,4 @@
-//! Atomic read-modify-write on device and shared memory.
+//! Executes atomic read-modify-write operations on device and shared memory.
 use super::access::{resolve, unwritten};
 use super::block::Runner;
 use super::clock::LaneJudge;
@@ -30,7 +30,7 @@ fn add_halves(ty: ScalarType, a: u64, b: u64) -> u64 {
     }
 }
 
-/// The value after the operation.
+/// Value after the operation.
 fn update(op: AtomicOp, ty: ScalarType, old: u64, b: u64, c: u64) -> u64 {
     use ScalarType::*;
     let wide = ty.bits() == 64;
@@ -105,7 +105,7 @@ fn update(op: AtomicOp, ty: ScalarType, old: u64, b: u64, c: u64) -> u64 {
 }
 
 impl Runner<'_> {
-    /// Lanes in order: the order within a warp instruction is unspecified.
+    /// Executes the lanes in order; the order within a warp instruction is unspecified.
     pub(super) fn atomic(
         &mut self,
         warp: &mut Warp,
@@ -128,7 +128,7 @@ impl Runner<'_> {
         let mut cursor = DeviceCursor::new(self.memory, self.order);
         for lane in of(active) {
             let (address, number) = (addresses[lane], warp.number);
-            // Before the value can be seen, and after it is.
+            // Before the value becomes visible, and after it.
             self.releases
                 .publish(address, self.clock.released_by(number, lane), true);
             let old = match resolve(access.space, address) {

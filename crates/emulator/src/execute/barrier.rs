@@ -1,4 +1,4 @@
-//! Barriers of a block: arrival, completion, and who is missing.
+//! Barriers of a block: arrival, completion, and missing threads.
 use super::block::Runner;
 use super::warp::{Waiting, Warp};
 use crate::finding::{Checked, Fault, FindingKind};
@@ -12,15 +12,15 @@ pub(super) struct BarrierState {
     expected: u32,
     /// Place of the first arrival, for barriers of the whole block.
     pc: u32,
-    /// Warps with the stamps of their arrival.
+    /// Warps, with the stamps of their arrivals.
     arrivals: Vec<(usize, u32)>,
     waiting: u32,
-    /// `bar.red`: lanes whose predicate is true, per warp.
+    /// For `bar.red`, the lanes with a true predicate, per warp.
     votes: Vec<(usize, u32)>,
 }
 
 impl Runner<'_> {
-    /// Lanes `active` of the warp execute a barrier instruction at `pc`.
+    /// Executes a barrier instruction at `pc` for the lanes `active` of the warp.
     pub(super) fn barrier(
         &mut self,
         warp: &mut Warp,
@@ -66,7 +66,7 @@ impl Runner<'_> {
             warp.waiting |= active;
             warp.waits_at = Some(Waiting { barrier, pc });
             if !everyone {
-                // The rest of the warp may still come; if not, nobody completes the barrier.
+                // The rest of the warp may still come; otherwise the barrier never completes.
                 return Ok(());
             }
         }
@@ -86,7 +86,7 @@ impl Runner<'_> {
             let line = kernel.code[state.pc as usize].line;
             return divergent(format!("other warps wait at the barrier of line {line}"));
         }
-        // A partial last warp counts as a whole one where a number of threads is given.
+        // If a number of threads is given, a partial last warp counts as a whole one.
         let is_last_warp = warp.everyone != !0 && warp.live == warp.everyone;
         state.arrived += if threads.is_some() && is_last_warp {
             32
@@ -104,7 +104,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Opens the barriers that everybody has reached; whether one was.
+    /// Opens the barriers that everybody has reached; returns whether there was one.
     pub(super) fn settle_barriers(&mut self, warps: &mut [Warp]) -> Checked<bool> {
         let mut opened = false;
         for number in 0..self.barriers.len() {
@@ -160,7 +160,7 @@ impl Runner<'_> {
         }
     }
 
-    /// Nobody can go on: says who waits for whom.
+    /// Reports a block in which no warp can continue, with the barrier of each.
     pub(super) fn stuck(&mut self, warps: &[Warp]) -> Box<Fault> {
         let waiting = warps
             .iter()

@@ -1,4 +1,4 @@
-//! One block: its warps take turns until all have exited.
+//! Executes one block: its warps take turns until all have exited.
 use super::barrier::BarrierState;
 use super::clock::BlockClock;
 use super::launch::Launch;
@@ -9,7 +9,7 @@ use crate::decode::Kernel;
 use crate::finding::{Checked, Fault, Finding, FindingKind, Place};
 use crate::memory::{Access, DeviceMemory, Kind, Order, SharedMemory};
 
-/// Executes blocks one after another; what a block leaves behind is reused, not kept.
+/// Executes blocks one after another, and reuses their memory.
 pub(super) struct Runner<'a> {
     pub launch: &'a Launch<'a>,
     pub kernel: &'a Kernel,
@@ -22,14 +22,14 @@ pub(super) struct Runner<'a> {
     pub clock: BlockClock,
     pub barriers: [BarrierState; 16],
     pub counters: Counters,
-    /// Line of the instruction at hand, and the lanes and warp that execute it.
+    /// Line of the current instruction, with the lanes and warp that execute it.
     pub line: u32,
     pub active: u32,
     pub warp: usize,
     random: Option<Random>,
 }
 
-/// Steps of a linear congruential generator: schedules, not statistics.
+/// Linear congruential generator for schedules, not for statistics.
 #[derive(Clone, Copy)]
 pub(super) struct Random(pub u64);
 
@@ -49,7 +49,7 @@ impl Random {
     }
 }
 
-/// Instructions that a warp executes before another takes its turn.
+/// Number of instructions that a warp executes before the next warp takes its turn.
 const TURN: u64 = 10_000;
 
 impl<'a> Runner<'a> {

@@ -1,5 +1,4 @@
-//! What each thread of a block knows to have happened: the happens-before relation of the race
-//! check.
+//! The happens-before relation of the race check: each thread of a block knows some earlier events.
 //!
 //! Every synchronisation in the block advances one event count, and an access carries the count
 //! of its time as its stamp. "A knows B up to n" means that all accesses of B with a stamp below
@@ -13,17 +12,17 @@ type LaneMatrix = [[u32; 32]; 32];
 
 #[derive(Default)]
 struct WarpClock {
-    /// Other warps, by number.
+    /// Knowledge about other warps, by number.
     known: [u32; 32],
-    /// All lanes of this warp, one another.
+    /// Knowledge of all lanes of this warp about each other.
     internal: u32,
-    /// Beyond that, `lanes[a][b]`: what lane a knows of lane b.
+    /// Additional knowledge `lanes[a][b]` of lane a about lane b.
     lanes: Option<Box<LaneMatrix>>,
     /// Releases of other blocks that lanes (mask) have acquired.
     acquired: Vec<(u32, Releases)>,
-    /// Read by lanes (mask), acquired by their next fence.
+    /// Releases that lanes (mask) have read, which their next fence acquires.
     pending: Vec<(u32, Releases)>,
-    /// For each lane what its last fence releases.
+    /// For each lane, the releases of its last fence.
     fenced: Option<Box<[Option<Releases>; 32]>>,
 }
 
@@ -47,18 +46,18 @@ impl BlockClock {
         }
     }
 
-    /// The stamp of an access made now.
+    /// Stamp of an access made now.
     pub(super) fn now(&self) -> u32 {
         self.event
     }
 
-    /// Ends a stretch of program order: accesses from here on have a later stamp.
+    /// Ends a range of program order: accesses from here on have a later stamp.
     pub(super) fn advance(&mut self) -> u32 {
         self.event += 1;
         self.event
     }
 
-    /// All threads of the block have met.
+    /// Records that all threads of the block have met.
     pub(super) fn join_block(&mut self) {
         self.full = self.advance();
         for warp in &mut self.warps {
@@ -67,7 +66,8 @@ impl BlockClock {
         }
     }
 
-    /// The warps in `learning` have met those in `arrived`, which came with these stamps.
+    /// Records that the warps in `learning` have met those in `arrived`, which came with these
+    /// stamps.
     pub(super) fn join_warps(&mut self, learning: u32, arrived: &[(usize, u32)]) {
         let mut joined = [0; 32];
         let mut acquired = Vec::new();
@@ -119,7 +119,7 @@ impl BlockClock {
         of(members).for_each(|a| lanes[a] = joined);
     }
 
-    /// A fence by `lanes`: acquires what they have read, releases what they know.
+    /// A fence by `lanes`: it acquires what they have read, and releases what they know.
     pub(super) fn fence(&mut self, warp: usize, lanes: u32) {
         let (full, block) = (self.full, self.block);
         let stamp = self.advance();
@@ -154,7 +154,7 @@ impl BlockClock {
         }
     }
 
-    /// What a strong write by the lane releases.
+    /// Releases of a strong write by the lane.
     pub(super) fn released_by(&self, warp: usize, lane: usize) -> Option<&Releases> {
         self.warps[warp]
             .fenced
@@ -162,7 +162,7 @@ impl BlockClock {
             .and_then(|fenced| fenced[lane].as_ref())
     }
 
-    /// Notes what a strong read by the lane obtained.
+    /// Records the releases that a strong read by the lane obtained.
     pub(super) fn obtained(&mut self, warp: usize, lane: usize, releases: Releases) {
         self.warps[warp].pending.push((1 << lane, releases));
     }
@@ -176,14 +176,14 @@ impl BlockClock {
             .acquired
             .iter()
             .chain(own.map(|(_, releases)| releases));
-        // Several blocks are remembered as one set, of which one acquired block is enough.
+        // Several blocks are remembered as one set, and acquiring one of them is enough.
         let set = access.scope == Scope::Blocks;
         all.flat_map(|releases| releases.iter())
             .any(|release| set || release.covers(access))
     }
 }
 
-/// One lane's view of what happened before.
+/// View of one lane on earlier events.
 pub(super) struct LaneJudge<'a> {
     pub clock: &'a BlockClock,
     pub order: &'a Order,

@@ -1,4 +1,5 @@
-//! `cp.async`: a copy lands in shared memory when its issuer waits for its group, not before.
+//! Executes `cp.async`: a copy reaches shared memory when its issuer waits for its group, and not
+//! before.
 use super::block::Runner;
 use super::warp::{Flight, Warp, of};
 use crate::finding::{Checked, Fault, FindingKind};
@@ -102,7 +103,8 @@ impl Runner<'_> {
         }
     }
 
-    /// Lands all groups but the `pending` latest; with `None` also what no group holds yet.
+    /// Completes all groups but the `pending` latest; with `None`, also copies that no group holds
+    /// yet.
     pub(super) fn wait_for_copies(
         &mut self,
         warp: &mut Warp,

@@ -1,16 +1,16 @@
-//! Warp operations: lanes that exchange values, and the mask that says which.
+//! Warp operations in which lanes exchange values, and the masks of participating lanes.
 use super::block::Runner;
 use super::warp::{Warp, of};
 use crate::finding::{Checked, Fault, FindingKind};
 use crate::lanes::Row;
 use crate::op::{Op, ReduceOp, Reg, Shuffle, ShuffleMode, VoteMode};
 
-/// Lanes that execute together, as their masks divide them: (lanes, mask).
+/// Lanes that execute together according to their masks: (lanes, mask).
 type Classes = Vec<(u32, u32)>;
 
 impl Runner<'_> {
-    /// Executes a warp operation for the lanes in `here`; false if their masks name others that
-    /// have yet to come.
+    /// Executes a warp operation for the lanes in `here`; returns false if their masks name lanes
+    /// that have not arrived.
     pub(super) fn exchange(&mut self, warp: &mut Warp, op: &Op, here: u32) -> Checked<bool> {
         let kernel = self.kernel;
         let members = match op {
@@ -20,7 +20,7 @@ impl Runner<'_> {
             | Op::Reduce { members, .. }
             | Op::Elect { members, .. }
             | Op::WarpSync { members } => *members,
-            // Matrix operations are of the whole warp.
+            // Matrix operations involve the whole warp.
             _ => {
                 if here != warp.live & !warp.waiting {
                     return Ok(false);
@@ -122,7 +122,7 @@ impl Runner<'_> {
                 source_lane(shuffle.mode, lane as u32, b[lane] as u32, c[lane] as u32);
             valid |= u32::from(inside) << lane;
             out[lane] = a[source as usize];
-            // A lane that does not take part has nothing to give.
+            // A lane that does not participate has no value.
             unknown |= u32::from(lanes >> source & 1 == 0) << lane;
         }
         warp.write(shuffle.d, &out, lanes);
@@ -134,7 +134,7 @@ impl Runner<'_> {
     }
 }
 
-/// The lane that `lane` reads from, and whether it is inside the segment.
+/// Lane that `lane` reads from, and whether it is inside the segment.
 fn source_lane(mode: ShuffleMode, lane: u32, b: u32, c: u32) -> (u32, bool) {
     let (b, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
     let most = lane & segment | clamp & !segment;
@@ -192,7 +192,7 @@ fn reduce(op: ReduceOp, signed: bool, values: impl Iterator<Item = u32>) -> u32 
 mod tests {
     use super::*;
 
-    /// Pairs of (lane, source, inside) as the pseudocode of the specification gives them.
+    /// Pairs of (lane, source, inside) from the pseudocode of the specification.
     #[test]
     fn shuffle_sources() {
         use ShuffleMode::*;

@@ -1,4 +1,4 @@
-//! A launch: its configuration, blocks over threads, what it reports.
+//! A launch: its configuration, the distribution of blocks over threads, and its report.
 use super::block::{Random, Runner};
 use super::release::ReleaseTable;
 use super::warp::{Placement, Warp};
@@ -10,15 +10,16 @@ use crate::memory::{DeviceMemory, Order};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Which checks and counts a launch makes. Bounds, alignment, registers, barriers and waits are
-/// always checked.
+/// Checks and counts of a launch. Bounds, alignment, registers, barriers and waits are always
+/// checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checks {
-    /// Races, and dependencies between streams.
+    /// Checks races, and dependencies between streams.
     pub races: bool,
-    /// Reads of device memory that nobody wrote. Shared and local memory is always checked.
+    /// Checks reads of device memory that was never written. Shared and local memory is always
+    /// checked.
     pub uninitialised: bool,
-    /// Sectors and bank conflicts.
+    /// Counts sectors and bank conflicts.
     pub counters: bool,
 }
 
@@ -32,46 +33,46 @@ impl Default for Checks {
     }
 }
 
-/// Which blocks of the grid are executed.
+/// Selects the blocks of the grid that are executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockSelection {
-    /// All of them.
+    /// All blocks.
     All,
-    /// Only some at each end, in the order of their numbers: enough to see whether the last
-    /// elements of a tensor too large to walk are reached.
+    /// Only some blocks at each end, in the order of their numbers: this shows whether the last
+    /// elements of a huge tensor are reached.
     Ends {
-        /// Blocks from the beginning.
+        /// Number of blocks at the beginning.
         first: u64,
-        /// Blocks up to the end.
+        /// Number of blocks at the end.
         last: u64,
     },
 }
 
-/// How a kernel is launched.
+/// Configuration of a launch.
 #[derive(Clone, Debug)]
 pub struct LaunchConfig {
-    /// Blocks in x, y, z.
+    /// Number of blocks in x, y, z.
     pub grid: [u32; 3],
-    /// Threads of a block in x, y, z.
+    /// Number of threads of a block in x, y, z.
     pub block: [u32; 3],
-    /// Bytes of dynamic shared memory.
+    /// Size of dynamic shared memory in bytes.
     pub dynamic_shared: u32,
     /// Checks and counts.
     pub checks: Checks,
     /// Blocks to execute.
     pub blocks: BlockSelection,
-    /// Worker threads; `None`: as many as the machine has.
+    /// Number of worker threads; `None`: as many as the machine has.
     pub threads: Option<usize>,
-    /// Permutes the order of blocks and warps; `None`: in order, long turns.
+    /// Permutes the order of blocks and warps; `None`: in order, with long turns.
     pub seed: Option<u64>,
-    /// Instructions of one warp after which the block is given up.
+    /// Number of instructions of one warp after which the block is aborted.
     pub instruction_limit: u64,
-    /// Blocks with findings after which no further block is begun.
+    /// Number of blocks with findings after which no further block is started.
     pub most_findings: usize,
 }
 
 impl LaunchConfig {
-    /// All blocks of `grid`, all checks.
+    /// A configuration with all blocks of `grid` and all checks.
     pub fn new(grid: [u32; 3], block: [u32; 3]) -> Self {
         Self {
             grid,
@@ -87,16 +88,16 @@ impl LaunchConfig {
     }
 }
 
-/// What a launch did.
+/// Report of a launch.
 #[derive(Clone, Debug, Default)]
 pub struct LaunchReport {
-    /// Counts of all blocks.
+    /// Counts over all blocks.
     pub counters: Counters,
-    /// Mistakes, at most one per block (which stops at it), by block.
+    /// Findings by block, at most one per block, because a block stops at its first.
     pub findings: Vec<Finding>,
 }
 
-/// Everything that the blocks of a launch share.
+/// State that the blocks of a launch share.
 pub(super) struct Launch<'a> {
     pub kernel: &'a Kernel,
     pub memory: &'a DeviceMemory,
@@ -106,10 +107,10 @@ pub(super) struct Launch<'a> {
     pub releases: ReleaseTable,
 }
 
-/// Largest shared memory of a block on the hardware aimed at.
+/// Largest shared memory of a block on the supported hardware.
 const MOST_SHARED: u64 = 227 * 1024;
 
-/// Executes the kernel; `Err` where a driver would refuse the launch.
+/// Executes the kernel; returns `Err` if a driver would refuse the launch.
 pub(crate) fn launch(
     kernel: &Kernel,
     memory: &DeviceMemory,
@@ -183,7 +184,7 @@ impl Launch<'_> {
         };
         let count = first + last;
         let nth = |i: u64| if i < first { i } else { total - count + i };
-        // A permutation by a stride that shares no factor with the count.
+        // A stride without common factor with the count makes a permutation.
         let mut random = Random(self.config.seed.unwrap_or(0));
         let (mut stride, start) = match self.config.seed {
             None => (1, 0),

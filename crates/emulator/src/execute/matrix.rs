@@ -1,4 +1,5 @@
-//! `ldmatrix`, `stmatrix`, `movmatrix` and `mma`: fragments and who holds which element.
+//! Executes `ldmatrix`, `stmatrix`, `movmatrix` and `mma`, with the assignment of elements to
+//! lanes.
 use super::block::Runner;
 use super::warp::Warp;
 use crate::finding::Checked;
@@ -8,7 +9,7 @@ use crate::memory::Kind;
 use crate::op::{Address, Element, MatrixProduct, Op, Reg};
 use crate::ptx::types::Space;
 
-/// For the lane and the index of the 16-bit half of its register: row and column in 8×8.
+/// Row and column in an 8×8 matrix, for a lane and the index of the 16-bit half of its register.
 fn place_8x8(lane: usize, half: usize, transposed: bool) -> (usize, usize) {
     let (row, column) = (lane / 4, lane % 4 * 2 + half);
     if transposed {
@@ -80,7 +81,7 @@ impl Runner<'_> {
         }
     }
 
-    /// Addresses of the rows of matrix `i`: those of lanes 8i to 8i + 7.
+    /// Addresses of the rows of matrix `i`, from lanes 8i to 8i + 7.
     fn rows_of(
         &mut self,
         warp: &Warp,
@@ -228,7 +229,7 @@ fn each_8x8(transposed: bool, mut f: impl FnMut(usize, usize, usize, usize)) {
     }
 }
 
-/// The register that each lane receives of an 8×8 matrix.
+/// Register of each lane for an 8×8 matrix.
 fn fragment(whole: &[[u16; 8]; 8], transposed: bool) -> Row {
     let mut out: Row = [0; 32];
     each_8x8(transposed, |lane, half, row, column| {
@@ -242,7 +243,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    /// The formulas of the specification, written out as it writes them.
+    /// The formulas of the specification, written as there.
     #[test]
     fn fragment_layouts() {
         for lane in 0..32 {

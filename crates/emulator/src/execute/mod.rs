@@ -1,4 +1,4 @@
-//! Runs kernels: warps in lock-step by lowest program counter, blocks over threads.
+//! Runs kernels: warps in lock-step by lowest program counter, blocks distributed over threads.
 mod access;
 mod atomic;
 mod barrier;

@@ -1,21 +1,21 @@
-//! Ordering between blocks by fences and atomics, as PTX has it: a fence by the releasing thread,
-//! a strong write to some address, a strong read of it by the acquiring thread, a fence there.
+//! Ordering between blocks by fences and atomics, as in PTX: a fence by the releasing thread, a
+//! strong write to some address, a strong read of it by the acquiring thread, and a fence there.
 use crate::memory::{Access, Scope};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-/// What was ordered before a fence of one thread.
+/// Accesses that were ordered before a fence of one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Release {
     pub block: u32,
     pub warp: u8,
     pub lane: u8,
-    /// Accesses of the whole block below this stamp.
+    /// Stamp below which accesses of the whole block are included.
     pub full: u32,
-    /// Accesses of the warp below this stamp.
+    /// Stamp below which accesses of the warp are included.
     pub warp_stamp: u32,
-    /// Accesses of the thread below this stamp.
+    /// Stamp below which accesses of the thread are included.
     pub stamp: u32,
 }
 
@@ -30,10 +30,10 @@ impl Release {
     }
 }
 
-/// Releases that one or several threads have made, shared once made.
+/// Releases of one or several threads, shared after they are made.
 pub(super) type Releases = Arc<Vec<Release>>;
 
-/// For each address: the releases that a strong read of it obtains.
+/// The releases that a strong read of each address obtains.
 #[derive(Default)]
 pub(super) struct ReleaseTable {
     any: AtomicBool,
@@ -41,7 +41,8 @@ pub(super) struct ReleaseTable {
 }
 
 impl ReleaseTable {
-    /// A strong write; `keeps` for a read-modify-write, which continues what it found.
+    /// Records a strong write; `keeps` is set for a read-modify-write, which continues the releases
+    /// that it found.
     pub(super) fn publish(&self, address: u64, releases: Option<&Releases>, keeps: bool) {
         if releases.is_none() && (keeps || !self.any.load(Relaxed)) {
             return;
@@ -63,7 +64,7 @@ impl ReleaseTable {
         }
     }
 
-    /// A strong read.
+    /// Releases that a strong read obtains.
     pub(super) fn obtain(&self, address: u64) -> Option<Releases> {
         if !self.any.load(Relaxed) {
             return None;

@@ -1,8 +1,8 @@
 //! The interpreter loop of a warp.
 //!
-//! Lanes that stand at the same instruction execute it together. Of the groups that a warp has
-//! split into, the one at the lowest place goes on until it reaches another, which is where code
-//! laid out by a structured compiler reconverges.
+//! Lanes at the same instruction execute it together. Among the groups into which a warp has split,
+//! the one at the lowest place runs until it reaches another group, which is the point where code
+//! from a structured compiler reconverges.
 use super::block::Runner;
 use super::warp::{Warp, of};
 use crate::finding::{Checked, Fault, FindingKind};
@@ -11,14 +11,14 @@ use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOWS_END};
 use crate::op::{Instruction, InstructionClass, Logic, Op};
 use crate::ptx::types::Space;
 
-/// What becomes of the lanes after an instruction.
+/// State of the lanes after an instruction.
 enum Next {
     Continue,
-    /// All of the group goes to another place.
+    /// The whole group goes to another place.
     Jump(u32),
-    /// The group is no longer together: choose anew.
+    /// The group is no longer together: a new group must be chosen.
     Regroup,
-    /// The same, and the turn ends: a barrier may open before the warp goes on.
+    /// As `Regroup`, and the turn ends: a barrier may open before the warp continues.
     Yield,
 }
 
@@ -49,7 +49,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Lanes wait for lanes that cannot come.
+    /// Reports lanes that wait for lanes that cannot come.
     fn check_parked(&mut self, warp: &Warp) -> Checked<()> {
         if warp.parked == 0 {
             return Ok(());
@@ -63,8 +63,8 @@ impl Runner<'_> {
         Err(Fault::new(FindingKind::InvalidWarpOperation, message).in_lane(lane))
     }
 
-    /// Runs lanes that are together until they split, meet others or the turn is over; whether
-    /// the turn must end.
+    /// Runs a group of lanes until they split, meet others or the turn is over; returns whether the
+    /// turn must end.
     fn run_group(
         &mut self,
         warp: &mut Warp,
@@ -171,7 +171,7 @@ impl Runner<'_> {
             }
             Op::Select { d, a, b, predicate } => {
                 let choose = warp.read_predicate(kernel, *predicate, active)?;
-                // Only the chosen side has to be set.
+                // Only the chosen operand must be set.
                 let a = *warp.read(kernel, *a, active & choose)?;
                 let b = *warp.read(kernel, *b, active & !choose)?;
                 let mut row: Row = [0; 32];
@@ -337,7 +337,7 @@ impl Runner<'_> {
         Ok(Next::Continue)
     }
 
-    /// Warp operations: executed when all lanes that the mask names have come.
+    /// Warp operations are executed when all lanes in the mask have arrived.
     fn together(
         &mut self,
         warp: &mut Warp,

@@ -6,7 +6,7 @@ use crate::memory::CheckedBytes;
 use crate::op::{Predicate, Reg};
 use std::collections::VecDeque;
 
-/// An asynchronous copy between its issue and its landing.
+/// An asynchronous copy that was issued and has not completed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flight {
     pub target: u32,
@@ -14,7 +14,7 @@ pub(super) struct Flight {
     pub value: u128,
 }
 
-/// The asynchronous copies of one thread: committed groups, and the group being put together.
+/// Asynchronous copies of one thread: committed groups, and the current group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flights {
     pub committed: VecDeque<Vec<Flight>>,
@@ -32,19 +32,19 @@ pub(super) struct Waiting {
 pub(super) struct Warp {
     pub number: usize,
     pub rows: Vec<Row>,
-    /// For each row the lanes that have set it.
+    /// For each row, the lanes that have set it.
     pub defined: Vec<u32>,
     pub predicates: Vec<u32>,
     pub predicates_defined: Vec<u32>,
     pub pc: [u32; 32],
-    /// Lanes that have a thread.
+    /// Lanes with a thread.
     pub everyone: u32,
     /// Lanes that have not exited.
     pub live: u32,
-    /// Lanes waiting at a barrier, and which.
+    /// Lanes waiting at a barrier, and their barrier.
     pub waiting: u32,
     pub waits_at: Option<Waiting>,
-    /// Lanes that wait at a warp operation for the others of its mask.
+    /// Lanes waiting at a warp operation for the other lanes of its mask.
     pub parked: u32,
     pub carry: u32,
     pub local: Vec<CheckedBytes>,
@@ -76,7 +76,7 @@ impl Warp {
         }
     }
 
-    /// Makes the warp ready for a block of `threads` threads.
+    /// Prepares the warp for a block of `threads` threads.
     pub(super) fn start(&mut self, kernel: &Kernel, threads: u32, place: &Placement) {
         let first = self.number as u32 * 32;
         let count = (threads - first).min(32);
@@ -100,7 +100,7 @@ impl Warp {
         }
     }
 
-    /// A row that is read by `lanes`, all of which must have set it.
+    /// Reads a row for `lanes`, all of which must have set it.
     #[inline(always)]
     pub(super) fn read<'a>(&'a self, kernel: &'a Kernel, reg: Reg, lanes: u32) -> Checked<&'a Row> {
         if reg.0 & Reg::CONSTANT != 0 {
@@ -116,7 +116,7 @@ impl Warp {
         Ok(&self.rows[row])
     }
 
-    /// Sets the row in `lanes`.
+    /// Sets the row for `lanes`.
     #[inline(always)]
     pub(super) fn write(&mut self, reg: Reg, values: &Row, lanes: u32) {
         let row = reg.0 as usize;
@@ -139,7 +139,7 @@ impl Warp {
         self.rows[reg.0 as usize][lane] = value;
     }
 
-    /// Makes the row unset in `lanes`.
+    /// Marks the row as unset for `lanes`.
     pub(super) fn forget(&mut self, reg: Reg, lanes: u32) {
         self.defined[reg.0 as usize] &= !lanes;
     }
@@ -198,7 +198,7 @@ pub(super) fn of(mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Where a block stands in its grid, and how large both are.
+/// Index of a block in its grid, and the sizes of both.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placement {
     pub block: [u32; 3],

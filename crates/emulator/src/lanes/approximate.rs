@@ -1,6 +1,6 @@
-//! Approximate functions. PTX gives error bounds, not values; here the nearest `f32` (of the
-//! result in `f64`, or the C library's where that is within one unit in the last place) stands
-//! for them, so a tolerance must leave room for the bounds, which the README lists.
+//! Approximate functions. PTX gives error bounds and no values; here they give the nearest `f32`
+//! (of the result in `f64`, or the C library's if that is within one unit in the last place), so a
+//! tolerance must leave room for the bounds, which the README lists.
 use super::float::{canonical, flush};
 use super::{LaneFn, Resolved, lanes};
 use crate::decode::Modifiers;

@@ -9,7 +9,7 @@ fn bit_field_extract(a: u64, position: u64, length: u64, bits: u64, signed: bool
         return 0;
     }
     let bit = |i: u64| if i < 64 { a >> i & 1 } else { 0 };
-    // The field's own top bit, or the value's where the field reaches past it.
+    // The sign is the field's top bit, or the value's if the field extends beyond it.
     let fill = if signed {
         bit((position + length - 1).min(bits - 1))
     } else {
@@ -166,7 +166,7 @@ pub(super) fn resolve(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolve
             B64 => plain(lanes!(|a: u64| a.reverse_bits()), 1),
             _ => None,
         },
-        // How far the bit is from the top; all ones where there is none.
+        // Distance of the bit from the top; all ones if there is none.
         "bfind" if modifiers.take("shiftamt") => match ty {
             U32 => plain(
                 lanes!(|a: u32| a.checked_ilog2().map_or(!0, |at| 31 - at)),

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 /// A comparison of whole rows.
 pub(crate) type CompareFn = fn(&Row, &Row) -> u32;
 
-/// A value that compares as its type does.
+/// A value with the order of its type.
 trait Compared: Bits {
     fn order(self, other: Self) -> Option<Ordering>;
 }
@@ -59,7 +59,7 @@ impl Compared for Flushed {
     }
 }
 
-/// Which orderings count as true, as bits: less, equal, greater, unordered.
+/// Orderings that count as true, as bits: less, equal, greater, unordered.
 const LESS: u8 = 1;
 const EQUAL: u8 = 2;
 const GREATER: u8 = 4;

@@ -1,15 +1,15 @@
 //! `cvt`: between all number formats, with rounding, clamping and saturation.
 //!
-//! The conversions that kernels spend their time in have functions of their own; all others go
-//! through an exact value (an integer, or an `f64` rounded to odd) and a description of the
-//! target, which rides along as a constant operand.
+//! The frequent conversions of kernels have special functions; all others go through an exact value
+//! (an integer, or an `f64` rounded to odd) and a description of the target, which is a constant
+//! operand.
 use super::float::flush;
 use super::rounding::{self, Rounding, integer_to_odd, to_integral};
 use super::{Binary16, Brain16, LaneFn, Resolved, lanes};
 use crate::decode::Modifiers;
 use crate::ptx::types::ScalarType::{self, *};
 
-/// Everything that the modifiers of a `cvt` say.
+/// Modifiers of a `cvt`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Conversion {
     to: ScalarType,
@@ -68,7 +68,7 @@ impl Conversion {
 
 enum Exact {
     Integer(i128),
-    /// With what `f64` cannot hold, rounded to odd.
+    /// An `f64`, rounded to odd if it cannot hold the value.
     Float(f64),
 }
 
@@ -180,7 +180,7 @@ fn convert(a: u64, b: u64, code: u64) -> u64 {
     to_float(exact(a, c.from, c.flush), one) << 16 | to_float(exact(b, c.from, c.flush), one)
 }
 
-/// Functions for the conversions that matter to speed.
+/// Functions for conversions that matter for speed.
 fn quick(c: Conversion) -> Option<LaneFn> {
     if c.saturate || c.flush || c.relu || c.finite || c.integral && c.to.is_float() {
         return None;
@@ -221,7 +221,8 @@ pub(super) fn resolve(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolve
         _ => Rounding::Nearest,
     };
     let integral = matches!(word, Some("rni" | "rzi" | "rmi" | "rpi"));
-    // A float becomes an integer in an integral mode only, and a narrower float in a plain one.
+    // A float becomes an integer only in an integral mode, and a narrower float only in a plain
+    // one.
     if from.is_float() && to.is_integer() && !integral {
         return None;
     }
@@ -272,7 +273,7 @@ mod tests {
     }
 
     proptest! {
-        /// The quick functions are the general ones.
+        /// Checks that the quick functions agree with the general ones.
         #[test]
         fn quick_and_general_agree(a: u64, b: u64) {
             for to in (0..19).map(ScalarType::from_code) {

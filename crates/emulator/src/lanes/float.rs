@@ -1,4 +1,4 @@
-//! `f32` and `f64` arithmetic with every rounding mode that PTX gives it.
+//! `f32` and `f64` arithmetic with every rounding mode of PTX.
 use super::rounding::{
     self, Rounding, fused_to_odd, quotient_to_odd, square_root_to_odd, sum_to_odd,
 };
@@ -9,7 +9,8 @@ use crate::ptx::types::ScalarType::*;
 /// The NaN that `f32` arithmetic returns.
 const NAN: f32 = f32::from_bits(0x7fff_ffff);
 
-/// Makes every NaN the canonical one. By bits: the compiler may take any NaN for any other.
+/// Makes every NaN the canonical one, by its bits, because the compiler may replace any NaN by
+/// another.
 #[inline(always)]
 pub(super) fn canonical(value: f32) -> f32 {
     let bits = value.to_bits();
@@ -34,7 +35,7 @@ fn saturate(value: f32) -> f32 {
     if value > 0.0 { value.min(1.0) } else { 0.0 }
 }
 
-/// The smaller; a NaN only if both are; −0 is smaller than +0.
+/// The smaller number; NaN only if both are NaN; −0 is smaller than +0.
 #[inline(always)]
 pub(super) fn min(a: f64, b: f64) -> f64 {
     if a.is_nan() {
@@ -46,7 +47,7 @@ pub(super) fn min(a: f64, b: f64) -> f64 {
     }
 }
 
-/// The larger; a NaN only if both are; +0 is larger than −0.
+/// The larger number; NaN only if both are NaN; +0 is larger than −0.
 #[inline(always)]
 pub(super) fn max(a: f64, b: f64) -> f64 {
     if a.is_nan() {
@@ -79,7 +80,7 @@ macro_rules! flavours {
     };
 }
 
-/// A directed mode of an operation whose exact value, rounded to odd, is `$e`.
+/// A directed mode of an operation with the exact value `$e`, rounded to odd.
 macro_rules! directed {
     ($rounding:expr, $ftz:expr, $sat:expr, |$($x:ident),+| $e:expr) => {
         match $rounding {
@@ -99,7 +100,8 @@ macro_rules! directed {
     };
 }
 
-/// Towards negative infinity an exact zero sum of numbers that are not both zero is −0.
+/// When rounding towards negative infinity, an exact zero sum of numbers that are not both zero is
+/// −0.
 fn negative_zero(rounded: f32, exact: f64, operands: &[f64]) -> f32 {
     let cancelled = exact == 0.0 && operands.iter().all(|x| *x != 0.0) && operands.len() != 1;
     if cancelled { -0.0 } else { rounded }
@@ -143,7 +145,7 @@ fn single(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolved> {
                 ),
             }
         }
-        // `.approx` and `.full` have an error bound, not a value: the nearest stands for them.
+        // `.approx` and `.full` have an error bound and no exact value; the nearest value is used.
         "div" => {
             modifiers.take_any(&["approx", "full"]);
             let rounding = rounding_of(modifiers);
@@ -214,7 +216,7 @@ fn double(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolved> {
             ("mul", Rounding::Zero) => lanes!(|a: f64, b: f64| product64(a, b, Rounding::Zero)),
             ("mul", Rounding::Down) => lanes!(|a: f64, b: f64| product64(a, b, Rounding::Down)),
             ("mul", Rounding::Up) => lanes!(|a: f64, b: f64| product64(a, b, Rounding::Up)),
-            // The others would need more than `f64` to be exact.
+            // The other operations would need more than `f64` to be exact.
             _ => return None,
         })
     };
@@ -248,7 +250,7 @@ fn double(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolved> {
     }
 }
 
-/// `nearest` moved to its neighbour where the mode asks for the other side of the exact value.
+/// Moves `nearest` to its neighbour if the mode needs the other side of the exact value.
 fn step(nearest: f64, error: f64, rounding: Rounding) -> f64 {
     if error == 0.0 || !nearest.is_finite() {
         return nearest;

@@ -20,7 +20,7 @@ impl Binary16 {
     pub(crate) fn to_f32(self) -> f32 {
         let sign = u32::from(self.0 & 0x8000) << 16;
         let magnitude = u32::from(self.0 & 0x7fff);
-        // Shifted into place the exponent is too small by 112, subnormals included.
+        // After the shift the exponent is too small by 112, also for subnormals.
         let scaled = f32::from_bits(magnitude << 13) * f32::from_bits(0x7780_0000);
         let value = if magnitude >= 0x7c00 {
             0x7f80_0000 | (magnitude & 0x3ff) << 13
@@ -54,7 +54,7 @@ impl Brain16 {
         f32::from_bits(u32::from(self.0) << 16)
     }
 
-    /// Nearest, ties to even.
+    /// Rounds to nearest, ties to even.
     #[inline(always)]
     pub(crate) fn from_f32(value: f32) -> Self {
         let bits = value.to_bits();
@@ -93,7 +93,7 @@ impl Bits for Brain16 {
     }
 }
 
-/// What both formats share.
+/// Operations that both formats share.
 pub(super) trait Half: Bits {
     const SIGN: u16 = 0x8000;
     fn raw(self) -> u16;
@@ -192,7 +192,7 @@ pub(super) fn tanh<H: Half>(a: H) -> H {
     H::nearest(a.wide().tanh())
 }
 
-/// Applies an operation on one half to both halves of a pair.
+/// Applies an operation on halves to both halves of a pair.
 #[inline(always)]
 fn pair<H: Half>(f: impl Fn(H, H, H) -> H, a: u32, b: u32, c: u32) -> u32 {
     let low = f(H::of(a as u16), H::of(b as u16), H::of(c as u16)).raw();
@@ -274,8 +274,8 @@ pub(super) fn resolve(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolve
     if !matches!(ty, F16 | BF16 | F16x2 | BF16x2) {
         return None;
     }
-    // Subnormals of 16 bits survive `.ftz` only in f16; nvcc writes it for f16 alone, and the
-    // flush is not modelled: it is refused by being left over.
+    // Subnormals of 16 bits survive `.ftz` only in f16; nvcc writes it for f16 alone. The flush is
+    // not modelled: the modifier is left over and refused.
     match opcode {
         "add" | "sub" | "mul" => {
             modifiers.take("rn");

@@ -18,7 +18,7 @@ macro_rules! integers {
     };
 }
 
-/// Upper half of a product, per type, as PTX calls `.hi`.
+/// Upper half of a product, per type (`.hi` in PTX).
 fn multiply_high(ty: ScalarType) -> Option<LaneFn> {
     Some(match ty {
         U16 => lanes!(|a: u16, b: u16| ((u32::from(a) * u32::from(b)) >> 16) as u16),
@@ -104,7 +104,7 @@ pub(super) fn resolve(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolve
         "mad" if modifiers.take("wide") => {
             return Resolved::new(multiply_wide(ty)?, 3, bits).map(|r| r.width(2, bits * 2));
         }
-        // The quotient by zero is unspecified: all ones, as current processors give.
+        // The quotient by zero is unspecified; it is all ones, as on current processors.
         "div" => (
             integers!(ty, |a, b| if b == 0 {
                 !(0 as T)

@@ -1,9 +1,9 @@
 //! The product of small matrices behind `mma`.
 use super::simd::dispatched_fn;
 
-/// 16×16 or narrower.
+/// 16×16 or narrower matrix.
 pub(crate) type MatrixA = [[f32; 16]; 16];
-/// 16×8, of which the first k rows count.
+/// 16×8 matrix, of which the first k rows are used.
 pub(crate) type MatrixB = [[f32; 8]; 16];
 
 #[inline(always)]
@@ -25,7 +25,7 @@ fn rows(a: &MatrixA, b: &MatrixB, c: &MatrixB, k: usize) -> [[f64; 8]; 16] {
 }
 
 dispatched_fn! {
-    /// `a · b + c` over the first `k` columns: exact products, summed in `f64` from the first to
-    /// the last, `c` added at the end. Hardware aligns and cuts off in ways of its own.
+    /// Computes `a · b + c` over the first `k` columns: products are exact, summed in `f64` from
+    /// first to last, and `c` is added at the end. Hardware aligns and truncates differently.
     pub(crate) fn multiply_matrices(a: &MatrixA, b: &MatrixB, c: &MatrixB, k: usize) -> [[f64; 8]; 16] = rows
 }

@@ -1,8 +1,8 @@
-//! Pure operations on the 32 lanes of a warp: a row of values in, a row of values out.
+//! Pure operations on the 32 lanes of a warp: rows of values in, a row of values out.
 //!
-//! An instruction without side effects is resolved once, when the module is loaded, to a
-//! function on whole rows, which the compiler vectorises. Lanes that do not take part compute
-//! too, and their results are dropped: every function here is total.
+//! An instruction without side effects is resolved once, when the module is loaded, to a function
+//! on whole rows, which the compiler vectorises. Lanes that do not participate compute too, and
+//! their results are dropped, so every function here is total.
 mod approximate;
 mod bits;
 mod compare;
@@ -26,7 +26,7 @@ pub(crate) type Row = [u64; 32];
 /// An operation on whole rows; operands that an instruction lacks are rows of zeros.
 pub(crate) type LaneFn = fn(&[&Row; 4]) -> Row;
 
-/// A value as a register holds it.
+/// A value in the form that a register holds.
 pub(crate) trait Bits: Copy {
     fn from_bits(bits: u64) -> Self;
     fn into_bits(self) -> u64;
@@ -97,11 +97,11 @@ macro_rules! lanes {
 }
 pub(crate) use lanes;
 
-/// A resolved instruction: the function and how many operands it takes.
+/// A resolved instruction: the function and the number of its operands.
 pub(crate) struct Resolved {
     pub function: LaneFn,
     pub inputs: usize,
-    /// For each operand its width in bits if that differs from the type of the instruction.
+    /// Width in bits of each operand, if it differs from the type of the instruction.
     pub widths: [u32; 4],
     /// A constant that follows the operands.
     pub constant: Option<u64>,
@@ -128,8 +128,8 @@ impl Resolved {
     }
 }
 
-/// The function of a pure instruction; `None` if `opcode` is not one of them, or not in this form.
-/// Takes from `modifiers` what it understands: the caller refuses what is left.
+/// Function of a pure instruction; `None` if `opcode` is not one, or not in this form. It takes the
+/// modifiers that it understands, and the caller refuses the rest.
 pub(crate) fn resolve(opcode: &str, modifiers: &mut Modifiers) -> Option<Resolved> {
     integer::resolve(opcode, modifiers)
         .or_else(|| bits::resolve(opcode, modifiers))

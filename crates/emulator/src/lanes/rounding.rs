@@ -1,8 +1,8 @@
 //! Correct rounding to narrower formats, in every mode of PTX.
 //!
-//! A result is first formed in `f64` rounded *to odd* (the last bit tells that something was cut
-//! off), and only then rounded to its format: since `f64` has at least two bits more than twice
-//! the precision of the others need, the second rounding is the only one that shows.
+//! A result is first computed in `f64` rounded *to odd* (the last bit says whether anything was
+//! truncated), and then rounded to its format. `f64` has more than twice the precision of the other
+//! formats plus two bits, so only the second rounding has an effect.
 
 /// Rounding of a value that its format cannot hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,8 +61,8 @@ pub(crate) fn sum_to_odd(a: f64, b: f64) -> f64 {
     to_odd(sum, (a - (sum - from_b)) + (b - from_b))
 }
 
-/// `nearest`, the nearest `f64` to an exact value, rounded to odd instead; `error` has the sign of
-/// the exact value minus `nearest`.
+/// Turns `nearest`, the `f64` nearest to an exact value, into that value rounded to odd; `error`
+/// has the sign of the exact value minus `nearest`.
 pub(crate) fn to_odd(nearest: f64, error: f64) -> f64 {
     if error == 0.0 || !nearest.is_finite() {
         return nearest;
@@ -118,7 +118,8 @@ pub(crate) fn to_integral(value: f64, rounding: Rounding) -> f64 {
 }
 
 impl Format {
-    /// `value` rounded to this format; overflow gives infinity or the largest number, by the mode.
+    /// Rounds `value` to this format; overflow gives infinity or the largest number, depending on
+    /// the mode.
     pub(crate) fn round(self, value: f64, rounding: Rounding) -> f64 {
         if value == 0.0 || !value.is_finite() {
             return value;

@@ -1,8 +1,8 @@
-//! Two compilations of every row function: one for any processor, one for AVX2 with FMA, chosen
+//! Two compilations of every row function: one for any processor, and one for AVX2 with FMA, chosen
 //! at run time. Without the second, each fused multiply-add would be a call into the C library.
 #![allow(unsafe_code, reason = "intrinsics of the processor")]
 
-/// Whether the processor has what the wide compilations use.
+/// Whether the processor has the features of the wide compilations.
 #[inline(always)]
 pub(crate) fn is_wide() -> bool {
     #[cfg(target_arch = "x86_64")]
@@ -15,7 +15,7 @@ pub(crate) fn is_wide() -> bool {
     }
 }
 
-/// Makes a `LaneFn` of a function on one lane.
+/// Makes a `LaneFn` from a function on one lane.
 macro_rules! dispatched {
     ($lane:ident) => {{
         #[inline(always)]
@@ -45,7 +45,7 @@ macro_rules! dispatched {
 }
 pub(crate) use dispatched;
 
-/// A function with two compilations of the `#[inline(always)]` function that it names.
+/// A function with two compilations of the named `#[inline(always)]` function.
 macro_rules! dispatched_fn {
     ($(#[$doc:meta])* $v:vis fn $name:ident($($x:ident: $t:ty),*) -> $out:ty = $body:ident) => {
         $(#[$doc])*

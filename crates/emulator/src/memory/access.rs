@@ -1,6 +1,6 @@
-//! Who touched a piece of memory last: the record that the race check keeps.
+//! The last access to a piece of memory, recorded for the race check.
 
-/// What an access does.
+/// Kind of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Read,
@@ -36,11 +36,11 @@ pub(crate) enum Scope {
 pub(crate) struct Access {
     /// Number of the host operation; 0: no access yet.
     pub operation: u32,
-    /// Number of the block within the launch.
+    /// Number of the block in the launch.
     pub block: u32,
-    /// Count of synchronisation events in the block at the time.
+    /// Number of synchronisation events in the block at the time of the access.
     pub stamp: u32,
-    /// Lanes or warps.
+    /// Mask of lanes or warps.
     pub mask: u32,
     /// PTX line, or 0.
     pub line: u32,
@@ -65,7 +65,7 @@ impl Access {
         self.operation == 0
     }
 
-    /// This access together with an earlier one that is not ordered before it.
+    /// Merges this access with an earlier one that is not ordered before it.
     pub(crate) fn merged_with(mut self, earlier: Access) -> Access {
         if earlier.kind == Kind::Read {
             self.kind = Kind::Read;
@@ -107,7 +107,7 @@ impl Access {
         }
     }
 
-    /// The threads in words, for findings.
+    /// Describes the threads, for findings.
     pub(crate) fn describe(&self) -> String {
         let line = if self.line == 0 {
             String::new()

@@ -1,4 +1,4 @@
-//! One allocation of device memory: pages that come into being when they are touched.
+//! One allocation of device memory, with pages that are created when they are touched.
 use super::access::Access;
 use super::bytes::CheckedBytes;
 use super::order::Order;
@@ -7,17 +7,17 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-/// Bytes of a page.
+/// Size of a page in bytes.
 pub(super) const PAGE: u64 = 16 * 1024;
 
 /// Description of an allocation, for findings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AllocationInfo {
-    /// First address.
+    /// Address of the first byte.
     pub base: u64,
-    /// Length.
+    /// Length in bytes.
     pub bytes: u64,
-    /// What the owner called it; empty if nothing.
+    /// Label that the owner gave it; may be empty.
     pub label: String,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for AllocationInfo {
     }
 }
 
-/// A page: bytes and the record of who touched them.
+/// A page: bytes, and the record of accesses to them.
 pub(crate) struct Page {
     pub bytes: CheckedBytes,
     pub shadow: Shadow,
@@ -42,10 +42,10 @@ pub(super) struct Allocation {
     pub info: AllocationInfo,
     pub is_constant: bool,
     pages: Box<[OnceLock<Box<Mutex<Page>>>]>,
-    /// A fill of the whole allocation, which pages not yet touched inherit.
+    /// A fill of the whole allocation, which applies to pages that are not yet touched.
     background: Option<(u8, Access)>,
     last_use: AtomicU32,
-    /// For each stream: the last of its operations that was given this allocation.
+    /// For each stream, its last operation that got this allocation as an argument.
     pub used_by: Mutex<Vec<u32>>,
 }
 
@@ -69,7 +69,7 @@ impl Allocation {
         let index = offset / PAGE;
         let page = self.pages[index as usize].get_or_init(|| {
             let bytes = PAGE.min(self.info.bytes - index * PAGE) as usize;
-            // Whole granules and whole words of "written" bits, whatever the length.
+            // The size is rounded up to whole granules and whole words of "written" bits.
             let room = bytes.next_multiple_of(64);
             let mut page = Page {
                 bytes: CheckedBytes::new(room),
@@ -85,7 +85,7 @@ impl Allocation {
         page.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Pages that exist.
+    /// Number of existing pages.
     pub(super) fn resident_pages(&self) -> usize {
         self.pages
             .iter()
@@ -93,7 +93,7 @@ impl Allocation {
             .count()
     }
 
-    /// Offsets and lengths of the parts of a range that lie in one page each.
+    /// Splits a range into parts that each lie in one page, with offset and length.
     pub(super) fn pieces(offset: u64, bytes: u64) -> impl Iterator<Item = (u64, usize)> {
         let end = offset + bytes;
         let mut at = offset;
@@ -108,13 +108,13 @@ impl Allocation {
         })
     }
 
-    /// Fills the whole allocation without storing it: existing pages are dropped.
+    /// Fills the whole allocation without storing the bytes: existing pages are dropped.
     pub(super) fn set_background(&mut self, value: u8, access: Access) {
         self.background = Some((value, access));
         self.pages.iter_mut().for_each(|page| drop(page.take()));
     }
 
-    /// Offsets of the pages that exist.
+    /// Offsets of existing pages.
     pub(super) fn resident(&self) -> impl Iterator<Item = u64> {
         let exists = |(i, page): (usize, &OnceLock<_>)| page.get().map(|_| i as u64 * PAGE);
         self.pages.iter().enumerate().filter_map(exists)

@@ -1,6 +1,6 @@
-//! Bytes that remember which of them were written.
+//! Bytes that record whether they were written.
 
-/// A stretch of memory with one "was written" bit per byte.
+/// A range of memory with one "was written" bit per byte.
 pub(crate) struct CheckedBytes {
     data: Vec<u8>,
     written: Vec<u64>,
@@ -18,7 +18,7 @@ impl CheckedBytes {
         self.data.len()
     }
 
-    /// Makes it `bytes` long and unwritten, as a new one would be.
+    /// Makes it `bytes` long and unwritten, like a new one.
     pub(crate) fn reset(&mut self, bytes: usize) {
         self.data.resize(bytes, 0);
         self.written.clear();
@@ -50,7 +50,7 @@ impl CheckedBytes {
     pub(crate) fn set(&mut self, offset: usize, bytes: usize, value: u128) {
         let raw = value.to_le_bytes();
         let target = &mut self.data[offset..offset + bytes];
-        // Lengths known to the compiler: no call per lane.
+        // Lengths are known to the compiler here, so there is no call per lane.
         match bytes {
             1 => target.copy_from_slice(&raw[..1]),
             2 => target.copy_from_slice(&raw[..2]),
@@ -83,7 +83,8 @@ impl CheckedBytes {
         }
     }
 
-    /// Copies out; the offset of the first byte that was never written, if there is one.
+    /// Copies the bytes; returns the offset of the first byte that was never written, if there is
+    /// one.
     pub(crate) fn read(&self, offset: usize, target: &mut [u8]) -> Option<usize> {
         target.copy_from_slice(&self.data[offset..offset + target.len()]);
         (offset..offset + target.len()).find(|at| self.written[at / 64] >> (at % 64) & 1 == 0)

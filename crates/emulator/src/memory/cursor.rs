@@ -1,5 +1,5 @@
-//! Access to device memory by one warp instruction: the page of the last lane stays locked for
-//! the next one, so that a coalesced access locks once.
+//! Accesses device memory for one warp instruction: the page of the last lane stays locked for the
+//! next one, so that a coalesced access locks once.
 use super::allocation::{Allocation, AllocationInfo, PAGE, Page};
 use super::device::DeviceMemory;
 use super::order::Order;
@@ -14,7 +14,8 @@ pub(crate) struct DeviceCursor<'m> {
 
 struct Current<'m> {
     allocation: &'m Allocation,
-    /// First address of the page and the bytes of the allocation from there on, a page at most.
+    /// First address of the page, and number of bytes of the allocation from there on, at most a
+    /// page.
     start: u64,
     bytes: u64,
     page: MutexGuard<'m, Page>,
@@ -29,7 +30,7 @@ impl<'m> DeviceCursor<'m> {
         }
     }
 
-    /// The page and the offset in it of `bytes` (1 to 16, a power of two) at `address`.
+    /// Page and offset of `bytes` bytes (1 to 16, a power of two) at `address`.
     #[inline]
     pub(crate) fn locate(&mut self, address: u64, bytes: u64) -> Checked<(&mut Page, usize)> {
         if address & (bytes - 1) != 0 {
@@ -40,7 +41,8 @@ impl<'m> DeviceCursor<'m> {
             at < c.bytes && c.bytes - at >= bytes
         };
         if !self.current.as_ref().is_some_and(fits) {
-            // Unlock before locking another: two warps must never hold one page each and wait.
+            // The page is unlocked before another is locked: two warps must never hold one page
+            // each and wait.
             self.current = None;
             let (allocation, offset) = self.memory.find(address, bytes)?;
             let first = offset - offset % PAGE;
@@ -58,7 +60,7 @@ impl<'m> DeviceCursor<'m> {
         }
     }
 
-    /// Refuses writes to constant memory. The page must be located before.
+    /// Refuses writes to constant memory. The page must have been located.
     pub(crate) fn check_writable(&self) -> Checked<()> {
         match &self.current {
             Some(c) if c.allocation.is_constant => Err(Fault::new(
@@ -70,7 +72,7 @@ impl<'m> DeviceCursor<'m> {
         }
     }
 
-    /// The allocation located last.
+    /// The allocation that was located last.
     pub(crate) fn allocation(&self) -> Option<AllocationInfo> {
         self.current.as_ref().map(|c| c.allocation.info.clone())
     }

@@ -1,8 +1,8 @@
-//! Device memory as the host sees it: allocate, free, copy, fill.
+//! Device memory from the view of the host: allocate, free, copy, fill.
 //!
-//! Every allocation has a slot of 2^40 addresses of its own and starts in the middle of it, so
-//! that an index gone wrong by any 32-bit amount meets no other allocation. Slots are never
-//! reused: an access after free is told from a wild one.
+//! Every allocation has its own slot of 2^40 addresses and starts in the middle of it, so that an
+//! index that is wrong by any 32-bit amount reaches no other allocation. Slots are never reused, so
+//! that an access after a free is distinguished from a wild one.
 use super::access::{Access, Kind};
 use super::allocation::{Allocation, AllocationInfo};
 use super::order::Order;
@@ -25,7 +25,7 @@ pub struct DeviceMemory {
     slots: Vec<Slot>,
 }
 
-/// A host operation comes after everything that its order says, and nothing else.
+/// A host operation comes after everything in its order, and after nothing else.
 impl Judge for Order {
     fn is_before(&self, earlier: &Access) -> bool {
         self.is_after(earlier.operation)
@@ -61,7 +61,7 @@ pub(crate) fn dependency(race: Race) -> Box<Fault> {
 }
 
 impl DeviceMemory {
-    /// A new memory without allocations.
+    /// Creates a memory without allocations.
     pub fn new() -> Self {
         Self::default()
     }
@@ -91,7 +91,7 @@ impl DeviceMemory {
         Ok(base)
     }
 
-    /// Releases the allocation that starts at `address`, after everything that uses it.
+    /// Frees the allocation at `address`, after everything that uses it.
     pub fn free(&mut self, address: u64, order: Option<&Order>) -> Result<(), Box<Finding>> {
         let fail = |fault: Box<Fault>| Box::new(fault.at(Place::Host("free")));
         let (allocation, offset) = self.find(address, 0).map_err(fail)?;
@@ -116,7 +116,7 @@ impl DeviceMemory {
         Ok(())
     }
 
-    /// The live allocation that holds `bytes` bytes at `address`, and the offset in it.
+    /// The live allocation that holds `bytes` bytes at `address`, with the offset in it.
     pub(super) fn find(&self, address: u64, bytes: u64) -> Checked<(&Allocation, u64)> {
         let slot = (address >> SLOT_LOG2) as usize;
         match slot.checked_sub(1).and_then(|index| self.slots.get(index)) {
@@ -148,14 +148,14 @@ impl DeviceMemory {
         }
     }
 
-    /// Bytes of the live allocation that holds `address`, and its first address.
+    /// Description of the live allocation that holds `address`.
     pub fn allocation_at(&self, address: u64) -> Option<AllocationInfo> {
         self.find(address, 0)
             .ok()
             .map(|(allocation, _)| allocation.info.clone())
     }
 
-    /// Pages that are stored, over all allocations.
+    /// Number of stored pages in all allocations.
     pub fn resident_pages(&self) -> usize {
         let live = |slot: &Slot| match slot {
             Slot::Live(allocation) => allocation.resident_pages(),
@@ -192,7 +192,7 @@ impl DeviceMemory {
         Ok(())
     }
 
-    /// Gives a new allocation its first bytes: ordered before everything.
+    /// Writes the initial bytes of a new allocation, ordered before everything.
     pub(crate) fn initialise(&self, address: u64, source: &[u8]) {
         let Ok((allocation, offset)) = self.find(address, source.len() as u64) else {
             return;
@@ -207,7 +207,7 @@ impl DeviceMemory {
         }
     }
 
-    /// Copies from `address` to `target`; a byte that nobody wrote is a finding.
+    /// Copies from `address` to `target`; a byte that was never written is a finding.
     pub fn read(&self, address: u64, target: &mut [u8], order: &Order) -> Result<(), Box<Finding>> {
         self.load(address, target, order)
             .map_err(|fault| Box::new(fault.at(Place::Host("copy from device"))))

@@ -1,24 +1,25 @@
-//! Which operations of the host (copies, launches) are ordered before the one at hand.
+//! Ordering of host operations (copies, launches).
 
 const SEQUENCE_BITS: u32 = 24;
 const SEQUENCE_MASK: u32 = (1 << SEQUENCE_BITS) - 1;
-/// Streams that can be told apart; see [`Order`].
+/// Largest number of streams that can be distinguished; see [`Order`].
 pub(crate) const MOST_STREAMS: usize = 1 << (32 - SEQUENCE_BITS);
-/// Operations of one stream that can be told apart.
+/// Largest number of operations of one stream that can be distinguished.
 pub(crate) const MOST_OPERATIONS: u32 = SEQUENCE_MASK;
 
-/// One operation of a stream, and how much of every stream is ordered before it: a vector clock.
-/// An operation's number is its stream (8 bits) and its place in that stream (24 bits, from 1).
+/// One operation of a stream, and the operations of every stream that are ordered before it, as a
+/// vector clock. The number of an operation consists of its stream (8 bits) and its index in that
+/// stream (24 bits, from 1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     pub(crate) operation: u32,
-    /// For each stream: the last operation known to be finished before this one begins.
+    /// For each stream, the last operation that is known to be finished before this one begins.
     pub(crate) finished: Vec<u32>,
 }
 
 impl Order {
-    /// The only operation of its world: nothing came before it that it would have to wait for.
-    /// For callers that launch in sequence and use no streams, `sequence` counts from 1.
+    /// An order for callers that launch in sequence and use no streams: nothing came before that
+    /// this operation would have to wait for. `sequence` counts from 1.
     pub fn sequential(sequence: u32) -> Self {
         let sequence = sequence.clamp(1, MOST_OPERATIONS);
         Self {

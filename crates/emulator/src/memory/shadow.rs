@@ -1,17 +1,18 @@
-//! The race check: the last write and the last reads of every granule of a stretch of memory.
+//! The race check: it records the last write and the last reads of every granule of a range of
+//! memory.
 //!
-//! Each new access is compared with the recorded ones: two accesses, at least one of them a
-//! write, must be ordered by a happens-before edge (program order, barrier, `__syncwarp`, fence
-//! and atomic, stream order) or be atomic both. A record that is ordered before the new access
-//! may be replaced by it; concurrent reads are merged into a set of threads.
+//! Each new access is compared with the recorded ones: two accesses, at least one of them a write,
+//! must be ordered by a happens-before edge (program order, barrier, `__syncwarp`, fence and
+//! atomic, stream order) or both be atomic. A record that is ordered before the new access may be
+//! replaced by it; concurrent reads are merged into a set of threads.
 use super::access::{Access, Kind};
 
-/// Decides whether a recorded access happens before the one at hand.
+/// Decides whether a recorded access happens before the current one.
 pub(crate) trait Judge {
     fn is_before(&self, earlier: &Access) -> bool;
 }
 
-/// Two accesses that nothing orders.
+/// Two unordered accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Race {
     pub earlier: Access,
@@ -71,8 +72,8 @@ impl Cell {
     }
 }
 
-/// Records of a stretch of memory. The granule starts at the size of the first access and becomes
-/// finer when a smaller access comes.
+/// Records of a range of memory. The granule starts at the size of the first access and becomes
+/// finer with smaller accesses.
 pub(crate) struct Shadow {
     bytes: usize,
     granule_log2: u32,
@@ -88,7 +89,7 @@ impl Shadow {
         }
     }
 
-    /// Forgets every record.
+    /// Clears all records.
     pub(crate) fn clear(&mut self) {
         self.cells.clear();
     }
@@ -117,7 +118,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// Records an access of any length: a copy by the host.
+    /// Records an access of any length, from a copy by the host.
     pub(crate) fn touch_range(
         &mut self,
         offset: usize,
@@ -159,7 +160,7 @@ mod tests {
     use super::super::access::Scope;
     use super::*;
 
-    /// Everything with a stamp below the number is ordered before; so is the same lane.
+    /// Accesses with a stamp below the number, or of the same lane, are ordered before.
     struct Before(u32, u32);
     impl Judge for Before {
         fn is_before(&self, earlier: &Access) -> bool {

@@ -4,13 +4,13 @@ use super::bytes::CheckedBytes;
 use super::shadow::{Judge, Race, Shadow};
 use crate::finding::{Checked, Fault, FindingKind};
 
-/// Bytes whose granule is chosen together.
+/// Number of bytes that share the size of a granule.
 const CHUNK: usize = 1024;
 
 pub(crate) struct SharedMemory {
     bytes: CheckedBytes,
     shadows: Vec<Shadow>,
-    /// For each 4 bytes: asynchronous copies on their way there.
+    /// For each 4 bytes, the number of asynchronous copies to them in flight.
     in_flight: Vec<u16>,
     any_in_flight: u32,
     length: usize,
@@ -29,7 +29,7 @@ impl SharedMemory {
         memory
     }
 
-    /// Forgets everything, as at the start of a block.
+    /// Clears everything, as at the start of a block.
     pub(crate) fn reset(&mut self, length: usize) {
         let room = length.next_multiple_of(CHUNK);
         self.length = length;
@@ -42,7 +42,7 @@ impl SharedMemory {
         self.any_in_flight = 0;
     }
 
-    /// The offset of an access that is inside and aligned.
+    /// Offset of an access that is in bounds and aligned.
     #[inline]
     pub(crate) fn locate(&self, address: u64, bytes: u64) -> Checked<usize> {
         if address & (bytes - 1) == 0
@@ -69,7 +69,7 @@ impl SharedMemory {
         offset / 4..(offset + bytes).div_ceil(4)
     }
 
-    /// Refuses to touch bytes that an asynchronous copy is still on its way to.
+    /// Refuses accesses to bytes with an asynchronous copy in flight.
     #[inline]
     pub(crate) fn check_landed(&self, offset: usize, bytes: usize) -> Checked<()> {
         if self.any_in_flight == 0 {
@@ -122,7 +122,7 @@ impl SharedMemory {
         self.bytes.set(offset, bytes, value);
     }
 
-    /// Notes that an asynchronous copy to these bytes has been issued.
+    /// Records that an asynchronous copy to these bytes was issued.
     pub(crate) fn depart(&mut self, offset: usize, bytes: usize) {
         self.any_in_flight += 1;
         self.in_flight[Self::words(offset, bytes)]
@@ -130,7 +130,7 @@ impl SharedMemory {
             .for_each(|n| *n += 1);
     }
 
-    /// Notes that it has landed.
+    /// Records that the copy has completed.
     pub(crate) fn land(&mut self, offset: usize, bytes: usize) {
         self.any_in_flight -= 1;
         self.in_flight[Self::words(offset, bytes)]

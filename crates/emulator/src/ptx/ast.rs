@@ -27,19 +27,19 @@ pub enum VariableSpace {
 /// A declared variable or parameter.
 #[derive(Clone, Debug)]
 pub struct Variable {
-    /// Where it lives.
+    /// State space of the variable.
     pub space: VariableSpace,
-    /// Its name.
+    /// Name of the variable.
     pub name: String,
     /// Type of one element.
     pub ty: ScalarType,
-    /// Bytes of the whole variable; `None` for `name[]` (dynamic shared memory).
+    /// Size of the variable in bytes; `None` for `name[]` (dynamic shared memory).
     pub bytes: Option<usize>,
     /// Alignment in bytes.
     pub align: usize,
-    /// Initial bytes, if given; the rest is zero.
+    /// Initial bytes, if there are any; the rest is zero.
     pub initial: Option<Vec<u8>>,
-    /// Declared elsewhere.
+    /// Whether the variable is declared elsewhere.
     pub is_extern: bool,
     /// Line of the declaration.
     pub line: u32,
@@ -50,7 +50,7 @@ pub struct Variable {
 pub struct Function {
     /// Symbol name.
     pub name: String,
-    /// `.entry` rather than `.func`.
+    /// Whether the function is `.entry` and not `.func`.
     pub is_kernel: bool,
     /// Parameters in order: variables of `.param` space, or registers of a `.func`.
     pub parameters: Vec<Variable>,
@@ -86,18 +86,18 @@ pub enum Statement {
 pub struct Guard {
     /// Predicate register.
     pub register: String,
-    /// Executed where the predicate is false.
+    /// Whether the instruction is executed where the predicate is false.
     pub negated: bool,
 }
 
-/// One instruction as written.
+/// One instruction as written in the text.
 #[derive(Clone, Debug)]
 pub struct Instruction {
     /// Guard predicate.
     pub guard: Option<Guard>,
-    /// The word before the first dot.
+    /// Word before the first dot.
     pub opcode: String,
-    /// The words after each dot.
+    /// Words after each dot.
     pub modifiers: Vec<String>,
     /// Operands in order.
     pub operands: Vec<Operand>,

@@ -4,7 +4,7 @@ use super::lexer::Token;
 use super::parser::{Parsed, Parser};
 use super::types::ScalarType;
 
-/// More registers than any kernel has; a guard against absurd counts.
+/// Largest number of registers: more than any kernel has, as a guard against absurd counts.
 const MOST_REGISTERS: u64 = 1 << 20;
 
 impl Parser {
@@ -69,7 +69,7 @@ impl Parser {
             self.word()?;
             match word.as_str() {
                 ".align" => align = Some(self.integer()? as usize),
-                // Attributes of pointer parameters, which say nothing that is needed here.
+                // Attributes of pointer parameters, which are not needed here.
                 ".ptr" => {
                     while self.take_word(".global")
                         || self.take_word(".shared")
@@ -115,7 +115,7 @@ impl Parser {
         };
         let mut bytes = count.map(|n| n.saturating_mul(ty.bytes()));
         if let Some(initial) = &initial {
-            // `name[] = {…}` takes its length from the list.
+            // `name[] = {…}` has the length of the list.
             let length = *bytes.get_or_insert(initial.len());
             if initial.len() > length {
                 let got = initial.len();

@@ -1,4 +1,4 @@
-//! PTX text to tokens, each with the line it stands on.
+//! Splits PTX text into tokens, each with its line.
 use crate::PtxError;
 
 /// One token. A dotted name such as `ld.global.v4.f32` or `%tid.x` is one word.

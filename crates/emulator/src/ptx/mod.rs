@@ -1,4 +1,4 @@
-//! PTX text to a syntax tree: lexer, tree, parser.
+//! Parses PTX text into a syntax tree: lexer, tree, parser.
 pub mod ast;
 mod declarations;
 pub mod lexer;

@@ -1,10 +1,10 @@
-//! Tokens to the syntax tree.
+//! Parses tokens into the syntax tree.
 use super::ast::*;
 use super::lexer::{Token, tokens};
 use super::types::ScalarType;
 use crate::PtxError;
 
-/// Parses a PTX module. Nothing is skipped in silence but debugging sections and line marks.
+/// Parses a PTX module. Only debugging sections and line marks are skipped in silence.
 pub fn parse(source: &str) -> Result<Module, PtxError> {
     let mut parser = Parser {
         tokens: tokens(source)?,
@@ -14,7 +14,7 @@ pub fn parse(source: &str) -> Result<Module, PtxError> {
     parser.module()
 }
 
-/// Blocks and lists within each other; a compiler writes two or three.
+/// Largest nesting of blocks and lists; a compiler writes two or three levels.
 const DEEPEST: usize = 64;
 pub(super) struct Parser {
     tokens: Vec<(Token, u32)>,
@@ -105,7 +105,7 @@ impl Parser {
         }
     }
 
-    /// Steps over a literal that `peek` has shown.
+    /// Skips a literal that `peek` has returned.
     pub(super) fn skip_literal(&mut self) {
         self.at += 1;
     }
@@ -255,7 +255,7 @@ impl Parser {
         Ok(out)
     }
 
-    /// Reads what lies within brackets, which may not go on for ever.
+    /// Reads the contents of brackets, with limited nesting.
     fn within<T>(&mut self, read: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         if self.depth == DEEPEST {
             return self.fail(format!("more than {DEEPEST} brackets within each other"));

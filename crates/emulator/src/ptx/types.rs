@@ -61,7 +61,7 @@ impl ScalarType {
             .map(|(_, ty)| *ty)
     }
 
-    /// A number for the type, and back with [`Self::from_code`].
+    /// Number of the type; [`Self::from_code`] reverses it.
     pub(crate) fn code(self) -> u8 {
         self as u8
     }
@@ -70,7 +70,7 @@ impl ScalarType {
         NAMES[usize::from(code) % NAMES.len()].1
     }
 
-    /// Bytes in memory; a predicate has none of its own and counts one.
+    /// Size in memory in bytes; a predicate counts as one.
     pub fn bytes(self) -> usize {
         match self {
             B8 | U8 | S8 | Pred => 1,
@@ -80,7 +80,7 @@ impl ScalarType {
         }
     }
 
-    /// Bits of a value.
+    /// Number of bits of a value.
     pub fn bits(self) -> u32 {
         self.bytes() as u32 * 8
     }
@@ -111,7 +111,7 @@ impl fmt::Display for ScalarType {
     }
 }
 
-/// Where an address points. Constant variables are ordinary read-only allocations here, so that
+/// State space of an address. Constant variables are ordinary read-only allocations here, so that
 /// each has its own bounds; `.const` and `.global` differ in name only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Space {
@@ -123,7 +123,7 @@ pub enum Space {
     Local,
     /// Parameters of the kernel.
     Param,
-    /// Any of them, told apart by the address.
+    /// Any space; the address decides.
     Generic,
 }
 
