@@ -1,6 +1,7 @@
-//! The program under libFuzzer: one target, named by `FUZZ_TARGET` (without it all names are
-//! printed). Its seeds and dictionary are written to the folder `FUZZ_SEEDS` before the first input,
-//! and each input to the file `FUZZ_CURRENT` before it is read: an exhausted stack lets nobody speak.
+//! The program under libFuzzer: it runs the target that `FUZZ_TARGET` names (without it, it prints
+//! all names). It writes the target's seeds and dictionary to the folder `FUZZ_SEEDS` before the
+//! first input, and each input to the file `FUZZ_CURRENT` before reading it, because an exhausted
+//! stack leaves no chance to report.
 #![no_main]
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 use tightrope_fuzz::{TARGETS, Target, dictionary, find};
 
 static TARGET: OnceLock<(&Target, Option<OsString>)> = OnceLock::new();
-/// What the last panic said. One that the reader catches itself is no fault.
+/// Message of the last panic. A panic that the reader catches itself is no fault.
 static PANIC: Mutex<String> = Mutex::new(String::new());
 
 libfuzzer_sys::fuzz_target!(init: prepare(), |bytes: &[u8]| {

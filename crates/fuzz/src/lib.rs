@@ -1,4 +1,4 @@
-//! Every reader of what others wrote, as a function of bytes that may fail but not panic, hang or
+//! Every reader of foreign files, as a function of bytes that may fail but must not panic, hang or
 //! exhaust memory. `cargo xtask fuzz` runs them under libFuzzer; the tests run their seeds.
 #![forbid(unsafe_code)]
 
@@ -10,18 +10,18 @@ pub use targets::TARGETS;
 use std::{error::Error, path::PathBuf};
 use tempfile::TempDir;
 
-/// What a reader says of an input.
+/// Result of reading an input.
 pub type Outcome = Result<(), Box<dyn Error>>;
 
 /// A reader under test.
 pub struct Target {
-    /// Its name on the command line, and of its folder in `found/`.
+    /// Name on the command line, and name of the folder in `found/`.
     pub name: &'static str,
-    /// Reads an input and uses what it gives.
+    /// Reads an input and uses the result.
     pub run: fn(&[u8]) -> Outcome,
-    /// Inputs that it accepts, from which others are made.
+    /// Inputs that the reader accepts, from which others are made.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// Words of its language that bytes alone would hardly find.
+    /// Words of the format that random bytes would hardly find.
     pub words: &'static [&'static str],
 }
 
@@ -30,7 +30,7 @@ pub fn find(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|target| target.name == name)
 }
 
-/// The words as a dictionary of libFuzzer, which knows no escapes but those of bytes.
+/// The words as a dictionary of libFuzzer, which only knows escapes of bytes.
 pub fn dictionary(words: &[&str]) -> String {
     let byte = |byte: u8| match byte {
         b'"' | b'\\' | 0..=31 | 127.. => format!("\\x{byte:02x}"),
@@ -40,10 +40,10 @@ pub fn dictionary(words: &[&str]) -> String {
     words.iter().map(entry).collect()
 }
 
-/// Between the files of an input that is several.
+/// Separator between the files of an input that consists of several.
 const BOUNDARY: &[u8] = b"\n====\n";
 
-/// The first `N` files of an input; what is missing is empty.
+/// First `N` files of an input; missing files are empty.
 fn files<const N: usize>(mut bytes: &[u8]) -> [&[u8]; N] {
     std::array::from_fn(|index| {
         let boundary = |window: &[u8]| window == BOUNDARY;
@@ -57,7 +57,7 @@ fn files<const N: usize>(mut bytes: &[u8]) -> [&[u8]; N] {
     })
 }
 
-/// A folder of its own with these files; removed when dropped.
+/// A temporary folder with these files, which is removed when dropped.
 fn folder(files: &[(&str, &[u8])]) -> Result<(TempDir, PathBuf), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().to_owned();

@@ -1,4 +1,4 @@
-//! A model as small as can be, in every form in which models come.
+//! The smallest possible model, in every format.
 
 use serde_json::{Map, Value, json};
 use std::{path::Path, sync::LazyLock};
@@ -113,7 +113,7 @@ fn zeros(
     tensors.into_iter().map(out).collect()
 }
 
-/// The bytes of the file that `write` writes.
+/// Bytes of the file that `write` writes.
 fn written(write: impl FnOnce(&Path) -> Result<(), FormatError>) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder for a file");
     let path = folder.path().join("file");
@@ -155,7 +155,7 @@ pub(crate) fn adapter() -> (Value, Vec<u8>) {
     (config, factors)
 }
 
-/// The same as a GGUF file with a byte-level tokenizer, its matrices quantised if asked.
+/// The same model as a GGUF file with a byte-level tokenizer, with quantised matrices on request.
 pub(crate) fn gguf(quantized: bool) -> Vec<u8> {
     let text = |text: &str| gguf::Value::Text(text.to_owned());
     let texts = |texts: &[&'static str]| gguf::Value::List(List::texts(texts.iter().copied()));

@@ -7,7 +7,7 @@ pub fn assert_close(name: &str, actual: &[f32], expected: &[f64], absolute: f64,
     for (index, (&a, &e)) in actual.iter().zip(expected).enumerate() {
         let difference = (f64::from(a) - e).abs();
         let tolerance = absolute + relative * e.abs();
-        // Written so that a NaN on either side fails.
+        // This form fails if either side is NaN.
         let close = difference <= tolerance;
         assert!(
             close,

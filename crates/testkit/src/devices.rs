@@ -1,4 +1,4 @@
-//! The GPU that tests run on: the emulator, or with `TIGHTROPE_TEST_CUDA=hardware` a real one.
+//! The GPU for tests: the emulator, or with `TIGHTROPE_TEST_CUDA=hardware` a real GPU.
 
 use half::{bf16, f16};
 use std::{
@@ -7,13 +7,13 @@ use std::{
 };
 use tightrope_device::{Cuda, DType, Device, Tensor};
 
-/// One handle for the whole test program.
+/// Returns one handle for the whole test program.
 ///
 /// Without `TIGHTROPE_TEST_CUDA=hardware`, the stand-ins for the driver and for cuBLASLt are loaded
-/// from the build folder first; from then on every search for `libcuda.so` and
-/// `libcublasLt.so` finds them.
+/// from the build folder first; every later search for `libcuda.so` and `libcublasLt.so` finds
+/// them.
 ///
-/// Panics if there is neither.
+/// Panics if neither is available.
 pub fn cuda() -> &'static Cuda {
     static CUDA: OnceLock<Cuda> = OnceLock::new();
     CUDA.get_or_init(|| {
@@ -25,15 +25,15 @@ pub fn cuda() -> &'static Cuda {
     })
 }
 
-/// The same GPU with small limits ([`Cuda::with_small_limits`]): small operands meet several chunks and
-/// blocks.
+/// The same GPU with small limits ([`Cuda::with_small_limits`]), so that small operands take
+/// several chunks and blocks.
 pub fn cuda_with_small_limits() -> &'static Cuda {
     static CUDA: OnceLock<Cuda> = OnceLock::new();
     CUDA.get_or_init(|| cuda().with_small_limits())
 }
 
-/// Makes a folder in which the loader finds the stand-ins under the names of the real libraries:
-/// with it as `LD_LIBRARY_PATH`, a program has a GPU.
+/// Makes a folder in which the loader finds the stand-ins under the names of the real libraries: a
+/// program with this folder as `LD_LIBRARY_PATH` has a GPU.
 pub fn link_libraries(folder: &Path) {
     std::fs::create_dir_all(folder).expect("a folder");
     for (name, stand_in) in [
@@ -47,17 +47,17 @@ pub fn link_libraries(folder: &Path) {
     }
 }
 
-/// Whether this machine has a driver, before [`cuda`] was asked for.
+/// Whether this machine has a driver; valid before the first call of [`cuda`].
 pub fn has_driver() -> bool {
     Cuda::has_driver()
 }
 
-/// Whether [`cuda`] is the emulator: large shapes would take too long on it.
+/// Whether [`cuda`] is the emulator, on which large shapes would take too long.
 pub fn is_emulated() -> bool {
     !std::env::var("TIGHTROPE_TEST_CUDA").is_ok_and(|value| value == "hardware")
 }
 
-/// The relative error of one rounding to `dtype`, a floating-point type.
+/// Relative error of one rounding to `dtype`, a floating-point type.
 pub fn unit(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => 2f64.powi(-11),
@@ -66,7 +66,7 @@ pub fn unit(dtype: DType) -> f64 {
     }
 }
 
-/// The largest error of one rounding of `value` to `dtype`, whose smallest numbers have fewer bits.
+/// Largest error of one rounding of `value` to `dtype`, whose smallest numbers have fewer bits.
 pub fn rounding(dtype: DType, value: f64) -> f64 {
     let smallest = match dtype {
         DType::F16 => 2f64.powi(-25),
@@ -76,7 +76,7 @@ pub fn rounding(dtype: DType, value: f64) -> f64 {
     (unit(dtype) * value.abs()).max(smallest)
 }
 
-/// The nearest numbers of `dtype`, a floating-point type.
+/// Nearest numbers of `dtype`, a floating-point type.
 pub fn rounded(values: &[f32], dtype: DType) -> Vec<f32> {
     let round = |&value: &f32| match dtype {
         DType::F16 => f16::from_f32(value).to_f32(),
@@ -109,9 +109,9 @@ fn built(library: &str) -> PathBuf {
 }
 
 fn load(path: &Path) {
-    // SAFETY: our own library; it has no initialisers.
+    // SAFETY: this is our own library, which has no initialisers.
     let library = unsafe { libloading::Library::new(path) };
     let library = library.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    // It stays for the rest of the program.
+    // The library stays loaded for the rest of the program.
     std::mem::forget(library);
 }

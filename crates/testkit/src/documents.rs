@@ -1,14 +1,14 @@
-//! Commands that documents tell their readers to run.
+//! Finds the commands that documents tell their readers to run.
 
 /// A command of a document.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Where it stands, counted from 1.
+    /// Line in the document, counted from 1.
     pub line: usize,
-    /// Its words, without variables before it and redirections behind it.
+    /// Words of the command, without variables before it and redirections after it.
     pub words: Vec<String>,
-    /// Whether it stands in a block of code and is meant to be run as it is; in a sentence it may
-    /// lack arguments.
+    /// Whether the command is in a block of code and meant to be run unchanged; in a sentence it
+    /// may lack arguments.
     pub complete: bool,
 }
 
@@ -38,9 +38,9 @@ pub fn commands(text: &str) -> Vec<Command> {
     found
 }
 
-/// The commands of one line, of which a shell would run each.
+/// Collects the commands of one line, each of which a shell would run.
 fn collect(code: &str, line: usize, complete: bool, found: &mut Vec<Command>) {
-    // Columns behind a command explain it.
+    // Text in a further column explains the command.
     let code = code.split("  ").next().unwrap_or(code);
     let Some(words) = shlex::split(code) else {
         return;
@@ -61,8 +61,8 @@ fn collect(code: &str, line: usize, complete: bool, found: &mut Vec<Command>) {
 }
 
 impl Command {
-    /// What the program `tightrope` is given, from its name on, if this calls it: by name, by path,
-    /// or with `cargo run`.
+    /// Arguments of the program `tightrope`, from its name on, if the command calls it: by name, by
+    /// path, or with `cargo run`.
     pub fn of_tightrope(&self) -> Option<Vec<&str>> {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         let program = *words.first()?;

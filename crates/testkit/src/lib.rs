@@ -1,4 +1,4 @@
-//! What tests of several crates share: oracles, awkward inputs, elementwise comparison, finite
+//! Code that tests of several crates share: oracles, awkward inputs, elementwise comparison, finite
 //! differences.
 #![deny(missing_docs)]
 

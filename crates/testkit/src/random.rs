@@ -1,6 +1,6 @@
 //! Reproducible numbers for tests.
 
-/// SplitMix64: small, fast and the same everywhere.
+/// SplitMix64 generator: small, fast and the same everywhere.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 

@@ -44,7 +44,7 @@ mod tests {
             assert!((erf(x) - known).abs() < 1e-10, "{x}");
             assert!((erf(-x) + known).abs() < 1e-10, "-{x}");
         }
-        // The terms of the series reach 400 there and leave 13 digits.
+        // The terms of the series reach 400 there, which leaves 13 digits.
         assert!((erf(3.0 - 1e-12) - erf(3.0)).abs() < 1e-12, "continuous");
         assert!(erf(f64::NAN).is_nan() && erf(f64::INFINITY) == 1.0);
     }

@@ -1,4 +1,4 @@
-//! What a run leaves about itself: `run.json`, the manifest of a checkpoint and its state, opened to
+//! Records that a run leaves: `run.json`, the manifest of a checkpoint and its state, opened to
 //! resume and to overwrite.
 
 use crate::{Outcome, Target, files, folder};
@@ -8,7 +8,7 @@ use tightrope_train::{
     checkpoint::{Identity, State, folder as checkpoints},
 };
 
-/// `run.json`, `manifest.json` (empty: one that fits) and `state.json`.
+/// `run.json`, `manifest.json` (empty: a matching one) and `state.json`.
 pub(super) const CHECKPOINT: Target = Target {
     name: "checkpoint",
     run,
@@ -47,7 +47,7 @@ fn run(bytes: &[u8]) -> Outcome {
     let (_folder, path) = folder(&[("run.json", record)])?;
     let parent = path.join("checkpoints");
     let (checkpoint, _) = checkpoints::write(&parent, 1, |folder| {
-        // Nothing but memory is full here.
+        // Only memory could be full here.
         let _ = fs::write(folder.join("state.json"), state);
         Ok(())
     })?;
@@ -64,7 +64,7 @@ fn run(bytes: &[u8]) -> Outcome {
         resume: true,
         ..RunOptions::default()
     };
-    // What no run has put into a checkpoint is refused here, and does not keep one from going on.
+    // Files in a checkpoint that no run has written are refused here, and do not prevent resuming.
     let _ = Output::open(&config, &overwrite, &());
     let output = Output::open(&config, &resume, &())?;
     if let Some((_, state)) = output.resume() {

@@ -1,5 +1,5 @@
-//! Files of lengths and histograms as `pack` reads them, after the capacity on the first line, packed
-//! by every algorithm.
+//! Files of lengths and histograms for `pack`, after the capacity on the first line, packed by
+//! every algorithm.
 
 use crate::{Outcome, Target};
 use tightrope_packing::{Algorithm, Histogram, Implementation, Packer};
@@ -41,13 +41,14 @@ pub(super) const HISTOGRAM: Target = Target {
     ],
 };
 
-/// So much is packed at once; what more would cost is known and bounded elsewhere.
+/// Largest number of sequences packed at once; the cost of more is known and bounded elsewhere.
 const MOST_SEQUENCES: usize = 64;
 const MOST_CAPACITY: u64 = 1 << 16;
 const MOST_TOKENS: u64 = 1 << 20;
-/// Its effort grows with the square of the capacity, whatever the lengths are.
+/// Largest capacity for NNLSHP, whose effort grows with the square of the capacity, whatever the
+/// lengths are.
 const MOST_FOR_NNLSHP: u64 = 128;
-/// Algorithms that take sequences in order get a histogram's sequences one by one.
+/// Largest number of sequences for algorithms that take the sequences of a histogram one by one.
 const MOST_SPELLED: u64 = 1 << 16;
 
 fn run(bytes: &[u8]) -> Outcome {

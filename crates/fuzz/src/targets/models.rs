@@ -1,4 +1,4 @@
-//! Models as others wrote them: weights, configuration, adapter, GGUF.
+//! Foreign models: weights, configuration, adapter, GGUF.
 
 use crate::{
     BOUNDARY, Outcome, Target, files, folder,
@@ -168,7 +168,7 @@ pub(super) const GGUF: Target = Target {
 
 fn gguf(bytes: &[u8]) -> Outcome {
     let (_folder, path) = folder(&[("model.gguf", bytes)])?;
-    // The tokenizer may be at fault and the weights not.
+    // The tokenizer may be wrong although the weights are right.
     let tokenizer = Base::open(&path.to_string_lossy(), &()).map(drop);
     let file = path.join("model.gguf");
     Model::load(&*CPU, &file, &model::options())?;

@@ -1,4 +1,4 @@
-//! Packings as they were stored: read, compared with lengths, made into batches.
+//! Stored packings: reads them, compares them with lengths, and makes batches.
 
 use crate::Target;
 use tightrope_packing::{Algorithm, IGNORED, Packer, Packing, Sequence};

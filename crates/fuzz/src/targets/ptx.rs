@@ -1,4 +1,4 @@
-//! PTX as the emulator reads it.
+//! PTX for the emulator.
 
 use crate::Target;
 use tightrope_emulator::{DeviceMemory, Module};

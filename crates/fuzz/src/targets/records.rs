@@ -1,4 +1,4 @@
-//! Records: JSON, JSON lines, CSV and Parquet, also compressed, to sequences.
+//! Turns records into sequences: JSON, JSON lines, CSV and Parquet, also compressed.
 
 use crate::{Outcome, Target, folder};
 use std::{io::Write, sync::LazyLock};

@@ -22,7 +22,7 @@ pub(super) const RUN: Target = Target {
             include_str!("../../../../examples/smollm2-alpaca.toml").into(),
             "model = \"m\"\ndata.train = ['a', \"b\"]\n[lora]\nr = 0x8\nalpha = 1e1\n".into(),
         ];
-        // Each key by itself, so that every one is reached.
+        // Each key alone, so that every key is reached.
         seeds.extend(
             KEYS.iter()
                 .map(|key| format!("model = 'm'\n# {}\n", key.path()).into()),

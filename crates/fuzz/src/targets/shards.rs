@@ -1,4 +1,4 @@
-//! Tensors in several files, by the index that names them.
+//! Tensors in several files, found through the index that names them.
 
 use crate::{BOUNDARY, Target, files, folder, model};
 use tightrope_formats::{Tensors, safetensors};

@@ -14,7 +14,7 @@ macro_rules! template {
     };
 }
 
-/// One line each, with a rule between them.
+/// One snippet per line, with a rule between them.
 const SNIPPETS: &str = include_str!("../../../data/tests/data/snippets.txt");
 
 pub(super) const TEMPLATE: Target = Target {
@@ -101,7 +101,7 @@ pub(super) const TEMPLATE: Target = Target {
 
 fn run(bytes: &[u8]) -> Outcome {
     let source = std::str::from_utf8(bytes)?;
-    // The clock would make inputs mean something else on another day.
+    // With the real clock, inputs would have another meaning on another day.
     let template = ChatTemplate::compile_at(source, Some(Default::default()))?;
     let conversation = [
         json!({"role": "user", "content": "Hello\n"}),

@@ -14,19 +14,19 @@ pub struct State {
 /// Hyperparameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// η.
+    /// Learning rate η.
     pub learning_rate: f64,
-    /// β₁.
+    /// Decay β₁ of the first moment.
     pub beta1: f64,
-    /// β₂.
+    /// Decay β₂ of the second moment.
     pub beta2: f64,
-    /// Outside the root.
+    /// Added outside the root.
     pub eps: f64,
-    /// λ.
+    /// Weight decay λ.
     pub weight_decay: f64,
 }
 
-/// Step `t`, counted from 1, with gradient `g`.
+/// Computes step `t`, counted from 1, with gradient `g`.
 pub fn step(state: State, g: f64, t: i32, options: Options) -> State {
     let Options {
         learning_rate,

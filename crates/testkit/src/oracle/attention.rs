@@ -1,27 +1,27 @@
 //! Causal attention of one sequence with the whole matrix of scores in memory.
 
-/// Sizes and rules.
+/// Sizes and masks.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Rows of `q`; the last query stands at the last key.
+    /// Number of rows of `q`; the last query has the position of the last key.
     pub queries: usize,
-    /// Rows of `k` and `v`.
+    /// Number of rows of `k` and `v`.
     pub keys: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads.
+    /// Number of key and value heads.
     pub kv_heads: usize,
-    /// Features of a head.
+    /// Number of features of a head.
     pub head_dim: usize,
-    /// Of `q·k`.
+    /// Factor of `q·k`.
     pub scale: f64,
-    /// Keys that a query sees at most.
+    /// Largest number of keys that a query sees.
     pub window: Option<usize>,
     /// `softcap · tanh(s / softcap)`.
     pub softcap: Option<f64>,
 }
 
-/// The results of the forward pass.
+/// Results of the forward pass.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// `[queries, heads, head_dim]`.

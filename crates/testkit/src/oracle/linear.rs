@@ -20,7 +20,7 @@ pub struct Lora<'a> {
     pub a: &'a [f64],
     /// `[outputs, rank]`.
     pub b: &'a [f64],
-    /// Of the product.
+    /// Factor of the product.
     pub scale: f64,
     /// Factor of each element of `x`, `[tokens, inputs]`.
     pub mask: &'a [f64],

@@ -5,16 +5,16 @@ use super::linear::product;
 /// Factors of the logits.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Before the softcap.
+    /// Factor before the softcap.
     pub logit_scale: f64,
     /// `softcap · tanh(z / softcap)`.
     pub softcap: Option<f64>,
 }
 
-/// The results; gradients are of the weighted sum of the losses.
+/// Results; gradients are those of the weighted sum of the losses.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// `[tokens]`, 0 where the target is negative.
+    /// `[tokens]`; 0 if the target is negative.
     pub losses: Vec<f64>,
     /// `[tokens, hidden]`.
     pub dx: Vec<f64>,

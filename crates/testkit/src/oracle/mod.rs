@@ -1,4 +1,4 @@
-//! What operations compute, in f64 and as plainly as possible: one file per operation.
+//! Operations computed in f64 and as plainly as possible, one file for each.
 
 pub mod adamw;
 pub mod attention;
