@@ -1,4 +1,4 @@
-//! Tells the program its version with the commit that it is built from, where that is known.
+//! Passes the version to the program, with the commit that it is built from if it is known.
 
 use std::{fs, path::Path, process::Command};
 
@@ -12,20 +12,20 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
 }
 
-/// The commit that `cargo package` has written down.
+/// The commit that `cargo package` has recorded.
 fn packaged() -> Option<String> {
     let text = fs::read_to_string(".cargo_vcs_info.json").ok()?;
     let commit = text.split("\"sha1\"").nth(1)?.split('"').nth(1)?;
     Some(commit.to_owned())
 }
 
-/// The commit of the clone that holds this crate. A package unpacked inside of another repository is
-/// not of that one.
+/// The commit of the clone that holds this crate. A package that was unpacked inside another
+/// repository does not belong to that repository.
 fn cloned() -> Option<String> {
     if !Path::new("../../.git").exists() {
         return None;
     }
-    // It grows with every commit and checkout.
+    // The file grows with every commit and checkout.
     let log = git(&["rev-parse", "--git-path", "logs/HEAD"])?;
     if Path::new(&log).exists() {
         println!("cargo::rerun-if-changed={log}");

@@ -1,4 +1,4 @@
-//! A conversation with a model: how it is to answer, and what was said so far.
+//! A conversation with a model: settings for answers, and the messages so far.
 
 use crate::terminal::{self, Terminal};
 use anyhow::Result;
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use tightrope_train::{Answerer, Generation, Prompt, Sampling};
 
-/// How to answer.
+/// Settings for answers.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// System message of the conversation
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
 
-    /// Randomness; 0: always the most likely token
+    /// Randomness of the choice of tokens; 0: always the most likely token
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = not_negative, allow_negative_numbers = true)]
     temperature: f64,
 
@@ -22,11 +22,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
     top_p: f64,
 
-    /// Choose among so many of the most likely tokens; 0: all
+    /// Choose among this number of the most likely tokens; 0: all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
 
-    /// Decides every random choice
+    /// Seed of every random choice
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 }
@@ -53,7 +53,7 @@ struct Answer<'a> {
     generation: Generation,
 }
 
-/// A model, how it answers, and the messages so far.
+/// A model, its settings and the messages so far.
 pub(crate) struct Conversation {
     answerer: Answerer,
     sampling: Sampling,
@@ -64,7 +64,7 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    /// Before the first question; a `raw` one goes on from each text as it stands.
+    /// Starts before the first question; a `raw` conversation continues each text without changes.
     pub(crate) fn new(answerer: Answerer, options: Options, max_tokens: usize, raw: bool) -> Self {
         let mut conversation = Self {
             answerer,
@@ -83,20 +83,20 @@ impl Conversation {
         conversation
     }
 
-    /// Forgets all but the system message.
+    /// Clears all messages but the system message.
     pub(crate) fn clear(&mut self) {
         let message = |text| json!({ "role": "system", "content": text });
         self.messages = self.system.iter().map(message).collect();
     }
 
-    /// Starts anew with another system message.
+    /// Starts again with another system message.
     pub(crate) fn set_system(&mut self, system: &str) {
         self.system = (!system.is_empty()).then(|| system.to_owned());
         self.clear();
     }
 
-    /// Streams the answer to the terminal, and keeps question and answer. `stop` is asked after every
-    /// piece of text. A question that cannot be answered is forgotten.
+    /// Streams the answer to the terminal, and keeps question and answer. `stop` is checked after
+    /// every piece of text. A question that cannot be answered is forgotten.
     pub(crate) fn ask(
         &mut self,
         question: &str,

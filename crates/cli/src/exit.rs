@@ -1,10 +1,10 @@
-//! Exit codes: the one place where they are chosen and documented.
+//! Exit codes, which are chosen and documented only here.
 
 use crate::{message, terminal};
 use std::{io, process::ExitCode};
 use tightrope_train::STOPPED_EXIT_CODE;
 
-/// Shown by `tightrope --help`.
+/// Text for `tightrope --help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
   0    done
@@ -16,18 +16,18 @@ Exit codes:
        ended at once by SIGHUP, SIGINT or SIGTERM: before a run began, or by a
        second signal";
 
-/// How a command that did not fail has ended.
+/// Result of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Everything asked for is done.
+    /// Everything requested is done.
     Success,
-    /// A check has found what it was looking for: something is wrong.
+    /// A check found a problem.
     Failed,
-    /// Interrupted, and everything is saved.
+    /// The run was interrupted, and everything is saved.
     Saved,
 }
 
-/// The exit code of a command's result; reports its error on standard error.
+/// Exit code of a command's result; reports its error on standard error.
 pub(crate) fn code(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(Exit::Success) => ExitCode::SUCCESS,
@@ -41,8 +41,8 @@ pub(crate) fn code(result: anyhow::Result<Exit>) -> ExitCode {
     }
 }
 
-/// How a command ends that has done all it had to and then said so: whether anybody read that changes
-/// nothing, unless saying it was the whole task.
+/// Result of a command that has done its work and then reported it: an unread report changes
+/// nothing, unless the report was the whole task.
 pub(crate) fn after(exit: Exit, said: anyhow::Result<()>) -> anyhow::Result<Exit> {
     match said {
         Err(error) if exit == Exit::Success => Err(error),
@@ -56,7 +56,7 @@ pub(crate) fn after(exit: Exit, said: anyhow::Result<()>) -> anyhow::Result<Exit
     }
 }
 
-/// Says on standard error what went wrong.
+/// Reports an error on standard error.
 pub(crate) fn complain(error: &anyhow::Error) {
     let label = console::style("error:").for_stderr().red().bold();
     terminal::complain(format_args!(
@@ -65,7 +65,7 @@ pub(crate) fn complain(error: &anyhow::Error) {
     ));
 }
 
-/// Whether the reader of our output left (`tightrope … | head`), which is its right.
+/// Whether the reader of the output has closed it (`tightrope … | head`), which is no error.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause

@@ -1,4 +1,4 @@
-//! The `tightrope` command: parses arguments, calls the library crates, shows what they say.
+//! The `tightrope` command: parses arguments, calls the library crates, shows their results.
 #![forbid(unsafe_code)]
 
 mod answering;
@@ -20,6 +20,6 @@ mod terminal;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // A usage error prints itself and leaves with 2, `--help` and `--version` with 0.
+    // A usage error prints itself and exits with 2; `--help` and `--version` exit with 0.
     exit::code(cli::Cli::of_process().run())
 }

@@ -1,7 +1,7 @@
-//! What an error says: what was tried, then why it failed, each once.
+//! Text of an error: the attempt and the reason, each once.
 
-/// The error and its causes, joined by colons. Many errors of libraries already name their cause in
-/// their own words, and then the cause has nothing to add.
+/// The error and its causes, joined by colons. Many library errors already contain their cause,
+/// which is then not repeated.
 pub(crate) fn of(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {

@@ -1,10 +1,10 @@
-//! Sequences for the eye: trained and untrained text told apart by color, or by brackets.
+//! Shows sequences with trained and untrained text distinguished by color, or by brackets.
 
 use crate::terminal::printable;
 use console::Style;
 use tightrope_data::InspectedToken;
 
-/// How to read what [`paint`] gives.
+/// Explains the output of [`paint`].
 pub(crate) fn legend(color: bool) -> String {
     match color {
         true => format!(
@@ -16,7 +16,7 @@ pub(crate) fn legend(color: bool) -> String {
     }
 }
 
-/// The text of the tokens, line ends marked with `⏎`.
+/// Text of the tokens, with line ends marked by `⏎`.
 pub(crate) fn paint(tokens: &[InspectedToken], color: bool) -> String {
     let mut painted = String::new();
     for run in tokens.chunk_by(|a, b| a.trained == b.trained) {
@@ -48,7 +48,7 @@ fn untrained(text: &str) -> String {
         .to_string()
 }
 
-/// Pagers lose colors at line ends: each line gets its own.
+/// Each line gets its own color, because pagers lose colors at line ends.
 fn each_line(text: &str, style: fn(&str) -> String) -> String {
     let lines: Vec<String> = text
         .split('\n')
@@ -63,7 +63,7 @@ fn each_line(text: &str, style: fn(&str) -> String) -> String {
     lines.join("\n")
 }
 
-/// The same with line ends marked.
+/// The same text with line ends marked.
 fn visible(text: &str) -> String {
     printable(text).replace('\n', "⏎\n")
 }

@@ -1,4 +1,4 @@
-//! Progress of long work on standard error: a bar on a terminal, nothing on a pipe.
+//! Shows the progress of long work on standard error: a bar on a terminal, nothing on a pipe.
 
 use crate::terminal::{self, printable};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -49,7 +49,7 @@ impl Progress for Bars {
     }
 }
 
-/// Work that is not a run: only its progress and what a person should know are shown.
+/// For work that is not a run, only progress and notices are shown.
 impl Observer for Bars {
     fn notice(&self, text: &str) {
         let label = console::style("note:").for_stderr().yellow().bold();
@@ -57,7 +57,7 @@ impl Observer for Bars {
     }
 }
 
-/// A bar of work of a known size, or the share alone on a narrow terminal.
+/// A bar for work of a known size, or only the percentage on a narrow terminal.
 pub(crate) fn share_done() -> ProgressStyle {
     style(match columns() < WIDE {
         true => "{percent:>3} %  {msg}",
@@ -65,16 +65,16 @@ pub(crate) fn share_done() -> ProgressStyle {
     })
 }
 
-/// Terminals of so many columns have room for bars.
+/// Smallest number of columns with room for bars.
 pub(crate) const WIDE: usize = 72;
 
-/// Columns of the terminal that bars are on.
+/// Number of columns of the terminal with the bars.
 pub(crate) fn columns() -> usize {
     console::Term::stderr().size().1.into()
 }
 
-/// The text in at most so many columns. A bar that reaches the last one is doubled as soon as the
-/// terminal writes `^C` behind it.
+/// Cuts the text to this number of columns. A bar that reaches the last column is drawn twice when
+/// the terminal writes `^C` behind it.
 pub(crate) fn cut(text: &str, columns: usize) -> Cow<'_, str> {
     console::truncate_str(text, columns, "…")
 }

@@ -1,4 +1,4 @@
-//! Blocks of text for people: what the data is, what a run will do, what it has done.
+//! Blocks of text for users: the data, the plan of a run, and its result.
 
 use crate::{
     numbers::{bytes, counted, duration, grouped, percent, percent_of},
@@ -33,7 +33,7 @@ impl Block {
     }
 }
 
-/// What is known about the data before any training.
+/// Describes the data before training.
 pub(crate) fn preflight(report: &Preflight) -> String {
     let mut block = Block::new("Data");
     for file in &report.files {
@@ -72,7 +72,7 @@ pub(crate) fn preflight(report: &Preflight) -> String {
     block.0
 }
 
-/// What a run will do.
+/// Describes the plan of a run.
 pub(crate) fn plan(plan: &Plan) -> String {
     let mut block = Block::new("Plan");
     block.line("model", &plan.model);
@@ -110,7 +110,8 @@ pub(crate) fn plan(plan: &Plan) -> String {
     block.0
 }
 
-/// What is trained: `LoRA, rank 16, alpha 32, all linear layers`; an adapter of files has its own.
+/// Describes what is trained: `LoRA, rank 16, alpha 32, all linear layers`; an adapter from files
+/// has its own settings.
 fn adapter(plan: Option<&AdapterPlan>) -> String {
     let Some(AdapterPlan { from, section }) = plan else {
         return "none: every weight is trained".into();
@@ -132,7 +133,7 @@ fn adapter(plan: Option<&AdapterPlan>) -> String {
     text
 }
 
-/// What the optimizer keeps: `8bit: 2.1 MiB for 1,048,576 parameters in 12 tensors`.
+/// Describes the state of the optimizer: `8bit: 2.1 MiB for 1,048,576 parameters in 12 tensors`.
 fn optimizer(plan: &StatePlan) -> String {
     format!(
         "{}: {} for {} in {}",
@@ -143,7 +144,7 @@ fn optimizer(plan: &StatePlan) -> String {
     )
 }
 
-/// What a run has done.
+/// Describes the result of a run.
 pub(crate) fn run(report: &RunReport) -> String {
     let mut block = Block::new(match report.outcome {
         Outcome::Finished if report.steps == report.first_step => "Nothing to do: finished before",
@@ -191,7 +192,7 @@ pub(crate) fn run(report: &RunReport) -> String {
     block.0
 }
 
-/// What the demonstration has shown.
+/// Describes the result of the demonstration.
 pub(crate) fn demonstration(result: &Demonstration) -> String {
     let mut text = run(&result.report);
     if result.scores.is_empty() {
@@ -237,15 +238,15 @@ pub(crate) fn demonstration(result: &Demonstration) -> String {
     text
 }
 
-/// The text on one line, cut to so many columns.
+/// Text on one line, cut to this number of columns.
 fn brief(text: &str, columns: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     console::truncate_str(&terminal::printable(&line), columns, "…").into_owned()
 }
 
-/// What was padding here, and what padded batches would have cost.
+/// Compares the padding of the run with that of padded batches.
 fn padding(report: &RunReport) -> String {
-    // Below one another: together they are wider than a terminal.
+    // The lines are below each other, because together they are wider than a terminal.
     let below = " ".repeat(18);
     let cost = &report.padding;
     let here = percent_of(report.padding_tokens, report.tokens + report.padding_tokens);

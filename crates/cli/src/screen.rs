@@ -1,4 +1,4 @@
-//! What a run shows while it goes on: a bar on a terminal, lines on a pipe, JSON for programs.
+//! Shows a run in progress: a bar on a terminal, lines on a pipe, JSON for programs.
 
 use crate::{
     numbers::{duration, grouped, percent_of},
@@ -23,11 +23,11 @@ pub(crate) struct Screen<'a> {
     terminal: &'a Terminal,
     loading: Bars,
     run: OnceLock<Running>,
-    /// Of the run, only on a terminal.
+    /// Bar of the run, only on a terminal.
     bar: Arc<OnceLock<ProgressBar>>,
 }
 
-/// The part of a run that goes on now.
+/// The current part of a run.
 struct Running {
     plan: Plan,
     started: Instant,
@@ -43,24 +43,25 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// Says something on standard error at any time and from any thread, above the bar.
+    /// Prints a message on standard error above the bar, at any time and from any thread.
     pub(crate) fn announcer(&self) -> impl Fn(&str) + Send + 'static {
         let bar = Arc::clone(&self.bar);
         move |text| match bar.get() {
-            // The terminal has written `^C` behind the bar, which goes with it.
+            // The terminal has written `^C` behind the bar, which is removed with it.
             Some(bar) => bar.suspend(|| terminal::complain(text)),
             None => terminal::complain(text),
         }
     }
 
-    /// Ends the bar; what follows is printed below it.
+    /// Ends the bar; later output is printed below it.
     pub(crate) fn close(&self) {
         if let Some(bar) = self.bar.get() {
             bar.abandon();
         }
     }
 
-    /// A line for people, above the bar if there is one. A reader that left cannot stop a run.
+    /// Prints a line for users, above the bar if there is one. A reader that has closed the output
+    /// cannot stop a run.
     fn say(&self, text: impl fmt::Display) {
         match self.bar.get() {
             Some(bar) => bar.suspend(|| drop(self.terminal.line(text))),
@@ -68,7 +69,7 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// An event for programs: its name, then its fields.
+    /// Prints an event for programs: its name, then its fields.
     fn event(&self, name: &str, fields: &impl Serialize) {
         let mut event = json!({ "event": name });
         if let (Some(event), Ok(serde_json::Value::Object(fields))) =
@@ -80,7 +81,7 @@ impl<'a> Screen<'a> {
     }
 }
 
-/// What a person wants to see of a step, the most important first: narrow terminals cut the end.
+/// Facts about a step, the most important first, because narrow terminals cut the end.
 fn facts(row: &StepRow) -> String {
     format!(
         "loss {:.4}  {} tokens/s  padding {}  grad norm {:.3}  lr {:.2e}",
@@ -92,7 +93,7 @@ fn facts(row: &StepRow) -> String {
     )
 }
 
-/// Time left if the steps to come take as long as those of this part of the run.
+/// Time left if the remaining steps take as long as those of this part of the run.
 fn left(plan: &Plan, step: u64, elapsed: Duration) -> Duration {
     let done = step.saturating_sub(plan.first_step).max(1);
     elapsed.mul_f64(plan.total_steps.saturating_sub(step) as f64 / done as f64)
@@ -132,7 +133,7 @@ impl Observer for Screen<'_> {
             let bar = ProgressBar::new(plan.total_steps)
                 .with_position(plan.first_step)
                 .with_style(style(template));
-            // The first step may take a while: show that there is one.
+            // The first step may take a while, so a message shows that it runs.
             bar.set_message("first step …");
             bar.tick();
             drop(self.bar.set(bar));

@@ -1,5 +1,5 @@
-//! Signals that end a process: a run that can save is asked to, and only a second one ends it at once.
-//! Whatever else goes on ends at once and leaves nothing half-written.
+//! Handles signals that end a process: the first asks a run that can save to stop, and the second
+//! ends it at once. All other work ends at once and leaves nothing half-written.
 
 use anyhow::{Context, Result};
 use signal_hook::{
@@ -11,8 +11,8 @@ use std::{fs, sync::Arc, thread};
 use tightrope_formats::files::remove_temporaries;
 use tightrope_train::StopFlag;
 
-/// Sets `stop` at the first signal that a run can answer by saving; `announce` tells the person. Any
-/// other signal ends the process. Lasts as long as that.
+/// Sets `stop` at the first signal that a run can answer by saving; `announce` tells the user. Any
+/// other signal ends the process. The handlers stay as long as the process.
 pub(crate) fn stop_on_signal(
     stop: StopFlag,
     announce: impl Fn() + Send + Sync + 'static,
@@ -25,7 +25,8 @@ pub(crate) fn stop_on_signal(
                 end(signal);
             }
             stop.request();
-            // On a thread of its own: nobody may be reading, and the next signal must be heard.
+            // The announcement has a separate thread: nobody may be reading, and the next signal
+            // must be handled.
             let announce = Arc::clone(&announce);
             let _ = thread::Builder::new().spawn(move || announce());
         }
@@ -41,7 +42,7 @@ fn listen() -> Result<Signals> {
     Signals::new(signals).context("cannot listen for signals")
 }
 
-/// Whether the process was started with this signal ignored, as `nohup` does: then it stays so.
+/// Whether the process was started with this signal ignored, as by `nohup`; it then stays ignored.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -49,8 +50,8 @@ fn is_ignored(signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Ends the process as a shell reports one that the signal killed, without waiting for anybody: other
-/// threads may hold what an orderly end would wait for.
+/// Ends the process with the status of a process killed by the signal, without waiting: other
+/// threads may hold locks that an orderly end would wait for.
 fn end(signal: i32) -> ! {
     remove_temporaries();
     low_level::exit(128 + signal)

@@ -1,4 +1,4 @@
-//! Which model a command is about, and which data: those of a configuration, or named by options.
+//! Selects the model and the data of a command: from a configuration, or named by options.
 
 use crate::paths;
 use anyhow::{Result, ensure};
@@ -10,15 +10,15 @@ use tightrope_train::Config;
 #[group(skip)]
 #[command(group(clap::ArgGroup::new("subject").args(["config", "model"]).required(true)))]
 pub(crate) struct Subject {
-    /// Configuration file (TOML); the model is what its run has trained
+    /// Configuration file (TOML); the model is the result of its run
     #[arg(value_parser = paths::path())]
     config: Option<PathBuf>,
 
-    /// Set a key over the file's value
+    /// Override a key of the configuration
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 
-    /// With a configuration: the model as it was before the run
+    /// Use the model as it was before the run of the configuration
     #[arg(long, requires = "config")]
     base: bool,
 
@@ -32,8 +32,8 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// A configuration whose `model` and `adapter` are what the command is about. `options` are
-    /// keys that options of the command have set.
+    /// Returns a configuration with the command's `model` and `adapter`. `options` are keys that
+    /// options of the command have set.
     pub(crate) fn resolve(&self, options: Vec<String>) -> Result<Config> {
         let mut sets: Vec<String> = self.model.iter().map(|m| format!("model={m}")).collect();
         sets.extend(self.sets.iter().cloned());
@@ -51,7 +51,7 @@ impl Subject {
     }
 }
 
-/// A configuration as it stands before its run, or a model and data.
+/// A configuration before its run, or a model and data.
 #[derive(clap::Args)]
 #[group(skip)]
 #[command(group(clap::ArgGroup::new("subject").args(["config", "model"]).required(true)))]
@@ -60,7 +60,7 @@ pub(crate) struct ModelAndData {
     #[arg(value_parser = paths::path())]
     config: Option<PathBuf>,
 
-    /// Set a key over the file's value
+    /// Override a key of the configuration
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 
@@ -90,7 +90,7 @@ impl ModelAndData {
     }
 }
 
-/// Replaces model and adapter by what the run has left in its output folder.
+/// Replaces model and adapter by the result of the run in its output folder.
 fn trained(config: &mut Config) -> Result<()> {
     let name = if config.lora.is_some() {
         "adapter"

@@ -1,4 +1,4 @@
-//! Tables for people: a bold heading, two spaces between columns, numbers to the right.
+//! Tables for users: a bold heading, two spaces between columns, numbers aligned right.
 
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
@@ -31,12 +31,12 @@ pub(crate) fn table(headings: &[&str]) -> Table {
     table
 }
 
-/// The table as wide as the terminal at most, without spaces at line ends.
+/// The table with at most the width of the terminal, without spaces at line ends.
 pub(crate) fn text(table: &Table) -> String {
     let mut table = table.clone();
     let terminal = console::Term::stdout();
     if terminal.is_term() {
-        // Cells go on below where the terminal is too narrow.
+        // Cells are wrapped if the terminal is too narrow.
         table
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(terminal.size().1);

@@ -1,4 +1,4 @@
-//! Where results go: standard output for people or for programs, colored or not.
+//! Destination of results: standard output for users or for programs, with or without color.
 
 use anyhow::Context;
 use serde::Serialize;
@@ -7,13 +7,13 @@ use std::{
     num::NonZeroUsize,
 };
 
-/// Writes one line to standard error. Whether anybody can read it changes nothing.
+/// Writes one line to standard error; errors are ignored.
 pub(crate) fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Text that others have written, as it may be shown: what a terminal would obey, or what would
-/// reorder the line, is escaped; line ends and tabs stay.
+/// Foreign text in a form that is safe to show: control characters and characters that reorder the
+/// line are escaped; line ends and tabs stay.
 pub(crate) fn printable(text: &str) -> String {
     let obeyed = |c: char| {
         let hidden = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -37,7 +37,7 @@ pub(crate) enum Color {
     Never,
 }
 
-/// The global options, applied.
+/// The applied global options.
 pub(crate) struct Terminal {
     json: bool,
     threads: usize,
@@ -72,12 +72,12 @@ impl Terminal {
         self.json
     }
 
-    /// Threads asked for; 0 = one per core.
+    /// Requested number of threads; 0 = one per core.
     pub(crate) fn threads(&self) -> usize {
         self.threads
     }
 
-    /// Whether a person watches: bars on standard error would be seen and not mix with a pipe.
+    /// Whether a user watches, so that bars on standard error are seen and do not mix with a pipe.
     pub(crate) fn is_live(&self) -> bool {
         !self.json && io::stdout().is_terminal() && io::stderr().is_terminal()
     }

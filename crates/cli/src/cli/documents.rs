@@ -1,11 +1,11 @@
-//! Every command that documents and help texts tell is one that this program takes.
+//! Tests that this program takes every command in documents and help texts.
 
 use super::Cli;
 use clap::{CommandFactory, error::ErrorKind};
 use std::{fs, path::Path};
 use tightrope_testkit::documents::{Command, commands};
 
-/// What is wrong with a command, if anything.
+/// Describes what is wrong with a command.
 fn problem(command: &Command) -> Option<String> {
     let words = command.of_tightrope()?;
     let error = Cli::command().try_get_matches_from(&words).err()?;

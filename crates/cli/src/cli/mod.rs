@@ -77,7 +77,7 @@ enum Command {
 }
 
 impl Cli {
-    /// What the process was called with; help and wrong usage end it.
+    /// Parses the arguments of the process; help and wrong usage end it.
     pub(crate) fn of_process() -> Self {
         let matches = with_examples_as_written(Cli::command()).try_get_matches();
         let matches = matches.unwrap_or_else(|error| with_the_key(error).exit());
@@ -102,8 +102,8 @@ impl Cli {
     }
 }
 
-/// An option that does not exist may be a key of the configuration; that it could be a value behind
-/// `--`, which clap guesses, it never is.
+/// Explains an option that does not exist but may be a key of the configuration; clap would suggest
+/// a value after `--`, which is never right.
 fn with_the_key(mut error: clap::Error) -> clap::Error {
     let option = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(option)) if error.kind() == ErrorKind::UnknownArgument => {
@@ -128,7 +128,7 @@ fn with_the_key(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Commands whose help ends in its examples line by line: clap would fill its last paragraphs anew.
+/// Commands whose help ends in examples line by line: clap would rewrap its last paragraphs.
 fn with_examples_as_written(command: clap::Command) -> clap::Command {
     let commands = command.mut_subcommands(|command| {
         let examples = command.get_after_help().map(ToString::to_string);
@@ -141,7 +141,7 @@ fn with_examples_as_written(command: clap::Command) -> clap::Command {
     ))
 }
 
-/// Clap's own, without the end.
+/// Clap's own template, without its end.
 const HELP_TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n\n{all-args}";
 
 #[cfg(test)]
@@ -164,7 +164,7 @@ mod tests {
         }
     }
 
-    /// `--help` teaches: what it is for, and an example of its own.
+    /// Checks that `--help` explains the purpose and has an example.
     #[test]
     fn every_command_shows_an_example() {
         for command in Cli::command().get_subcommands() {

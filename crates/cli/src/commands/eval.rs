@@ -1,4 +1,4 @@
-//! `tightrope eval`: loss and perplexity of a model on data.
+//! `tightrope eval`: measures loss and perplexity of a model on data.
 
 use crate::{
     exit::Exit, numbers::grouped, paths, progress::Bars, report, subject::Subject,
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 
-    /// Tokens that count: completion, assistant, all
+    /// Tokens that count for the loss: completion, assistant, all
     #[arg(long, value_name = "WHICH")]
     train_on: Option<String>,
 
@@ -83,7 +83,8 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Bars, and what is known about the data: what was cut or left out has no part in the loss.
+/// Shows bars, and the facts about the data: rows that were cut or left out do not count for the
+/// loss.
 struct Shown<'a> {
     bars: Bars,
     terminal: &'a Terminal,
@@ -104,7 +105,7 @@ impl Progress for Shown<'_> {
 impl Observer for Shown<'_> {
     fn loaded(&self, _paths: &[PathBuf], preflight: &Preflight) {
         if !self.terminal.json() {
-            // Whether it can be written is found out with the result.
+            // An output error shows when the result is written.
             drop(self.terminal.line(report::preflight(preflight)));
         }
     }

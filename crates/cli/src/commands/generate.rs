@@ -1,4 +1,4 @@
-//! `tightrope generate`: lets a person see what a model answers.
+//! `tightrope generate`: shows a model's answers.
 
 use crate::{
     answering::{Conversation, Options},
@@ -32,15 +32,15 @@ pub(crate) struct Args {
     #[command(flatten)]
     subject: Subject,
 
-    /// What to answer, each for itself (repeatable) [default: standard input]
+    /// Prompt to answer (repeatable) [default: standard input]
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
 
-    /// Go on from the prompt as it stands, without the chat template
+    /// Continue the prompt without the chat template
     #[arg(long, conflicts_with = "system")]
     raw: bool,
 
-    /// Most tokens of an answer
+    /// Largest number of tokens in an answer
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
 

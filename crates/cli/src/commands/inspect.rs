@@ -1,4 +1,4 @@
-//! `tightrope inspect`: sequences and packs as the model will see them.
+//! `tightrope inspect`: shows sequences and packs as the model will see them.
 
 use crate::{
     exit::Exit,
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     subject: ModelAndData,
 
-    /// Sequences to show
+    /// Number of sequences to show
     #[arg(long, value_name = "N", default_value_t = 3)]
     sequences: usize,
 
@@ -45,16 +45,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     first: u64,
 
-    /// Packs to show
+    /// Number of packs to show
     #[arg(long, value_name = "N", default_value_t = 1)]
     packs: usize,
 
-    /// One line for each token, with its id
+    /// Show one line for each token, with its id
     #[arg(long)]
     tokens: bool,
 }
 
-/// All that is shown, for programs.
+/// Everything that is shown, for programs.
 #[derive(Serialize)]
 struct Inspection<'a> {
     preflight: &'a Preflight,
@@ -64,7 +64,7 @@ struct Inspection<'a> {
 
 #[derive(Serialize)]
 struct InspectedSequence {
-    /// Counted from 1.
+    /// Number of the sequence, from 1.
     sequence: usize,
     file: Option<String>,
     row: Option<u64>,
@@ -74,7 +74,7 @@ struct InspectedSequence {
 
 #[derive(Serialize)]
 struct InspectedPack {
-    /// Counted from 1.
+    /// Number of the pack, from 1.
     pack: usize,
     tokens: usize,
     padding_tokens: usize,
@@ -84,7 +84,7 @@ struct InspectedPack {
 
 #[derive(Serialize)]
 struct InspectedSegment {
-    /// Counted from 1; none for padding.
+    /// Number of the sequence, from 1; `None` for padding.
     sequence: Option<usize>,
     start: usize,
     length: usize,
@@ -166,7 +166,7 @@ fn packs(
                 length: segment.length,
                 first_position: segment.first_position,
                 last_position: segment.first_position + segment.length as u32 - 1,
-                // A target is a token id; what is ignored is negative.
+                // A target is a token id; an ignored one is negative.
                 trained_tokens: targets.iter().filter(|&&target| target >= 0).count(),
             }
         });
@@ -200,7 +200,7 @@ fn heading(sequence: &InspectedSequence) -> String {
     .to_string()
 }
 
-/// One line for each token.
+/// Lists the tokens, one per line.
 fn listed(sequence: &InspectedSequence) -> String {
     let mut table = table::table(&[">position", ">id", "trained", "text"]);
     for (position, token) in sequence.tokens.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `tightrope man`: manual pages, from the same words as `--help`.
+//! `tightrope man`: prints manual pages with the text of `--help`.
 
 use crate::{cli::Cli, exit::Exit, terminal::Terminal};
 use anyhow::{Context, Result};
@@ -10,11 +10,11 @@ Examples:
   tightrope man | man -l -
   tightrope man train > ~/.local/share/man/man1/tightrope-train.1";
 
-/// Print a manual page, of all or of one command
+/// Print the manual page of the program or of one command
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Command [default: the page about all of them]
+    /// Command [default: the program]
     command: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `tightrope merge`: a model with its adapter added, as a folder that Transformers loads.
+//! `tightrope merge`: writes a model with its adapter added, as a folder that Transformers loads.
 
 use crate::{exit::Exit, paths, progress::Bars, signals, subject::Subject, terminal::Terminal};
 use anyhow::Result;
@@ -41,11 +41,11 @@ pub(crate) struct Args {
         .map(|name| dtype(&name)), hide_possible_values = true)]
     dtype: Option<DType>,
 
-    /// Replace what an earlier merge has written
+    /// Replace the result of an earlier merge
     #[arg(long)]
     overwrite: bool,
 
-    /// Add the adapter also to another model than the one that it was trained on
+    /// Add the adapter even to another model than the one that it was trained on
     #[arg(long)]
     any_base: bool,
 }

@@ -1,6 +1,7 @@
-//! One file for each command: `Args` (what clap parses) and `run`.
+//! One file for each command, with `Args` (parsed by clap) and `run`.
 //!
-//! A new command is a file here, a variant of `Command` in `cli.rs`, and a line in the README.
+//! A new command is a file here, a variant of `Command` in `cli/mod.rs`, and a line in
+//! docs/commands.md.
 
 pub(crate) mod chat;
 pub(crate) mod completions;

@@ -1,4 +1,4 @@
-//! `tightrope train`: fine-tunes a model as a configuration says.
+//! `tightrope train`: fine-tunes a model as configured.
 
 use crate::{
     exit::{self, Exit},
@@ -43,24 +43,24 @@ pub(crate) struct Args {
     #[arg(value_parser = paths::path())]
     config: Option<PathBuf>,
 
-    /// Set a key over the file's value
+    /// Override a key of the configuration
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
 
-    /// Steps of the demonstration
+    /// Number of steps of the demonstration
     #[arg(long, value_name = "N", default_value_t = demo::Settings::default().steps, conflicts_with = "config")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
 
-    /// Records that the demonstration trains on
+    /// Number of records that the demonstration trains on
     #[arg(long, value_name = "N", default_value_t = demo::Settings::default().records, conflicts_with = "config")]
     records: usize,
 
-    /// Questions that the demonstration asks at the end
+    /// Number of questions that the demonstration asks at the end
     #[arg(long, value_name = "N", default_value_t = demo::Settings::default().questions, conflicts_with = "config")]
     questions: usize,
 
-    /// Go on from the newest whole checkpoint in the output folder
+    /// Continue from the newest whole checkpoint in the output folder
     #[arg(long)]
     resume: bool,
 
@@ -72,7 +72,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
 
-    /// Print a configuration with every key, its default and what it does, and do nothing else
+    /// Print a configuration with every key, its default and its effect, and do nothing else
     #[arg(long)]
     template: bool,
 }
@@ -135,7 +135,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     )
 }
 
-/// Shows what was done, and what to do next; `subject` names the trained model to `chat`.
+/// Shows the result and the next step; `subject` names the trained model for `chat`.
 fn finish(
     report: &RunReport,
     text: String,
@@ -167,7 +167,7 @@ fn say(
         if stopped {
             terminal.line(format!("go on with: {resume}"))?;
         } else {
-            // Called as this process was, since it may be on no search path.
+            // The program is called as this process was, because it may be on no search path.
             let program = env::args().next().unwrap_or_else(|| "tightrope".to_owned());
             let mut words = vec![program, "chat".to_owned()];
             words.extend(subject);
@@ -177,7 +177,7 @@ fn say(
     Ok(())
 }
 
-/// The command line of this process, resuming.
+/// Command line of this process with `--resume`.
 fn resume_command(arguments: impl Iterator<Item = String>) -> String {
     let mut words: Vec<String> = arguments.filter(|word| word != "--overwrite").collect();
     if !words.iter().any(|word| word == "--resume") {
@@ -186,7 +186,7 @@ fn resume_command(arguments: impl Iterator<Item = String>) -> String {
     shell(&words)
 }
 
-/// Words as a POSIX shell reads them back.
+/// Quotes words for a POSIX shell.
 fn shell(words: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     let quoted = |word: &String| match !word.is_empty() && word.chars().all(plain) {

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     subject: ModelAndData,
 
-    /// Packs to compare
+    /// Number of packs to compare
     #[arg(long, value_name = "N", default_value_t = 2)]
     packs: usize,
 }

@@ -1,4 +1,4 @@
-//! Where questions come from: an edited line with history on a terminal, plain lines otherwise.
+//! Sources of questions: an edited line with history on a terminal, plain lines otherwise.
 
 use crate::{progress::Bars, terminal::Terminal};
 use anyhow::{Context, Result};
@@ -10,29 +10,29 @@ use std::{
 };
 use tightrope_train::Observer;
 
-/// What was read.
+/// Result of reading.
 pub(super) enum Line {
     /// A line, or several between `"""`.
     Text(String),
     /// Ctrl-C instead of a line.
     Interrupted,
-    /// Nothing more comes.
+    /// The input has ended.
     End,
 }
 
-/// The person's terminal, or a pipe.
+/// The user's terminal, or a pipe.
 pub(super) enum Input {
     Live(Box<DefaultEditor>, Option<PathBuf>),
     Pipe,
 }
 
-/// Begins and ends a question of several lines.
+/// Starts and ends a question of several lines.
 const QUOTES: &str = "\"\"\"";
-/// Lines that are remembered.
+/// Number of remembered lines.
 const REMEMBERED: usize = 1000;
 
 impl Input {
-    /// Editing where a person sits at both ends.
+    /// Opens an editor if a user sits at both ends.
     pub(super) fn open(terminal: &Terminal) -> Result<Self> {
         if !terminal.is_live() || !io::stdin().is_terminal() {
             return Ok(Self::Pipe);
@@ -52,12 +52,12 @@ impl Input {
         Ok(Self::Live(Box::new(editor), history))
     }
 
-    /// Whether a person types.
+    /// Whether a user types.
     pub(super) fn is_live(&self) -> bool {
         matches!(self, Self::Live(..))
     }
 
-    /// The next question or command.
+    /// Reads the next question or command.
     pub(super) fn read(&mut self) -> Result<Line> {
         let mut text = match self.line("> ")? {
             Line::Text(line) => line,
@@ -96,7 +96,7 @@ impl Input {
         }
     }
 
-    /// Kept at once, since a conversation may end in any way.
+    /// The line is stored at once, because a conversation may end in any way.
     fn remember(&mut self, text: &str) {
         let Self::Live(editor, history) = self else {
             return;
@@ -116,7 +116,7 @@ impl Input {
     }
 }
 
-/// A chat is no worse for a history that cannot be kept; said once.
+/// Reports once that history cannot be stored; the chat works without it.
 fn unremembered(history: &mut Option<PathBuf>, error: &ReadlineError) {
     if let Some(file) = history.take() {
         let file = file.display();
@@ -124,7 +124,7 @@ fn unremembered(history: &mut Option<PathBuf>, error: &ReadlineError) {
     }
 }
 
-/// Where this system keeps such things; none where it has no such place.
+/// File for the history on this system, if it has a place for it.
 fn history() -> Option<PathBuf> {
     let named = env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let folder = match named.filter(|folder| folder.is_absolute()) {

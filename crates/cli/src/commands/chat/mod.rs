@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     subject: Subject,
 
-    /// Most tokens of an answer
+    /// Largest number of tokens in an answer
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_tokens: usize,
 
@@ -60,7 +60,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     converse(conversation, terminal)
 }
 
-/// What a line asks for.
+/// Meaning of a line.
 #[derive(Debug, PartialEq, Eq)]
 enum Request<'a> {
     Nothing,
@@ -82,7 +82,7 @@ impl<'a> Request<'a> {
             "/clear" => Self::Clear,
             "/system" => Self::System(rest.trim()),
             "/bye" | "/exit" | "/quit" => Self::End,
-            // A path may begin a question; a word behind a slash is meant for the chat.
+            // A path may begin a question; a single word after a slash is meant as a command.
             _ if rest.is_empty() && is_command(word) => Self::Unknown(word),
             _ => Self::Question(line),
         }
@@ -99,7 +99,8 @@ pub(crate) fn converse(mut conversation: Conversation, terminal: &Terminal) -> R
     let mut input = Input::open(terminal)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     if input.is_live() {
-        // The second Ctrl-C of one answer ends everything: a model may take long to its first word.
+        // The second Ctrl-C during one answer ends the process, because a model may take long to
+        // its first word.
         flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&interrupted))
             .and_then(|_| flag::register(SIGINT, Arc::clone(&interrupted)))
             .context("cannot listen for signals")?;
@@ -140,7 +141,7 @@ pub(crate) fn converse(mut conversation: Conversation, terminal: &Terminal) -> R
                 }
                 let stop = || interrupted.load(Ordering::Relaxed);
                 match conversation.ask(question, terminal, &stop) {
-                    // A person can ask something else; a program wants to know.
+                    // A user can ask something else, but a program needs the error.
                     Err(error) if input.is_live() => {
                         exit::complain(&error);
                     }
@@ -151,7 +152,7 @@ pub(crate) fn converse(mut conversation: Conversation, terminal: &Terminal) -> R
     }
 }
 
-/// What the chat itself says, not the model.
+/// Prints a message of the chat itself.
 fn note(terminal: &Terminal, text: &str) -> Result<()> {
     match terminal.json() {
         true => Ok(()),

@@ -1,4 +1,4 @@
-//! Pictures of lengths and of how full packs are: bars in the terminal, SVG in a file.
+//! Draws lengths and the fill of packs: bars in the terminal, SVG in a file.
 
 use plotters::prelude::*;
 use tightrope_data::packing::Histogram;
@@ -8,17 +8,17 @@ use crate::numbers::grouped;
 const BINS: usize = 16;
 const BAR: f64 = 48.0;
 
-/// Number of packs by share of the capacity in use.
+/// Number of packs by used share of the capacity.
 pub(super) struct Fill {
-    /// In the order of [`LIMITS`].
+    /// Numbers in the order of [`LIMITS`].
     packs: Vec<u64>,
 }
 
-/// Percentages at which a bin of [`Fill`] begins: finer where packs are fuller.
+/// Percentages at which a bin of [`Fill`] begins: bins are finer for fuller packs.
 const LIMITS: [u64; 8] = [0, 25, 50, 75, 90, 95, 99, 100];
 
 impl Fill {
-    /// From `(tokens, number of packs)`.
+    /// Counts packs from `(tokens, number of packs)`.
     pub(super) fn new(capacity: u64, packs: impl Iterator<Item = (u64, u64)>) -> Self {
         let mut fill = Self {
             packs: vec![0; LIMITS.len()],
@@ -40,13 +40,13 @@ impl Fill {
         packs.map(|(bin, &count)| (label(bin), count)).collect()
     }
 
-    /// One line a bin.
+    /// Draws one line per bin.
     pub(super) fn bars(&self) -> String {
         bars(&self.bins())
     }
 }
 
-/// The histogram in a few bins, one line each.
+/// Draws the histogram in a few bins, one per line.
 pub(super) fn lengths(histogram: &Histogram) -> String {
     bars(&length_bins(histogram))
 }
@@ -89,7 +89,7 @@ fn bars(bins: &[(String, u64)]) -> String {
     bins.iter().map(line).collect()
 }
 
-/// Both charts, one above the other.
+/// Draws both charts, one above the other.
 pub(super) fn svg(
     title: &str,
     histogram: &Histogram,
@@ -154,7 +154,7 @@ fn columns(
     Ok(())
 }
 
-/// Room for a label below a column: of a long range only where it begins.
+/// Short label below a column: for a long range only its beginning.
 fn short(label: &str) -> String {
     match label.split_once('–') {
         Some((start, _)) if label.chars().count() > 11 => format!("{start}–"),

@@ -1,4 +1,4 @@
-//! Reads data sets, lengths and histograms; a bad value is named with its file and place.
+//! Reads data sets, lengths and histograms; errors name the file and the place of a wrong value.
 
 use std::{
     fs::File,
@@ -16,20 +16,20 @@ use tightrope_train::{
 
 use crate::progress::{Bars, share_done};
 
-/// What there is to pack.
+/// Lengths to pack.
 pub(super) struct Input {
-    /// Where it is from.
+    /// File or configuration that they come from.
     pub name: PathBuf,
-    /// Every length in order, unless only the histogram is known.
+    /// All lengths in order; `None` if only the histogram is known.
     pub lengths: Option<Vec<u32>>,
-    /// Whether the lengths are the lines of the file.
+    /// Whether each line of the file is a length.
     pub by_line: bool,
-    /// How often each length occurs.
+    /// Number of occurrences of each length.
     pub histogram: Histogram,
 }
 
 impl Input {
-    /// The error with the place of its value.
+    /// Adds the place of the wrong value to the error.
     pub(super) fn locate(&self, error: PackError, algorithm: Algorithm) -> anyhow::Error {
         let name = self.name.display();
         let place = match &error {
@@ -40,7 +40,7 @@ impl Input {
     }
 }
 
-/// The lengths of the configuration's training sequences, as its run packs them.
+/// Lengths of the configuration's training sequences, as its run packs them.
 pub(super) fn data_set(config: &Config) -> anyhow::Result<Input> {
     let bars = Bars::default();
     let (data, _) = Base::of(config, &bars)?.load_both(config, &bars)?;
@@ -53,7 +53,7 @@ pub(super) fn data_set(config: &Config) -> anyhow::Result<Input> {
     })
 }
 
-/// One length a line, as [`read_lengths`] has it.
+/// Reads one length per line with [`read_lengths`].
 pub(super) fn lengths(file: &Path) -> anyhow::Result<Input> {
     let reading = || format!("cannot read {}", file.display());
     let opened = File::open(file).with_context(reading)?;
@@ -72,7 +72,7 @@ pub(super) fn lengths(file: &Path) -> anyhow::Result<Input> {
     })
 }
 
-/// A JSON array, or an object with an array `counts`.
+/// Reads a JSON array, or an object with an array `counts`.
 pub(super) fn histogram(file: &Path) -> anyhow::Result<Input> {
     let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     let counts = read_histogram(opened).map_err(|error| located(file, error))?;

@@ -1,4 +1,4 @@
-//! `tightrope pack`: every algorithm side by side on a data set, lengths or a histogram.
+//! `tightrope pack`: compares every algorithm on a data set, lengths or a histogram.
 
 mod chart;
 mod input;
@@ -50,15 +50,15 @@ index i.";
 #[command(after_help = EXAMPLES)]
 #[group(id = "input", required = true, multiple = false, args = ["config", "lengths", "histogram"])]
 pub(crate) struct Args {
-    /// Configuration file (TOML): its training data, at its capacity and seed
+    /// Configuration file (TOML), whose training data is packed with its capacity and seed
     #[arg(value_parser = paths::path())]
     config: Option<PathBuf>,
 
-    /// Set a key over the file's value
+    /// Override a key of the configuration
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     sets: Vec<String>,
 
-    /// File of lengths, one a line
+    /// File with one length per line
     #[arg(long, value_name = "FILE", value_parser = paths::path())]
     lengths: Option<PathBuf>,
 
@@ -66,7 +66,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", value_parser = paths::path())]
     histogram: Option<PathBuf>,
 
-    /// Tokens in a pack [default: packing.capacity of the configuration]
+    /// Number of tokens in a pack [default: packing.capacity of the configuration]
     #[arg(
         long,
         value_name = "N",
@@ -82,10 +82,10 @@ pub(crate) struct Args {
     files: Files,
 }
 
-/// How to pack; what is not given is as the configuration says.
+/// Packing options; absent options come from the configuration.
 #[derive(clap::Args)]
 struct Options {
-    /// One algorithm [default: all that pack]
+    /// Algorithm to run [default: all that pack]
     #[arg(long, value_name = "NAME", value_parser = algorithm())]
     algorithm: Option<Algorithm>,
 
@@ -93,19 +93,21 @@ struct Options {
     #[arg(long, value_name = "D", allow_negative_numbers = true, value_parser = whole::<u32>)]
     depth: Option<u32>,
 
-    /// Sequences in the batches that packing is compared with [default: that of the configuration; 8]
+    /// Number of sequences in the batches that packing is compared with [default: that of the
+    /// configuration; 8]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u32>)]
     batch_size: Option<u32>,
 
-    /// Packs that `streaming` keeps open [default: that of the configuration; 1024]
+    /// Number of packs that `streaming` keeps open [default: that of the configuration; 1024]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<usize>)]
     window: Option<usize>,
 
-    /// What becomes of sequences longer than the capacity
+    /// Treatment of sequences longer than the capacity
     #[arg(long, value_name = "WHAT", default_value = "truncate", value_parser = overlong())]
     overlong: Overlong,
 
-    /// Shuffles the packs and sequences of equal length [default: that of the configuration; 0]
+    /// Seed that shuffles the packs and sequences of equal length [default: that of the
+    /// configuration; 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
     seed: Option<u64>,
 
@@ -119,10 +121,10 @@ struct Options {
     improve_ms: u64,
 }
 
-/// Where to put the result.
+/// Files for the result.
 #[derive(clap::Args)]
 struct Files {
-    /// Draw the lengths and how full the packs are
+    /// Draw the lengths and the fill of the packs
     #[arg(long, value_name = "FILE", value_parser = paths::path())]
     svg: Option<PathBuf>,
 
@@ -138,7 +140,7 @@ fn whole<T: FromStr>(text: &str) -> Result<T, String> {
         .map_err(|_| format!("not a whole number from 0 on that fits {bits} bits"))
 }
 
-/// Names as data: the help lists them, and a wrong one is answered with the nearest.
+/// Names as data: the help lists them, and a wrong name gets the nearest as a suggestion.
 fn algorithm() -> impl TypedValueParser<Value = Algorithm> {
     PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::name))
         .try_map(|name| name.parse::<Algorithm>())
@@ -192,7 +194,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
 
 const BATCH_SIZE: u32 = 8;
 
-/// One algorithm's result, as programs read it.
+/// Result of one algorithm, for programs.
 #[derive(Serialize)]
 struct Row {
     algorithm: Algorithm,
@@ -207,15 +209,16 @@ struct Outcome {
     row: Row,
     cuts: CutCounts,
     computed_tokens: u128,
-    /// `None` where packs depend on an order that a histogram does not have.
+    /// `None` if packs depend on an order that a histogram does not have.
     fill: Option<Fill>,
     packing: Option<Packing>,
 }
 
-/// Beyond this, NNLSHP's enumeration takes from seconds to minutes: only on request.
+/// Largest capacity at which NNLSHP runs without request: above it, its enumeration takes from
+/// seconds to minutes.
 const NNLSHP_UNASKED: u64 = 512;
 
-/// Packs `input` as `packer` says, or with all algorithms that pack, and shows the results.
+/// Packs `input` with `packer`, or with all packing algorithms, and shows the results.
 fn compare(
     input: &Input,
     packer: &Packer,
@@ -245,11 +248,11 @@ fn compare(
             ..packer.clone()
         };
         bar.set_message(format!("packing with {algorithm}"));
-        // Only the chosen packing is used again; ten million sequences are 120 MB of it.
+        // Only the chosen packing is used again; for ten million sequences it takes 120 MB.
         let stored = algorithm == chosen && files.write.is_some();
         match pack(input, &packer, stored) {
             Ok(outcome) => outcomes.push(outcome),
-            // Nobody asked for this one in particular.
+            // The algorithm was not chosen explicitly.
             Err(error) if algorithm != chosen => left_out.push(format!("{algorithm}: {error}")),
             Err(error) => {
                 bar.finish_and_clear();
@@ -307,7 +310,7 @@ fn compare(
     Ok(())
 }
 
-/// How many algorithms are done, where there are several, and that time passes.
+/// Shows the number of finished algorithms, if there are several and they take time.
 fn progress(algorithms: usize) -> ProgressBar {
     let bar = ProgressBar::new(algorithms as u64).with_style(style(match algorithms {
         _ if columns() < WIDE => "{spinner} {elapsed}  {msg}",
@@ -318,8 +321,8 @@ fn progress(algorithms: usize) -> ProgressBar {
     bar
 }
 
-/// Packs the sequences, or their histogram where that is all there is. What would be cut in too many
-/// places is only counted, unless the packs are to be `stored`.
+/// Packs the sequences, or their histogram if nothing else is known. Sequences that would be cut in
+/// too many places are only counted, unless the packs are to be `stored`.
 fn pack(input: &Input, packer: &Packer, stored: bool) -> Result<Outcome, PackError> {
     let row = |packs, efficiency, lower_bound, seconds| Row {
         algorithm: packer.algorithm,

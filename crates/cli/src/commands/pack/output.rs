@@ -1,4 +1,4 @@
-//! Files are written whole or not at all.
+//! Writes files whole or not at all.
 
 use std::{
     io::{BufWriter, Write},
@@ -11,7 +11,7 @@ use crate::signals;
 use tightrope_formats::files::{Temporary, folder_of};
 use tightrope_train::StopFlag;
 
-/// Fails now if [`write_atomically`] would fail after the work.
+/// Fails early if [`write_atomically`] would fail after the work.
 pub(super) fn check(file: &Path) -> anyhow::Result<()> {
     let (name, folder) = (file.display(), folder_of(file));
     ensure!(
@@ -24,7 +24,7 @@ pub(super) fn check(file: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes to a temporary name in the same folder, syncs, and renames. A signal that ends the
-/// process takes the temporary file with it.
+/// process removes the temporary file.
 pub(super) fn write_atomically(
     file: &Path,
     content: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
