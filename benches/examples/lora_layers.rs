@@ -1,11 +1,11 @@
-//! Linear layers of SmolLM2-135M with adapters of rank 16 on 1,024 tokens, as training meets them:
-//! operands come from memory, for no two layers in a row are the same.
+//! Times linear layers of SmolLM2-135M with adapters of rank 16 on 1,024 tokens, as in training:
+//! operands come from memory, because no two consecutive layers are the same.
 //!
-//! `cargo run --release -p tightrope-benches --example lora_layers [THREADS [bf16]]`, weights in f32 unless
-//! bf16 is said
+//! Run `cargo run --release -p tightrope-benches --example lora_layers [THREADS [bf16]]`; weights
+//! are f32 unless `bf16` is given.
 //!
-//! Times are the best of several rounds, and at the end also the mean, which other work on the machine
-//! disturbs; shares are of the processor's measured peak.
+//! Times are the best of several rounds, and at the end also the mean, which other work on the
+//! machine disturbs; shares are relative to the measured peak of the processor.
 
 use half::bf16;
 use std::time::Instant;
@@ -25,7 +25,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const TOKENS: usize = 1024;
 const RANK: usize = 16;
 const SCALE: f32 = 2.0;
-/// Layers of one shape: more than the caches hold.
+/// Number of layers of one shape: more than the caches hold.
 const LAYERS: usize = 12;
 const ROUNDS: usize = 10;
 
@@ -82,8 +82,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Seconds of a layer's forward pass, of its gradient for the input, of those for the adapter, the best
-/// of each layer; and all seconds of all rounds.
+/// Returns the seconds of a layer's forward pass, of its input gradient and of its adapter
+/// gradients, each the best time per layer; and all seconds of all rounds.
 fn measure(cpu: &Cpu, shape: Shape, is_bf16: bool) -> Result<([f64; 3], f64)> {
     let Shape {
         tokens,

@@ -1,9 +1,10 @@
-//! Matrix products of linear layers beside the `gemm` crate and the processor's measured peak.
+//! Times matrix products of linear layers beside the `gemm` crate and the processor's measured
+//! peak.
 //!
 //! `cargo run --release -p tightrope-benches --example matmul_versus_gemm [THREADS]`
 //!
-//! Rates are per second of processor time, so that they are rates of one core and other programs on
-//! the machine disturb only the caches; what threads lose by waiting for each other is not seen.
+//! Rates are per second of processor time: they are rates of one core, and other programs on the
+//! machine disturb only the caches; time that threads wait for each other is not included.
 
 use std::time::Instant;
 use tightrope_benches::measure_flops;
@@ -57,7 +58,7 @@ fn cpu_time() -> f64 {
     t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
 }
 
-/// Best of several repetitions, ours and theirs alternating, in seconds.
+/// Best time of several repetitions in seconds, with ours and theirs alternating.
 fn best_of(mut ours: impl FnMut(), mut theirs: impl FnMut()) -> (f64, f64) {
     let mut best = (f64::INFINITY, f64::INFINITY);
     let time = |f: &mut dyn FnMut()| {
@@ -144,7 +145,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
         w.as_slice::<f32>()?,
     );
     let mut c = vec![0f32; (tokens * inputs.max(outputs)).max(inputs * outputs)];
-    // Of one core.
+    // Peak of one core.
     let peak = || measure_flops(cpu, 50).best / cpu.threads() as f64;
     let before = peak();
     let nt = best_of(
@@ -229,7 +230,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
         },
     );
     check("TN", dw.as_slice::<f32>()?, &c);
-    // The machine may have slowed down in between.
+    // The machine may have slowed down in the meantime.
     let peak = before.max(peak());
     let flops = 2.0 * tokens as f64 * inputs as f64 * outputs as f64;
     print!("{tokens:>5} x {inputs:>4} -> {outputs:>4}:");

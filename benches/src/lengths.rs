@@ -1,4 +1,4 @@
-//! Sequence lengths spread as in real instruction data.
+//! Sequence lengths distributed as in real instruction data.
 
 use std::f64::consts::TAU;
 

@@ -1,8 +1,8 @@
-//! Benchmark suites: what is swept, and the rows that they give.
+//! Benchmark suites, and the rows that they produce.
 //!
-//! A suite checks that an answer is right before it times it, where no test does. `cargo xtask bench` runs suites and
-//! stores their rows, with date, commit and machine, in `runs/`. A new suite is a file in `suites/`
-//! and a line in [`SUITES`].
+//! A suite checks its results before it times them, unless a test does. `cargo xtask bench` runs
+//! suites and stores their rows, with date, commit and machine, in `runs/`. A new suite is a file
+//! in `suites/` and a line in [`SUITES`].
 #![deny(missing_docs, unsafe_code)]
 
 mod lengths;
@@ -18,16 +18,16 @@ pub use timing::{Timing, time};
 use serde_json::{Map, Value};
 use tightrope_device::{Cuda, Device};
 
-/// One measurement: what was measured, with which settings, and the figures. Units are in the names.
+/// One measurement: its object, its settings, and the figures. Units are in the names.
 pub type Row = Map<String, Value>;
 
 /// Measurements that belong together.
 pub struct Suite {
-    /// Its name on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What it measures.
+    /// Description of the measurement.
     pub about: &'static str,
-    /// Measures, and hands over each row as it is known.
+    /// Measures, and passes on each row as soon as it is known.
     pub run: fn(&mut dyn FnMut(Row)) -> anyhow::Result<()>,
 }
 
@@ -40,21 +40,21 @@ pub const SUITES: &[Suite] = &[
     suites::kernels::SUITE,
 ];
 
-/// The environment variable that names the file into which the emulator writes what it counts.
-/// Where it is set, the suite `kernels` expects the emulator instead of a GPU.
+/// The environment variable that names the file for the emulator's counts. If it is set, the suite
+/// `kernels` expects the emulator instead of a GPU.
 pub const EMULATOR_REPORT: &str = tightrope_emulator::report::VARIABLE;
 
-/// The name of the GPU, as [`Device::name`] gives it. Errors if there is none, or only the emulator.
+/// Name of the GPU, from [`Device::name`]. Returns an error if there is none, or only the emulator.
 pub fn gpu() -> anyhow::Result<String> {
     let name = Cuda::new(0)?.name();
     anyhow::ensure!(!name.contains(EMULATOR), "{name} is no GPU");
     Ok(name)
 }
 
-/// In the name of the emulated device.
+/// Part of the name of the emulated device.
 const EMULATOR: &str = "emulator";
 
-/// A row from its fields in order.
+/// Makes a row from its fields in order.
 fn row<const N: usize>(fields: [(&str, Value); N]) -> Row {
     fields
         .into_iter()

@@ -1,26 +1,27 @@
-//! What the processor can compute at most, measured.
+//! Measures the peak of the processor.
 
 use std::{hint::black_box, time::Instant};
 use tightrope_device::Cpu;
 #[cfg(target_arch = "x86_64")]
 use tightrope_device::{has_avx2_fma, has_avx512};
 
-/// Independent sums, enough to hide the latency of each.
+/// Number of independent sums: enough to hide the latency of each.
 const CHAINS: usize = 12;
 const STEPS: usize = 20_000;
 
-/// Floating-point operations a second.
+/// Floating-point operations per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flops {
-    /// Sum over threads of the best round of each thread: what the processor can do.
+    /// Sum over threads of each thread's best round: the capability of the processor.
     pub best: f64,
-    /// Sum over threads of the mean of all rounds: what it gave at this moment, beside whatever else the
-    /// machine does.
+    /// Sum over threads of the mean of all rounds: the rate at this moment, beside other work on
+    /// the machine.
     pub mean: f64,
 }
 
-/// Fused multiply-adds of f32 (two operations each) in the widest vectors, from registers alone, on all
-/// threads of `cpu` at once. A round takes a fraction of a millisecond; there is at least one.
+/// Measures fused multiply-adds of f32 (two operations each) in the widest vectors, from registers
+/// alone, on all threads of `cpu` at once. A round takes a fraction of a millisecond; there is at
+/// least one.
 pub fn measure_flops(cpu: &Cpu, rounds: usize) -> Flops {
     let rates = cpu.install(|| rayon::broadcast(|_| rates(rounds.max(1))));
     let sum = |rate: fn(&Flops) -> f64| rates.iter().map(rate).sum();
@@ -48,7 +49,7 @@ fn rates(rounds: usize) -> Flops {
     }
 }
 
-/// All chains once; the number of lanes.
+/// Runs all chains once; returns the number of lanes.
 fn multiply_add(a: f32, b: f32) -> usize {
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {

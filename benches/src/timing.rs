@@ -2,12 +2,12 @@
 
 use std::{hint::black_box, time::Instant};
 
-/// Seconds of the repetitions of one piece of work.
+/// Times of the repetitions of one piece of work, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
-    /// The fastest: what the work costs when nothing disturbs it.
+    /// Fastest time: the cost of the work without disturbance.
     pub min_s: f64,
-    /// The middle one.
+    /// Median time.
     pub median_s: f64,
 }
 

@@ -1,10 +1,11 @@
-//! `cargo xtask bench` and `cargo xtask gpu`: the program in benches/, built and started.
+//! `cargo xtask bench` and `cargo xtask gpu`: builds and starts the program in benches/.
 
 use crate::build;
 use anyhow::Result;
 use std::{env, path::Path, process::Command};
 
-/// Runs it with the arguments of this chore; whether it succeeds. What went wrong it has said.
+/// Runs it with the arguments of this chore; returns whether it succeeds. The program prints its
+/// errors itself.
 pub(crate) fn run(root: &Path) -> Result<bool> {
     let program = build::program(root, "--bin", "tightrope-benches", |_| ())?;
     let status = Command::new(program)

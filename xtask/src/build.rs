@@ -6,8 +6,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The program of this name and kind (`--bin` or `--example`), built with what `more` adds; where it
-/// lies is cargo's to say.
+/// Builds the program of this name and kind (`--bin` or `--example`) with the additions of `more`;
+/// returns the path that cargo reports.
 pub(crate) fn program(
     root: &Path,
     kind: &str,

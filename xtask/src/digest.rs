@@ -1,8 +1,8 @@
-//! SHA-256 as people read it.
+//! SHA-256 in readable form.
 
 use sha2::{Digest, Sha256};
 
-/// Of all parts, one after the other, in hexadecimal digits.
+/// Digest of all parts, one after the other, in hexadecimal digits.
 pub(crate) fn sha256(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for part in parts {

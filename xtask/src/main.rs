@@ -1,4 +1,4 @@
-//! Project chores: `cargo xtask CHORE`, one plain function each.
+//! Chores of the project: `cargo xtask CHORE`, one plain function for each.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -37,40 +37,40 @@ enum Chore {
     Ci,
     /// Run benchmark suites and store their rows in benches/runs/
     Bench(options::Bench),
-    /// Translate device code to PTX with the launches that fit it, and assemble it for every
-    /// architecture (needs Python with pip)
+    /// Translate device code to PTX with its launch code, and assemble it for every architecture
+    /// (needs Python with pip)
     Ptx {
-        /// Change nothing: fail if what is committed is not what the sources give
+        /// Change nothing: fail if a committed file differs from the result
         #[arg(long)]
         check: bool,
     },
-    /// Run what only a GPU can show: tests, times against the roofline, training; one report in
-    /// benches/runs/
+    /// Run everything that needs a GPU (tests, times against the roofline, training), and write one
+    /// report in benches/runs/
     Gpu(options::Gpu),
-    /// Feed changed inputs to every reader of what others wrote (needs a C++ compiler)
+    /// Feed changed inputs to every reader of foreign files (needs a C++ compiler)
     Fuzz {
         /// Readers to try [default: all]
         targets: Vec<String>,
-        /// Time for each
+        /// Minutes for each reader
         #[arg(long, default_value_t = 1.0, value_name = "N")]
         minutes: f64,
-        /// Decides how inputs are changed
+        /// Seed that decides how inputs are changed
         #[arg(long, default_value_t = 1, value_name = "N")]
         seed: u64,
-        /// Run this input alone, to see what it does
+        /// Run only this input, and show its output
         #[arg(long, value_name = "FILE")]
         input: Option<PathBuf>,
     },
-    /// Kill a run at, and refuse it, every system call that writes, renames or syncs; resumed, it has
-    /// to end with the same bits (needs strace)
+    /// Kill a run at every system call that writes, renames or syncs, and let each such call fail;
+    /// the resumed run must end with the same bits (needs strace)
     Faults {
-        /// Try so many points, chosen by the seed [default: all]
+        /// Number of points to try, chosen by the seed [default: all]
         #[arg(long, value_name = "N")]
         sample: Option<usize>,
-        /// Chooses the sample
+        /// Seed that chooses the sample
         #[arg(long, default_value_t = 1, value_name = "N")]
         seed: u64,
-        /// Try this point alone: run, fault, call and its number, as a report names it
+        /// Try only this point: run, fault, call and its number, as a report names it
         #[arg(long)]
         point: Option<faults::Point>,
     },

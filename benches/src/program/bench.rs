@@ -13,11 +13,11 @@ use std::{
 };
 use tightrope_benches::{Row, SUITES, Suite};
 
-/// The suite that has a form for the emulator.
+/// Name of the suite that can run on the emulator.
 const EMULATED: &str = "kernels";
 
-/// Runs the named suites (all if none is named). Each writes one file into `benches/runs/`, or, where
-/// `json` says so, the only one into that file. On the emulator nothing is written elsewhere.
+/// Runs the named suites (all if none is named). Each writes one file into `benches/runs/`; with
+/// `json`, the only suite writes into that file. Emulated runs are stored only there.
 pub(crate) fn run(
     root: &Path,
     names: &[String],
@@ -51,7 +51,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Runs a suite, and tells its rows with what they depend on.
+/// Runs a suite, and returns its rows with the facts that they depend on.
 pub(crate) fn measure(root: &Path, suite: &Suite) -> Result<Value> {
     println!("{}: {}", suite.name, suite.about);
     let mut rows = Vec::new();
@@ -62,7 +62,7 @@ pub(crate) fn measure(root: &Path, suite: &Suite) -> Result<Value> {
     Ok(described(root, suite.name, rows))
 }
 
-/// The suite of a name.
+/// Finds the suite with this name.
 pub(crate) fn find(name: &str) -> Result<&'static Suite> {
     let names = SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>();
     SUITES
@@ -76,7 +76,7 @@ pub(crate) fn find(name: &str) -> Result<&'static Suite> {
         })
 }
 
-/// A row for people: `name value, name value`.
+/// A row in readable form: `name value, name value`.
 fn line(row: &Row) -> String {
     let field = |(name, value): (&String, &Value)| match value {
         Value::String(text) => text.clone(),
@@ -116,7 +116,7 @@ pub(crate) fn dated(root: &Path, suite: &str, run: &Value) -> PathBuf {
         .join(format!("{date}-{suite}-{}.json", text("commit")))
 }
 
-/// Written whole, then renamed.
+/// Writes the whole file, then renames it.
 pub(crate) fn store(path: &Path, run: &Value) -> Result<()> {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let folder = folder.unwrap_or(Path::new("."));
@@ -130,7 +130,7 @@ pub(crate) fn store(path: &Path, run: &Value) -> Result<()> {
     Ok(())
 }
 
-/// What the figures depend on, as far as the system tells.
+/// Facts about the machine, as far as the system reports them.
 fn machine() -> Value {
     json!({
         "cpu": proc_field("/proc/cpuinfo", "model name"),
@@ -141,14 +141,14 @@ fn machine() -> Value {
     })
 }
 
-/// The first `field: value` of a file below `/proc`; none where there is no such file.
+/// First `field: value` of a file below `/proc`; `None` if there is no such file.
 fn proc_field(file: &str, field: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(field))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// What a program prints; none if it is not there or fails.
+/// Output of a program; `None` if the program does not exist or fails.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

@@ -1,4 +1,4 @@
-//! Processes that find the emulator where they look for a GPU; first of all the same chore once more.
+//! Starts processes that find the emulator instead of a GPU, first of all this chore again.
 
 use anyhow::{Context, Result, ensure};
 use std::{
@@ -14,13 +14,13 @@ use toml::Table;
 /// Folders of stand-in libraries.
 const STAND_INS: &str = "crates/emulator";
 
-/// Whether this is that process.
+/// Whether this process was started with the emulator.
 pub(crate) fn is_loaded() -> bool {
     env::var_os(EMULATOR_REPORT).is_some()
 }
 
-/// Runs this chore again with the stand-in libraries loaded. They carry the names of the libraries
-/// that they stand in for, so whoever looks for those finds them.
+/// Runs this chore again with the stand-in libraries loaded. They have the names of the real
+/// libraries, so that every search finds them.
 pub(crate) fn run_again(root: &Path) -> Result<()> {
     let libraries = build(root)?;
     let folder = tempfile::tempdir()?;
@@ -33,7 +33,7 @@ pub(crate) fn run_again(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds the stand-in libraries: what `LD_PRELOAD` takes.
+/// Builds the stand-in libraries, and returns the value of `LD_PRELOAD`.
 pub(crate) fn build(root: &Path) -> Result<OsString> {
     let (packages, files) = stand_ins(root)?;
     let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
@@ -46,7 +46,7 @@ pub(crate) fn build(root: &Path) -> Result<OsString> {
     Ok(env::join_paths(paths)?)
 }
 
-/// Builds packages as this program was, so that what they become lies beside it.
+/// Builds packages with the profile of this program, so that their files lie beside it.
 pub(crate) fn build_packages(root: &Path, packages: &[&str]) -> Result<()> {
     let status = Command::new("cargo")
         .current_dir(root)
@@ -62,7 +62,7 @@ pub(crate) fn build_packages(root: &Path, packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Packages of the stand-in libraries, and the files that they become.
+/// Packages of the stand-in libraries, and the files that they produce.
 fn stand_ins(root: &Path) -> Result<(Vec<String>, Vec<String>)> {
     let (mut packages, mut files) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(root.join(STAND_INS))? {

@@ -1,5 +1,5 @@
-//! The program behind `cargo xtask bench` and `cargo xtask gpu`: it is linked with all that it measures,
-//! and xtask, which every check starts, is not.
+//! The program behind `cargo xtask bench` and `cargo xtask gpu`. It links everything that it
+//! measures, so that xtask, which every check starts, does not have to.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -15,7 +15,7 @@ use std::{path::Path, process::ExitCode};
 enum Chore {
     /// Run benchmark suites and store their rows in benches/runs/
     Bench(options::Bench),
-    /// Run what only a GPU can show; one report in benches/runs/
+    /// Run everything that needs a GPU, and write one report in benches/runs/
     Gpu(options::Gpu),
 }
 

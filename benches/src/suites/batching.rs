@@ -1,5 +1,5 @@
-//! Predicted against measured: real data packed, padding-free, padded and bucketed, step by step in
-//! turn, in one process.
+//! Compares predicted with measured times: real data packed, padding-free, padded and bucketed,
+//! step by step in turn, in one process.
 
 use super::rows::Rows;
 use crate::{Row, Suite, row};
@@ -20,17 +20,18 @@ pub(crate) const SUITE: Suite = Suite {
     run,
 };
 
-/// What `cargo xtask fetch smollm2` and `cargo xtask fetch alpaca` bring; of the model only the
-/// tokenizer is used.
+/// Files of `cargo xtask fetch smollm2` and `cargo xtask fetch alpaca`; only the tokenizer of the
+/// model is used.
 const FILES: [(&str, &str); 2] = [
     ("models/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2"),
     ("datasets/alpaca_en_demo.json", "alpaca"),
 ];
 const SEQUENCES: usize = 96;
 const CAPACITY: usize = 1024;
-/// Each step is done so often; its fastest time counts.
+/// Number of times that each step is done; the fastest time counts.
 const ROUNDS: usize = 3;
-/// Ids are folded to this many: the lengths stay real, and the head does not outweigh the layers.
+/// Ids are reduced to this number: the lengths stay real, and the head does not outweigh the
+/// layers.
 const VOCABULARY: u32 = 2048;
 const MODES: [&str; 4] = ["best-fit", "padding-free", "padded", "bucketed"];
 
@@ -120,7 +121,7 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
     Ok(())
 }
 
-/// An epoch's steps of one mode, and the fastest time of each.
+/// Steps of an epoch in one mode, and the fastest time of each.
 struct Epoch {
     steps: Vec<Vec<Batch>>,
     fastest_s: Vec<f64>,
@@ -143,7 +144,7 @@ impl Epoch {
         self.fastest_s.iter().sum()
     }
 
-    /// A whole step as the trainer does it: forward, backward, gradient norm, update.
+    /// Times a whole step like that of the trainer: forward, backward, gradient norm, update.
     fn time<D: Backend>(
         &mut self,
         step: usize,

@@ -1,4 +1,4 @@
-//! What is swept: one file for each suite.
+//! The suites, one file for each.
 
 pub(crate) mod batching;
 pub(crate) mod kernels;

@@ -1,4 +1,5 @@
-//! Moments in f32 against moments in 8 bits: the update alone, whole steps, and what is kept.
+//! Compares moments in f32 with moments in 8 bits: the update alone, whole steps, and the size of
+//! the state.
 
 use crate::{Row, Suite, row, time};
 use anyhow::{Result, ensure};

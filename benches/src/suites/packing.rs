@@ -1,4 +1,4 @@
-//! Packing algorithms on a million log-normal lengths: packs, efficiency, seconds.
+//! Compares packing algorithms on a million log-normal lengths: packs, efficiency, seconds.
 
 use crate::{Row, Suite, log_normal_lengths, row, time};
 use anyhow::{Result, ensure};

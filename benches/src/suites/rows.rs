@@ -1,10 +1,10 @@
-//! The observer of the suites that train.
+//! An observer for the suites that train.
 
 use std::sync::Mutex;
 use tightrope_data::Progress;
 use tightrope_train::{Observer, StepRow};
 
-/// Keeps the rows of the steps, and is silent.
+/// Keeps the rows of the steps, and prints nothing.
 #[derive(Default)]
 pub(super) struct Rows(pub Mutex<Vec<StepRow>>);
 

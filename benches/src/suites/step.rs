@@ -1,4 +1,4 @@
-//! Whole optimizer steps of SmolLM2-135M: LoRA and full fine-tuning, packed and padded.
+//! Times whole optimizer steps of SmolLM2-135M: LoRA and full fine-tuning, packed and padded.
 
 use super::rows::Rows;
 use crate::{Flops, Row, Suite, log_normal_lengths, measure_flops, row};
@@ -24,20 +24,20 @@ pub(crate) const SUITE: Suite = Suite {
     run,
 };
 
-/// What `cargo xtask fetch smollm2` brings.
+/// File of `cargo xtask fetch smollm2`.
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const VOCABULARY: u32 = 49_152;
 const LAYERS: f64 = 30.0;
 const HIDDEN: f64 = 576.0;
-/// Of each layer: queries and output, keys and values of 3 heads of 9, gate, up and down.
+/// Weights of each layer: queries and output, keys and values of 3 heads of 9, gate, up and down.
 const LAYER_WEIGHTS: f64 = LAYERS * HIDDEN * (2.0 * 576.0 + 2.0 * 192.0 + 3.0 * 1536.0);
-/// Rank 16 beside each of these.
+/// Weights of adapters of rank 16 for each of these.
 const ADAPTER_WEIGHTS: f64 =
     LAYERS * 16.0 * (2.0 * (576.0 + 576.0) + 2.0 * (576.0 + 192.0) + 3.0 * (576.0 + 1536.0));
 const HEAD_WEIGHTS: f64 = HIDDEN * VOCABULARY as f64;
 /// The first step is not counted.
 const STEPS: usize = 8;
-/// Some half a second of multiplications between two steps.
+/// Number of rounds: about half a second of multiplications between two steps.
 const PEAK_ROUNDS: usize = 2000;
 
 fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
@@ -64,7 +64,7 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
             let output = folder.path().join(format!("{training} {batching}"));
             let sets = [&sets[..], &more[..]].concat();
             if cfg!(target_os = "linux") {
-                // The most memory so far is forgotten.
+                // Resets the peak memory of the process.
                 fs::write("/proc/self/clear_refs", "5")?;
             }
             let steps = steps(&model, &data, &cpu, output, &sets)?;
@@ -99,9 +99,10 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
     Ok(())
 }
 
-/// Of a step: two for each weight and token in the forward pass, two for the gradient of the input,
-/// two for that of a trained weight; the head counts for trained tokens alone.
-/// Attention has two products forward and four backward, over the lower half of `length²` pairs.
+/// Operations of a step: two for each weight and token in the forward pass, two for the gradient of
+/// the input, and two for the gradient of a trained weight; the head counts only for trained
+/// tokens. Attention has two products forward and four backward, over the lower half of `length²`
+/// pairs.
 fn operations(step: &Step, training: &str) -> f64 {
     let (frozen, trained) = (2.0 * 2.0, 3.0 * 2.0);
     let (of_weights, of_adapter) = match training {
@@ -115,7 +116,7 @@ fn operations(step: &Step, training: &str) -> f64 {
         + of_adapter * ADAPTER_WEIGHTS * tokens
 }
 
-/// Sequences of the lengths of instruction data, up to 1,024 tokens, all trained.
+/// Writes sequences with the lengths of instruction data, up to 1,024 tokens, all trained.
 fn write_data(path: &Path) -> Result<()> {
     let lengths = log_normal_lengths(200, 180.0, 0.6, 1024, 1);
     let row = |(index, length): (usize, u32)| {
@@ -128,10 +129,10 @@ fn write_data(path: &Path) -> Result<()> {
     fs::write(path, text).context("writing the data")
 }
 
-/// One step, and what the processor gave right before and right after it.
+/// One step, with the rates of the processor directly before and after it.
 struct Step {
     row: StepRow,
-    /// `Σ length²` over its sequences.
+    /// `Σ length²` over the sequences of the step.
     squares: f64,
     mean_flops: f64,
     best_flops: f64,
@@ -154,7 +155,7 @@ impl Observer for Beside<'_> {
     }
 }
 
-/// The steps of a short run after the first.
+/// Runs a short training; returns its steps after the first.
 fn steps(
     model: &Path,
     data: &Path,

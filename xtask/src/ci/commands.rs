@@ -1,4 +1,4 @@
-//! Every `cargo` command in the documents is one that cargo and this repository know.
+//! Tests that cargo and this repository know every `cargo` command in the documents.
 
 use clap::{CommandFactory, error::ErrorKind};
 use std::{
@@ -36,7 +36,7 @@ fn packages() -> Vec<(String, PathBuf)> {
     named.collect()
 }
 
-/// What is wrong with a command of cargo, if anything.
+/// Describes what is wrong with a command of cargo.
 fn problem(command: &Command, packages: &[(String, PathBuf)]) -> Option<String> {
     let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
     let (&["cargo", subcommand], rest) = words.split_at_checked(2)? else {

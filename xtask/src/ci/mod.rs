@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: everything that has to pass, in order, with timings.
+//! `cargo xtask ci`: runs everything that has to pass, in order, with timings.
 
 #[cfg(test)]
 mod commands;
@@ -15,7 +15,7 @@ use std::{
 };
 use toml::Table;
 
-/// Cargo's arguments for each step. All steps share one profile, so that dependencies are compiled
+/// Arguments of cargo for each step. All steps share one profile, so that dependencies are compiled
 /// once and checked once.
 const CARGO: &[(&str, &[&str])] = &[
     ("format", &["fmt", "--all", "--check"]),
@@ -36,7 +36,7 @@ const CARGO: &[(&str, &[&str])] = &[
         "documentation",
         &["doc", "--release", "--workspace", "--no-deps", "--locked"],
     ),
-    // What a time limit on the README's commands should not count.
+    // The build precedes the README's commands, so that their time limit does not include it.
     ("build", &["build", "--release", "--locked"]),
 ];
 /// For the packages that are published, what stands before them and behind them: the same lints
@@ -71,7 +71,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 
 fn steps(root: &Path, report: &mut Report) -> Result<()> {
     report.step("tidy", || tidy::run(root))?;
-    // Before the tests, which run the PTX that is committed.
+    // This precedes the tests, which run the committed PTX.
     report.step("kernels", || ptx::run(root, true))?;
     for (name, arguments) in CARGO {
         report.step(name, || cargo(root, arguments))?;
@@ -103,7 +103,7 @@ fn steps(root: &Path, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What ran, and for how long.
+/// Steps with their results and times.
 #[derive(Default)]
 struct Report {
     rows: Vec<(String, String)>,

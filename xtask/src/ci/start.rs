@@ -1,4 +1,5 @@
-//! The commands with which the README starts, run word for word: what a newcomer tries first.
+//! Runs the commands of the README's section "Start" word for word, because newcomers try them
+//! first.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{
@@ -9,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Much longer than the demonstration takes on two cores.
+/// Time limit of the demonstration: much longer than it takes on two cores.
 const DEMONSTRATION: Duration = Duration::from_secs(600);
 
-/// The commands by the word that tells them apart: `run` and `test`.
+/// Commands by the word that distinguishes them: `run` and `test`.
 pub(super) fn commands(root: &Path) -> Result<Vec<(String, Vec<String>)>> {
     let readme = fs::read_to_string(root.join("README.md")).context("README.md")?;
     of_text(&readme)
@@ -23,7 +24,7 @@ fn of_text(readme: &str) -> Result<Vec<(String, Vec<String>)>> {
     let block = section.and_then(|section| section.split("```").nth(1));
     let block = block.context("README.md has no block of commands under `## Start`")?;
     let mut commands = Vec::new();
-    // Behind the name of the language.
+    // The first line has the name of the language.
     for line in block.lines().skip(1) {
         let line = line.split(" #").next().unwrap_or(line);
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -39,7 +40,7 @@ fn of_text(readme: &str) -> Result<Vec<(String, Vec<String>)>> {
     Ok(commands)
 }
 
-/// Runs a command; the demonstration has to end in time.
+/// Runs a command; the demonstration must end in time.
 pub(super) fn run(root: &Path, words: &[String]) -> Result<()> {
     let line = words.join(" ");
     println!("$ {line}");
@@ -59,7 +60,7 @@ pub(super) fn run(root: &Path, words: &[String]) -> Result<()> {
             break status;
         }
         if limit.is_some_and(|limit| started.elapsed() > limit) {
-            // Where cargo runs a program it becomes that program.
+            // When cargo runs a program, it becomes that program.
             child.kill()?;
             child.wait()?;
             bail!("{line}: not done after {} s", started.elapsed().as_secs());

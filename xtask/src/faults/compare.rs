@@ -1,12 +1,12 @@
-//! What a run left: every file, without what depends on clock and machine.
+//! Files that a run has left, without values that depend on clock and machine.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// Depend on clock and machine.
+/// Keys that depend on clock and machine.
 const CLOCK: [&str; 3] = ["elapsed_s", "tokens_per_second", "peak_memory_bytes"];
-/// Its digest in a manifest depends on the clock as it does itself.
+/// File whose digest in a manifest depends on the clock, because its contents do.
 const STATE: &str = "state.json";
 
 /// Contents of all files below a folder, by path.
@@ -22,7 +22,7 @@ impl Files {
                 let entry = entry?;
                 let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
                 if entry.file_type()?.is_dir() {
-                    // A folder that is empty is left over as well.
+                    // An empty folder counts as left over, too.
                     files.insert(format!("{name}/"), Vec::new());
                     folders.push(name + "/");
                 } else {
@@ -34,7 +34,7 @@ impl Files {
         Ok(Self(files))
     }
 
-    /// In words, where `other` is not the same.
+    /// Describes a difference from `other`, if there is one.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let missing = self.0.keys().find(|name| !other.0.contains_key(*name));
         let left = other.0.keys().find(|name| !self.0.contains_key(*name));
@@ -51,7 +51,7 @@ impl Files {
     }
 }
 
-/// The contents without what depends on the clock, if the file has such things.
+/// Contents without values that depend on the clock, if the file has any.
 fn timeless(name: &str, bytes: Vec<u8>) -> Vec<u8> {
     if !name.ends_with(".json") && !name.ends_with(".jsonl") {
         return bytes;

@@ -1,5 +1,5 @@
-//! `cargo xtask faults`: a run is killed at, and refused, each system call that changes its output.
-//! Resumed, it has to end with the bits of a run that nobody disturbed.
+//! `cargo xtask faults`: kills a run at each system call that changes its output, and lets each
+//! such call fail. The resumed run must end with the bits of an undisturbed run.
 
 mod compare;
 mod point;
@@ -16,19 +16,19 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// So many points are tried by `cargo xtask ci`.
+/// Number of points that `cargo xtask ci` tries.
 const GATE: usize = 12;
 
-/// What is asked for on the command line.
+/// Options of the command line.
 pub(crate) struct Options {
-    /// So many points, chosen by the seed; all without it.
+    /// Number of points, chosen by the seed; all if absent.
     pub sample: Option<usize>,
     pub seed: u64,
-    /// One point alone.
+    /// The only point to try.
     pub point: Option<Point>,
 }
 
-/// Why no run can be disturbed here, if so.
+/// Reason why no run can be disturbed here, if there is one.
 pub(crate) fn missing() -> Option<&'static str> {
     let mut command = Command::new("strace");
     command
@@ -39,7 +39,7 @@ pub(crate) fn missing() -> Option<&'static str> {
     (!works).then_some("strace is not installed, or may not trace here")
 }
 
-/// A sample of points, the same every time.
+/// Tries a sample of points, the same every time.
 pub(crate) fn gate(root: &Path) -> Result<()> {
     let options = Options {
         sample: Some(GATE),
@@ -49,7 +49,7 @@ pub(crate) fn gate(root: &Path) -> Result<()> {
     run(root, &options)
 }
 
-/// Tries the points, prints a table of the calls, and fails if any run did not come back whole.
+/// Tries the points, prints a table of the calls, and fails if any run did not recover.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if let Some(why) = missing() {
         anyhow::bail!("{why}");
@@ -105,7 +105,7 @@ fn report(table: &BTreeMap<(String, Fault), Row>) {
     }
 }
 
-/// All points, or as many as asked for: a seed always takes the same from the same.
+/// All points, or the requested number: the same seed always chooses the same points.
 fn choose(points: impl Iterator<Item = Point>, options: &Options) -> Vec<Point> {
     let mut points: Vec<Point> = points.collect();
     if let Some(count) = options.sample {

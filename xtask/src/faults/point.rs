@@ -1,28 +1,28 @@
-//! One disturbance: which run, what happens to it, and at which call.
+//! One disturbance: the run, the fault, and the call.
 
 use super::scene::Kind;
 use anyhow::{Context, Result};
 use std::{collections::HashMap, fmt, str::FromStr};
 
-/// Calls that change files; what a kernel does not have is left out of the trace (`?`).
+/// Calls that change files; calls that a kernel lacks are left out of the trace (`?`).
 pub(super) const CALLS: &str = "trace=?write,?writev,?pwrite64,?pwritev,?copy_file_range,?sendfile,?fallocate,\
     ?ftruncate,?fsync,?fdatasync,?sync_file_range,?msync,?open,?openat,?creat,?rename,?renameat,\
     ?renameat2,?unlink,?unlinkat,?rmdir,?mkdir,?mkdirat,?link,?linkat,?symlink,?symlinkat,?chmod,\
     ?fchmod,?fchmodat";
 
-/// What happens at a call.
+/// Fault at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
-    /// The process is gone.
+    /// The process is killed.
     Kill,
     /// The disk has no room.
     Full,
-    /// The disk is broken.
+    /// The disk fails.
     Broken,
 }
 
 impl Fault {
-    /// In the words of strace.
+    /// Option of strace.
     pub(crate) fn injection(self) -> &'static str {
         match self {
             Fault::Kill => "signal=SIGKILL",
@@ -89,8 +89,8 @@ impl FromStr for Point {
     }
 }
 
-/// The calls of a trace that change something in the folder `out`, by name and number. strace counts
-/// for each thread by itself, and so does this; all of ours come from one.
+/// Calls of a trace that change something in the folder `out`, by name and number. strace counts
+/// separately for each thread, and so does this; all our calls come from one thread.
 pub(super) fn calls(trace: &str) -> Vec<(String, u32)> {
     let mut counts = HashMap::<(&str, &str), u32>::new();
     let mut found = Vec::new();
@@ -118,7 +118,7 @@ pub(super) fn calls(trace: &str) -> Vec<(String, u32)> {
     found
 }
 
-/// What a call may fail with.
+/// Error with which a call may fail.
 pub(super) fn error_of(call: &str) -> Fault {
     let needs_room = [
         "write",

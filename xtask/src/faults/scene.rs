@@ -1,4 +1,4 @@
-//! A small training run in a folder of its own, undisturbed and disturbed.
+//! A small training run in its own folder, undisturbed and disturbed.
 
 use super::{
     compare::Files,
@@ -14,7 +14,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// What is trained.
+/// Kind of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Lora,
@@ -32,10 +32,10 @@ impl Kind {
     }
 }
 
-/// The smallest model at hand.
+/// Smallest available model.
 const MODEL: &str = "crates/model/tests/golden/llama_gqa_tied";
 const VOCABULARY: usize = 320;
-/// Checkpoints come and go, and one stays because it is the best.
+/// Checkpoints are written and deleted, and one stays because it is the best.
 const CONFIG: &str = "\
 model = \"model\"
 output = \"out\"
@@ -52,7 +52,7 @@ keep = 1
 ";
 const LORA: &str = "[lora]\nr = 2\nalpha = 4\ndropout = 0.1\n";
 
-/// A run, its result and the calls that it makes.
+/// A run, its result and its calls.
 pub(super) struct Scene {
     pub kind: Kind,
     program: PathBuf,
@@ -91,7 +91,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Every call that changes the output: killed there, and refused.
+    /// Every call that changes the output, as a point to kill the run and as a point to fail.
     pub(super) fn points(&self) -> impl Iterator<Item = Point> {
         self.calls.iter().flat_map(|(call, nth)| {
             [Fault::Kill, error_of(call)].map(|fault| Point {
@@ -142,7 +142,7 @@ impl Scene {
         self.compare("resumed")
     }
 
-    /// Whether there is anything to resume from.
+    /// Whether there is a checkpoint to resume from.
     fn has_checkpoint(&self) -> bool {
         let entries = fs::read_dir(self.path("out/checkpoints"));
         let mut entries = entries.into_iter().flatten().flatten();
@@ -165,7 +165,7 @@ impl Scene {
         Ok(String::from_utf8_lossy(&fs::read(self.path("trace"))?).into_owned())
     }
 
-    /// The run under strace if it gets any arguments.
+    /// Runs training, under strace if `strace` has arguments.
     fn train(&self, strace: &[&str], more: &[&str]) -> Result<Output> {
         let mut command = match strace {
             [] => Command::new(&self.program),
@@ -186,7 +186,7 @@ impl Scene {
     }
 }
 
-/// A run to which a call was refused goes on, or ends with one clear error.
+/// Checks that a run with a failed call continues, or ends with one clear error.
 fn check_refusal(output: &Output) -> Result<()> {
     let said = said(output);
     ensure!(!said.contains("panicked"), "it panicked: {said}");
@@ -216,7 +216,7 @@ fn records(count: usize) -> String {
     (0..count).map(record).collect()
 }
 
-/// One word for each id.
+/// A tokenizer with one word for each id.
 fn tokenizer() -> String {
     let vocabulary: serde_json::Map<_, _> = (0..VOCABULARY)
         .map(|id| (format!("w{id}"), id.into()))

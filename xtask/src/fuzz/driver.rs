@@ -10,13 +10,13 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// An input that takes longer is a fault.
+/// Time limit of an input in seconds; more is a fault.
 const SECONDS: u32 = 20;
-/// Address space, in KiB: what asks for more is refused it, and ends.
+/// Limit of the address space in KiB: a larger request fails and ends the process.
 const ADDRESS_SPACE: u32 = 2 << 20;
-/// Memory in use, in MiB.
+/// Limit of memory in use in MiB.
 const MEMORY: u32 = 1 << 10;
-/// Longer inputs find nothing that shorter ones do not.
+/// Largest size of an input in bytes; longer inputs find no more than shorter ones.
 const LONGEST: u32 = 1 << 16;
 
 /// The program, and folders for what it writes.
@@ -45,7 +45,8 @@ impl Driver {
                 .arg("--features=tightrope-fuzz/libfuzzer")
                 .env("RUSTC_WORKSPACE_WRAPPER", wrapper);
         })?;
-        // In memory where there is such a place: most targets write their input to a file.
+        // The scratch folder is in memory if possible, because most targets write their input to a
+        // file.
         let memory = Path::new("/dev/shm");
         let scratch = match memory.is_dir() {
             true => tempfile::tempdir_in(memory)?,
@@ -65,7 +66,7 @@ impl Driver {
         Ok(names.lines().map(String::from).collect())
     }
 
-    /// Runs one target for so long, or until it finds a fault.
+    /// Runs one target for a time, or until it finds a fault.
     pub(super) fn run(
         &self,
         target: &str,
@@ -97,7 +98,7 @@ impl Driver {
         if let Some((what, input)) = &mut ended.fault
             && input.as_os_str().is_empty()
         {
-            // It ended so suddenly that libFuzzer could not write the input.
+            // The process ended so suddenly that libFuzzer could not write the input.
             *input = artifacts.join(format!(
                 "ended-{}",
                 crate::digest::sha256(&[what.as_bytes()])
@@ -107,7 +108,7 @@ impl Driver {
         Ok(ended)
     }
 
-    /// Runs one input, and lets it say what it says.
+    /// Runs one input, and shows its output.
     pub(super) fn again(&self, target: &str, input: &Path) -> Result<()> {
         ensure!(input.is_file(), "{}: no such file", input.display());
         let status = self.command(target)?.arg(input).status()?;
@@ -121,7 +122,7 @@ impl Driver {
     }
 
     fn command(&self, target: &str) -> Result<Command> {
-        // Left by one that ended suddenly.
+        // Files left by a process that ended suddenly.
         let temporary = self.scratch.path().join("tmp");
         let _ = fs::remove_dir_all(&temporary);
         fs::create_dir(&temporary)?;

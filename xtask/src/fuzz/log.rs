@@ -1,15 +1,16 @@
-//! What libFuzzer says at its end.
+//! Reads the last output of libFuzzer.
 
 use std::path::PathBuf;
 
-/// How a run ended.
+/// Result of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Ended {
     pub inputs: u64,
-    /// Branches of our crates that some input took.
+    /// Number of branches of our crates that some input took.
     pub branches: u64,
     pub peak_megabytes: u64,
-    /// What was found, in a line, and the input; without a path if libFuzzer did not write it.
+    /// Description of the fault in one line, and the input; without a path if libFuzzer did not
+    /// write it.
     pub fault: Option<(String, PathBuf)>,
 }
 
@@ -32,7 +33,7 @@ pub(super) fn read(text: &str, success: bool) -> Ended {
     }
 }
 
-/// The line that says most.
+/// Most informative line.
 fn reason(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let find = |mark: &str| lines.iter().position(|line| line.contains(mark));
@@ -47,7 +48,7 @@ fn reason(text: &str) -> String {
     ] {
         if let Some(at) = find(mark) {
             let line = lines[at];
-            // The number of the process would make each one another fault.
+            // The process id would make every fault a different one.
             let start = line.find("ERROR: ").unwrap_or(0);
             return line[start..].to_owned();
         }

@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: the targets of crates/fuzz under libFuzzer, which changes inputs and keeps
-//! those that reach something new. Nothing here needs a nightly compiler.
+//! `cargo xtask fuzz`: runs the targets of crates/fuzz under libFuzzer, which changes inputs and
+//! keeps those that reach new branches. It needs no nightly compiler.
 
 mod driver;
 mod log;
@@ -13,29 +13,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What `cargo xtask ci` spends on each target.
+/// Time that `cargo xtask ci` spends on each target.
 const GATE: Duration = Duration::from_secs(4);
-/// More are hardly looked at in one go.
+/// Largest number of faults in one run; more are hardly looked at.
 const MOST_FAULTS: usize = 20;
 
-/// What is asked for on the command line.
+/// Options of the command line.
 pub(crate) struct Options {
     /// Names of targets; all if there is none.
     pub targets: Vec<String>,
-    /// For each target.
+    /// Time for each target.
     pub time: Duration,
     pub seed: u64,
-    /// One input to be run again, instead.
+    /// One input to run again instead.
     pub input: Option<PathBuf>,
 }
 
-/// Why the targets cannot be built here, if so.
+/// Reason why the targets cannot be built here, if there is one.
 pub(crate) fn missing() -> Option<&'static str> {
     (!driver::has_cxx())
         .then_some("there is no C++ compiler (`c++`, or `CXX`), which libFuzzer needs")
 }
 
-/// A short run of every target, the same inputs first every time.
+/// Runs every target for a short time, with the same first inputs every time.
 pub(crate) fn gate(root: &Path) -> Result<()> {
     let corpora = tempfile::tempdir()?;
     let options = Options {
@@ -47,7 +47,8 @@ pub(crate) fn gate(root: &Path) -> Result<()> {
     fuzz(root, &options, corpora.path())
 }
 
-/// Runs what was asked for; what reached something new is kept below target/fuzz for the next run.
+/// Runs the requested targets; inputs that reached new branches are kept below target/fuzz for the
+/// next run.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     fuzz(root, options, &root.join("target/fuzz/corpus"))
 }
@@ -84,8 +85,7 @@ fn fuzz(root: &Path, options: &Options, corpora: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs one target for its time, again and again where it stops at a fault; the number of different
-/// faults.
+/// Runs one target for its time, again after each fault; returns the number of different faults.
 fn one(driver: &Driver, target: &str, options: &Options, corpus: &Path) -> Result<usize> {
     fs::create_dir_all(corpus)?;
     let start = Instant::now();

@@ -1,6 +1,7 @@
-//! The architectures that kernels are assembled for, and how many blocks each holds at once.
+//! The architectures that kernels are assembled for, and the number of blocks that each holds at
+//! once.
 
-/// Limits of a multiprocessor: "Technical Specifications per Compute Capability" of the CUDA
+/// Limits of a multiprocessor, from "Technical Specifications per Compute Capability" of the CUDA
 /// programming guide.
 #[derive(Debug, PartialEq)]
 pub(super) struct Architecture {
@@ -9,14 +10,14 @@ pub(super) struct Architecture {
     warps: u32,
     blocks: u32,
     barriers: u32,
-    /// KiB.
+    /// Size of shared memory in KiB.
     shared: u32,
 }
 
-/// Barriers do not bound the blocks before 9.0.
+/// Barriers do not limit the number of blocks before 9.0.
 const UNLIMITED: u32 = u32::MAX;
 
-/// Every one whose instructions differ.
+/// All architectures with different instructions.
 pub(super) const ARCHITECTURES: [Architecture; 6] = [
     Architecture::new(80, 64, 32, UNLIMITED, 164),
     Architecture::new(86, 48, 16, UNLIMITED, 100),
@@ -26,21 +27,21 @@ pub(super) const ARCHITECTURES: [Architecture; 6] = [
     Architecture::new(120, 48, 24, 24, 100),
 ];
 
-/// The same on all of them.
+/// Size of a warp on all architectures.
 const WARP: u32 = 32;
 const REGISTERS: u32 = 64 * 1024;
 const PARTITIONS: u32 = 4;
 const REGISTER_UNIT: u32 = 256;
 const SHARED_UNIT: u32 = 128;
-/// What the driver keeps of each block's shared memory.
+/// Shared memory that the driver reserves for each block.
 const RESERVED: u32 = 1024;
 
-/// What one block of a kernel takes.
+/// Resources of one block of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     pub threads: u32,
     pub registers: u32,
-    /// Bytes of shared memory, static and dynamic.
+    /// Size of shared memory in bytes, static and dynamic.
     pub shared: u32,
     pub barriers: u32,
 }
@@ -56,27 +57,27 @@ impl Architecture {
         }
     }
 
-    /// As its tools call it.
+    /// Name in its tools.
     pub(super) fn name(&self) -> String {
         format!("sm_{}", self.number)
     }
 
-    /// Most bytes of shared memory that a block can have.
+    /// Largest shared memory of a block in bytes.
     pub(super) fn shared_per_block(&self) -> u32 {
         self.shared * 1024 - RESERVED
     }
 
-    /// Warps that are resident at once, in percent of the most. 0 where no block can be.
+    /// Resident warps in percent of the maximum; 0 if no block fits.
     pub(super) fn occupancy(&self, block: Block) -> u32 {
         let warps = block.threads.div_ceil(WARP);
         self.resident(block) * warps * 100 / self.warps
     }
 
-    /// Blocks that are resident at once, as `cuda_occupancy.h` computes them.
+    /// Number of resident blocks, computed as in `cuda_occupancy.h`.
     fn resident(&self, block: Block) -> u32 {
         let warps = block.threads.div_ceil(WARP).max(1);
         let per_warp = (block.registers * WARP).next_multiple_of(REGISTER_UNIT);
-        // A launch is refused as if every partition had as many warps.
+        // A launch is refused as if every partition had the same number of warps.
         if per_warp * warps.next_multiple_of(PARTITIONS) > REGISTERS
             || block.shared > self.shared_per_block()
         {

@@ -1,4 +1,4 @@
-//! What a kernel takes on each architecture, as the assembler tells it.
+//! Resources of a kernel on each architecture, from the output of the assembler.
 
 use super::{
     architecture::{ARCHITECTURES, Architecture, Block},
@@ -16,46 +16,46 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where what the tools said is kept.
+/// Folder of the tools' reports.
 const REPORTS: &str = "target/cuda/reports";
 
 /// One kernel on one architecture.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Usage {
     pub registers: u32,
-    /// Bytes of static shared memory.
+    /// Size of static shared memory in bytes.
     pub shared: u32,
     pub barriers: u32,
-    /// Bytes of local memory of a thread, what is spilled included.
+    /// Size of a thread's local memory in bytes, including spills.
     pub stack: u32,
     pub spill_stores: u32,
     pub spill_loads: u32,
-    /// Its instructions with their modifiers.
+    /// Instructions with their modifiers.
     pub opcodes: BTreeSet<String>,
 }
 
 /// The kernels of one `kernel.cu`.
 pub(super) struct Module {
-    /// Relative to the root.
+    /// Path of the source, relative to the root.
     pub source: PathBuf,
-    /// By symbol.
+    /// Kernels by symbol.
     pub kernels: BTreeMap<String, Kernel>,
 }
 
 /// A kernel on every architecture.
 pub(super) struct Kernel {
-    /// Of a block, as `__launch_bounds__` says.
+    /// Number of threads in a block, from `__launch_bounds__`.
     pub threads: u32,
-    /// Bytes of dynamic shared memory, as its source says.
+    /// Size of dynamic shared memory in bytes, from its source.
     pub dynamic_shared: u32,
-    /// Instructions that it has to have, as its source says.
+    /// Instructions that the kernel must have, from its source.
     pub expected: Vec<String>,
-    /// In the order of [`ARCHITECTURES`].
+    /// Usage in the order of [`ARCHITECTURES`].
     pub usage: Vec<Usage>,
 }
 
 impl Kernel {
-    /// What a block takes, by architecture.
+    /// Resources of a block, by architecture.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (&'static Architecture, Block)> {
         ARCHITECTURES.iter().zip(&self.usage).map(|(on, usage)| {
             let block = Block {
@@ -68,7 +68,7 @@ impl Kernel {
         })
     }
 
-    /// What no kernel may do, with the architectures on which this one does.
+    /// Broken rules, with the architectures on which this kernel breaks each.
     fn problems(&self) -> BTreeMap<String, Vec<String>> {
         let mut problems: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for ((on, block), usage) in self.blocks().zip(&self.usage) {
@@ -142,7 +142,7 @@ pub(super) fn assemble(
     Ok(modules)
 }
 
-/// The kernels of a source and its PTX, from their usage on each architecture.
+/// Kernels of a source and its PTX, with their usage on each architecture.
 fn kernels(
     source: &str,
     ptx: &str,
@@ -168,8 +168,8 @@ fn kernels(
     Ok(kernels)
 }
 
-/// What the tools say of a PTX on an architecture. Kept below `target`: it depends on nothing but
-/// the PTX and the tools.
+/// Output of the tools for a PTX on an architecture. It is kept below `target`, because it depends
+/// only on the PTX and the tools.
 fn report(toolchain: &Toolchain, root: &Path, ptx: &str, architecture: &str) -> Result<String> {
     let folder = root.join(REPORTS);
     let identity = toolchain::identity();
@@ -193,7 +193,7 @@ fn report(toolchain: &Toolchain, root: &Path, ptx: &str, architecture: &str) -> 
     Ok(text)
 }
 
-/// An error that names every kernel, with its architecture, that does what none may.
+/// Returns an error that names every kernel that breaks a rule, with its architecture.
 pub(super) fn check(modules: &[Module]) -> Result<()> {
     let mut problems = String::new();
     for module in modules {
@@ -212,7 +212,7 @@ pub(super) fn check(modules: &[Module]) -> Result<()> {
     Ok(())
 }
 
-/// How many there are, and the one that fills a multiprocessor least.
+/// Number of kernels, and the kernel with the lowest occupancy.
 pub(super) fn summary(modules: &[Module]) -> String {
     let kernels = || modules.iter().flat_map(|module| &module.kernels);
     let all = kernels().flat_map(|(symbol, kernel)| {
@@ -233,7 +233,7 @@ pub(super) fn summary(modules: &[Module]) -> String {
     )
 }
 
-/// A line for each kernel of a disassembly: its symbol and its instructions, each once.
+/// Makes a line for each kernel of a disassembly: its symbol and its instructions, each once.
 fn opcodes(disassembly: &str) -> Result<String> {
     let mut kernels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut found = None;
@@ -245,7 +245,7 @@ fn opcodes(disassembly: &str) -> Result<String> {
                 let symbol = section.and_then(|section| section.split(',').next());
                 found = symbol.map(|symbol| kernels.entry(symbol).or_default());
             }
-            // The address; behind it a predicate, or none.
+            // The address; a predicate may follow it.
             Some(word) if word.starts_with("/*") && word.ends_with("*/") => {
                 let opcode = words.find(|word| !word.starts_with('@'));
                 let found = found.as_mut().context("an instruction of no kernel")?;
@@ -263,8 +263,8 @@ fn opcodes(disassembly: &str) -> Result<String> {
 
 const OPCODES: &str = "instructions of ";
 
-/// Reads what `ptxas -v` prints, and the lines of [`opcodes`]. Functions that a kernel calls count
-/// for the kernel.
+/// Parses the output of `ptxas -v`, and the lines of [`opcodes`]. Functions that a kernel calls
+/// count for the kernel.
 fn parse(log: &str) -> Result<BTreeMap<String, Usage>> {
     let mut kernels: BTreeMap<String, Usage> = BTreeMap::new();
     let mut symbol = String::new();
@@ -309,7 +309,7 @@ impl Usage {
     }
 }
 
-/// Threads of a block of each kernel.
+/// Number of threads in a block of each kernel.
 fn threads(ptx: &str) -> Result<BTreeMap<String, u32>> {
     let mut kernels = BTreeMap::new();
     for part in ptx.split(".visible .entry ").skip(1) {

@@ -1,12 +1,12 @@
-//! What a `kernel.cu` says about the instructions of its kernels, in comments:
+//! Statements in comments of a `kernel.cu` about the instructions of its kernels:
 //!
 //! - `// expects: LDG.128 STG.128 in rms_norm_forward_* rms_norm_backward_*`: each of these kernels has
 //!   these instructions on every architecture. `LDG.128` is any `LDG` with `128` among its
 //!   modifiers, such as `LDG.E.128.CONSTANT`; tensor cores are `HMMA`.
-//! - `// dynamic shared memory: 16384 in rms_norm_backward_*`: bytes that these kernels are launched
-//!   with at a usual shape, for the occupancy.
+//! - `// dynamic shared memory: 16384 in rms_norm_backward_*`: size in bytes for a launch at a
+//!   usual shape, for the occupancy.
 //!
-//! Without `in` a line is about every kernel of the file.
+//! A line without `in` applies to every kernel of the file.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
@@ -21,12 +21,12 @@ pub(super) struct Expectations {
     dynamic: Vec<(u32, Kernels)>,
 }
 
-/// Patterns of symbols, in which `*` stands for anything.
+/// Patterns of symbols, in which `*` stands for any text.
 #[derive(Debug, PartialEq)]
 struct Kernels(Vec<String>);
 
 impl Expectations {
-    /// Errors if a line cannot be read, or names no kernel of `symbols`.
+    /// Returns an error if a line cannot be read, or matches no kernel of `symbols`.
     pub(super) fn read(source: &str, symbols: &BTreeSet<&str>) -> Result<Self> {
         let mut result = Self::default();
         for (index, line) in source.lines().enumerate() {
@@ -59,7 +59,7 @@ impl Expectations {
         Ok(())
     }
 
-    /// Instructions that a kernel has to have.
+    /// Instructions that a kernel must have.
     pub(super) fn instructions(&self, symbol: &str) -> BTreeSet<&str> {
         let all = self.instructions.iter();
         all.filter(|(_, kernels)| kernels.contain(symbol))
@@ -67,7 +67,7 @@ impl Expectations {
             .collect()
     }
 
-    /// Bytes of dynamic shared memory; where several lines are about a kernel, the last counts.
+    /// Size of dynamic shared memory in bytes; if several lines apply to a kernel, the last counts.
     pub(super) fn dynamic_shared(&self, symbol: &str) -> u32 {
         let mut all = self.dynamic.iter().rev();
         let found = all.find(|(_, kernels)| kernels.contain(symbol));
@@ -81,7 +81,7 @@ impl Kernels {
     }
 }
 
-/// Whether `opcode`, as the disassembler prints it, is what `wanted` names.
+/// Whether `wanted` names `opcode`, as the disassembler prints it.
 pub(super) fn is_instruction(wanted: &str, opcode: &str) -> bool {
     let mut wanted = wanted.split('.');
     let mut parts = opcode.split('.');

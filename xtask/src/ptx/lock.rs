@@ -1,4 +1,4 @@
-//! `ptx.lock`: which sources, headers, flags and compiler the committed PTX came from.
+//! `ptx.lock` records the sources, headers, flags and compiler that the committed PTX came from.
 
 use super::toolchain;
 use crate::digest::sha256;
@@ -11,20 +11,20 @@ use std::{
 };
 use toml::{Table, Value};
 
-/// In the root of the repository.
+/// Path in the root of the repository.
 pub(super) const FILE: &str = "ptx.lock";
 
-/// The whole file.
+/// Contents of the file.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Lock {
     compiler: String,
     headers: String,
-    /// By source: its hash, that of the PTX, that of the launches.
+    /// Hashes of the source, the PTX and the launch code, by source.
     modules: BTreeMap<String, [String; 3]>,
 }
 
 impl Lock {
-    /// Without modules, for the compiler that is pinned now.
+    /// A lock without modules, for the compiler that is pinned now.
     pub(super) fn new(headers: &str) -> Self {
         Self {
             compiler: toolchain::identity(),
@@ -33,7 +33,7 @@ impl Lock {
         }
     }
 
-    /// The committed one; empty if there is none.
+    /// The committed lock; empty if there is none.
     pub(super) fn read(root: &Path) -> Result<Self> {
         let Ok(text) = fs::read_to_string(root.join(FILE)) else {
             return Ok(Self::default());
@@ -56,7 +56,7 @@ impl Lock {
         })
     }
 
-    /// Written whole, then renamed.
+    /// Writes the whole file, then renames it.
     pub(super) fn write(&self, root: &Path) -> Result<()> {
         let mut text =
             String::from("# Written by `cargo xtask ptx`: SHA-256 of what the PTX came from.\n");
@@ -74,7 +74,7 @@ impl Lock {
         Ok(())
     }
 
-    /// Whether the products of `source` are those of this lock, made as `new` would make them.
+    /// Whether the products of `source` are those of this lock, made under the conditions of `new`.
     pub(super) fn is_current(
         &self,
         root: &Path,
@@ -97,7 +97,7 @@ impl Lock {
         Ok(found == [ptx.as_str(), launches.as_str()])
     }
 
-    /// Takes over what `old` says about a source.
+    /// Copies the entry of `old` for a source.
     pub(super) fn keep(&mut self, old: &Self, source: &Path) {
         let key = key(source);
         if let Some(hashes) = old.modules.get(&key) {
@@ -105,7 +105,7 @@ impl Lock {
         }
     }
 
-    /// What a source became.
+    /// Records the products of a source.
     pub(super) fn insert(&mut self, source: &Path, hash: String, texts: &[String; 2]) {
         let [ptx, launches] = texts.each_ref().map(|text| sha256(&[text.as_bytes()]));
         self.modules.insert(key(source), [hash, ptx, launches]);

@@ -1,4 +1,4 @@
-//! `cargo xtask ptx`: device code to PTX, with the launches that fit it.
+//! `cargo xtask ptx`: translates device code to PTX, with matching launch code.
 
 mod architecture;
 mod assembly;
@@ -20,11 +20,12 @@ use toolchain::{HEADERS, Toolchain};
 
 const SOURCE: &str = "kernel.cu";
 
-/// Translates every `kernel.cu` that has changed since the lock file was written, and writes beside
-/// it `kernel.ptx` and `kernel.rs`. With `check`, translates all of them and changes nothing: errors
-/// if a committed file differs. Then assembles all for every architecture: errors if a kernel uses
-/// local memory, lacks an instruction that its source expects, or fits on no multiprocessor. What
-/// they take is written into `docs/kernels.md`, or compared with it.
+/// Translates every `kernel.cu` that has changed since the lock file was written, and writes
+/// `kernel.ptx` and `kernel.rs` beside it. With `check`, it translates all of them and changes
+/// nothing, and returns an error if a committed file differs. Then it assembles all PTX for every
+/// architecture, and returns an error if a kernel uses local memory, lacks an instruction that its
+/// source expects, or fits on no multiprocessor. The resources are written into `docs/kernels.md`,
+/// or compared with it.
 pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     let headers = lock::hash_files(
         root,
@@ -82,7 +83,7 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     Ok(())
 }
 
-/// An error that names what is not as the sources say.
+/// Returns an error that names the files that differ from their sources.
 fn is_current(stale: &[PathBuf]) -> Result<()> {
     let names: Vec<_> = stale.iter().map(|path| path.to_string_lossy()).collect();
     ensure!(
@@ -93,7 +94,7 @@ fn is_current(stale: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// PTX and launches.
+/// Makes the PTX and the launch code.
 fn translate(toolchain: &Toolchain, root: &Path, source: &Path) -> Result<[String; 2]> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("kernel.ptx");

@@ -1,9 +1,9 @@
-//! `docs/kernels.md`: what every kernel takes on every architecture.
+//! `docs/kernels.md`: the resources of every kernel on every architecture.
 
 use super::{architecture::ARCHITECTURES, assembly::Module};
 use std::{collections::BTreeSet, fmt::Write};
 
-/// Relative to the root.
+/// Path relative to the root.
 pub(super) const FILE: &str = "docs/kernels.md";
 
 const HEAD: &str = "\

@@ -1,4 +1,4 @@
-//! The CUDA compiler: pinned wheels in an ignored environment, made on first use.
+//! The CUDA compiler: pinned wheels in an ignored environment, installed on first use.
 
 use anyhow::{Context, Result, ensure};
 use std::{
@@ -16,22 +16,22 @@ const PACKAGES: &[&str] = &[
     "nvidia-cuda-cccl==13.0.85",
     "nvidia-cuda-nvdisasm==13.2.78",
 ];
-/// For code that every supported GPU runs; the driver translates it for newer ones.
+/// Options for code that every supported GPU runs; the driver translates it for newer ones.
 const FLAGS: &[&str] = &["-arch=compute_80", "-O3", "-std=c++17"];
-/// As the driver assembles, and telling what it did.
+/// Options of the driver's assembler, with a report.
 pub(super) const ASSEMBLER_FLAGS: &[&str] = &["-O3", "-v"];
-/// Only the code, as it stands.
+/// Options that print only the code.
 pub(super) const DISASSEMBLER_FLAGS: &[&str] = &["--print-code", "--no-dataflow"];
 /// Shared headers, `#include "tightrope/…"`.
 pub(super) const HEADERS: &str = "crates/device/include";
 
-/// An environment with the compiler in it.
+/// An environment with the compiler.
 pub(super) struct Toolchain {
     bin: PathBuf,
 }
 
 impl Toolchain {
-    /// The environment below `target`, made if it is not there.
+    /// Opens the environment below `target`, and creates it if it does not exist.
     pub(super) fn install(root: &Path) -> Result<Self> {
         let environment = root.join("target/cuda");
         let stamp = environment.join("packages");
@@ -76,14 +76,14 @@ impl Toolchain {
         Ok(())
     }
 
-    /// Assembles PTX for an architecture; what the assembler tells of every kernel.
+    /// Assembles PTX for an architecture; returns the assembler's report on every kernel.
     pub(super) fn assemble(&self, ptx: &Path, architecture: &str, cubin: &Path) -> Result<String> {
         let mut ptxas = Command::new(self.bin.join("ptxas"));
         let output = ptxas.args(ASSEMBLER_FLAGS).arg("-arch").arg(architecture);
         run_both(output.arg(ptx).arg("-o").arg(cubin)).map(|(_, log)| log)
     }
 
-    /// The instructions of what was assembled.
+    /// Disassembles the assembled code.
     pub(super) fn disassemble(&self, cubin: &Path) -> Result<String> {
         let mut nvdisasm = Command::new(self.bin.join("nvdisasm"));
         run(nvdisasm.args(DISASSEMBLER_FLAGS).arg(cubin))
@@ -95,17 +95,17 @@ impl Toolchain {
     }
 }
 
-/// What the result depends on besides the sources.
+/// Facts besides the sources that the result depends on.
 pub(super) fn identity() -> String {
     format!("{} {}", PACKAGES.join(" "), FLAGS.join(" "))
 }
 
-/// Its standard output; an error with its standard error if it fails.
+/// Standard output of a command; an error with its standard error if it fails.
 pub(super) fn run(command: &mut Command) -> Result<String> {
     run_both(command).map(|(output, _)| output)
 }
 
-/// Its standard output and its standard error; an error with both if it fails.
+/// Standard output and standard error of a command; an error with both if it fails.
 fn run_both(command: &mut Command) -> Result<(String, String)> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| name.clone())?;

@@ -1,9 +1,9 @@
-//! Typed launches: one struct per operation, its fields the parameters of its kernels.
+//! Typed launch code: one struct per operation, whose fields are the parameters of its kernels.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{collections::BTreeMap, fmt::Write};
 
-/// A kernel as its source declares it.
+/// A kernel as declared in its source.
 #[derive(Debug, PartialEq)]
 pub(super) struct Kernel {
     pub symbol: String,
@@ -16,12 +16,12 @@ pub(super) struct Parameter {
     pub kind: Kind,
 }
 
-/// What is passed.
+/// Kind of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Input,
     Output,
-    /// A number: its Rust type.
+    /// A number with this Rust type.
     Number(&'static str),
 }
 
@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// Its type in PTX.
+    /// Type in PTX.
     fn ptx(self) -> &'static str {
         match self {
             Kind::Input | Kind::Output | Kind::Number("u64") => "u64",
@@ -81,7 +81,7 @@ fn without_line_markers(text: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Replaces `__global__` as the preprocessor leaves it by a mark and drops other attributes.
+/// Replaces the preprocessed form of `__global__` by a mark, and removes other attributes.
 fn without_attributes(text: &str) -> String {
     const ATTRIBUTE: &str = "__attribute__((";
     let mut result = String::with_capacity(text.len());
@@ -129,7 +129,7 @@ fn parameter(text: &str) -> Result<Parameter> {
     })
 }
 
-/// That the PTX has exactly these kernels, with parameters of these sizes.
+/// Checks that the PTX has exactly these kernels, with parameters of these sizes.
 pub(super) fn check(kernels: &[Kernel], ptx: &str) -> Result<()> {
     let mut entries = BTreeMap::new();
     for part in ptx.split(".visible .entry ").skip(1) {
@@ -159,8 +159,8 @@ pub(super) fn check(kernels: &[Kernel], ptx: &str) -> Result<()> {
     Ok(())
 }
 
-/// Splits a symbol into operation and variant: what follows the direction, or where there is none
-/// the element types, widths and sizes at its end.
+/// Splits a symbol into operation and variant: the variant follows the direction or, if there is
+/// none, consists of the element types, widths and sizes at the end.
 fn split(symbol: &str) -> (&str, &str) {
     let is_variant = |part: &str| {
         matches!(part, "bf16") || {

@@ -1,4 +1,4 @@
-//! Which crate may use which: the floors of docs/architecture.md, as one table.
+//! Edges that are allowed between crates, the table of docs/architecture.md.
 
 use super::{Problem, tree::Tree};
 use toml::Table;

@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: rules of the house that the compiler does not enforce.
+//! `cargo xtask tidy`: checks rules of the repository that the compiler does not enforce.
 //!
 //! A rule is a function from the tree to its problems; a new one is a file here and a line in
 //! `RULES`.
@@ -16,7 +16,7 @@ use tree::Tree;
 
 type Rule = fn(&Tree) -> Vec<Problem>;
 
-/// The rules, each with what it says when all is well.
+/// The rules, each with its description.
 const RULES: &[(&str, Rule)] = &[
     ("crates use only the crates they may", edges::check),
     (
@@ -34,7 +34,7 @@ const RULES: &[(&str, Rule)] = &[
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     file: String,
-    /// Counted from 1; 0 stands for the whole file.
+    /// Line, counted from 1; 0 stands for the whole file.
     line: usize,
     message: String,
 }

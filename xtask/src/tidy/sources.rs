@@ -1,5 +1,5 @@
-//! Rules about single source files: a first line that says what it is for, no unsafe code outside
-//! its rooms, a length that a person can hold in mind.
+//! Rules about single source files: a first line that states the purpose, no unsafe code outside
+//! the allowed crates, and a limited length.
 
 use super::{Problem, tree::Tree};
 
@@ -9,10 +9,10 @@ const UNSAFE_ROOMS: &[&str] = &[
     "crates/emulator/",
     "crates/kernels/",
     "crates/testkit/",
-    // The yardstick of the peak is multiply-adds of the widest vectors.
+    // The measurement of the peak uses multiply-adds of the widest vectors.
     "benches/",
 ];
-/// Files that are longer are split by idea.
+/// Longer files are split by idea.
 const MAX_LINES: usize = 500;
 const FORBID: &str = "#![forbid(unsafe_code)]";
 

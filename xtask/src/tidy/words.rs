@@ -1,8 +1,8 @@
-//! Words that have no place in the repository: marks of unfinished work, hosts, personal paths.
+//! Words that do not belong in the repository: marks of unfinished work, hosts, personal paths.
 
 use super::{Problem, tree::Tree};
 
-/// Each word in two halves (so that this file passes), and why it has no place.
+/// Each word in two halves (so that this file passes), with the reason.
 const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("TO", "DO", "finish it, or file it"),
     ("FIX", "ME", "finish it, or file it"),
@@ -28,7 +28,7 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("/ro", "ot/", "a path of one machine"),
     ("/ho", "me/", "a path of one machine"),
 ];
-/// Written by cargo, not by us.
+/// Files that cargo writes.
 const GENERATED: &[&str] = &["Cargo.lock"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Problem> {

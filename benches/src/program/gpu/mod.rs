@@ -1,4 +1,4 @@
-//! `cargo xtask gpu`: everything that only a machine with a GPU can show, in one report.
+//! `cargo xtask gpu`: runs everything that needs a machine with a GPU, and writes one report.
 
 mod training;
 
@@ -19,7 +19,7 @@ use tightrope_benches::Row;
 /// Crates whose tests use the GPU.
 const TESTED: &[&str] = &["device", "kernels", "model", "train", "cli"];
 
-/// What became of a step.
+/// Result of a step.
 #[derive(Debug, PartialEq)]
 enum State {
     Ok(Value),
@@ -27,10 +27,10 @@ enum State {
     Failed(String),
 }
 
-/// What the steps run on.
+/// The machine for the steps.
 struct Machine {
     root: PathBuf,
-    /// Libraries that stand in for a GPU; none where there is one.
+    /// Libraries that stand in for a GPU; `None` if there is a GPU.
     stand_ins: Option<OsString>,
 }
 
@@ -42,11 +42,11 @@ const STEPS: [(&str, Step); 4] = [
     ("model", training::real_model),
 ];
 
-/// Tests, benchmarks and short training runs on the GPU. Every step is tried; the report is written
-/// whatever becomes of them, into `json` or else into `benches/runs/`. Errors without a GPU, and if
-/// a step failed.
+/// Runs tests, benchmarks and short training runs on the GPU. Every step runs, and the report is
+/// written whatever their results are, into `json` or else into `benches/runs/`. Returns an error
+/// if there is no GPU, or if a step failed.
 ///
-/// On the emulator the same steps are tried, which the report says; it goes nowhere but into `json`.
+/// On the emulator the same steps run, and the report says so; it is written only into `json`.
 pub(crate) fn run(root: &Path, emulated: bool, json: Option<&Path>) -> Result<()> {
     let machine = Machine {
         root: root.to_owned(),
@@ -121,7 +121,7 @@ impl State {
     }
 }
 
-/// A step in one line.
+/// Summary of a step in one line.
 fn summary(step: &Row) -> String {
     let text = |key: &str| step[key].as_str().unwrap_or_default();
     let first = text("detail").lines().next().unwrap_or_default();
@@ -135,7 +135,7 @@ fn summary(step: &Row) -> String {
 }
 
 impl Machine {
-    /// The same tests as everywhere, on the GPU.
+    /// Runs the usual tests on the GPU.
     fn tests(&self) -> Result<State> {
         let packages = TESTED.iter().map(|name| format!("tightrope-{name}"));
         let mut cargo = Command::new("cargo");
@@ -144,7 +144,7 @@ impl Machine {
             .args(["test", "--release", "--no-fail-fast"])
             .args(packages.flat_map(|name| ["-p".to_owned(), name]));
         match self.stand_ins {
-            // They load it themselves.
+            // The tests load the emulator themselves.
             Some(_) => cargo.env_remove("TIGHTROPE_TEST_CUDA"),
             None => cargo.env("TIGHTROPE_TEST_CUDA", "hardware"),
         };
@@ -152,7 +152,7 @@ impl Machine {
         Ok(tested(succeeded, &lines))
     }
 
-    /// Times of every operation against the roofline; counts on the emulator.
+    /// Compares the times of every operation with the roofline, or counts on the emulator.
     fn kernels(&self) -> Result<State> {
         if self.stand_ins.is_none() {
             let run = bench::measure(&self.root, bench::find("kernels")?)?;
@@ -169,10 +169,11 @@ impl Machine {
         Ok(State::Ok(run["rows"].clone()))
     }
 
-    /// The trainer with these arguments; its standard output, or an error with what it said.
+    /// Runs the trainer with these arguments; returns its standard output, or an error with its
+    /// messages.
     fn tightrope(&self, folder: &Path, arguments: &[String]) -> Result<String> {
         println!("$ tightrope {}", arguments.join(" "));
-        // Beside this program, whose profile `cargo xtask` chooses.
+        // The trainer lies beside this program, whose profile `cargo xtask` chooses.
         let mut command = Command::new(env::current_exe()?.with_file_name("tightrope"));
         command.current_dir(folder).args(arguments);
         if let Some(libraries) = &self.stand_ins {
@@ -186,7 +187,7 @@ impl Machine {
     }
 }
 
-/// From what `cargo test` prints.
+/// Parses the output of `cargo test`.
 fn tested(succeeded: bool, lines: &[String]) -> State {
     let tests = lines.iter().filter_map(|line| line.strip_prefix("test "));
     let ending = |end: &str| -> Vec<&str> {
@@ -204,7 +205,7 @@ fn tested(succeeded: bool, lines: &[String]) -> State {
     }
 }
 
-/// Prints what a program prints, line by line, and keeps it.
+/// Prints the output of a program line by line, and returns it.
 fn follow(command: &mut Command) -> Result<(bool, Vec<String>)> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cargo")?;
     let output = child.stdout.take().context("a pipe")?;

@@ -1,4 +1,4 @@
-//! Short training runs: a small model on GPU and CPU, whose losses have to agree, and a real one.
+//! Short training runs: a small model on GPU and CPU, whose losses must agree, and a real model.
 
 use super::{Machine, State};
 use crate::emulator::build_packages;
@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 
 const STEPS: usize = 10;
 const TRAINER: &str = "tightrope-cli";
-/// A small model and its data, made by the demonstration of the trainer, which runs on the CPU.
+/// A small model and its data, made by the trainer's demonstration on the CPU.
 const DEMONSTRATION: [&str; 7] = [
     "train",
     "--steps",
@@ -32,21 +32,21 @@ learning_rate = 1e-3
 max_steps = 10
 "#;
 
-/// What is trained, and what the trainer is told of it.
+/// Kinds of training, with the option that selects each.
 const KINDS: [(&str, Option<&str>); 2] = [
     ("all weights", None),
     ("adapter with dropout", Some("lora.dropout=0.05")),
 ];
-/// Device and type of activations of a run, and how far its losses may lie from those of the first,
-/// relatively: f32 differs in the order of sums and in the last bits of some functions, which ten
-/// steps make somewhat larger; bf16 has 8 bits.
+/// Device and precision of each run, and the allowed relative difference of its losses from those
+/// of the first: f32 differs in the order of sums and in the last bits of some functions, which
+/// grow over ten steps; bf16 has 8 bits.
 const RUNS: [(&str, &str, f64); 3] = [
     ("cpu", "f32", 0.0),
     ("cuda", "f32", 1e-4),
     ("cuda", "bf16", 2e-2),
 ];
 
-/// The real model, and what it needs with the item of `cargo xtask fetch` that brings it.
+/// The real model, and the files that it needs with the item of `cargo xtask fetch` for each.
 const REAL: &str = "examples/smollm2-alpaca.toml";
 const NEEDED: [(&str, &str); 2] = [
     ("models/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2"),
@@ -114,18 +114,18 @@ fn losses(
     Ok(losses)
 }
 
-/// From the rows of `metrics.jsonl`.
+/// Reads the losses from the rows of `metrics.jsonl`.
 fn step_losses(metrics: &str) -> Result<Vec<f64>> {
     let mut losses = Vec::new();
     for line in metrics.lines() {
         let row: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
-        // Rows of evaluations have another.
+        // Rows of evaluations have another kind of loss.
         losses.extend(row["loss"].as_f64());
     }
     Ok(losses)
 }
 
-/// The largest relative difference of two rows of losses; infinite if one is no number.
+/// Largest relative difference of two lists of losses; infinite if one is not a number.
 fn difference(losses: &[f64], expected: &[f64]) -> f64 {
     let pairs = losses.iter().zip(expected);
     let differences = pairs.map(|(loss, expected)| (loss / expected - 1.0).abs());
@@ -135,7 +135,7 @@ fn difference(losses: &[f64], expected: &[f64]) -> f64 {
     })
 }
 
-/// A few steps of a real model as the trainer chooses: on the GPU in bf16.
+/// Runs a few steps of a real model with the trainer's default, which is bf16 on the GPU.
 pub(super) fn real_model(machine: &Machine) -> Result<State> {
     for (file, item) in NEEDED {
         if !machine.root.join(file).exists() {

@@ -1,4 +1,4 @@
-//! Weights in 8 bits with a scale for each row, to bf16.
+//! Decodes 8-bit weights with one scale per row to bf16.
 
 use super::case::{Case, Scale, bytes, positive, zeros};
 use tightrope_device::DType::BF16;
@@ -8,7 +8,7 @@ use tightrope_kernels::{
 };
 
 const COLUMNS: usize = 4096;
-/// Of bf16.
+/// Size of bf16 in bytes.
 const SIZE: usize = 2;
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {

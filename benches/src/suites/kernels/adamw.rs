@@ -1,4 +1,4 @@
-//! AdamW on one parameter.
+//! AdamW for one parameter.
 
 use super::case::{Case, Scale, floats, zeros};
 use tightrope_device::DType::F32;

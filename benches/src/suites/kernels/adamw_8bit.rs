@@ -1,4 +1,4 @@
-//! AdamW with moments of 8 bits on one parameter.
+//! AdamW with 8-bit moments for one parameter.
 
 use super::case::{Case, Scale, bytes, floats, positive};
 use tightrope_kernels::{

@@ -14,9 +14,9 @@ use tightrope_kernels::{
 const HEADS: usize = 32;
 const KV_HEADS: usize = 8;
 const HEAD: usize = 128;
-/// Of bf16.
+/// Size of bf16 in bytes.
 const SIZE: usize = 2;
-/// Tokens of a sequence at most.
+/// Largest number of tokens in a sequence.
 const LONGEST: usize = 2048;
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {
@@ -30,7 +30,7 @@ fn shape(tokens: usize) -> String {
     format!("{sequences} × {length} tokens, {HEADS} heads over {KV_HEADS}, {HEAD}")
 }
 
-/// Multiply-adds of `products` matrix products over what causality leaves.
+/// Number of multiply-adds of `products` matrix products over the pairs that causality leaves.
 fn multiply_adds(tokens: usize, products: usize) -> usize {
     let length = tokens.min(LONGEST);
     tokens / length * (length * (length + 1) / 2) * products * HEADS * HEAD
@@ -86,7 +86,7 @@ fn forward(tokens: usize) -> Case {
     }
 }
 
-/// Five products at least, the scores computed again.
+/// The backward pass has at least five products, with the scores computed again.
 fn backward(tokens: usize) -> Case {
     Case {
         name: "attention backward".into(),

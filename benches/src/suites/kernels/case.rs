@@ -1,25 +1,25 @@
-//! One operation at one shape, and what it has to move and to multiply at least.
+//! One operation at one shape, with the least that it must move and multiply.
 
 use anyhow::Result;
 use half::bf16;
 use tightrope_device::{Cuda, DType, Tensor};
 
-/// How much there is to do.
+/// Size of the work.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Scale {
-    /// So few tokens that the emulator takes about a second.
+    /// Few tokens, so that the emulator takes about a second.
     Emulated,
-    /// So many that no cache holds them.
+    /// Many tokens, so that no cache holds them.
     Hardware,
 }
 
 impl Scale {
-    /// Tokens: on the emulator as many as the case can do with.
+    /// Number of tokens; on the emulator the given number.
     pub(super) fn tokens(self, emulated: usize) -> usize {
         self.pick(emulated, 16 * 1024)
     }
 
-    /// Any other size.
+    /// Chooses another size.
     pub(super) fn pick(self, emulated: usize, hardware: usize) -> usize {
         match self {
             Scale::Emulated => emulated,
@@ -28,30 +28,30 @@ impl Scale {
     }
 }
 
-/// Issues an operation once; it may be issued again and again.
+/// Issues an operation once; it may be called repeatedly.
 pub(super) type Work = Box<dyn FnMut(&Cuda) -> Result<()>>;
 /// Makes the operands.
 pub(super) type Prepare = Box<dyn FnOnce(&Cuda) -> Result<Work>>;
 
 /// One operation at one shape.
 pub(super) struct Case {
-    /// Operation, direction, and what else tells it from others.
+    /// Operation, direction and other distinctions.
     pub name: String,
-    /// Its sizes, in words.
+    /// Sizes in words.
     pub shape: String,
-    /// What the instructions are divided by.
+    /// Divisor of the instruction counts.
     pub elements: usize,
-    /// Bytes that it must read and write at least: each operand and result of the operation once.
-    /// What passes from one of its kernels to the next is not counted.
+    /// Least number of bytes that must be read and written: each operand and result of the
+    /// operation once. Data between its kernels is not counted.
     pub least_bytes: usize,
-    /// Multiply-adds of its matrix products at least; 0 without. Either is a bound of its own, which
-    /// one way to compute the operation need not reach together.
+    /// Least number of multiply-adds of its matrix products; 0 if there are none. Bytes and
+    /// multiply-adds are separate bounds, which no single implementation needs to reach together.
     pub least_multiply_adds: usize,
-    /// Only when its turn has come, so that operands of one case are there at a time.
+    /// Called when the case runs, so that the operands of one case exist at a time.
     pub prepare: Prepare,
 }
 
-/// bf16 numbers below 1 in magnitude, far from regular.
+/// bf16 numbers below 1 in magnitude, without regularity.
 pub(super) fn activations(cuda: &Cuda, shape: &[usize]) -> Result<Tensor<Cuda>> {
     let count = shape.iter().product();
     let values: Vec<bf16> = (0..count).map(|i| bf16::from_f32(number(i))).collect();

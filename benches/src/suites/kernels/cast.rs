@@ -1,4 +1,4 @@
-//! Elements in another type, as a weight that is stored in f32 needs it.
+//! Converts elements to another type, as for a weight that is stored in f32.
 
 use super::case::{Case, Scale, activations, floats, zeros};
 use tightrope_device::DType::{BF16, F32};

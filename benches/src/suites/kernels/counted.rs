@@ -1,4 +1,4 @@
-//! What an operation asks of a GPU, counted by the emulator.
+//! Counts the demands of an operation on a GPU, with the emulator.
 
 use super::case::Case;
 use crate::{Row, row};
@@ -12,7 +12,7 @@ use tightrope_emulator::{
     roofline::GPUS,
 };
 
-/// Issues the operation once. `report` is the file into which the emulator writes what it counts.
+/// Issues the operation once. `report` is the file for the emulator's counts.
 pub(super) fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
     let mut work = (case.prepare)(cuda)?;
     cuda.synchronize()?;
@@ -43,7 +43,8 @@ pub(super) fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
         ("issued", Vec::from_iter(issued.names).into()),
         ("least_bytes", case.least_bytes.into()),
         ("asked_over_least", per(asked, case.least_bytes).into()),
-        // Of the bytes asked for: matrix products are not executed, but known to need so many.
+        // Share of the requested bytes: matrix products are not executed, but are known to need
+        // this many.
         (
             "share_by_formula",
             per(bytes(&issued.by_formula), asked as usize).into(),
@@ -56,7 +57,7 @@ pub(super) fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
             "moved_over_asked",
             per(counters.global_bytes_moved(), asked as usize).into(),
         ),
-        // Of what was executed.
+        // Counts of the executed kernels.
         (
             "instructions_per_element",
             per(counters.thread_instructions(), case.elements).into(),
@@ -76,12 +77,12 @@ pub(super) fn count(cuda: &Cuda, case: Case, report: &Path) -> Result<Row> {
     ]))
 }
 
-/// Asked of device memory.
+/// Number of bytes requested from device memory.
 fn bytes(counters: &Counters) -> u64 {
     counters.global_load_bytes + counters.global_store_bytes
 }
 
-/// The report, which is not there before the first launch.
+/// Reads the report, which does not exist before the first launch.
 fn read(report: &Path) -> Result<String> {
     match fs::read_to_string(report) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
@@ -89,12 +90,12 @@ fn read(report: &Path) -> Result<String> {
     }
 }
 
-/// What was issued, by name, and all counts added up.
+/// Issued kernels and calls by name, and the sum of all counts.
 #[derive(Default)]
 struct Issued {
     names: BTreeSet<String>,
     counters: Counters,
-    /// The part of them that comes from formulas.
+    /// Counts that come from formulas.
     by_formula: Counters,
 }
 

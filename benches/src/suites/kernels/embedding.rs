@@ -12,7 +12,7 @@ use tightrope_kernels::{
 };
 
 const HIDDEN: usize = 4096;
-/// Of bf16.
+/// Size of bf16 in bytes.
 const SIZE: usize = 2;
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {
@@ -21,7 +21,7 @@ pub(super) fn cases(scale: Scale) -> Vec<Case> {
     vec![forward(tokens, vocabulary), backward(tokens, vocabulary)]
 }
 
-/// Some ids often, as in text.
+/// Ids of which some are frequent, as in text.
 fn ids(tokens: usize, vocabulary: usize) -> Vec<u32> {
     let id = |token: usize| (token * 7919 % vocabulary) as u32;
     let often = |token: usize| {

@@ -8,7 +8,7 @@ use tightrope_kernels::{
 };
 
 const INTERMEDIATE: usize = 14_336;
-/// Of bf16.
+/// Size of bf16 in bytes.
 const SIZE: usize = 2;
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {
@@ -47,7 +47,8 @@ fn forward(tokens: usize, activation: Activation) -> Case {
     }
 }
 
-/// In place, so the numbers change from one issue to the next; the work does not depend on them.
+/// The operation works in place, so the numbers change between calls; the work does not depend on
+/// them.
 fn backward(tokens: usize, activation: Activation) -> Case {
     let elements = tokens * INTERMEDIATE;
     Case {

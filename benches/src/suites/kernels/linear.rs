@@ -19,9 +19,9 @@ use tightrope_kernels::{
 const INPUTS: usize = 4096;
 const OUTPUTS: usize = 4096;
 const RANK: usize = 16;
-/// Of bf16.
+/// Size of bf16 in bytes.
 const SIZE: usize = 2;
-/// α/r.
+/// Scale α/r of the adapter.
 const FACTOR: f32 = 2.0;
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {
@@ -44,7 +44,8 @@ fn sizes(tokens: usize) -> Shape {
     }
 }
 
-/// Operation, whether there is an adapter, and what its products have to move and to multiply.
+/// A case with its operation, its adapter if there is one, and the least that its products must
+/// move and multiply.
 fn case(
     (operation, has_adapter): (&str, bool),
     tokens: usize,
@@ -66,7 +67,7 @@ fn case(
     }
 }
 
-/// Both factors, what is between them, and the keys of the dropout.
+/// Both factors, the values between them, and the keys of the dropout.
 struct Adapter {
     a: Tensor<Cuda>,
     b: Tensor<Cuda>,
@@ -75,12 +76,12 @@ struct Adapter {
 }
 
 impl Adapter {
-    /// Read once, with `between` written and the keys read.
+    /// Least number of bytes: the factors read once, `between` written and the keys read.
     fn least_bytes(tokens: usize) -> usize {
         4 * RANK * (INPUTS + OUTPUTS) + tokens * (4 * RANK + 8)
     }
 
-    /// Through both factors.
+    /// Number of multiply-adds of both factors.
     fn multiply_adds(tokens: usize) -> usize {
         tokens * RANK * (INPUTS + OUTPUTS)
     }
@@ -141,7 +142,7 @@ fn forward(tokens: usize, has_adapter: bool) -> Case {
     case(("forward", has_adapter), tokens, least, Box::new(prepare))
 }
 
-/// Decoded whole before the product, which is not in the least.
+/// The weight is decoded as a whole before the product, which is not part of the least.
 fn forward_nf4(tokens: usize) -> Case {
     let weights = INPUTS * OUTPUTS;
     let blocks = weights / BLOCK;
@@ -206,7 +207,7 @@ fn backward_input(tokens: usize) -> Case {
     case(("backward input", true), tokens, least, Box::new(prepare))
 }
 
-/// Either of the adapter, or of the weight and the bias.
+/// Gradients of the adapter, or of the weight and the bias.
 fn backward_weights(tokens: usize, has_adapter: bool) -> Case {
     let operands = SIZE * tokens * (INPUTS + OUTPUTS);
     let least = if has_adapter {

@@ -11,10 +11,10 @@ use tightrope_kernels::{
 };
 
 const HIDDEN: usize = 4096;
-/// Of bf16.
+/// Size of bf16 in bytes.
 const SIZE: usize = 2;
 
-/// What is computed beside the losses.
+/// Gradients that are computed in addition to the losses.
 #[derive(Clone, Copy, PartialEq)]
 enum Gradients {
     Nothing,
@@ -34,8 +34,8 @@ pub(super) fn cases(scale: Scale) -> Vec<Case> {
     .into()
 }
 
-/// At least: no logit ever leaves the chip, and none is computed twice. What its kernels move at
-/// least, with logits in memory, `kernel.cu` says.
+/// The least assumes that no logit leaves the chip and none is computed twice. `kernel.cu` says
+/// what its kernels move at least with logits in memory.
 fn case(tokens: usize, vocabulary: usize, gradients: Gradients) -> Case {
     let (rows, weight) = (tokens * HIDDEN, vocabulary * HIDDEN);
     let losses = SIZE * (rows + weight) + 8 * tokens;
@@ -68,7 +68,7 @@ fn case(tokens: usize, vocabulary: usize, gradients: Gradients) -> Case {
                 Gradients::OfInputAndWeight => Some(zeros(cuda, F32, &[vocabulary, HIDDEN])?),
                 _ => None,
             };
-            // Reads the targets back each time, which its time includes.
+            // Each call reads the targets back, and its time includes that.
             Ok(Box::new(move |cuda| {
                 let forward = Forward {
                     x: x.view(),

@@ -1,8 +1,8 @@
-//! Operations of a GPU, one after another: what they ask of it on the emulator, how long they take
-//! on hardware.
+//! Operations of a GPU one after another: their demands on the emulator, or their times on
+//! hardware.
 //!
-//! Whether their answers are right is tested beside them. Another operation is a file here and a
-//! line in [`OPERATIONS`].
+//! Tests beside the operations check their results. A new operation is a file here and a line in
+//! [`OPERATIONS`].
 
 mod absmax;
 mod adamw;
@@ -36,7 +36,7 @@ pub(crate) const SUITE: Suite = Suite {
     run,
 };
 
-/// The cases of an operation at a scale.
+/// Makes the cases of an operation at a scale.
 type Cases = fn(Scale) -> Vec<Case>;
 
 /// Every operation, by the folder of its `kernel.cu`.
@@ -81,7 +81,7 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
     Ok(())
 }
 
-/// Folders with a `kernel.cu` that [`OPERATIONS`] does not name.
+/// Folders with a `kernel.cu` that [`OPERATIONS`] lacks.
 fn without_cases() -> Result<BTreeSet<String>> {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
     let mut found = BTreeSet::new();

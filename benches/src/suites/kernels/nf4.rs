@@ -1,4 +1,4 @@
-//! Weights in NF4 to bf16, their scales as they are and quantised themselves.
+//! Decodes NF4 weights to bf16, with plain and with quantised scales.
 
 use super::case::{Case, Scale, bytes, positive, zeros};
 use tightrope_device::DType::BF16;
@@ -7,7 +7,7 @@ use tightrope_kernels::{
     nf4::{BLOCK, Dequantize, Nf4, SCALE_BLOCK, Scales, Weight},
 };
 
-/// Of bf16.
+/// Size of bf16 in bytes.
 const SIZE: usize = 2;
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {

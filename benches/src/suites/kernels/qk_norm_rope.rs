@@ -1,4 +1,4 @@
-//! The norm of queries and keys and their rotation, as in Qwen3 8B.
+//! Norm and rotation of queries and keys, as in Qwen3 8B.
 
 use super::case::{Case, Scale, activations, floats, positive, zeros};
 use anyhow::Result;
@@ -15,7 +15,7 @@ use tightrope_kernels::{
 const HEADS: usize = 32;
 const KV_HEADS: usize = 8;
 const HEAD: usize = 128;
-/// Of bf16.
+/// Size of bf16 in bytes.
 const SIZE: usize = 2;
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {
@@ -31,13 +31,14 @@ fn shape(tokens: usize) -> String {
     format!("{tokens} × ({HEADS} + {KV_HEADS}) × {HEAD}")
 }
 
-/// So many operands of all heads, `rstd`, the tables and both weights.
+/// Least number of bytes for this number of operands of all heads, `rstd`, the tables and both
+/// weights.
 fn least_bytes(tokens: usize, operands: usize) -> usize {
     let heads = tokens * (HEADS + KV_HEADS);
     heads * (operands * HEAD * SIZE + 4) + 8 * tokens * HEAD / 2 + 2 * 4 * HEAD
 }
 
-/// Queries or keys: what is read, what is written, `rstd` and the weight's gradient.
+/// Queries or keys: the values read, the values written, `rstd` and the weight's gradient.
 struct Side {
     x: Tensor<Cuda>,
     y: Tensor<Cuda>,

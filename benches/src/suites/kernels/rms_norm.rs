@@ -10,12 +10,12 @@ use tightrope_kernels::{
 const HIDDEN: usize = 4096;
 const HEADS: usize = 32;
 const HEAD: usize = 128;
-/// Of bf16.
+/// Size of bf16 in bytes.
 const SIZE: usize = 2;
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {
-    // The weight's gradient has up to 512 partial sums, whatever the tokens: the fewer there are, the
-    // more they weigh.
+    // The weight's gradient has up to 512 partial sums, whatever the number of tokens, so that
+    // their share grows with fewer tokens.
     let heads = (scale.tokens(128) * HEADS, HEAD);
     vec![
         forward((scale.tokens(256), HIDDEN), true),

@@ -9,7 +9,7 @@ use tightrope_kernels::{
 const HEADS: usize = 32;
 const KV_HEADS: usize = 8;
 const HEAD: usize = 128;
-/// Of bf16.
+/// Size of bf16 in bytes.
 const SIZE: usize = 2;
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {
@@ -19,7 +19,7 @@ pub(super) fn cases(scale: Scale) -> Vec<Case> {
         .into()
 }
 
-/// The backward pass does the same.
+/// The backward pass does the same work.
 fn case(tokens: usize, pairing: Pairing) -> Case {
     let elements = tokens * (HEADS + KV_HEADS) * HEAD;
     Case {

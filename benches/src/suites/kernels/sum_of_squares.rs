@@ -17,7 +17,7 @@ pub(super) fn cases(scale: Scale) -> Vec<Case> {
         least_multiply_adds: 0,
         prepare: Box::new(move |cuda| {
             let tensor = floats(cuda, &[elements])?;
-            // Waits for the GPU each time, which its time includes.
+            // Each call waits for the GPU, and its time includes that.
             Ok(Box::new(move |cuda| {
                 let args = Sum {
                     tensors: &[tensor.view()],

@@ -1,4 +1,4 @@
-//! How long an operation takes on hardware, against the roofline of that GPU.
+//! Times an operation on hardware, and compares it with the roofline of that GPU.
 
 use super::case::Case;
 use crate::{Row, row};
@@ -8,16 +8,16 @@ use std::time::Duration;
 use tightrope_device::{Cuda, Device};
 use tightrope_emulator::roofline::GPUS;
 
-/// One batch of launches takes at least so long, so that what its first launch waits for the host
-/// weighs nothing.
+/// Least duration of one batch of launches, so that the wait of the first launch for the host is
+/// negligible.
 const BATCH: Duration = Duration::from_millis(50);
 const BATCHES: usize = 7;
 
-/// Batches of launches back to back, timed by events of the GPU around each batch.
+/// Times batches of consecutive launches with events of the GPU around each batch.
 pub(super) fn time(cuda: &Cuda, case: Case) -> Result<Row> {
     let mut work = (case.prepare)(cuda)?;
     let mut batch = |launches: u32| cuda.time(|| (0..launches).try_for_each(|_| work(cuda)));
-    // The first one also translates the kernel.
+    // The first launch also translates the kernel.
     batch(1)?;
     let mut launches = 1;
     while batch(launches)? < BATCH {
@@ -46,7 +46,7 @@ pub(super) fn time(cuda: &Cuda, case: Case) -> Result<Row> {
             "gigabytes_per_second",
             (case.least_bytes as f64 / min / 1e9).into(),
         ),
-        // Null on a GPU whose figures are not known.
+        // Null on a GPU with unknown figures.
         ("least_us", json!(least.map(|least| least * 1e6))),
         ("share_of_roofline", json!(least.map(|least| least / min))),
     ]))
