@@ -88,17 +88,17 @@ impl Kind {
 
 /// Sections in the order of the template, with a line about each.
 pub const SECTIONS: &[(&str, &str)] = &[
-    ("", "What is trained, and where it goes."),
-    ("data", "What it is trained on."),
-    ("packing", "How sequences share a row."),
+    ("", "The model to train, and the output."),
+    ("data", "Data for training and evaluation."),
+    ("packing", "Packing of sequences into rows."),
     (
         "lora",
         "Low-rank adapters. Without this section every weight is trained.",
     ),
-    ("batch", "How much goes into an optimizer step."),
+    ("batch", "Size of an optimizer step."),
     ("optimizer", "AdamW."),
-    ("schedule", "The learning rate over the run."),
-    ("run", "How long, and what is kept."),
+    ("schedule", "Learning rate over the run."),
+    ("run", "Length of the run, evaluations and checkpoints."),
 ];
 
 const POSITIVE: Kind = Kind::Number(|x| x > 0.0 && x.is_finite(), "above 0");
@@ -134,15 +134,15 @@ pub const KEYS: &[Key] = &[
     key("", "model", Kind::Model, None, Free,
         "Model to start from: a Hugging Face folder, a .gguf file or a hub id. Required."),
     key("", "adapter", Kind::Path, None, Free,
-        "PEFT adapter to go on from, with its own rank, alpha, modules and rsLoRA; absent: start fresh."),
+        "PEFT adapter to continue, with its own rank, alpha, modules and rsLoRA; absent: start fresh."),
     key("", "output", Kind::Path, None, Free,
         "Folder for checkpoints and metrics; absent: runs/<name of the configuration file>."),
     key("", "device", Choice(&["auto", "cpu", "cuda"]), Some("\"auto\""), Fixed,
-        "Where to compute; auto: on an NVIDIA GPU if there is one, else on the processor."),
+        "Device that computes; auto: an NVIDIA GPU if there is one, else the processor."),
     key("", "precision", Choice(&["auto", "f32", "bf16"]), Some("\"auto\""), Fixed,
-        "Type of activations; auto: bf16 on a GPU, f32 on the processor, which has nothing else."),
+        "Type of activations; auto: bf16 on a GPU, f32 on the processor, which supports nothing else."),
     key("", "seed", Integer(0), Some("42"), Fixed,
-        "Decides everything random: order of the data, fresh adapters, dropout."),
+        "Seed of everything random: order of the data, new adapters, dropout."),
 
     // The resulting sequences are compared by their contents, so that files may be moved.
     key("data", "train", Kind::Paths, Some("[]"), Free,
@@ -152,39 +152,41 @@ pub const KEYS: &[Key] = &[
     key("data", "eval_ratio", BELOW_ONE, Some("0.0"), Free,
         "Share of the training records, chosen by the seed, to hold out for evaluation instead."),
     key("data", "format", Choice(&["auto", "alpaca", "chat", "completion", "text", "tokens"]), Some("\"auto\""), Free,
-        "How a record is laid out; auto decides for each file by the keys of its first rows."),
+        "Layout of records; auto decides for each file by the keys of its first rows."),
     key("data", "max_length", Integer(1), None, Free,
-        "Most tokens of a sequence; absent: packing.capacity."),
+        "Largest number of tokens in a sequence; absent: packing.capacity."),
     key("data", "overlong", Choice(&["truncate", "split", "drop", "error"]), Some("\"truncate\""), Free,
-        "What happens to longer sequences."),
+        "Treatment of longer sequences."),
     key("data", "train_on", Choice(&["completion", "assistant", "all"]), Some("\"completion\""), Free,
-        "Which tokens are trained: the last answer, every assistant turn, or everything."),
+        "Tokens that are trained: the last answer, every assistant turn, or everything."),
     key("data", "add_end_token", Choice(&["auto", "always", "never"]), Some("\"auto\""), Free,
-        "Whether texts, and completions without chat template, that do not end in an end token are given the \
-         tokenizer's; auto: but no texts where the chat template ends turns with it."),
+        "Whether texts, and completions without chat template, get the tokenizer's end token if they \
+         do not end in one; auto: texts get none if the chat template ends turns with it."),
     key("data", "on_bad_row", Choice(&["error", "skip"]), Some("\"error\""), Free,
-        "What happens to a row that cannot be read."),
+        "Treatment of rows that cannot be read."),
     key("data", "max_row_bytes", Integer(1), Some("16777216"), Free,
-        "Most bytes of a row of a file, so that no file exhausts the memory; a token id in Parquet counts as 8."),
+        "Largest size of a row in bytes, so that no file exhausts the memory; a token id in Parquet \
+         counts as 8 bytes."),
     key("data", "chat_template", Kind::Template, None, Free,
-        "Chat template, or a file that holds it; absent: the adapter's, if it brings one, else the model's own."),
+        "Chat template, or a file that holds it; absent: that of the adapter if it has one, else that \
+         of the model."),
 
     key("packing", "mode", Choice(&[
             "best-fit", "first-fit", "spfhp", "lpfhp", "nnlshp", "streaming", "wrapped",
             "padding-free", "padded", "bucketed",
         ]), Some("\"best-fit\""), Fixed,
-        "How sequences share a row. padding-free concatenates each batch without looking further; \
+        "How sequences share a row. padding-free concatenates each batch in the order of the data; \
          padded and bucketed are the baselines that compute padding."),
     key("packing", "capacity", Integer(1), None, Fixed,
-        "Tokens in a pack; absent: 2048, or data.max_length where that is more."),
+        "Number of tokens in a pack; absent: 2048, or data.max_length if that is larger."),
     key("packing", "max_sequences", Integer(1), None, Fixed,
-        "Most sequences in a pack; absent: unlimited (nnlshp: 3)."),
+        "Largest number of sequences in a pack; absent: unlimited (nnlshp: 3)."),
     key("packing", "window", Integer(1), Some("1024"), Fixed,
-        "Packs that streaming keeps open."),
+        "Number of packs that streaming keeps open."),
     // The resulting packs are compared, so that the file may be moved.
     key("packing", "file", Kind::Path, None, Free,
-        "Packing to use instead of packing anew, stored by `tightrope pack CONFIGURATION --write FILE` \
-         for the same data, capacity and kind of mode; anything else is an error. Absent: pack anew."),
+        "Stored packing to use, written by `tightrope pack CONFIGURATION --write FILE` for the same \
+         data, capacity and kind of mode; another packing is an error. Absent: the data is packed."),
 
     key("lora", "r", Integer(1), Some("16"), Fixed,
         "Rank."),
@@ -193,63 +195,64 @@ pub const KEYS: &[Key] = &[
     key("lora", "dropout", BELOW_ONE, Some("0.0"), Fixed,
         "Probability of dropping an input of the adapter while training."),
     key("lora", "target_modules", Modules, Some("\"all-linear\""), Fixed,
-        "Which linear layers get an adapter, such as [\"q_proj\", \"v_proj\"]."),
+        "Linear layers that get an adapter, such as [\"q_proj\", \"v_proj\"]."),
     key("lora", "rslora", Boolean, Some("false"), Fixed,
         "Scale by alpha / sqrt(r) instead."),
     key("lora", "quantize", Choice(&["none", "nf4"]), Some("\"none\""), Fixed,
-        "How the frozen weights of linear layers are kept: as the model's files have them, or in 4 bits \
-         (QLoRA). Merging adds the adapter to the weights of the files all the same."),
+        "Storage of the frozen weights of linear layers: as in the model's files, or in 4 bits \
+         (QLoRA). Merging always adds the adapter to the weights of the files."),
     key("lora", "lora_plus_ratio", POSITIVE, Some("1.0"), Fixed,
         "Learning rate of the B matrices over that of the A matrices (LoRA+)."),
 
     key("batch", "packs_per_step", Integer(1), None, Fixed,
-        "Packs in one forward and backward pass; absent: 1."),
+        "Number of packs in one forward and backward pass; absent: 1."),
     key("batch", "sequences_per_step", Integer(1), None, Fixed,
-        "The same for the modes padding-free, padded and bucketed, in sequences; absent: 8."),
+        "Number of sequences in a pass, for the modes padding-free, padded and bucketed; absent: 8."),
     key("batch", "accumulation", Integer(1), Some("1"), Fixed,
-        "Passes whose gradients are added up for one optimizer step."),
+        "Number of passes whose gradients are added for one optimizer step."),
 
     key("optimizer", "learning_rate", POSITIVE, None, Fixed,
         "Highest learning rate; absent: 2e-4 with [lora], 2e-5 without."),
     key("optimizer", "beta1", BELOW_ONE, Some("0.9"), Fixed,
         "Decay of the mean of the gradients."),
     key("optimizer", "beta2", BELOW_ONE, Some("0.999"), Fixed,
-        "Decay of the mean of their squares."),
+        "Decay of the mean of the squared gradients."),
     key("optimizer", "eps", POSITIVE, Some("1e-8"), Fixed,
         "Added to the root of the second moment."),
     key("optimizer", "weight_decay", NOT_NEGATIVE, Some("0.01"), Fixed,
         "Decoupled decay of matrices and embeddings; norms and biases never decay."),
     key("optimizer", "state", Choice(&["f32", "8bit"]), Some("\"f32\""), Fixed,
-        "How both moments are kept: 8 bytes a parameter in f32, 2 in 8bit, which costs some precision; \
-         tensors of fewer than 4,096 elements are kept in f32 all the same."),
+        "Storage of both moments: 8 bytes per parameter in f32, 2 bytes in 8bit, which costs some \
+         precision; tensors of fewer than 4,096 elements always use f32."),
     key("optimizer", "max_grad_norm", NOT_NEGATIVE, Some("1.0"), Fixed,
         "Gradients are scaled down to this global norm; 0: never."),
 
     key("schedule", "kind", Choice(&["cosine", "linear", "constant"]), Some("\"cosine\""), Fixed,
-        "How the learning rate goes down after the warm-up."),
+        "Shape of the learning rate's decrease after the warm-up."),
     key("schedule", "warmup_steps", Integer(0), None, Fixed,
-        "Steps over which the learning rate rises."),
+        "Number of steps over which the learning rate rises."),
     key("schedule", "warmup_ratio", SHARE, None, Fixed,
-        "The same as a share of all steps; absent, and no warmup_steps: 0.03."),
+        "The warm-up as a share of all steps; 0.03 if neither key is set."),
     key("schedule", "min_ratio", SHARE, Some("0.0"), Fixed,
         "The learning rate falls to this share of the highest."),
 
     key("run", "max_steps", Integer(1), None, Free,
-        "Optimizer steps; the data repeats, newly shuffled, as often as needed."),
+        "Number of optimizer steps; the data repeats, newly shuffled, as often as needed."),
     key("run", "epochs", POSITIVE, None, Free,
-        "Passes over the data instead; absent, and no max_steps: 1."),
+        "Number of epochs instead of max_steps; 1 if neither key is set."),
     key("run", "eval_every", Integer(1), None, Free,
         "Steps between evaluations; absent: only at the end."),
     key("run", "save_every", Integer(1), Some("100"), Free,
         "Steps between checkpoints; the last step is always saved."),
     key("run", "keep", Integer(1), Some("2"), Free,
-        "How many of the newest checkpoints stay; the best by evaluation loss stays besides."),
+        "Number of newest checkpoints that are kept; the one with the lowest evaluation loss is kept \
+         as well."),
     key("run", "patience", Integer(1), None, Free,
         "Stop after this many evaluations in a row without a better loss; absent: never."),
     key("run", "result", Choice(&["best", "last"]), None, Free,
-        "Which weights the run leaves in adapter/ or model/: those with the lowest evaluation loss, or \
+        "Weights that the run leaves in adapter/ or model/: those with the lowest evaluation loss, or \
          those of the last step; absent: best with run.patience, else last."),
     key("run", "recompute", Boolean, Some("false"), Free,
-        "Keep only the inputs of each layer and compute the rest again going backward: less memory, \
-         more time, the same result."),
+        "Keep only the input of each layer and compute the rest again in the backward pass: less \
+         memory, more time, the same result."),
 ];
