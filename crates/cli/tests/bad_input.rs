@@ -1,4 +1,4 @@
-//! What the command says when it is given something wrong.
+//! Errors of the command for wrong input.
 
 mod fixture;
 

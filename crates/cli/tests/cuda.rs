@@ -1,4 +1,4 @@
-//! The binary on a GPU, which the emulator plays: the loader finds its libraries first.
+//! The binary on a GPU, for which the emulator stands in: the loader finds its libraries first.
 
 mod fixture;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::Path;
 use tightrope_testkit::{is_emulated, link_libraries};
 
-/// Runs a command that has to succeed, with a GPU; its standard output.
+/// Runs a command that must succeed with a GPU; returns its standard output.
 fn ok(fixture: &Fixture, arguments: &[&str]) -> String {
     let mut command = fixture.command(arguments);
     if is_emulated() {
@@ -35,7 +35,7 @@ fn assert_close(a: &[f64], b: &[f64], tolerance: f64) {
     }
 }
 
-/// What a run is told besides the fixture's configuration.
+/// Options of a run in addition to the fixture's configuration.
 const F32: [&str; 4] = ["--set", "device=cuda", "--set", "precision=f32"];
 
 #[test]
@@ -49,7 +49,7 @@ fn training_gives_the_losses_of_the_processor() {
     );
     assert!(told.contains("cuda:0"), "{told}");
     assert_close(&losses(&fixture.path("out")), &expected, 1e-5);
-    // On its own it takes the GPU, and bf16.
+    // By default it takes the GPU, and bf16.
     ok(&fixture, &["train", "run.toml", "--overwrite"]);
     assert_close(&losses(&fixture.path("out")), &expected, 2e-2);
     let rows = fixture.read("out/metrics.jsonl");

@@ -1,4 +1,4 @@
-//! Runs that are interrupted, and whose output nobody reads.
+//! Runs that are interrupted, and runs whose output nobody reads.
 #![cfg(unix)]
 
 mod fixture;
@@ -27,7 +27,7 @@ const LONG: &[&str] = &[
     "run.eval_every=100000",
 ];
 
-/// One step over all data, which takes minutes where there is enough of it.
+/// One step over all data, which takes minutes with enough data.
 const SLOW: &[&str] = &["train", "run.toml", "--set", "batch.accumulation=1000000"];
 
 fn send(signal: &str, run: &Child) {
@@ -86,7 +86,7 @@ fn an_interrupted_run_exits_with_75_whoever_reads_and_whatever_the_signal() {
     }
 }
 
-/// Whether the runs that a test starts inherit that SIGHUP is ignored.
+/// Whether the runs of a test inherit an ignored SIGHUP.
 fn is_hangup_ignored() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -140,7 +140,7 @@ fn the_second_signal_ends_a_step_that_takes_long() {
     let line = fs::read_to_string(fixture.path("train.jsonl")).unwrap();
     fixture.write("train.jsonl", &line.repeat(400));
     let mut command = fixture.command(SLOW);
-    // Nobody reads what the first signal is answered with.
+    // Nobody reads the answer to the first signal.
     let mut run = command
         .stdout(Stdio::piped())
         .stderr(full())
@@ -163,7 +163,7 @@ fn before_a_run_begins_the_first_signal_ends_it_and_leaves_an_earlier_one_whole(
     let fixture = Fixture::with_config("");
     fixture.ok(&["train", "run.toml", "--set", "run.max_steps=1"]);
     let before = fixture.read("out/metrics.jsonl");
-    // A pipe that nobody writes to: reading the data never ends.
+    // Nobody writes to the pipe, so reading the data never ends.
     let made = Command::new("mkfifo")
         .arg(fixture.path("pipe.jsonl"))
         .status();
@@ -224,8 +224,8 @@ fn a_run_goes_on_from_another_folder_with_other_words_for_the_same_files() {
     );
 }
 
-/// Ended while the folder has its temporary name: nothing has the final one, and the next merge
-/// leaves no trace of the first.
+/// The merge is ended while its folder has the temporary name: nothing has the final name, and the
+/// next merge removes the rest of the first.
 #[test]
 fn a_merge_that_is_ended_half_way_leaves_nothing_by_its_name() {
     let fixture = Fixture::with_embedding(200_000);

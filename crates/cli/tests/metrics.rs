@@ -1,4 +1,4 @@
-//! Keys and types of what programs read are those of docs/metrics.md.
+//! Compares keys and types of the output for programs with docs/metrics.md.
 
 mod fixture;
 
@@ -33,7 +33,7 @@ fn documented() -> Sections {
     sections
 }
 
-/// What programs were given, by section.
+/// Output for programs, by section.
 #[derive(Default)]
 struct Written(BTreeMap<String, BTreeMap<String, BTreeSet<&'static str>>>);
 
@@ -53,7 +53,7 @@ impl Written {
     }
 }
 
-/// Calls `leaf` with the path and the type of every value without keys of its own.
+/// Calls `leaf` with the path and the type of every value that has no keys.
 fn leaves(path: &str, value: &Value, leaf: &mut dyn FnMut(&str, &'static str)) {
     match value {
         Value::Object(object) => {
@@ -94,7 +94,7 @@ fn compare(documented: &Sections, written: &Written) -> Vec<String> {
             problems.push(format!("{}: `{key}` is never written", names(section)));
         }
         for (key, kinds) in keys {
-            // Where there is nothing to say, an object is null and a list of objects empty.
+            // If there is nothing to say, an object is null and a list of objects is empty.
             let inside = [format!("{key}."), format!("{key}[]")];
             let nested = known
                 .keys()
@@ -115,7 +115,7 @@ fn compare(documented: &Sections, written: &Written) -> Vec<String> {
     problems
 }
 
-/// A run that is interrupted after its first step, to its end.
+/// Interrupts a run after its first step, and resumes it to its end.
 fn interrupted(fixture: &Fixture) -> String {
     let mut run = fixture
         .command(&[
@@ -165,7 +165,7 @@ fn keys_are_those_of_the_document() {
     for row in json_lines(&fixture.read("out/metrics.jsonl")) {
         written.add("metrics.jsonl", &row);
     }
-    // What has changed is a notice.
+    // Changes are reported as notices.
     let changed = ["--resume", "--allow-change", "--set", "optimizer.beta1=0.5"];
     let resumed = [&["train", "run.toml", "--json"], &changed[..], &skip].concat();
     written.add_events(&fixture.ok(&resumed));

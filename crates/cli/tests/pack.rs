@@ -1,4 +1,4 @@
-//! `tightrope pack`: the stable JSON, what it writes, and what it says about bad files.
+//! `tightrope pack`: the stable JSON, the written files, and the errors for bad files.
 
 use std::{path::Path, process::Command};
 
@@ -266,7 +266,7 @@ fn an_interrupted_write_leaves_nothing() {
     assert!(kill.success());
     match run.wait().unwrap().code() {
         Some(130) if files().is_empty() => {}
-        // Too late: it had its final name.
+        // The signal came too late: the file had its final name.
         _ => {
             assert_eq!(files(), ["packing.json"]);
             let stored = std::fs::read(folder.path().join("packing.json")).unwrap();
@@ -300,7 +300,7 @@ fn the_golden_counts() {
             let tokens = golden[name]["tokens"].as_f64().unwrap();
             let room = packs.as_f64().unwrap() * capacity.parse::<f64>().unwrap();
             let efficiency = rows[0]["efficiency"].as_f64().unwrap();
-            // What reads the JSON here may be off by the last bit.
+            // Reading the JSON here may change the last bit.
             assert!((efficiency - tokens / room).abs() < 1e-15);
             checked += 1;
         };
@@ -317,7 +317,8 @@ fn the_golden_counts() {
     assert_eq!(checked, 31, "entries of the file");
 }
 
-/// Few bytes that name huge numbers: counted or refused, at once and in little memory.
+/// A few bytes can name huge numbers: these are counted or refused, immediately and with little
+/// memory.
 #[cfg(target_os = "linux")]
 #[test]
 fn huge_numbers_take_neither_memory_nor_time() {

@@ -30,7 +30,7 @@ fn a_run_on_weights_in_four_bits_learns_and_its_adapter_is_used_everywhere() {
     assert_eq!(losses.len(), 6);
     assert!(losses[5] < losses[0] - 0.1, "{losses:?}");
 
-    // What was evaluated while training is what is evaluated now: in four bits.
+    // The evaluation during training and this one use the same weights, in four bits.
     let trained = loss(&fixture, &["run.toml"]);
     let last = *values(&rows, "eval_loss").last().unwrap();
     assert!((trained - last).abs() <= 1e-6, "{trained} {last}");
@@ -39,7 +39,7 @@ fn a_run_on_weights_in_four_bits_learns_and_its_adapter_is_used_everywhere() {
     let full_base = loss(&fixture, &[&["run.toml", "--base"], &FULL[..]].concat());
     assert_ne!(base, full_base);
 
-    // Merging takes the weights that the files have.
+    // Merging uses the weights of the files.
     fixture.ok(&["merge", "run.toml", "--to", "merged"]);
     let on_files = loss(&fixture, &[&["run.toml"], &FULL[..]].concat());
     let merged = loss(&fixture, &["--model", "merged", "--data", "eval.jsonl"]);
@@ -84,7 +84,7 @@ fn a_model_of_bitsandbytes_is_trained_and_merged() {
     fixture.ok(&["train", "run.toml"]);
     let losses = values(&metrics(&fixture.path("out")), "loss");
     assert!(losses[7] < losses[0] - 0.5, "{losses:?}");
-    // There are no other weights than those in four bits; merged, they are in bf16.
+    // The files only have weights in four bits; the merged weights are bf16.
     let trained = loss(&fixture, &["run.toml"]);
     fixture.ok(&["merge", "run.toml", "--to", "merged"]);
     let merged = loss(&fixture, &["--model", "merged", "--data", data]);

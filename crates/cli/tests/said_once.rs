@@ -21,7 +21,7 @@ fn repeated(message: &str) -> Option<String> {
     clause.chain(run.map(|(_, run)| run.clone())).next()
 }
 
-/// Runs the command in a fixture that `damage` has spoilt; its error has to name `expected`.
+/// Runs the command in a fixture damaged by `damage`; its error must name `expected`.
 fn check(name: &str, damage: impl Fn(&Fixture), arguments: &[&str], expected: &[&str]) {
     let fixture = Fixture::with_config("");
     damage(&fixture);
@@ -37,7 +37,7 @@ fn check(name: &str, damage: impl Fn(&Fixture), arguments: &[&str], expected: &[
     }
 }
 
-/// Nothing is spoilt: the command line is wrong.
+/// Nothing is damaged, but the command line is wrong.
 fn wrong(arguments: &[&str], expected: &[&str]) {
     check(&arguments.join(" "), |_| {}, arguments, expected);
 }

@@ -1,4 +1,4 @@
-//! `tightrope train` end to end: what it writes, says and refuses, interrupted and resumed.
+//! `tightrope train` end to end: its files, output and refusals, interrupted and resumed.
 
 mod fixture;
 
@@ -128,7 +128,7 @@ fn a_changed_configuration_is_shown_and_refused() {
 #[test]
 fn the_plan_shows_what_the_optimizer_keeps() {
     let fixture = Fixture::with_config("");
-    // The factors of the adapter that are large enough have 4,096 elements or more.
+    // Large enough factors of the adapter have 4,096 elements or more.
     let sets = ["lora.r=128", "optimizer.state=8bit", "run.max_steps=1"];
     let mut command = vec!["train", "run.toml", "--json"];
     command.extend(sets.iter().flat_map(|set| ["--set", set]));
@@ -181,12 +181,12 @@ fn threads_do_not_change_a_bit() {
     assert_eq!(weights("1", "one"), weights("3", "three"));
 }
 
-/// Too short to learn much; that it learns is shown by the tests of the training crate.
+/// The run is too short to learn much; tests of the training crate show that it learns.
 #[cfg(unix)]
 #[test]
 fn without_a_configuration_the_demonstration_runs() {
     let fixture = Fixture::new();
-    // Called by a path that holds here alone, like that of `cargo run`.
+    // The program is called by a path that is valid only here, as by `cargo run`.
     fs::create_dir(fixture.path("target")).unwrap();
     let program = fixture.path("target/tightrope");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_tightrope"), program).unwrap();
@@ -213,7 +213,8 @@ fn without_a_configuration_the_demonstration_runs() {
     assert_eq!(usage.status.code(), Some(2), "a configuration is missing");
 }
 
-/// Interrupts a run after its second step, resumes it, and compares with one that never stopped.
+/// Interrupts a run after its second step, resumes it, and compares it with a run that never
+/// stopped.
 #[cfg(unix)]
 fn interrupted(signal: &str) {
     let fixture = Fixture::with_config("");
@@ -293,7 +294,7 @@ fn sigterm_does_the_same() {
     interrupted("-TERM");
 }
 
-/// `tightrope pack --write` and `packing.file`: the run is the one that packs for itself.
+/// With `tightrope pack --write` and `packing.file`, the run equals one that packs its data itself.
 #[test]
 fn a_stored_packing_gives_the_same_run_and_other_data_is_refused() {
     let fixture = Fixture::with_config("");

@@ -37,7 +37,7 @@ fn eval_measures_base_adapter_and_merged_model() {
     let one = evaluation(&fixture, &[&options[..], &["--limit", "1"]].concat());
     assert!(number(&one["tokens"]) < number(&base["tokens"]));
 
-    // What was cut has no part in the loss, and a person is told.
+    // Sequences that were cut do not count for the loss, and the user is told.
     let cut = ["--train-on", "all", "--set", "data.max_length=8"];
     let shown = fixture.ok(&[&["eval"], &options[..], &cut].concat());
     assert!(

@@ -1,4 +1,4 @@
-//! Memory of a GPU: what is written is read, ranges are checked, the peak is counted.
+//! Memory of a GPU: values are read as written, ranges are checked, the peak is counted.
 
 use std::{thread::sleep, time::Duration};
 use tightrope_device::{Cuda, DType, Device, DeviceError, Tensor};

@@ -1,4 +1,5 @@
-//! Matrix products on the GPU: every transposition, type and option against f64, and what is refused.
+//! Matrix products on the GPU: every transposition, type and option against f64, and refused
+//! arguments.
 
 use tightrope_device::{
     Cuda, DType, Device, DeviceError, Tensor,
@@ -23,7 +24,7 @@ const TYPES: [(DType, DType); 3] = [
     (DType::BF16, DType::F32),
 ];
 
-/// A product whose rows lie `gap` elements apart, which hold NaN.
+/// A product whose rows have gaps of `gap` elements, which hold NaN.
 struct Case {
     m: usize,
     n: usize,
@@ -60,7 +61,7 @@ impl Case {
         }
     }
 
-    /// Row-major memory of a logical matrix, NaN in the gaps, and the stride of its rows.
+    /// Row-major memory of a logical matrix, with NaN in the gaps, and the stride of its rows.
     fn stored(
         &self,
         values: &[f32],
@@ -72,7 +73,7 @@ impl Case {
             true => (columns, rows),
         };
         let stride = width + self.gap;
-        // Nothing after the last row: what lies there must not be touched.
+        // There is nothing after the last row, so that memory there must not be touched.
         let mut memory = vec![f32::NAN; (lines - 1) * stride + width];
         for (i, &value) in values.iter().enumerate() {
             let (row, column) = (i / columns, i % columns);
@@ -140,8 +141,8 @@ impl Case {
             ];
             let terms = products.chain(further.into_iter().flatten().map(f64::from));
             let (sum, size) = terms.fold((0.0, 0.0), |(s, z), t| (s + t, z + t.abs()));
-            // Every product, factor and addition is rounded once, in any order of the sum; then the
-            // result is.
+            // Every product, factor and addition is rounded once, in any order of the sum, and then
+            // the result is rounded.
             let error = (k as f64 + 4.0) * u * size + rounding(self.types.1, sum) * 1.001;
             let close = (f64::from(*got) - sum).abs() <= error;
             assert!(
@@ -239,7 +240,7 @@ fn a_sum_without_terms_is_zero_or_what_was_there() {
     for gap in [0, 2] {
         let mut case = Case::new((3, 4, 1), (DType::BF16, DType::F32));
         case.gap = gap;
-        // Memory as for one term, of which none is asked for.
+        // Memory as for one term, although the sum has none.
         let device = cuda();
         let a = tensor(device, DType::BF16, &[3], &case.a);
         let b = tensor(device, DType::BF16, &[4], &case.b);

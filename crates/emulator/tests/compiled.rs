@@ -1,4 +1,5 @@
-//! Kernels that nvcc has compiled (`data/kernels.cu`), against plain arithmetic, in every schedule.
+//! Kernels compiled by nvcc (`data/kernels.cu`), compared with plain arithmetic, under every
+//! schedule.
 mod support;
 use support::{Arg, Machine};
 use tightrope_emulator::{BlockSelection, FindingKind, LaunchConfig};
@@ -30,7 +31,7 @@ fn close(got: f32, expected: f32, tolerance: f32) -> bool {
     (got - expected).abs() <= tolerance
 }
 
-/// In order, and three random interleavings.
+/// The order of launch, and three random interleavings.
 fn schedules(config: LaunchConfig) -> Vec<LaunchConfig> {
     let seeds = [None, Some(1), Some(2), Some(3)];
     seeds

@@ -1,4 +1,4 @@
-//! Findings in memory: each kind, with the place that it names.
+//! Findings in memory: each kind, with its place.
 mod support;
 use support::{Arg, Machine, kernel};
 use tightrope_emulator::{Checks, FindingKind, LaunchConfig, Place};
@@ -144,7 +144,7 @@ fn uninitialised_reads() {
         text.contains("%r2") && text.contains("thread [9, 0, 0]"),
         "{text}"
     );
-    // Reading back what was never written is a finding of the host's copy.
+    // Reading back memory that was never written is a finding of the host's copy.
     let mut machine = Machine::new(&program(""));
     let data = machine.output(16);
     let order = machine.order();

@@ -1,11 +1,12 @@
-//! Kernels broken on purpose: each mutation must be found, and the kernel as it was must be clean.
+//! Kernels with deliberate mistakes: each mutation must be found, and the original kernel must be
+//! clean.
 mod support;
 use support::{Arg, Machine};
 use tightrope_emulator::{FindingKind, LaunchConfig};
 
 const PTX: &str = include_str!("data/kernels.ptx");
 
-/// The text of one kernel, edited inside a module that is otherwise as it was.
+/// The module with the text of one kernel edited.
 fn mutate(kernel: &str, from: &str, to: &str, nth: usize) -> String {
     let start = PTX.find(&format!(".entry {kernel}(")).expect("the kernel");
     let end = PTX[start..]
@@ -193,7 +194,7 @@ fn a_wrong_shuffle_mask() {
 
 #[test]
 fn a_product_that_is_32_bits_wide_before_it_is_widened() {
-    // Row times length in 32 bits: past 2^31 elements the row is elsewhere.
+    // Row times length wraps in 32 bits: past 2^31 elements it gives another row.
     let run = |ptx: &str| {
         // The last row begins between 2^31 and 2^32 elements: negative in 32 bits.
         let (rows, columns) = ((1u64 << 19) + 2000, 4104u64);

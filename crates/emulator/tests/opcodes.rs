@@ -382,7 +382,7 @@ fn conversions() {
     let packed = "cvt.rn.bf16x2.f32 %r20, %f1, %f2;\ncvt.u64.u32 %rd40, %r20;";
     // The first goes to the upper half.
     assert_eq!(evaluate(packed, &[f(1.0), f(2.0)]), 0x3f80_4000);
-    // Each as alone: ties to even, and any NaN the canonical one.
+    // Each half as if alone: ties to even, and any NaN becomes the canonical one.
     for (ty, tie, ties) in [
         ("bf16", 2f32.powi(-8), 0x3f80_3f82),
         ("f16", 2f32.powi(-11), 0x3c00_3c02),

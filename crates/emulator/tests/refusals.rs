@@ -1,4 +1,4 @@
-//! What is not modelled is refused when a module is loaded, with its line.
+//! Instructions that are not modelled are refused when a module is loaded, with their line.
 mod support;
 
 #[test]
@@ -31,7 +31,7 @@ fn what_is_not_modelled_is_refused_with_its_line() {
     }
 }
 
-/// A module that would exhaust the stack or the memory of whoever reads it.
+/// A module that would exhaust the stack or the memory of its reader.
 #[test]
 fn what_knows_no_bounds_is_refused() {
     let deep = |open: &str, times| support::kernel("", &open.repeat(times));

@@ -1,4 +1,4 @@
-//! GGUF files come back as they were written, and damaged ones are refused by name.
+//! GGUF files are read as they were written, and damaged ones are refused by name.
 
 use proptest::prelude::*;
 use std::{
@@ -44,7 +44,7 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> FormatError {
     Gguf::open(&path).unwrap_err()
 }
 
-/// Where the description of the first tensor goes on after its name.
+/// Place after the name in the description of the first tensor.
 fn after_name(bytes: &[u8]) -> usize {
     let name = b"first";
     let at = bytes.windows(name.len()).position(|part| part == name);
@@ -66,7 +66,7 @@ fn damaged_files_are_errors() {
     }
     assert!(damaged(changed(|bytes| bytes[35] = 13)));
     assert!(damaged(changed(|bytes| bytes.truncate(60))));
-    // After a name: the number of dimensions, these, the type, the offset.
+    // After the name come the number of dimensions, the dimensions, the type and the offset.
     let at = |offset: usize, value: u8| {
         changed(|bytes| {
             let start = after_name(bytes);
@@ -319,7 +319,7 @@ proptest! {
                 let _ = tensors.read_f32(name);
             }
         }
-        // What pads the last tensor may be missing.
+        // The padding after the last tensor may be missing.
         fs::write(&path, &good[..cut % (good.len() - 32)]).unwrap();
         prop_assert!(Tensors::open(&path).is_err());
     }

@@ -1,4 +1,4 @@
-//! Safetensors are written as others read them, and damaged ones are refused by name.
+//! Safetensors are written in the form that other tools read, and damaged ones are refused by name.
 
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -145,7 +145,7 @@ fn an_index_names_files_of_its_folder() {
     assert!(matches!(error, FormatError::NoModel { .. }), "{error}");
 }
 
-/// The error of whoever has the elements.
+/// Error of the source of the elements.
 #[derive(Debug)]
 enum Failure {
     Mine,
@@ -213,7 +213,7 @@ fn what_a_file_says_about_itself_is_kept_and_need_not_be_there() {
     assert_eq!(Tensors::open(&path).unwrap().names().count(), 0);
 }
 
-/// The types of both libraries that stand for each other.
+/// Corresponding types of both libraries.
 const TYPES: [(Encoding, Dtype); 15] = [
     (Encoding::F32, Dtype::F32),
     (Encoding::F16, Dtype::F16),
@@ -234,7 +234,7 @@ const TYPES: [(Encoding, Dtype); 15] = [
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// What we write the safetensors crate reads, and the other way round.
+    /// The safetensors crate reads what we write, and the other way round.
     #[test]
     fn both_libraries_agree(
         described in prop::collection::btree_map(

@@ -1,4 +1,4 @@
-//! The targets without a driver: their seeds are accepted, and what was found once stays mended.
+//! The targets without a driver: their seeds are accepted, and earlier faults stay fixed.
 
 use std::{fs, path::Path};
 use tightrope_fuzz::{TARGETS, find};
@@ -27,7 +27,7 @@ fn what_was_found_stays_mended() {
         for input in fs::read_dir(&folder).unwrap() {
             let input = input.unwrap().path();
             println!("{}", input.display());
-            // Accepted or refused: either is an answer.
+            // Accepting and refusing are both correct.
             let _ = (target.run)(&fs::read(&input).unwrap());
         }
     }

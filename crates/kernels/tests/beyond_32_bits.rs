@@ -2,7 +2,7 @@
 //! the emulator, which stores only what is touched and here executes only the first and last blocks
 //! of each grid.
 //!
-//! A program of its own, because the choice of blocks is one for the whole process.
+//! This is a separate program, because the choice of blocks applies to the whole process.
 
 use tightrope_device::{Cuda, DType, IndexWidth, Tensor};
 use tightrope_kernels::{
@@ -13,10 +13,10 @@ use tightrope_kernels::{
 };
 use tightrope_testkit::{Random, cuda, is_emulated, tensor};
 
-/// Elements at the end that are looked at: less than two blocks of any operation.
+/// Number of elements at the end that are checked: less than two blocks of any operation.
 const TAIL: usize = 1024;
 
-/// Zeros, and at their end these numbers.
+/// A tensor of zeros with these numbers at its end.
 fn far(values: &[f32], elements: usize) -> Tensor<Cuda> {
     far_of(DType::BF16, values, elements)
 }
@@ -185,7 +185,7 @@ fn the_last_elements_are_right_and_the_narrow_width_is_caught() {
         let token = rotated(cuda(), passed / TAIL + 5).unwrap();
         assert!(token == near_token, "{passed}");
     }
-    // 32 bits lead the last blocks to the first elements, where the first blocks are.
+    // With 32 bits, the last blocks reach the first elements, where the first blocks are.
     let elements = (1 << 32) + 2048 + 40;
     for error in [
         gated(&narrow, elements).unwrap_err().to_string(),

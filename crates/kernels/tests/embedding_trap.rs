@@ -1,4 +1,5 @@
-//! An id outside the table ends the context of a GPU, so this test has a process for each direction.
+//! An id outside the table ends the context of a GPU, so each direction is tested in a separate
+//! process.
 
 use std::process::Command;
 use tightrope_device::{DType, Device, Tensor};
@@ -57,7 +58,7 @@ fn meet_the_trap(direction: &str) {
             .unwrap(),
         ),
     };
-    // The emulator says so at the launch, a GPU when it is waited for.
+    // The emulator reports it at the launch, and a GPU when it is waited for.
     let error = result.map_err(|error| error.to_string());
     let error = error.and_then(|()| device.synchronize().map_err(|error| error.to_string()));
     let error = error.unwrap_err();

@@ -14,7 +14,7 @@ fn arguments_that_do_not_fit_are_refused() {
 }
 
 fn check_refusals<D: Rope>(device: &D) {
-    // What is wrong, and the operand or parameter that the error names.
+    // The wrong argument, and the operand or parameter that the error names.
     let broken = |change: &str| {
         let zeros = |dtype, len: usize| Tensor::zeros(device, dtype, &[len]).unwrap();
         let (mut q, mut k) = (zeros(DType::F32, 24), zeros(DType::F32, 24));

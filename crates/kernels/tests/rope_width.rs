@@ -56,13 +56,13 @@ fn offsets_beyond_two_to_the_31_need_the_wide_form() {
 const HEADS: usize = 2;
 const HEAD_DIM: usize = 16;
 const WIDTH: usize = HEADS * HEAD_DIM;
-/// Elements on either side of a row that are looked at as well.
+/// Number of elements on either side of a row that are checked as well.
 const MARGIN: usize = 64;
 
 /// The elements of a row, as they are stored.
 type Row = Vec<u8>;
 
-/// Queries or keys so far apart that only they are ever stored.
+/// Queries or keys that are so far apart that only they are ever stored.
 struct Far {
     tensor: Tensor<Cuda>,
     stride: usize,
@@ -175,7 +175,7 @@ fn rotations_are_right_beyond_two_to_the_31_and_two_to_the_32() {
                         assert!(got[..] == near[..tokens]);
                     }
                 }
-                // 32 bits lead the fifth row to the zeros behind the first.
+                // With 32 bits, the fifth row becomes the zeros behind the first.
                 let narrow = cuda().forcing(IndexWidth::Narrow);
                 let got = rotate(&narrow, kind, &rows, strides);
                 for ((got, near), stride) in got.iter().zip(&near).zip(strides) {

@@ -1,4 +1,4 @@
-//! PEFT adapters in and out, and merged models.
+//! Reading and writing PEFT adapters, and merged models.
 
 mod common;
 
@@ -251,7 +251,7 @@ fn adapters_of_other_models_are_errors() {
 fn expressions_and_patterns_are_understood() {
     let (_, batches) = batchings(&documents(&case(CASE))).remove(0);
     let plain = load_with(&case(CASE)).unwrap().logits(&batches[0]).unwrap();
-    // An expression means the modules that the file has.
+    // An expression selects the modules in the file.
     let folder = copy(&case(CASE));
     change_json(&folder.path().join(CONFIG), |config| {
         config["target_modules"] = json!(".*(self_attn|mlp).*_proj");

@@ -31,7 +31,7 @@ const RANK: usize = 5;
 #[derive(Clone, Debug)]
 struct Draw {
     case: usize,
-    /// For each layer the rank of the adapter on each of [`MODULES`]; 0 = none.
+    /// For each layer, the rank of the adapter on each of [`MODULES`]; 0 = none.
     ranks: Vec<[usize; 7]>,
     rslora: bool,
     seed: u64,
@@ -77,7 +77,7 @@ fn sizes(architecture: &Architecture, module: &str) -> (usize, usize) {
     }
 }
 
-/// The case's configuration with as many layers as were drawn, and fresh weights.
+/// The case's configuration with the drawn number of layers, and new weights.
 fn write_base(draw: &Draw, case: &Path, folder: &Path) -> Architecture {
     let text = std::fs::read_to_string(case.join("config.json")).unwrap();
     let mut settings: Value = serde_json::from_str(&text).unwrap();
@@ -140,7 +140,7 @@ fn options(adapter: Option<&Path>, recompute: bool, capacity: usize) -> LoadOpti
 fn close(what: &str, draw: &Draw, actual: &[f32], expected: &[f32]) {
     let expected: Vec<f64> = expected.iter().map(|&x| x.into()).collect();
     let distance = relative_distance(actual, &expected);
-    // Written so that a NaN fails.
+    // This form fails if the distance is NaN.
     let close = distance < 1e-4;
     assert!(close, "{what}: {distance:e}, {draw:?}");
 }
@@ -196,7 +196,7 @@ fn check<D: Backend>(device: &D, draw: &Draw) {
     let logits = model.logits(&batch).unwrap();
     let tokens = sequences[0].tokens();
     let name = case.file_name().unwrap().to_string_lossy();
-    // Frequencies that depend on the length differ while a text grows.
+    // Frequencies that depend on the length change while a text grows.
     let by_length = name.contains("dynamic") || name.contains("longrope");
     let prompt = if by_length {
         tokens.len()
@@ -221,7 +221,7 @@ fn check<D: Backend>(device: &D, draw: &Draw) {
     let mut bare = load(&base, None);
     let without = bare.logits(&batch).unwrap();
     assert_ne!(without, logits, "the adapter changes nothing: {draw:?}");
-    // Switched off, the adapter is not there.
+    // When it is switched off, the adapter has no effect.
     let off = model.evaluate_with(&batch, Adapters::Off).unwrap();
     let bare = bare.evaluate(&batch).unwrap();
     assert!(off.per_token == bare.per_token, "{draw:?}");

@@ -1,5 +1,5 @@
-//! Weights that bitsandbytes has quantised: what they give in Transformers and PEFT, and one test for
-//! each way in which they can be something else.
+//! Weights quantised by bitsandbytes: their results in Transformers and PEFT, and one test for each
+//! way in which they can be wrong.
 
 mod common;
 
@@ -20,11 +20,11 @@ use tightrope_model::{
 use tightrope_testkit::{cuda, relative_distance};
 
 const CASE: &str = "llama_biases";
-/// Of the first layer's queries.
+/// Weight of the first layer's queries.
 const WEIGHT: &str = "model.layers.0.self_attn.q_proj.weight";
 const STATE: &str = "quant_state.bitsandbytes__nf4";
 
-/// Scales quantised themselves, of bf16; and plain ones, of f32.
+/// Quantised scales, of bf16; and plain scales, of f32.
 fn kinds() -> [PathBuf; 2] {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bitsandbytes");
     ["double", "plain"].map(|kind| root.join(kind))
@@ -95,7 +95,8 @@ fn what_is_quantised_is_kept_whatever_is_asked_for() {
 
 #[test]
 fn our_own_quantisation_has_the_same_bytes() {
-    // From the model that was quantised: the same codes, and logits but for the mean of the scales.
+    // Compared with the model that was quantised: the same codes, and logits that differ only by
+    // the mean of the scales.
     let (_, batches) = batchings(&documents(&case(CASE))).remove(0);
     let own = LoadOptions {
         base: BaseStorage::Nf4,
@@ -248,7 +249,7 @@ fn states_that_cannot_be_read_are_named() {
 
 #[test]
 fn tensors_that_do_not_fit_are_named() {
-    // One that is missing, one that is too short, and maps with other numbers.
+    // A missing part, a part that is too short, and maps with other values.
     for part in ["absmax", "quant_map", "nested_absmax", "nested_quant_map"] {
         let name = format!("{WEIGHT}.{part}");
         let missing = changed(|all| all.retain(|(found, _, _)| *found != name), |_| ());
@@ -280,7 +281,7 @@ fn tensors_that_do_not_fit_are_named() {
             "{part}"
         );
     }
-    // Another shape than the model has, and bytes that are nobody's.
+    // A shape that differs from the model's, and bytes without a purpose.
     let misshapen = changed(
         |tensors| {
             let (_, description, bytes) = find(tensors, STATE);
@@ -337,7 +338,7 @@ fn only_weights_of_linear_layers_may_be_quantised() {
 
 #[test]
 fn layers_may_be_left_as_they_were() {
-    // As the layer was before it was quantised.
+    // The layer as it was before the quantisation.
     let module = WEIGHT.trim_end_matches(".weight");
     let original = tensors(&case(CASE).join("model.safetensors"));
     let original = original

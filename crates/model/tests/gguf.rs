@@ -1,4 +1,4 @@
-//! GGUF files give the model that Transformers' files give, and damaged ones give errors.
+//! GGUF files give the same model as Transformers' files, and damaged ones give errors.
 
 mod common;
 
@@ -36,7 +36,8 @@ fn every_case_gives_the_same_logits_from_gguf() {
     let mut compared = 0;
     for case in cases() {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();
-        // What GGUF files cannot say: which layers slide, scalings by length, the scalar.
+        // Facts that GGUF files cannot express: the layers with windows, scalings by length, the
+        // scalar.
         let config = ModelConfig::read(&case).unwrap();
         let windows = &config.architecture().windows;
         let unsaid = config.model_type().starts_with("qwen") && windows.iter().any(Option::is_some);

@@ -16,19 +16,19 @@ use tightrope_model::{Backend, LoadOptions, TrainableModel};
 use tightrope_packing::Batch;
 use tightrope_testkit::{cuda, relative_distance};
 
-/// How far results may be from the reference, and in which type activations are.
+/// Allowed distances from the reference, and the type of activations.
 #[derive(Clone, Copy)]
 struct Precision {
     dtype: DType,
-    /// Of losses, relative.
+    /// Relative tolerance of losses.
     loss: f64,
-    /// Of each gradient, and of their norm: ‖x − ref‖ / ‖ref‖.
+    /// Tolerance of each gradient, and of their norm: ‖x − ref‖ / ‖ref‖.
     gradient: f64,
-    /// Of all logits, likewise.
+    /// Tolerance of all logits, measured in the same way.
     logits: f64,
 }
 
-/// As the cases promise for f32.
+/// Tolerances that the cases promise for f32.
 const F32: Precision = Precision {
     dtype: DType::F32,
     loss: 1e-5,
@@ -36,9 +36,9 @@ const F32: Precision = Precision {
     logits: 1e-5,
 };
 
-/// A rounding to bf16 is off by 2⁻⁹ on average, and some 30 in a row, unrelated to each other, make
-/// √30 times as much of a logit. Gradients pass twice as many, and those of keys are differences of
-/// larger numbers. See docs/numerics.md.
+/// A rounding to bf16 is off by 2⁻⁹ on average, and about 30 independent roundings in a row add up
+/// to √30 times as much of a logit. Gradients pass twice as many, and those of keys are differences
+/// of larger numbers. See docs/numerics.md.
 const BF16: Precision = Precision {
     dtype: DType::BF16,
     loss: 5e-3,
@@ -47,7 +47,7 @@ const BF16: Precision = Precision {
 };
 
 fn at_most(what: &str, value: f64, bound: f64) {
-    // Written so that a NaN fails.
+    // This form fails if the value is NaN.
     let close = value <= bound;
     assert!(close, "{what}: {value:e} > {bound:e}");
 }

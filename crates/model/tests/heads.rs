@@ -1,4 +1,4 @@
-//! The head of a model whose configuration says that it is the embedding: files have the last word.
+//! The head of a model whose configuration ties it to the embedding: the files decide.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn embedding(all: &Tensors) -> (String, Value, Vec<u8>) {
     embedding.unwrap().clone()
 }
 
-/// A head of its own: the embedding, twice as large.
+/// A separate head: the embedding, twice as large.
 fn with_other_head(all: &mut Tensors) {
     let (_, description, mut bytes) = embedding(all);
     for word in bytes.as_chunks_mut::<4>().0 {
@@ -67,7 +67,7 @@ fn is_tied(folder: &Path) -> Value {
 #[test]
 fn another_head_is_used_trained_and_written() {
     let folder = tied(with_other_head);
-    // As if the configuration had said so.
+    // The result is as if the configuration had said so.
     let said = tied(with_other_head);
     change_json(&said.path().join("config.json"), |config| {
         config["tie_word_embeddings"] = false.into();

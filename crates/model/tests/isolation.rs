@@ -1,5 +1,6 @@
-//! Sequences in one row do not touch each other, over all families, windows and rotations: the
-//! same bits alone, packed anywhere or padded, for any number of threads, kept or recomputed.
+//! Sequences in one row do not influence each other, over all families, windows and rotations: they
+//! have the same bits alone, packed anywhere or padded, for any number of threads, kept or
+//! recomputed.
 
 mod common;
 
@@ -37,7 +38,7 @@ fn rows(batch: &Batch) -> Vec<(usize, std::ops::Range<usize>)> {
         .collect()
 }
 
-/// Bits, so that NaN equals NaN and 0 differs from -0.
+/// Compares bits, so that NaN equals NaN and 0 differs from -0.
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
@@ -89,7 +90,7 @@ fn loss_and_gradients_agree_between_batchings() {
     }
 }
 
-/// The sequences, one of them with other tokens and no targets; and before the change.
+/// The sequences before and after one of them gets other tokens; it has no targets.
 fn perturbed(sequences: &[Sequence], changed: usize) -> [Vec<Sequence>; 2] {
     let vocabulary = 96;
     let ignored = vec![i64::from(IGNORED); sequences[changed].len()];

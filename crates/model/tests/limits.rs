@@ -1,4 +1,4 @@
-//! What readers take of memory does not depend on what files claim.
+//! The memory of readers does not depend on the claims of files.
 
 mod common;
 
@@ -23,7 +23,7 @@ const MANY: usize = 1_000_000;
 /// For what allocates: the allocator that counts takes its time.
 const FEW: usize = 2_000;
 
-/// The error of loading, and the most memory that was taken at once on the way to it.
+/// The error of loading, and the peak of memory on the way to it.
 fn refused(path: &Path, adapter: bool) -> (String, usize) {
     let options = options(adapter.then(|| path.join("adapter")));
     let profiler = dhat::Profiler::builder().testing().build();
@@ -86,11 +86,11 @@ fn options(adapter: Option<PathBuf>) -> LoadOptions {
     }
 }
 
-/// One test alone, since the allocator counts for the whole process.
+/// There is one test only, because the allocator counts for the whole process.
 #[test]
 fn memory_does_not_follow_what_files_claim() {
     check_numbers();
-    // A description that is long, many that are short, and what is not even a tensor's.
+    // A long description, many short ones, and a value that is no description.
     let long = format!(
         r#"{{"t":{{"dtype":"F32","shape":[{}1],"data_offsets":[0,4]}}}}"#,
         "1,".repeat(MANY)

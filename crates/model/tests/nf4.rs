@@ -1,4 +1,4 @@
-//! Frozen weights in NF4: training on them is training on what they stand for, bit for bit.
+//! Training on frozen NF4 weights equals training on their decoded values, bit for bit.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn is_linear(name: &str) -> bool {
     name.ends_with("_proj.weight")
 }
 
-/// What `elements` in NF4 stand for.
+/// Decoded values of `elements` in NF4.
 fn dequantized(elements: &[f32]) -> Vec<f32> {
     let cpu = &cpu(1);
     let quantized = nf4::quantize(cpu, elements);
@@ -73,7 +73,7 @@ fn nf4(folder: &Path, case: &Path) -> LoadOptions {
     }
 }
 
-/// A step and logits, as bits.
+/// Results of a step and logits, as bits.
 fn run<D: Backend>(device: &D, folder: &Path, case: &Path, options: &LoadOptions) -> Vec<u64> {
     let (_, batches) = batchings(&documents(case)).remove(0);
     let training = common::training(true);
@@ -296,7 +296,8 @@ fn fresh_models_are_quantised_too() {
     let logits = model(BaseStorage::Nf4).logits(&batches[0]).unwrap();
     let plain = model(BaseStorage::AsStored).logits(&batches[0]).unwrap();
     let plain: Vec<f64> = plain.iter().map(|&x| x.into()).collect();
-    // The same weights but for their quantisation, which is off by 9 % of a normal distribution.
+    // The weights are the same up to their quantisation, which is off by 9 % of a normal
+    // distribution.
     let distance = relative_distance(&logits, &plain);
     assert!(distance > 0.01 && distance < 0.5, "{distance}");
 }

@@ -1,4 +1,4 @@
-//! Hugging Face folders: what is read, and one test for each way in which one can be wrong.
+//! Hugging Face folders: reading them, and one test for each way in which a folder can be wrong.
 
 mod common;
 
@@ -219,7 +219,7 @@ fn batches_that_do_not_fit_are_errors() {
     ));
 }
 
-/// What each trained parameter is, and its elements.
+/// Kind of each trained parameter, and its elements.
 fn values(model: &mut TrainableModel<Cpu>) -> Vec<(ParameterKind, Vec<f32>)> {
     let parameters = model.parameters();
     let values = parameters.iter();

@@ -1,4 +1,4 @@
-//! What people have in place of a model's files, and what they are told to do about it.
+//! Files that users have in place of a model's, and the advice in the errors.
 
 mod common;
 
@@ -19,7 +19,7 @@ const CASE: &str = "llama_linear";
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5\n";
 const WEIGHTS: &str = "model.safetensors";
 
-/// The error of loading and all that caused it, as the command shows it.
+/// The error of loading and its causes, as the command shows them.
 fn refused(path: &Path, adapter: Option<PathBuf>) -> String {
     let options = LoadOptions {
         adapter,

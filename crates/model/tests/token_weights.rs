@@ -1,4 +1,4 @@
-//! The gradient of any function of the losses of tokens, by what each of them weighs.
+//! The gradient of any function of the tokens' losses, computed with their weights.
 
 mod common;
 

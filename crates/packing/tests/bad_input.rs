@@ -1,4 +1,4 @@
-//! Each error names the value and where it stood.
+//! Each error names the value and its place.
 
 use tightrope_packing::{Algorithm, Histogram, Overlong, PackError, Packer, Packing};
 
@@ -106,7 +106,7 @@ fn what_is_too_large_is_refused() {
     assert!(split.pack_histogram(&histogram).is_ok());
 }
 
-/// Twelve bytes of lengths are no reason for gigabytes of pieces.
+/// Twelve bytes of lengths must not lead to gigabytes of pieces.
 #[test]
 fn a_few_huge_lengths_are_counted_but_not_cut_one_by_one() {
     let lengths = [u32::MAX; 3];

@@ -1,4 +1,5 @@
-//! The improving pass and the lower bound: never wrong, and optimal on the literature's families.
+//! The improving pass and the lower bound are never wrong, and are optimal on the families of the
+//! literature.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ fn best_fit(histogram: &Histogram, capacity: u64, depth: Option<u32>) -> Strateg
         .unwrap()
 }
 
-/// Improves best-fit's packs and checks that nothing is lost or over its limits.
+/// Improves best-fit's packs and checks that nothing is lost and no limit is exceeded.
 fn improved(
     histogram: &Histogram,
     capacity: u64,

@@ -1,4 +1,4 @@
-//! What must hold for every input.
+//! Properties that hold for every input.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ prop_compose! {
     }
 }
 
-/// All but NNLSHP, whose cost grows with the capacity; it has a test of its own.
+/// All algorithms but NNLSHP, whose cost grows with the capacity and which has a separate test.
 const MOST: &[Algorithm] = &[
     Algorithm::BestFit,
     Algorithm::FirstFit,
@@ -42,14 +42,15 @@ const MOST: &[Algorithm] = &[
     Algorithm::Bucketed,
 ];
 
-/// Splitting these by such capacities would make billions of pieces.
+/// Whether splitting these lengths by the capacity would make billions of pieces.
 fn too_many_pieces(packer: &Packer, lengths: &[u32]) -> bool {
     let cuts = packer.overlong == Overlong::Split || packer.algorithm == Algorithm::Wrapped;
     let tokens: u64 = lengths.iter().map(|&l| u64::from(l)).sum();
     cuts && tokens / packer.capacity > 100_000
 }
 
-/// Every sequence is in exactly one place, in full, or accounted for; every limit is kept.
+/// Checks that every sequence is in exactly one place in full, or accounted for, and that every
+/// limit is kept.
 fn check(packer: &Packer, lengths: &[u32], packing: &Packing) -> Result<(), TestCaseError> {
     let depth = packer.effective_depth().map_or(usize::MAX, |d| d as usize);
     for pack in packing.iter() {
@@ -141,8 +142,8 @@ proptest! {
         check(&packer, &lengths, &packer.pack(&lengths).unwrap())?;
     }
 
-    /// The seed decides which sequence goes where, never how many packs there are; nor does the
-    /// order of the input where the algorithm works on the histogram.
+    /// The seed decides the places of sequences and never the number of packs; nor does the order
+    /// of the input, if the algorithm works on the histogram.
     #[test]
     fn counts_do_not_depend_on_order(
         packer in packer(&[
@@ -275,7 +276,7 @@ proptest! {
         packer in packer(MOST),
         lengths in prop::collection::vec(0u32..40, 0..30),
     ) {
-        // A token says which sequence and place it is from.
+        // A token encodes its sequence and place.
         let token = |sequence: u32, place: u32| sequence * 1000 + place;
         let sequences: Vec<Sequence> = lengths.iter().enumerate().map(|(sequence, &length)| {
             let tokens: Vec<u32> = (0..length).map(|p| token(sequence as u32, p)).collect();
@@ -302,7 +303,7 @@ proptest! {
             }
             trained += batch.trained_tokens();
         }
-        // Each piece loses one target: that of its last token.
+        // Each piece loses one target, which is that of its last token.
         prop_assert_eq!(trained as u64, packing.tokens() - packing.pieces().len() as u64);
     }
 }

@@ -1,11 +1,11 @@
-//! Frequencies against Transformers' own, and configurations that have no meaning.
+//! Compares frequencies with those of Transformers, and tests configurations without meaning.
 
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tightrope_rope::{RopeConfig, RopeError, RotaryEmbedding, Scaling, Yarn};
 
-/// Units in the last place that a frequency may differ: powers are correctly rounded here and
-/// within one unit in the reference, and three more roundings follow at most.
+/// Allowed difference of a frequency in units in the last place: powers are correctly rounded here
+/// and within one unit in the reference, and at most three more roundings follow.
 const FREQUENCY_ULPS: u32 = 3;
 
 fn object(value: Value) -> Map<String, Value> {

@@ -1,4 +1,4 @@
-//! What a step of training allocates: lists of what is to be done, no tensor.
+//! Allocations of a training step: lists of tasks, and no tensor.
 
 mod common;
 
@@ -51,7 +51,7 @@ fn allocated(sets: &[&str]) -> Vec<u64> {
     steps.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
-/// One test alone, since the allocator counts for the whole process.
+/// There is one test only, because the allocator counts for the whole process.
 #[test]
 fn a_step_allocates_less_than_one_tensor_of_hidden_states() {
     let _profiler = dhat::Profiler::builder().testing().build();

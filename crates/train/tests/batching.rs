@@ -1,4 +1,4 @@
-//! However sequences are put together, a step computes the same.
+//! A step computes the same result for every way of batching.
 
 mod common;
 

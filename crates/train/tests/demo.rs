@@ -56,7 +56,7 @@ fn another_run_in_the_folder_is_not_replaced() {
     let options = RunOptions::default();
     run(&options).unwrap();
     run(&options).expect("an earlier demonstration is replaced");
-    // As the run of a configuration.
+    // As for the run of a configuration.
     let record = folder.path().join("run.json");
     let text = std::fs::read_to_string(&record).unwrap();
     let (mark, none) = ("\"demonstration\": true", "\"demonstration\": false");

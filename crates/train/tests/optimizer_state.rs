@@ -1,5 +1,5 @@
-//! Moments in 8 bits: losses beside those with f32, the same bits after resuming, what is kept and
-//! what is told of it.
+//! 8-bit moments: losses beside those with f32, the same bits after resuming, the stored state and
+//! the report about it.
 
 mod common;
 
@@ -12,8 +12,8 @@ use tightrope_train::{Optimizer, StatePlan, TrainError, config::OptimizerState};
 
 const EIGHT: &str = "optimizer.state=8bit";
 
-/// The matrices of the feed-forward layers, 129 × 32, are kept in 8 bits, with a last block that is
-/// not whole; everything else is too small.
+/// The matrices of the feed-forward layers, 129 × 32, are stored in 8 bits, with an incomplete last
+/// block; everything else is too small.
 fn fresh(sets: &[&str]) -> Run {
     let mut run = Run::new(&["schedule.kind=constant", "schedule.warmup_steps=0"]);
     run.set(sets);
@@ -84,7 +84,7 @@ fn another_state_is_refused_on_resuming() {
         assert!(matches!(error, TrainError::Changed { .. }), "{error}");
         let said = format!("optimizer.state: \"{old}\" -> \"{new}\"");
         assert!(error.to_string().contains(&said), "{error}");
-        // Even if that were wanted: moments are not converted.
+        // Moments are not converted, even with `allow_change`.
         run.options.allow_change = true;
         let error = run.go(None).unwrap_err().to_string();
         let said = format!(
@@ -140,7 +140,7 @@ fn check_what_is_kept<D: Backend>(device: &D) {
             .fold((0, 0), |sum, plan| (sum.0 + plan.0, sum.1 + plan.1));
         assert_eq!(plan.trained_parameters, parameters);
 
-        // As large as what a checkpoint holds of them.
+        // The size is that of the state in a checkpoint.
         let file = report.checkpoint.unwrap().join("optimizer.safetensors");
         let file = fs::read(file).unwrap();
         let tensors = SafeTensors::deserialize(&file).unwrap();

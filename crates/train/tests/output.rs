@@ -1,4 +1,4 @@
-//! What happens to what is in an output folder: only what a run has written is ever replaced.
+//! Files in an output folder: only files that a run has written are ever replaced.
 
 mod common;
 
@@ -208,7 +208,7 @@ fn damaged_checkpoints_do_not_count() {
     ];
     assert_eq!(run.checkpoints(), expected);
     assert!(report.checkpoint.unwrap().ends_with("step-000005"));
-    // Fewer whole ones than are to be kept: all of these stay.
+    // There are fewer whole checkpoints than are to be kept, so all of them stay.
     run.set(&["run.keep=1", "run.max_steps=7"]);
     run.go(None).unwrap();
     let expected = ["damaged-step-000006", "step-000002", "step-000007"];
@@ -254,7 +254,7 @@ fn the_first_loss_is_that_of_the_run() {
     assert_eq!((report.first_step, report.steps), (3, 7));
 }
 
-/// What a person may do between two runs, and what the runs are.
+/// Actions of a user between two runs, and the runs.
 #[derive(Clone, Debug)]
 enum Act {
     Train {
@@ -264,11 +264,11 @@ enum Act {
         steps: u64,
         stop: Option<u64>,
     },
-    /// Writes a file of one's own somewhere, over what is there.
+    /// Writes a user's file somewhere, over existing files.
     Put(usize),
 }
 
-/// Where people put their files.
+/// Places where users put their files.
 const PLACES: [&str; 8] = [
     "notes",
     "adapter/README.md",
@@ -295,8 +295,8 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever is done, in whatever order: every file of a person is still there, though perhaps under
-    /// another name, and a run that says that it is saved can be resumed from there.
+    /// For all actions in any order: every file of the user still exists, perhaps under another
+    /// name, and a run that says that it is saved can be resumed.
     #[test]
     fn nothing_of_a_person_is_ever_lost(acts in proptest::collection::vec(act(), 1..9)) {
         let home = lora(&["run.keep=1", "run.save_every=1"]);

@@ -1,4 +1,4 @@
-//! Adapters on frozen weights in NF4: they learn, and runs are as reproducible as others.
+//! Adapters on frozen NF4 weights: they learn, and their runs are as reproducible as others.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn losses_fall_as_with_weights_that_are_not_quantised() {
     assert_ne!(plain, nf4);
     let gain = plain[0] - plain[24];
     assert!(gain > 0.5, "{plain:?}");
-    // What the weights lose matters little, and adapters make up for it.
+    // The loss of precision in the weights matters little, and adapters compensate for it.
     assert!(
         (nf4[24] - plain[24]).abs() < 0.1 * gain,
         "{plain:?}\n{nf4:?}"

@@ -192,7 +192,7 @@ fn an_evaluation_that_is_not_finite_names_the_tensor() {
     assert!(error.contains("`model.embed_tokens.weight`"), "{error}");
 }
 
-/// A gradient whose square is too large for f32 leaves the weight where it was, for ever.
+/// A gradient whose square is too large for f32 would leave the weight unchanged for ever.
 #[test]
 fn moments_that_are_not_finite_are_never_saved() {
     for state in ["f32", "8bit"] {

@@ -1,4 +1,5 @@
-//! The same bits: again, with any number of threads, and however often a run was stopped.
+//! Runs have the same bits when repeated, with any number of threads, and however often they were
+//! stopped.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! From a configuration file to files that others read, and back.
+//! From a configuration file to files that other tools read, and back.
 
 mod common;
 
@@ -89,7 +89,7 @@ fn a_configuration_file_is_all_it_takes() {
     let before = report.evaluation_before.unwrap().loss;
     assert!(report.evaluation.unwrap().loss < before, "it learns");
 
-    // The adapter on its own, and merged into the model, predict what the trained model did.
+    // The separate adapter and the merged model predict the same as the trained model.
     let device = Cpu::new(1).unwrap();
     let merged = folder.path().join("merged");
     let base = folder.path().join("base");
@@ -107,7 +107,8 @@ fn a_configuration_file_is_all_it_takes() {
     };
     written(&overwrite).unwrap();
 
-    // What is written keeps how the base generates, and names it so that others find it.
+    // The written files keep the base's generation settings, and name the base so that other tools
+    // find it.
     let json = |path: std::path::PathBuf| -> serde_json::Value {
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     };
@@ -250,7 +251,7 @@ fn a_run_goes_on_from_wherever_its_files_are_and_from_no_others() {
     run(&more, true).unwrap();
 }
 
-/// The adapter that a run starts from may move, and may not change.
+/// The adapter that a run starts from may move, but may not change.
 #[test]
 fn a_run_goes_on_from_its_own_adapter_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -323,7 +324,7 @@ fn an_answer_does_not_depend_on_the_cache() {
         assert_eq!(sampling.choose(&logits, position as u64), Some(*token));
         text.push(*token);
     }
-    // An end token ends it and is not part of it; the caller may end it too.
+    // An end token ends the answer and is not part of it; the caller may end it too.
     let first = answer.tokens[0];
     let ended = generate(&mut model, &prompt, 9, &sampling, &[first], |_| {
         Ok(ControlFlow::Continue(()))

@@ -1,4 +1,4 @@
-//! A run with a stored packing: the same bits as without, or an error that says what differs.
+//! A run with a stored packing: the same bits as without, or an error that names the difference.
 
 mod common;
 

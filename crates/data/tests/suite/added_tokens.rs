@@ -1,4 +1,4 @@
-//! Added tokens that stand beside `tokenizer.json`: the ids are those of Transformers.
+//! Added tokens beside `tokenizer.json` get the ids of Transformers.
 
 use std::path::Path;
 
@@ -134,7 +134,7 @@ fn a_token_never_gets_the_id_of_another() {
     let files = json!({"tokenizer_config.json": {"eos_token": "<x>"}});
     let folder = folder(&files);
     let mut tokenizer = golden()["tokenizer"].clone();
-    // 17 tokens, but the last has the id 17: the next free one by number is taken.
+    // There are 17 tokens, but the last has the id 17, so the next free id is taken.
     tokenizer["model"]["vocab"]["</s>"] = json!(17);
     write(folder.path(), "tokenizer.json", tokenizer.to_string());
     let error = fails(folder.path());

@@ -18,7 +18,7 @@ pub(crate) const CHATML: &str = "{%- for message in messages %}<|im_start|>{{ me
     {{ message.content }}<|im_end|>\n{% endfor %}\
     {%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
-/// The letters that stand for bytes in byte-level BPE, in the order of the bytes.
+/// Letters that represent bytes in byte-level BPE, in the order of the bytes.
 pub(crate) fn byte_letters() -> Vec<char> {
     let printable = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let mut next = 256;
@@ -35,7 +35,8 @@ pub(crate) fn byte_letters() -> Vec<char> {
         .collect()
 }
 
-/// Every byte a token, a few merges, special tokens; BOS `<s>`, EOS `</s>`.
+/// A tokenizer with every byte as a token, a few merges and special tokens; BOS is `<s>`, EOS is
+/// `</s>`.
 pub(crate) fn gguf(template: Option<&str>) -> GgufTokenizer {
     let mut tokens: Vec<String> = byte_letters().into_iter().map(String::from).collect();
     let merges = ["h e", "l l", "he ll", "hell o", "Ġ w", "Ċ Ċ"];

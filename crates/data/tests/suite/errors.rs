@@ -1,4 +1,4 @@
-//! Every way in which data can be unusable is named, with its place.
+//! Every kind of unusable data has an error with its place.
 
 use std::path::PathBuf;
 
@@ -114,7 +114,7 @@ fn damaged_parquet_never_panics() {
     for cut in (4..whole.len()).step_by(37) {
         assert!(load_bytes("a", &whole[..cut], &options, None).is_err());
     }
-    // Whatever a flipped byte does, it does it without a panic and without a hang.
+    // A flipped byte must cause neither a panic nor a hang.
     for at in 4..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x41;
@@ -270,7 +270,7 @@ fn conversations() {
     let refusing = crate::common::tokenizer(Some("{{ raise_exception('no ' ~ messages|length) }}"));
     let (_, _, found) = problem(chat, Some(&refusing));
     assert_eq!(found.to_string(), "chat template: no 2");
-    // What the assistant says stands in two places.
+    // The assistant's text occurs in two places.
     let echoing = crate::common::tokenizer(Some(
         "{{ messages[-1].content }}{% for m in messages %}{{ m.content }}{% endfor %}",
     ));

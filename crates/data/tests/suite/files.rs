@@ -1,4 +1,4 @@
-//! Files as people have them: one row, other separators, folders, Python's way to write values.
+//! Files as users have them: one row, other separators, folders, Python's notation of values.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ fn missing(path: &Path) -> String {
 
 #[test]
 fn one_row_alone_is_no_document() {
-    // Messages are no rows, and neither is what a row may hold besides.
+    // Messages are not rows, and neither are other lists in a row.
     let row = r#"{"dialogue": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#;
     let shown = error("a.jsonl", row);
     assert!(

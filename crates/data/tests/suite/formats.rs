@@ -1,4 +1,4 @@
-//! Every kind of file and layout gives the sequences that it should.
+//! Every kind of file and layout gives the right sequences.
 
 use std::io::Write;
 use std::path::Path;
@@ -95,7 +95,7 @@ fn padding_is_known_by_the_mask_never_by_id() {
     let dataset = load_bytes("a.jsonl", rows, &default(), None).unwrap();
     assert_eq!(tokens(&dataset), [[5, 0]]);
     assert_eq!(dataset.sequences[0].targets(), [0, -100]);
-    // SmolLM2 pads with its EOS, which ends what is trained.
+    // SmolLM2 pads with its EOS, which ends trained texts.
     let tokenizer = tokenizer(None);
     assert_eq!(tokenizer.pad_id(), tokenizer.eos_id());
     let row = r#"{"prompt": "a", "completion": "b"}"#;
@@ -190,7 +190,7 @@ fn texts_and_completions_end_in_the_end_token_once() {
         ..default()
     };
     let tokenizer = crate::common::tokenizer(None);
-    // What the row becomes, whether the token was added, and what it is without the addition.
+    // The row, the result with the added token, whether it was added, and the result without it.
     for (row, with, added, without) in [
         (r#"{"text": "ab"}"#, "a⟦b</s>⟧", 1, "a⟦b⟧"),
         (r#"{"text": "ab\n"}"#, "a⟦b\n</s>⟧", 1, "a⟦b\n⟧"),
@@ -226,7 +226,7 @@ fn texts_and_completions_end_in_the_end_token_once() {
         let report = dataset.report;
         assert_eq!((report.missing_eos, report.added_eos), (lacks, 0), "{row}");
     }
-    // A token that ends turns ends no text, unless it is asked to.
+    // A token that ends turns does not end a text, unless that is requested.
     let ends_turns = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}";
     let chats = crate::common::tokenizer(Some(ends_turns));
     let always = DataOptions {

@@ -1,4 +1,4 @@
-//! Records of other tools mean here what they mean there, or are refused by name.
+//! Records of other tools keep their meaning, or are refused by name.
 
 use tightrope_data::{
     DataError, DataOptions, Dataset, OnBadRow, RowProblem, Tokenizer, TrainOn, load_for,
@@ -6,7 +6,7 @@ use tightrope_data::{
 
 use crate::common::{CHATML, load_bytes, marked, tokenizer, write};
 
-/// Writes out tools and calls, as the templates of models that know tools do.
+/// Writes out tools and calls, like the templates of models that know tools.
 const TOOLS: &str = "{%- if tools %}{{ tools | tojson }}\n{% endif %}\
     {%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}\
     {%- for call in message.tool_calls or [] %}<call>{{ call.function.name }} \
@@ -35,7 +35,7 @@ fn read(row: &str, options: &DataOptions, tokenizer: &Tokenizer) -> Dataset {
 fn refusal(row: &str, options: &DataOptions, tokenizer: Option<&Tokenizer>) -> String {
     match load_bytes("a.jsonl", row, options, tokenizer) {
         Err(error) => {
-            // Whoever shows a chain of errors says it once.
+            // A chain of errors then says it once.
             assert!(std::error::Error::source(&error).is_none());
             error.to_string()
         }
@@ -233,7 +233,7 @@ fn data_of_other_methods_is_refused_by_name() {
     let picture = r#"{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, {"role": "assistant", "content": "a"}]}"#;
     let shown = refusal(picture, &DataOptions::default(), Some(&t));
     assert!(shown.contains("`messages[0].content[0].type`"), "{shown}");
-    // The class of a text is no verdict about an answer, and nothing is said twice.
+    // The class of a text is no verdict about an answer; each message is said once.
     let dataset = read(
         "{\"text\": \"ab\", \"label\": 1}\n{\"text\": \"cd\", \"label\": 0}",
         &DataOptions::default(),
@@ -352,7 +352,7 @@ fn null_columns_are_as_if_absent() {
 #[test]
 fn function_calls_are_turns_of_the_assistant() {
     let rows = r#"{"conversations": [{"from": "human", "value": "w?"}, {"from": "function_call", "value": "{\"name\": \"w\", \"arguments\": {\"c\": 1}}"}, {"from": "observation", "value": "3"}, {"from": "gpt", "value": "cold"}], "tools": "[{\"name\": \"w\"}]"}"#;
-    // A template without a place for calls gets the text as it stands.
+    // A template that does not read calls gets the unchanged text.
     let t = tokenizer(Some(CHATML));
     let dataset = read(rows, &assistant(), &t);
     let call = "{\"name\": \"w\", \"arguments\": {\"c\": 1}}";
@@ -361,7 +361,7 @@ fn function_calls_are_turns_of_the_assistant() {
         marked(&dataset, 0, &t),
         chat("user", "w?") + &answer(call) + &after
     );
-    // Said once, although the call in the text has the tool's name.
+    // It is reported once, although the call in the text has the tool's name.
     assert_eq!(
         (unused(&dataset), dataset.report.dropped.tools),
         (vec![], 1)
@@ -373,7 +373,7 @@ fn function_calls_are_turns_of_the_assistant() {
     let expected = format!("{tools}{}{call}{after}", chat("user", "w?"));
     assert_eq!(marked(&dataset, 0, &t), expected);
     assert_eq!(unused(&dataset), []);
-    // The same as OpenAI has it, arguments as text, and the older names of it all.
+    // The same in OpenAI's form, with arguments as text, and with the older names.
     for row in [
         r#"{"messages": [{"role": "user", "content": "w?"}, {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "w", "arguments": "{\"c\": 1}"}}]}, {"role": "tool", "content": "3"}, {"role": "assistant", "content": "cold"}], "tools": [{"type": "function", "function": {"name": "w"}}]}"#,
         r#"{"messages": [{"role": "user", "content": "w?"}, {"role": "assistant", "content": "", "function_call": {"name": "w", "arguments": "{\"c\": 1}"}}, {"role": "function", "content": "3"}, {"role": "assistant", "content": "cold"}], "functions": [{"name": "w"}]}"#,

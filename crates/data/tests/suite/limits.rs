@@ -1,4 +1,5 @@
-//! No file takes more memory than its limit, whatever it claims, and files of other kinds have words.
+//! No file takes more memory than its limit, whatever it claims, and files of other kinds have
+//! helpful errors.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ fn rows_beyond_the_limit_are_refused() {
     assert!(error("a.jsonl", deep).contains("recursion limit"));
 }
 
-/// A file with one list column: its rows have so many elements each.
+/// A file with one list column, whose rows have this number of elements.
 fn lists(
     schema: &str,
     rows: &[usize],
@@ -110,7 +111,7 @@ fn token_lists(rows: &[usize]) -> Vec<u8> {
 
 #[test]
 fn lists_of_parquet_know_the_limit() {
-    // 8 bytes a value: 8,192 fit.
+    // With 8 bytes per value, 8,192 values fit.
     let fitting = load("a", token_lists(&[8000, 1, 8000, 3])).unwrap();
     let lengths: Vec<usize> = fitting.sequences.iter().map(|s| s.len()).collect();
     assert_eq!(lengths, [2048, 1, 2048, 3]);
@@ -120,7 +121,7 @@ fn lists_of_parquet_know_the_limit() {
         let shown = error("a", file);
         assert!(shown.contains("`max_row_bytes`"), "{shown}");
     }
-    // One long text, written once and meant very often.
+    // One long text, stored once and referred to very often.
     let schema = "message m { repeated binary text (UTF8); }";
     let texts = lists(
         schema,
@@ -140,7 +141,7 @@ fn lists_of_parquet_know_the_limit() {
     assert!(error("a", texts).contains("`max_row_bytes`"));
 }
 
-/// A file of twenty texts on one page, whose header claims so many bytes.
+/// A file of twenty texts on one page, whose header claims this number of bytes.
 fn page(codec: Compression, claimed: Option<u32>) -> Vec<u8> {
     let schema = "message m { required binary text (UTF8); }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
@@ -162,7 +163,7 @@ fn page(codec: Compression, claimed: Option<u32>) -> Vec<u8> {
     column.close().unwrap();
     group.close().unwrap();
     let mut bytes = file.into_inner().unwrap();
-    // Behind the magic number: the type of the page, then its size in four bytes of seven bits.
+    // After the magic number come the type of the page and its size, in four bytes of seven bits.
     assert_eq!(bytes[4..7], [0x15, 0, 0x15]);
     assert!(bytes[9] & 0x80 != 0 && bytes[10] & 0x80 == 0);
     if let Some(claimed) = claimed {
@@ -232,7 +233,7 @@ fn files_of_other_kinds_have_words_of_their_own() {
         ("a.txt", b"Once upon a time, there was\n".to_vec(), "jq -Rc"),
         ("a.md", b"# A title\n\nText.\n".to_vec(), "is plain text"),
         ("a.txt", b"1234".to_vec(), "is plain text"),
-        // Rows under a wrong name are rows.
+        // Rows in a file with the wrong name are still rows.
         ("a.txt", b"text\n".to_vec(), "no rows"),
         ("a.txt", b"{\"a\": 1}\n".to_vec(), "cannot tell the format"),
         ("a.bin", b"\x01\x00\x02\x00".to_vec(), "is not UTF-8 text"),

@@ -1,4 +1,5 @@
-//! The tests of the crate as its users see it, in one binary: linking it is what takes time.
+//! Tests of the crate through its public interface, in one binary, because linking takes most of
+//! the time.
 
 mod added_tokens;
 mod common;

@@ -1,4 +1,4 @@
-//! Which tokens are trained, for every format and way of training.
+//! Trained tokens for every format and value of `train_on`.
 
 use crate::common::{CHATML, load_bytes, marked, tokenizer};
 use tightrope_data::{DataOptions, TrainOn};
@@ -37,7 +37,7 @@ fn template(name: &str) -> String {
     std::fs::read_to_string(format!("{folder}/{name}.jinja")).unwrap()
 }
 
-/// What is trained of the conversation, turn by turn.
+/// Trained parts of the conversation, turn by turn.
 fn trained(name: &str, train_on: TrainOn) -> Vec<String> {
     let text = chat(&template(name), train_on);
     let parts = text.split('⟦').skip(1);
@@ -59,7 +59,7 @@ fn every_template_trains_the_turns_and_their_ends() {
         ("mistral", [" hello</s>", " 네 world</s>"]),
         ("gemma", ["hello<end_of_turn>", "네 world<end_of_turn>"]),
         ("gemma3", ["hello<end_of_turn>", "네 world<end_of_turn>"]),
-        // Only the last turn has reasoning: its end is found by the end token.
+        // Only the last turn has reasoning, so its end is found by the end token.
         (
             "qwen3",
             [
@@ -71,7 +71,7 @@ fn every_template_trains_the_turns_and_their_ends() {
         assert_eq!(trained(name, TrainOn::Assistant), answers, "{name}");
         assert_eq!(trained(name, TrainOn::Completion), answers[1..], "{name}");
         let all = chat(&template(name), TrainOn::All);
-        // All but the first token, which nothing predicts.
+        // Every token but the first, which nothing predicts.
         assert!(
             all.find('⟦').unwrap() <= "<|begin_of_text|>".len() && all.ends_with('⟧'),
             "{name}: {all}"
@@ -112,7 +112,7 @@ fn tool_calls_are_trained_and_results_are_not() {
 
 #[test]
 fn a_token_across_the_border_is_trained() {
-    // The template's line break and the answer's make one token.
+    // The line break of the template and that of the answer become one token.
     let tokenizer = tokenizer(Some(CHATML));
     let row = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "\n\nhello"}]}"#;
     let dataset = load_bytes("a.jsonl", row, &DataOptions::default(), Some(&tokenizer)).unwrap();

@@ -1,4 +1,4 @@
-//! Messages as other tools write them: contents in parts, speakers by other names, calls alone.
+//! Messages of other tools: contents in parts, other names of speakers, calls alone.
 
 use tightrope_data::{DataOptions, TrainOn};
 
@@ -35,7 +35,7 @@ fn parts_that_hold_everything_under_value() {
         "<|im_start|>user\nw?<|im_end|>\n<|im_start|>assistant\n\
          ⟦<think>look</think>I look.<call>w {\"c\": 1}</call><|im_end|>⟧\n"
     );
-    // A template that knows neither: the call is text, and the reasoning counts as not used.
+    // A template that knows neither: the call becomes text, and the reasoning counts as not used.
     let t = tokenizer(Some(CHATML));
     let dataset = load_bytes("a.jsonl", row, &DataOptions::default(), Some(&t)).unwrap();
     let call = "{\"name\": \"w\", \"arguments\": {\"c\": 1}}";
@@ -99,7 +99,7 @@ fn speakers_have_roles_by_whatever_key() {
         read(row, REASONING).unwrap(),
         format!("<|im_start|>user\nq<|im_end|>\n{call}<|im_start|>tool\n3<|im_end|>\n")
     );
-    // A template's own name for what a tool returns stays.
+    // A template's own name for the result of a tool is kept.
     let own = REASONING.replace("{%- for message", "{# observation #}{%- for message");
     assert!(
         read(row, &own)

@@ -1,4 +1,4 @@
-//! Patterns of `tokenizer.json` mean what they mean in Python's `tokenizers`, that is in Oniguruma.
+//! Patterns of `tokenizer.json` match as in Python's `tokenizers`, that is, as in Oniguruma.
 
 use serde_json::json;
 use tightrope_data::Tokenizer;

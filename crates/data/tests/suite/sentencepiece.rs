@@ -1,4 +1,4 @@
-//! SentencePiece tokenizers of GGUF files: the ids are those of SentencePiece itself.
+//! SentencePiece tokenizers of GGUF files give the ids of SentencePiece.
 
 use serde_json::Value;
 use tightrope_data::{DataError, GgufTokenizer, Tokenizer};

@@ -1,9 +1,9 @@
-//! Templates without end or depth are refused with the name of their file, and in time.
+//! Endless or deep templates are refused with the name of their file, and in time.
 
 use serde_json::json;
 use tightrope_data::{ChatTemplate, DataError};
 
-/// What is said of a template in a file, compiled or rendered.
+/// The error about a template in a file, when it is compiled or rendered.
 fn refused(source: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.jinja");
@@ -93,7 +93,7 @@ fn depth_has_an_end() {
     }
 }
 
-/// The longest and deepest that is allowed neither overflows the stack nor is refused.
+/// The longest and deepest allowed templates neither overflow the stack nor are refused.
 #[test]
 fn what_is_within_the_limits_works() {
     for (before, after) in [

@@ -1,4 +1,4 @@
-//! Renders equal those of Transformers, byte for byte (`tests/data/renders.py` made them).
+//! Renders equal those of Transformers, byte for byte (`tests/data/renders.py` made these).
 
 use chrono::NaiveDate;
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ fn compile(source: &str) -> ChatTemplate {
     ChatTemplate::compile_at(source, day.and_hms_opt(8, 5, 7)).unwrap()
 }
 
-/// What differs from the expected render, if anything.
+/// Difference from the expected render, if there is one.
 fn difference(
     template: &ChatTemplate,
     messages: &[Value],
@@ -105,21 +105,21 @@ fn expressions_evaluate_as_in_python() {
     report(differences);
 }
 
-/// The text is jinja2's for the same source.
+/// jinja2 gives this text for the same source.
 #[test]
 fn lines_of_a_template_end_alike() {
     let source = "a\r\n{{ 'x\r\ny' }}\rb{# \r\n #}\r\n{% if true %}\r\nc{% endif %}\r\n";
     let template = ChatTemplate::compile(source).unwrap();
     let rendered = template.render(&[], None, false, &Default::default());
     assert_eq!(rendered.unwrap().text, "a\nx\ny\nbc");
-    // What the data says stays.
+    // Line ends in the data are kept.
     let template = ChatTemplate::compile("{{ messages[0] }}").unwrap();
     let said = ["a\r\nb".into()];
     let rendered = template.render(&said, None, false, &Default::default());
     assert_eq!(rendered.unwrap().text, "a\r\nb");
 }
 
-/// The texts are jinja2's.
+/// jinja2 gives these texts.
 #[test]
 fn a_generation_block_sees_what_stands_around_it() {
     let messages = [1, 2, 3].map(serde_json::Value::from);

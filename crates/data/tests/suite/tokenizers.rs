@@ -136,7 +136,7 @@ fn a_folder_is_read_with_all_its_files() {
     let folder = tempfile::tempdir().unwrap();
     let mut t = tokenizer(None);
     t.save_to_folder(folder.path()).unwrap();
-    // What a file may ask for, but nobody wants to happen silently.
+    // Settings that a file may request, but that must not apply unnoticed.
     let path = folder.path().join("tokenizer.json");
     let mut file: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();

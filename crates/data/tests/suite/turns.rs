@@ -1,4 +1,4 @@
-//! What is trained where no beginning of the conversation renders like the whole.
+//! Trained tokens if no beginning of the conversation renders like the whole.
 
 use crate::common::{CHATML, load_bytes, marked, tokenizer};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ fn trained(template: &str, train_on: TrainOn, messages: Value) -> String {
     marked(&dataset, 0, &tokenizer)
 }
 
-/// As Mistral's later templates: the system prompt stands in the last question.
+/// Like Mistral's later templates, which put the system prompt into the last question.
 const SYSTEM_LAST: &str = "{%- if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set turns = messages[1:] %}{% else %}{% set turns = messages %}{% endif %}\
     {%- for m in turns %}{% if m.role == 'user' %}[INST] {% if loop.index >= (turns | length) - 1 and system %}{{ system ~ '\n\n' }}{% endif %}{{ m.content }}[/INST]{% else %}{{ ' ' ~ m.content ~ '</s>' }}{% endif %}{% endfor %}";
 
@@ -52,7 +52,7 @@ fn the_assistant_may_speak_first() {
         {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"},
     ]);
     let before = "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>assistant\n";
-    // Without messages the first renders, the second is refused.
+    // Without messages, the first template renders and the second refuses.
     for system in [system, &system.replace("not messages or ", "")] {
         let template = format!("{system}{CHATML}");
         assert_eq!(
@@ -91,7 +91,7 @@ fn turns_in_a_row_are_trained_apart_or_as_the_template_joins_them() {
     );
 }
 
-/// As Phi 3's: results of tools are left out, and the end token stands at the end alone.
+/// Like Phi 3's template, which leaves out results of tools and ends with the only end token.
 #[test]
 fn a_turn_ends_before_the_next_message_that_is_written() {
     let template = "{% for m in messages if m.role in ['user', 'assistant'] %}{{ m.role }}:{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}assistant:{% else %}{{ eos_token }}{% endif %}";
@@ -161,7 +161,7 @@ fn content_may_be_null_or_in_parts() {
         assert!(text.contains("ser:hel\nlo</s>assistant:a\nb</s>"), "{text}");
         assert_eq!(dataset.report.joined_parts, 1);
     }
-    // One that shortens what it reads gets the list all the same.
+    // A template that shortens the texts still gets the list.
     let shortens = "{% for m in messages %}{{ m.role }}:{% for p in m.content %}{{ p.text[:2] }}{% endfor %}</s>{% endfor %}";
     let row = json!({"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": ["abc"]}]});
     let (dataset, tokenizer) = load(shortens, TrainOn::All, &row).unwrap();
@@ -237,7 +237,7 @@ fn rows_with_tools_take_the_template_for_tools() {
     std::fs::write(path.join("tokenizer_config.json"), config.to_string()).unwrap();
     let rows = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}], \"tools\": [{\"name\": \"weather\"}]}\n\
         {\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}";
-    // Read from the configuration, and again from the files that were written.
+    // Reads the configuration, and then the files that were written.
     for _ in 0..2 {
         let tokenizer = Tokenizer::from_folder(path).unwrap();
         let dataset =
@@ -259,7 +259,7 @@ fn rows_with_tools_take_the_template_for_tools() {
         let rag = path.join("additional_chat_templates/rag.jinja");
         assert_eq!(std::fs::read_to_string(rag).unwrap(), "{% not for us %}");
     }
-    // Files replace what the configuration has; a single template replaces all.
+    // Files override the configuration; a single template replaces all.
     original = Tokenizer::from_folder(path).unwrap();
     original.set_chat_template(ChatTemplates::from(ChatTemplate::compile("mine").unwrap()));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! `cudarc`'s calls against the stand-in: what it computes is right, and every mistake is refused.
+//! `cudarc`'s calls against the stand-in: results are right, and every mistake is refused.
 use cudarc::cublaslt::{
     result::{self, CublasError},
     sys::{
@@ -25,7 +25,7 @@ fn context() -> &'static Arc<CudaContext> {
             std::mem::forget(library.unwrap());
         }
         let context = CudaContext::new(0).unwrap();
-        // SAFETY: every test orders its streams itself, or fails to.
+        // SAFETY: every test orders its streams itself, or tests that it does not.
         unsafe { context.disable_event_tracking() };
         context
     })
@@ -34,7 +34,7 @@ fn context() -> &'static Arc<CudaContext> {
 /// A column-major matrix: type, rows, columns, stride.
 type Shape = (Type, u64, u64, i64);
 
-/// One product of f32 with everything that may be wrong about it.
+/// One product of f32, with everything that may be wrong with it.
 #[derive(Clone)]
 struct Call {
     a: Shape,
@@ -43,7 +43,7 @@ struct Call {
     d: Shape,
     transposed: [i32; 2],
     bias: Option<u64>,
-    /// Elements of A's allocation before A.
+    /// Number of elements of A's allocation before A.
     offset: u64,
     alignment: Option<u32>,
     workspace: usize,
@@ -114,7 +114,7 @@ impl Call {
         }
         let preference = result::create_matmul_pref()?;
         let prefer = |attribute, value: *const u64, bytes| {
-            // SAFETY: as above.
+            // SAFETY: the preference is alive, and so is the value.
             unsafe { result::set_matmul_pref_attribute(preference, attribute, value.cast(), bytes) }
         };
         let bytes = self.workspace as u64;
@@ -169,7 +169,7 @@ impl Call {
                 stream.cu_stream().cast(),
             )
         };
-        // SAFETY: alive, and used by nobody any more; destroying twice is refused.
+        // SAFETY: the objects are alive and no longer used; destroying twice is refused.
         unsafe {
             for layout in [a_layout, b_layout, c_layout, d_layout] {
                 result::destroy_matrix_layout(layout)?;
@@ -243,7 +243,7 @@ fn workspaces_alignments_and_algorithms_are_checked() {
     });
     refused(invalid, |call| call.given_workspace = 100);
     refused(invalid, |call| {
-        // Less than the alignment that is promised unless something else is said.
+        // Less than the default alignment.
         call.allocated[0] += 1;
         call.offset = 1;
     });
@@ -266,7 +266,7 @@ fn what_the_emulator_finds_fails() {
     // A bias of two elements, beyond the end of everything.
     refused(failed, |call| call.bias = Some(4096));
     let stream = context().new_stream().unwrap();
-    // SAFETY: whether it may be read is what this tests.
+    // SAFETY: the test checks whether the memory may be read.
     let unwritten = unsafe { stream.alloc::<f32>(15) }.unwrap();
     let filled = stream.clone_htod(&[1f32; 15]).unwrap();
     let output = stream.clone_htod(&[1f32; 15]).unwrap();
@@ -282,7 +282,7 @@ fn what_the_emulator_finds_fails() {
     assert_eq!(issue(filled, output, output), Err(invalid));
     assert_eq!(issue(filled, filled, 0), Err(invalid));
     assert_eq!(issue(filled, workspace, output), Err(invalid));
-    // Without beta what was there is never read, written or not.
+    // Without beta, the old contents are never read, whether they were written or not.
     let mut call = Call::new();
     call.beta = 0.0;
     let issue = |d| call.issue([filled, filled, d], workspace, &stream);

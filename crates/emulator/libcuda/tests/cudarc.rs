@@ -1,4 +1,4 @@
-//! Unmodified `cudarc` code against the stand-in. Each program runs in a process of its own, which
+//! Unmodified `cudarc` code against the stand-in. Each program runs in a separate process, which
 //! finds the stand-in through `LD_LIBRARY_PATH`.
 use cudarc::driver::{CudaContext, CudaSlice, LaunchConfig, PushKernelArg, sys};
 use cudarc::nvrtc::Ptx;
@@ -12,8 +12,8 @@ type Outcome = Result<(), Box<dyn Error>>;
 /// `y[i] = a · x[i] + y[i]`, and a copy of shared memory larger than 48 KiB.
 const PTX: &str = include_str!("axpy.ptx");
 
-/// Runs `program` in a child process with the stand-in on its library path, and returns what it
-/// printed to its standard error stream; nothing in the child itself.
+/// Runs `program` in a child process with the stand-in on its library path, and returns the child's
+/// standard error; returns `None` in the child itself.
 fn in_child(name: &str, program: fn() -> Outcome) -> Option<String> {
     if std::env::var("EMULATOR_CHILD").is_ok_and(|child| child == name) {
         program().unwrap_or_else(|error| panic!("{error}"));
@@ -100,7 +100,7 @@ fn reports_mistakes() {
         let error = unsafe { launch.launch(LaunchConfig::for_num_elems(101)) }.unwrap_err();
         assert_eq!(error.0, sys::CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
         assert!(context.load_module(Ptx::from_src("nonsense")).is_err());
-        // SAFETY: never read by anything that trusts it.
+        // SAFETY: no code that trusts the memory reads it.
         let unwritten: CudaSlice<f32> = unsafe { stream.alloc(4)? };
         assert!(stream.clone_dtoh(&unwritten).is_err());
         Ok(())
@@ -125,7 +125,7 @@ fn finds_missing_dependencies() {
         assert_eq!(second.clone_dtoh(&tracked)?, vec![1f32; 64]);
         first.synchronize()?;
         second.synchronize()?;
-        // SAFETY: from here on the program orders its streams itself, or fails to.
+        // SAFETY: from here on the program orders its streams itself, or tests that it does not.
         unsafe { context.disable_event_tracking() };
         let untracked = first.clone_htod(&vec![1f32; 64])?;
         assert!(second.clone_dtoh(&untracked).is_err());

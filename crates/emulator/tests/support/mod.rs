@@ -1,4 +1,4 @@
-//! A machine to test with: memory, one module, launches in sequence.
+//! A machine for tests: memory, one module, launches in sequence.
 #![allow(dead_code, reason = "each test file uses a part")]
 use tightrope_emulator::{DeviceMemory, FindingKind, LaunchConfig, LaunchReport, Module, Order};
 
@@ -156,7 +156,7 @@ impl Machine {
         report
     }
 
-    /// A launch that must find at least one mistake, the first of this kind.
+    /// A launch that must find at least one mistake; the first must be of this kind.
     pub(crate) fn caught(
         &mut self,
         kernel: &str,

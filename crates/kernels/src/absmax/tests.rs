@@ -1,4 +1,4 @@
-//! Weights in 8 bits against f64 and against bitsandbytes, in rows of any length.
+//! 8-bit weights against f64 and against bitsandbytes, in rows of any length.
 
 use super::*;
 use half::f16;
@@ -34,7 +34,7 @@ impl Case {
     fn new((rows, columns): (usize, usize)) -> Self {
         let mut random = Random::new((rows * 10_007 + columns) as u64);
         let sizes = random.normal(rows, 2.0);
-        // −128 too, which no weight is quantised to.
+        // −128 is included, which no weight is quantised to.
         let codes = (0..rows * columns).map(|_| random.below(256) as u8);
         Self {
             rows,
@@ -46,7 +46,7 @@ impl Case {
 
     fn run<D: Absmax>(&self, device: &D, dtype: DType) -> Vec<f32> {
         let elements = self.codes.len();
-        // One more than is written.
+        // One element more than is written.
         let mut y = tensor(device, dtype, &[elements + 1], &vec![7.0; elements + 1]);
         let absmax = tensor(device, DType::F32, &[self.rows], &self.absmax);
         let codes = Tensor::from_slice(device, &[elements], &self.codes).unwrap();

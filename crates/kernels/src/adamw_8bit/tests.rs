@@ -1,5 +1,5 @@
-//! AdamW with moments of 8 bits: each step against the f64 recurrence on the same codes, devices
-//! against each other, and a problem that it has to solve as AdamW in f32 does.
+//! AdamW with 8-bit moments: each step against the f64 recurrence on the same codes, devices
+//! against each other, and a problem that it must solve like AdamW in f32.
 
 use super::*;
 use crate::{
@@ -29,7 +29,7 @@ struct Parameter<D: AdamW8bit> {
     v: (Tensor<D>, Tensor<D>),
 }
 
-/// What a parameter holds.
+/// Values of a parameter.
 #[derive(Clone, Debug, PartialEq)]
 struct Values {
     weight: Vec<f32>,
@@ -38,7 +38,7 @@ struct Values {
 }
 
 impl Values {
-    /// Of element `i`.
+    /// State of element `i`.
     fn state(&self, i: usize) -> State {
         let moment = |(codes, absmax): &(Vec<u8>, Vec<f32>), map: &DynamicMap| {
             f64::from(map.value(codes[i])) * f64::from(absmax[i / BLOCK])
@@ -50,7 +50,7 @@ impl Values {
         }
     }
 
-    /// With one NaN for all.
+    /// Bits with one NaN for all NaNs.
     fn bits(&self) -> (Vec<Option<u32>>, Vec<u8>) {
         let floats = [&self.weight, &self.m.1, &self.v.1].map(|values| values.iter());
         let bits = |x: &f32| (!x.is_nan()).then_some(x.to_bits());
@@ -125,7 +125,7 @@ fn hyperparameters(step: u64, gradient_scale: f64, options: Options) -> Hyperpar
     }
 }
 
-/// Gradients of many sizes, so that every decade of the maps is used; a part of them 0.
+/// Gradients of many sizes, so that every decade of the maps is used; some of them are 0.
 fn gradients(random: &mut Random, length: usize) -> Vec<f32> {
     let normal = random.normal(length, 1e-2);
     let size = |_: &f32| 10f32.powi(-(random.below(7) as i32)) * random.below(5).min(1) as f32;
@@ -138,8 +138,8 @@ fn assert_within(name: &str, got: f64, exact: f64, tolerance: f64) {
     assert!(close, "{name}: {got:e} {exact:e} ± {tolerance:e}");
 }
 
-/// That the codes of a moment and their scales are what the exact moment `of(i)` asks for, where each
-/// element may be off by `error(i)`.
+/// Checks that the codes of a moment and their scales are the right ones for the exact moment
+/// `of(i)`, if each element may be off by `error(i)`.
 fn assert_stored(
     (codes, absmax): &(Vec<u8>, Vec<f32>),
     map: &DynamicMap,
@@ -217,7 +217,7 @@ fn bits_depend_neither_on_the_device_nor_on_threads_nor_on_the_width() {
         for step in 1..=5 {
             let mut gradient = gradients(&mut random, length);
             let special = [0.0, -0.0, 1e-30, -1e-42, 1e15, f32::INFINITY, f32::NAN];
-            // Each in a block of its own.
+            // Each value in a separate block.
             for (i, x) in special.into_iter().enumerate() {
                 if let Some(gradient) = gradient.get_mut(3 + i * 300) {
                     *gradient = x;
@@ -327,7 +327,7 @@ fn check_what_is_not_finite<D: AdamW8bit>(device: &D) {
             if i / BLOCK != 1 {
                 assert_eq!(at(&broken[1], i), at(&clean[1], i));
             } else {
-                // The weight of others sees it in the next step only.
+                // Other weights see it only in the next step.
                 let weights = [broken[0].weight[i], broken[1].weight[i]];
                 assert_eq!(weights.map(f32::is_nan), [i == 300, true]);
                 assert!(at(&broken[0], i)[1..].iter().all(|x| !x.is_finite()));
@@ -343,8 +343,8 @@ fn a_small_second_moment_does_not_become_zero() {
 }
 
 fn check_small_second_moments<D: AdamW8bit>(device: &D) {
-    // 1e-4 of the largest gradient is 1e-8 of the largest square, below the first code; then comes no
-    // gradient any more.
+    // 1e-4 of the largest gradient is 1e-8 of the largest square, below the first code; after that
+    // there is no gradient.
     let mut parameter = Parameter::new(device, &[0.0; 3]);
     parameter.step(&[1.0, 1e-4, 0.0], 1, 1.0, OPTIONS);
     assert_eq!(parameter.values().v.0, [255, 1, 0]);

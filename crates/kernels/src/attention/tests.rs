@@ -158,7 +158,7 @@ impl Case {
         ]
     }
 
-    /// What the oracle says about every range.
+    /// Results of the oracle for every range.
     fn expected(&self) -> [Vec<f64>; 5] {
         let (queries, keys) = (self.q.len(), self.k.len());
         let rows = queries / self.head_dim;

@@ -6,7 +6,7 @@ use tightrope_device::{Cpu, Element, IndexWidth, Tensor};
 use tightrope_testkit::{Random, cuda, rounded, tensor};
 
 const ACTIVATIONS: [DType; 2] = [DType::F32, DType::BF16];
-/// Of tables.
+/// Types of tables.
 const STORED: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 /// Tokens, rows of the table, features.
 const SHAPES: [(usize, usize, usize); 9] = [
@@ -146,7 +146,7 @@ fn decode_every_number<D: Embedding>(device: &D) {
     }
 }
 
-/// What the scatter computes, in its order and with its roundings.
+/// The result of the scatter, with its order and its roundings.
 fn scattered(ids: &[u32], dy: &[f32], before: &[f32], hidden: usize, scale: f32) -> Vec<f32> {
     let mut expected = before.to_vec();
     for (&id, dy) in ids.iter().zip(dy.chunks(hidden)) {

@@ -71,7 +71,7 @@ impl Case {
         }
     }
 
-    /// `y`, then what the backward pass leaves: `dgate`, `dup`, `y`.
+    /// `y`, and then the results of the backward pass: `dgate`, `dup`, `y`.
     fn run<D: Glu>(&self, device: &D) -> [Vec<f32>; 4] {
         let tensor = |values: &[f32]| tensor(device, self.dtype, &[values.len()], values);
         let (mut gate, mut up, mut dy) = (tensor(&self.gate), tensor(&self.up), tensor(&self.dy));
@@ -97,7 +97,8 @@ impl Case {
     }
 }
 
-/// `inexact` is how many times as far off exponential and error function may be as on the CPU.
+/// `inexact` is the factor by which exponential and error function may be less exact than on the
+/// CPU.
 fn compare_with_the_oracle<D: Glu>(device: &D, dtype: DType, inexact: f64) {
     for (activation, length) in ACTIVATIONS.iter().flat_map(|&a| LENGTHS.map(|l| (a, l))) {
         let case = Case::of(dtype, length, activation);

@@ -9,7 +9,7 @@ use tightrope_testkit::{
 
 #[derive(Clone)]
 struct Case {
-    /// Of the activations, and of the stored weight.
+    /// Types of the activations and of the stored weight.
     types: (DType, DType),
     hidden: usize,
     vocabulary: usize,
@@ -32,11 +32,11 @@ const SHAPES: [(usize, usize, usize); 7] = [
     (3, 8, 4100),
 ];
 const ACTIVATIONS: [DType; 2] = [DType::F32, DType::BF16];
-/// Of weights.
+/// Types of weights.
 const STORED: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 /// The largest weight of a token.
 const LARGEST: f32 = 0.125;
-/// What `dweight` holds before.
+/// Initial value of `dweight`.
 const BEFORE: f32 = 0.5;
 
 /// `losses`, `dx`, `dweight`.
@@ -75,7 +75,7 @@ impl Case {
                     }
                 })
                 .collect(),
-            // Of both signs, and nothing.
+            // Weights of both signs, and zero.
             weights: (0..tokens)
                 .map(|t| LARGEST * ((t % 5) as f32 / 2.0 - 1.0))
                 .collect(),
@@ -166,7 +166,7 @@ impl Case {
         ]
     }
 
-    /// What rounding can do to each result, in whichever order sums are formed.
+    /// Bounds of rounding for each result, for any order of the sums.
     fn errors(&self, expected: &[Vec<f64>; 3]) -> [Vec<f64>; 3] {
         let Self {
             hidden,
@@ -254,7 +254,7 @@ impl Case {
             }
         }
         if self.types.0 == DType::F32 {
-            // Closer than what could happen at worst.
+            // Closer than the worst case.
             for i in 0..3 {
                 assert_close(NAMES[i], &got[i], &expected[i], 4e-6, 4e-6);
             }
@@ -333,7 +333,7 @@ fn a_row_has_the_same_bits_wherever_it_stands() {
             assert_eq!(alone[0], whole[0][start..][..len]);
             assert_eq!(alone[1], whole[1][start * 24..][..len * 24]);
         }
-        // Nor does it matter which others have a target.
+        // It does not matter either which other rows have a target.
         let mut few = full.clone();
         for (t, target) in few.targets.iter_mut().enumerate() {
             if t % 7 != 3 {

@@ -49,7 +49,7 @@ impl Case {
         })
     }
 
-    /// As f64 has it, and how far f32 may be off.
+    /// The value in f64, and the allowed error in f32.
     fn exact(&self, double: bool, i: usize) -> (f64, f64) {
         let u = unit(DType::F32);
         let (scale, off) = if double {
@@ -80,7 +80,7 @@ impl Case {
         } else {
             &self.scales
         });
-        // One more than is written.
+        // One element more than is written.
         let mut y = tensor(
             device,
             dtype,
@@ -227,7 +227,7 @@ fn every_element_takes_the_nearest_value() {
 #[test]
 fn values_and_midpoints_are_found_and_zeros_stay_zero() {
     let cpu = Cpu::new(1).unwrap();
-    // One block: all values, then what is just above each midpoint, then each midpoint.
+    // One block: all values, then the numbers just above each midpoint, then each midpoint.
     let midpoints = || VALUES.windows(2).map(|pair| (pair[0] + pair[1]) * 0.5);
     let x: Vec<f32> = VALUES
         .into_iter()

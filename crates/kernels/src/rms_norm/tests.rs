@@ -34,7 +34,7 @@ fn roundings(dim: usize) -> f64 {
 
 #[derive(Clone, Debug)]
 struct Case {
-    /// Of the activations.
+    /// Type of the activations.
     dtype: DType,
     rows: usize,
     dim: usize,
@@ -43,7 +43,7 @@ struct Case {
     add: Option<Vec<f32>>,
     weight: Vec<f32>,
     dy: Vec<f32>,
-    /// What `dx` and `dweight` hold before.
+    /// Initial values of `dx` and `dweight`.
     before: Vec<f32>,
     accumulate: bool,
 }
@@ -147,7 +147,7 @@ fn compare_with_the_oracle<D: RmsNorm>(device: &D, dtype: DType) {
         let case = Case::of(dtype, shape, option);
         let (rows, dim) = shape;
         let got = case.run(device, false);
-        // The sum is one rounding; everything after is compared on that very sum.
+        // The sum is one rounding; everything else is compared on the basis of this sum.
         let sum: Vec<f32> = match &case.add {
             None => case.x.clone(),
             Some(add) => case.x.iter().zip(add).map(|(x, add)| x + add).collect(),

@@ -71,7 +71,7 @@ pub(crate) fn change_json(path: &Path, change: impl FnOnce(&mut Value)) {
     std::fs::write(path, value.to_string()).unwrap();
 }
 
-/// Metadata and tensors of a GGUF file in the making.
+/// Metadata and tensors of a GGUF file to be written.
 #[derive(Default)]
 pub(crate) struct GgufWriter {
     pub version: u32,
@@ -156,8 +156,8 @@ impl GgufWriter {
     }
 }
 
-/// What llama.cpp's converter makes of a golden case: names, pairs instead of halves in the rows
-/// of `llama`'s queries and keys, and Gemma's norms with 1 added.
+/// The result of llama.cpp's converter for a golden case: names, pairs instead of halves in the
+/// rows of `llama`'s queries and keys, and Gemma's norms with 1 added.
 pub(crate) fn convert(case: &Path) -> GgufWriter {
     let config: Value =
         serde_json::from_slice(&std::fs::read(case.join("config.json")).unwrap()).unwrap();

@@ -171,7 +171,7 @@ fn paths_are_short_and_begin_at_home() {
     assert_eq!(config.output, folder.path().join("runs/x"));
     let home = std::env::home_dir().unwrap();
     assert_eq!(config.data.train, [home.join("t")]);
-    // Behind a link, `..` is the parent of where it leads.
+    // Behind a link, `..` is the parent of the link's target.
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink("examples", folder.path().join("link")).unwrap();

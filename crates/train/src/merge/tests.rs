@@ -1,4 +1,4 @@
-//! Where a merged model may go, and which adapter goes with which model.
+//! Places for a merged model, and the match of adapters and models.
 
 use super::{manifest, place};
 use crate::source::{Origin, Source};
@@ -95,7 +95,7 @@ fn an_adapter_of_another_model_is_refused() {
     let cached = "/nowhere/models--owner--name/snapshots/c0ffee";
     check(cached, "one", hub("owner/name")).unwrap();
     assert!(check(cached, "one", hub("owner/other")).is_err());
-    // What cannot be compared is left to whoever asks for it.
+    // Models that cannot be compared are left to the caller.
     for unknown in ["owner/name", "/nowhere/model", ""] {
         check(unknown, "two", local("two")).unwrap();
     }

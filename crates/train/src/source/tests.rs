@@ -8,7 +8,7 @@ fn hub(cache: &Path) -> Hub {
     Hub {
         environment: Environment {
             cache: cache.to_owned(),
-            // Nobody listens there: whoever asks the network fails.
+            // Nobody listens there, so any access to the network fails.
             endpoint: Secret("http://127.0.0.1:9".into()),
             token: None,
             offline: false,
@@ -30,7 +30,7 @@ fn write(path: PathBuf) -> PathBuf {
     path
 }
 
-/// A whole model in the cache, as the Python client leaves it.
+/// A whole model in the cache, in the form of the Python client.
 fn cached(cache: &Path, commit: &str) -> PathBuf {
     let model = cache.join("models--owner--name");
     let folder = model.join("snapshots").join(commit);

@@ -1,4 +1,4 @@
-//! A tiny model, a little data, and runs of them.
+//! A tiny model, a little data, and runs with them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use serde_json::{Value, json};
@@ -29,7 +29,8 @@ pub(crate) fn dataset(count: usize, seed: u64) -> Dataset {
             tokens.push((tokens[tokens.len() - 1] * 5 + 3) % VOCABULARY);
         }
         let mut labels: Vec<i64> = tokens.iter().map(|&token| token.into()).collect();
-        // A prompt of its own length is not trained, so that passes differ in trained tokens.
+        // The length of the prompt, which is not trained, varies, so that passes differ in trained
+        // tokens.
         let prompt = random.below(length - 1);
         labels[..prompt].fill(IGNORED.into());
         data.sequences
@@ -47,7 +48,7 @@ pub(crate) fn architecture() -> ModelConfig {
     sized(16, 24)
 }
 
-/// With so many hidden and intermediate features.
+/// A configuration with this number of hidden and intermediate features.
 pub(crate) fn sized(hidden: usize, intermediate: usize) -> ModelConfig {
     let settings = json!({
         "model_type": "llama",
@@ -170,7 +171,7 @@ impl Run {
             .collect()
     }
 
-    /// Everything that must be the same bit for bit: weights, optimizer, metrics apart from time.
+    /// Everything that must be the same bit for bit: weights, optimizer, and metrics except times.
     pub(crate) fn result(&self, report: &RunReport) -> (Vec<u8>, Vec<u8>, Vec<Value>) {
         let file = ["adapter_model.safetensors", "model.safetensors"];
         let mut files = file.iter().map(|name| report.weights.join(name));
@@ -223,7 +224,7 @@ pub(crate) fn check_threads(fresh: impl Fn() -> Run) {
     assert!(results[0] == results[1]);
 }
 
-/// Asks to stop after a step, and remembers what it is told.
+/// Asks to stop after a step, and records its events.
 pub(crate) struct Watch {
     pub stop: StopFlag,
     stop_after: Option<u64>,

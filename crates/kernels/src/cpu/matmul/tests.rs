@@ -4,7 +4,7 @@ use super::*;
 use tightrope_device::Cpu;
 use tightrope_testkit::{Random, assert_close, oracle::linear::product as oracle};
 
-/// The device as it is, and without its matrix unit if it has one.
+/// The device itself, and the device without its matrix unit if it has one.
 fn devices(threads: usize) -> impl Iterator<Item = Cpu> {
     let cpu = Cpu::new(threads).unwrap();
     let other = cpu.has_amx().then(|| cpu.without_amx());
@@ -106,7 +106,7 @@ const SHAPES: [(usize, usize, usize); 15] = [
     (97, 520, 31),
     (200, 64, 300),
     (101, 2100, 18),
-    // Rows of `a` 4 KiB apart, and several blocks of a `b` that is read where it stands.
+    // Rows of `a` are 4 KiB apart, and `b` is read unpacked in several blocks.
     (30, 1024, 80),
     (40, 700, 70),
     (3, 2, 1000),
@@ -253,8 +253,8 @@ fn two_terms(
 
 #[test]
 fn a_row_has_the_same_bits_alone_and_among_others() {
-    // No second term; one that goes on in the last block, alone, with rows 4 KiB apart and none before
-    // it; and one that is too long for that.
+    // No second term; a second term that continues the last block, alone, with rows 4 KiB apart and
+    // with no term before it; and a term that is too long for that.
     for steps in [(700, 0), (700, 16), (1024, 32), (0, 8), (40, 33)] {
         for (cpu, b_rows) in devices(2).flat_map(|cpu| [(cpu.clone(), true), (cpu, false)]) {
             let (whole, expected) = two_terms(&cpu, steps, b_rows, 0..400);

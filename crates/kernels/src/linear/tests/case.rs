@@ -1,24 +1,24 @@
-//! A layer: what it reads, what it writes, and what the oracle says of it.
+//! A layer: its inputs, its outputs, and the results of the oracle.
 
 use super::super::*;
 use super::{SALT, SCALE, cpu, nf4::Stored};
 use tightrope_device::Tensor;
 use tightrope_testkit::{Random, oracle::linear as oracle, rounded, rounding, tensor, unit, widen};
 
-/// Everything that a layer reads.
+/// All inputs of a layer.
 #[derive(Clone)]
 pub(super) struct Case {
     pub(super) shape: Shape,
     pub(super) rank: usize,
     pub(super) probability: f32,
-    /// Of the activations, and of the stored weight.
+    /// Types of the activations and of the stored weight.
     pub(super) types: (DType, DType),
     pub(super) accumulate: bool,
     pub(super) factor: f32,
     pub(super) x: Vec<f32>,
     pub(super) dy: Vec<f32>,
     pub(super) weight: Vec<f32>,
-    /// The weight in NF4, if it is stored so; `weight` is then what that stands for.
+    /// The weight in NF4, if it is stored so; `weight` is then its decoded form.
     pub(super) nf4: Option<Stored>,
     pub(super) bias: Vec<f32>,
     pub(super) a: Vec<f32>,
@@ -97,7 +97,7 @@ impl Case {
             salt: SALT,
             keys: keys.view(),
         });
-        // Overwritten outputs start as NaN, so that reading them shows.
+        // Overwritten outputs start as NaN, so that reading them is noticed.
         let filled = |dtype, shape: &[usize], value: f32| {
             tensor(device, dtype, shape, &vec![value; shape.iter().product()])
         };
@@ -184,8 +184,8 @@ impl Case {
         widen(&factors)
     }
 
-    /// With `value` applied to every number that is read: the identity, or the magnitude, which
-    /// gives the sums of the magnitudes of all terms.
+    /// The oracle with `value` applied to every input: the identity, or the magnitude, which gives
+    /// the sums of the magnitudes of all terms.
     pub(super) fn oracle(&self, value: impl Fn(f64) -> f64) -> [Vec<f64>; 6] {
         let Shape {
             tokens,
@@ -262,7 +262,7 @@ impl Case {
         self.oracle(|v| v)
     }
 
-    /// Compares with the oracle within what rounding can do, in whichever order sums are formed.
+    /// Compares with the oracle within the bounds of rounding, for any order of the sums.
     ///
     /// Relative to the sum of the magnitudes of its terms, a sum of `n` products is off by at most
     /// `n + 8` f32 roundings (products, additions, and the few factors). Where the activations are

@@ -1,11 +1,11 @@
-//! Dropout: the same mask everywhere, with the right share and without visible order.
+//! Dropout: the same mask everywhere, with the right share and without visible patterns.
 
 use super::super::*;
 use super::{ACTIVATIONS, case::Case, cpu};
 use tightrope_device::Tensor;
 use tightrope_testkit::{Random, cuda_with_small_limits, rounded, tensor};
 
-/// `dropout(1)`, by way of an adapter that is the identity, and the same factors of `dx`, whose
+/// `dropout(1)`, computed with an adapter that is the identity, and the same factors of `dx`, whose
 /// gradient before the mask is 1.
 fn factors<D: Linear>(device: &D, dtype: DType, inputs: usize, keys: &[u32]) -> [Vec<f32>; 2] {
     let tokens = keys.len() / 2;

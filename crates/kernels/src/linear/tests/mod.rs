@@ -25,7 +25,7 @@ const SHAPES: [(usize, usize, usize, usize); 10] = [
     (150, 600, 130, 16),
 ];
 const ACTIVATIONS: [DType; 2] = [DType::F32, DType::BF16];
-/// Of weights.
+/// Types of weights.
 const STORED: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 const SCALE: f32 = 0.75;
 const SALT: u64 = 77;
@@ -34,8 +34,8 @@ fn cpu(threads: usize) -> Cpu {
     Cpu::new(threads).unwrap()
 }
 
-/// Sums of at most ~600 products of standard normals (~10⁵ in the adapter's two-step sums); see
-/// `docs/numerics.md`. Closer than what could happen at worst.
+/// Bounds for sums of at most ~600 products of standard normals (~10⁵ in the adapter's two-step
+/// sums); see `docs/numerics.md`. They are closer than the worst case.
 #[track_caller]
 fn compare_closely(got: &Results, expected: &[Vec<f64>; 6]) {
     for ((name, got), expected) in NAMES.iter().zip(&got.0).zip(expected) {

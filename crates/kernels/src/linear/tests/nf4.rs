@@ -1,4 +1,4 @@
-//! A weight in NF4 is the matrix that it stands for.
+//! A weight in NF4 equals its decoded matrix.
 
 use super::super::*;
 use super::{
@@ -61,7 +61,7 @@ impl<D: Device> OnDevice<D> {
     }
 }
 
-/// The case with its weight in NF4, and the same with the f32 matrix that this stands for.
+/// The case with its weight in NF4, and the same case with the decoded f32 matrix.
 fn cases(
     dtype: DType,
     shape: (usize, usize, usize, usize),
@@ -90,7 +90,7 @@ fn cases(
     [case, float]
 }
 
-/// Against the oracle, and bit by bit what the dequantised matrix gives.
+/// Compares with the oracle, and bit by bit with the dequantised matrix.
 fn compare<D: Linear>(device: &D, types: &[DType]) {
     for (i, shape) in SHAPES.into_iter().enumerate() {
         for &dtype in types {
@@ -150,7 +150,7 @@ fn the_gradient_is_that_of_the_layer() {
             scale: super::SCALE.into(),
             mask: &mask,
         };
-        // The layer is linear, so the differences are exact but for rounding.
+        // The layer is linear, so the differences are exact except for rounding.
         let numeric = finite_difference(&x, |x| {
             let y = oracle::forward(x, &weight, None, Some(lora), (tokens, inputs, outputs));
             y.iter().zip(&dy).map(|(y, dy)| y * dy).sum()

@@ -1,4 +1,5 @@
-//! What must not change a bit: index width, threads, place, frozen weights, NaN elsewhere.
+//! Changes that must not affect any bit: index width, threads, place, frozen weights, NaN
+//! elsewhere.
 
 use super::*;
 use tightrope_device::{Cpu, IndexWidth, Tensor};

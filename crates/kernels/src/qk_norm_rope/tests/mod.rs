@@ -1,4 +1,4 @@
-//! What the tests of the norm and rotation of heads compute.
+//! Cases for the tests of norm and rotation of heads.
 
 mod arguments;
 mod bits;
@@ -14,7 +14,7 @@ const FLOATS: [DType; 2] = [DType::F32, DType::BF16];
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     tokens: usize,
-    /// Of queries and of keys.
+    /// Numbers of heads of queries and of keys.
     heads: [usize; 2],
     head_dim: usize,
     rotary_dim: usize,
@@ -49,7 +49,7 @@ const SHAPES: [Shape; 13] = [
 
 #[derive(Clone, Debug)]
 struct Case {
-    /// Of the activations.
+    /// Type of the activations.
     dtype: DType,
     shape: Shape,
     plus_one: bool,
@@ -68,7 +68,7 @@ struct Side {
     x: Vec<f32>,
     weight: Vec<f32>,
     dy: Vec<f32>,
-    /// What `dweight` holds before.
+    /// Initial value of `dweight`.
     before: Vec<f32>,
     frozen: bool,
 }
@@ -115,7 +115,7 @@ impl Case {
         }
     }
 
-    /// Of queries and of keys.
+    /// Results for queries and for keys.
     fn run<D: QkNormRope>(&self, device: &D) -> [Results; 2] {
         self.try_run(device).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Against the f64 oracle, finite differences, and the two operations in sequence.
+//! Compares with the f64 oracle, with finite differences, and with the two operations in sequence.
 
 use super::*;
 use crate::rms_norm::{self, RmsNorm};
@@ -19,7 +19,7 @@ impl Case {
         }
     }
 
-    /// What a rotation's terms add up to if all have one sign.
+    /// Sum of a rotation's terms if all have one sign.
     fn rotated_sizes(&self, x: &[f64], heads: usize) -> Vec<f64> {
         let (dim, pairs) = (self.shape.head_dim, self.shape.rotary_dim / 2);
         let size = |index: usize| {

@@ -1,4 +1,4 @@
-//! A hub on the loopback interface, honest and not.
+//! A hub on the loopback interface, honest and dishonest.
 
 mod server;
 
@@ -29,7 +29,7 @@ fn get(cache: &Path, address: &str) -> Result<Source, String> {
     resolve("owner/name", &hub(cache, address), &()).map_err(|error| error.to_string())
 }
 
-/// Fails, with words that hold no secret and nothing that a terminal obeys.
+/// The download fails, with an error that holds no secret and no control characters.
 fn refused(answers: Answers) -> String {
     let parent = tempfile::tempdir().unwrap();
     let cache = parent.path().join("a/b/c/d/cache");
@@ -61,7 +61,7 @@ fn a_model_is_downloaded_once_and_then_served_from_the_cache() {
     assert_eq!(read("model.safetensors").unwrap(), "weights");
     assert_eq!(read("tokenizer.json").unwrap(), "{\"a\":1}");
     assert!(read("README.md").is_err());
-    // As the Python client lays it out.
+    // The layout of the Python client.
     let folder = cache.path().join("models--owner--name");
     let link = folder.join(format!("snapshots/{COMMIT}/model.safetensors"));
     let target = format!("../../blobs/{}", sha256(b"weights"));
@@ -131,7 +131,7 @@ fn the_token_stays_with_the_hub() {
         }
     });
     let cache = tempfile::tempdir().unwrap();
-    // The other server knows no such path: the failure shows the address to nobody.
+    // The other server does not know the path; the failure does not show the address.
     let reason = get(cache.path(), &server.address).unwrap_err();
     assert!(
         !reason.contains("SECRET") && !reason.contains("localhost"),
@@ -259,7 +259,7 @@ fn a_download_goes_on_where_it_broke_off() {
     let answers = Answers::new(&[("config.json", "{}"), ("model.safetensors", &weights)]);
     let server = Server::new(move |path, request| {
         let mut answer = answers.answer(path, request);
-        // Every answer breaks off; each request brings half of what is left, until little is left.
+        // Every answer breaks off: each request brings half of the rest, until little is left.
         if path.ends_with("model.safetensors") && answer.len() > 150_000 {
             answer.truncate(answer.len() / 2);
         }
@@ -391,7 +391,7 @@ fn a_hub_that_is_silent_is_left() {
     assert!(reason.contains("does not answer in time"), "{reason}");
     assert!(started.elapsed() < Duration::from_secs(10));
 
-    // And at once by who asks for it.
+    // The download ends at once when asked.
     let mut hub = hub(cache.path(), &hanging.address);
     hub.environment.patience = Duration::from_secs(20);
     let stop = hub.stop.clone();

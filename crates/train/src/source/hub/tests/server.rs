@@ -1,4 +1,4 @@
-//! The server of the tests: a hub that answers as it is told, and remembers what it was asked.
+//! The server of the tests: a hub that answers as configured, and records its requests.
 
 use sha2::{Digest, Sha256};
 use std::{
@@ -49,14 +49,14 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>, answer: &dyn Fn(&str, 
     let _ = stream.write_all(&answer(&path, &request));
 }
 
-/// What an honest hub answers, with changes.
+/// Answers of an honest hub, with changes.
 #[derive(Clone)]
 pub(super) struct Answers {
     pub files: BTreeMap<&'static str, Vec<u8>>,
     pub commit: String,
-    /// Instead of the hash.
+    /// Entity tag that replaces the hash.
     pub etag: Option<String>,
-    /// More lines of the head of each file's answer.
+    /// Additional header lines of each file's answer.
     pub head: String,
 }
 
