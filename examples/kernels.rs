@@ -1,4 +1,5 @@
-//! A fused operation forward and backward: the gradient of RMSNorm against a difference.
+//! Runs a fused operation forward and backward, and compares the gradient of RMSNorm with a
+//! difference.
 //!
 //!   cargo run --release -p tightrope-kernels --example kernels
 
@@ -11,7 +12,7 @@ use tightrope_kernels::{
 const ROWS: usize = 3;
 const DIM: usize = 8;
 
-/// `y` and what the backward pass needs of the forward pass.
+/// Returns `y` and the values that the backward pass needs.
 fn forward(
     cpu: &Cpu,
     x: &Tensor<Cpu>,

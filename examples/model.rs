@@ -1,9 +1,9 @@
-//! How likely a model finds each token of a text.
+//! Prints how likely a model finds each token of a text.
 //!
 //!   cargo run --release -p tightrope-train --example model -- models/MODEL "The text."
 //!
-//! The model is a folder, a .gguf file or a hub id. Without one a small model is made first, which
-//! knows nothing yet.
+//! The model is a folder, a .gguf file or a hub id. Without one, the example makes a small model
+//! that has not learnt anything.
 
 use std::path::Path;
 use tightrope_device::Cpu;
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         length,
     };
     let loss = model.evaluate(&Batch::packed(&sequences[..], &[piece])?)?;
-    // The loss of a token is what the model makes of the next one.
+    // The loss of a token says how well the model predicts the next one.
     for (token, loss) in tokens[1..].iter().zip(&loss.per_token) {
         println!("{:>8.3}  {:?}", -loss, tokenizer.decode(&[*token], false)?);
     }
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The model with which the demonstration starts, after one step.
+/// The initial model of the demonstration, after one step.
 fn small_model(folder: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let settings = demo::Settings {
         steps: 1,

@@ -1,4 +1,4 @@
-//! Lengths in, `cu_seqlens` out: what a trainer with attention of variable length needs.
+//! Turns lengths into `cu_seqlens`, which a trainer with variable-length attention needs.
 //!
 //!   cargo run --release -p tightrope-packing --example packing -- 2048 700 1300 90 2048 512
 //!

@@ -1,4 +1,5 @@
-//! Tables of cosines and sines for two sequences in one row: the second starts at position 0 again.
+//! Makes tables of cosines and sines for two sequences in one row: the second starts at position 0
+//! again.
 //!
 //!   cargo run --release -p tightrope-rope --example rope
 
@@ -6,7 +7,7 @@ use serde_json::json;
 use tightrope_rope::{RopeConfig, RotaryEmbedding};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // As a model's config.json has it: YaRN, four times the trained length.
+    // Settings as in a model's config.json: YaRN, four times the trained length.
     let config = json!({"rope_theta": 10_000.0, "rope_scaling": {
         "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096,
     }});

@@ -1,14 +1,14 @@
-//! Training from code: a configuration, an observer, a report.
+//! Trains from code, with a configuration, an observer and a report.
 //!
 //!   cargo run --release -p tightrope-train --example train -- examples/smollm2-alpaca.toml
 //!
-//! Without a configuration, a small model trains on questions that are made up here.
+//! Without a configuration, a small model trains on generated questions.
 
 use std::path::Path;
 use tightrope_data::Progress;
 use tightrope_train::{Config, Observer, RunOptions, StepRow, StopFlag, demo, train};
 
-/// What happens is told to an observer; `()` is one that does nothing.
+/// An observer gets all events; `()` is one that does nothing.
 struct Printed;
 
 impl Progress for Printed {}

@@ -25,7 +25,8 @@ fn every_case_is_counted() {
             return; // An operation without a case.
         };
         cases += 1;
-        // What must be moved at least has to be asked for, so a number below 1 is a wrong least.
+        // The least that must be moved has to be requested, so a number below 1 means that the
+        // least is wrong.
         assert!(asked.as_f64().unwrap() >= 1.0, "{row:?}");
         assert!(row["moved_over_asked"].as_f64().unwrap() > 0.0, "{row:?}");
         // Matrix products are not executed; the row says so.

@@ -150,7 +150,7 @@ fn bad_files_are_named_with_the_place() {
             "5",
             "expected an array, or an object with an array `counts`",
         ),
-        ("[1,", "h.json: is no histogram"),
+        ("[1,", "h.json: is not a histogram"),
         ("[18446744073709551615, 1]", "overflows 64 bits at length 2"),
         (
             "[1, 18446744073709551616]",
@@ -241,7 +241,7 @@ fn a_small_histogram_is_one_padded_batch() {
     assert!(ran.stdout.contains(padding), "{}", ran.stdout);
 }
 
-/// Interrupted while it writes, it leaves nothing; otherwise the whole file.
+/// If it is interrupted while it writes, it leaves nothing; otherwise it leaves the whole file.
 #[cfg(unix)]
 #[test]
 fn an_interrupted_write_leaves_nothing() {

@@ -25,7 +25,7 @@ mod source;
 mod template;
 mod tokenizer;
 
-/// What this crate's sequences are packed with, for callers that depend on this crate alone.
+/// The packing crate, for callers that depend on this crate alone.
 pub use tightrope_packing as packing;
 /// Treatment of overlong sequences, which this crate applies to `max_length` and packing applies to
 /// the capacity.

@@ -208,7 +208,7 @@ impl Preflight {
         Some(text).filter(|text| !text.is_empty())
     }
 
-    /// What a person should know before training, a line or a few each.
+    /// Notes for the user before training, of one or a few lines each.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let mut note = |count: u64, one: &str, what: &str| {
@@ -277,7 +277,7 @@ impl Preflight {
         notes
     }
 
-    /// Why rows were skipped, a line each.
+    /// Reasons why rows were skipped, one per line.
     fn reasons(&self) -> String {
         let mut text = String::new();
         for row in &self.skipped {

@@ -25,7 +25,7 @@ pub enum DeviceError {
         len: usize,
     },
     /// A tensor was requested from a range of an arena that is taken or out of bounds.
-    #[error("bytes {offset}..{} of an arena of {len} bytes are taken or not there", offset.saturating_add(*bytes))]
+    #[error("bytes {offset}..{} of an arena of {len} bytes are taken or out of bounds", offset.saturating_add(*bytes))]
     Taken {
         /// Offset of the first byte.
         offset: usize,
@@ -35,7 +35,7 @@ pub enum DeviceError {
         len: usize,
     },
     /// Tensors that should be joined do not lie one after the other.
-    #[error("tensors that do not lie one behind the other cannot be joined")]
+    #[error("tensors that are not adjacent cannot be joined")]
     Apart,
     /// Two operands lie on different devices.
     #[error("expected a tensor on {expected}, got one on {got}")]

@@ -40,7 +40,7 @@ pub(crate) fn config(model_type: &str) -> Value {
     })
 }
 
-/// Names as Transformers has them and as GGUF has them, with rows and columns (no columns: a vector).
+/// Names in Transformers and in GGUF, with rows and columns (no columns: a vector).
 const TENSORS: &[(&str, &str, usize, usize)] = &[
     ("model.embed_tokens", "token_embd", VOCABULARY, HIDDEN),
     (

@@ -50,7 +50,7 @@ pub enum KernelError {
         got: String,
     },
     /// The operands lie on another device than the one that should compute.
-    #[error("the operands lie on {got}, and {computes} was to compute")]
+    #[error("the operands lie on {got}, but {computes} should compute")]
     OtherDevice {
         /// Device that should compute.
         computes: String,

@@ -27,7 +27,7 @@ const MODULES: [&str; 7] = [
 ];
 const RANK: usize = 5;
 
-/// A model of one of the golden cases with so many layers, and the rank of each adapter.
+/// A model of one of the golden cases with this number of layers, and the rank of each adapter.
 #[derive(Clone, Debug)]
 struct Draw {
     case: usize,

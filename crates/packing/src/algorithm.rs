@@ -9,7 +9,7 @@ use crate::{Histogram, PackError, Piece, Strategies, algorithms};
 /// The largest capacity of a pack: 2³².
 pub const MAX_CAPACITY: u64 = 1 << 32;
 
-/// How sequences are put together.
+/// Algorithms that put sequences together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {

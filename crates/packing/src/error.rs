@@ -61,7 +61,9 @@ pub enum PackError {
         cuts: u64,
     },
     /// An algorithm that looks at every sequence cannot run on a histogram of this size.
-    #[error("{algorithm} packs sequence by sequence; a histogram of {sequences} is too many")]
+    #[error(
+        "{algorithm} packs sequence by sequence; a histogram of {sequences} sequences is too large"
+    )]
     TooManySequences {
         /// Name of the algorithm.
         algorithm: &'static str,

@@ -1,20 +1,20 @@
-//! Random numbers that are functions of a seed and of what they are for: the same on every machine,
-//! and whoever draws more of one kind changes no other.
+//! Random numbers that are functions of a seed and a purpose: they are the same on every machine,
+//! and drawing more for one purpose changes no other.
 
-/// A generator (SplitMix64; Steele, Lea and Flood, 2014).
+/// SplitMix64 generator (Steele, Lea and Flood, 2014).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
-/// What a stream of random numbers decides in packing.
+/// Purposes of random numbers in packing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stream {
-    /// The order of the packs, and which of equally long sequences goes where.
+    /// The order of the packs, and the places of equally long sequences.
     Packs,
     /// The order of the sequences of a histogram.
     Histogram,
     /// The order inside groups of equal packs.
     EqualPacks,
-    /// What the search for fewer packs tries.
+    /// The choices in the search for fewer packs.
     Search,
     /// The order of the packs in an epoch.
     Epoch(u64),
@@ -32,13 +32,13 @@ pub fn mix(z: u64) -> u64 {
     Random(z).bits()
 }
 
-/// A number that stands for bytes: FNV-1a.
+/// Hash of bytes: FNV-1a.
 pub fn hash(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-/// The number of `seed` for `counter`.
+/// The number of `seed` at `counter`.
 pub fn at(seed: u64, counter: u64) -> u64 {
     mix(finalize(seed).wrapping_add(counter))
 }
@@ -49,12 +49,12 @@ pub fn fraction(bits: u64) -> f64 {
 }
 
 impl Random {
-    /// The one stream of a seed.
+    /// The main stream of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The stream of a seed for what has a name.
+    /// The stream of a seed for a named purpose.
     pub fn named(seed: u64, name: &str) -> Self {
         Self(mix(seed) ^ hash(name.as_bytes()))
     }
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn streams_differ_and_are_the_same_everywhere() {
-        // Those of the reference program for seed 1234567.
+        // Numbers of the reference program for seed 1234567.
         let mut random = Random::new(1_234_567);
         let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973];
         assert_eq!([random.bits(), random.bits()], expected);

@@ -91,7 +91,7 @@ pub enum SegmentError {
     },
     /// The prefix of a segment is not before it, has a prefix itself, belongs to another unit, or
     /// ends at another position than the one where the segment begins.
-    #[error("segment {index} does not go on where a whole segment before it ends")]
+    #[error("segment {index} does not continue where its prefix, an earlier whole segment, ends")]
     Prefix {
         /// Index of the segment.
         index: usize,

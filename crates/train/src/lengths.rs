@@ -32,7 +32,7 @@ pub enum LengthsError {
     #[error("more than {} MiB, which no histogram of lengths needs", MAX_HISTOGRAM >> 20)]
     TooLarge,
     /// A histogram is not JSON of the right form.
-    #[error("is no histogram")]
+    #[error("is not a histogram")]
     Json(#[from] serde_json::Error),
     /// A value of a histogram is no count.
     #[error(

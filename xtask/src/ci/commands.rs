@@ -69,7 +69,7 @@ fn problem(command: &Command, packages: &[(String, PathBuf)]) -> Option<String> 
     };
     for (option, sources) in [("--example", "examples"), ("--bench", "benches")] {
         let missing = value(option).filter(|name| {
-            // Those of the crates that serve alone lie in the root.
+            // Examples of the crates that work alone lie in the root.
             let folders = [folder.clone(), root()];
             let file = |folder: &PathBuf| folder.join(sources).join(format!("{name}.rs"));
             !folders.iter().any(|folder| file(folder).exists())

@@ -1,10 +1,10 @@
-//! The programs in examples/, run without arguments: what they are to those who read them first.
+//! Runs the programs in examples/ without arguments, as their first readers do.
 
 use crate::build;
 use anyhow::{Context, Result, ensure};
 use std::{fs, path::Path, process::Command};
 
-/// Builds and runs each.
+/// Builds and runs each program.
 pub(super) fn run(root: &Path) -> Result<()> {
     for name in names(root)? {
         let program = build::program(root, "--example", &name, |_| ())?;

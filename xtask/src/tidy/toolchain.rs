@@ -1,4 +1,4 @@
-//! The compiler that everything is checked with is the oldest that the crates promise to need.
+//! Checks that the compiler of the gate is the oldest that the crates promise to support.
 
 use super::{Problem, tree::Tree};
 use toml::{Table, Value};

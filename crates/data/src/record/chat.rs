@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
             }
         }
         normalize_calls(&mut message, self.template);
-        // What a template leaves out of these is counted with the text that it makes.
+        // Contents that a template leaves out are counted when its text is rendered.
         let keys = message
             .keys()
             .filter(|key| !["name", "tool_calls"].contains(&key.as_str()));

@@ -6,7 +6,7 @@ use super::{Fields, is_empty};
 use crate::error::{KeyPath, RowProblem};
 use crate::options::Format;
 
-/// Two answers of which one is better.
+/// Columns with two answers of which one is better.
 const PREFERENCE: [&str; 11] = [
     "chosen",
     "rejected",

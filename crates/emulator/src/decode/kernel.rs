@@ -45,7 +45,7 @@ pub(crate) struct Kernel {
     pub max_threads: Option<u32>,
 }
 
-/// What a kernel sees of its module.
+/// Parts of a module that a kernel sees.
 pub(crate) struct ModuleContext<'a> {
     pub module: &'a Module,
     /// Addresses of `.global` and `.const` variables.

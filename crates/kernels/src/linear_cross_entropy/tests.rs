@@ -202,7 +202,7 @@ impl Case {
             let size = |v| products(v).map(f64::abs).sum::<f64>();
             let largest = (0..vocabulary).map(size).fold(0.0, f64::max);
             let cap = self.softcap.map(f64::from);
-            // Of a logit; of the difference of two.
+            // Error of a logit, and of the difference of two.
             let off = largest * ((hidden + 8) as f64 * u + 1.1 * converted)
                 + cap.map_or(0.0, |cap| 8.0 * u * cap);
             let relative = (2.0 * off).exp_m1() + sum;

@@ -28,7 +28,7 @@ impl Product for Cpu {
         }
         let stored_a = Weight::new("a", a.elements, if a.transposed { m } else { k })?;
         let stored_b = Weight::new("b", b.elements, if b.transposed { k } else { n })?;
-        // Both sides are told by their elements `(i, p)`, `p` being what is summed over.
+        // Both operands are given by their elements `(i, p)`, where `p` is the index of the sum.
         let term = Term {
             a: match a.transposed {
                 false => Operand::Rows(stored_a.rows()),

@@ -1,4 +1,4 @@
-//! Matrix products on NVIDIA GPUs: those of cuBLASLt.
+//! Matrix products on NVIDIA GPUs, through cuBLASLt.
 
 use super::{Args, Product};
 use crate::{Checked, KernelError, cast::Converted};

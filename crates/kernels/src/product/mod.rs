@@ -9,10 +9,10 @@ mod tests;
 use crate::{Check, Checked, KernelError, check::Operands};
 use tightrope_device::{DType, Device, View, ViewMut};
 
-/// A factor, as it is stored: by rows.
+/// A factor, stored by rows.
 #[derive(Debug)]
 pub struct Matrix<'a, D: Device> {
-    /// Its elements, or with `transposed` those of its transpose.
+    /// Elements of the matrix, or of its transpose if `transposed` is set.
     pub elements: View<'a, D>,
     /// Whether the transpose is stored.
     pub transposed: bool,
@@ -46,13 +46,13 @@ impl<'a, D: Device> Matrix<'a, D> {
 /// `c = alpha · a·b`, or `c += alpha · a·b`.
 #[derive(Debug)]
 pub struct Args<'a, D: Device> {
-    /// `[m, k]`; f32, or on a GPU bf16.
+    /// `[m, k]`; f32, or bf16 on a GPU.
     pub a: Matrix<'a, D>,
     /// `[k, n]`; f32, bf16 or f16.
     pub b: Matrix<'a, D>,
     /// Overwritten or added into, f32 `[m, n]`.
     pub c: ViewMut<'a, D>,
-    /// Whether `c` is added into; if not, it does not matter what it holds.
+    /// Whether `c` is added into; otherwise its contents do not matter.
     pub accumulate: bool,
     /// Factor of the product.
     pub alpha: f32,
@@ -64,9 +64,10 @@ pub struct Args<'a, D: Device> {
     pub k: usize,
 }
 
-/// Products with f32 sums. On the CPU an element of `c` has the same bits for any number of threads,
-/// rows and columns; on GPUs as far as [`Cuda::matmul`](tightrope_device::Cuda::matmul) says, where
-/// `b` is first converted to the type of `a` if it has another.
+/// Products with f32 sums. On the CPU an element of `c` has the same bits for any number of
+/// threads, rows and columns; on GPUs this holds under the condition that
+/// [`Cuda::matmul`](tightrope_device::Cuda::matmul) states, and `b` is first converted to the type
+/// of `a` if it has another type.
 pub trait Product: Device {
     /// Writes `c`, or adds into it.
     fn product(&self, args: Checked<Args<'_, Self>>) -> Result<(), KernelError>;

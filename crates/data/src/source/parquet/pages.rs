@@ -1,5 +1,5 @@
-//! Sizes of Parquet pages, checked before the reader believes them: it takes as much memory as a page
-//! claims for some codecs, and as much as comes out of the page for others.
+//! Checks the sizes of Parquet pages before the reader trusts them: for some codecs the reader
+//! allocates the size that a page claims, and for others the size that comes out of the page.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -8,13 +8,13 @@ use parquet::basic::Compression;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 
-/// The pages that are in memory together (of each column a dictionary and one of data) may take so
-/// many times the bytes of a row.
+/// Limit of the pages that are in memory together (a dictionary and one data page per column), as a
+/// multiple of the limit of a row in bytes.
 const PAGES: u64 = 64;
-/// Levels of structs in a page's header; Parquet has three.
+/// Largest number of levels of structs in a page's header; Parquet has three.
 const DEPTH: u32 = 16;
 
-/// Refuses a row group with pages that take too much, or more than they say.
+/// Refuses a row group with pages that take too much memory, or more than they claim.
 pub(super) fn check(file: &File, group: &RowGroupMetaData, row_bytes: u64) -> Result<()> {
     let limit = row_bytes.saturating_mul(PAGES);
     let mut taken = 0_u64;
@@ -34,7 +34,7 @@ fn too_large(taken: u64, limit: u64) -> ParquetError {
     ))
 }
 
-/// What the largest pages of a column take: its dictionary and one of data.
+/// Memory of the largest pages of a column: its dictionary and one data page.
 fn largest(file: &File, column: &ColumnChunkMetaData, limit: u64) -> Result<u64> {
     let codec = column.compression();
     let (mut at, length) = column.byte_range();
@@ -68,20 +68,20 @@ fn largest(file: &File, column: &ColumnChunkMetaData, limit: u64) -> Result<u64>
     Ok(dictionary + data)
 }
 
-/// What the header of a page says.
+/// Header of a page.
 #[derive(Debug, Default, PartialEq)]
 struct Page {
     is_dictionary: bool,
     uncompressed: u64,
     compressed: u64,
-    /// Bytes before what is compressed.
+    /// Number of bytes before the compressed data.
     levels: u64,
     is_compressed: bool,
 }
 
 impl Page {
-    /// Bytes of memory that the page takes in the reader. No codec makes more of its input than a
-    /// certain multiple, but zstd and brotli, whose runs have no end.
+    /// Number of bytes that the page takes in the reader. The output of a codec is limited to a
+    /// multiple of its input, except for zstd and brotli, whose runs have no limit.
     fn taken(&self, codec: Compression) -> Result<u64> {
         let most = match codec {
             Compression::UNCOMPRESSED => return Ok(self.compressed),
@@ -102,7 +102,8 @@ impl Page {
         Ok(self.uncompressed)
     }
 
-    /// Whether no more comes out than the header says, of a codec that is not asked to stop there.
+    /// Whether no more comes out than the header claims, for a codec that the reader does not stop
+    /// there.
     fn unpacks_to_its_size(&self, codec: Compression, mut packed: impl Read) -> Result<()> {
         let most = self.uncompressed.saturating_sub(self.levels);
         let unpacked = match codec {
@@ -110,7 +111,7 @@ impl Page {
             Compression::BROTLI(_) => {
                 let mut first = [0];
                 packed.read_exact(&mut first)?;
-                // Windows of up to 1 GiB, an extension that Parquet does not have.
+                // Windows of up to 1 GiB are an extension that Parquet does not have.
                 if first[0] & 0x7f == 0x11 {
                     let message = "a brotli page with a large window".to_owned();
                     return Err(ParquetError::General(message));
@@ -118,7 +119,7 @@ impl Page {
                 let all = first.as_slice().chain(packed);
                 count(brotli::Decompressor::new(all, 1 << 16), most)
             }
-            // Of old, frames; the sizes of blocks are kept to.
+            // Old files use frames, whose blocks keep to their sizes.
             Compression::LZ4 => count(lz4_flex::frame::FrameDecoder::new(packed), most),
             _ => return Ok(()),
         };
@@ -128,18 +129,18 @@ impl Page {
                  memory",
                 self.uncompressed
             ))),
-            // What is damaged the reader will say, in its own words.
+            // The reader reports damage itself.
             _ => Ok(()),
         }
     }
 }
 
-/// The bytes that come out, up to one more than `most`; nothing where there is an error before.
+/// Counts the bytes that come out, up to one more than `most`; `None` if there is an error before.
 fn count(unpacked: impl Read, most: u64) -> Option<u64> {
     io::copy(&mut unpacked.take(most.saturating_add(1)), &mut io::sink()).ok()
 }
 
-/// The beginning of a page, in Thrift's compact protocol.
+/// The beginning of a page in Thrift's compact protocol.
 struct Header<R> {
     bytes: R,
     read: u64,
@@ -202,14 +203,14 @@ impl<R: Read> Header<R> {
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
-    /// A number that is a size.
+    /// Reads a number that is a size.
     fn size(&mut self) -> Result<u64> {
         let size = i32::try_from(self.signed()?).ok();
         size.and_then(|size| u64::try_from(size).ok())
             .ok_or_else(damaged)
     }
 
-    /// The type of the next field, with its id; none at the end of a struct.
+    /// Reads the type of the next field, with its id; `None` at the end of a struct.
     fn field(&mut self, id: &mut i64) -> Result<Option<u8>> {
         let byte = self.byte()?;
         if byte == 0 {
@@ -265,7 +266,7 @@ impl<R: Read> Header<R> {
         }
     }
 
-    /// A truth value in a list takes a byte, in a struct none.
+    /// Skips an element; a truth value takes a byte in a list, and none in a struct.
     fn element(&mut self, kind: u8, depth: u32) -> Result<()> {
         match kind {
             TRUE | FALSE => self.skip_bytes(1),

@@ -138,7 +138,8 @@ impl Layout {
     }
 }
 
-/// Copies `rows.len()` rows into rows of `width`, zero behind `head_dim`; `at` is where each starts.
+/// Copies `rows.len()` rows into rows of `width`, with zeros after `head_dim`; `at` gives the start
+/// of each.
 pub(super) fn copy_rows(
     to: &mut [f32],
     width: usize,

@@ -329,7 +329,7 @@ fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
 
 #[test]
 fn tiles_are_as_accurate_as_vectors() {
-    // Of all magnitudes, and with sums that cancel.
+    // Operands of all magnitudes, and with sums that cancel.
     for spread in [0usize, 20] {
         for (m, k, n) in [(64, 64, 64), (64, 640, 64), (64, 5000, 32)] {
             let mut random = Random::new(k as u64);
@@ -350,7 +350,7 @@ fn tiles_are_as_accurate_as_vectors() {
             };
             let at = |x: &[f32], i: usize, p: usize| f64::from(x[i * k + p]);
             let expected = oracle((m, k, n), |i, p| at(&a, i, p), |p, j| at(&b, j, p));
-            // Of each element, in units of the roundings of its terms.
+            // Error of each element, in units of the roundings of its terms.
             let sizes = oracle(
                 (m, k, n),
                 |i, p| at(&a, i, p).abs(),

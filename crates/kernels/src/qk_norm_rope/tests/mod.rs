@@ -53,7 +53,7 @@ struct Case {
     dtype: DType,
     shape: Shape,
     plus_one: bool,
-    /// Of each pair of each token, and its cosines and sines.
+    /// Angle of each pair of each token, and its cosine and sine.
     angles: Vec<f32>,
     cos: Vec<f32>,
     sin: Vec<f32>,

@@ -88,9 +88,9 @@ fn compare_side(case: &Case, side: &Side, got: &Results) {
         side.heads,
         case.dtype,
     );
-    // Of rstd: as RMSNorm alone.
+    // Error of rstd, as in RMSNorm alone.
     let error = (dim as f64 / 32.0 + 12.0) * u;
-    // Of a rotation: tables rounded once, two products and a sum.
+    // Error of a rotation: tables rounded once, two products and a sum.
     let turning = 4.0 * u;
     let w = case.factors(side);
     let (x, dy) = (widen(&side.x), widen(&side.dy));

@@ -1,13 +1,13 @@
-//! What a server says of files and of itself: hashes, entity tags, and text that people see.
+//! Parts of a server's replies: hashes, entity tags, and text for users.
 
 use sha2::{Digest, Sha256};
 
-/// Whether this is the whole id of a commit: SHA-1 or SHA-256.
+/// Whether the text is the full id of a commit: SHA-1 or SHA-256.
 pub(super) fn is_commit(text: &str) -> bool {
     is_hash(text)
 }
 
-/// Whether this is the SHA-256 of a file, as large files have it for an entity tag.
+/// Whether the text is the SHA-256 of a file, which large files have as entity tag.
 pub(super) fn is_sha256(text: &str) -> bool {
     is_hash(text) && text.len() == 64
 }
@@ -17,14 +17,14 @@ fn is_hash(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(digit)
 }
 
-/// The entity tag without quotes and without the mark of a weak one.
+/// The entity tag without quotes and without the mark of a weak tag.
 pub(super) fn bare_etag(etag: &str) -> &str {
     let etag = etag.trim();
     etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
 }
 
-/// The name in `blobs/` of a file with this entity tag: the tag itself where it is a hash, as for
-/// all files of the public hub; else a hash of it and of `place`, which no other file has.
+/// Name in `blobs/` of a file with this entity tag: the tag itself if it is a hash, as for all
+/// files of the public hub; otherwise a hash of the tag and of `place`, which no other file has.
 pub(super) fn blob_name(etag: &str, place: &str) -> String {
     match is_hash(etag) {
         true => etag.to_owned(),
@@ -35,7 +35,8 @@ pub(super) fn blob_name(etag: &str, place: &str) -> String {
     }
 }
 
-/// Text of a server as a terminal may show it: in one line, not long, controls escaped.
+/// Text of a server in a form that is safe for terminals: one line, of limited length, with control
+/// characters escaped.
 pub(super) fn plain(text: &str) -> String {
     const LONGEST: usize = 120;
     let mut shown: String = text
@@ -52,7 +53,7 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
-/// Characters that reorder or hide what stands beside them.
+/// Characters that reorder or hide their neighbours.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
