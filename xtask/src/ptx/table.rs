@@ -9,14 +9,14 @@ pub(super) const FILE: &str = "docs/kernels.md";
 const HEAD: &str = "\
 # Kernels
 
-Written by `cargo xtask ptx` and compared by `cargo xtask ptx --check`; changes by hand are lost. [GPUs](cuda.md) has the rules.
+`cargo xtask ptx` writes this document and `cargo xtask ptx --check` compares it; manual changes are lost. [GPUs](cuda.md) has the rules.
 
-A cell is `registers of a thread / occupancy in percent`: the warps that are resident at once, of the most that a multiprocessor holds, computed as the vendor's `cuda_occupancy.h` does from what ptxas 13.0 makes of the committed PTX. Nothing here was measured on hardware. `threads` and `shared` are those of a block; shared memory in bytes, static and dynamic. No kernel uses local memory, so none spills registers: the check fails otherwise.
+A cell shows `registers of a thread / occupancy in percent`. Occupancy is the number of resident warps relative to the most that a multiprocessor holds, computed as in the vendor's `cuda_occupancy.h` from the output of ptxas 13.0 for the committed PTX. Nothing here was measured on hardware. `threads` is the number of threads in a block, and `shared` is the size of its shared memory in bytes, static and dynamic. No kernel uses local memory, so none spills registers; otherwise the check fails.
 
-Two kinds of comments in a `kernel.cu` are read. Without `in`, they are about every kernel of the file; `*` stands for anything.
+The chore reads two kinds of comments in a `kernel.cu`. Without `in`, they apply to every kernel of the file; `*` stands for any text.
 
-- `// expects: LDG.128 STG.128 in copy_*`: the disassembly of these kernels has these instructions on every architecture. `LDG.128` is an `LDG` that has `128` among its modifiers; tensor cores are `HMMA`.
-- `// dynamic shared memory: 32768 in copy_*`: what they are launched with at a usual shape, for the occupancy.
+- `// expects: LDG.128 STG.128 in copy_*`: the disassembly of these kernels must have these instructions on every architecture. `LDG.128` is an `LDG` with `128` among its modifiers; tensor cores appear as `HMMA`.
+- `// dynamic shared memory: 32768 in copy_*`: the size in bytes for a launch at a usual shape, for the occupancy.
 ";
 
 /// The whole document.
