@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands before rustc for the crates of this workspace: those that read what others wrote report
-# which of their branches run, and check their arithmetic. Stable flags only.
+# Wraps rustc for the crates of this workspace. Crates that parse input from others report which
+# branches run and check their arithmetic. All flags are stable.
 for argument in "$@"; do
     case $argument in
     tightrope_data | tightrope_emulator | tightrope_fuzz | tightrope_model | tightrope_packing | tightrope_train | fuzz)

@@ -121,7 +121,7 @@ pub enum ModelError {
     },
     /// The layout of a model differs from its plan.
     #[error(
-        "the model is laid out in another way than its memory was planned; this is a fault of the program: please report it"
+        "the model's layout differs from the plan of its memory; this is a fault of the program: please report it"
     )]
     NotAsPlanned,
     /// An operation failed.

@@ -271,8 +271,8 @@ fn unpredicted(tensor: &Option<String>) -> String {
             "`{tensor}` holds weights that are infinite or not numbers; the file is damaged, or was \
              trained with too high a learning rate: use another"
         ),
-        None => "the model's weights are finite, and what it computes of this data is not: look \
-                 whether they have grown by too high a learning rate"
+        None => "the model's weights are finite, but its outputs for this data are not: check \
+                 whether too high a learning rate has made the weights grow"
             .into(),
     }
 }

@@ -10,7 +10,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 
-# Bytes of a block, and where its f16 scales stand.
+# Bytes per block, and the offsets of its f16 scales.
 LAYOUT = {
     "Q4_0": (18, [0]),
     "Q4_1": (20, [0, 2]),

@@ -211,7 +211,7 @@ fn read_weight(files: &Tensors, name: &str) -> Result<Weight, ModelError> {
         let is_ours = |(a, b): (&f32, &f32)| (a - b).abs() <= MAP_TOLERANCE;
         match got.iter().zip(expected).all(is_ours) {
             true => Ok(()),
-            false => Err(refused(format!("`{tensor}` is another map than NF4 has"))),
+            false => Err(refused(format!("`{tensor}` differs from the table of NF4"))),
         }
     };
     part("", Encoding::U8, elements.div_ceil(2))?;

@@ -133,7 +133,7 @@ impl<D: Device> Nf4<Tensor<D>> {
                 Ok(())
             }
             _ => Err(ModelError::Unsupported(
-                "scales of another kind than was laid out",
+                "the kind of scales differs from the layout",
             )),
         }
     }

@@ -56,7 +56,7 @@ CONFIGS = {"llama": LlamaConfig, "phi": PhiConfig, "phi3": Phi3Config, "gemma3":
 
 cases = []
 for family, settings, lengths, layer_type in CASES:
-    # The constructors write into what they are given.
+    # The constructors modify their arguments.
     config = CONFIGS[family](**json.loads(json.dumps(settings)))
     if family in ("phi", "phi3"):
         config.head_dim = settings["head_dim"]

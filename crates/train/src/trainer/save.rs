@@ -135,8 +135,8 @@ impl<D: Backend> Trainer<'_, D> {
             Some((step, Ok(manifest))) => (step, manifest),
             Some((step, Err(error))) => {
                 observer.notice(&format!(
-                    "{error}: the result is that of step {last}, the last, and not of step {step}, \
-                     the best"
+                    "{error}: the result has the weights of the last step, {last}, instead of the \
+                     best, {step}"
                 ));
                 (last, folder::read(&self.checkpoint(last))?)
             }

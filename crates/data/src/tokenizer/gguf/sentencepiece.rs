@@ -46,7 +46,7 @@ pub(super) fn build(g: &GgufTokenizer) -> Result<Built, DataError> {
         None if by_bytes => {}
         None => {
             return Err(gguf(
-                "the vocabulary has neither a token for each byte nor one for what is unknown; \
+                "the vocabulary has neither a token for each byte nor one for unknown text; \
                  use a folder with tokenizer.json",
             ));
         }

@@ -333,7 +333,7 @@ fn redirect(from: &Url, answer: &Answer) -> Result<Option<Url>, Fault> {
     let location = location.and_then(|value| value.to_str().ok());
     let location = location.ok_or_else(|| wrong("it redirects to nowhere"))?;
     let url = from.join(location);
-    let url = url.map_err(|_| wrong("it redirects to what is no address"))?;
+    let url = url.map_err(|_| wrong("it redirects to an invalid address"))?;
     let secure = url.scheme() == "https" || url.scheme() == "http" && from.scheme() == "http";
     match secure && url.username().is_empty() && url.password().is_none() {
         true => Ok(Some(url)),

@@ -124,13 +124,13 @@ impl Download<'_> {
         ];
         let size = sizes.into_iter().flatten().next();
         if sizes.into_iter().flatten().any(|other| Some(other) != size) {
-            return wrong("it says in two ways how large the file is");
+            return wrong("it states two different sizes of the file");
         }
         let hashes = [said.sha256.as_deref(), etag];
         let mut hashes = hashes.into_iter().flatten().filter(|hash| is_sha256(hash));
         let sha256 = hashes.next();
         if hashes.any(|other| Some(other) != sha256) {
-            return wrong("it says in two ways what the file's SHA-256 is");
+            return wrong("it states two different SHA-256 sums of the file");
         }
         let place = format!("{}/{}/{name}", self.id, self.commit);
         Ok(Facts {
@@ -178,7 +178,7 @@ impl Download<'_> {
                 Some(0) => partial.restart()?,
                 _ => {
                     partial.restart()?;
-                    let reason = "it sends another part of the file than asked for";
+                    let reason = "it sends a part of the file that was not asked for";
                     return Err(Fault::Passing(reason.into()).into());
                 }
             }
@@ -208,7 +208,7 @@ impl Download<'_> {
         let rest = length(&answer.headers).map(|length| partial.len + length);
         let size = facts.size.or(rest);
         if rest.is_some() && rest != size {
-            let reason = "it sends another number of bytes than it announced";
+            let reason = "the number of bytes differs from the size that it announced";
             return Err(Fault::Wrong(reason.into()).into());
         }
         while let Some(piece) = answer.piece()? {

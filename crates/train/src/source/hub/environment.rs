@@ -111,7 +111,7 @@ impl Environment {
 }
 
 #[cfg(feature = "hub")]
-const NO_ADDRESS: &str = "HF_ENDPOINT is no address that begins with https:// or http://";
+const NO_ADDRESS: &str = "HF_ENDPOINT is not an address that begins with https:// or http://";
 
 #[cfg(test)]
 mod tests {

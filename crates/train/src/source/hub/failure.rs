@@ -56,7 +56,7 @@ impl Hub {
         let page = format!("{}/{id}", self.shown());
         let (reason, remedy) = match (code, status.as_u16()) {
             (Some(b"GatedRepo"), _) if signed_in => (
-                "the model is gated, and the account of HF_TOKEN may not have it",
+                "the model is gated, and the account of HF_TOKEN has no access to it",
                 format!("ask for access on {page}"),
             ),
             (Some(b"GatedRepo"), _) => (
@@ -65,16 +65,16 @@ impl Hub {
             ),
             (Some(b"RevisionNotFound"), _) => (
                 "the model has no such revision",
-                format!("`{revision}` is no branch, tag or commit of it; look on {page}"),
+                format!("it has no branch, tag or commit `{revision}`; look on {page}"),
             ),
             (_, 401 | 403) if signed_in => (
-                "there is no such model, or the account of HF_TOKEN may not see it",
+                "there is no such model, or the account of HF_TOKEN has no access to it",
                 format!(
                     "check the spelling of the id and HF_TOKEN, and accept the terms on {page}"
                 ),
             ),
             (_, 401 | 403) => (
-                "there is no such model, or it is not for everybody",
+                "there is no such model, or it is not public",
                 format!(
                     "check the spelling of the id; if the model exists, accept its terms on {page} \
                      and set HF_TOKEN"

@@ -80,7 +80,7 @@ impl Listing {
         let located = client.locate(url)?;
         let answer = located
             .answer
-            .ok_or_else(|| Fault::Wrong("it sends whoever asks for the model elsewhere".into()))?;
+            .ok_or_else(|| Fault::Wrong("it redirects requests for the model".into()))?;
         Self::parse(&answer.whole(LIST_BYTES)?)
     }
 
@@ -94,7 +94,7 @@ impl Listing {
         if !is_commit(&answer.sha) {
             let sha = plain(&answer.sha);
             return Err(Fault::Wrong(format!(
-                "it names a commit `{sha}`, which is none"
+                "it names `{sha}`, which is not a commit"
             )));
         }
         if answer.siblings.len() > MOST_FILES {
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_damaged_list_is_refused() {
         for (text, expected) in [
-            (r#"{"sha":"../../x","siblings":[]}"#, "which is none"),
+            (r#"{"sha":"../../x","siblings":[]}"#, "not a commit"),
             (r#"{"siblings":[]}"#, "damaged"),
             ("<html>", "damaged"),
             (&"[".repeat(1 << 20), "damaged"),

@@ -180,7 +180,7 @@ fn redirects_that_are_not_safe_are_not_followed() {
     for (location, expected) in [
         ("file:///etc/passwd", "not safe"),
         ("http://user:SECRET@127.0.0.1:9/", "not safe"),
-        ("http://[", "no address"),
+        ("http://[", "an invalid address"),
         ("/owner/name/loop", "without end"),
     ] {
         let answers = Answers::model();
@@ -218,7 +218,7 @@ fn nothing_of_a_server_becomes_a_path() {
     let mut answers = Answers::model();
     for commit in ["../../../../pwn", "/tmp/pwn", "main", "", "\u{1b}[2J"] {
         answers.commit = commit.into();
-        assert!(refused(answers.clone()).contains("which is none"));
+        assert!(refused(answers.clone()).contains("which is not a commit"));
     }
     answers.commit = COMMIT.into();
     for other in ["../../../../pwn", &"f".repeat(40)] {
@@ -231,7 +231,7 @@ fn nothing_of_a_server_becomes_a_path() {
 fn what_does_not_agree_is_refused() {
     let mut answers = Answers::model();
     answers.head = "X-Linked-Size: 9999\r\n".into();
-    assert!(refused(answers.clone()).contains("how large"));
+    assert!(refused(answers.clone()).contains("two different sizes"));
     answers.head = String::new();
     answers.etag = Some("0".repeat(64));
     assert!(refused(answers).contains("SHA-256"));
@@ -330,7 +330,11 @@ fn a_download_that_fails_half_way_is_not_taken_for_a_model() {
 fn refusals_say_what_to_do() {
     for (status, code, expected) in [
         ("404 Not Found", "", "check the spelling of the id"),
-        ("404 Not Found", "RevisionNotFound", "`main` is no branch"),
+        (
+            "404 Not Found",
+            "RevisionNotFound",
+            "no branch, tag or commit",
+        ),
         (
             "401 Unauthorized",
             "RepoNotFound",
@@ -369,7 +373,7 @@ fn variables_that_are_wrong_are_not_shown() {
             "http://user:SECRET@127.0.0.1:9",
             "from http://127.0.0.1:9: ",
         ),
-        ("user:SECRET@host", "no address"),
+        ("user:SECRET@host", "not an address"),
     ] {
         let reason = get(cache.path(), endpoint).unwrap_err();
         assert!(
