@@ -16,9 +16,9 @@ impl Rank {
     pub(crate) const ALONE: Self = Self { index: 0, count: 1 };
 
     /// Indices of the passes of this rank, in the order of the step; each pass belongs to exactly
-    /// one rank. The most costly passes are assigned first, each to the rank with the least cost:
-    /// numbers of passes differ by one at most. The cost of a token in a model of `hidden` features
-    /// is about that of attention to 12 · `hidden` keys.
+    /// one rank. The most costly passes are assigned first, each to the rank with the least cost, so
+    /// the costs of two ranks differ by at most one pass. The cost of a token in a model of `hidden`
+    /// features is about that of attention to 12 · `hidden` keys.
     pub(crate) fn share(self, passes: &[Batch], hidden: usize) -> Vec<usize> {
         let per_token = 12 * hidden as u128;
         let cost = |&pass: &usize| {
