@@ -35,7 +35,7 @@ impl Subject {
     /// Returns a configuration with the command's `model` and `adapter`. `options` are keys that
     /// options of the command have set.
     pub(crate) fn resolve(&self, options: Vec<String>) -> Result<Config> {
-        let mut sets: Vec<String> = self.model.iter().map(|m| format!("model={m}")).collect();
+        let mut sets: Vec<String> = self.model.iter().map(|model| named(model)).collect();
         sets.extend(self.sets.iter().cloned());
         sets.extend(options);
         let mut config = match &self.config {
@@ -75,7 +75,7 @@ pub(crate) struct ModelAndData {
 
 impl ModelAndData {
     pub(crate) fn resolve(self) -> Result<Config> {
-        let mut sets: Vec<String> = self.model.iter().map(|m| format!("model={m}")).collect();
+        let mut sets: Vec<String> = self.model.iter().map(|model| named(model)).collect();
         sets.extend(self.sets);
         let mut config = match &self.config {
             Some(path) => Config::load(path, &sets)?,
@@ -88,6 +88,11 @@ impl ModelAndData {
         }
         Ok(config)
     }
+}
+
+/// Sets the model; quoted, so that a name like `2024` is text.
+fn named(model: &str) -> String {
+    format!("model={}", serde_json::Value::from(model))
 }
 
 /// Replaces model and adapter by the result of the run in its output folder.

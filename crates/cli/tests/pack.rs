@@ -241,6 +241,44 @@ fn a_small_histogram_is_one_padded_batch() {
     assert!(ran.stdout.contains(padding), "{}", ran.stdout);
 }
 
+/// Only what the command itself wrote is replaced.
+#[test]
+fn files_of_others_are_not_replaced() {
+    let folder = folder(&[("lengths", "10\n20\n"), ("notes", "<svg"), ("empty", "")]);
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    for (option, name) in [
+        ("--write", "lengths"),
+        ("--svg", "lengths"),
+        ("--write", "notes"),
+        ("--svg", "notes"),
+        ("--write", "empty"),
+    ] {
+        let before = read(name);
+        let arguments = ["--lengths", "lengths", "--capacity", "40", option, name];
+        let ran = pack(folder.path(), &arguments);
+        assert_ne!(ran.code, Some(0), "{option} {name}");
+        assert!(ran.stderr.contains("not replaced"), "{}", ran.stderr);
+        assert_eq!(read(name), before);
+    }
+    for capacity in ["40", "50"] {
+        let files = ["--write", "packing.json", "--svg", "packs.svg"];
+        let arguments = ["--lengths", "lengths", "--capacity", capacity];
+        pack(folder.path(), &[&arguments[..], &files].concat());
+    }
+    let error = pack(
+        folder.path(),
+        &[
+            "--lengths",
+            "lengths",
+            "--capacity",
+            "40",
+            "--svg",
+            "packing.json",
+        ],
+    );
+    assert_ne!(error.code, Some(0));
+}
+
 /// If it is interrupted while it writes, it leaves nothing; otherwise it leaves the whole file.
 #[cfg(unix)]
 #[test]

@@ -45,6 +45,7 @@ pub fn evaluate_config(
 ) -> Result<Evaluation, TrainError> {
     let (chosen, config) = &choose(config, threads, observer)?;
     let base = Base::of(config, observer)?;
+    base.say_if_other_base(config, observer)?;
     let data = match config.data.eval.is_empty() {
         false => Some(base.load(&config.data.eval, config, observer)?),
         true => base.load_both(config, observer)?.1,
@@ -68,6 +69,7 @@ pub fn verify_config(
 ) -> Result<Verification, TrainError> {
     let (chosen, config) = &choose(config, threads, observer)?;
     let base = Base::of(config, observer)?;
+    base.say_if_other_base(config, observer)?;
     let (data, _) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &data, None, base.padding_token())?;
     let options = load_options(config, prepared.capacity());
@@ -101,6 +103,7 @@ impl Answerer {
     ) -> Result<Self, TrainError> {
         let (chosen, config) = choose(config, threads, observer)?;
         let mut base = Base::of(&config, observer)?;
+        base.say_if_other_base(&config, observer)?;
         let why = base.no_tokenizer.clone();
         let Some(tokenizer) = base.tokenizer.take() else {
             return Err(TrainError::NoTokenizer { why });

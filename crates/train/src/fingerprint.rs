@@ -13,7 +13,7 @@ use std::{
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
-use tightrope_formats::safetensors;
+use tightrope_formats::{Tensors, safetensors};
 
 /// Number of bytes that are digested together. The fingerprint depends on it.
 const PIECE: u64 = 16 << 20;
@@ -42,8 +42,12 @@ pub(crate) fn facts(
 /// Files of weights in a model folder, as they are loaded: one file, or the files of the index.
 fn weights(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let [whole, index] = [safetensors::WHOLE, safetensors::INDEX].map(|name| folder.join(name));
-    if whole.is_file() || !index.is_file() {
+    if whole.is_file() {
         return Ok(vec![whole]);
+    }
+    if !index.is_file() {
+        // The error says what the folder holds instead.
+        Tensors::open(folder)?;
     }
     let files = safetensors::read_index(&index)?;
     Ok(files.keys().map(|name| folder.join(name)).collect())

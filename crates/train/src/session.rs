@@ -7,6 +7,7 @@ use crate::{
     config::{ConfigError, LoraSection, TargetModules},
     device::on_device,
     fingerprint,
+    merge::other_base,
     output::apart,
     source::{self, Hub, Origin, Source},
     tokenizer,
@@ -127,6 +128,27 @@ impl Base {
         Ok((train, eval))
     }
 
+    /// Says that the adapter of a configuration was trained on another model, if it was.
+    pub(crate) fn say_if_other_base(
+        &self,
+        config: &Config,
+        observer: &dyn Observer,
+    ) -> Result<(), TrainError> {
+        let Some(adapter) = &config.adapter else {
+            return Ok(());
+        };
+        let origin = Origin::new(&config.model, &self.source);
+        if let Some(named) = other_base(adapter, &origin, &self.source)? {
+            observer.notice(&format!(
+                "the adapter {} was trained on {named}, and the model is {}: an adapter means \
+                 something only together with the weights that it was trained on",
+                adapter.display(),
+                origin.name
+            ));
+        }
+        Ok(())
+    }
+
     /// Id that fills padded rows. Padding is known by its place, so any id is valid.
     pub fn padding_token(&self) -> u32 {
         self.tokenizer
@@ -220,6 +242,7 @@ fn train_on<D: Backend>(
     let output = Output::open(config, options, observer)?;
     let base = Base::until(stop, config, observer)?;
     apart::keep_apart(&config.output, "the model", base.source.path())?;
+    base.say_if_other_base(config, observer)?;
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);

@@ -3,11 +3,13 @@
 mod common;
 
 use common::{VOCABULARY, architecture, dataset};
-use std::{fs, ops::ControlFlow, path::Path};
+use std::{fs, ops::ControlFlow, path::Path, sync::Mutex};
+use tightrope_data::Progress;
 use tightrope_device::{Cpu, DType};
-use tightrope_model::{LoadOptions, Model};
+use tightrope_model::{LoadOptions, Model, TrainableModel, Training};
 use tightrope_train::{
-    Config, MergeOptions, Outcome, RunOptions, Sampling, StopFlag, evaluate, generate, merge, train,
+    Config, MergeOptions, Observer, Outcome, RunOptions, Sampling, StopFlag, evaluate,
+    evaluate_config, generate, merge, train,
 };
 
 fn options(adapter: Option<&Path>) -> LoadOptions {
@@ -297,6 +299,75 @@ fn a_run_goes_on_from_its_own_adapter_alone() {
         fs::write(&path, bytes).unwrap();
     }
     run(&[steps(3), adapter("moved")], true).unwrap();
+}
+
+/// Notices that were given.
+#[derive(Default)]
+struct Notices(Mutex<Vec<String>>);
+
+impl Progress for Notices {}
+impl Observer for Notices {
+    fn notice(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
+    }
+}
+
+#[test]
+fn an_adapter_of_another_model_is_not_used_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::load(&write(folder.path()), &[]).unwrap();
+    let stop = StopFlag::default();
+    let report = train(&config, &RunOptions::default(), &stop, &()).unwrap();
+    let other = folder.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let options = LoadOptions {
+        seed: 4,
+        ..options(None)
+    };
+    let model = Model::random(&Cpu::new(1).unwrap(), architecture(), &options).unwrap();
+    model.save_merged(&other).unwrap();
+    let said = |model: &Path| {
+        let mut config = config.clone();
+        config.model = model.display().to_string();
+        config.adapter = Some(report.weights.clone());
+        config.data.eval = config.data.train.clone();
+        let notices = Notices::default();
+        evaluate_config(&config, 1, 5, &notices).unwrap();
+        config.output = folder.path().join("again");
+        let options = RunOptions {
+            overwrite: true,
+            ..RunOptions::default()
+        };
+        train(&config, &options, &stop, &notices).unwrap();
+        let notices = notices.0.into_inner().unwrap();
+        let about = notices
+            .iter()
+            .filter(|text| text.contains("was trained on"));
+        about.count()
+    };
+    assert_eq!(said(&folder.path().join("base")), 0);
+    assert_eq!(said(&other), 2);
+}
+
+#[test]
+fn weights_that_are_not_finite_are_not_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path());
+    let base = folder.path().join("base");
+    let device = Cpu::new(1).unwrap();
+    let mut broken = TrainableModel::load(&device, &base, &Training::Full, &options(None)).unwrap();
+    let mut parameters = broken.parameters();
+    let weight = &mut parameters[0].weight;
+    let mut values = weight.to_vec::<f32>().unwrap();
+    values[1] = f32::NAN;
+    weight.write(&values).unwrap();
+    drop(parameters);
+    broken.save_merged(&base).unwrap();
+    let config = Config::load(&file, &[]).unwrap();
+    let merged = folder.path().join("merged");
+    let error = merge(&config, &merged, &MergeOptions::default(), &()).unwrap_err();
+    assert!(error.to_string().contains("not a number"), "{error}");
+    assert!(!merged.exists());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
-use tightrope_formats::{Tensors, diagnosis};
+use tightrope_formats::{FormatError, Tensors, diagnosis};
 
 /// File of the configuration.
 pub(crate) const CONFIG: &str = "adapter_config.json";
@@ -21,10 +21,14 @@ impl AdapterConfig {
     /// linear layers.
     pub(crate) fn open(folder: &Path, modules: &[String]) -> Result<(Self, Tensors), ModelError> {
         let path = folder.join(CONFIG);
-        for name in [CONFIG, WEIGHTS] {
-            if folder.is_dir() && !folder.join(name).exists() {
-                return Err(diagnosis::of_folder(folder, &format!("has no {name}")).into());
-            }
+        if folder.is_dir() && !path.exists() {
+            return Err(ModelError::Format(FormatError::NoModel {
+                path: folder.to_path_buf(),
+                reason: format!("has no {CONFIG}: give the whole folder of an adapter"),
+            }));
+        }
+        if folder.is_dir() && !folder.join(WEIGHTS).exists() {
+            return Err(diagnosis::of_folder(folder, &format!("has no {WEIGHTS}")).into());
         }
         let config = Self::from_json(&read_json(&path)?);
         let mut config = config.map_err(ModelError::config(&path))?;

@@ -3,6 +3,8 @@
 mod manifest;
 mod place;
 
+pub(crate) use place::other_base;
+
 use crate::{
     Config, Observer, TrainError, checkpoint::folder::digests, files::at, output::note_written,
     session::Base, source::Origin,
@@ -78,6 +80,15 @@ pub enum MergeError {
         /// The given model.
         model: String,
     },
+    /// A weight that is infinite or not a number.
+    #[error(
+        "{tensor} has an element that is infinite or not a number, so nothing is written: the files \
+         are damaged, or the adapter comes from a training that failed; take an earlier checkpoint"
+    )]
+    NotFinite {
+        /// Name of the tensor.
+        tensor: String,
+    },
 }
 
 fn advice(target: &str) -> &'static str {
@@ -116,6 +127,9 @@ pub fn merge(
         ..LoadOptions::new(1)
     };
     let model = Model::load(&Cpu::new(options.threads)?, base.source.path(), &load)?;
+    if let Some(tensor) = model.first_not_finite()? {
+        return Err(MergeError::NotFinite { tensor }.into());
+    }
     fs::create_dir_all(parent).map_err(at(parent))?;
     let temporary = Temporary::folder(&target).map_err(at(&target))?;
     model.save_merged_as(temporary.path(), options.dtype)?;

@@ -59,17 +59,34 @@ pub(super) fn keep_apart(
     }
 }
 
-/// Refuses an adapter that names another model: another hub id, or a path with other weights. A
-/// model that is not on this machine cannot be compared.
+/// Refuses an adapter that was trained on another model.
 pub(super) fn check_base(
     adapter: &Path,
     model: &Origin,
     source: &Source,
 ) -> Result<(), TrainError> {
+    match other_base(adapter, model, source)? {
+        None => Ok(()),
+        Some(named) => Err(MergeError::OtherBase {
+            adapter: adapter.display().to_string(),
+            named,
+            model: model.name.clone(),
+        }
+        .into()),
+    }
+}
+
+/// The model that an adapter names, if it is another one: another hub id, or a path with other
+/// weights. A model that is not on this machine cannot be compared.
+pub(crate) fn other_base(
+    adapter: &Path,
+    model: &Origin,
+    source: &Source,
+) -> Result<Option<String>, TrainError> {
     let path = adapter.join("adapter_config.json");
     let Ok(text) = fs::read(&path) else {
         // The code that loads the adapter reports its errors.
-        return Ok(());
+        return Ok(None);
     };
     let settings: Option<Value> = serde_json::from_slice(&text).ok();
     let named = settings
@@ -79,7 +96,7 @@ pub(super) fn check_base(
         .and_then(Value::as_str)
         .filter(|named| !named.is_empty())
     else {
-        return Ok(());
+        return Ok(None);
     };
     let there = Path::new(named);
     let same = if there.exists() {
@@ -96,15 +113,7 @@ pub(super) fn check_base(
         let ids = origin.is_hub_id() && model.is_hub_id();
         !ids || origin.name.eq_ignore_ascii_case(&model.name)
     };
-    match same {
-        true => Ok(()),
-        false => Err(MergeError::OtherBase {
-            adapter: adapter.display().to_string(),
-            named: named.to_owned(),
-            model: model.name.clone(),
-        }
-        .into()),
-    }
+    Ok((!same).then(|| named.to_owned()))
 }
 
 fn same_place(one: &Path, other: &Path) -> bool {

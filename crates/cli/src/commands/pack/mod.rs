@@ -229,8 +229,13 @@ fn compare(
     if files.write.is_some() && input.lengths.is_none() {
         bail!("--write needs the sequences' lengths; a histogram does not say which is which");
     }
-    for file in [&files.write, &files.svg].into_iter().flatten() {
-        output::check(file)?;
+    for (file, beginning) in [
+        (&files.write, output::PACKING),
+        (&files.svg, output::PICTURE),
+    ] {
+        if let Some(file) = file {
+            output::check(file, beginning)?;
+        }
     }
     let chosen = packer.algorithm;
     let compared = |a: &Algorithm| {

@@ -1,7 +1,8 @@
 //! Writes files whole or not at all.
 
 use std::{
-    io::{BufWriter, Write},
+    fs::File,
+    io::{BufWriter, Read, Write},
     path::Path,
 };
 
@@ -11,8 +12,14 @@ use crate::signals;
 use tightrope_formats::files::{Temporary, folder_of};
 use tightrope_train::StopFlag;
 
-/// Fails early if [`write_atomically`] would fail after the work.
-pub(super) fn check(file: &Path) -> anyhow::Result<()> {
+/// Beginning of every stored packing.
+pub(super) const PACKING: &str = "{\"layout\":";
+/// Beginning of every picture of this program.
+pub(super) const PICTURE: &str = "<svg width=\"1200\" height=\"640\"";
+
+/// Fails early if [`write_atomically`] would fail after the work, or if it would replace a file that
+/// does not begin as the files that this command writes.
+pub(super) fn check(file: &Path, beginning: &str) -> anyhow::Result<()> {
     let (name, folder) = (file.display(), folder_of(file));
     ensure!(
         folder.is_dir(),
@@ -20,6 +27,19 @@ pub(super) fn check(file: &Path) -> anyhow::Result<()> {
         folder.display()
     );
     ensure!(!file.is_dir(), "cannot write {name}: it is a folder");
+    if file.exists() {
+        let mut start = Vec::new();
+        let is_file = file.is_file();
+        if is_file {
+            let open = File::open(file).with_context(|| format!("cannot replace {name}"))?;
+            open.take(beginning.len() as u64).read_to_end(&mut start)?;
+        }
+        ensure!(
+            is_file && start == beginning.as_bytes(),
+            "{name}: this command did not write this file, so it is not replaced; move it away, or \
+             give another name"
+        );
+    }
     Ok(())
 }
 
