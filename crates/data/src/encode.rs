@@ -8,7 +8,7 @@ use tightrope_packing::IGNORED;
 
 use crate::error::{KeyPath, RowProblem};
 use crate::options::{AddEndToken, TrainOn};
-use crate::record::{Conversation, Record, TemplateReads, Tokens};
+use crate::record::{Conversation, Record, TemplateReads, Tokens, is_empty};
 use crate::template::{ChatTemplates, Dropped, Turn, assistant_turns, parts};
 use crate::tokenizer::Tokenizer;
 
@@ -77,6 +77,8 @@ pub(crate) struct Encoded {
 pub(crate) struct Chat {
     pub answers: u64,
     pub trained_answers: u64,
+    /// Number of trained answers without text.
+    pub empty_answers: u64,
     pub dropped: Dropped,
     /// Whether the parts of a message became one text.
     pub joined_parts: bool,
@@ -112,12 +114,18 @@ impl Encoder<'_> {
         let (mut tokens, mut labels) = match record {
             Record::Tokens(parts) => return self.parts(parts),
             Record::Text(text) => self.text(&text)?,
-            Record::Completion { prompt, completion } => self.completion(&prompt, &completion)?,
+            Record::Completion { prompt, completion } => {
+                chat.empty_answers = completion.trim().is_empty().into();
+                self.completion(&prompt, &completion)?
+            }
             Record::Alpaca {
                 instruction,
                 input,
                 output,
-            } => self.completion(&alpaca_prompt(&instruction, &input), &output)?,
+            } => {
+                chat.empty_answers = output.trim().is_empty().into();
+                self.completion(&alpaca_prompt(&instruction, &input), &output)?
+            }
             Record::Chat(conversation) => self.chat(&conversation, &mut chat)?,
         };
         let is_open = self.ends(tokens.iter().rev().copied()) == Some(false);
@@ -298,9 +306,16 @@ impl Encoder<'_> {
             };
             (rendered.text, spans)
         };
+        let trained: Vec<&Value> = answers
+            .iter()
+            .filter(|&&answer| trains(answer))
+            .map(|&answer| &messages[answer])
+            .collect();
+        let empty = trained.iter().filter(|answer| says_nothing(answer, reads));
         *chat = Chat {
             answers: answers.len() as u64,
-            trained_answers: answers.iter().filter(|&&answer| trains(answer)).count() as u64,
+            trained_answers: trained.len() as u64,
+            empty_answers: empty.count() as u64,
             dropped: Dropped::from(messages, tools, &text, reads),
             joined_parts,
         };
@@ -343,6 +358,23 @@ impl Encoder<'_> {
 fn has_only_calls(message: &Value) -> bool {
     let says = message.get("content").is_some_and(Value::is_string);
     message.get("tool_calls").is_some() && !says
+}
+
+/// Whether a message has no text, and nothing else that the template writes out.
+fn says_nothing(message: &Value, reads: &TemplateReads) -> bool {
+    let no_text = |text: &Value| text.as_str().is_none_or(|text| text.trim().is_empty());
+    let empty = |(key, value): (&String, &Value)| match key.as_str() {
+        "role" | "name" => true,
+        "content" => match value {
+            Value::Array(parts) => parts.iter().all(|part| no_text(&part["text"])),
+            value => no_text(value),
+        },
+        "tool_calls" => is_empty(value),
+        key => !reads.reads_key_of_message(key) || is_empty(value),
+    };
+    message
+        .as_object()
+        .is_some_and(|message| message.iter().all(empty))
 }
 
 fn failed(error: crate::DataError) -> RowProblem {

@@ -120,6 +120,18 @@ pub enum DataError {
         /// The keys found.
         saw: Vec<String>,
     },
+    /// None of the first rows can be read, so that nothing tells the format.
+    #[error(
+        "{first}; {}",
+        if *rows == 1 { "the file's only row".to_owned() }
+        else { format!("all of the first {rows} rows are skipped as bad") }
+    )]
+    AllBad {
+        /// The first row, and why it cannot be read.
+        first: Box<BadRow>,
+        /// Number of rows that were tried.
+        rows: u64,
+    },
     /// A row cannot be used.
     #[error("{_0}{}", hint(_0))]
     Row(Box<BadRow>),
@@ -278,6 +290,18 @@ pub enum RowProblem {
         /// Keys that the row has.
         saw: Vec<String>,
     },
+    /// A required key has no value.
+    #[error("`{key}` is null")]
+    Null {
+        /// The key.
+        key: KeyPath,
+    },
+    /// An object has the same key twice, of which JSON readers keep the last.
+    #[error("the key `{key}` occurs twice in one object; remove one of them")]
+    Twice {
+        /// The key.
+        key: String,
+    },
     /// A value has the wrong type.
     #[error("`{key}`: expected {expected}, got {got}")]
     WrongType {
@@ -396,6 +420,7 @@ impl RowProblem {
             | RowProblem::Lengths { key, .. }
             | RowProblem::Value { key, .. }
             | RowProblem::OutsideVocabulary { key, .. }
+            | RowProblem::Null { key }
             | RowProblem::Missing { key, .. } => Some(key),
             _ => None,
         }

@@ -204,6 +204,7 @@ impl Loader<'_> {
         let mut all: Vec<String> = Vec::new();
         let mut refused = None;
         let mut good = 0;
+        let mut unreadable = None;
         for row in chunk {
             match row.parse(path) {
                 Ok(fields) => {
@@ -224,11 +225,17 @@ impl Loader<'_> {
                 Err(bad) if self.options.on_bad_row == OnBadRow::Error => {
                     return Err(bad.into());
                 }
-                Err(_) => {}
+                Err(bad) => drop(unreadable.get_or_insert(bad)),
             }
             if good == DETECTION_ROWS {
                 break;
             }
+        }
+        if let Some(first) = unreadable.filter(|_| good == 0) {
+            return Err(DataError::AllBad {
+                first,
+                rows: chunk.len() as u64,
+            });
         }
         let by =
             |keys: &[String]| record::detect(&keys.iter().map(String::as_str).collect::<Vec<_>>());
@@ -314,6 +321,7 @@ impl Loader<'_> {
         report.open_texts += u64::from(encoded.open_text);
         report.answers += encoded.chat.answers;
         report.trained_answers += encoded.chat.trained_answers;
+        report.empty_answers += encoded.chat.empty_answers;
         report.dropped.add(&encoded.chat.dropped);
         report.joined_parts += u64::from(encoded.chat.joined_parts);
         let (tokens, labels) = (encoded.tokens, encoded.labels);

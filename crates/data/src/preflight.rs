@@ -71,6 +71,8 @@ pub struct Preflight {
     pub answers: u64,
     /// Number of these answers that are trained.
     pub trained_answers: u64,
+    /// Number of trained answers and completions without text, which teach the model to end at once.
+    pub empty_answers: u64,
     /// Option that selects the trained tokens.
     pub train_on: TrainOn,
     /// Contents of conversations that the chat template leaves out.
@@ -239,6 +241,11 @@ impl Preflight {
             self.untrained_sequences,
             "sequence",
             "without anything to train",
+        );
+        note(
+            self.empty_answers,
+            "trained answer",
+            "without text: at most an end token is trained there",
         );
         note(self.doubled_bos, "row", "beginning with two BOS tokens");
         let without_end = match self.no_eos {

@@ -65,6 +65,25 @@ pub(crate) fn detect(keys: &[&str]) -> Option<Format> {
     }
 }
 
+/// Keys without which a row is no record of the format.
+fn required(fields: &Fields, format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Tokens => &["input_ids"],
+        Format::Chat => {
+            let has = |key| fields.get(key).is_some_and(|value| !value.is_null());
+            let names = !fields.contains_key("messages") && fields.contains_key("conversations");
+            match has("conversations") && !has("messages") || names {
+                true => &["conversations"],
+                false => &["messages"],
+            }
+        }
+        Format::Alpaca => &["instruction", "output"],
+        Format::Completion => &["prompt", "completion"],
+        Format::Text => &["text"],
+        Format::Auto => &[],
+    }
+}
+
 /// Reads a row in the layout `format`. A key with the value null counts as absent, because a union
 /// of several layouts leaves such keys.
 pub(crate) fn parse(
@@ -72,9 +91,24 @@ pub(crate) fn parse(
     format: Format,
     template: Option<&TemplateReads>,
 ) -> Result<Parsed, RowProblem> {
+    let is_null = |key: &&str| fields.get(*key).is_some_and(Value::is_null);
+    let null: Vec<&str> = required(&fields, format)
+        .iter()
+        .copied()
+        .filter(is_null)
+        .collect();
     fields.retain(|_, value| !value.is_null());
     if let Some(problem) = refused(&fields, format) {
         return Err(problem);
+    }
+    if let Some(key) = null.first() {
+        let key = KeyPath::name(key);
+        return Err(RowProblem::Null { key });
+    }
+    // Readers take the keys one by one; the error names all that the row has.
+    let absent = |key: &&&str| !fields.contains_key(**key);
+    if let Some(key) = required(&fields, format).iter().find(absent) {
+        return Err(missing_key(&fields, key));
     }
     let mut unused = Vec::new();
     let record = match format {

@@ -50,7 +50,21 @@ impl CsvRows {
             .delimiter(between.unwrap_or(b','))
             .from_reader(stream);
         let header = reader.headers().map_err(|e| failed.because(e))?;
-        let columns = header.iter().map(str::to_owned).collect();
+        let columns: Vec<String> = header.iter().map(str::to_owned).collect();
+        // Spreadsheets write columns without a name at the end of a table.
+        for (index, name) in columns.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
+            if let Some(first) = columns[..index].iter().position(|before| before == name) {
+                return Err(DataError::Container {
+                    path: failed.path,
+                    message: format!(
+                        "columns {} and {} are both named `{name}`; rename one of them, or \
+                         remove it",
+                        first + 1,
+                        index + 1
+                    ),
+                });
+            }
+        }
         Ok(Self {
             failed,
             reader,

@@ -2,10 +2,12 @@
 
 mod csv;
 pub(crate) mod foreign;
+mod gzip;
 mod json;
 mod line_ends;
 mod locate;
 mod parquet;
+mod strict;
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -17,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Map, Value};
 
 use self::line_ends::LineEnds;
+use self::strict::Refused;
 use crate::error::{BadRow, DataError, KeyPath, Place, RowProblem};
 
 /// Size that is counted for a value that is not text, in bytes.
@@ -106,10 +109,11 @@ impl RawRow {
         };
         let checked =
             std::str::from_utf8(text).map_err(|e| bad(e.valid_up_to(), RowProblem::Utf8))?;
-        match serde_json::from_str(checked) {
+        match strict::parse(checked) {
             Ok(Value::Object(fields)) => Ok(Cow::Owned(fields)),
             Ok(other) => Err(bad(0, RowProblem::NotAnObject(type_name(&other)))),
-            Err(e) => {
+            Err(Refused::Twice(key, offset)) => Err(bad(offset, RowProblem::Twice { key })),
+            Err(Refused::Json(e)) => {
                 let offset = locate::offset_of(text, e.line(), e.column());
                 if text[offset..].trim_ascii() == b"," {
                     return Err(bad(offset, RowProblem::Comma));
@@ -222,7 +226,7 @@ impl Source {
             count: counter.clone(),
         };
         let reader: Box<dyn Read + Send> = if gzip {
-            Box::new(flate2::read::MultiGzDecoder::new(counting))
+            Box::new(gzip::Gzip::new(counting))
         } else if zstd {
             Box::new(zstd::stream::read::Decoder::new(counting).map_err(io())?)
         } else {
@@ -282,7 +286,7 @@ impl Text {
     }
 }
 
-/// Reports a compressed file whose end is missing.
+/// Reports a compressed file whose end is missing, or is followed by something else.
 fn io_error(path: &Path, compressed: bool, source: io::Error) -> DataError {
     let text = source.to_string();
     let cut = source.kind() == io::ErrorKind::UnexpectedEof || text.contains("incomplete frame");
@@ -291,6 +295,14 @@ fn io_error(path: &Path, compressed: bool, source: io::Error) -> DataError {
             path: path.to_owned(),
             message: "the compressed data ends too early: the file is cut off; fetch it again"
                 .to_owned(),
+        };
+    }
+    if compressed && text == gzip::BEHIND {
+        return DataError::Container {
+            path: path.to_owned(),
+            message: format!(
+                "{text} and are no part of it; fetch it again, or unpack it with gunzip"
+            ),
         };
     }
     DataError::io(path)(source)

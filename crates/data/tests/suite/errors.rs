@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use tightrope_data::{
-    BadRow, ChatTemplate, DataError, DataOptions, Format, GgufTokenizer, RowProblem, Tokenizer,
-    load,
+    BadRow, ChatTemplate, DataError, DataOptions, Format, GgufTokenizer, OnBadRow, RowProblem,
+    Tokenizer, load,
 };
 
 use crate::common::{CHATML, gguf, load_bytes, tokenizer, write};
@@ -235,6 +235,85 @@ fn rows() {
     );
     assert_eq!(bad.place.line, Some(3));
     assert!(matches!(bad.problem, RowProblem::Csv(_)));
+}
+
+#[test]
+fn keys_that_occur_twice() {
+    let twice = |key: &str| RowProblem::Twice {
+        key: key.to_owned(),
+    };
+    let t = tokenizer(Some(CHATML));
+    let good = "{\"text\": \"a\", \"b\": {\"text\": 1}}\n";
+    for (row, column, key) in [
+        (r#"{"text":"a","text":"b"}"#, 13, "text"),
+        (r#"{"text": "a", "text" : "a"}"#, 15, "text"),
+        (
+            r#"{"text": "é", "x": [{"y": 1}, {"y": 1, "z": 2, "y": null}]}"#,
+            48,
+            "y",
+        ),
+        (r#"{"text": "a", "q\"": 1, "q\"": 1}"#, 25, "q\""),
+    ] {
+        let found = problem(format!("{good}{row}\n"), Some(&t));
+        assert_eq!(found, (2, column, twice(key)), "{row}");
+        let lines = format!("[{good},\n{row}\n]");
+        let error = load_bytes("a.json", lines, &DataOptions::default(), Some(&t));
+        let place = bad_row(error.unwrap_err()).place;
+        assert_eq!((place.line, place.column), (Some(3), Some(column)), "{row}");
+    }
+    let message = r#"{"messages":[{"role":"user","role":"assistant","content":"x"}]}"#;
+    let (_, column, found) = problem(message, Some(&t));
+    assert_eq!((column, found), (29, twice("role")));
+}
+
+#[test]
+fn null_is_not_called_absent() {
+    let t = tokenizer(Some(CHATML));
+    for template in [None, Some(CHATML)] {
+        let t = tokenizer(template);
+        let row = r#"{"instruction": "a", "input": "x", "output": null}"#;
+        let good = r#"{"instruction": "a", "input": null, "output": "b"}"#;
+        let (line, column, found) = problem(format!("{good}\n{row}"), Some(&t));
+        assert_eq!((line, column), (2, 46));
+        assert_eq!(found.to_string(), "`output` is null");
+        let row = r#"{"instruction": "a", "input": "x"}"#;
+        let (_, _, found) = problem(format!("{good}\n{row}"), Some(&t));
+        assert_eq!(
+            found.to_string(),
+            "`output` is missing; the keys are instruction, input"
+        );
+    }
+    for (row, key) in [
+        (r#"{"text": null}"#, "text"),
+        (r#"{"prompt": "a", "completion": null}"#, "completion"),
+        (r#"{"messages": null, "conversations": null}"#, "messages"),
+        (r#"{"conversations": null}"#, "conversations"),
+        (r#"{"input_ids": null}"#, "input_ids"),
+    ] {
+        let (_, _, found) = problem(row, Some(&t));
+        assert_eq!(found.to_string(), format!("`{key}` is null"));
+    }
+}
+
+#[test]
+fn skipping_every_row_says_why() {
+    let options = DataOptions {
+        on_bad_row: OnBadRow::Skip,
+        ..DataOptions::default()
+    };
+    for (rows, said) in [
+        ("bad\nbad\n", "; all of the first 2 rows are skipped as bad"),
+        ("bad\n", "; the file's only row"),
+    ] {
+        let error = load_bytes("a.jsonl", rows, &options, None).unwrap_err();
+        let shown = error.to_string();
+        assert!(
+            shown.contains("a.jsonl:1:1: invalid JSON: ") && shown.ends_with(said),
+            "{shown}"
+        );
+    }
+    let error = load_bytes("a.jsonl", "bad\n{\"q\": 1}\n", &options, None).unwrap_err();
+    assert!(matches!(error, DataError::UnknownFormat { .. }), "{error}");
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Files as users have them: one row, other separators, folders, Python's notation of values.
 
+use std::io::Write;
 use std::path::Path;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tightrope_data::{DataError, DataOptions, load};
 
 use crate::common::{CHATML, load_bytes, tokenizer, write};
@@ -170,4 +173,54 @@ fn other_kinds_of_files_are_named() {
     assert!(error("dataset_info.json", described).contains("give the files that it names"));
     let loaded = load_bytes("a.json", described, &DataOptions::default(), None);
     assert!(matches!(loaded, Err(DataError::Arrays { .. })));
+}
+
+#[test]
+fn columns_of_the_same_name_are_refused() {
+    let shown = error("a.csv", "text,id,text\nab,1,cd\n");
+    assert!(
+        shown.ends_with(
+            "a.csv: columns 1 and 3 are both named `text`; rename one of them, or remove it"
+        ),
+        "{shown}"
+    );
+    // Spreadsheets write empty columns at the end.
+    let t = tokenizer(Some(CHATML));
+    let dataset = load_bytes("a.csv", "text,,\nab,,\n", &DataOptions::default(), Some(&t));
+    assert_eq!(dataset.unwrap().report.rows, 1);
+}
+
+#[test]
+fn bytes_behind_gzip_are_not_called_a_cut() {
+    let packed = |text: &str| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let (one, two) = (
+        packed("{\"text\": \"ab\"}\n"),
+        packed("{\"text\": \"cd\"}\n"),
+    );
+    let t = tokenizer(None);
+    let rows = |bytes: Vec<u8>| {
+        let loaded = load_bytes("a.jsonl.gz", bytes, &DataOptions::default(), Some(&t));
+        loaded
+            .map(|dataset| dataset.report.rows)
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(rows([&one[..], &two].concat()), Ok(2));
+    assert_eq!(rows([&one[..], &[0; 700]].concat()), Ok(1));
+    for behind in [&b"garbage"[..], b"g", b"\0\0garbage that is longer", b"{}"] {
+        let shown = rows([&one[..], behind].concat()).unwrap_err();
+        assert!(
+            shown.contains("a.jsonl.gz: bytes follow the end of the gzip data"),
+            "{shown}"
+        );
+    }
+    for cut in [one.len() - 1, one.len() - 9, 11] {
+        let shown = rows(one[..cut].to_vec()).unwrap_err();
+        assert!(shown.contains("the file is cut off"), "{cut}: {shown}");
+    }
+    let shown = rows([&one[..], &two[..12]].concat()).unwrap_err();
+    assert!(shown.contains("the file is cut off"), "{shown}");
 }

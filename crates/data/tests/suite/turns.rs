@@ -273,3 +273,54 @@ fn rows_with_tools_take_the_template_for_tools() {
     let refused = Tokenizer::from_folder(path).err().unwrap().to_string();
     assert!(refused.contains("../evil"), "{refused}");
 }
+
+#[test]
+fn answers_without_text_are_counted() {
+    let chat = |answer: &str| {
+        format!(
+            r#"{{"messages": [{{"role": "user", "content": "q"}}, {{"role": "assistant", {answer}}}]}}"#
+        )
+    };
+    let turns = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#;
+    let good = r#""content": "a""#;
+    let cases = [
+        (chat(r#""content": """#), 1, 1),
+        (chat(r#""content": " \n""#), 1, 1),
+        (chat(r#""content": [{"type": "text", "text": ""}]"#), 1, 1),
+        (chat(r#""content": "a""#), 0, 0),
+        (chat(r#""content": "", "weight": 0"#), 0, 0),
+        (turns.to_owned(), 0, 1),
+    ];
+    for (row, last, all) in cases {
+        for (train_on, expected) in [(TrainOn::Completion, last), (TrainOn::All, all)] {
+            let options = DataOptions {
+                train_on,
+                ..DataOptions::default()
+            };
+            let rows = format!("{row}\n{}\n", chat(good));
+            let t = tokenizer(Some(CHATML));
+            let report = load_bytes("a.jsonl", rows, &options, Some(&t))
+                .unwrap()
+                .report;
+            assert_eq!(report.empty_answers, expected, "{train_on:?}: {row}");
+            let note = "1 trained answer without text: at most an end token is trained there";
+            let said = report.notes().iter().filter(|n| *n == note).count();
+            assert_eq!(said as u64, expected, "{:?}", report.notes());
+        }
+    }
+    for (csv, template) in [
+        ("instruction,input,output\na,,b\na,b,\n", Some(CHATML)),
+        ("instruction,input,output\na,,b\na,b,\n", None),
+        ("prompt,completion\na,b\na,\n", None),
+    ] {
+        let t = tokenizer(template);
+        let dataset = load_bytes("a.csv", csv, &DataOptions::default(), Some(&t)).unwrap();
+        assert_eq!(dataset.report.empty_answers, 1, "{csv}");
+    }
+    // An answer of calls alone says something, if the template writes them out.
+    let calls = "{% for m in messages %}{{ m.content }}{{ m.tool_calls }}</s>{% endfor %}";
+    let call = r#""content": "", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]"#;
+    let t = tokenizer(Some(calls));
+    let dataset = load_bytes("a.jsonl", chat(call), &DataOptions::default(), Some(&t)).unwrap();
+    assert_eq!(dataset.report.empty_answers, 0);
+}
