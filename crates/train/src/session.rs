@@ -13,6 +13,7 @@ use crate::{
     tokenizer,
 };
 use std::path::PathBuf;
+use tightrope_data::numbers::{counted, grouped};
 use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Tokenizer};
 use tightrope_model::{
     Backend, LoadOptions, LoraConfig, ModelConfig, ModelError, TrainableModel, Training,
@@ -92,7 +93,8 @@ impl Base {
         // Ids are compared with the model while the row is known. Data can be inspected without a
         // usable model; training reports what is wrong with the model.
         let model = ModelConfig::read(self.source.path()).ok();
-        let embedding = model.map(|model| model.architecture().vocabulary);
+        let model = model.as_ref().map(ModelConfig::architecture);
+        let embedding = model.map(|model| model.vocabulary);
         let tokenizer = self.tokenizer.as_ref();
         let data = tightrope_data::load_for(paths, &options, tokenizer, embedding, observer);
         let data = data.map_err(|error| match error {
@@ -104,6 +106,18 @@ impl Base {
             other => other,
         })?;
         observer.loaded(paths, &data.report);
+        if let Some(model) = model {
+            let limit = model.rope.max_position_embeddings;
+            let longer = data.sequences.iter().filter(|s| s.len() > limit).count();
+            if longer > 0 {
+                observer.notice(&format!(
+                    "{} longer than the {} positions of the model (max_position_embeddings), beyond \
+                     which it may predict badly; data.max_length cuts them",
+                    counted(longer as u64, "sequence"),
+                    grouped(limit as u64)
+                ));
+            }
+        }
         Ok(data)
     }
 

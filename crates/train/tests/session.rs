@@ -8,7 +8,7 @@ use tightrope_data::Progress;
 use tightrope_device::{Cpu, DType};
 use tightrope_model::{LoadOptions, Model, TrainableModel, Training};
 use tightrope_train::{
-    Config, MergeOptions, Observer, Outcome, RunOptions, Sampling, StopFlag, evaluate,
+    Base, Config, MergeOptions, Observer, Outcome, RunOptions, Sampling, StopFlag, evaluate,
     evaluate_config, generate, merge, train,
 };
 
@@ -347,6 +347,28 @@ fn an_adapter_of_another_model_is_not_used_without_a_word() {
     };
     assert_eq!(said(&folder.path().join("base")), 0);
     assert_eq!(said(&other), 2);
+}
+
+#[test]
+fn sequences_beyond_the_positions_of_the_model_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::load(&write(folder.path()), &[]).unwrap();
+    let said = |positions: u64| {
+        let file = folder.path().join("base/config.json");
+        let mut settings: serde_json::Value =
+            serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        settings["max_position_embeddings"] = positions.into();
+        fs::write(&file, settings.to_string()).unwrap();
+        let notices = Notices::default();
+        let base = Base::of(&config, &notices).unwrap();
+        let data = base.load(&config.data.train, &config, &notices).unwrap();
+        let longer = data.sequences.iter().filter(|s| s.len() as u64 > positions);
+        (longer.count(), notices.0.into_inner().unwrap().join("\n"))
+    };
+    assert_eq!(said(4096), (0, String::new()));
+    let (longer, text) = said(5);
+    let expected = format!("{longer} sequences longer than the 5 positions");
+    assert!(longer > 1 && text.contains(&expected), "{text}");
 }
 
 #[test]
