@@ -116,7 +116,8 @@ impl AdapterConfig {
         let exactly = |key: &str, expected: &str| match reader.text(key)? {
             Some(value) if value == expected => Ok(()),
             value => {
-                let reason = format!("expected {expected:?}, got {value:?}");
+                let got = value.map_or("nothing".to_owned(), |value| format!("`{value}`"));
+                let reason = format!("expected `{expected}`, got {got}");
                 Err(ConfigError::new(key, reason))
             }
         };

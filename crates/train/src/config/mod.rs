@@ -299,8 +299,25 @@ fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"GGUF") {
         return Some(A_MODEL);
     }
-    let json = inner.starts_with(b"{");
-    json.then_some("this is JSON: write train = \"…\" under [data] in the configuration")
+    if inner.starts_with(b"{") {
+        return Some("this is JSON: write train = \"…\" under [data] in the configuration");
+    }
+    is_yaml(text)
+        .then_some("this is YAML: `tightrope train --template` shows how keys are written here")
+}
+
+/// Whether the first line that says something is `key: value` or `---`, which is no TOML.
+fn is_yaml(text: &[u8]) -> bool {
+    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let first = lines
+        .into_iter()
+        .find(|line| !line.is_empty() && line[0] != b'#');
+    first.is_some_and(|line| {
+        let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
+        let name = line.iter().take_while(|byte| is_name(byte)).count();
+        let value = &line[name..];
+        line == b"---" || (name > 0 && (value == b":" || value.starts_with(b": ")))
+    })
 }
 
 /// `key=value` as TOML, with quotes around unquoted text.

@@ -87,10 +87,28 @@ impl Text<'_> {
     }
 
     fn syntax(&self, error: &toml::de::Error) -> ConfigError {
+        let span = error.span().unwrap_or(0..0);
+        let message = error.message().trim().replace('\n', "; ");
         ConfigError::Syntax {
-            place: self.place(error.span().unwrap_or(0..0)),
-            message: error.message().trim().replace('\n', "; "),
+            message: self.without_quotes(span.start).unwrap_or(message),
+            place: self.place(span),
         }
+    }
+
+    /// Advice, if the line at `offset` sets a key to text without quotes.
+    fn without_quotes(&self, offset: usize) -> Option<String> {
+        let start = self
+            .text
+            .get(..offset)?
+            .rfind('\n')
+            .map_or(0, |end| end + 1);
+        let line = self.text[start..].lines().next()?;
+        let (key, value) = line.split_once('=')?;
+        let (key, value) = (key.trim(), value.trim());
+        let is_text = value.starts_with(|c: char| c.is_alphabetic() || "./~".contains(c))
+            && !value.contains(['"', '\'', '#'])
+            && DeValue::parse(value).is_err();
+        is_text.then(|| format!("text needs quotes: {key} = \"{value}\""))
     }
 }
 

@@ -17,6 +17,29 @@ fn message(text: &str) -> String {
 }
 
 #[test]
+fn yaml_and_text_without_quotes_have_words_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.toml");
+    for (text, expected) in [
+        ("# mine\n\nmodel: x\ndata:\n  - a\n", "this is YAML"),
+        ("---\nbase_model: x\n", "this is YAML"),
+        (
+            "model = ../../M\n",
+            "c.toml:1: text needs quotes: model = \"../../M\"",
+        ),
+        (
+            "model = \"m\"\n[data]\ntrain = my-data.jsonl\n",
+            "c.toml:3: text needs quotes",
+        ),
+        ("seed = 1.x\n", "c.toml:1: "),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let error = Config::load(&file, &[]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
 fn every_default_of_the_table_is_read() {
     let config = parse("model = \"a/b\"\n[lora]\n").unwrap();
     for key in KEYS {
