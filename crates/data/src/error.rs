@@ -436,8 +436,11 @@ impl From<Box<BadRow>> for DataError {
 
 /// Advice for a data set with a few bad rows.
 fn hint(bad: &BadRow) -> &'static str {
-    match bad.problem {
+    match &bad.problem {
         RowProblem::Refused { .. } | RowProblem::BeyondEmbedding { .. } | RowProblem::Comma => "",
+        RowProblem::Template(error) if error.lacks => {
+            "; `data.chat_template` takes a template without it"
+        }
         _ => "; `on_bad_row = \"skip\"` leaves such rows out and counts them",
     }
 }

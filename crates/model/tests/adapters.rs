@@ -191,6 +191,9 @@ fn what_peft_can_and_this_cannot_is_refused_by_name() {
         ("some_future_setting", json!({"on": 1})),
         ("lora_alpha", Value::Null),
         ("r", json!(0)),
+        ("exclude_modules", json!(["q_proj"])),
+        ("layers_to_transform", json!([5])),
+        ("layers_to_transform", json!(0)),
     ] {
         let folder = copy(&case(CASE));
         change_json(&folder.path().join(CONFIG), |config| {

@@ -13,6 +13,7 @@ use std::{
     env,
     path::{Path, PathBuf},
 };
+use tightrope_data::ChatTemplates;
 use tightrope_train::{Config, Outcome, RunOptions, RunReport, StopFlag, config, demo};
 
 /// Output folder of the demonstration.
@@ -135,7 +136,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     )
 }
 
-/// Shows the result and the next step; `subject` names the trained model for `chat`.
+/// Shows the result and the next step; `subject` names the trained model.
 fn finish(
     report: &RunReport,
     text: String,
@@ -144,7 +145,16 @@ fn finish(
     terminal: &Terminal,
 ) -> Result<Exit> {
     let stopped = matches!(report.outcome, Outcome::Stopped { .. });
-    let said = say(stopped, text, event, subject, terminal);
+    // Without a template the model cannot chat.
+    let chats = ChatTemplates::beside_adapter(&report.weights);
+    let next = match chats.is_ok_and(|templates| templates.is_some()) {
+        true => [vec!["chat".to_owned()], subject].concat(),
+        false => {
+            let raw = ["--raw", "--prompt", "Once"].map(str::to_owned);
+            [vec!["generate".to_owned()], subject, raw.into()].concat()
+        }
+    };
+    let said = say(stopped, text, event, next, terminal);
     exit::after(if stopped { Exit::Saved } else { Exit::Success }, said)
 }
 
@@ -152,7 +162,7 @@ fn say(
     stopped: bool,
     text: String,
     mut event: Value,
-    subject: Vec<String>,
+    next: Vec<String>,
     terminal: &Terminal,
 ) -> Result<()> {
     let resume = resume_command(env::args());
@@ -169,8 +179,7 @@ fn say(
         } else {
             // The program is called as this process was, because it may be on no search path.
             let program = env::args().next().unwrap_or_else(|| "tightrope".to_owned());
-            let mut words = vec![program, "chat".to_owned()];
-            words.extend(subject);
+            let words = [vec![program], next].concat();
             terminal.line(format!("try it with: {}", shell(&words)))?;
         }
     }

@@ -70,6 +70,9 @@ pub struct RenderError {
     pub template: String,
     /// Message of the template or of the engine.
     pub message: String,
+    /// Whether the template uses a filter, test, function or method that the engine lacks: then no
+    /// row is at fault.
+    pub lacks: bool,
 }
 
 const NAME: &str = "chat template";
@@ -184,7 +187,16 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &Variables,
     ) -> Result<Rendered, RenderError> {
-        let failed = |error: Error| self.refused(message(&error));
+        let failed = |error: Error| RenderError {
+            lacks: matches!(
+                error.kind(),
+                ErrorKind::UnknownFilter
+                    | ErrorKind::UnknownTest
+                    | ErrorKind::UnknownFunction
+                    | ErrorKind::UnknownMethod
+            ),
+            ..self.refused(message(&error))
+        };
         let written = Arc::new(AtomicUsize::new(0));
         let generation = Arc::new(Generation {
             written: written.clone(),
@@ -251,6 +263,7 @@ impl ChatTemplate {
         RenderError {
             template: self.name.clone(),
             message,
+            lacks: false,
         }
     }
 }

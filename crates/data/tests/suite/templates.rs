@@ -152,3 +152,17 @@ fn a_generation_block_sees_what_stands_around_it() {
         assert_eq!(rendered.spans[0].start, 0, "{source}");
     }
 }
+
+#[test]
+fn what_the_engine_lacks_is_told_from_a_bad_conversation() {
+    for (source, lacks) in [
+        ("{{ messages | wordcount_of }}", true),
+        ("{{ nothing_known() }}", true),
+        ("{{ raise_exception('no') }}", false),
+        ("{{ messages[0].content.a.b }}", false),
+    ] {
+        let error = compile(source).render(&[], None, false, &Map::new());
+        let error = error.expect_err(source);
+        assert_eq!(error.lacks, lacks, "{error}");
+    }
+}

@@ -162,6 +162,7 @@ impl AdapterConfig {
         modules: BTreeSet<String>,
         all: &[String],
     ) -> Result<(), ConfigError> {
+        self.check_restrictions(&modules)?;
         let restricted = ["layers_to_transform", "layers_pattern", "exclude_modules"]
             .iter()
             .any(|key| !self.settings.get(*key).is_none_or(is_off));
@@ -178,6 +179,33 @@ impl AdapterConfig {
             }
         }
         self.modules = modules;
+        Ok(())
+    }
+
+    /// Refuses plain restrictions that the adapter's file contradicts.
+    fn check_restrictions(&self, modules: &BTreeSet<String>) -> Result<(), ConfigError> {
+        let list = |key: &str| match self.settings.get(key) {
+            Some(Value::Array(values)) => values.clone(),
+            Some(value @ Value::Number(_)) => vec![value.clone()],
+            _ => Vec::new(),
+        };
+        let excluded = list("exclude_modules");
+        let layers = list("layers_to_transform");
+        let layers: Vec<u64> = layers.iter().filter_map(Value::as_u64).collect();
+        for module in modules {
+            let mut names = excluded.iter().filter_map(Value::as_str);
+            let layer = module.split('.').find_map(|part| part.parse().ok());
+            let elsewhere = layer.is_some_and(|layer| !layers.contains(&layer));
+            let key = if names.any(|name| ends_with(module, name)) {
+                "exclude_modules"
+            } else if !layers.is_empty() && elsewhere {
+                "layers_to_transform"
+            } else {
+                continue;
+            };
+            let reason = format!("leaves out `{module}`, for which the adapter's file has factors");
+            return Err(ConfigError::new(key, reason));
+        }
         Ok(())
     }
 
