@@ -35,13 +35,8 @@ impl Subject {
     /// Returns a configuration with the command's `model` and `adapter`. `options` are keys that
     /// options of the command have set.
     pub(crate) fn resolve(&self, options: Vec<String>) -> Result<Config> {
-        let mut sets: Vec<String> = self.model.iter().map(|model| named(model)).collect();
-        sets.extend(self.sets.iter().cloned());
-        sets.extend(options);
-        let mut config = match &self.config {
-            Some(path) => Config::load(path, &sets)?,
-            None => Config::parse("", Path::new("command-line.toml"), &sets)?,
-        };
+        let sets = [&self.sets[..], &options].concat();
+        let mut config = configuration(self.config.as_deref(), self.model.as_deref(), sets)?;
         if let Some(adapter) = &self.adapter {
             config.adapter = Some(adapter.clone());
         } else if self.config.is_some() && !self.base {
@@ -75,12 +70,7 @@ pub(crate) struct ModelAndData {
 
 impl ModelAndData {
     pub(crate) fn resolve(self) -> Result<Config> {
-        let mut sets: Vec<String> = self.model.iter().map(|model| named(model)).collect();
-        sets.extend(self.sets);
-        let mut config = match &self.config {
-            Some(path) => Config::load(path, &sets)?,
-            None => Config::parse("", Path::new("command-line.toml"), &sets)?,
-        };
+        let mut config = configuration(self.config.as_deref(), self.model.as_deref(), self.sets)?;
         if !self.data.is_empty() {
             config.data.train = self.data;
             config.data.eval = Vec::new();
@@ -90,9 +80,15 @@ impl ModelAndData {
     }
 }
 
-/// Sets the model; quoted, so that a name like `2024` is text.
-fn named(model: &str) -> String {
-    format!("model={}", serde_json::Value::from(model))
+/// Reads the file, or without one an empty configuration, with the model and then `sets` applied.
+fn configuration(file: Option<&Path>, model: Option<&str>, sets: Vec<String>) -> Result<Config> {
+    // Quotes make a name like `2024` text.
+    let model = model.map(|model| format!("model={}", serde_json::Value::from(model)));
+    let sets: Vec<String> = model.into_iter().chain(sets).collect();
+    Ok(match file {
+        Some(path) => Config::load(path, &sets)?,
+        None => Config::parse("", Path::new("command-line.toml"), &sets)?,
+    })
 }
 
 /// Replaces model and adapter by the result of the run in its output folder.
