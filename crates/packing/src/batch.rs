@@ -125,13 +125,14 @@ impl Builder {
     fn push(&mut self, units: &(impl Units + ?Sized), piece: &Piece) -> Result<(), SegmentError> {
         let unit = piece.sequence as usize;
         let range = piece.start as usize..piece.start as usize + piece.length as usize;
-        let parts = || (0..).map_while(|part| units.part(unit, part));
+        let parts = (0..).map_while(|part| units.part(unit, part));
+        // Only a unit with a single part is cut.
+        let is_group = units.part(unit, 1).is_some();
         let (first, mut length) = (self.segments.len(), 0);
-        for (index, part) in parts().enumerate() {
-            // Only a unit with a single part is cut.
-            let range = match units.part(unit, 1) {
-                None => range.clone(),
-                Some(_) => 0..part.sequence.len(),
+        for (index, part) in parts.enumerate() {
+            let range = match is_group {
+                false => range.clone(),
+                true => 0..part.sequence.len(),
             };
             length += range.len();
             let prefix = part.prefix.map(|prefix| first + prefix);
@@ -146,7 +147,7 @@ impl Builder {
             });
             self.extend(part.sequence, range);
         }
-        match length == range.len() {
+        match length == range.len() && !(is_group && range.start > 0) {
             true => Ok(()),
             false => Err(SegmentError::CutUnit { unit }),
         }

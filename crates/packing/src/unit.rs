@@ -201,12 +201,14 @@ mod tests {
             ));
         }
         assert_eq!(groups, super::tests::groups());
-        let cut = Piece {
-            sequence: 1,
-            start: 0,
-            length: 3,
-        };
-        let error = Batch::packed(&groups, &[cut]);
-        assert_eq!(error, Err(SegmentError::CutUnit { unit: 1 }));
+        for (start, length) in [(0, 3), (1, 3), (1, 4)] {
+            let cut = Piece {
+                sequence: 1,
+                start,
+                length,
+            };
+            let error = Batch::packed(&groups, &[cut]);
+            assert_eq!(error, Err(SegmentError::CutUnit { unit: 1 }));
+        }
     }
 }

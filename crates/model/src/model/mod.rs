@@ -128,7 +128,6 @@ impl<D: Backend> Model<D> {
             stream,
             saved,
             work,
-            ..
         } = &mut self.activations;
         let pass = Pass {
             device: &self.device,
