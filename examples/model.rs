@@ -1,6 +1,6 @@
 //! Prints how likely a model finds each token of a text.
 //!
-//!   cargo run --release -p tightrope-train --example model -- models/MODEL "The text."
+//!   cargo run --release -p tightrope-run --example model -- models/MODEL "The text."
 //!
 //! The model is a folder, a .gguf file or a hub id. Without one, the example makes a small model
 //! that has not learnt anything.
@@ -9,7 +9,8 @@ use std::path::Path;
 use tightrope_device::Cpu;
 use tightrope_model::{LoadOptions, Model};
 use tightrope_packing::{Batch, Piece, Sequence};
-use tightrope_train::{Base, RunOptions, StopFlag, demo};
+use tightrope_run::{Base, demo};
+use tightrope_train::{RunOptions, StopFlag};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);

@@ -1,12 +1,13 @@
 //! Trains from code, with a configuration, an observer and a report.
 //!
-//!   cargo run --release -p tightrope-train --example train -- examples/smollm2-alpaca.toml
+//!   cargo run --release -p tightrope-run --example train -- examples/smollm2-alpaca.toml
 //!
 //! Without a configuration, a small model trains on generated questions.
 
 use std::path::Path;
 use tightrope_data::Progress;
-use tightrope_train::{Config, Observer, RunOptions, StepRow, StopFlag, demo, train};
+use tightrope_run::{demo, train};
+use tightrope_train::{Config, Observer, RunOptions, StepRow, StopFlag};
 
 /// An observer gets all events; `()` is one that does nothing.
 struct Printed;

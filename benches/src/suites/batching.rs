@@ -9,9 +9,8 @@ use std::{path::Path, time::Instant};
 use tightrope_device::Cpu;
 use tightrope_model::{Backend, ModelConfig, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Sequence};
-use tightrope_train::{
-    Base, Config, Optimizer, batches::Batches, gradient_norm, load_options, training,
-};
+use tightrope_run::Base;
+use tightrope_train::{Config, Optimizer, batches::Batches, gradient_norm, load_options, training};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "batching",

@@ -11,9 +11,8 @@ use std::{
 };
 use tightrope_data::Progress;
 use tightrope_device::Cpu;
-use tightrope_train::{
-    Base, Config, Observer, RunOptions, StepRow, StopFlag, batches::Batches, train,
-};
+use tightrope_run::{Base, train};
+use tightrope_train::{Config, Observer, RunOptions, StepRow, StopFlag, batches::Batches};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "step",

@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
-use tightrope_train::{Answerer, Generation, Prompt, Sampling};
+use tightrope_run::{Answerer, Generation, Prompt, Sampling};
 
 /// Settings for answers.
 #[derive(clap::Args)]

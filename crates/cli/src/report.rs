@@ -8,10 +8,10 @@ use comfy_table::{Cell, Color};
 use console::style;
 use std::{fmt::Write, time::Duration};
 use tightrope_data::Preflight;
+use tightrope_run::demo::Demonstration;
 use tightrope_train::{
     AdapterPlan, Outcome, Plan, RunReport, StatePlan,
     config::{Quantize, TargetModules},
-    demo::Demonstration,
 };
 
 /// A heading, lines of `name  value`, and warnings.

@@ -2,21 +2,16 @@
 
 use crate::{
     checkpoint::{Change, CheckpointError},
-    config::{ConfigError, looks_local},
-    merge::MergeError,
-    source::SourceError,
+    config::ConfigError,
     stored::StoredPackingError,
 };
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 use tightrope_data::DataError;
 use tightrope_device::DeviceError;
 use tightrope_formats::FormatError;
 use tightrope_kernels::KernelError;
 use tightrope_model::ModelError;
-use tightrope_packing::{PackError, SegmentError, SequenceError};
+use tightrope_packing::{PackError, SegmentError};
 
 /// Error of a run that cannot start or continue.
 #[derive(Debug, thiserror::Error)]
@@ -25,12 +20,6 @@ pub enum TrainError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The model cannot be found.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The merge is refused.
-    #[error(transparent)]
-    Merge(#[from] MergeError),
     /// A file of tensors cannot be read or written.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -120,12 +109,6 @@ pub enum TrainError {
         /// Name of the file or folder that the run writes.
         name: String,
     },
-    /// An adapter does not exist.
-    #[error("{}: no such folder; {}", path.display(), whence(path))]
-    NoAdapter {
-        /// Path as given.
-        path: PathBuf,
-    },
     /// The run would replace something that no run has written.
     #[error(
         "{}: no run has written this, so it is not replaced; move it away, or set another `output`",
@@ -141,39 +124,12 @@ pub enum TrainError {
         /// The folder.
         output: PathBuf,
     },
-    /// There is no training data.
-    #[error("`data.train` names no files; list what to train on")]
-    NoTrainingData,
     /// No sequence has a target.
     #[error("no sequence has a token to train on")]
     NothingToTrain,
     /// No sequence of the evaluation data has a target.
     #[error("no sequence of the evaluation data has a target")]
     NothingToEvaluate,
-    /// A chat needs a template, and there is none.
-    #[error(
-        "the model has no chat template; set one (`--set data.chat_template=FILE`), or go on from \
-         plain text (`tightrope generate --raw`)"
-    )]
-    NoChatTemplate,
-    /// Text was requested from a model without a tokenizer.
-    #[error("the model has no tokenizer, so it cannot read or write text: {why}")]
-    NoTokenizer {
-        /// Reason why there is no tokenizer.
-        why: String,
-    },
-    /// No logit is a number.
-    #[error("the model's logits are not numbers; its weights are damaged")]
-    NoLogits,
-    /// Labels that cannot be trained.
-    #[error(transparent)]
-    Sequence(#[from] SequenceError),
-    /// The processor does not support the precision.
-    #[error(
-        "precision = \"bf16\" needs a GPU: on the processor activations are f32; \
-         use precision = \"auto\" or \"f32\""
-    )]
-    Precision,
     /// The optimizer was made for another model.
     #[error("the optimizer was made for other parameters: they differ in `{name}`")]
     OtherParameters {
@@ -227,19 +183,6 @@ pub enum TrainError {
         /// Differences between the runs.
         changes: Vec<Change>,
     },
-}
-
-/// Advice about the origin of adapters, for users who may have given a hub id.
-fn whence(path: &Path) -> String {
-    let name = path.to_string_lossy();
-    let here = "an adapter is read from a folder on this machine";
-    match looks_local(&name) || name.split('/').count() != 2 {
-        true => format!("{here}, such as adapter/ of a run"),
-        false => format!(
-            "{here}: if this is its name on the hub, download it first (hf download {name} \
-             --local-dir my-adapter) and give that folder"
-        ),
-    }
 }
 
 fn lines(changes: &[Change]) -> String {

@@ -1,33 +1,10 @@
-//! Helpers for the file system: digests and unused names.
+//! Unused names of files, and their errors.
 
 use crate::TrainError;
-use sha2::{Digest, Sha256};
 use std::{
-    fs::File,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
 };
-
-/// Size and SHA-256 (in hexadecimal) of a file, read in pieces.
-pub(crate) fn digest(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut piece = vec![0; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok((bytes, hexadecimal(&hash.finalize()))),
-            read => {
-                hash.update(&piece[..read]);
-                bytes += read as u64;
-            }
-        }
-    }
-}
-
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// `path`, or the first of `path-2`, `path-3`, … that does not exist.
 pub(crate) fn unused(path: &Path) -> PathBuf {

@@ -1,8 +1,9 @@
-//! Resolves paths as users write them: `~` is the home folder, and no shown path has `a/../b`.
+//! Resolves and compares paths as users write them: `~` is the home folder, and no shown path has
+//! `a/../b`.
 
 use std::{
-    env,
-    path::{Component, Path, PathBuf},
+    env, fs,
+    path::{self, Component, Path, PathBuf},
 };
 
 /// Replaces a `~` at the start by the home folder. `~name` stays unchanged.
@@ -39,6 +40,46 @@ pub fn join(base: &Path, path: &Path) -> PathBuf {
 fn steps_back(path: &Path) -> bool {
     let named = matches!(path.components().next_back(), Some(Component::Normal(_)));
     named && path.symlink_metadata().is_ok_and(|data| data.is_dir())
+}
+
+/// Whether a text in place of a hub id can only be a path.
+pub fn looks_local(text: &str) -> bool {
+    let path = Path::new(text);
+    // An address is neither path nor hub id.
+    !text.contains("://")
+        && (path.is_absolute()
+            || ["./", "../", "~"]
+                .iter()
+                .any(|start| text.starts_with(start))
+            || path
+                .extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+            || path.components().count() > 2)
+}
+
+/// Relation of a folder to write to an input, by real places: `is`, `holds`, `lies in`; none if they
+/// do not overlap or the input does not exist.
+pub fn relation(output: &Path, input: &Path) -> Option<&'static str> {
+    let place = fs::canonicalize(input).ok()?;
+    let folder = canonical(output);
+    if place == folder {
+        Some("is")
+    } else if place.starts_with(&folder) {
+        Some("holds")
+    } else {
+        folder.starts_with(&place).then_some("lies in")
+    }
+}
+
+/// Real place of a path whose last parts need not exist yet.
+pub fn canonical(path: &Path) -> PathBuf {
+    let path = path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for ancestor in path.ancestors() {
+        if let (Ok(place), Ok(rest)) = (fs::canonicalize(ancestor), path.strip_prefix(ancestor)) {
+            return place.join(rest);
+        }
+    }
+    path
 }
 
 #[cfg(test)]

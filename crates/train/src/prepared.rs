@@ -3,11 +3,11 @@
 use crate::{
     Config, TrainError,
     batches::{Batches, evaluation_packing},
-    files::hexadecimal,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tightrope_data::Dataset;
+use tightrope_formats::files::hexadecimal;
 use tightrope_packing::{Packing, Sequence};
 
 /// Training data in batches, and evaluation data in packs.
@@ -51,8 +51,9 @@ impl<'a> Prepared<'a> {
         })
     }
 
-    /// Adds facts about the model that the data is for.
-    pub(crate) fn for_base(self, base: Vec<(&'static str, Value)>) -> Self {
+    /// Adds facts about the model that the data is for, such as digests of its files. A run can be
+    /// resumed only with the same facts.
+    pub fn for_base(self, base: Vec<(&'static str, Value)>) -> Self {
         Self { base, ..self }
     }
 

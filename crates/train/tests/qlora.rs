@@ -3,10 +3,9 @@
 mod common;
 
 use common::{LORA, Run, Watch, check_resuming, check_threads};
-use tightrope_device::DType;
-use tightrope_model::{Backend, Purpose};
+use tightrope_model::Backend;
 use tightrope_testkit::cuda;
-use tightrope_train::{Prepared, TrainError, verify};
+use tightrope_train::TrainError;
 
 const NF4: &str = "lora.quantize=nf4";
 
@@ -77,23 +76,4 @@ fn another_storage_is_refused_on_resuming() {
         run.options.allow_change = true;
         run.go(None).unwrap();
     }
-}
-
-#[test]
-fn verification_passes_and_the_base_is_in_four_bits() {
-    fn check<D: Backend>(device: &D) {
-        let run = fresh(&[NF4]);
-        let config = run.config();
-        let prepared = Prepared::new(&config, &run.train, None, 0).unwrap();
-        let mut model = run.model(device, &config, prepared.capacity());
-        let buffers = model.plan().buffers().iter();
-        let linear =
-            buffers.filter(|b| b.purpose == Purpose::Weights && b.name.ends_with("_proj.weight"));
-        assert!(linear.map(|b| b.dtype).all(|dtype| dtype == DType::U8));
-        let sequences = &run.train.sequences;
-        let result = verify(&mut model, sequences, prepared.batches(), 3).unwrap();
-        assert!(result.passed && result.checks.len() == 6, "{result:#?}");
-    }
-    check(&Run::new(&[]).cpu());
-    check(cuda());
 }

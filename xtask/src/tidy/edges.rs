@@ -5,7 +5,11 @@ use toml::Table;
 
 /// Folder of a crate, and the folders of the crates that it may use.
 pub(super) const EDGES: &[(&str, &[&str])] = &[
-    ("crates/cli", &["train", "data", "formats"]),
+    ("crates/cli", &["run", "train", "data", "formats"]),
+    (
+        "crates/run",
+        &["train", "model", "data", "packing", "device", "formats"],
+    ),
     (
         "crates/train",
         &["model", "kernels", "data", "packing", "device", "formats"],
@@ -27,14 +31,14 @@ pub(super) const EDGES: &[(&str, &[&str])] = &[
     (
         "crates/fuzz",
         &[
-            "train", "model", "data", "packing", "device", "formats", "emulator",
+            "run", "train", "model", "data", "packing", "device", "formats", "emulator",
         ],
     ),
     ("xtask", &[]),
     (
         "benches",
         &[
-            "packing", "data", "device", "rope", "kernels", "model", "train", "emulator",
+            "packing", "data", "device", "rope", "kernels", "model", "train", "run", "emulator",
         ],
     ),
 ];

@@ -17,7 +17,7 @@ use std::{
 use tightrope_benches::Row;
 
 /// Crates whose tests use the GPU.
-const TESTED: &[&str] = &["device", "kernels", "model", "train", "cli"];
+const TESTED: &[&str] = &["device", "kernels", "model", "train", "run", "cli"];
 
 /// Result of a step.
 #[derive(Debug, PartialEq)]

@@ -67,7 +67,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let limit = args
         .limit
         .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    let evaluation = tightrope_train::evaluate_config(&config, terminal.threads(), limit, &shown)?;
+    let evaluation = tightrope_run::evaluate_config(&config, terminal.threads(), limit, &shown)?;
     if terminal.json() {
         terminal.json_line(&evaluation)?;
     } else {

@@ -11,7 +11,7 @@ use crate::{
 use anyhow::{Result, ensure};
 use console::style;
 use std::io::{self, IsTerminal, Read};
-use tightrope_train::Answerer;
+use tightrope_run::Answerer;
 
 const EXAMPLES: &str = "\
 Examples:

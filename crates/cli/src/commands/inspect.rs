@@ -13,7 +13,8 @@ use anyhow::Result;
 use console::style;
 use serde::Serialize;
 use tightrope_data::{Dataset, InspectedToken, Preflight};
-use tightrope_train::{Base, Prepared};
+use tightrope_run::Base;
+use tightrope_train::Prepared;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -5,7 +5,8 @@ use anyhow::Result;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 use std::path::PathBuf;
-use tightrope_train::{DType, MergeOptions, StopFlag};
+use tightrope_run::{DType, MergeOptions};
+use tightrope_train::StopFlag;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,7 +69,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         any_base: args.any_base,
     };
     signals::stop_on_signal(StopFlag::default(), || ())?;
-    tightrope_train::merge(&config, &folder, &options, &Bars::default())?;
+    tightrope_run::merge(&config, &folder, &options, &Bars::default())?;
     match terminal.json() {
         true => terminal.json_line(&json!({ "folder": folder }))?,
         false => terminal.line(format!("wrote {}", folder.display()))?,

@@ -14,7 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 use tightrope_data::ChatTemplates;
-use tightrope_train::{Config, Outcome, RunOptions, RunReport, StopFlag, config, demo};
+use tightrope_run::demo;
+use tightrope_train::{Config, Outcome, RunOptions, RunReport, StopFlag, config};
 
 /// Output folder of the demonstration.
 const DEMONSTRATION: &str = "runs/demonstration";
@@ -119,7 +120,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         let (text, event) = (report::demonstration(&result), json!(result));
         return finish(&result.report, text, event, subject, terminal);
     };
-    let result = tightrope_train::train(&config, &options, &stop, &screen);
+    let result = tightrope_run::train(&config, &options, &stop, &screen);
     screen.close();
     let report = result?;
     let weights = report.weights.display().to_string();

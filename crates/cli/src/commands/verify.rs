@@ -11,7 +11,7 @@ use crate::{
 use anyhow::Result;
 use comfy_table::{Cell, Color};
 use console::style;
-use tightrope_train::Verification;
+use tightrope_run::Verification;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,7 +39,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let config = args.subject.resolve()?;
     let bars = Bars::default();
-    let result = tightrope_train::verify_config(&config, terminal.threads(), args.packs, &bars)?;
+    let result = tightrope_run::verify_config(&config, terminal.threads(), args.packs, &bars)?;
     let said = match terminal.json() {
         true => terminal.json_line(&result),
         false => terminal.line(shown(&result)),

@@ -1,7 +1,9 @@
-//! Writes files and folders that appear whole or not at all.
+//! Writes files and folders that appear whole or not at all, and digests files.
 
+mod digest;
 mod temporary;
 
+pub use digest::{digest, hexadecimal};
 pub use temporary::{Temporary, is_temporary, remove_at_once, remove_stale, remove_temporaries};
 
 use crate::FormatError;

@@ -3,7 +3,7 @@
 
 use crate::{Outcome, Target};
 use tightrope_packing::{Algorithm, Histogram, Implementation, Packer};
-use tightrope_train::lengths::{read_histogram, read_lengths};
+use tightrope_run::lengths::{read_histogram, read_lengths};
 
 pub(super) const LENGTHS: Target = Target {
     name: "lengths",

@@ -6,7 +6,7 @@ use crate::{
 };
 use tightrope_device::DType;
 use tightrope_model::{Model, ModelConfig, Plan};
-use tightrope_train::Base;
+use tightrope_run::Base;
 
 pub(super) const SAFETENSORS: Target = Target {
     name: "safetensors",

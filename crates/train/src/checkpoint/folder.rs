@@ -11,7 +11,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use tightrope_formats::files::{Temporary, files_below, remove_at_once};
+use tightrope_formats::files::{Temporary, digest, files_below, remove_at_once};
 
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 2;
@@ -31,7 +31,7 @@ pub struct Manifest {
 /// Files of a folder, by their paths with `/` between the parts.
 pub type Files = BTreeMap<String, FileEntry>;
 
-/// One file of a checkpoint.
+/// One file of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
@@ -103,11 +103,11 @@ pub fn write(
 }
 
 /// Computes size and digest of every file below `folder`.
-pub(crate) fn digests(folder: &Path) -> Result<Files, TrainError> {
+pub fn digests(folder: &Path) -> Result<Files, TrainError> {
     let mut found = Files::new();
     for name in files_below(folder).map_err(at(folder))? {
         let path = folder.join(&name);
-        let (bytes, sha256) = files::digest(&path).map_err(at(&path))?;
+        let (bytes, sha256) = digest(&path).map_err(at(&path))?;
         found.insert(name, FileEntry { bytes, sha256 });
     }
     Ok(found)
@@ -170,8 +170,7 @@ pub fn check(checkpoint: &Path) -> Result<Manifest, CheckpointError> {
             return Err(damaged(format!("{name} is missing")));
         }
         let path = checkpoint.join(name);
-        let (bytes, sha256) =
-            files::digest(&path).map_err(|error| damaged(format!("{name}: {error}")))?;
+        let (bytes, sha256) = digest(&path).map_err(|error| damaged(format!("{name}: {error}")))?;
         if bytes != expected.bytes {
             return Err(damaged(format!(
                 "{name} has {bytes} bytes instead of {}",

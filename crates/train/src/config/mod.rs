@@ -2,13 +2,14 @@
 
 mod error;
 mod keys;
+mod model;
 mod read;
 mod run;
 mod template;
 
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS};
-pub(crate) use read::looks_local;
+pub use model::{load_options, training};
 pub use read::{Place, Places};
 pub use run::{RunResult, RunSection};
 pub use template::{default_toml, reference_markdown};

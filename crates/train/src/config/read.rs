@@ -5,7 +5,7 @@ use super::{
     ConfigError,
     keys::{KEYS, Key, Kind, SECTIONS},
 };
-use crate::paths;
+use crate::paths::{self, looks_local};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -310,21 +310,6 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
         }
         _ => None,
     }
-}
-
-/// Whether `model` can only be a path.
-pub(crate) fn looks_local(text: &str) -> bool {
-    let path = Path::new(text);
-    // An address is neither path nor hub id.
-    !text.contains("://")
-        && (path.is_absolute()
-            || ["./", "../", "~"]
-                .iter()
-                .any(|start| text.starts_with(start))
-            || path
-                .extension()
-                .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
-            || path.components().count() > 2)
 }
 
 fn strings(value: Value) -> Option<Vec<String>> {

@@ -1,33 +1,41 @@
 //! Ensures that a run does not write where it reads.
 
-use super::is_written;
-use crate::{Config, TrainError};
-use std::{
-    fs,
-    path::{Path, PathBuf},
+use super::{Output, is_written};
+use crate::{
+    Config, TrainError,
+    paths::{canonical, relation},
 };
+use std::path::Path;
 
-/// Refuses an output folder that is the model, the adapter or the data, contains one of them or
-/// lies in one.
-pub(crate) fn check(config: &Config) -> Result<(), TrainError> {
-    keep_apart(&config.output, "the model", Path::new(&config.model))?;
-    if let Some(adapter) = &config.adapter {
-        keep_apart(&config.output, "the adapter", adapter)?;
-    }
-    for (what, files) in [
-        ("training data", &config.data.train),
-        ("evaluation data", &config.data.eval),
-    ] {
-        for file in files {
-            if relation(&config.output, file) != Some("holds") {
-                keep_apart(&config.output, what, file)?;
-            } else if let Some(name) = written_over(&config.output, file)? {
-                let input = file.clone();
-                return Err(TrainError::OutputOverData { input, name });
+impl Output {
+    /// Refuses an output folder that is the model, the adapter or the data of a configuration, holds
+    /// one of them or lies in one. Data may lie in it where the run writes nothing.
+    pub fn check_inputs(config: &Config) -> Result<(), TrainError> {
+        keep_apart(&config.output, "the model", Path::new(&config.model))?;
+        if let Some(adapter) = &config.adapter {
+            keep_apart(&config.output, "the adapter", adapter)?;
+        }
+        for (what, files) in [
+            ("training data", &config.data.train),
+            ("evaluation data", &config.data.eval),
+        ] {
+            for file in files {
+                if relation(&config.output, file) != Some("holds") {
+                    keep_apart(&config.output, what, file)?;
+                } else if let Some(name) = written_over(&config.output, file)? {
+                    let input = file.clone();
+                    return Err(TrainError::OutputOverData { input, name });
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Refuses one input of this kind (`the model`) that is the folder, lies in it or holds it. An
+    /// input that does not exist causes no conflict.
+    pub fn keep_apart(&self, what: &'static str, input: &Path) -> Result<(), TrainError> {
+        keep_apart(&self.folder, what, input)
+    }
 }
 
 /// Name of something that the run writes into its output folder at the place of `input`, if there
@@ -43,13 +51,8 @@ fn written_over(output: &Path, input: &Path) -> Result<Option<String>, TrainErro
     Ok(is_written(&output, &name)?.then_some(name))
 }
 
-/// Checks one input, by real places, whatever the paths look like. An input that does not exist
-/// causes no conflict.
-pub(crate) fn keep_apart(
-    output: &Path,
-    what: &'static str,
-    input: &Path,
-) -> Result<(), TrainError> {
+/// Checks one input, by real places, whatever the paths look like.
+fn keep_apart(output: &Path, what: &'static str, input: &Path) -> Result<(), TrainError> {
     match relation(output, input) {
         None => Ok(()),
         Some(relation) => Err(TrainError::OutputHoldsInput {
@@ -61,33 +64,10 @@ pub(crate) fn keep_apart(
     }
 }
 
-/// Relation of a folder to write to an input, if they overlap.
-pub(crate) fn relation(output: &Path, input: &Path) -> Option<&'static str> {
-    let place = fs::canonicalize(input).ok()?;
-    let folder = canonical(output);
-    if place == folder {
-        Some("is")
-    } else if place.starts_with(&folder) {
-        Some("holds")
-    } else {
-        folder.starts_with(&place).then_some("lies in")
-    }
-}
-
-/// Real place of a path whose last parts need not exist yet.
-pub(crate) fn canonical(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    for ancestor in path.ancestors() {
-        if let (Ok(place), Ok(rest)) = (fs::canonicalize(ancestor), path.strip_prefix(ancestor)) {
-            return place.join(rest);
-        }
-    }
-    path
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn places_are_compared_and_not_their_names() {

@@ -1,6 +1,6 @@
 //! The output folder of a run: its lock, its contents, and the progress of the run in it.
 
-pub(crate) mod apart;
+mod apart;
 mod record;
 
 use crate::{
@@ -112,8 +112,9 @@ impl Output {
         })
     }
 
-    /// Begins the run: removes the results of an earlier run, unless this run continues it.
-    pub(crate) fn begin(&mut self, observer: &dyn Observer) -> Result<(), TrainError> {
+    /// Begins the run: removes the results of an earlier run, unless this run continues it. The
+    /// trainer does so; who writes into the folder before begins the run itself.
+    pub fn begin(&mut self, observer: &dyn Observer) -> Result<(), TrainError> {
         if self.begun {
             return Ok(());
         }
@@ -134,7 +135,7 @@ impl Output {
     }
 
     /// Path of a file of the demonstration, which may be written from here on.
-    pub(crate) fn demonstrate(&mut self, name: &str) -> Result<PathBuf, TrainError> {
+    pub fn demonstrate(&mut self, name: &str) -> Result<PathBuf, TrainError> {
         self.record.check(&self.folder, name)?;
         self.record.demonstration = true;
         self.record.claim(&self.folder, name, Files::new())?;
@@ -142,7 +143,7 @@ impl Output {
     }
 
     /// Whether `output` contains nothing, or only an earlier demonstration.
-    pub(crate) fn is_demonstration(output: &Path) -> bool {
+    pub fn is_demonstration(output: &Path) -> bool {
         let checkpoints = folder::list(&Self::checkpoints_in(output));
         Record::read(output).is_ok_and(|record| {
             record.demonstration || checkpoints.is_empty() && record.result(output).is_none()
@@ -191,6 +192,19 @@ impl Output {
         }
         sync_folder(&target).map_err(at(&target))?;
         Ok(target)
+    }
+
+    /// If `folder` lies directly in the output folder of a run, records there that `folder` is about
+    /// to be written with these files: the next run there with `--overwrite` removes them.
+    pub fn note_written(folder: &Path, files: Files) -> Result<(), TrainError> {
+        let (output, name) = (folder_of(folder), folder.file_name());
+        let (Some(name), true) = (
+            name.and_then(|name| name.to_str()),
+            output.join(FILE).exists(),
+        ) else {
+            return Ok(());
+        };
+        Record::read(output)?.claim(output, name, files)
     }
 
     /// Path of the folder.
@@ -246,17 +260,4 @@ fn includes(there: &Files, files: &Files) -> bool {
     files
         .iter()
         .all(|(name, entry)| there.get(name) == Some(entry))
-}
-
-/// If `folder` lies directly in the output folder of a run, records there that `folder` is about to
-/// be written with these files: the next run there with `--overwrite` removes them.
-pub(crate) fn note_written(folder: &Path, files: Files) -> Result<(), TrainError> {
-    let (output, name) = (folder_of(folder), folder.file_name());
-    let (Some(name), true) = (
-        name.and_then(|name| name.to_str()),
-        output.join(FILE).exists(),
-    ) else {
-        return Ok(());
-    };
-    Record::read(output)?.claim(output, name, files)
 }

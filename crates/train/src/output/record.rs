@@ -15,7 +15,7 @@ use std::{
     fs,
     path::{Component, Path, PathBuf},
 };
-use tightrope_formats::files::{files_below, write};
+use tightrope_formats::files::{digest, files_below, write};
 
 /// Name of the file.
 pub(super) const FILE: &str = "run.json";
@@ -170,7 +170,7 @@ impl Record {
                 continue;
             };
             let same = data.is_file() && data.len() == entry.bytes;
-            if same && files::digest(&file).map_err(at(&file))?.1 == entry.sha256 {
+            if same && digest(&file).map_err(at(&file))?.1 == entry.sha256 {
                 fs::remove_file(&file).map_err(at(&file))?;
             } else {
                 keep(&file, observer)?;

@@ -17,7 +17,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use tightrope_train::Answerer;
+use tightrope_run::Answerer;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -9,10 +9,11 @@ use std::{
 use anyhow::Context;
 use indicatif::ProgressBar;
 use tightrope_data::packing::{Algorithm, Histogram, PackError};
-use tightrope_train::{
-    Base, Config, batches,
+use tightrope_run::{
+    Base,
     lengths::{LengthsError, read_histogram, read_lengths},
 };
+use tightrope_train::{Config, batches};
 
 use crate::progress::{Bars, share_done};
 

@@ -5,14 +5,15 @@ mod place;
 
 pub(crate) use place::other_base;
 
-use crate::{
-    Config, Observer, TrainError, checkpoint::folder::digests, files::at, output::note_written,
-    session::Base, source::Origin,
-};
+use crate::{RunError, session::Base, source::Origin};
 use std::{fs, path::Path};
 use tightrope_device::{Cpu, DType};
-use tightrope_formats::files::{Temporary, folder_of};
+use tightrope_formats::{
+    FormatError,
+    files::{Temporary, folder_of},
+};
 use tightrope_model::{LoadOptions, Model};
+use tightrope_train::{Config, Observer, Output, checkpoint::folder::digests};
 
 /// Options of a merge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +109,7 @@ pub fn merge(
     folder: &Path,
     options: &MergeOptions,
     observer: &dyn Observer,
-) -> Result<(), TrainError> {
+) -> Result<(), RunError> {
     let (model, adapter) = (&config.model, config.adapter.as_deref());
     let target = place::target(folder)?;
     let parent = folder_of(&target);
@@ -130,20 +131,20 @@ pub fn merge(
     if let Some(tensor) = model.first_not_finite()? {
         return Err(MergeError::NotFinite { tensor }.into());
     }
-    fs::create_dir_all(parent).map_err(at(parent))?;
-    let temporary = Temporary::folder(&target).map_err(at(&target))?;
+    fs::create_dir_all(parent).map_err(FormatError::io(parent))?;
+    let temporary = Temporary::folder(&target).map_err(FormatError::io(&target))?;
     model.save_merged_as(temporary.path(), options.dtype)?;
     base.say_if_without_tokenizer(observer);
     if let Some(tokenizer) = &base.tokenizer {
         tokenizer.save_to_folder(temporary.path())?;
     }
     manifest::write(temporary.path())?;
-    temporary.sync().map_err(at(&target))?;
+    temporary.sync().map_err(FormatError::io(&target))?;
     // The check is repeated, because much time has passed.
     manifest::check(&target, options.overwrite)?;
-    note_written(&target, digests(temporary.path())?)?;
+    Output::note_written(&target, digests(temporary.path())?)?;
     let replaced = manifest::set_aside(&target)?;
-    temporary.finish().map_err(at(&target))?;
+    temporary.finish().map_err(FormatError::io(&target))?;
     drop(replaced);
     Ok(())
 }

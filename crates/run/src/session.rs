@@ -1,22 +1,20 @@
 //! Goes from a configuration to a device, a tokenizer, data and a model.
 
 use crate::{
-    Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, TrainError, Trainer,
-    batches::hold_out,
-    choose,
-    config::{ConfigError, LoraSection, TargetModules},
+    RunError, choose,
     device::on_device,
     fingerprint,
     merge::other_base,
-    output::apart,
     source::{self, Hub, Origin, Source},
     tokenizer,
 };
 use std::path::PathBuf;
 use tightrope_data::numbers::{counted, grouped};
 use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Tokenizer};
-use tightrope_model::{
-    Backend, LoadOptions, LoraConfig, ModelConfig, ModelError, TrainableModel, Training,
+use tightrope_model::{Backend, ModelConfig, ModelError, TrainableModel, Training};
+use tightrope_train::{
+    Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, Trainer,
+    batches::hold_out, config::ConfigError, load_options, training,
 };
 
 /// A model found on this machine, with its tokenizer if it has one.
@@ -32,11 +30,11 @@ pub struct Base {
 
 impl Base {
     /// Finds (or downloads) the model that a configuration names and reads its tokenizer.
-    pub fn open(model: &str, observer: &dyn Observer) -> Result<Self, TrainError> {
+    pub fn open(model: &str, observer: &dyn Observer) -> Result<Self, RunError> {
         Self::find(&StopFlag::default(), model, observer)
     }
 
-    fn find(stop: &StopFlag, model: &str, observer: &dyn Observer) -> Result<Self, TrainError> {
+    fn find(stop: &StopFlag, model: &str, observer: &dyn Observer) -> Result<Self, RunError> {
         let source = source::resolve(model, &Hub::from_env(stop), observer)?;
         let found = tokenizer::find(&source)?;
         for note in found.iter().flat_map(Tokenizer::notes) {
@@ -52,7 +50,7 @@ impl Base {
 
     /// The model of a configuration with its chat template for training and answering:
     /// `data.chat_template`, else the template of the adapter, else that of the model.
-    pub fn of(config: &Config, observer: &dyn Observer) -> Result<Self, TrainError> {
+    pub fn of(config: &Config, observer: &dyn Observer) -> Result<Self, RunError> {
         Self::until(&StopFlag::default(), config, observer)
     }
 
@@ -61,10 +59,10 @@ impl Base {
         stop: &StopFlag,
         config: &Config,
         observer: &dyn Observer,
-    ) -> Result<Self, TrainError> {
+    ) -> Result<Self, RunError> {
         if let Some(adapter) = config.adapter.as_deref().filter(|path| !path.is_dir()) {
             let path = adapter.to_owned();
-            return Err(TrainError::NoAdapter { path });
+            return Err(RunError::NoAdapter { path });
         }
         let mut base = Self::find(stop, &config.model, observer)?;
         if let Some(tokenizer) = &mut base.tokenizer {
@@ -88,7 +86,7 @@ impl Base {
         paths: &[PathBuf],
         config: &Config,
         observer: &dyn Observer,
-    ) -> Result<Dataset, TrainError> {
+    ) -> Result<Dataset, RunError> {
         let options = config.data_options();
         // Ids are compared with the model while the row is known. Data can be inspected without a
         // usable model; training reports what is wrong with the model.
@@ -126,9 +124,9 @@ impl Base {
         &self,
         config: &Config,
         observer: &dyn Observer,
-    ) -> Result<(Dataset, Option<Dataset>), TrainError> {
+    ) -> Result<(Dataset, Option<Dataset>), RunError> {
         if config.data.train.is_empty() {
-            return Err(TrainError::NoTrainingData);
+            return Err(RunError::NoTrainingData);
         }
         let train = self.load(&config.data.train, config, observer)?;
         if config.data.eval_ratio > 0.0 {
@@ -147,7 +145,7 @@ impl Base {
         &self,
         config: &Config,
         observer: &dyn Observer,
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), RunError> {
         let Some(adapter) = &config.adapter else {
             return Ok(());
         };
@@ -182,43 +180,8 @@ impl Base {
     }
 }
 
-/// Parameters that a configuration trains.
-pub fn training(config: &Config) -> Training {
-    match &config.lora {
-        None => Training::Full,
-        Some(lora) => Training::Lora(lora.into()),
-    }
-}
-
-/// Options for loading the model of a configuration for training.
-pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
-    LoadOptions {
-        adapter: config.adapter.clone(),
-        base: config.base_storage(),
-        capacity,
-        recompute: config.run.recompute,
-        precision: config.precision.dtype(),
-        seed: config.seed,
-    }
-}
-
-impl From<&LoraSection> for LoraConfig {
-    fn from(section: &LoraSection) -> Self {
-        Self {
-            r: section.r,
-            alpha: section.alpha,
-            dropout: section.dropout as f32,
-            target_modules: match &section.target_modules {
-                TargetModules::AllLinear(_) => tightrope_model::TargetModules::AllLinear,
-                TargetModules::Names(names) => tightrope_model::TargetModules::List(names.clone()),
-            },
-            rslora: section.rslora,
-        }
-    }
-}
-
 /// Adds the place of the wrong key, if the configuration has it.
-pub(crate) fn placed(config: &Config, error: ModelError) -> TrainError {
+pub(crate) fn placed(config: &Config, error: ModelError) -> RunError {
     let ModelError::Lora(wrong) = &error else {
         return error.into();
     };
@@ -238,7 +201,7 @@ pub fn train(
     options: &RunOptions,
     stop: &StopFlag,
     observer: &dyn Observer,
-) -> Result<RunReport, TrainError> {
+) -> Result<RunReport, RunError> {
     let (chosen, config) = choose(config, options.threads, observer)?;
     on_device!(chosen, |device| train_on(
         &device, &config, options, stop, observer
@@ -251,11 +214,11 @@ fn train_on<D: Backend>(
     options: &RunOptions,
     stop: &StopFlag,
     observer: &dyn Observer,
-) -> Result<RunReport, TrainError> {
-    apart::check(config)?;
+) -> Result<RunReport, RunError> {
+    Output::check_inputs(config)?;
     let output = Output::open(config, options, observer)?;
     let base = Base::until(stop, config, observer)?;
-    apart::keep_apart(&config.output, "the model", base.source.path())?;
+    output.keep_apart("the model", base.source.path())?;
     base.say_if_other_base(config, observer)?;
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
@@ -270,8 +233,8 @@ fn train_on<D: Backend>(
     let origin = Origin::new(&config.model, &base.source);
     model.name_base(&origin.name, origin.revision.as_deref());
     let tokenizer = base.tokenizer.as_ref();
-    Trainer::new(
+    let mut trainer = Trainer::new(
         config, options, output, prepared, tokenizer, model, observer,
-    )?
-    .run(stop, observer)
+    )?;
+    Ok(trainer.run(stop, observer)?)
 }

@@ -1,10 +1,7 @@
 //! The built-in demonstration: a small Llama learns from nothing to answer generated questions, and
 //! is then asked others.
 
-use crate::{
-    Config, Observer, Outcome, Output, Prepared, Prompt, RunOptions, RunReport, Sampling, StopFlag,
-    TrainError, Trainer, files::at, generate, load_options, training,
-};
+use crate::{Prompt, RunError, Sampling, generate};
 use serde::Serialize;
 use serde_json::json;
 use std::{fs, ops::ControlFlow, path::Path};
@@ -13,7 +10,12 @@ use tightrope_data::{
     demo::{self, Record, Task},
 };
 use tightrope_device::Cpu;
+use tightrope_formats::FormatError;
 use tightrope_model::{Backend, Model, ModelConfig, TrainableModel};
+use tightrope_train::{
+    Config, Observer, Outcome, Output, Prepared, RunOptions, RunReport, StopFlag, Trainer,
+    load_options, training,
+};
 
 /// Size of the demonstration. The default takes about a minute on two cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +115,7 @@ pub fn run(
     options: &RunOptions,
     stop: &StopFlag,
     observer: &dyn Observer,
-) -> Result<Demonstration, TrainError> {
+) -> Result<Demonstration, RunError> {
     let path = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
     let sets = [
         format!("output={}", path(output)),
@@ -132,7 +134,7 @@ pub fn run(
     let file = output.demonstrate(RECORDS)?;
     let records = demo::split(config.seed, settings.records, settings.questions);
     let lines = demo::json_lines(&records.train);
-    fs::write(&file, lines).map_err(at(&file))?;
+    fs::write(&file, lines).map_err(FormatError::io(&file))?;
     let tokenizer = demo::tokenizer(&records.train, VOCABULARY)?;
     let paths = [file];
     let train = tightrope_data::load(&paths, &config.data_options(), Some(&tokenizer), observer)?;
@@ -171,7 +173,7 @@ pub fn run(
 }
 
 /// A third of a million parameters can be taught something in a minute on two cores.
-fn architecture(tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
+fn architecture(tokenizer: &Tokenizer) -> Result<ModelConfig, RunError> {
     let settings = json!({
         "model_type": "llama",
         "vocab_size": tokenizer.vocab_size(),
@@ -202,7 +204,7 @@ impl Demonstration {
         tokenizer: &Tokenizer,
         record: &Record,
         max_length: usize,
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), RunError> {
         let prompt = Prompt::Chat(record.prompt()).encode(tokenizer)?;
         let room = max_length.saturating_sub(prompt.len());
         if tokenizer.encode(&record.answer, false)?.len() >= room {

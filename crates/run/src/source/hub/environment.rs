@@ -1,11 +1,11 @@
 //! Environment variables for the hub; secrets are never shown.
 
-use crate::paths;
 #[cfg(feature = "hub")]
 use base64::{Engine, prelude::BASE64_STANDARD};
 #[cfg(feature = "hub")]
 use percent_encoding::percent_decode_str;
 use std::{fmt, fs, path::PathBuf, time::Duration};
+use tightrope_train::paths;
 
 /// Address of the hub and place of the cache.
 #[derive(Clone, Debug)]

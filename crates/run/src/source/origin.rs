@@ -1,11 +1,11 @@
 //! Names the initial model of a run so that other tools find it.
 
 use super::{Source, is_hub_id, split};
-use crate::paths;
 use std::{
     env,
     path::{Component, Path},
 };
+use tightrope_train::paths;
 
 /// A name that means the same model elsewhere: a hub id, or else an absolute path. It is never the
 /// path of a cache, and does not depend on the current folder.

@@ -1,10 +1,6 @@
 //! Identifies the starting point of a run by digests of the files of model and adapter.
 
-use crate::{
-    Config, TrainError,
-    files::{at, hexadecimal},
-    source::Source,
-};
+use crate::{RunError, source::Source};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,7 +9,8 @@ use std::{
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
-use tightrope_formats::{Tensors, safetensors};
+use tightrope_formats::{FormatError, Tensors, files::hexadecimal, safetensors};
+use tightrope_train::Config;
 
 /// Number of bytes that are digested together. The fingerprint depends on it.
 const PIECE: u64 = 16 << 20;
@@ -22,7 +19,7 @@ const PIECE: u64 = 16 << 20;
 pub(crate) fn facts(
     config: &Config,
     source: &Source,
-) -> Result<Vec<(&'static str, Value)>, TrainError> {
+) -> Result<Vec<(&'static str, Value)>, RunError> {
     let mut facts = match source {
         Source::Gguf(file) => vec![("model file", of_files(std::slice::from_ref(file))?)],
         Source::Folder(folder) => vec![
@@ -40,7 +37,7 @@ pub(crate) fn facts(
 }
 
 /// Files of weights in a model folder, as they are loaded: one file, or the files of the index.
-fn weights(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
+fn weights(folder: &Path) -> Result<Vec<PathBuf>, RunError> {
     let [whole, index] = [safetensors::WHOLE, safetensors::INDEX].map(|name| folder.join(name));
     if whole.is_file() {
         return Ok(vec![whole]);
@@ -53,22 +50,22 @@ fn weights(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(files.keys().map(|name| folder.join(name)).collect())
 }
 
-fn read_json(path: &Path) -> Result<Value, TrainError> {
-    let text = fs::read(path).map_err(at(path))?;
-    serde_json::from_slice(&text).map_err(|error| at(path)(error.into()))
+fn read_json(path: &Path) -> Result<Value, RunError> {
+    let text = fs::read(path).map_err(FormatError::io(path))?;
+    serde_json::from_slice(&text).map_err(|error| FormatError::io(path)(error.into()).into())
 }
 
 /// Digest of the meaning of a JSON file, however it is formatted.
-fn of_json(path: &Path) -> Result<Value, TrainError> {
+fn of_json(path: &Path) -> Result<Value, RunError> {
     let text = read_json(path)?.to_string();
     Ok(json!({ "sha256": hexadecimal(&Sha256::digest(text)) }))
 }
 
 /// SHA-256 of the SHA-256 of each piece of each file: every byte counts, and every core helps.
-fn of_files(paths: &[PathBuf]) -> Result<Value, TrainError> {
+fn of_files(paths: &[PathBuf]) -> Result<Value, RunError> {
     let (mut all, mut bytes) = (Sha256::new(), 0);
     for path in paths {
-        let size = fs::metadata(path).map_err(at(path))?.len();
+        let size = fs::metadata(path).map_err(FormatError::io(path))?.len();
         let pieces = (0..size.div_ceil(PIECE)).into_par_iter();
         let digests: Vec<_> = pieces
             .map(|piece| {
@@ -85,7 +82,7 @@ fn of_files(paths: &[PathBuf]) -> Result<Value, TrainError> {
                 }
             })
             .collect::<Result<_, _>>()
-            .map_err(at(path))?;
+            .map_err(FormatError::io(path))?;
         all.update(size.to_le_bytes());
         digests.iter().for_each(|digest| all.update(digest));
         bytes += size;

@@ -121,7 +121,7 @@ impl Answers {
 }
 
 pub(super) fn sha256(body: &[u8]) -> String {
-    crate::files::hexadecimal(&Sha256::digest(body))
+    tightrope_formats::files::hexadecimal(&Sha256::digest(body))
 }
 
 pub(super) fn response(status: &str, head: &str, body: &[u8]) -> Vec<u8> {

@@ -1,13 +1,13 @@
 //! Finds the tokenizer among a model's files.
 
-use crate::{TrainError, source::Source};
+use crate::{RunError, source::Source};
 use tightrope_data::{DataError, Tokenizer};
 use tightrope_formats::{FormatError, gguf::GgufTokenizer};
 
 /// Returns the tokenizer of a model, or the reason why it has none: a folder without
 /// `tokenizer.json`, or a GGUF file with an unknown kind of tokenizer. Token ids can be trained and
 /// evaluated without one. A damaged tokenizer is an error.
-pub(crate) fn find(source: &Source) -> Result<Result<Tokenizer, String>, TrainError> {
+pub(crate) fn find(source: &Source) -> Result<Result<Tokenizer, String>, RunError> {
     let (found, file) = match source {
         Source::Folder(folder) => (Tokenizer::from_folder(folder), folder),
         Source::Gguf(file) => match GgufTokenizer::read(file) {

@@ -1,6 +1,7 @@
 //! Parts of a server's replies: hashes, entity tags, and text for users.
 
 use sha2::{Digest, Sha256};
+use tightrope_formats::files::hexadecimal;
 
 /// Whether the text is the full id of a commit: SHA-1 or SHA-256.
 pub(super) fn is_commit(text: &str) -> bool {
@@ -30,7 +31,7 @@ pub(super) fn blob_name(etag: &str, place: &str) -> String {
         true => etag.to_owned(),
         false => {
             let both = format!("{place}\0{etag}");
-            crate::files::hexadecimal(&Sha256::digest(both.as_bytes()))
+            hexadecimal(&Sha256::digest(both.as_bytes()))
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The device and the precision of a run.
 
-use crate::{
-    Config, Observer, TrainError,
-    config::{DeviceChoice, PrecisionChoice},
-};
+use crate::RunError;
+use tightrope_device::Cpu;
 #[cfg(feature = "cuda")]
 use tightrope_device::Cuda;
-use tightrope_device::{Cpu, DType};
+use tightrope_train::{
+    Config, Observer,
+    config::{DeviceChoice, PrecisionChoice},
+};
 
 /// A chosen device.
 #[derive(Clone, Debug)]
@@ -39,14 +40,14 @@ pub fn choose(
     config: &Config,
     threads: usize,
     observer: &dyn Observer,
-) -> Result<(Chosen, Config), TrainError> {
+) -> Result<(Chosen, Config), RunError> {
     let chosen = match gpu(config.device, observer)? {
         Some(gpu) => gpu,
         None => Chosen::Cpu(Cpu::new(threads)?),
     };
     let mut config = config.clone();
     (config.device, config.precision) = match (&chosen, config.precision) {
-        (Chosen::Cpu(_), PrecisionChoice::Bf16) => return Err(TrainError::Precision),
+        (Chosen::Cpu(_), PrecisionChoice::Bf16) => return Err(RunError::Precision),
         (Chosen::Cpu(_), _) => (DeviceChoice::Cpu, PrecisionChoice::F32),
         #[cfg(feature = "cuda")]
         (Chosen::Cuda(_), PrecisionChoice::Auto) => (DeviceChoice::Cuda, PrecisionChoice::Bf16),
@@ -58,7 +59,7 @@ pub fn choose(
 
 /// The GPU that is wanted; none if none is, or if one would do and there is none.
 #[cfg(feature = "cuda")]
-fn gpu(wanted: DeviceChoice, observer: &dyn Observer) -> Result<Option<Chosen>, TrainError> {
+fn gpu(wanted: DeviceChoice, observer: &dyn Observer) -> Result<Option<Chosen>, RunError> {
     Ok(match wanted {
         DeviceChoice::Cpu => None,
         DeviceChoice::Cuda => Some(Chosen::Cuda(Cuda::new(0)?)),
@@ -75,22 +76,12 @@ fn gpu(wanted: DeviceChoice, observer: &dyn Observer) -> Result<Option<Chosen>, 
 
 /// There is none.
 #[cfg(not(feature = "cuda"))]
-fn gpu(wanted: DeviceChoice, _: &dyn Observer) -> Result<Option<Chosen>, TrainError> {
+fn gpu(wanted: DeviceChoice, _: &dyn Observer) -> Result<Option<Chosen>, RunError> {
     match wanted {
         DeviceChoice::Auto | DeviceChoice::Cpu => Ok(None),
-        DeviceChoice::Cuda => Err(TrainError::Device(tightrope_device::DeviceError::NoCuda {
+        DeviceChoice::Cuda => Err(RunError::Device(tightrope_device::DeviceError::NoCuda {
             ordinal: 0,
             reason: "this program was built without the feature `cuda`".into(),
         })),
-    }
-}
-
-impl PrecisionChoice {
-    /// Type of activations; f32 unless the choice says otherwise.
-    pub(crate) fn dtype(self) -> DType {
-        match self {
-            PrecisionChoice::Bf16 => DType::BF16,
-            PrecisionChoice::Auto | PrecisionChoice::F32 => DType::F32,
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! The demonstration, cut short.
 
-use tightrope_train::{Outcome, RunOptions, StopFlag, TrainError, demo};
+use tightrope_run::{RunError, demo};
+use tightrope_train::{Outcome, RunOptions, StopFlag, TrainError};
 
 #[test]
 fn a_short_demonstration_runs_twice_with_the_same_result() {
@@ -64,7 +65,7 @@ fn another_run_in_the_folder_is_not_replaced() {
     std::fs::write(&record, text.replace(mark, none)).unwrap();
     let error = run(&options).unwrap_err();
     assert!(
-        matches!(error, TrainError::OutputNotEmpty { .. }),
+        matches!(error, RunError::Train(TrainError::OutputNotEmpty { .. })),
         "{error}"
     );
     let overwrite = RunOptions {

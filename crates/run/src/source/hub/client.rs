@@ -1,13 +1,13 @@
 //! Requests to the hub: they protect the token, limit every wait, and end on request.
 
 use super::{Environment, replies::plain};
-use crate::StopFlag;
 use std::{
     io::Read,
     sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     thread,
     time::{Duration, Instant},
 };
+use tightrope_train::StopFlag;
 use ureq::http::{HeaderMap, StatusCode, header};
 use url::Url;
 

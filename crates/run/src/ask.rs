@@ -2,9 +2,8 @@
 //! packing changes nothing.
 
 use crate::{
-    Base, Chosen, Config, Evaluation, Generation, Observer, Prepared, Prompt, Sampling, TrainError,
-    Verification, choose, device::on_device, evaluate, generate, load_options, session::placed,
-    training, verify,
+    Base, Chosen, Generation, Prompt, RunError, Sampling, Verification, choose, device::on_device,
+    generate, session::placed, verify,
 };
 use std::ops::ControlFlow;
 use tightrope_data::Tokenizer;
@@ -13,6 +12,9 @@ use tightrope_device::Cpu;
 use tightrope_device::Cuda;
 use tightrope_model::{Backend, LoadOptions, Model, TrainableModel};
 use tightrope_packing::Sequence;
+use tightrope_train::{
+    Config, Evaluation, Observer, Prepared, TrainError, evaluate, load_options, training,
+};
 
 /// Number of tokens that generation reads at a time.
 const PREFILL: usize = 512;
@@ -23,14 +25,10 @@ fn load<D: Backend>(
     config: &Config,
     base: &Base,
     capacity: usize,
-) -> Result<Model<D>, TrainError> {
+) -> Result<Model<D>, RunError> {
     let options = LoadOptions {
-        adapter: config.adapter.clone(),
-        base: config.base_storage(),
-        capacity,
         recompute: false,
-        precision: config.precision.dtype(),
-        seed: config.seed,
+        ..load_options(config, capacity)
     };
     Ok(Model::load(device, base.source.path(), &options)?)
 }
@@ -42,7 +40,7 @@ pub fn evaluate_config(
     threads: usize,
     limit: usize,
     observer: &dyn Observer,
-) -> Result<Evaluation, TrainError> {
+) -> Result<Evaluation, RunError> {
     let (chosen, config) = &choose(config, threads, observer)?;
     let base = Base::of(config, observer)?;
     base.say_if_other_base(config, observer)?;
@@ -56,7 +54,7 @@ pub fn evaluate_config(
     let capacity = longest.max(usize::try_from(config.packing.capacity).unwrap_or(usize::MAX));
     on_device!(chosen, |device| {
         let mut model = load(device, config, &base, capacity)?;
-        evaluate(&mut model, sequences, capacity)
+        Ok(evaluate(&mut model, sequences, capacity)?)
     })
 }
 
@@ -66,7 +64,7 @@ pub fn verify_config(
     threads: usize,
     packs: usize,
     observer: &dyn Observer,
-) -> Result<Verification, TrainError> {
+) -> Result<Verification, RunError> {
     let (chosen, config) = &choose(config, threads, observer)?;
     let base = Base::of(config, observer)?;
     base.say_if_other_base(config, observer)?;
@@ -100,13 +98,13 @@ impl Answerer {
         config: &Config,
         threads: usize,
         observer: &dyn Observer,
-    ) -> Result<Self, TrainError> {
+    ) -> Result<Self, RunError> {
         let (chosen, config) = choose(config, threads, observer)?;
         let mut base = Base::of(&config, observer)?;
         base.say_if_other_base(&config, observer)?;
         let why = base.no_tokenizer.clone();
         let Some(tokenizer) = base.tokenizer.take() else {
-            return Err(TrainError::NoTokenizer { why });
+            return Err(RunError::NoTokenizer { why });
         };
         let model = match &chosen {
             Chosen::Cpu(cpu) => Loaded::Cpu(load(cpu, &config, &base, PREFILL)?.into()),
@@ -124,7 +122,7 @@ impl Answerer {
         max_tokens: usize,
         sampling: &Sampling,
         mut on_text: impl FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Generation, TrainError> {
+    ) -> Result<Generation, RunError> {
         let tokens = prompt.encode(&self.tokenizer)?;
         let end_ids = self.tokenizer.end_ids();
         let mut stream = self.tokenizer.decode_stream();

@@ -4,7 +4,7 @@ use super::{manifest, place};
 use crate::source::{Origin, Source};
 use std::{fs, path::Path};
 
-fn refused(result: Result<impl Sized, crate::TrainError>) -> String {
+fn refused(result: Result<impl Sized, crate::RunError>) -> String {
     result.err().expect("it should be refused").to_string()
 }
 

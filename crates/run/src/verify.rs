@@ -1,10 +1,11 @@
 //! Proves on a user's model and data that packing changes nothing.
 
-use crate::{TrainError, batches::Batches};
+use crate::RunError;
 use serde::Serialize;
 use tightrope_device::DType;
 use tightrope_model::{Backend, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
+use tightrope_train::batches::Batches;
 
 /// Result of one comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -72,7 +73,7 @@ pub fn verify<D: Backend>(
     sequences: &[Sequence],
     batches: &Batches<'_>,
     limit: usize,
-) -> Result<Verification, TrainError> {
+) -> Result<Verification, RunError> {
     let packing = batches.packing();
     let mut worst: Vec<Check> = Vec::new();
     let (mut count, mut tokens) = (0, 0);
@@ -109,7 +110,7 @@ fn pack_checks<D: Backend>(
     model: &mut TrainableModel<D>,
     sequences: &[Sequence],
     pieces: &[Piece],
-) -> Result<Vec<Check>, TrainError> {
+) -> Result<Vec<Check>, RunError> {
     let packed = Batch::packed(sequences, pieces)?;
     let scale = 1.0 / packed.trained_tokens().max(1) as f32;
     let reference = Run::of(model, std::slice::from_ref(&packed), scale)?;
@@ -148,7 +149,7 @@ fn perturbation<D: Backend>(
     sequences: &[Sequence],
     pieces: &[Piece],
     scale: f32,
-) -> Result<Vec<Check>, TrainError> {
+) -> Result<Vec<Check>, RunError> {
     let changed = pieces.len() / 2;
     let mut own: Vec<Sequence> = Vec::with_capacity(pieces.len());
     for (index, piece) in pieces.iter().enumerate() {
@@ -227,7 +228,7 @@ impl Run {
         model: &mut TrainableModel<D>,
         batches: &[Batch],
         scale: f32,
-    ) -> Result<Self, TrainError> {
+    ) -> Result<Self, RunError> {
         model.zero_gradients()?;
         let mut losses = Vec::new();
         for batch in batches {

@@ -1,8 +1,8 @@
 //! Local models and the cache.
 
 use super::*;
-use crate::StopFlag;
 use std::time::Duration;
+use tightrope_train::StopFlag;
 
 fn hub(cache: &Path) -> Hub {
     Hub {

@@ -1,5 +1,6 @@
 //! From a configuration file to files that other tools read, and back.
 
+#[path = "../../train/tests/common/mod.rs"]
 mod common;
 
 use common::{VOCABULARY, architecture, dataset};
@@ -7,10 +8,10 @@ use std::{fs, ops::ControlFlow, path::Path, sync::Mutex};
 use tightrope_data::Progress;
 use tightrope_device::{Cpu, DType};
 use tightrope_model::{LoadOptions, Model, TrainableModel, Training};
-use tightrope_train::{
-    Base, Config, MergeOptions, Observer, Outcome, RunOptions, Sampling, StopFlag, evaluate,
-    evaluate_config, generate, merge, train,
+use tightrope_run::{
+    Base, MergeOptions, RunError, Sampling, evaluate_config, generate, merge, train,
 };
+use tightrope_train::{Config, Observer, Outcome, RunOptions, StopFlag, TrainError, evaluate};
 
 fn options(adapter: Option<&Path>) -> LoadOptions {
     LoadOptions {
@@ -163,7 +164,7 @@ fn a_run_does_not_write_where_it_reads() {
         let config = Config::load(&file, &sets).unwrap();
         let options = RunOptions::default();
         let error = train(&config, &options, &StopFlag::default(), &()).unwrap_err();
-        let refused = matches!(error, tightrope_train::TrainError::OutputHoldsInput { .. });
+        let refused = matches!(error, RunError::Train(TrainError::OutputHoldsInput { .. }));
         assert!(refused, "{error}");
         assert!(!folder.path().join("all/.lock").exists());
     }
@@ -206,7 +207,7 @@ fn data_may_lie_in_the_output_folder_where_a_run_writes_nothing() {
     ] {
         let data = at(name);
         let error = run(&data, true).unwrap_err();
-        let refused = matches!(error, tightrope_train::TrainError::OutputOverData { .. });
+        let refused = matches!(error, RunError::Train(TrainError::OutputOverData { .. }));
         assert!(refused, "{name}: {error}");
         let (first, error) = (name.split('/').next().unwrap(), error.to_string());
         assert!(error.contains(&format!("`{first}`")), "{error}");

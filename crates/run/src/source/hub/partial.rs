@@ -4,14 +4,13 @@ use super::{
     client::Fault,
     download::{Problem, at},
 };
-use crate::files::hexadecimal;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     io::{Read, Seek, Write},
     path::{Path, PathBuf},
 };
-use tightrope_formats::files::{folder_of, sync_folder};
+use tightrope_formats::files::{folder_of, hexadecimal, sync_folder};
 
 /// An open file that grows at its end, and the hash of its contents.
 pub(super) struct Partial {

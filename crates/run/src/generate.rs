@@ -1,6 +1,6 @@
 //! Generates answers of a model token by token, with a cache of keys and values.
 
-use crate::{Sampling, TrainError};
+use crate::{RunError, Sampling};
 use serde::Serialize;
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -18,7 +18,7 @@ pub enum Prompt {
 
 impl Prompt {
     /// Token ids.
-    pub fn encode(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>, TrainError> {
+    pub fn encode(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>, RunError> {
         match self {
             Prompt::Text(text) => {
                 let mut tokens = tokenizer.encode(text, true)?;
@@ -31,7 +31,7 @@ impl Prompt {
             }
             Prompt::Chat(messages) => {
                 let template = tokenizer.chat_template();
-                let template = template.ok_or(TrainError::NoChatTemplate)?;
+                let template = template.ok_or(RunError::NoChatTemplate)?;
                 let mut variables = Variables::new();
                 for (name, text) in tokenizer.special_texts() {
                     variables.insert(name.clone(), text.clone());
@@ -77,8 +77,8 @@ pub fn generate<D: Backend>(
     max_tokens: usize,
     sampling: &Sampling,
     end_ids: &[u32],
-    mut on_token: impl FnMut(u32) -> Result<ControlFlow<()>, TrainError>,
-) -> Result<Generation, TrainError> {
+    mut on_token: impl FnMut(u32) -> Result<ControlFlow<()>, RunError>,
+) -> Result<Generation, RunError> {
     let mut cache = model.cache(prompt.len() + max_tokens)?;
     let mut logits = model.prefill(&mut cache, prompt)?;
     let mut tokens = Vec::new();
@@ -87,7 +87,7 @@ pub fn generate<D: Backend>(
             break End::Length;
         }
         let token = sampling.choose(&logits, tokens.len() as u64);
-        let token = token.ok_or(TrainError::NoLogits)?;
+        let token = token.ok_or(RunError::NoLogits)?;
         if end_ids.contains(&token) {
             break End::EndToken;
         }

@@ -6,12 +6,12 @@ mod origin;
 pub use hub::{Environment, Hub, Secret};
 pub use origin::Origin;
 
-use crate::config::looks_local;
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 use tightrope_data::Progress;
+use tightrope_train::paths::looks_local;
 
 /// A model on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,10 +24,10 @@ mod replies;
 pub use environment::{Environment, Secret};
 
 use super::SourceError;
-use crate::StopFlag;
 use cache::Repository;
 use std::{env, path::PathBuf};
 use tightrope_data::Progress;
+use tightrope_train::StopFlag;
 
 /// The hub and its cache.
 #[derive(Clone, Debug)]

@@ -2,10 +2,7 @@
 
 use super::MergeError;
 use crate::{
-    TrainError,
-    files::{self, at},
-    output::apart,
-    paths,
+    RunError,
     source::{Origin, Source},
 };
 use serde_json::Value;
@@ -13,10 +10,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+use tightrope_formats::{FormatError, files::digest};
+use tightrope_train::paths;
 
 /// The real place of the target, whatever the path looks like; refuses a target that is a file or
 /// has the name of one.
-pub(super) fn target(folder: &Path) -> Result<PathBuf, TrainError> {
+pub(super) fn target(folder: &Path) -> Result<PathBuf, RunError> {
     const FILES: &[&str] = &[
         "gguf",
         "safetensors",
@@ -33,21 +32,19 @@ pub(super) fn target(folder: &Path) -> Result<PathBuf, TrainError> {
         .map(|end| end.to_string_lossy().to_lowercase());
     let file = ending.is_some_and(|end| FILES.contains(&end.as_str()));
     match fs::metadata(folder) {
-        Ok(data) if data.is_dir() && !file => fs::canonicalize(folder).map_err(at(folder)),
+        Ok(data) if data.is_dir() && !file => {
+            Ok(fs::canonicalize(folder).map_err(FormatError::io(folder))?)
+        }
         Ok(data) if !data.is_dir() => Err(MergeError::IsAFile { target: shown() }.into()),
         _ if file => Err(MergeError::NamedLikeAFile { target: shown() }.into()),
-        _ => Ok(apart::canonical(&paths::join(Path::new(""), folder))),
+        _ => Ok(paths::canonical(&paths::join(Path::new(""), folder))),
     }
 }
 
 /// Refuses a target that is an input, contains one or lies in one. An input that does not exist
 /// causes no conflict.
-pub(super) fn keep_apart(
-    target: &Path,
-    what: &'static str,
-    input: &Path,
-) -> Result<(), TrainError> {
-    match apart::relation(target, input) {
+pub(super) fn keep_apart(target: &Path, what: &'static str, input: &Path) -> Result<(), RunError> {
+    match paths::relation(target, input) {
         None => Ok(()),
         Some(relation) => Err(MergeError::InTheWay {
             target: target.display().to_string(),
@@ -60,11 +57,7 @@ pub(super) fn keep_apart(
 }
 
 /// Refuses an adapter that was trained on another model.
-pub(super) fn check_base(
-    adapter: &Path,
-    model: &Origin,
-    source: &Source,
-) -> Result<(), TrainError> {
+pub(super) fn check_base(adapter: &Path, model: &Origin, source: &Source) -> Result<(), RunError> {
     match other_base(adapter, model, source)? {
         None => Ok(()),
         Some(named) => Err(MergeError::OtherBase {
@@ -82,7 +75,7 @@ pub(crate) fn other_base(
     adapter: &Path,
     model: &Origin,
     source: &Source,
-) -> Result<Option<String>, TrainError> {
+) -> Result<Option<String>, RunError> {
     let path = adapter.join("adapter_config.json");
     let Ok(text) = fs::read(&path) else {
         // The code that loads the adapter reports its errors.
@@ -122,9 +115,13 @@ fn same_place(one: &Path, other: &Path) -> bool {
 }
 
 /// Whether two models have the same files of weights.
-fn same_weights(one: &Path, other: &Path) -> Result<bool, TrainError> {
+fn same_weights(one: &Path, other: &Path) -> Result<bool, RunError> {
     let (one, other) = (weights(one)?, weights(other)?);
-    let size = |path: &PathBuf| fs::metadata(path).map(|data| data.len()).map_err(at(path));
+    let size = |path: &PathBuf| {
+        fs::metadata(path)
+            .map(|data| data.len())
+            .map_err(FormatError::io(path))
+    };
     if one.len() != other.len() {
         return Ok(false);
     }
@@ -134,7 +131,7 @@ fn same_weights(one: &Path, other: &Path) -> Result<bool, TrainError> {
         }
     }
     for (one, other) in one.iter().zip(&other) {
-        let digest = |path: &PathBuf| files::digest(path).map_err(at(path));
+        let digest = |path: &PathBuf| digest(path).map_err(FormatError::io(path));
         if digest(one)? != digest(other)? {
             return Ok(false);
         }
@@ -143,11 +140,11 @@ fn same_weights(one: &Path, other: &Path) -> Result<bool, TrainError> {
 }
 
 /// The file itself, or the safetensors of a folder in the order of their names.
-fn weights(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
+fn weights(path: &Path) -> Result<Vec<PathBuf>, RunError> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = fs::read_dir(path).map_err(at(path))?;
+    let entries = fs::read_dir(path).map_err(FormatError::io(path))?;
     let mut found: Vec<_> = entries
         .flatten()
         .map(|entry| entry.path())

@@ -1,0 +1,50 @@
+//! What a configuration says about its model: what is trained, and how it is loaded.
+
+use super::{Config, LoraSection, PrecisionChoice, TargetModules};
+use tightrope_device::DType;
+use tightrope_model::{LoadOptions, LoraConfig, Training};
+
+/// Parameters that a configuration trains.
+pub fn training(config: &Config) -> Training {
+    match &config.lora {
+        None => Training::Full,
+        Some(lora) => Training::Lora(lora.into()),
+    }
+}
+
+/// Options for loading the model of a configuration for training.
+pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
+    LoadOptions {
+        adapter: config.adapter.clone(),
+        base: config.base_storage(),
+        capacity,
+        recompute: config.run.recompute,
+        precision: config.precision.dtype(),
+        seed: config.seed,
+    }
+}
+
+impl From<&LoraSection> for LoraConfig {
+    fn from(section: &LoraSection) -> Self {
+        Self {
+            r: section.r,
+            alpha: section.alpha,
+            dropout: section.dropout as f32,
+            target_modules: match &section.target_modules {
+                TargetModules::AllLinear(_) => tightrope_model::TargetModules::AllLinear,
+                TargetModules::Names(names) => tightrope_model::TargetModules::List(names.clone()),
+            },
+            rslora: section.rslora,
+        }
+    }
+}
+
+impl PrecisionChoice {
+    /// Type of activations; f32 unless the choice says otherwise.
+    fn dtype(self) -> DType {
+        match self {
+            PrecisionChoice::Bf16 => DType::BF16,
+            PrecisionChoice::Auto | PrecisionChoice::F32 => DType::F32,
+        }
+    }
+}
