@@ -15,8 +15,9 @@ use tightrope_kernels::{
     Check,
     linear::{
         BackwardInput, BackwardWeights, Forward, Linear, LoraBackwardInput, LoraBackwardWeights,
-        LoraForward, Shape, Weight,
+        LoraForward, Shape,
     },
+    product::Elements,
 };
 use tightrope_testkit::Random;
 
@@ -131,7 +132,7 @@ fn measure(cpu: &Cpu, shape: Shape, is_bf16: bool) -> Result<([f64; 3], f64)> {
     for _ in 0..ROUNDS {
         for (layer, best) in layers.iter_mut().zip(&mut best) {
             let ([x, w, a, b], [y, dx, xa, dyb, da, db]) = layer;
-            let weight = Weight::Float(w.view());
+            let weight = Elements::Float(w.view());
             let forward = Forward {
                 factor: 1.0,
                 x: x.view(),

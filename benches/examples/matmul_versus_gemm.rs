@@ -11,7 +11,8 @@ use tightrope_benches::measure_flops;
 use tightrope_device::{Cpu, DType, Tensor};
 use tightrope_kernels::{
     Check,
-    linear::{BackwardInput, BackwardWeights, Forward, Linear, Shape, Weight},
+    linear::{BackwardInput, BackwardWeights, Forward, Linear, Shape},
+    product::Elements,
 };
 use tightrope_testkit::Random;
 
@@ -153,7 +154,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
             let args = Forward {
                 factor: 1.0,
                 x: x.view(),
-                weight: Weight::Float(w.view()),
+                weight: Elements::Float(w.view()),
                 bias: None,
                 lora: None,
                 y: y.view_mut(),
@@ -180,7 +181,7 @@ fn measure(cpu: &Cpu, shape: Shape) -> Result<[(f64, f64); 3]> {
             let args = BackwardInput {
                 factor: 1.0,
                 dy: dy.view(),
-                weight: Weight::Float(w.view()),
+                weight: Elements::Float(w.view()),
                 lora: None,
                 dx: Some(dx.view_mut()),
                 accumulate: false,

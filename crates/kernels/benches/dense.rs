@@ -10,8 +10,9 @@ use tightrope_device::{Cpu, DType, Tensor};
 use tightrope_kernels::{
     Check,
     attention::{self, Attention, Config, Range, Ranges},
-    linear::{self, BackwardInput, BackwardWeights, Linear, LoraForward, Shape, Weight},
+    linear::{self, BackwardInput, BackwardWeights, Linear, LoraForward, Shape},
     linear_cross_entropy::{self as loss, LinearCrossEntropy},
+    product::Elements,
 };
 use tightrope_testkit::Random;
 
@@ -61,7 +62,7 @@ fn linear(criterion: &mut Criterion) {
                         let args = linear::Forward {
                             factor: 1.0,
                             x: x.view(),
-                            weight: Weight::Float(w.view()),
+                            weight: Elements::Float(w.view()),
                             bias: None,
                             lora,
                             y: y.view_mut(),
@@ -79,7 +80,7 @@ fn linear(criterion: &mut Criterion) {
                     let args = BackwardInput {
                         factor: 1.0,
                         dy: dy.view(),
-                        weight: Weight::Float(w.view()),
+                        weight: Elements::Float(w.view()),
                         lora: None,
                         dx: Some(dx.view_mut()),
                         accumulate: false,

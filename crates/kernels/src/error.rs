@@ -79,6 +79,14 @@ pub enum KernelError {
         /// Rule that the value must obey.
         rule: &'static str,
     },
+    /// An operand is stored in a form that the operation does not support.
+    #[error("`{operand}`: {rule}")]
+    Form {
+        /// Name of the argument.
+        operand: &'static str,
+        /// Rule that the form must obey.
+        rule: &'static str,
+    },
     /// The device reports an error.
     #[error(transparent)]
     Device(#[from] DeviceError),

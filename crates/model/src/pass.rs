@@ -2,7 +2,7 @@
 
 use crate::{Architecture, parts::Adapter};
 use tightrope_device::{Device, Tensor};
-use tightrope_kernels::{attention::Ranges, linear::Dropout};
+use tightrope_kernels::{attention::Ranges, product::Dropout};
 use tightrope_packing::random::mix;
 
 /// Whether a pass goes through the adapter.

@@ -10,10 +10,11 @@ use tightrope_device::{
 use tightrope_kernels::{
     Check,
     linear::{
-        BackwardInput, BackwardWeights, Dropout, Forward, Linear, LoraBackwardInput,
-        LoraBackwardWeights, LoraForward, Shape, Weight,
+        BackwardInput, BackwardWeights, Forward, Linear, LoraBackwardInput, LoraBackwardWeights,
+        LoraForward, Shape,
     },
     nf4::{self, BLOCK, Scales},
+    product::{Dropout, Elements},
 };
 
 const INPUTS: usize = 4096;
@@ -130,7 +131,7 @@ fn forward(tokens: usize, has_adapter: bool) -> Case {
             let args = Forward {
                 factor: 1.0,
                 x: x.view(),
-                weight: Weight::Float(weight.view()),
+                weight: Elements::Float(weight.view()),
                 bias: None,
                 lora: has_adapter.then_some(lora),
                 y: y.view_mut(),
@@ -159,7 +160,7 @@ fn forward_nf4(tokens: usize) -> Case {
             let args = Forward {
                 factor: 1.0,
                 x: x.view(),
-                weight: Weight::Nf4(nf4::Weight {
+                weight: Elements::Nf4(nf4::Weight {
                     codes: codes.view(),
                     scales: Scales::Plain(scales.view()),
                 }),
@@ -195,7 +196,7 @@ fn backward_input(tokens: usize) -> Case {
             let args = BackwardInput {
                 factor: 1.0,
                 dy: dy.view(),
-                weight: Weight::Float(weight.view()),
+                weight: Elements::Float(weight.view()),
                 lora: Some(lora),
                 dx: Some(dx.view_mut()),
                 accumulate: false,

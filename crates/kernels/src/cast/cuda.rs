@@ -1,11 +1,10 @@
-//! Provides elements in the type that a product needs: the stored elements, or a copy in working
-//! memory.
+//! Launches the conversion.
 
 use super::kernel;
-use crate::{Check, Checked, KernelError, check::Operands, nf4};
+use crate::{Check, Checked, KernelError, check::Operands};
 use tightrope_device::{
-    Cuda, DType, Device, Scratch, View, ViewMut,
-    cuda::{Input, Launch, Matrix, Output},
+    Cuda, View, ViewMut,
+    cuda::{Input, Launch, Output},
 };
 
 const THREADS: u32 = 256;
@@ -49,65 +48,4 @@ pub fn cast(cuda: &Cuda, args: Checked<Cast<'_>>) -> Result<(), KernelError> {
     };
     // SAFETY: the check of the arguments proved that both have this many elements.
     Ok(unsafe { cuda.launch(kernel, &variant, launch) }?)
-}
-
-/// Elements in the type that a product needs. Keep them until the last kernel that reads them is
-/// issued.
-#[derive(Debug)]
-pub(crate) enum Converted<'a> {
-    /// The stored elements, which have that type.
-    AsIs(View<'a, Cuda>),
-    /// A copy, rounded to nearest, ties to even.
-    Copied(Scratch<'a, Cuda>),
-}
-
-impl<'a> Converted<'a> {
-    /// The first `len` elements of `view`.
-    pub(crate) fn new(
-        cuda: &'a Cuda,
-        view: View<'a, Cuda>,
-        len: usize,
-        dtype: DType,
-    ) -> Result<Self, KernelError> {
-        if view.dtype() == dtype {
-            return Ok(Self::AsIs(view));
-        }
-        let mut copy = cuda.scratch(dtype, &[len])?;
-        let args = Cast {
-            from: view,
-            to: copy.view_mut(),
-            elements: len,
-        };
-        cast(cuda, args.checked()?)?;
-        Ok(Self::Copied(copy))
-    }
-
-    /// The first `len` elements of a weight in NF4, which is always copied.
-    pub(crate) fn nf4(
-        cuda: &'a Cuda,
-        weight: nf4::Weight<'a, Cuda>,
-        len: usize,
-        dtype: DType,
-    ) -> Result<Self, KernelError> {
-        let mut copy = cuda.scratch(dtype, &[len])?;
-        let args = nf4::Dequantize {
-            weight,
-            y: copy.view_mut(),
-            elements: len,
-        };
-        nf4::Nf4::nf4_dequantize(cuda, args.checked()?)?;
-        Ok(Self::Copied(copy))
-    }
-
-    fn view(&self) -> View<'_, Cuda> {
-        match self {
-            Self::AsIs(view) => *view,
-            Self::Copied(copy) => copy.view(),
-        }
-    }
-
-    /// The elements as rows of `row` elements.
-    pub(crate) fn matrix(&self, row: usize) -> Matrix<'_> {
-        Matrix::of(self.view(), row)
-    }
 }

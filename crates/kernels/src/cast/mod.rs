@@ -7,5 +7,3 @@ mod kernel;
 mod tests;
 
 pub use cuda::{Cast, cast};
-
-pub(crate) use cuda::Converted;

@@ -1,7 +1,10 @@
 //! Conversions against those of the `half` crate, bit by bit.
 
 use super::*;
-use crate::Check;
+use crate::{
+    Check,
+    product::{Prepared, Product as _},
+};
 use half::{bf16, f16};
 use tightrope_device::{
     Cuda, DType, Device, Tensor,
@@ -14,12 +17,12 @@ const PRODUCTS: [DType; 2] = [DType::F32, DType::BF16];
 
 /// The converted elements, read back by way of a product with one.
 fn converted(device: &Cuda, tensor: &Tensor<Cuda>, len: usize, dtype: DType) -> Vec<f32> {
-    let converted = Converted::new(device, tensor.view(), len, dtype).unwrap();
+    let converted = device.prepare(tensor.view(), len, dtype).unwrap();
     let one = tightrope_testkit::tensor(device, dtype, &[1], &[1.0]);
     let mut result = Tensor::zeros(device, DType::F32, &[len]).unwrap();
     device
         .matmul(Product {
-            a: converted.matrix(1),
+            a: Matrix::of(converted.view(), 1),
             b: Matrix::of(one.view(), 1),
             c: MatrixMut::of(result.view_mut(), 1),
             bias: None,
@@ -93,8 +96,8 @@ fn every_pair_of_types_rounds_to_nearest() {
 fn only_what_is_stored_otherwise_is_copied() {
     let stored = tensor(cuda(), DType::BF16, &[3], &[1.0, 2.0, 3.0]);
     for dtype in PRODUCTS {
-        let converted = Converted::new(cuda(), stored.view(), 3, dtype).unwrap();
-        let is_copied = matches!(converted, Converted::Copied(_));
+        let prepared = cuda().prepare(stored.view(), 3, dtype).unwrap();
+        let is_copied = matches!(prepared, Prepared::Copy(_));
         assert_eq!(is_copied, dtype != DType::BF16);
     }
 }

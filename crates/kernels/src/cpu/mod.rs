@@ -1,7 +1,6 @@
 //! Code that the CPU implementations of several operations share.
 
 pub(crate) mod math;
-pub(crate) mod matmul;
 pub(crate) mod scratch;
 
 /// Number of elements in a block: about ten microseconds of work, and small enough for the

@@ -1,46 +1,18 @@
-//! A linear layer with optional bias and LoRA adapter, as one operation.
+//! A linear layer with optional bias and LoRA adapter, as one operation. It is written once, over
+//! the products of a device.
 
-mod cpu;
-#[cfg(feature = "cuda")]
-mod cuda;
-mod dropout;
-#[cfg(feature = "cuda")]
-mod kernel;
 #[cfg(test)]
 mod tests;
 
 use crate::{
     Check, Checked, KernelError,
     check::{Operands, product},
-    nf4,
+    product::{
+        Args, ColumnSums, Dropout, Elements, Matrix, MatrixMut, Product, Start, Through,
+        check_dropout,
+    },
 };
 use tightrope_device::{DType, Device, View, ViewMut};
-
-/// Stateless dropout before `A`: a hash of `salt`, the token's two keys and `i` decides whether
-/// element `(t, i)` is kept, so the backward pass, recomputation and any packing use the same mask.
-/// Kept elements are scaled by `1 / (1 − probability)`.
-///
-/// With `s = splitmix(splitmix(salt) ^ (sequence + 2³² · position))`, element `i` is dropped when
-/// `h < probability · 2³²` (rounded), where, in 32 bits and with `low` and `high` the halves of `s`:
-/// `h = 0x9e3779b9·i + low; h = (h ^ h >> 16)·0x7feb352d ^ high; h = (h ^ h >> 15)·0x846ca68b;
-/// h ^= h >> 16`. `splitmix` is SplitMix64's step (Steele et al., 2014), the rest the finaliser
-/// `lowbias32` (Wellons, 2018) with `high` added between its rounds. Every device computes this.
-#[derive(Debug)]
-pub struct Dropout<'a, D: Device> {
-    /// Probability that an element is dropped, in `[0, 1)`.
-    pub probability: f32,
-    /// Salt, which differs for each step, layer and projection.
-    pub salt: u64,
-    /// u32 `[tokens, 2]`: the sequence of each token and its position in the sequence.
-    pub keys: View<'a, D>,
-}
-
-impl<D: Device> Clone for Dropout<'_, D> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<D: Device> Copy for Dropout<'_, D> {}
 
 /// Sizes of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,25 +24,6 @@ pub struct Shape {
     /// Number of features of `y`.
     pub outputs: usize,
 }
-
-/// The base weight `[outputs, inputs]` of a layer. Only a weight of floating-point numbers has a
-/// gradient.
-#[derive(Debug)]
-pub enum Weight<'a, D: Device> {
-    /// f32, bf16 or f16.
-    Float(View<'a, D>),
-    /// NF4, row by row; blocks do not end with rows. A product decodes the weight as it reads it:
-    /// on the CPU a few rows at a time, to f32; on GPUs the whole weight, to the type of the
-    /// activations.
-    Nf4(nf4::Weight<'a, D>),
-}
-
-impl<D: Device> Clone for Weight<'_, D> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<D: Device> Copy for Weight<'_, D> {}
 
 /// Adapter of the forward pass.
 #[derive(Debug)]
@@ -92,8 +45,8 @@ pub struct LoraForward<'a, D: Device> {
 pub struct Forward<'a, D: Device> {
     /// `[tokens, inputs]`.
     pub x: View<'a, D>,
-    /// `[outputs, inputs]`.
-    pub weight: Weight<'a, D>,
+    /// `[outputs, inputs]`. Only a weight of floating-point numbers has a gradient.
+    pub weight: Elements<'a, D>,
     /// Factor of the product with the weight.
     pub factor: f32,
     /// f32 `[outputs]`.
@@ -128,8 +81,8 @@ pub struct LoraBackwardInput<'a, D: Device> {
 pub struct BackwardInput<'a, D: Device> {
     /// `[tokens, outputs]`.
     pub dy: View<'a, D>,
-    /// `[outputs, inputs]`.
-    pub weight: Weight<'a, D>,
+    /// `[outputs, inputs]`. Only a weight of floating-point numbers has a gradient.
+    pub weight: Elements<'a, D>,
     /// Factor of the product with the weight.
     pub factor: f32,
     /// The adapter.
@@ -184,11 +137,7 @@ pub struct BackwardWeights<'a, D: Device> {
 ///
 /// The bits of `y` and `dx` of a token depend on the token alone, not on the number of other tokens
 /// or its place among them; on GPUs this holds under the condition that
-/// [`Cuda::matmul`](tightrope_device::Cuda::matmul) states.
-///
-/// On GPUs, operands of a product have the type of the activations: a weight of another type, the
-/// bias, the adapter's matrices, `xa` and `dyb` are rounded to it first. Their copies take working
-/// memory, and so do 64 MiB of activations if there is dropout.
+/// [`Cuda::matmul`](tightrope_device::Cuda::matmul) states. [`Product`] says what else products do.
 ///
 /// The gradient is in two parts because an operation between them (a gated unit) computes `x` again
 /// only after its own gradient is known.
@@ -207,33 +156,172 @@ pub trait Linear: Device {
     ) -> Result<(), KernelError>;
 }
 
-fn check_dropout<'a, D: Device>(
-    operands: &mut Operands<'a, D>,
-    dropout: &Option<Dropout<'a, D>>,
-    tokens: usize,
-) -> Result<(), KernelError> {
-    let Some(dropout) = dropout else {
-        return Ok(());
-    };
-    if !(0.0..1.0).contains(&dropout.probability) {
-        return Err(KernelError::Value {
-            operand: "dropout.probability",
-            value: f64::from(dropout.probability),
-            rule: "must be at least 0 and less than 1",
-        });
+impl<D: Product> Linear for D {
+    fn linear_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
+        let Forward {
+            x,
+            weight,
+            factor,
+            bias,
+            lora,
+            y,
+            shape,
+        } = args.on(self)?;
+        let (m, n, k) = (shape.tokens, shape.outputs, shape.inputs);
+        let b = Matrix::stored(weight, k).transposed();
+        let start = bias.map_or(Start::Zero, Start::Bias);
+        let Some(lora) = lora else {
+            let product = Args {
+                alpha: factor,
+                start,
+                ..Args::new(Matrix::rows(x, k), b, MatrixMut::rows(y, n), (m, n, k))
+            };
+            return self.product(product.checked()?);
+        };
+        let rank = lora.a.shape()[0];
+        let products = Through {
+            a: x,
+            b,
+            alpha: factor,
+            before: lora.dropout,
+            down: Matrix::rows(lora.a, k).transposed(),
+            x: lora.xa,
+            up: Matrix::rows(lora.b, rank).transposed(),
+            scale: lora.scale,
+            after: None,
+            start,
+            c: y,
+            m,
+            n,
+            k,
+            rank,
+        };
+        self.product_through(products.checked()?)
     }
-    operands.at_least("dropout.keys", dropout.keys, DType::U32, &[tokens, 2])
+
+    fn linear_backward_input(
+        &self,
+        args: Checked<BackwardInput<'_, Self>>,
+    ) -> Result<(), KernelError> {
+        let BackwardInput {
+            dy,
+            weight,
+            factor,
+            lora,
+            dx,
+            accumulate,
+            shape,
+        } = args.on(self)?;
+        let (m, n, k) = (shape.tokens, shape.inputs, shape.outputs);
+        let b = Matrix::stored(weight, n);
+        let start = match accumulate {
+            true => Start::Result,
+            false => Start::Zero,
+        };
+        match (lora, dx) {
+            (None, None) => Ok(()),
+            (None, Some(dx)) => {
+                let product = Args {
+                    alpha: factor,
+                    start,
+                    ..Args::new(Matrix::rows(dy, k), b, MatrixMut::rows(dx, n), (m, n, k))
+                };
+                self.product(product.checked()?)
+            }
+            (Some(lora), None) => {
+                let rank = lora.a.shape()[0];
+                let (a, b) = (Matrix::rows(dy, k), Matrix::rows(lora.b, rank));
+                let c = MatrixMut::rows(lora.dyb, rank);
+                self.product(Args::new(a, b, c, (m, rank, k)).checked()?)
+            }
+            (Some(lora), Some(dx)) => {
+                let rank = lora.a.shape()[0];
+                let products = Through {
+                    a: dy,
+                    b,
+                    alpha: factor,
+                    before: None,
+                    down: Matrix::rows(lora.b, rank),
+                    x: lora.dyb,
+                    up: Matrix::rows(lora.a, n),
+                    scale: lora.scale,
+                    after: lora.dropout,
+                    start,
+                    c: dx,
+                    m,
+                    n,
+                    k,
+                    rank,
+                };
+                self.product_through(products.checked()?)
+            }
+        }
+    }
+
+    fn linear_backward_weights(
+        &self,
+        args: Checked<BackwardWeights<'_, Self>>,
+    ) -> Result<(), KernelError> {
+        let BackwardWeights {
+            x,
+            dy,
+            dweight,
+            factor,
+            dbias,
+            lora,
+            shape,
+        } = args.on(self)?;
+        let Shape {
+            tokens,
+            inputs,
+            outputs,
+        } = shape;
+        let (x, dy_rows) = (Matrix::rows(x, inputs), Matrix::rows(dy, outputs));
+        // c += alpha · aᵀ·b, a sum over tokens.
+        let over_tokens = |a: Matrix<'_, D>, dropout, b, c, (m, n), alpha| {
+            let product = Args {
+                alpha,
+                dropout,
+                start: Start::Result,
+                ..Args::new(a.transposed(), b, c, (m, n, tokens))
+            };
+            self.product(product.checked()?)
+        };
+        if let Some(dweight) = dweight {
+            let c = MatrixMut::rows(dweight, inputs);
+            over_tokens(dy_rows, None, x, c, (outputs, inputs), factor)?;
+        }
+        if let Some(sums) = dbias {
+            let sums = ColumnSums {
+                rows: dy,
+                sums,
+                m: tokens,
+                n: outputs,
+            };
+            self.column_sums(sums.checked()?)?;
+        }
+        let Some(lora) = lora else {
+            return Ok(());
+        };
+        let rank = lora.da.shape()[0];
+        let dyb = Matrix::rows(lora.dyb, rank);
+        let da = MatrixMut::rows(lora.da, inputs).transposed();
+        over_tokens(x, lora.dropout, dyb, da, (inputs, rank), lora.scale)?;
+        let xa = Matrix::rows(lora.xa, rank);
+        let db = MatrixMut::rows(lora.db, rank);
+        over_tokens(dy_rows, None, xa, db, (outputs, rank), lora.scale)
+    }
 }
 
 fn check_weight<'a, D: Device>(
     operands: &mut Operands<'a, D>,
-    stored: Weight<'a, D>,
+    stored: Elements<'a, D>,
     shape: Shape,
 ) -> Result<(), KernelError> {
     let shape = [shape.outputs, shape.inputs];
     match stored {
-        Weight::Float(tensor) => operands.weight("weight", tensor, &shape),
-        Weight::Nf4(stored) => stored.check(operands, product("weight", &shape)?),
+        Elements::Float(tensor) => operands.weight("weight", tensor, &shape),
+        Elements::Nf4(stored) => stored.check(operands, product("weight", &shape)?),
     }
 }
 

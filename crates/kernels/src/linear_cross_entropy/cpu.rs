@@ -1,16 +1,15 @@
-//! Output projection and cross-entropy on the CPU: a chunk of rows at a time.
+//! The steps between the products of the output projection on the CPU.
 
-use super::{Forward, ForwardBackward, LinearCrossEntropy, rows_with_target};
+use super::chunks::{Chunk, Losses, Steps};
 use crate::{
-    Checked, KernelError,
+    KernelError,
     cpu::{
         math::{self, LANES, exp, sum_lanes},
-        matmul::{Base, Matrix, Operand, Output, Term, Weight, product},
         scratch::Scratch,
     },
 };
 use rayon::prelude::*;
-use tightrope_device::{Cpu, vectorize};
+use tightrope_device::{Cpu, View, ViewMut, vectorize};
 
 /// Largest size in bytes of the logits of a chunk, unless [`MIN_ROWS`] rows need more.
 const CHUNK_BYTES: usize = 96 << 20;
@@ -21,140 +20,69 @@ const MAX_ROWS: usize = 1024;
 /// Classes whose exponentials are summed in f32.
 const BLOCK: usize = 4096;
 
-impl LinearCrossEntropy for Cpu {
-    fn linear_cross_entropy_forward(
+impl Steps for Cpu {
+    /// As few chunks as possible, of nearly equal size, so that no chunk reads the weight for a few
+    /// rows. The number depends on the sizes alone, and so does the order in which `dweight` is
+    /// summed.
+    fn chunk_rows(&self, rows: usize, vocabulary: usize) -> usize {
+        let most = (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, MAX_ROWS);
+        rows.div_ceil(rows.div_ceil(most).max(1))
+    }
+
+    fn stride(vocabulary: usize) -> usize {
+        vocabulary
+    }
+
+    fn gather(
         &self,
-        args: Checked<Forward<'_, Self>>,
+        chunk: Chunk<'_, Self>,
+        x: View<'_, Self>,
+        rows: ViewMut<'_, Self>,
+        hidden: usize,
     ) -> Result<(), KernelError> {
-        run(self, args.on(self)?, None)
-    }
-
-    fn linear_cross_entropy_forward_backward(
-        &self,
-        args: Checked<ForwardBackward<'_, Self>>,
-    ) -> Result<(), KernelError> {
-        let ForwardBackward {
-            forward,
-            weights,
-            dx,
-            dweight,
-        } = args.on(self)?;
-        let dweight = match dweight {
-            Some(dweight) => Some(dweight.into_slice::<f32>()?),
-            None => None,
-        };
-        let gradient = Gradient {
-            weights: weights.as_slice::<f32>()?,
-            dx: dx.into_slice::<f32>()?,
-            dweight,
-        };
-        run(self, forward, Some(gradient))
-    }
-}
-
-/// Output of the backward half.
-struct Gradient<'a> {
-    weights: &'a [f32],
-    dx: &'a mut [f32],
-    dweight: Option<&'a mut [f32]>,
-}
-
-/// Number of rows in a chunk: as few chunks as possible, of nearly equal size, so that no chunk
-/// reads the weight for a few rows. It depends on the sizes alone, and so does the order in which
-/// `dweight` is summed.
-fn chunk_rows(rows: usize, vocabulary: usize) -> usize {
-    let most = (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, MAX_ROWS);
-    rows.div_ceil(rows.div_ceil(most).max(1))
-}
-
-fn run(
-    cpu: &Cpu,
-    forward: Forward<'_, Cpu>,
-    mut gradient: Option<Gradient<'_>>,
-) -> Result<(), KernelError> {
-    let Forward {
-        x,
-        weight,
-        targets,
-        logit_scale,
-        softcap,
-        losses,
-        tokens,
-        hidden,
-        vocabulary,
-    } = forward;
-    let rows = rows_with_target(&targets.as_slice::<i32>()?[..tokens], vocabulary)?;
-    let x = x.as_slice::<f32>()?;
-    let weight = Weight::new("weight", weight, hidden)?;
-    let losses = losses.into_slice::<f32>()?;
-    losses[..tokens].fill(0.0);
-    if let Some(gradient) = &mut gradient {
-        gradient.dx[..tokens * hidden].fill(0.0);
-    }
-
-    let capacity = chunk_rows(rows.len(), vocabulary);
-    let mut logits = Scratch::take(cpu, capacity * vocabulary)?;
-    let mut gathered = Scratch::take(cpu, capacity * hidden)?;
-    let mut row_losses = Scratch::take(cpu, capacity)?;
-    for chunk in rows.chunks(capacity.max(1)) {
-        let logits = &mut logits[..chunk.len() * vocabulary];
-        let gathered = &mut gathered[..chunk.len() * hidden];
-        for (row, &(t, _)) in gathered.chunks_exact_mut(hidden.max(1)).zip(chunk) {
+        let (x, rows) = (x.as_slice::<f32>()?, rows.into_slice::<f32>()?);
+        for (row, &(t, _)) in rows.chunks_exact_mut(hidden.max(1)).zip(chunk.rows) {
             row.copy_from_slice(&x[t * hidden..][..hidden]);
         }
-        let term = Term {
-            a: Operand::Rows(&Matrix::new(gathered, hidden)),
-            b: Operand::Rows(weight.rows()),
-            k: hidden,
-            alpha: logit_scale,
-            gate: None,
-        };
-        let output = Output::rows(logits, vocabulary);
-        product(cpu, (chunk.len(), vocabulary), &[term], Base::Zero, output)?;
+        Ok(())
+    }
 
-        let weights = gradient.as_ref().map(|gradient| gradient.weights);
-        cpu.install(|| {
+    fn scatter(
+        &self,
+        chunk: Chunk<'_, Self>,
+        rows: View<'_, Self>,
+        x: ViewMut<'_, Self>,
+        hidden: usize,
+    ) -> Result<(), KernelError> {
+        let (x, rows) = (x.into_slice::<f32>()?, rows.as_slice::<f32>()?);
+        for (row, &(t, _)) in rows.chunks_exact(hidden.max(1)).zip(chunk.rows) {
+            x[t * hidden..][..hidden].copy_from_slice(row);
+        }
+        Ok(())
+    }
+
+    fn cross_entropy(&self, args: Losses<'_, Self>) -> Result<(), KernelError> {
+        let rows = args.chunk.rows;
+        let weights = args.weights.map(|weights| weights.as_slice::<f32>());
+        let weights = weights.transpose()?;
+        let logits = args.logits.into_slice::<f32>()?;
+        let losses = args.losses.into_slice::<f32>()?;
+        let mut row_losses = Scratch::take(self, rows.len())?;
+        self.install(|| {
             logits
-                .par_chunks_exact_mut(vocabulary)
+                .par_chunks_exact_mut(args.vocabulary)
                 .zip(row_losses.par_iter_mut())
-                .zip(chunk.par_iter())
+                .zip(rows.par_iter())
                 .for_each(|((logits, loss), &(t, target))| {
-                    let factor = weights.map(|weights| weights[t] * logit_scale);
-                    *loss = cross_entropy(logits, target, softcap, factor);
+                    let weight = weights.map(|weights| weights[t]);
+                    *loss = cross_entropy(logits, target, args.softcap, weight);
                 });
         });
-        for (&(t, _), &loss) in chunk.iter().zip(row_losses.iter()) {
+        for (&(t, _), &loss) in rows.iter().zip(row_losses.iter()) {
             losses[t] = loss;
         }
-        let Some(gradient) = &mut gradient else {
-            continue;
-        };
-        let dlogits = Matrix::new(&*logits, vocabulary);
-        if let Some(dweight) = &mut gradient.dweight {
-            let term = Term {
-                a: Operand::Columns(&dlogits),
-                b: Operand::Columns(&Matrix::new(gathered, hidden)),
-                k: chunk.len(),
-                alpha: 1.0,
-                gate: None,
-            };
-            let output = Output::rows(dweight, hidden);
-            product(cpu, (vocabulary, hidden), &[term], Base::Output, output)?;
-        }
-        let term = Term {
-            a: Operand::Rows(&dlogits),
-            b: Operand::Columns(weight.rows()),
-            k: vocabulary,
-            alpha: 1.0,
-            gate: None,
-        };
-        let output = Output::rows(gathered, hidden);
-        product(cpu, (chunk.len(), hidden), &[term], Base::Zero, output)?;
-        for (row, &(t, _)) in gathered.chunks_exact(hidden.max(1)).zip(chunk) {
-            gradient.dx[t * hidden..][..hidden].copy_from_slice(row);
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Returns the loss of one row; with `factor`, turns its scaled products `z` into

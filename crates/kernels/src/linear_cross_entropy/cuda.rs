@@ -1,17 +1,16 @@
-//! Output projection and cross-entropy on NVIDIA GPUs: a chunk of rows at a time.
+//! The steps between the products of the output projection on NVIDIA GPUs.
 
 use super::{
-    Forward, ForwardBackward, LinearCrossEntropy,
+    chunks::{Chunk, Losses, Steps},
     kernel::{
         LinearCrossEntropyGather, LinearCrossEntropyGradient, LinearCrossEntropyLoss,
         LinearCrossEntropyScatter,
     },
-    rows_with_target,
 };
-use crate::{Checked, KernelError, cast::Converted};
+use crate::KernelError;
 use tightrope_device::{
-    Cuda, DType, Device, DeviceError, View, ViewMut,
-    cuda::{Input, Launch, Matrix, MatrixMut, Output, Product, Varying},
+    Cuda, View, ViewMut,
+    cuda::{Input, Launch, Output},
 };
 
 const THREADS: u32 = 256;
@@ -25,188 +24,108 @@ const MAX_ROWS: usize = 4096;
 /// vocabulary.
 const ROW_MULTIPLE: usize = 64;
 
-impl LinearCrossEntropy for Cuda {
-    fn linear_cross_entropy_forward(
-        &self,
-        args: Checked<Forward<'_, Self>>,
-    ) -> Result<(), KernelError> {
-        run(self, args.on(self)?, None)
-    }
-
-    fn linear_cross_entropy_forward_backward(
-        &self,
-        args: Checked<ForwardBackward<'_, Self>>,
-    ) -> Result<(), KernelError> {
-        let ForwardBackward {
-            forward,
-            weights,
-            dx,
-            dweight,
-        } = args.on(self)?;
-        run(
-            self,
-            forward,
-            Some(Gradient {
-                weights,
-                dx,
-                dweight,
-            }),
-        )
-    }
-}
-
-/// Output of the backward half.
-struct Gradient<'a> {
-    weights: View<'a, Cuda>,
-    dx: ViewMut<'a, Cuda>,
-    dweight: Option<ViewMut<'a, Cuda>>,
-}
-
-/// Number of rows in a chunk. It depends on the vocabulary alone, so that the order in which
-/// `dweight` is summed depends on nothing else.
-fn chunk_rows(cuda: &Cuda, vocabulary: usize) -> usize {
-    let most = cuda.limit(MAX_ROWS, MIN_ROWS);
-    (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, most)
-}
-
-fn run(
-    cuda: &Cuda,
-    forward: Forward<'_, Cuda>,
-    mut gradient: Option<Gradient<'_>>,
-) -> Result<(), KernelError> {
-    let Forward {
-        x,
-        weight,
-        targets,
-        logit_scale,
-        softcap,
-        mut losses,
-        tokens,
-        hidden,
-        vocabulary,
-    } = forward;
-    let mut on_host = vec![0i32; tokens];
-    targets.read(&mut on_host)?;
-    let rows = rows_with_target(&on_host, vocabulary)?;
-    // Classes are counted in 32 bits, like targets.
-    if i32::try_from(vocabulary).is_err() {
-        return Err(KernelError::Device(DeviceError::NoKernel {
-            operation: "linear_cross_entropy",
-            variant: format!("{vocabulary} classes"),
-        }));
-    }
-    losses.reborrow().elements(0..tokens)?.zero()?;
-    let dtype = x.dtype();
-    if let Some(gradient) = &mut gradient {
-        let dx = gradient.dx.reborrow().elements(0..tokens * hidden)?;
-        dx.zero()?;
-    }
-    if rows.is_empty() {
-        return Ok(());
-    }
-
-    let stride = vocabulary.next_multiple_of(ROW_MULTIPLE);
-    let capacity = chunk_rows(cuda, vocabulary).min(rows.len());
-    let mut logits = cuda.scratch(DType::F32, &[capacity, stride])?;
-    let mut gathered = cuda.scratch(dtype, &[capacity, hidden])?;
-    let mut numbers = cuda.scratch(DType::U8, &[capacity * size_of::<u64>()])?;
-    let weight = Converted::new(cuda, weight, vocabulary * hidden, dtype)?;
+/// Variant of the kernels that copy rows of `x`.
+fn copied(cuda: &Cuda, x: View<'_, Cuda>, tokens: usize, hidden: usize) -> [&'static str; 2] {
     let width = cuda.index_width(tokens.saturating_mul(hidden));
-    let copied = [dtype.name(), width.suffix()];
-    for chunk in rows.chunks(capacity) {
-        let m = chunk.len();
-        let tokens: Vec<u8> = chunk
-            .iter()
-            .flat_map(|&(t, _)| (t as u64).to_ne_bytes())
-            .collect();
-        numbers.view_mut().write(&tokens)?;
-        let launch = Launch::linear(m, THREADS)?;
+    [x.dtype().name(), width.suffix()]
+}
+
+impl Steps for Cuda {
+    /// The number depends on the vocabulary alone, and so does the order in which `dweight` is
+    /// summed.
+    fn chunk_rows(&self, rows: usize, vocabulary: usize) -> usize {
+        let most = self.limit(MAX_ROWS, MIN_ROWS);
+        let chunk = CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1));
+        chunk.clamp(MIN_ROWS, most).min(rows)
+    }
+
+    fn stride(vocabulary: usize) -> usize {
+        vocabulary.next_multiple_of(ROW_MULTIPLE)
+    }
+
+    fn gather(
+        &self,
+        chunk: Chunk<'_, Self>,
+        x: View<'_, Self>,
+        rows: ViewMut<'_, Self>,
+        hidden: usize,
+    ) -> Result<(), KernelError> {
+        let variant = copied(self, x, chunk.tokens, hidden);
         let kernel = LinearCrossEntropyGather {
             all: Input::of(x),
-            rows: Input::of(numbers.view()),
-            chunk: Output::of(gathered.view_mut()),
+            rows: Input::of(chunk.numbers),
+            chunk: Output::of(rows),
             hidden: hidden as u64,
         };
+        let launch = Launch::linear(chunk.rows.len(), THREADS)?;
         // SAFETY: the check of the arguments proved `x`, whose rows are numbered below `tokens`;
-        // the scratch memory has `capacity` rows.
-        unsafe { cuda.launch(kernel, &copied, launch) }?;
-        cuda.matmul(Product {
-            a: Matrix::of(gathered.view(), hidden),
-            b: weight.matrix(hidden).transposed(),
-            c: MatrixMut::of(logits.view_mut(), stride),
-            bias: None,
-            m,
-            n: vocabulary,
-            k: hidden,
-            alpha: logit_scale,
-            accumulate: false,
-            varying: Varying::Rows,
-        })?;
-        let Some(gradient) = &mut gradient else {
+        // the scratch memory has room for the rows of a chunk.
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
+    }
+
+    fn scatter(
+        &self,
+        chunk: Chunk<'_, Self>,
+        rows: View<'_, Self>,
+        x: ViewMut<'_, Self>,
+        hidden: usize,
+    ) -> Result<(), KernelError> {
+        let variant = copied(self, rows, chunk.tokens, hidden);
+        let kernel = LinearCrossEntropyScatter {
+            chunk: Input::of(rows),
+            rows: Input::of(chunk.numbers),
+            all: Output::of(x),
+            hidden: hidden as u64,
+        };
+        let launch = Launch::linear(chunk.rows.len(), THREADS)?;
+        // SAFETY: the check of the arguments proved `x`, whose rows are numbered below `tokens`;
+        // the scratch memory has the rows of the chunk.
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
+    }
+
+    fn cross_entropy(&self, args: Losses<'_, Self>) -> Result<(), KernelError> {
+        let Losses {
+            chunk,
+            logits,
+            stride,
+            vocabulary,
+            targets,
+            softcap,
+            weights,
+            losses,
+            dtype,
+        } = args;
+        let launch = Launch::linear(chunk.rows.len(), THREADS)?;
+        let (rows, targets) = (Input::of(chunk.numbers), Input::of(targets));
+        let softcap = softcap.unwrap_or(0.0);
+        let losses = Output::of(losses);
+        let (vocabulary, stride) = (vocabulary as u64, stride as u64);
+        let Some(weights) = weights else {
             let kernel = LinearCrossEntropyLoss {
-                logits: Input::of(logits.view()),
-                rows: Input::of(numbers.view()),
-                targets: Input::of(targets),
-                softcap: softcap.unwrap_or(0.0),
-                losses: Output::of(losses.reborrow()),
-                vocabulary: vocabulary as u64,
-                stride: stride as u64,
+                logits: Input::of(logits.as_view()),
+                rows,
+                targets,
+                softcap,
+                losses,
+                vocabulary,
+                stride,
             };
-            // SAFETY: the logits are `m` rows of `stride`; the check of the arguments proved
-            // `targets` and `losses`, and these rows have targets below the vocabulary.
-            unsafe { cuda.launch(kernel, &[], launch) }?;
-            continue;
+            // SAFETY: the logits are rows of `stride`; the check of the arguments proved `targets`
+            // and `losses`, and these rows have targets below the vocabulary.
+            return Ok(unsafe { self.launch(kernel, &[], launch) }?);
         };
         let kernel = LinearCrossEntropyGradient {
-            logits: Output::of(logits.view_mut()),
-            rows: Input::of(numbers.view()),
-            targets: Input::of(targets),
-            weights: Input::of(gradient.weights),
-            softcap: softcap.unwrap_or(0.0),
-            losses: Output::of(losses.reborrow()),
-            vocabulary: vocabulary as u64,
-            stride: stride as u64,
+            logits: Output::of(logits),
+            rows,
+            targets,
+            weights: Input::of(weights),
+            softcap,
+            losses,
+            vocabulary,
+            stride,
         };
-        // SAFETY: the logits are `m` rows of `stride`; the check of the arguments proved `targets`,
+        // SAFETY: the logits are rows of `stride`; the check of the arguments proved `targets`,
         // `losses` and `weights`, and these rows have targets below the vocabulary.
-        unsafe { cuda.launch(kernel, &[dtype.name()], launch) }?;
-        let dlogits = logits.view().reinterpreted(dtype)?;
-        let dlogits = Matrix::of(dlogits, stride * size_of::<f32>() / dtype.size());
-        if let Some(dweight) = &mut gradient.dweight {
-            cuda.matmul(Product {
-                a: dlogits.transposed(),
-                b: Matrix::of(gathered.view(), hidden),
-                c: MatrixMut::of(dweight.reborrow(), hidden),
-                bias: None,
-                m: vocabulary,
-                n: hidden,
-                k: m,
-                alpha: logit_scale,
-                accumulate: true,
-                varying: Varying::Inner,
-            })?;
-        }
-        cuda.matmul(Product {
-            a: dlogits,
-            b: weight.matrix(hidden),
-            c: MatrixMut::of(gathered.view_mut(), hidden),
-            bias: None,
-            m,
-            n: hidden,
-            k: vocabulary,
-            alpha: logit_scale,
-            accumulate: false,
-            varying: Varying::Rows,
-        })?;
-        let kernel = LinearCrossEntropyScatter {
-            chunk: Input::of(gathered.view()),
-            rows: Input::of(numbers.view()),
-            all: Output::of(gradient.dx.reborrow()),
-            hidden: hidden as u64,
-        };
-        // SAFETY: the check of the arguments proved `dx`, whose rows are numbered below `tokens`;
-        // the scratch memory has `capacity` rows.
-        unsafe { cuda.launch(kernel, &copied, launch) }?;
+        Ok(unsafe { self.launch(kernel, &[dtype.name()], launch) }?)
     }
-    Ok(())
 }

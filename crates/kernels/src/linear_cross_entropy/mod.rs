@@ -1,5 +1,6 @@
 //! Output projection and cross-entropy in one operation, without tokens × vocabulary in memory.
 
+mod chunks;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -9,7 +10,10 @@ mod kernel;
 mod tests;
 
 use crate::{Check, Checked, KernelError, check::Operands};
-use tightrope_device::{DType, Device, View, ViewMut};
+use chunks::{Gradient, run};
+#[cfg(feature = "cuda")]
+use tightrope_device::Cuda;
+use tightrope_device::{Cpu, DType, Device, View, ViewMut};
 
 /// With `z = logit_scale · x·Wᵀ` and `l = softcap · tanh(z / softcap)` (`l = z` without softcap):
 /// `losses[t] = logsumexp(l[t,:]) − l[t, targets[t]]`, and 0 where the target is negative: minus the
@@ -80,6 +84,41 @@ pub trait LinearCrossEntropy: Device {
     ) -> Result<(), KernelError>;
 }
 
+macro_rules! over_chunks {
+    ($device:ty) => {
+        impl LinearCrossEntropy for $device {
+            fn linear_cross_entropy_forward(
+                &self,
+                args: Checked<Forward<'_, Self>>,
+            ) -> Result<(), KernelError> {
+                run(self, args.on(self)?, None)
+            }
+
+            fn linear_cross_entropy_forward_backward(
+                &self,
+                args: Checked<ForwardBackward<'_, Self>>,
+            ) -> Result<(), KernelError> {
+                let ForwardBackward {
+                    forward,
+                    weights,
+                    dx,
+                    dweight,
+                } = args.on(self)?;
+                let gradient = Gradient {
+                    weights,
+                    dx,
+                    dweight,
+                };
+                run(self, forward, Some(gradient))
+            }
+        }
+    };
+}
+
+over_chunks!(Cpu);
+#[cfg(feature = "cuda")]
+over_chunks!(Cuda);
+
 /// Returns the rows that have a target, with the target.
 fn rows_with_target(
     targets: &[i32],
@@ -110,6 +149,13 @@ impl<D: Device> Check for Forward<'_, D> {
         let dtype = operands.activation("x", self.x)?;
         operands.at_least("x", self.x, dtype, &[self.tokens, self.hidden])?;
         operands.weight("weight", self.weight, &[self.vocabulary, self.hidden])?;
+        if i32::try_from(self.vocabulary).is_err() {
+            return Err(KernelError::Value {
+                operand: "vocabulary",
+                value: self.vocabulary as f64,
+                rule: "classes are counted in 32 bits, like targets",
+            });
+        }
         operands.at_least("targets", self.targets, DType::I32, &[self.tokens])?;
         if let Some(softcap) = self.softcap
             && (softcap.is_nan() || softcap <= 0.0)

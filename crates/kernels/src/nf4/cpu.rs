@@ -2,9 +2,7 @@
 
 use super::{BLOCK, Dequantize, Nf4, SCALE_BLOCK, Scales, VALUES, Weight};
 use crate::{
-    Checked, KernelError,
-    cpu::{block_rows, matmul::Rows},
-    dynamic_map::DynamicMap,
+    Checked, KernelError, cpu::block_rows, dynamic_map::DynamicMap, product::matmul::Rows,
 };
 use std::ops::Range;
 use tightrope_device::{Cpu, DeviceError, rows};

@@ -1,7 +1,7 @@
 //! NF4 against f64 and against bitsandbytes, at the edges of bytes, blocks and groups of scales.
 
 use super::*;
-use crate::{cpu::matmul::Rows, dynamic_map::DynamicMap};
+use crate::{dynamic_map::DynamicMap, product::matmul::Rows};
 use half::bf16;
 use tightrope_device::{Cpu, IndexWidth, Tensor};
 use tightrope_testkit::{Random, cuda, rounding, tensor, unit};

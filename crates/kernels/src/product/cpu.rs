@@ -1,51 +1,160 @@
-//! Matrix products on the CPU.
+//! Products on the CPU.
 
-use super::{Args, Product};
-use crate::{
-    Checked, KernelError,
-    cpu::matmul::{self, Base, Operand, Output, Term, Weight},
+use super::{
+    Args, ColumnSums, Elements, Matrix, Prepared, Product, Start, Through,
+    dropout::{Dropped, Mask},
+    matmul::{self, Base, Gate, Operand, Output, Term, Weight},
 };
-use tightrope_device::Cpu;
+use crate::{Checked, KernelError, nf4};
+use tightrope_device::{Cpu, DType, View};
+
+/// A transposed `a` has to be packed like `b`, and the left operand costs more to pack. Up to this
+/// many columns, such a product is therefore computed as its transpose.
+const NARROW: usize = 256;
+
+/// The stored rows of a factor.
+fn rows<'a>(operand: &'static str, matrix: Matrix<'a, Cpu>) -> Result<Weight<'a>, KernelError> {
+    match matrix.elements {
+        Elements::Float(view) => Weight::new(operand, view, matrix.stride),
+        Elements::Nf4(weight) => Ok(Weight::Nf4(nf4::HostRows::new(weight, matrix.stride)?)),
+    }
+}
+
+/// The left factor: element `(i, p)` is in row `i` of `a`.
+fn left<'a>(rows: &'a dyn matmul::Rows, transposed: bool) -> Operand<'a> {
+    match transposed {
+        false => Operand::Rows(rows),
+        true => Operand::Columns(rows),
+    }
+}
+
+/// The right factor: element `(j, p)` is in column `j` of `b`.
+fn right<'a>(rows: &'a dyn matmul::Rows, transposed: bool) -> Operand<'a> {
+    left(rows, !transposed)
+}
+
+/// The values that terms are added to.
+fn base(start: Start<'_, Cpu>) -> Result<Base<'_>, KernelError> {
+    Ok(match start {
+        Start::Zero => Base::Zero,
+        Start::Result => Base::Output,
+        Start::Bias(bias) => Base::Bias(bias.as_slice()?),
+    })
+}
 
 impl Product for Cpu {
     fn product(&self, args: Checked<Args<'_, Self>>) -> Result<(), KernelError> {
         let Args {
             a,
+            dropout,
             b,
-            c,
-            accumulate,
             alpha,
+            start,
+            c,
             m,
             n,
             k,
         } = args.on(self)?;
-        let c = c.into_slice::<f32>()?;
-        if k == 0 {
-            if !accumulate {
-                c[..m * n].fill(0.0);
-            }
-            return Ok(());
-        }
-        let stored_a = Weight::new("a", a.elements, if a.transposed { m } else { k })?;
-        let stored_b = Weight::new("b", b.elements, if b.transposed { k } else { n })?;
-        // Both operands are given by their elements `(i, p)`, where `p` is the index of the sum.
+        let stored_a = matmul::Matrix::new(a.elements.view().as_slice::<f32>()?, a.stride);
+        let stored_b = rows("b", b)?;
+        let mask = Mask::new(&dropout, if a.transposed { k } else { m })?;
+        let dropped = mask.as_ref().map(|mask| Dropped { x: stored_a, mask });
+        let rows_of_a: &dyn matmul::Rows = match &dropped {
+            Some(dropped) => dropped,
+            None => &stored_a,
+        };
         let term = Term {
-            a: match a.transposed {
-                false => Operand::Rows(stored_a.rows()),
-                true => Operand::Columns(stored_a.rows()),
-            },
-            b: match b.transposed {
-                false => Operand::Columns(stored_b.rows()),
-                true => Operand::Rows(stored_b.rows()),
-            },
+            a: left(rows_of_a, a.transposed),
+            b: right(stored_b.rows(), b.transposed),
             k,
             alpha,
             gate: None,
         };
-        let base = match accumulate {
-            true => Base::Output,
-            false => Base::Zero,
+        let (elements, base) = (c.elements.into_slice::<f32>()?, base(start)?);
+        let is_narrow = a.transposed && !b.transposed && n < m && n <= NARROW;
+        if is_narrow && !matches!(base, Base::Bias(_)) {
+            let term = Term {
+                a: term.b,
+                b: term.a,
+                ..term
+            };
+            let output = Output::new(elements, c.stride, !c.transposed);
+            return matmul::product(self, (n, m), &[term], base, output);
+        }
+        let output = Output::new(elements, c.stride, c.transposed);
+        matmul::product(self, (m, n), &[term], base, output)
+    }
+
+    fn product_through(&self, args: Checked<Through<'_, Self>>) -> Result<(), KernelError> {
+        let Through {
+            a,
+            b,
+            alpha,
+            before,
+            down,
+            x,
+            up,
+            scale,
+            after,
+            start,
+            c,
+            m,
+            n,
+            k,
+            rank,
+        } = args.on(self)?;
+        let a = matmul::Matrix::new(a.as_slice::<f32>()?, k);
+        let (stored_b, stored_down) = (rows("b", b)?, rows("down", down)?);
+        let stored_up = rows("up", up)?;
+        let (before, after) = (Mask::new(&before, m)?, Mask::new(&after, m)?);
+        let dropped = before.as_ref().map(|mask| Dropped { x: a, mask });
+        let term = Term {
+            a: Operand::Rows(&a),
+            b: right(stored_b.rows(), b.transposed),
+            k,
+            alpha,
+            gate: None,
         };
-        matmul::product(self, (m, n), &[term], base, Output::rows(c, n))
+        let through = matmul::Through {
+            rows: dropped.as_ref().map(|dropped| Operand::Rows(dropped)),
+            down: right(stored_down.rows(), down.transposed),
+            up: right(stored_up.rows(), up.transposed),
+            rank,
+            scale,
+            gate: after.as_ref().map(|mask| mask as &dyn Gate),
+        };
+        let (x, c) = (x.into_slice::<f32>()?, c.into_slice::<f32>()?);
+        let output = Output::new(c, n, false);
+        matmul::product_through(self, (m, n), term, through, base(start)?, x, output)
+    }
+
+    fn column_sums(&self, args: Checked<ColumnSums<'_, Self>>) -> Result<(), KernelError> {
+        let ColumnSums { rows, sums, m, n } = args.on(self)?;
+        let (rows, sums) = (rows.as_slice::<f32>()?, sums.into_slice::<f32>()?);
+        // Sums of f64, in the order of the rows.
+        let mut total = [0f64; 64];
+        for (block, sum) in sums.chunks_mut(total.len()).enumerate() {
+            let total = &mut total[..sum.len()];
+            total.fill(0.0);
+            for i in 0..m {
+                let row = &rows[i * n + block * 64..][..sum.len()];
+                for (total, &value) in total.iter_mut().zip(row) {
+                    *total += f64::from(value);
+                }
+            }
+            for (sum, &total) in sum.iter_mut().zip(total.iter()) {
+                *sum = (f64::from(*sum) + total) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        elements: View<'a, Self>,
+        _: usize,
+        _: DType,
+    ) -> Result<Prepared<'a, Self>, KernelError> {
+        Ok(Prepared::Stored(elements))
     }
 }

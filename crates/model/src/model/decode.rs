@@ -8,7 +8,7 @@ use crate::{
     weights::Weights,
 };
 use tightrope_device::{Device, Tensor, View};
-use tightrope_kernels::{Check, Kernels, embedding, linear};
+use tightrope_kernels::{Check, Kernels, embedding, linear, product::Elements};
 
 /// Runs all layers: from token ids to `work.normed`, the output of the last norm.
 pub(super) fn decode<D: Kernels>(
@@ -66,7 +66,7 @@ pub(crate) fn project<D: Kernels>(
 ) -> Result<Vec<f32>, ModelError> {
     let forward = linear::Forward {
         x,
-        weight: linear::Weight::Float(head.view()),
+        weight: Elements::Float(head.view()),
         factor: 1.0,
         bias: None,
         lora: None,

@@ -15,7 +15,7 @@ use std::{
     path::Path,
 };
 use tightrope_device::{Device, Tensor, ViewMut};
-use tightrope_kernels::{Check, embedding, linear, linear_cross_entropy};
+use tightrope_kernels::{Check, embedding, linear_cross_entropy, product::Dropout};
 use tightrope_packing::{Batch, Segment};
 
 /// A model with gradients and the additional buffers of a training step. It evaluates, generates
@@ -143,7 +143,7 @@ impl<D: Backend> TrainableModel<D> {
             ranges,
             cos: &inputs.cos,
             sin: &inputs.sin,
-            dropout: (*dropout > 0.0).then_some(linear::Dropout {
+            dropout: (*dropout > 0.0).then_some(Dropout {
                 probability: *dropout,
                 salt,
                 keys: step.keys.view(),

@@ -16,6 +16,7 @@ use tightrope_kernels::{
         self, BackwardInput, BackwardWeights, Forward, LoraBackwardInput, LoraBackwardWeights,
         LoraForward, Shape,
     },
+    product::Elements,
 };
 use tightrope_packing::random;
 
@@ -110,10 +111,10 @@ impl<T> Weight<T> {
 }
 
 impl<D: Device> Weight<Tensor<D>> {
-    fn view(&self) -> linear::Weight<'_, D> {
+    fn view(&self) -> Elements<'_, D> {
         match self {
-            Weight::Float(parameter) => linear::Weight::Float(parameter.value.view()),
-            Weight::Nf4(weight) => linear::Weight::Nf4(weight.view()),
+            Weight::Float(parameter) => Elements::Float(parameter.value.view()),
+            Weight::Nf4(weight) => Elements::Nf4(weight.view()),
         }
     }
 }

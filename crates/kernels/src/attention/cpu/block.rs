@@ -2,9 +2,9 @@
 
 use super::super::{Config, Range};
 use super::seen::Seen;
-use crate::cpu::{
-    math::{self, exp},
-    matmul::{Matrix, Operand, pack},
+use crate::{
+    cpu::math::{self, exp},
+    product::matmul::{Matrix, Operand, pack},
 };
 use std::ops::Range as Span;
 use tightrope_device::{Cpu, vectorize};

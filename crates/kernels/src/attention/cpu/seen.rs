@@ -4,7 +4,7 @@
 //! order: the results have the same bits as with every tile computed.
 
 use super::block::{BLOCK, Layout, TILE};
-use crate::cpu::matmul::{Left, Right, small_product};
+use crate::product::matmul::{Left, Right, small_product};
 use std::ops::Range as Span;
 
 /// For each tile of queries, the visible keys of the block, in whole tiles.

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::{SALT, SCALE, cpu, nf4::Stored};
+use crate::product::Mask;
 use tightrope_device::Tensor;
 use tightrope_testkit::{Random, oracle::linear as oracle, rounded, rounding, tensor, unit, widen};
 
@@ -83,8 +84,8 @@ impl Case {
         let float = tensor(device, self.types.1, &[outputs, inputs], &self.weight);
         let nf4 = self.nf4.as_ref().map(|stored| stored.on(device));
         let weight = match &nf4 {
-            Some(nf4) => Weight::Nf4(nf4.weight()),
-            None => Weight::Float(float.view()),
+            Some(nf4) => Elements::Nf4(nf4.weight()),
+            None => Elements::Float(float.view()),
         };
         let x = activations(&[tokens, inputs], &self.x);
         let dy = activations(&[tokens, outputs], &self.dy);
@@ -176,9 +177,9 @@ impl Case {
             keys: keys.view(),
         };
         let mut factors = vec![1f32; tokens * inputs];
-        if let Some(mask) = dropout::Mask::new(&Some(dropout), tokens).unwrap() {
+        if let Some(mask) = Mask::new(&Some(dropout), tokens).unwrap() {
             for (t, row) in factors.chunks_exact_mut(inputs.max(1)).enumerate() {
-                crate::cpu::matmul::Gate::apply(&mask, t, 0..inputs, row);
+                crate::product::matmul::Gate::apply(&mask, t, 0..inputs, row);
             }
         }
         widen(&factors)

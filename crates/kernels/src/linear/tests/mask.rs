@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::{ACTIVATIONS, case::Case, cpu};
+use crate::product::Mask;
 use tightrope_device::Tensor;
 use tightrope_testkit::{Random, cuda_with_small_limits, rounded, tensor};
 
@@ -44,7 +45,7 @@ fn factors<D: Linear>(device: &D, dtype: DType, inputs: usize, keys: &[u32]) -> 
     let args = Forward {
         factor: 1.0,
         x: x.view(),
-        weight: Weight::Float(weight.view()),
+        weight: Elements::Float(weight.view()),
         bias: None,
         lora: Some(LoraForward {
             a: identity.view(),
@@ -66,7 +67,7 @@ fn factors<D: Linear>(device: &D, dtype: DType, inputs: usize, keys: &[u32]) -> 
     let args = BackwardInput {
         factor: 1.0,
         dy: dy.view(),
-        weight: Weight::Float(weight.view()),
+        weight: Elements::Float(weight.view()),
         lora: Some(LoraBackwardInput {
             a: a.view(),
             b: b.view(),
@@ -147,12 +148,12 @@ fn dropout_differs_by_salt_and_follows_the_token() {
             keys: keys.view(),
         });
         let mut values = vec![1f32; 64];
-        let mask = dropout::Mask::new(&dropout, 1).unwrap().unwrap();
-        crate::cpu::matmul::Gate::apply(&mask, 0, 0..64, &mut values);
+        let mask = Mask::new(&dropout, 1).unwrap().unwrap();
+        crate::product::matmul::Gate::apply(&mask, 0, 0..64, &mut values);
         // The same columns in two parts.
         let mut parts = vec![1f32; 64];
-        crate::cpu::matmul::Gate::apply(&mask, 0, 0..7, &mut parts[..7]);
-        crate::cpu::matmul::Gate::apply(&mask, 0, 7..64, &mut parts[7..]);
+        crate::product::matmul::Gate::apply(&mask, 0, 0..7, &mut parts[..7]);
+        crate::product::matmul::Gate::apply(&mask, 0, 7..64, &mut parts[7..]);
         assert_eq!(values, parts);
         values
     };

@@ -163,7 +163,7 @@ fn only_the_bottleneck_is_computed_without_dx() {
         let args = BackwardInput {
             factor: 1.0,
             dy: dy.view(),
-            weight: Weight::Float(weight.view()),
+            weight: Elements::Float(weight.view()),
             lora: Some(LoraBackwardInput {
                 a: a.view(),
                 b: b.view(),
@@ -209,7 +209,7 @@ fn neither_bias_nor_adapter_is_needed() {
         let args = Forward {
             factor: 1.0,
             x: x.view(),
-            weight: Weight::Float(weight.view()),
+            weight: Elements::Float(weight.view()),
             bias: None,
             lora: None,
             y: y.view_mut(),
@@ -219,7 +219,7 @@ fn neither_bias_nor_adapter_is_needed() {
         let args = BackwardInput {
             factor: 1.0,
             dy: dy.view(),
-            weight: Weight::Float(weight.view()),
+            weight: Elements::Float(weight.view()),
             lora: None,
             dx: Some(dx.view_mut()),
             accumulate: false,
@@ -267,7 +267,7 @@ fn activations_share_a_type_which_is_f32_on_the_cpu() {
         let args = Forward {
             factor: 1.0,
             x: x.view(),
-            weight: Weight::Float(weight.view()),
+            weight: Elements::Float(weight.view()),
             bias: None,
             lora: None,
             y: y.view_mut(),

@@ -177,7 +177,7 @@ fn a_weight_that_is_too_short_is_refused() {
     };
     for (codes, scales) in [(158, 5), (157, 5), (158, 4)] {
         let (codes, scales) = (zeros(DType::U8, &[codes]), zeros(DType::F32, &[scales]));
-        let weight = Weight::Nf4(nf4::Weight {
+        let weight = Elements::Nf4(nf4::Weight {
             codes: codes.view(),
             scales: Scales::Plain(scales.view()),
         });

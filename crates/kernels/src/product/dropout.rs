@@ -1,12 +1,54 @@
-//! The dropout mask: a hash of salt, token and feature.
+//! Dropout of rows: the mask is a hash of salt, token and feature.
 
-use super::Dropout;
-use crate::{
-    KernelError,
-    cpu::matmul::{Gate, Matrix, Rows},
-};
+use super::matmul::{Gate, Matrix, Rows};
+use crate::{KernelError, check::Operands};
 use std::ops::Range;
-use tightrope_device::{Cpu, Device, vectorize};
+use tightrope_device::{Cpu, DType, Device, View, vectorize};
+
+/// Stateless dropout of rows: a hash of `salt`, the row's two keys and `i` decides whether element
+/// `(t, i)` is kept, so the backward pass, recomputation and any packing use the same mask. Kept
+/// elements are scaled by `1 / (1 − probability)`.
+///
+/// With `s = splitmix(splitmix(salt) ^ (sequence + 2³² · position))`, element `i` is dropped when
+/// `h < probability · 2³²` (rounded), where, in 32 bits and with `low` and `high` the halves of `s`:
+/// `h = 0x9e3779b9·i + low; h = (h ^ h >> 16)·0x7feb352d ^ high; h = (h ^ h >> 15)·0x846ca68b;
+/// h ^= h >> 16`. `splitmix` is SplitMix64's step (Steele et al., 2014), the rest the finaliser
+/// `lowbias32` (Wellons, 2018) with `high` added between its rounds. Every device computes this.
+#[derive(Debug)]
+pub struct Dropout<'a, D: Device> {
+    /// Probability that an element is dropped, in `[0, 1)`.
+    pub probability: f32,
+    /// Salt, which differs for each step, layer and projection.
+    pub salt: u64,
+    /// u32 `[rows, 2]`: the sequence of each row's token and its position in the sequence.
+    pub keys: View<'a, D>,
+}
+
+impl<D: Device> Clone for Dropout<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<D: Device> Copy for Dropout<'_, D> {}
+
+/// Checks the dropout of this many rows.
+pub(crate) fn check_dropout<'a, D: Device>(
+    operands: &mut Operands<'a, D>,
+    dropout: &Option<Dropout<'a, D>>,
+    rows: usize,
+) -> Result<(), KernelError> {
+    let Some(dropout) = dropout else {
+        return Ok(());
+    };
+    if !(0.0..1.0).contains(&dropout.probability) {
+        return Err(KernelError::Value {
+            operand: "dropout.probability",
+            value: f64::from(dropout.probability),
+            rule: "must be at least 0 and less than 1",
+        });
+    }
+    operands.at_least("dropout.keys", dropout.keys, DType::U32, &[rows, 2])
+}
 
 /// Parameters that all elements share.
 #[derive(Clone, Copy)]
@@ -33,7 +75,7 @@ impl Parameters {
 
 /// The mask of one operation, as [`Dropout`] defines it; there is none if nothing is dropped.
 pub(crate) struct Mask {
-    /// State `s` of each token, low half first. It is computed once, because a mask is applied a
+    /// State `s` of each row, low half first. It is computed once, because a mask is applied a
     /// few columns at a time.
     states: Vec<(u32, u32)>,
     parameters: Parameters,
@@ -56,10 +98,10 @@ fn mix(index: u32, low: u32, high: u32) -> u32 {
 }
 
 impl Mask {
-    /// The mask of the first `tokens` tokens.
+    /// The mask of the first `rows` rows.
     pub(crate) fn new(
         dropout: &Option<Dropout<'_, Cpu>>,
-        tokens: usize,
+        rows: usize,
     ) -> Result<Option<Self>, KernelError> {
         let Some(dropout) = dropout else {
             return Ok(None);
@@ -74,7 +116,7 @@ impl Mask {
             (state as u32, (state >> 32) as u32)
         };
         Ok(Some(Self {
-            states: keys[..tokens].iter().map(state).collect(),
+            states: keys[..rows].iter().map(state).collect(),
             parameters,
         }))
     }

@@ -1,13 +1,13 @@
-// What a linear layer needs besides matrix products: dropout, its gradient, and the gradient of the
-// bias.
+// What products need besides cuBLASLt: dropout of the rows that one reads, dropout of a term before it
+// is added to the result, and sums of columns.
 //
-// Bytes at least, for [tokens, inputs] elements of s bytes: dropout 2s an element and 8 a token; its
-// gradient 4 + s an element (4 + 2s when it adds), and 8 a token; the gradient of the bias s for each
-// element of dy and 8 for each feature and run of 256 tokens. Arithmetic in f32.
+// Bytes at least, for [rows, columns] elements of s bytes: dropout of rows 2s an element and 8 a row;
+// dropout of a term 4 + s an element (4 + 2s when it is added), and 8 a row; sums of columns s an
+// element, and 8 for each column and run of 256 rows. Arithmetic in f32.
 //
-// expects: LDG.128 in linear_dropout_* linear_column_sums_*
-// expects: STG.128 in linear_dropout_f32_* linear_dropout_bf16_* linear_dropout_gradient_f32_*
-// expects: LDG.64 STG.64 in linear_dropout_gradient_bf16_*
+// expects: LDG.128 in product_dropout_f32_* product_dropout_bf16_* product_column_sums_*
+// expects: STG.128 in product_dropout_f32_* product_dropout_bf16_* product_dropout_term_f32_*
+// expects: LDG.64 STG.64 in product_dropout_term_bf16_*
 #include "tightrope/element.cuh"
 #include "tightrope/partials.cuh"
 
@@ -49,8 +49,8 @@ __device__ __forceinline__ float kept(const Mask& mask, TokenState state, uint32
 
 template <typename T, typename Index, int N>
 __device__ __forceinline__ void dropout_row(
-    const T* x, T* dropped, const Mask& mask, TokenState state, Index inputs) {
-    for (Index i = threadIdx.x * N; i < inputs; i += THREADS * N) {
+    const T* x, T* dropped, const Mask& mask, TokenState state, Index columns) {
+    for (Index i = threadIdx.x * N; i < columns; i += THREADS * N) {
         auto value = load<N>(x + i);
 #pragma unroll
         // A factor instead of a choice, so that NaN passes through dropped elements too.
@@ -60,19 +60,19 @@ __device__ __forceinline__ void dropout_row(
 }
 
 template <typename T, typename Index, int N>
-__device__ __forceinline__ void dropout_gradient_row(
-    const float* gradient, T* dx, uint32_t accumulate, const Mask& mask, TokenState state,
-    Index inputs) {
-    for (Index i = threadIdx.x * N; i < inputs; i += THREADS * N) {
-        const auto change = Floats<N>::load(gradient + i);
+__device__ __forceinline__ void dropout_term_row(
+    const float* term, T* c, uint32_t accumulate, const Mask& mask, TokenState state,
+    Index columns) {
+    for (Index i = threadIdx.x * N; i < columns; i += THREADS * N) {
+        const auto change = Floats<N>::load(term + i);
         Floats<N> result;
-        if (accumulate) result = load<N>(dx + i);
+        if (accumulate) result = load<N>(c + i);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
             const float masked = change[k] * kept(mask, state, uint32_t(i) + k);
             result[k] = accumulate ? result[k] + masked : masked;
         }
-        store(result, dx + i);
+        store(result, c + i);
     }
 }
 
@@ -80,40 +80,40 @@ __device__ __forceinline__ void dropout_gradient_row(
 // w, w + 8, … of the run; then the warps' sums are added in order.
 template <typename T, typename Index, int N>
 __device__ __forceinline__ void column_sums(
-    const T* dy, float* partial, Index tokens, Index outputs, Index run) {
-    __shared__ __align__(16) float sums[WARPS][32 * N];
+    const T* rows, float* partial, Index count, Index columns, Index run) {
+    __shared__ __align__(16) float strip_sums[WARPS][32 * N];
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Index column = (Index(blockIdx.y) * 32 + lane) * N;
     const Index first = Index(blockIdx.x) * run;
-    const Index end = min(first + run, tokens);
+    const Index end = min(first + run, count);
     Floats<N> total = {};
-    if (column < outputs) {
+    if (column < columns) {
 #pragma unroll 4
         for (Index row = first + warp; row < end; row += WARPS) {
-            const auto value = Vector<T, N>::load(dy + row * outputs + column);
+            const auto value = Vector<T, N>::load(rows + row * columns + column);
 #pragma unroll
             for (int k = 0; k < N; ++k) total[k] += value.get(k);
         }
     }
-    total.store(sums[warp] + lane * N);
+    total.store(strip_sums[warp] + lane * N);
     const Index strip = Index(blockIdx.y) * 32 * N;
     sum_copies(
-        sums[0], WARPS, 32 * N, min(outputs - strip, Index(32 * N)),
-        partial + Index(blockIdx.x) * outputs + strip);
+        strip_sums[0], WARPS, 32 * N, min(columns - strip, Index(32 * N)),
+        partial + Index(blockIdx.x) * columns + strip);
 }
 
-// x: [tokens, inputs]; keys: [tokens, 2]; dropped, gradient: [rows, inputs], for the tokens from
-// `first` on. dx: [tokens, inputs], overwritten or added into. Grid: one block for each of the rows.
+// x: [tokens, columns]; keys: [tokens, 2]; dropped, term: [rows, columns], for the tokens from `first`
+// on. c: [tokens, columns], overwritten or added into. Grid: one block for each of the rows.
 //
-// dy: [tokens, outputs]; partial: [blocks along x, outputs], overwritten. Grid: x runs of `run`
-// rows, y strips of 32 · 16 bytes of columns, or 32 columns where `outputs` does not allow that.
-#define LINEAR(T, TYPE, INDEX, BITS)                                                               \
-    extern "C" __global__ void __launch_bounds__(THREADS) linear_dropout_##TYPE##_##BITS(          \
+// rows: [count, columns]; partial: [blocks along x, columns], overwritten. Grid: x runs of `run` rows,
+// y strips of 32 · 16 bytes of columns, or 32 columns where `columns` does not allow that.
+#define PRODUCT(T, TYPE, INDEX, BITS)                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS) product_dropout_##TYPE##_##BITS(         \
         const T* __restrict__ x, T* __restrict__ dropped, uint64_t salt,                           \
         const uint32_t* __restrict__ keys, uint32_t threshold, float factor, uint64_t first,       \
-        uint64_t inputs) {                                                                         \
+        uint64_t columns) {                                                                        \
         const Mask mask = {salt, keys, threshold, factor};                                         \
-        const INDEX token = INDEX(first) + blockIdx.x, width = inputs;                             \
+        const INDEX token = INDEX(first) + blockIdx.x, width = columns;                            \
         const auto state = token_state(mask, token);                                               \
         const T* from = x + token * width;                                                         \
         T* to = dropped + INDEX(blockIdx.x) * width;                                               \
@@ -123,33 +123,33 @@ __device__ __forceinline__ void column_sums(
             dropout_row<T, INDEX, 1>(from, to, mask, state, width);                                \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS)                                          \
-        linear_dropout_gradient_##TYPE##_##BITS(                                                   \
-            const float* __restrict__ gradient, T* __restrict__ dx, uint32_t accumulate,           \
+        product_dropout_term_##TYPE##_##BITS(                                                      \
+            const float* __restrict__ term, T* __restrict__ c, uint32_t accumulate,                \
             uint64_t salt, const uint32_t* __restrict__ keys, uint32_t threshold, float factor,    \
-            uint64_t first, uint64_t inputs) {                                                     \
+            uint64_t first, uint64_t columns) {                                                    \
         const Mask mask = {salt, keys, threshold, factor};                                         \
-        const INDEX token = INDEX(first) + blockIdx.x, width = inputs;                             \
+        const INDEX token = INDEX(first) + blockIdx.x, width = columns;                            \
         const auto state = token_state(mask, token);                                               \
-        const float* from = gradient + INDEX(blockIdx.x) * width;                                  \
-        T* to = dx + token * width;                                                                \
+        const float* from = term + INDEX(blockIdx.x) * width;                                      \
+        T* to = c + token * width;                                                                 \
         constexpr int N = COMMON_WIDTH<float, T>;                                                  \
         if (width % N == 0)                                                                        \
-            dropout_gradient_row<T, INDEX, N>(from, to, accumulate, mask, state, width);           \
+            dropout_term_row<T, INDEX, N>(from, to, accumulate, mask, state, width);               \
         else                                                                                       \
-            dropout_gradient_row<T, INDEX, 1>(from, to, accumulate, mask, state, width);           \
+            dropout_term_row<T, INDEX, 1>(from, to, accumulate, mask, state, width);               \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(THREADS) linear_column_sums_##TYPE##_##BITS(      \
-        const T* __restrict__ dy, float* __restrict__ partial, uint64_t tokens, uint64_t outputs,  \
+    extern "C" __global__ void __launch_bounds__(THREADS) product_column_sums_##TYPE##_##BITS(     \
+        const T* __restrict__ rows, float* __restrict__ partial, uint64_t count, uint64_t columns, \
         uint64_t run) {                                                                            \
-        if (outputs % WIDTH<T> == 0)                                                               \
-            column_sums<T, INDEX, WIDTH<T>>(dy, partial, tokens, outputs, run);                    \
+        if (columns % WIDTH<T> == 0)                                                               \
+            column_sums<T, INDEX, WIDTH<T>>(rows, partial, count, columns, run);                   \
         else                                                                                       \
-            column_sums<T, INDEX, 1>(dy, partial, tokens, outputs, run);                           \
+            column_sums<T, INDEX, 1>(rows, partial, count, columns, run);                          \
     }
-FOR_FLOATS_AND_WIDTHS(LINEAR)
+FOR_FLOATS_AND_WIDTHS(PRODUCT)
 
-// partial: [runs, outputs]; dbias: [outputs], added into.
-extern "C" __global__ void __launch_bounds__(PARTIAL_THREADS) linear_add_partials(
-    const float* __restrict__ partial, float* __restrict__ dbias, uint64_t runs, uint64_t outputs) {
-    add_partials(partial, runs, outputs, dbias);
+// partial: [runs, columns]; sums: [columns], added into.
+extern "C" __global__ void __launch_bounds__(PARTIAL_THREADS) product_add_partials(
+    const float* __restrict__ partial, float* __restrict__ sums, uint64_t runs, uint64_t columns) {
+    add_partials(partial, runs, columns, sums);
 }

@@ -4,7 +4,7 @@
 //! because 24 bits are three times eight. (A part that would be smaller than 2⁻¹²⁶ is zero: numbers
 //! below 2⁻¹¹⁰ lose digits.)
 
-use crate::cpu::matmul::{Operand, Rows, micro::prefetch};
+use crate::product::matmul::{Operand, Rows, micro::prefetch};
 use std::{arch::x86_64::*, ops::Range};
 
 /// Number of rows, of pairs of steps and of columns in a tile.

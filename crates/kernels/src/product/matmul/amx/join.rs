@@ -2,7 +2,7 @@
 
 use super::split::{SIDE, low_bits};
 use super::tile::Sums;
-use crate::cpu::matmul::{Base, Memory, Term};
+use crate::product::matmul::{Base, Memory, Term};
 use std::{arch::x86_64::*, ops::Range};
 
 /// `c = base + alpha · gate(sums)`.

@@ -59,9 +59,9 @@ fn run(
         vec![f32::NAN; m * n]
     };
     let output = if transposed {
-        Output::columns(&mut c, m)
+        Output::new(&mut c, m, true)
     } else {
-        Output::rows(&mut c, n)
+        Output::new(&mut c, n, false)
     };
     let base_value = match base {
         "zero" => Base::Zero,
@@ -180,9 +180,9 @@ fn layouts_have_equal_bits(cpu: &Cpu, (m, k, n): (usize, usize, usize)) {
     let compute = |a: Operand<'_>, b: Operand<'_>, transposed: bool| {
         let mut c = vec![0f32; m * n];
         let output = if transposed {
-            Output::columns(&mut c, m)
+            Output::new(&mut c, m, true)
         } else {
-            Output::rows(&mut c, n)
+            Output::new(&mut c, n, false)
         };
         let term = Term {
             a,
@@ -234,7 +234,7 @@ fn two_terms(
         (rows.len(), n),
         &[term(0, 1.0), term(1, 1.5)],
         Base::Bias(&[2.0; 50]),
-        Output::rows(&mut c, n),
+        Output::new(&mut c, n, false),
     )
     .unwrap();
     let mut expected = vec![2.0; rows.len() * n];
@@ -299,7 +299,7 @@ fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
                 gate: gated.then_some(&Tens as &dyn Gate),
             };
             let mut first = (vec![f32::NAN; m * rank], vec![f32::NAN; m * n]);
-            let output = Output::rows(&mut first.1, n);
+            let output = Output::new(&mut first.1, n, false);
             product_through(
                 &cpu,
                 (m, n),
@@ -312,7 +312,7 @@ fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
             .unwrap();
             let mut second = (vec![f32::NAN; m * rank], vec![f32::NAN; m * n]);
             let down = term(base.a, through.down, k);
-            let output = Output::rows(&mut second.0, rank);
+            let output = Output::new(&mut second.0, rank, false);
             product(&cpu, (m, rank), &[down], Base::Zero, output).unwrap();
             let x = Matrix::new(&second.0[..], rank);
             let up = Term {
@@ -320,7 +320,7 @@ fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
                 gate: through.gate,
                 ..term(Operand::Rows(&x), through.up, rank)
             };
-            let output = Output::rows(&mut second.1, n);
+            let output = Output::new(&mut second.1, n, false);
             product(&cpu, (m, n), &[base, up], Base::Zero, output).unwrap();
             assert_eq!(first, second, "{m} {k} {n} {rank}");
         }
@@ -359,7 +359,14 @@ fn tiles_are_as_accurate_as_vectors() {
             let errors: Vec<f64> = devices(2)
                 .map(|cpu| {
                     let mut c = vec![0f32; m * n];
-                    product(&cpu, (m, n), &[term], Base::Zero, Output::rows(&mut c, n)).unwrap();
+                    product(
+                        &cpu,
+                        (m, n),
+                        &[term],
+                        Base::Zero,
+                        Output::new(&mut c, n, false),
+                    )
+                    .unwrap();
                     let error = |at: usize| (f64::from(c[at]) - expected[at]) / sizes[at];
                     let squares: f64 = (0..m * n).map(|at| error(at).powi(2)).sum();
                     (squares / (m * n) as f64).sqrt() * 2f64.powi(24)

@@ -75,21 +75,16 @@ pub(crate) struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// `C` is stored by rows of `width` elements.
-    pub(crate) fn rows(data: &'a mut [f32], width: usize) -> Self {
+    /// `C`, or its transpose, is stored by rows; `stride` elements lie between the starts of two.
+    pub(crate) fn new(data: &'a mut [f32], stride: usize, is_transposed: bool) -> Self {
+        let (row_stride, column_stride) = match is_transposed {
+            false => (stride, 1),
+            true => (1, stride),
+        };
         Self {
             data,
-            row_stride: width,
-            column_stride: 1,
-        }
-    }
-
-    /// `Cᵀ` is stored by rows of `width` elements.
-    pub(crate) fn columns(data: &'a mut [f32], width: usize) -> Self {
-        Self {
-            data,
-            row_stride: 1,
-            column_stride: width,
+            row_stride,
+            column_stride,
         }
     }
 
@@ -203,12 +198,13 @@ pub(crate) fn product_through(
         && through.rows.is_none()
         && [m, n, rank, term.k].iter().all(|&size| size > 0)
     {
-        let memory = (Output::rows(x, rank).memory(m, rank), output.memory(m, n));
+        let x = Output::new(x, rank, false).memory(m, rank);
+        let memory = (x, output.memory(m, n));
         if amx::product_through(cpu, (m, n), term, through, base, memory)? {
             return Ok(());
         }
     }
-    let into = Output::rows(x, rank);
+    let into = Output::new(x, rank, false);
     product(cpu, (m, rank), &[through.down(term)], Base::Zero, into)?;
     let x = Matrix::new(&*x, rank);
     product(cpu, (m, n), &[term, through.up(&x)], base, output)

@@ -1,7 +1,7 @@
 //! Divides a result into tiles that fit the caches and cost least.
 
 use super::tile::BLOCK;
-use crate::cpu::matmul::{parts, parts_of};
+use crate::product::matmul::{parts, parts_of};
 use std::ops::Range;
 
 /// Largest number of rows in a tile of the result: its block of `a` (960 KiB) stays in the

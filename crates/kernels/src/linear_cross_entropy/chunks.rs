@@ -1,0 +1,183 @@
+//! Output projection and cross-entropy, a chunk of rows at a time: written once, over the products
+//! of a device and the few steps between them.
+
+use super::{Forward, rows_with_target};
+use crate::{
+    Check, KernelError,
+    product::{Args, Matrix, MatrixMut, Product, Start},
+};
+use tightrope_device::{DType, Device, View, ViewMut};
+
+/// The rows of a chunk.
+pub(super) struct Chunk<'a, D: Device> {
+    /// Number and target of each row.
+    pub(super) rows: &'a [(usize, usize)],
+    /// The numbers on the device, u64 as bytes.
+    pub(super) numbers: View<'a, D>,
+    /// Number of rows of the arrays that the chunk is taken from.
+    pub(super) tokens: usize,
+}
+
+impl<D: Device> Clone for Chunk<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<D: Device> Copy for Chunk<'_, D> {}
+
+/// Cross-entropy on the logits of a chunk.
+pub(super) struct Losses<'a, D: Device> {
+    pub(super) chunk: Chunk<'a, D>,
+    /// f32, in rows of `stride`. With weights, overwritten with the gradients of the capped logits
+    /// times their weight, of the type of activations; each row starts where its logits start.
+    pub(super) logits: ViewMut<'a, D>,
+    pub(super) stride: usize,
+    pub(super) vocabulary: usize,
+    pub(super) targets: View<'a, D>,
+    pub(super) softcap: Option<f32>,
+    pub(super) weights: Option<View<'a, D>>,
+    /// Overwritten in the rows of the chunk.
+    pub(super) losses: ViewMut<'a, D>,
+    /// Type of the gradients.
+    pub(super) dtype: DType,
+}
+
+/// The steps between the products. Sizes, types and the device of every operand are proved by the
+/// check of the operation, and the rows of a chunk are below the number of tokens.
+pub(super) trait Steps: Product {
+    /// Number of rows in a chunk, of `rows` in all.
+    fn chunk_rows(&self, rows: usize, vocabulary: usize) -> usize;
+    /// Number of elements between the starts of two rows of logits.
+    fn stride(vocabulary: usize) -> usize;
+    /// Copies the rows of a chunk from `x` to `rows`.
+    fn gather(
+        &self,
+        chunk: Chunk<'_, Self>,
+        x: View<'_, Self>,
+        rows: ViewMut<'_, Self>,
+        hidden: usize,
+    ) -> Result<(), KernelError>;
+    /// Copies `rows` to the rows of a chunk in `x`.
+    fn scatter(
+        &self,
+        chunk: Chunk<'_, Self>,
+        rows: View<'_, Self>,
+        x: ViewMut<'_, Self>,
+        hidden: usize,
+    ) -> Result<(), KernelError>;
+    /// Writes the losses, and with weights the gradients.
+    fn cross_entropy(&self, args: Losses<'_, Self>) -> Result<(), KernelError>;
+}
+
+/// Output of the backward half.
+pub(super) struct Gradient<'a, D: Device> {
+    pub(super) weights: View<'a, D>,
+    pub(super) dx: ViewMut<'a, D>,
+    pub(super) dweight: Option<ViewMut<'a, D>>,
+}
+
+/// Writes the losses, and the gradients if they are wanted.
+pub(super) fn run<D: Steps>(
+    device: &D,
+    forward: Forward<'_, D>,
+    mut gradient: Option<Gradient<'_, D>>,
+) -> Result<(), KernelError> {
+    let Forward {
+        x,
+        weight,
+        targets,
+        logit_scale,
+        softcap,
+        mut losses,
+        tokens,
+        hidden,
+        vocabulary,
+    } = forward;
+    let mut on_host = vec![0i32; tokens];
+    targets.elements(0..tokens)?.read(&mut on_host)?;
+    let rows = rows_with_target(&on_host, vocabulary)?;
+    losses.reborrow().elements(0..tokens)?.zero()?;
+    if let Some(gradient) = &mut gradient {
+        let dx = gradient.dx.reborrow().elements(0..tokens * hidden)?;
+        dx.zero()?;
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+
+    let dtype = x.dtype();
+    let (stride, capacity) = (
+        D::stride(vocabulary),
+        device.chunk_rows(rows.len(), vocabulary),
+    );
+    let mut logits = device.scratch(DType::F32, &[capacity, stride])?;
+    let mut gathered = device.scratch(dtype, &[capacity, hidden])?;
+    let mut numbers = device.scratch(DType::U8, &[capacity * size_of::<u64>()])?;
+    let weight = device.prepare(weight, vocabulary * hidden, dtype)?;
+    let weight = Matrix::rows(weight.view(), hidden);
+    for rows in rows.chunks(capacity) {
+        let m = rows.len();
+        let bytes: Vec<u8> = rows
+            .iter()
+            .flat_map(|&(t, _)| (t as u64).to_ne_bytes())
+            .collect();
+        numbers.view_mut().elements(0..bytes.len())?.write(&bytes)?;
+        let chunk = Chunk {
+            rows,
+            numbers: numbers.view(),
+            tokens,
+        };
+        device.gather(chunk, x, gathered.view_mut(), hidden)?;
+        let product = Args {
+            alpha: logit_scale,
+            ..Args::new(
+                Matrix::rows(gathered.view(), hidden),
+                weight.transposed(),
+                MatrixMut::rows(logits.view_mut(), stride),
+                (m, vocabulary, hidden),
+            )
+        };
+        device.product(product.checked()?)?;
+        device.cross_entropy(Losses {
+            chunk,
+            logits: logits.view_mut(),
+            stride,
+            vocabulary,
+            targets,
+            softcap,
+            weights: gradient.as_ref().map(|gradient| gradient.weights),
+            losses: losses.reborrow(),
+            dtype,
+        })?;
+        let Some(gradient) = &mut gradient else {
+            continue;
+        };
+        let dlogits = logits.view().reinterpreted(dtype)?;
+        let dlogits = Matrix::rows(dlogits, stride * size_of::<f32>() / dtype.size());
+        if let Some(dweight) = &mut gradient.dweight {
+            let product = Args {
+                alpha: logit_scale,
+                start: Start::Result,
+                ..Args::new(
+                    dlogits.transposed(),
+                    Matrix::rows(gathered.view(), hidden),
+                    MatrixMut::rows(dweight.reborrow(), hidden),
+                    (vocabulary, hidden, m),
+                )
+            };
+            device.product(product.checked()?)?;
+        }
+        let product = Args {
+            alpha: logit_scale,
+            ..Args::new(
+                dlogits,
+                weight,
+                MatrixMut::rows(gathered.view_mut(), hidden),
+                (m, hidden, vocabulary),
+            )
+        };
+        device.product(product.checked()?)?;
+        device.scatter(chunk, gathered.view(), gradient.dx.reborrow(), hidden)?;
+    }
+    Ok(())
+}
