@@ -10,6 +10,13 @@ use crate::{
 };
 use tightrope_device::DType;
 
+/// Names of the parameters outside of layers, in Transformers and in GGUF files.
+pub(crate) const NAMES: [(&str, &str); 3] = [
+    ("model.embed_tokens.weight", "token_embd.weight"),
+    ("model.norm.weight", "output_norm.weight"),
+    ("lm_head.weight", "output.weight"),
+];
+
 /// All parameters.
 #[derive(Debug)]
 pub(crate) struct Weights<T> {

@@ -1,13 +1,24 @@
 //! Gemma: GeGLU, norms that store `w - 1`, scaled embeddings, a tied head.
 
-use super::Family;
+use super::{
+    Family,
+    gguf::{GgufFiles, Metadata},
+};
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+use serde_json::{Map, Value};
+use tightrope_formats::FormatError;
 use tightrope_kernels::glu::Activation;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "gemma",
     class: "GemmaForCausalLM",
     describe,
+    gguf: Some(GgufFiles {
+        architecture: "gemma",
+        permuted: false,
+        norm_plus_one: true,
+        settings: gguf_settings,
+    }),
 };
 
 pub(super) const DEFAULTS: Defaults = Defaults {
@@ -40,4 +51,8 @@ pub(super) fn set_gemma(
     architecture.norm_plus_one = true;
     architecture.embedding_scale = (architecture.hidden as f64).sqrt() as f32;
     architecture.read_attention_bias(settings)
+}
+
+fn gguf_settings(metadata: &Metadata<'_>, _: &mut Map<String, Value>) -> Result<(), FormatError> {
+    metadata.refuse_window()
 }

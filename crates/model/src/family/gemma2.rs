@@ -1,13 +1,24 @@
 //! Gemma 2: softcaps, alternating windows, four norms per layer.
 
-use super::{Family, gemma};
+use super::{
+    Family, gemma,
+    gguf::{GgufFiles, Metadata},
+};
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+use serde_json::{Map, Value, json};
+use tightrope_formats::FormatError;
 use tightrope_kernels::glu::Activation;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "gemma2",
     class: "Gemma2ForCausalLM",
     describe,
+    gguf: Some(GgufFiles {
+        architecture: "gemma2",
+        permuted: false,
+        norm_plus_one: true,
+        settings: gguf_settings,
+    }),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
@@ -42,4 +53,28 @@ fn softcap(settings: &Settings<'_>, key: &str, default: f32) -> Result<Option<f3
         None if !settings.0.contains_key(key) => Ok(Some(default)),
         cap => Ok(cap.map(|cap| cap as f32)),
     }
+}
+
+fn gguf_settings(
+    metadata: &Metadata<'_>,
+    settings: &mut Map<String, Value>,
+) -> Result<(), FormatError> {
+    settings.insert("sliding_window".into(), json!(metadata.window()?));
+    // The file does not say it: llama.cpp knows that only the 27B model differs.
+    let head_dim = settings.get("head_dim").and_then(Value::as_u64);
+    let (hidden, heads) = (
+        metadata.required("embedding_length")?,
+        metadata.required("attention.head_count")?,
+    );
+    let scalar = match metadata.required("block_count")? {
+        46 => Some(hidden / heads.max(1)),
+        _ => head_dim,
+    };
+    settings.insert("query_pre_attn_scalar".into(), json!(scalar));
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if let Some(cap) = metadata.number(key)? {
+            settings.insert(key.into(), json!(cap));
+        }
+    }
+    Ok(())
 }

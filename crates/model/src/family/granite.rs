@@ -1,13 +1,24 @@
 //! Granite 3: Llama with factors of the embedding, of the residual additions, of scores and of
 //! logits.
 
-use super::Family;
+use super::{
+    Family,
+    gguf::{GgufFiles, Metadata},
+};
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+use serde_json::{Map, Value, json};
+use tightrope_formats::{FormatError, gguf};
 
 pub(super) static FAMILY: Family = Family {
     model_type: "granite",
     class: "GraniteForCausalLM",
     describe,
+    gguf: Some(GgufFiles {
+        architecture: "granite",
+        permuted: true,
+        norm_plus_one: false,
+        settings: gguf_settings,
+    }),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
@@ -31,4 +42,25 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
         settings.refuse("mlp_bias", reason)?;
     }
     Ok(architecture)
+}
+
+fn gguf_settings(
+    metadata: &Metadata<'_>,
+    settings: &mut Map<String, Value>,
+) -> Result<(), FormatError> {
+    metadata.refuse_window()?;
+    if metadata.value("rope.scaling.finetuned") == Some(&gguf::Value::Bool(false)) {
+        let reason = "models without rotation are not supported";
+        return Err(metadata.error("rope.scaling.finetuned", reason));
+    }
+    settings.insert("mlp_bias".into(), metadata.mlp_bias());
+    for (key, name) in [
+        ("embedding_multiplier", "embedding_scale"),
+        ("residual_multiplier", "residual_scale"),
+        ("attention_multiplier", "attention.scale"),
+        ("logits_scaling", "logit_scale"),
+    ] {
+        settings.insert(key.into(), json!(metadata.required_number(name)?));
+    }
+    Ok(())
 }

@@ -1,12 +1,23 @@
 //! Llama 2 and 3, and models with the same architecture (SmolLM2, Yi, …).
 
-use super::Family;
+use super::{
+    Family,
+    gguf::{GgufFiles, Metadata},
+};
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+use serde_json::{Map, Value, json};
+use tightrope_formats::FormatError;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "llama",
     class: "LlamaForCausalLM",
     describe,
+    gguf: Some(GgufFiles {
+        architecture: "llama",
+        permuted: true,
+        norm_plus_one: false,
+        settings: gguf_settings,
+    }),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
@@ -21,4 +32,24 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     architecture.mlp_bias = settings.flag("mlp_bias", false)?;
     architecture.set_windows(settings, None, |_| false)?;
     Ok(architecture)
+}
+
+fn gguf_settings(
+    metadata: &Metadata<'_>,
+    settings: &mut Map<String, Value>,
+) -> Result<(), FormatError> {
+    match metadata.window()? {
+        // Converted Mistral models call themselves llama; only the window distinguishes them.
+        Some(window) => {
+            settings.insert(
+                "model_type".into(),
+                json!(super::mistral::FAMILY.model_type),
+            );
+            settings.insert("sliding_window".into(), json!(window));
+        }
+        None => {
+            settings.insert("mlp_bias".into(), metadata.mlp_bias());
+        }
+    }
+    Ok(())
 }

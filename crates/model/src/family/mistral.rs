@@ -7,6 +7,8 @@ pub(super) static FAMILY: Family = Family {
     model_type: "mistral",
     class: "MistralForCausalLM",
     describe,
+    // Its GGUF files are those of Llama, with a window.
+    gguf: None,
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {

@@ -2,6 +2,7 @@
 
 mod gemma;
 mod gemma2;
+pub(crate) mod gguf;
 mod granite;
 mod llama;
 mod mistral;
@@ -10,6 +11,7 @@ mod qwen3;
 mod smollm3;
 
 use crate::{Architecture, ConfigError, settings::Settings};
+use gguf::GgufFiles;
 
 /// Reads the configurations of a family.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct Family {
     pub class: &'static str,
     /// Reads the settings, with the defaults of Transformers.
     pub describe: fn(&Settings<'_>) -> Result<Architecture, ConfigError>,
+    /// Its GGUF files, if they can be read under a name of their own.
+    pub gguf: Option<GgufFiles>,
 }
 
 static FAMILIES: [&Family; 8] = [
@@ -40,5 +44,26 @@ pub(crate) fn find(model_type: &str) -> Result<&'static Family, ConfigError> {
         let known: Vec<_> = FAMILIES.iter().map(|f| f.model_type).collect();
         let reason = format!("`{model_type}` is not supported: {} are", known.join(", "));
         ConfigError::new("model_type", reason)
+    })
+}
+
+/// The families of GGUF files.
+fn of_gguf() -> impl Iterator<Item = (&'static Family, &'static GgufFiles)> {
+    FAMILIES
+        .iter()
+        .filter_map(|family| Some((*family, family.gguf.as_ref()?)))
+}
+
+/// Finds the family of a `general.architecture`; the error lists the known ones.
+pub(crate) fn find_gguf(
+    architecture: &str,
+) -> Result<(&'static Family, &'static GgufFiles), String> {
+    let found = of_gguf().find(|(_, files)| files.architecture == architecture);
+    found.ok_or_else(|| {
+        let known: Vec<_> = of_gguf().map(|(_, files)| files.architecture).collect();
+        format!(
+            "`{architecture}` is not supported: {} are",
+            known.join(", ")
+        )
     })
 }

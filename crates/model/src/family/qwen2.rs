@@ -1,12 +1,23 @@
 //! Qwen2 and Qwen2.5: biases on queries, keys and values; windows in the upper layers.
 
-use super::Family;
+use super::{
+    Family,
+    gguf::{GgufFiles, Metadata},
+};
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+use serde_json::{Map, Value};
+use tightrope_formats::FormatError;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen2",
     class: "Qwen2ForCausalLM",
     describe,
+    gguf: Some(GgufFiles {
+        architecture: "qwen2",
+        permuted: false,
+        norm_plus_one: false,
+        settings: gguf_settings,
+    }),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
@@ -38,4 +49,8 @@ pub(super) fn set_upper_windows(
     };
     let full = settings.count("max_window_layers")?.unwrap_or(28);
     architecture.set_windows(settings, window, |layer| window.is_some() && layer >= full)
+}
+
+fn gguf_settings(metadata: &Metadata<'_>, _: &mut Map<String, Value>) -> Result<(), FormatError> {
+    metadata.refuse_window()
 }

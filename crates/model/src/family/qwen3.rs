@@ -1,12 +1,24 @@
 //! Qwen3: queries and keys normalised per head, and an independent head dimension.
 
-use super::{Family, qwen2::set_upper_windows};
+use super::{
+    Family,
+    gguf::{GgufFiles, Metadata},
+    qwen2::set_upper_windows,
+};
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+use serde_json::{Map, Value};
+use tightrope_formats::FormatError;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen3",
     class: "Qwen3ForCausalLM",
     describe,
+    gguf: Some(GgufFiles {
+        architecture: "qwen3",
+        permuted: false,
+        norm_plus_one: false,
+        settings: gguf_settings,
+    }),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
@@ -21,4 +33,8 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     architecture.read_attention_bias(settings)?;
     set_upper_windows(&mut architecture, settings)?;
     Ok(architecture)
+}
+
+fn gguf_settings(metadata: &Metadata<'_>, _: &mut Map<String, Value>) -> Result<(), FormatError> {
+    metadata.refuse_window()
 }

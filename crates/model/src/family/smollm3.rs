@@ -1,13 +1,23 @@
 //! SmolLM3: Llama without rotation in every fourth layer, with optional windows.
 
-use super::Family;
+use super::{
+    Family,
+    gguf::{GgufFiles, Metadata},
+};
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+use tightrope_formats::FormatError;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "smollm3",
     class: "SmolLM3ForCausalLM",
     describe,
+    gguf: Some(GgufFiles {
+        architecture: "smollm3",
+        permuted: true,
+        norm_plus_one: false,
+        settings: gguf_settings,
+    }),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
@@ -67,4 +77,15 @@ fn names_theta(settings: &Settings<'_>) -> bool {
     nested
         .or(settings.value("rope_theta"))
         .is_some_and(|theta| !theta.is_null())
+}
+
+fn gguf_settings(
+    metadata: &Metadata<'_>,
+    settings: &mut Map<String, Value>,
+) -> Result<(), FormatError> {
+    metadata.refuse_window()?;
+    settings.insert("mlp_bias".into(), metadata.mlp_bias());
+    // The file does not say: llama.cpp rotates in all but every fourth layer.
+    settings.insert("no_rope_layer_interval".into(), json!(4));
+    Ok(())
 }

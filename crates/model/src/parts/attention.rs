@@ -148,6 +148,16 @@ impl<T> BackwardWork<T> {
     }
 }
 
+/// Names of modules in a layer of Transformers and of GGUF files.
+pub(super) const NAMES: [(&str, &str); 6] = [
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+];
+
 impl<T> Attention<T> {
     /// Lays out the attention of layer `index`, called `layer` in files.
     pub(crate) fn lay_out<A: Allocate<Buffer = T>>(

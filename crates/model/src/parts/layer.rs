@@ -124,6 +124,29 @@ impl<T> BackwardWork<T> {
     }
 }
 
+/// Names of the norms in a layer of Transformers and of GGUF files.
+const NAMES: [(&str, &str); 2] = [
+    ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+];
+/// The same with norms of branches. The norm that Llama names after attention is the one before the
+/// MLP; here it is the one that its name says.
+const BRANCH_NAMES: [(&str, &str); 4] = [
+    ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "post_attention_norm"),
+    ("pre_feedforward_layernorm", "ffn_norm"),
+    ("post_feedforward_layernorm", "post_ffw_norm"),
+];
+
+/// Names of all modules in a layer of Transformers and of GGUF files.
+pub(crate) fn module_names(
+    branch_norms: bool,
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let norms: &[_] = if branch_norms { &BRANCH_NAMES } else { &NAMES };
+    let parts = attention::NAMES.iter().chain(&mlp::NAMES);
+    norms.iter().chain(parts).copied()
+}
+
 impl<T> Layer<T> {
     /// Lays out layer `index`.
     pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
@@ -132,8 +155,6 @@ impl<T> Layer<T> {
     ) -> Result<Self, ModelError> {
         let name = format!("model.layers.{index}");
         let norm = |weights: &mut _, part: &str| Norm::lay_out(weights, format!("{name}.{part}"));
-        // The norm that Llama names after attention is the one before the MLP; with norms of
-        // branches there are four.
         let [attention_branch, mlp, mlp_branch] = match weights.architecture.branch_norms {
             true => [
                 Some("post_attention_layernorm"),

@@ -59,6 +59,13 @@ impl<T> Work<T> {
     }
 }
 
+/// Names of modules in a layer of Transformers and of GGUF files.
+pub(super) const NAMES: [(&str, &str); 3] = [
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+
 impl<T> Mlp<T> {
     /// Lays out the unit of the layer called `layer` in files.
     pub(crate) fn lay_out<A: Allocate<Buffer = T>>(

@@ -8,7 +8,7 @@ mod mlp;
 mod nf4;
 mod norm;
 
-pub(crate) use layer::{BackwardWork, Layer, Saved, Work};
+pub(crate) use layer::{BackwardWork, Layer, Saved, Work, module_names};
 pub(crate) use linear::{Adapter, Linear};
 pub(crate) use nf4::{HostScales, Nf4, host};
 pub(crate) use norm::{Norm, Stream};

@@ -1,11 +1,14 @@
 //! Reads GGUF files as if they were files of Transformers: it restores names, the order of rows and
 //! norms, and converts quantised tensors to f32.
 
-mod config;
 mod names;
 
 use super::{Checkpoint, Stored, TensorInfo, dtype};
-use crate::{ModelConfig, ModelError, parts::HostScales};
+use crate::{
+    ModelConfig, ModelError,
+    family::{self, gguf},
+    parts::HostScales,
+};
 use names::Conversion;
 use std::{collections::BTreeMap, path::Path};
 use tightrope_device::DType;
@@ -38,10 +41,8 @@ impl GgufModel {
         let key = "general.architecture";
         let architecture = metadata.get(key).and_then(Value::as_text);
         let architecture = architecture.ok_or_else(|| metadata.error(key, "is missing"))?;
-        let conversion = names::conversion(architecture).ok_or_else(|| {
-            let reason = format!("`{architecture}` is not supported: {}", names::KNOWN);
-            metadata.error(key, reason)
-        })?;
+        let found = family::find_gguf(architecture);
+        let (family, files) = found.map_err(|reason| metadata.error(key, reason))?;
         let parts = metadata.get("split.count").and_then(Value::as_integer);
         if let Some(parts @ 2..) = parts {
             let reason = format!(
@@ -63,8 +64,12 @@ impl GgufModel {
                 }));
             }
         };
-        let settings = config::settings(&gguf, architecture, &conversion, frequencies)?;
+        let settings = gguf::settings(&gguf, (family, files), frequencies)?;
         let config = ModelConfig::from_json(&settings).map_err(ModelError::config(path))?;
+        let conversion = Conversion {
+            files,
+            branch_norms: config.architecture().branch_norms,
+        };
         let mut names = BTreeMap::new();
         for name in tensors.names().filter(|name| *name != FREQUENCIES) {
             let renamed = conversion.rename(name);

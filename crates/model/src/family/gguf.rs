@@ -1,7 +1,7 @@
 //! Translates GGUF metadata to the `config.json` that Transformers would have, so that one reader
 //! of settings is enough.
 
-use super::names::Conversion;
+use super::Family;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use tightrope_formats::{
@@ -9,8 +9,21 @@ use tightrope_formats::{
     gguf::{self, Gguf},
 };
 
+/// The GGUF files of a family, as llama.cpp's conversion writes them.
+#[derive(Debug)]
+pub(crate) struct GgufFiles {
+    /// `general.architecture`.
+    pub architecture: &'static str,
+    /// Whether rows of queries and keys are reordered from halves to pairs.
+    pub permuted: bool,
+    /// Whether norms are stored with 1 added.
+    pub norm_plus_one: bool,
+    /// Adds the settings that not every family has.
+    pub settings: fn(&Metadata<'_>, &mut Map<String, Value>) -> Result<(), FormatError>,
+}
+
 /// Metadata of one architecture, read by key.
-struct Metadata<'a> {
+pub(crate) struct Metadata<'a> {
     gguf: &'a Gguf,
     architecture: &'a str,
 }
@@ -20,16 +33,16 @@ impl<'a> Metadata<'a> {
         format!("{}.{name}", self.architecture)
     }
 
-    fn error(&self, name: &str, reason: impl Into<String>) -> FormatError {
+    pub(super) fn error(&self, name: &str, reason: impl Into<String>) -> FormatError {
         self.gguf.metadata.error(&self.key(name), reason)
     }
 
-    fn value(&self, name: &str) -> Option<&'a gguf::Value> {
+    pub(super) fn value(&self, name: &str) -> Option<&'a gguf::Value> {
         self.gguf.metadata.get(&self.key(name))
     }
 
     /// Reads a whole number; a list (one number per layer) must repeat one number.
-    fn count(&self, name: &str) -> Result<Option<u64>, FormatError> {
+    pub(super) fn count(&self, name: &str) -> Result<Option<u64>, FormatError> {
         let error = |reason: String| self.error(name, reason);
         let one = |value: &gguf::Value| u64::try_from(value.as_integer()?).ok();
         let Some(value) = self.value(name) else {
@@ -46,12 +59,12 @@ impl<'a> Metadata<'a> {
         Ok(Some(found))
     }
 
-    fn required(&self, name: &str) -> Result<u64, FormatError> {
+    pub(super) fn required(&self, name: &str) -> Result<u64, FormatError> {
         let missing = || self.error(name, "is missing");
         self.count(name)?.ok_or_else(missing)
     }
 
-    fn number(&self, name: &str) -> Result<Option<f64>, FormatError> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>, FormatError> {
         let Some(value) = self.value(name) else {
             return Ok(None);
         };
@@ -66,23 +79,53 @@ impl<'a> Metadata<'a> {
         whole.map(Some).ok_or_else(wrong)
     }
 
+    /// Width of the sliding window, if there is one.
+    pub(super) fn window(&self) -> Result<Option<u64>, FormatError> {
+        let window = self.count("attention.sliding_window")?;
+        Ok(window.filter(|&window| window > 0))
+    }
+
+    /// Refuses a sliding window in a family whose layers do not all have one.
+    pub(super) fn refuse_window(&self) -> Result<(), FormatError> {
+        match self.window()? {
+            None => Ok(()),
+            Some(_) => {
+                let reason = "the file does not say which layers slide";
+                Err(self.error("attention.sliding_window", reason))
+            }
+        }
+    }
+
+    /// A number that the architecture cannot do without.
+    pub(super) fn required_number(&self, name: &str) -> Result<f64, FormatError> {
+        let missing = || self.gguf.metadata.error(&self.key(name), "is missing");
+        self.number(name)?.ok_or_else(missing)
+    }
+
+    /// The setting `mlp_bias`, which a file shows by having the bias.
+    pub(super) fn mlp_bias(&self) -> Value {
+        json!(self.has_tensor("blk.0.ffn_gate.bias"))
+    }
+
     fn text(&self, name: &str) -> Option<&'a str> {
         self.value(name)?.as_text()
     }
 
-    fn has_tensor(&self, name: &str) -> bool {
+    pub(super) fn has_tensor(&self, name: &str) -> bool {
         self.gguf.tensors.info(name).is_some()
     }
 }
 
 /// Translates the settings; `frequencies` are the factors of `rope_freqs.weight`.
-pub(super) fn settings(
+pub(crate) fn settings(
     gguf: &Gguf,
-    architecture: &str,
-    conversion: &Conversion,
+    (family, files): (&Family, &GgufFiles),
     frequencies: Option<Vec<f32>>,
 ) -> Result<Value, FormatError> {
-    let metadata = Metadata { gguf, architecture };
+    let metadata = Metadata {
+        gguf,
+        architecture: files.architecture,
+    };
     let missing = |key: &str| gguf.metadata.error(key, "is missing");
     let embedding = gguf.tensors.info("token_embd.weight");
     let vocabulary = embedding.and_then(|tensor| tensor.shape.first());
@@ -114,17 +157,9 @@ pub(super) fn settings(
         let reason = "mixtures of experts are not supported";
         return Err(metadata.error("expert_count", reason));
     }
-    let window = metadata
-        .count("attention.sliding_window")?
-        .filter(|&window| window > 0);
-    // Converted Mistral models call themselves llama; only the window distinguishes them.
-    let model_type = match (conversion.model_type, window) {
-        ("llama", Some(_)) => "mistral",
-        (model_type, _) => model_type,
-    };
     let mut settings = Map::new();
     let mut set = |key: &str, value: Value| settings.insert(key.to_string(), value);
-    set("model_type", json!(model_type));
+    set("model_type", json!(family.model_type));
     set(
         "vocab_size",
         json!(vocabulary.ok_or_else(|| missing("token_embd.weight"))?),
@@ -145,8 +180,7 @@ pub(super) fn settings(
     );
     set("head_dim", json!(head_dim));
     set("max_position_embeddings", json!(positions));
-    let eps = metadata.number("attention.layer_norm_rms_epsilon")?;
-    let eps = eps.ok_or_else(|| missing(&metadata.key("attention.layer_norm_rms_epsilon")))?;
+    let eps = metadata.required_number("attention.layer_norm_rms_epsilon")?;
     set("rms_norm_eps", json!(eps));
     set(
         "tie_word_embeddings",
@@ -163,62 +197,8 @@ pub(super) fn settings(
         "attention_bias",
         json!(metadata.has_tensor("blk.0.attn_q.bias")),
     );
-    match model_type {
-        "llama" | "smollm3" | "granite" if window.is_none() => {
-            set(
-                "mlp_bias",
-                json!(metadata.has_tensor("blk.0.ffn_gate.bias")),
-            );
-        }
-        "mistral" => {
-            set("sliding_window", json!(window));
-        }
-        "gemma2" => {
-            set("sliding_window", json!(window));
-            // The file does not say it: llama.cpp knows that only the 27B model differs.
-            let scalar = match metadata.required("block_count")? {
-                46 => hidden / heads.max(1),
-                _ => head_dim,
-            };
-            set("query_pre_attn_scalar", json!(scalar));
-            for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
-                if let Some(cap) = metadata.number(key)? {
-                    set(key, json!(cap));
-                }
-            }
-        }
-        _ if window.is_some() => {
-            let reason = "the file does not say which layers slide";
-            return Err(metadata.error("attention.sliding_window", reason));
-        }
-        _ => {}
-    }
-    match model_type {
-        // The file does not say: llama.cpp rotates in all but every fourth layer.
-        "smollm3" => {
-            set("no_rope_layer_interval", json!(4));
-        }
-        "granite" => {
-            let rotated = metadata.value("rope.scaling.finetuned");
-            if rotated == Some(&gguf::Value::Bool(false)) {
-                let reason = "models without rotation are not supported";
-                return Err(metadata.error("rope.scaling.finetuned", reason));
-            }
-            for (key, name) in [
-                ("embedding_multiplier", "embedding_scale"),
-                ("residual_multiplier", "residual_scale"),
-                ("attention_multiplier", "attention.scale"),
-                ("logits_scaling", "logit_scale"),
-            ] {
-                let factor = metadata.number(name)?;
-                set(
-                    key,
-                    json!(factor.ok_or_else(|| missing(&metadata.key(name)))?),
-                );
-            }
-        }
-        _ => (),
-    }
+    (files.settings)(&metadata, &mut settings)?;
+    let mut set = |key: &str, value: Value| settings.insert(key.to_string(), value);
     for (key, name) in [
         ("bos_token_id", "tokenizer.ggml.bos_token_id"),
         ("eos_token_id", "tokenizer.ggml.eos_token_id"),
