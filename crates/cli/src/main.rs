@@ -6,7 +6,6 @@ mod cli;
 mod commands;
 mod exit;
 mod message;
-mod numbers;
 mod painting;
 mod paths;
 mod progress;
@@ -14,7 +13,6 @@ mod report;
 mod screen;
 mod signals;
 mod subject;
-mod table;
 mod terminal;
 
 use std::process::ExitCode;

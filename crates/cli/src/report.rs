@@ -1,13 +1,13 @@
 //! Blocks of text for users: the data, the plan of a run, and its result.
 
-use crate::{
-    numbers::{bytes, counted, duration, grouped, percent, percent_of},
-    table, terminal,
-};
-use comfy_table::{Cell, Color};
+use crate::terminal;
 use console::style;
 use std::{fmt::Write, time::Duration};
 use tightrope_data::Preflight;
+use tightrope_report::{
+    numbers::{bytes, counted, duration, grouped, percent, percent_of},
+    table::{Cell, Table},
+};
 use tightrope_run::demo::Demonstration;
 use tightrope_train::{
     AdapterPlan, Outcome, Plan, RunReport, StatePlan,
@@ -205,28 +205,28 @@ pub(crate) fn demonstration(result: &Demonstration) -> String {
         counted(asked as u64, "question"),
         percent_of(right as u64, asked as u64)
     );
-    let mut table = table::table(&["task", ">asked", ">right", "for example", "answer", ""]);
+    let mut table = Table::new(&["task", ">asked", ">right", "for example", "answer", ""]);
     for score in &result.scores {
         let example = result
             .examples
             .iter()
             .find(|example| example.task == score.task);
         let mut row = vec![
-            Cell::new(score.task.name()),
-            Cell::new(score.asked),
-            Cell::new(score.right),
+            Cell::from(score.task.name()),
+            Cell::from(score.asked),
+            Cell::from(score.right),
         ];
         if let Some(example) = example {
-            row.push(Cell::new(brief(&example.question, 22)));
-            row.push(Cell::new(brief(&example.answer, 10)));
+            row.push(Cell::from(brief(&example.question, 22)));
+            row.push(Cell::from(brief(&example.answer, 10)));
             row.push(match example.right {
-                true => Cell::new("right").fg(Color::Green),
-                false => Cell::new(format!("not {}", brief(&example.expected, 9))).fg(Color::Red),
+                true => Cell::good("right"),
+                false => Cell::bad(format!("not {}", brief(&example.expected, 9))),
             });
         }
-        table.add_row(row);
+        table.row(row);
     }
-    let _ = write!(text, "\n{}\n{}", style(heading).bold(), table::text(&table));
+    let _ = write!(text, "\n{}\n{table}", style(heading).bold());
     let spent = result.report.elapsed_s.max(0.0);
     let _ = write!(
         text,

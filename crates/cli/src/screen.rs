@@ -1,7 +1,6 @@
 //! Shows a run in progress: a bar on a terminal, lines on a pipe, JSON for programs.
 
 use crate::{
-    numbers::{duration, grouped, percent_of},
     progress::{Bars, WIDE, columns, cut, style},
     report,
     terminal::{self, Terminal, printable},
@@ -16,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tightrope_data::{Preflight, Progress};
+use tightrope_report::numbers::{duration, grouped, percent_of};
 use tightrope_train::{EvalRow, Observer, Plan, StepRow};
 
 /// Shows a run on the terminal.

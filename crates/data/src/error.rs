@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use tightrope_packing::SequenceError;
 
 pub use crate::key_path::{Key, KeyPath};
-use crate::numbers::counted;
 use crate::{Format, Preflight, RenderError};
+use tightrope_report::numbers::counted;
 
 /// Error of data, a tokenizer or a chat template.
 #[derive(Debug, thiserror::Error)]

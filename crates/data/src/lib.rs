@@ -16,7 +16,6 @@ mod guard;
 mod inspect;
 mod key_path;
 mod load;
-pub mod numbers;
 mod options;
 mod preflight;
 mod progress;

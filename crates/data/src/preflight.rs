@@ -6,9 +6,9 @@ use serde::Serialize;
 use tightrope_packing::Sequence;
 
 use crate::error::{BadRow, Place};
-use crate::numbers::{counted, grouped};
 use crate::options::TrainOn;
 use crate::template::Dropped;
+use tightrope_report::numbers::{counted, grouped, percent_of};
 
 /// Number of skipped rows that are kept with their reasons.
 const REASONS: usize = 10;
@@ -340,13 +340,13 @@ impl fmt::Display for Preflight {
             let rows = counted(file.rows, "row");
             writeln!(f, "{}: {rows}, read as {format}", file.path)?;
         }
-        let share = 100.0 * self.trained_tokens as f64 / (self.tokens.max(1)) as f64;
         writeln!(
             f,
-            "{}, {}, {} trained ({share:.1} %)",
+            "{}, {}, {} trained ({})",
             counted(self.sequences, "sequence"),
             counted(self.tokens, "token"),
-            grouped(self.trained_tokens)
+            grouped(self.trained_tokens),
+            percent_of(self.trained_tokens, self.tokens)
         )?;
         let l = &self.lengths;
         write!(

@@ -9,9 +9,9 @@ use crate::{
     tokenizer,
 };
 use std::path::PathBuf;
-use tightrope_data::numbers::{counted, grouped};
 use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Tokenizer};
 use tightrope_model::{Backend, ModelConfig, ModelError, TrainableModel, Training};
+use tightrope_report::numbers::{counted, grouped};
 use tightrope_train::{
     Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, Trainer,
     batches::hold_out, config::ConfigError, load_options, training,

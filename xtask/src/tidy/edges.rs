@@ -5,14 +5,18 @@ use toml::Table;
 
 /// Folder of a crate, and the folders of the crates that it may use.
 pub(super) const EDGES: &[(&str, &[&str])] = &[
-    ("crates/cli", &["run", "train", "data", "formats"]),
+    ("crates/cli", &["run", "train", "data", "formats", "report"]),
     (
         "crates/run",
-        &["train", "model", "data", "packing", "device", "formats"],
+        &[
+            "train", "model", "data", "packing", "device", "formats", "report",
+        ],
     ),
     (
         "crates/train",
-        &["model", "kernels", "data", "packing", "device", "formats"],
+        &[
+            "model", "kernels", "data", "packing", "device", "formats", "report",
+        ],
     ),
     (
         "crates/model",
@@ -20,9 +24,10 @@ pub(super) const EDGES: &[(&str, &[&str])] = &[
     ),
     ("crates/kernels", &["device", "rope"]),
     ("crates/rope", &[]),
-    ("crates/data", &["packing", "formats"]),
+    ("crates/data", &["packing", "formats", "report"]),
     ("crates/packing", &[]),
     ("crates/formats", &[]),
+    ("crates/report", &[]),
     ("crates/device", &[]),
     ("crates/emulator", &[]),
     ("crates/emulator/libcublaslt", &["emulator", "libcuda"]),

@@ -1,13 +1,11 @@
 //! `tightrope eval`: measures loss and perplexity of a model on data.
 
-use crate::{
-    exit::Exit, numbers::grouped, paths, progress::Bars, report, subject::Subject,
-    terminal::Terminal,
-};
+use crate::{exit::Exit, paths, progress::Bars, report, subject::Subject, terminal::Terminal};
 use anyhow::{Result, ensure};
 use console::style;
 use std::path::PathBuf;
 use tightrope_data::{Preflight, Progress};
+use tightrope_report::numbers::grouped;
 use tightrope_train::Observer;
 
 const EXAMPLES: &str = "\

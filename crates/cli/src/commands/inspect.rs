@@ -1,18 +1,14 @@
 //! `tightrope inspect`: shows sequences and packs as the model will see them.
 
-use crate::{
-    exit::Exit,
-    numbers::{counted, grouped, percent_of},
-    painting,
-    progress::Bars,
-    subject::ModelAndData,
-    table,
-    terminal::Terminal,
-};
+use crate::{exit::Exit, painting, progress::Bars, subject::ModelAndData, terminal::Terminal};
 use anyhow::Result;
 use console::style;
 use serde::Serialize;
 use tightrope_data::{Dataset, InspectedToken, Preflight};
+use tightrope_report::{
+    numbers::{counted, grouped, percent_of},
+    table::Table,
+};
 use tightrope_run::Base;
 use tightrope_train::Prepared;
 
@@ -203,23 +199,23 @@ fn heading(sequence: &InspectedSequence) -> String {
 
 /// Lists the tokens, one per line.
 fn listed(sequence: &InspectedSequence) -> String {
-    let mut table = table::table(&[">position", ">id", "trained", "text"]);
+    let mut table = Table::new(&[">position", ">id", "trained", "text"]);
     for (position, token) in sequence.tokens.iter().enumerate() {
         let trained = if token.trained { "yes" } else { "" };
-        table.add_row([
+        table.row([
             position.to_string(),
             token.id.to_string(),
             trained.to_owned(),
             format!("{:?}", token.text),
         ]);
     }
-    table::text(&table)
+    table.to_string()
 }
 
 fn pack_table(pack: &InspectedPack) -> String {
-    let mut table = table::table(&["segment", ">start", ">tokens", "positions", ">trained"]);
+    let mut table = Table::new(&["segment", ">start", ">tokens", "positions", ">trained"]);
     for segment in &pack.segments {
-        table.add_row([
+        table.row([
             segment
                 .sequence
                 .map_or("padding".to_owned(), |s| format!("sequence {s}")),
@@ -236,5 +232,5 @@ fn pack_table(pack: &InspectedPack) -> String {
         grouped(pack.trained_tokens as u64),
         grouped(pack.padding_tokens as u64),
     );
-    format!("{}\n{}", style(heading).bold(), table::text(&table))
+    format!("{}\n{table}", style(heading).bold())
 }

@@ -2,15 +2,16 @@
 
 use crate::{
     exit::{self, Exit},
-    numbers::counted,
     progress::Bars,
     subject::ModelAndData,
-    table,
     terminal::Terminal,
 };
 use anyhow::Result;
-use comfy_table::{Cell, Color};
 use console::style;
+use tightrope_report::{
+    numbers::counted,
+    table::{Cell, Table},
+};
 use tightrope_run::Verification;
 
 const EXAMPLES: &str = "\
@@ -53,20 +54,20 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
 
 fn shown(result: &Verification) -> String {
     let headings = ["compared with", "quantity", ">difference", ">allowed", ""];
-    let mut table = table::table(&headings);
+    let mut table = Table::new(&headings);
     for check in &result.checks {
         let allowed = match check.allowed {
             0.0 => "0 (bit for bit)".to_owned(),
             allowed => format!("{allowed:.0e}"),
         };
-        table.add_row([
-            Cell::new(check.compared_with),
-            Cell::new(check.quantity),
-            Cell::new(format!("{:.1e}", check.difference)),
-            Cell::new(allowed),
+        table.row([
+            Cell::from(check.compared_with),
+            Cell::from(check.quantity),
+            Cell::from(format!("{:.1e}", check.difference)),
+            Cell::from(allowed),
             match check.passed {
-                true => Cell::new("passed").fg(Color::Green),
-                false => Cell::new("FAILED").fg(Color::Red),
+                true => Cell::good("passed"),
+                false => Cell::bad("FAILED"),
             },
         ]);
     }
@@ -77,10 +78,9 @@ fn shown(result: &Verification) -> String {
             .bold(),
     };
     format!(
-        "{} of {}, {}\n{}\n{verdict}",
+        "{} of {}, {}\n{table}\n{verdict}",
         counted(result.packs as u64, "pack"),
         counted(result.sequences as u64, "sequence"),
         counted(result.tokens as u64, "token"),
-        table::text(&table),
     )
 }

@@ -7,7 +7,7 @@ use tightrope_packing::IGNORED;
 
 use super::{Fields, take_list, wrong};
 use crate::error::{KeyPath, RowProblem};
-use crate::numbers::counted;
+use tightrope_report::numbers::counted;
 
 /// A sequence with unshifted labels.
 #[derive(Clone, Debug, PartialEq)]

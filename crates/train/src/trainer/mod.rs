@@ -17,9 +17,10 @@ use crate::{
 };
 use save::read_weights;
 use std::time::Instant;
-use tightrope_data::{Tokenizer, numbers::counted};
+use tightrope_data::Tokenizer;
 use tightrope_model::{Backend, TrainableModel};
 use tightrope_packing::{Batch, random};
+use tightrope_report::numbers::counted;
 
 /// Trains a model on prepared data, in an output folder.
 ///

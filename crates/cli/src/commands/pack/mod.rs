@@ -1,6 +1,6 @@
 //! `tightrope pack`: compares every algorithm on a data set, lengths or a histogram.
 
-mod chart;
+mod bins;
 mod input;
 mod output;
 
@@ -17,17 +17,20 @@ use serde::Serialize;
 use tightrope_data::packing::{
     Algorithm, CutCounts, Layout, Overlong, PackError, Packer, Packing, Padding,
 };
+use tightrope_report::{
+    chart::{self, bars},
+    numbers::{counted, grouped},
+    table::Table,
+};
 use tightrope_train::{Config, Observer, batches};
 
 use crate::{
     exit::Exit,
-    numbers::{counted, grouped},
     paths,
     progress::{Bars, WIDE, columns, style},
-    table,
     terminal::Terminal,
 };
-use chart::Fill;
+use bins::Fill;
 use input::Input;
 
 const EXAMPLES: &str = "\
@@ -231,7 +234,7 @@ fn compare(
     }
     for (file, beginning) in [
         (&files.write, output::PACKING),
-        (&files.svg, output::PICTURE),
+        (&files.svg, chart::BEGINNING),
     ] {
         if let Some(file) = file {
             output::check(file, beginning)?;
@@ -274,8 +277,8 @@ fn compare(
     }
     if let Some(file) = &files.svg {
         let title = format!("{chosen} at {}", packer.capacity);
-        let svg = chart::svg(&title, &input.histogram, first.fill.as_ref())?;
-        output::write_atomically(file, |out| Ok(out.write_all(svg.as_bytes())?))?;
+        let picture = bins::picture(&title, &input.histogram, first.fill.as_ref())?;
+        output::write_atomically(file, |out| Ok(out.write_all(picture.as_bytes())?))?;
     }
     bar.finish_and_clear();
     if terminal.json() {
@@ -287,10 +290,10 @@ fn compare(
     }
     terminal.line(describe(input, first))?;
     terminal.line("\nSequences by length")?;
-    terminal.line(chart::lengths(&input.histogram))?;
+    terminal.line(bars(&bins::lengths(&input.histogram)))?;
     if let Some(fill) = &first.fill {
         terminal.line(format!("Packs of {chosen} by how full they are"))?;
-        terminal.line(fill.bars())?;
+        terminal.line(bars(&fill.bins()))?;
     }
     terminal.line(comparison(&outcomes, packer, input)?)?;
     for reason in left_out {
@@ -427,7 +430,7 @@ fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::R
     };
     let bucketed = Padding::bucketed(&fitting, packer.batch_size);
 
-    let mut table = table::table(&[
+    let mut table = Table::new(&[
         "algorithm",
         ">packs",
         ">full",
@@ -447,7 +450,7 @@ fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::R
             0 => "-".into(),
             tokens => format!("{:.2}x", padding.computed_tokens / *tokens as f64),
         };
-        table.add_row([
+        table.row([
             match row.depth {
                 Some(depth) => format!("{} {depth}", row.algorithm),
                 None => row.algorithm.to_string(),
@@ -465,9 +468,8 @@ fn comparison(outcomes: &[Outcome], packer: &Packer, input: &Input) -> anyhow::R
         ]);
     }
     Ok(format!(
-        "{}\n\nBatches of {}: {:.1} % padding in {order} order, {:.2} % when bucketed by length.\n\
+        "{table}\n\nBatches of {}: {:.1} % padding in {order} order, {:.2} % when bucketed by length.\n\
          Without any padding: {:.2}x and {:.2}x (predicted).",
-        table::text(&table),
         grouped(packer.batch_size.into()),
         100.0 * padded.share(),
         100.0 * bucketed.share(),

@@ -14,8 +14,6 @@ use tightrope_train::StopFlag;
 
 /// Beginning of every stored packing.
 pub(super) const PACKING: &str = "{\"layout\":";
-/// Beginning of every picture of this program.
-pub(super) const PICTURE: &str = "<svg width=\"1200\" height=\"640\"";
 
 /// Fails early if [`write_atomically`] would fail after the work, or if it would replace a file that
 /// does not begin as the files that this command writes.
