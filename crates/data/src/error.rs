@@ -209,10 +209,7 @@ pub enum DataError {
         message: String,
     },
     /// No token of any sequence would be trained.
-    #[error(
-        "nothing to train: no token of {} has a target{}\n{report}",
-        counted(report.sequences, "sequence"), without_answers(report)
-    )]
+    #[error("nothing to train: {}\n{report}", nothing(report))]
     NothingToTrain {
         /// Report about the data.
         report: Box<Preflight>,
@@ -442,6 +439,18 @@ fn hint(bad: &BadRow) -> &'static str {
             "; `data.chat_template` takes a template without it"
         }
         _ => "; `on_bad_row = \"skip\"` leaves such rows out and counts them",
+    }
+}
+
+/// Why no token can be trained.
+fn nothing(report: &Preflight) -> String {
+    match report.sequences {
+        0 => "no sequence is left".to_owned(),
+        count => format!(
+            "no token of {} has a target{}",
+            counted(count, "sequence"),
+            without_answers(report)
+        ),
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::calls::{TemplateReads, function_call, normalize_calls, take_tools};
 use super::parts::take_parts;
-use super::{Fields, is_empty, missing, take_list, take_optional_text, take_text, wrong};
+use super::{Fields, absent, is_empty, take_list, take_optional_text, take_text, wrong};
 use crate::error::{KeyPath, RowProblem};
 
 /// Messages and the other inputs of the template.
@@ -118,12 +118,16 @@ impl<'a> Reader<'a> {
             let Value::Object(mut message) = message else {
                 return Err(wrong(path, "an object", &message));
             };
+            let mut null = vec!["role", "from", "value"];
+            null.retain(|key| message.get(*key).is_some_and(Value::is_null));
             // A union of layouts leaves keys as null that a template tests with `is defined`.
             message.retain(|key, value| key == "content" || !value.is_null());
             let trained = is_trained(&mut message, &path)?;
-            let message = match message.contains_key("from") && !message.contains_key("role") {
-                true => self.turn(key, &path, message)?,
-                false => self.message(key, &path, message)?,
+            let has = |key| message.contains_key(key);
+            let only_from = null.contains(&"from") && !null.contains(&"role");
+            let message = match !has("role") && (has("from") || only_from) {
+                true => self.turn(key, &path, message, &null)?,
+                false => self.message(key, &path, message, &null)?,
             };
             let assistant = message["role"] == "assistant";
             match trained {
@@ -152,11 +156,12 @@ impl<'a> Reader<'a> {
         list: &str,
         path: &KeyPath,
         mut message: Fields,
+        null: &[&str],
     ) -> Result<Fields, RowProblem> {
         let role = match message.get("role") {
             Some(Value::String(role)) => role,
             Some(other) => return Err(wrong(path.then("role"), "a string", other)),
-            None => return Err(missing(path.then("role"), &message)),
+            None => return Err(absent(path, "role", null, &message)),
         };
         // Translates ShareGPT's names and other spellings; a template may have its own name for a
         // tool's result.
@@ -190,12 +195,18 @@ impl<'a> Reader<'a> {
     }
 
     /// Translates ShareGPT's `from` and `value` to `role` and `content`.
-    fn turn(&mut self, list: &str, path: &KeyPath, mut turn: Fields) -> Result<Fields, RowProblem> {
+    fn turn(
+        &mut self,
+        list: &str,
+        path: &KeyPath,
+        mut turn: Fields,
+        null: &[&str],
+    ) -> Result<Fields, RowProblem> {
         turn.retain(|_, value| !value.is_null());
         let mut text = |key: &str| match turn.shift_remove(key) {
             Some(Value::String(text)) => Ok(text),
             Some(other) => Err(wrong(path.then(key), "a string", &other)),
-            None => Err(missing(path.then(key), &turn)),
+            None => Err(absent(path, key, null, &turn)),
         };
         let speaker = text("from")?;
         let Some(role) = role_of(&speaker) else {

@@ -214,6 +214,15 @@ fn missing(key: KeyPath, fields: &Fields) -> RowProblem {
     }
 }
 
+/// A required key of a message that is absent, or `null`: nulls are removed before.
+fn absent(path: &KeyPath, key: &str, null: &[&str], fields: &Fields) -> RowProblem {
+    let path = path.then(key);
+    match null.contains(&key) {
+        true => RowProblem::Null { key: path },
+        false => missing(path, fields),
+    }
+}
+
 fn wrong(key: KeyPath, expected: &'static str, got: &Value) -> RowProblem {
     RowProblem::WrongType {
         key,

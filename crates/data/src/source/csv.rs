@@ -1,15 +1,17 @@
 //! Rows separated by commas, tabs or semicolons: the first record names the columns, and every
 //! value is text.
 
-use std::io::{self, Cursor, Read};
+use std::io::{Cursor, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
+use tightrope_report::numbers::counted;
 
+use super::quotes::{Seen, Watched};
 use super::{Limits, Raw, RawRow, Rows, Text, io_error};
-use crate::error::{DataError, RowProblem};
+use crate::error::{BadRow, DataError, Place, RowProblem};
 
 pub(super) struct CsvRows {
     failed: Failed,
@@ -34,22 +36,26 @@ impl CsvRows {
             compressed,
             limits,
         } = text;
-        let since = Arc::new(AtomicUsize::new(0));
-        let stream: Box<dyn Read + Send> = Box::new(Limited {
-            inner: Cursor::new(first).chain(reader),
-            since: since.clone(),
-            limit: limits.row_bytes,
-        });
+        let between = between.unwrap_or(b',');
+        let seen = Arc::new(Seen::default());
+        let stream: Box<dyn Read + Send> = Box::new(Watched::new(
+            Cursor::new(first).chain(reader),
+            seen.clone(),
+            between,
+            limits.row_bytes,
+        ));
         let failed = Failed {
             path,
             compressed,
             limits,
-            since,
+            seen,
+            before: skipped_lines,
         };
         let mut reader = csv::ReaderBuilder::new()
-            .delimiter(between.unwrap_or(b','))
+            .delimiter(between)
             .from_reader(stream);
-        let header = reader.headers().map_err(|e| failed.because(e))?;
+        let header = reader.headers().map_err(|e| failed.because(0, e))?;
+        failed.check_quotes(0)?;
         let columns: Vec<String> = header.iter().map(str::to_owned).collect();
         // Spreadsheets write columns without a name at the end of a table.
         for (index, name) in columns.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
@@ -81,14 +87,23 @@ struct Failed {
     path: PathBuf,
     compressed: bool,
     limits: Limits,
-    /// Number of bytes read since the last record ended.
-    since: Arc<AtomicUsize>,
+    seen: Arc<Seen>,
+    /// Number of lines before the stream.
+    before: u64,
 }
 
 impl Failed {
-    fn because(&self, error: csv::Error) -> DataError {
-        if self.since.load(Ordering::Relaxed) > self.limits.row_bytes {
-            return self.limits.row_too_large(&self.path);
+    fn because(&self, row: u64, error: csv::Error) -> DataError {
+        if self.seen.bytes() > self.limits.row_bytes {
+            let limit = self.limits.row_bytes;
+            return match self.seen.open_quote() {
+                None => self.limits.row_too_large(&self.path),
+                Some(line) => self.open_quote(
+                    row,
+                    line,
+                    &format!("within {} (`max_row_bytes`)", counted(limit as u64, "byte")),
+                ),
+            };
         }
         match error.into_kind() {
             csv::ErrorKind::Io(error) => io_error(&self.path, self.compressed, error),
@@ -100,6 +115,33 @@ impl Failed {
     }
 }
 
+impl Failed {
+    /// Refuses a file that ends inside quotes: they have taken in every record behind them.
+    fn check_quotes(&self, row: u64) -> Result<(), DataError> {
+        match self.seen.open_quote() {
+            Some(line) if self.seen.has_ended() => {
+                Err(self.open_quote(row, line, "before the end of the file"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn open_quote(&self, row: u64, line: u64, how_far: &str) -> DataError {
+        DataError::Broken(Box::new(BadRow {
+            place: Place {
+                path: self.path.clone(),
+                row,
+                line: Some(self.before + line),
+                column: None,
+            },
+            problem: RowProblem::Csv(format!(
+                "a quote opens a value on this line, and nothing closes it {how_far}; a quote inside \
+                 a value is written twice, in quotes"
+            )),
+        }))
+    }
+}
+
 fn csv_words(kind: &csv::ErrorKind) -> String {
     match kind {
         csv::ErrorKind::Utf8 { err, .. } => format!("not valid UTF-8: {err}"),
@@ -107,29 +149,12 @@ fn csv_words(kind: &csv::ErrorKind) -> String {
     }
 }
 
-/// Ends the stream if a record does not end: an open quote would take in everything that follows.
-struct Limited<R> {
-    inner: R,
-    since: Arc<AtomicUsize>,
-    limit: usize,
-}
-
-impl<R: Read> Read for Limited<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        let since = self.since.fetch_add(n, Ordering::Relaxed) + n;
-        if since > self.limit.saturating_add(buffer.len()) {
-            return Err(io::Error::other("a row that is too large"));
-        }
-        Ok(n)
-    }
-}
-
 impl Rows for CsvRows {
     fn next_row(&mut self) -> Result<Option<RawRow>, DataError> {
         let mut record = csv::ByteRecord::new();
-        self.failed.since.store(0, Ordering::Relaxed);
+        self.failed.seen.begin_record();
         let result = self.reader.read_byte_record(&mut record);
+        self.failed.check_quotes(self.row + 1)?;
         let line = |position: Option<&csv::Position>, skipped| {
             position.map(|position| position.line() + skipped)
         };
@@ -163,12 +188,13 @@ impl Rows for CsvRows {
                     len,
                 } => Raw::Broken {
                     problem: RowProblem::Csv(format!(
-                        "{len} fields, but the header names {expected_len}"
+                        "{}, but the header names {expected_len}",
+                        counted(*len, "field")
                     )),
                     line: line(pos.as_ref(), self.skipped_lines),
                     column: None,
                 },
-                _ => return Err(self.failed.because(error)),
+                _ => return Err(self.failed.because(self.row + 1, error)),
             },
         };
         self.row += 1;

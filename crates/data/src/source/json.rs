@@ -63,15 +63,37 @@ fn is_empty_list(fields: &Map<String, Value>) -> bool {
     values.len() == 1 && values.all(|value| value.as_array().is_some_and(Vec::is_empty))
 }
 
-/// Advice if a value is written in Python's form, which is no JSON.
-pub(super) fn python(rest: &[u8]) -> &'static str {
+/// What stands where something else was expected.
+fn found(byte: Option<u8>) -> String {
+    match byte {
+        None => "the file ends".to_owned(),
+        Some(byte) => format!("found `{}`", char::from(byte).escape_default()),
+    }
+}
+
+/// Says what is wrong with a row at the beginning of `rest`, from the words of serde_json.
+pub(super) fn words(message: &str, rest: &[u8]) -> String {
+    let problem = match message.strip_prefix("EOF while parsing ") {
+        Some("a value") => "the row ends where a value is expected".to_owned(),
+        Some(inside) => format!("the row ends inside {inside}"),
+        None => message.to_owned(),
+    };
+    format!("{problem}{}", advice(message, rest))
+}
+
+/// Advice if a value is written in a form that other languages have and JSON has not.
+fn advice(message: &str, rest: &[u8]) -> &'static str {
     let begins = |words: &[&str]| words.iter().any(|w| rest.starts_with(w.as_bytes()));
-    if begins(&["NaN", "Infinity"]) {
+    if begins(&["//", "/*", "#"]) {
+        "; JSON has no comments"
+    } else if begins(&["NaN", "Infinity"]) {
         "; NaN and Infinity are no JSON, write null"
     } else if begins(&["'"]) {
         "; texts stand in double quotes (Python: `json.dumps`)"
     } else if begins(&["None", "True", "False"]) {
         "; write null, true, false (Python: `json.dumps`)"
+    } else if message == "key must be a string" {
+        "; keys stand in double quotes"
     } else {
         ""
     }
@@ -286,7 +308,8 @@ impl Rows for Document {
         }
         self.scanner.row = self.row + 1;
         self.scanner.space()?;
-        if self.state == State::First {
+        let first = self.state == State::First;
+        if first {
             if self.scanner.peek()? == Some(b']') {
                 self.scanner.next()?;
                 self.end()?;
@@ -302,10 +325,19 @@ impl Rows for Document {
         let mut text = Vec::new();
         self.scanner.value(&mut text)?;
         self.row += 1;
-        Ok(Some(RawRow {
-            row: self.row,
-            raw: Raw::Json { text, line, column },
-        }))
+        let raw = match text.is_empty() {
+            false => Raw::Json { text, line, column },
+            true => {
+                let found = found(self.scanner.peek()?);
+                let after = if first { "" } else { " after the comma" };
+                Raw::Broken {
+                    problem: RowProblem::Json(format!("expected a row{after}, {found}")),
+                    line: Some(line),
+                    column: Some(column),
+                }
+            }
+        };
+        Ok(Some(RawRow { row: self.row, raw }))
     }
 
     fn consumed(&self) -> u64 {
@@ -375,10 +407,7 @@ impl Scanner {
             [one, two] => format!("`{one}` or `{two}`"),
             _ => expected.to_owned(),
         };
-        let got = match got {
-            None => "the file ends".to_owned(),
-            Some(byte) => format!("found `{}`", char::from(byte).escape_default()),
-        };
+        let got = found(got);
         DataError::Broken(Box::new(BadRow {
             place: Place {
                 path: self.text.path.clone(),

@@ -7,6 +7,7 @@ mod json;
 mod line_ends;
 mod locate;
 mod parquet;
+mod quotes;
 mod strict;
 
 use std::borrow::Cow;
@@ -121,8 +122,8 @@ impl RawRow {
                 // serde_json appends its own, relative position.
                 let message = e.to_string();
                 let message = message.split(" at line ").next().unwrap_or(&message);
-                let hint = json::python(&text[offset..]);
-                Err(bad(offset, RowProblem::Json(format!("{message}{hint}"))))
+                let words = json::words(message, &text[offset..]);
+                Err(bad(offset, RowProblem::Json(words)))
             }
         }
     }
@@ -164,9 +165,14 @@ fn value_bytes(value: &Value) -> usize {
     }
 }
 
+/// Key of the object that stands for bytes that are no text, as Parquet can hold them; no reader
+/// takes it for anything else.
+const BYTES: &str = "bytes that are not UTF-8";
+
 /// JSON's name for the type of a value.
 pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
+        Value::Object(fields) if fields.len() == 1 && fields.contains_key(BYTES) => BYTES,
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
@@ -214,10 +220,7 @@ impl Source {
             return Ok(opened(Box::new(rows)));
         }
         let counter = Arc::new(AtomicU64::new(0));
-        let (gzip, zstd) = (
-            start.starts_with(b"\x1f\x8b"),
-            start.starts_with(b"\x28\xb5\x2f\xfd"),
-        );
+        let (gzip, zstd) = (start.starts_with(b"\x1f\x8b"), is_zstd(&start));
         if !gzip && !zstd {
             foreign::refuse(path, &start)?;
         }
@@ -271,6 +274,12 @@ impl Source {
     }
 }
 
+/// Whether a file begins with a frame of zstd, or with one to be skipped, as pzstd writes it.
+fn is_zstd(start: &[u8]) -> bool {
+    start.starts_with(b"\x28\xb5\x2f\xfd")
+        || (start.get(1..4) == Some(b"\x2a\x4d\x18") && start[0] & 0xf0 == 0x50)
+}
+
 /// A decompressed stream of text.
 struct Text {
     path: PathBuf,
@@ -297,12 +306,15 @@ fn io_error(path: &Path, compressed: bool, source: io::Error) -> DataError {
                 .to_owned(),
         };
     }
-    if compressed && text == gzip::BEHIND {
+    // The first frame of zstd is known, so this one lies behind it.
+    let behind = match text.contains("Unknown frame descriptor") {
+        true => Some("bytes follow the end of the zstd data"),
+        false => (text == gzip::BEHIND).then_some(gzip::BEHIND),
+    };
+    if let (true, Some(behind)) = (compressed, behind) {
         return DataError::Container {
             path: path.to_owned(),
-            message: format!(
-                "{text} and are no part of it; fetch it again, or unpack it with gunzip"
-            ),
+            message: format!("{behind} and are no part of it; fetch it again, or unpack it"),
         };
     }
     DataError::io(path)(source)

@@ -70,8 +70,8 @@ pub struct RenderError {
     pub template: String,
     /// Message of the template or of the engine.
     pub message: String,
-    /// Whether the template uses a filter, test, function or method that the engine lacks: then no
-    /// row is at fault.
+    /// Whether the template uses a filter, test, function, method or operator that the engine lacks:
+    /// then no row is at fault.
     pub lacks: bool,
 }
 
@@ -187,15 +187,23 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &Variables,
     ) -> Result<Rendered, RenderError> {
-        let failed = |error: Error| RenderError {
-            lacks: matches!(
+        let failed = |error: Error| {
+            let mut text = message(&error);
+            let formats = text.contains("use % operator on unsupported types string");
+            if formats {
+                text += "; text is not formatted with `%` here, but with `|format(…)`";
+            }
+            let unknown = matches!(
                 error.kind(),
                 ErrorKind::UnknownFilter
                     | ErrorKind::UnknownTest
                     | ErrorKind::UnknownFunction
                     | ErrorKind::UnknownMethod
-            ),
-            ..self.refused(message(&error))
+            );
+            RenderError {
+                lacks: formats || unknown,
+                ..self.refused(text)
+            }
         };
         let written = Arc::new(AtomicUsize::new(0));
         let generation = Arc::new(Generation {

@@ -224,3 +224,26 @@ fn bytes_behind_gzip_are_not_called_a_cut() {
     let shown = rows([&one[..], &two[..12]].concat()).unwrap_err();
     assert!(shown.contains("the file is cut off"), "{shown}");
 }
+
+#[test]
+fn bytes_behind_zstd_are_named_and_frames_to_skip_are_skipped() {
+    let packed = |text: &str| zstd::encode_all(text.as_bytes(), 1).unwrap();
+    let one = packed("{\"text\": \"ab\"}\n");
+    let skipped = b"\x50\x2a\x4d\x18\x03\0\0\0abc";
+    let t = tokenizer(None);
+    let rows = |bytes: Vec<u8>| {
+        let loaded = load_bytes("a.jsonl.zst", bytes, &DataOptions::default(), Some(&t));
+        loaded
+            .map(|dataset| dataset.report.rows)
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(rows([&one[..], &one].concat()), Ok(2));
+    assert_eq!(rows([skipped, &one[..], skipped].concat()), Ok(1));
+    for behind in [&b"garbage"[..], b"garbage that is longer", &[0; 64]] {
+        let shown = rows([&one[..], behind].concat()).unwrap_err();
+        assert!(
+            shown.contains("a.jsonl.zst: bytes follow the end of the zstd data"),
+            "{shown}"
+        );
+    }
+}

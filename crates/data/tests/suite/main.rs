@@ -2,6 +2,7 @@
 //! the time.
 
 mod added_tokens;
+mod columns;
 mod common;
 mod damaged_tokenizers;
 mod demo;
@@ -14,6 +15,7 @@ mod masks;
 mod messages;
 mod patterns;
 mod sentencepiece;
+mod syntax;
 mod template_limits;
 mod templates;
 mod tokenizers;

@@ -158,6 +158,9 @@ fn what_the_engine_lacks_is_told_from_a_bad_conversation() {
     for (source, lacks) in [
         ("{{ messages | wordcount_of }}", true),
         ("{{ nothing_known() }}", true),
+        ("{{ '%s' % 'a' }}", true),
+        ("{{ '%d of %s' % (1, 'b') }}", true),
+        ("{{ messages % 2 }}", false),
         ("{{ raise_exception('no') }}", false),
         ("{{ messages[0].content.a.b }}", false),
     ] {

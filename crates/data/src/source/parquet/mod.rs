@@ -3,6 +3,7 @@
 mod limits;
 mod pages;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -11,11 +12,12 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::{ReaderIter, TreeBuilder};
 use parquet::record::{Field, Row};
+use parquet::schema::types::Type;
 use serde_json::{Map, Number, Value};
 
 use self::limits::{Watch, WatchedGroup};
-use super::{Limits, Raw, RawRow, Rows};
-use crate::error::DataError;
+use super::{BYTES, Limits, Raw, RawRow, Rows};
+use crate::error::{BadRow, DataError, Place, RowProblem};
 
 pub(super) struct ParquetRows {
     path: PathBuf,
@@ -36,7 +38,7 @@ impl ParquetRows {
     pub(super) fn open(path: &Path, file: File, limits: Limits) -> Result<Self, DataError> {
         let bytes = file.metadata().map_err(DataError::io(path))?.len();
         let same = file.try_clone().map_err(DataError::io(path))?;
-        guarded(path, || {
+        let opened = guarded(path, || {
             let reader = SerializedFileReader::new(file)?;
             let total_rows = reader.metadata().file_metadata().num_rows();
             Ok(Self {
@@ -51,7 +53,17 @@ impl ParquetRows {
                 limits,
                 watch: Watch::new(limits.row_bytes),
             })
-        })
+        })?;
+        match twice(opened.reader.metadata().file_metadata().schema()) {
+            None => Ok(opened),
+            Some(name) => Err(DataError::Container {
+                path: path.to_owned(),
+                message: format!(
+                    "two columns, or two fields of one column, are named `{name}`; rename one of \
+                     them, or remove it"
+                ),
+            }),
+        }
     }
 
     fn next(&mut self) -> Result<Option<Row>, ParquetError> {
@@ -79,17 +91,40 @@ impl ParquetRows {
     }
 }
 
+/// A name that two fields of one group have, so that only one of their values could count.
+fn twice(schema: &Type) -> Option<&str> {
+    let mut groups = vec![schema];
+    while let Some(group) = groups.pop() {
+        let mut names = HashSet::new();
+        for field in group.get_fields() {
+            if !names.insert(field.name()) {
+                return Some(field.name());
+            }
+            if field.is_group() {
+                groups.push(field);
+            }
+        }
+    }
+    None
+}
+
 /// The Parquet reader asserts properties that damaged files violate; its panics become errors here.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
     let message = match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => {
             let text = error.to_string();
-            let cut = match text.contains("footer") || text.contains("EOF") {
-                true => "; the file may be cut off",
-                false => "",
-            };
-            format!("{}{cut}", text.trim_start_matches("Parquet error: "))
+            let text = text.trim_start_matches("Parquet error: ");
+            let cut = text.contains("Corrupt footer") || text.contains("EOF");
+            if text.contains("encrypted") {
+                "the file is encrypted; write it without encryption".to_owned()
+            } else if text.contains("invalid utf8") {
+                "the description of the columns is damaged".to_owned()
+            } else if cut {
+                format!("{text}; the file may be cut off, or something else may follow it")
+            } else {
+                text.to_owned()
+            }
         }
         Err(_) => "damaged beyond what the reader can describe".to_owned(),
     };
@@ -106,14 +141,27 @@ impl Rows for ParquetRows {
         if self.watch.exceeded() {
             return Err(self.limits.row_too_large(&path));
         }
-        let Some(row) = read? else {
-            return Ok(None);
-        };
         self.row += 1;
+        let row = match read {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(None),
+            // The reader's words repeat all bytes of the text.
+            Err(DataError::Container { message, .. }) if message.contains("FromUtf8Error") => {
+                let place = Place {
+                    path,
+                    row: self.row,
+                    line: None,
+                    column: None,
+                };
+                let problem = RowProblem::Utf8;
+                return Err(DataError::Broken(Box::new(BadRow { place, problem })));
+            }
+            Err(error) => return Err(error),
+        };
         Ok(Some(RawRow {
             row: self.row,
             raw: Raw::Fields {
-                fields: object(row),
+                fields: columns(row).collect(),
                 line: None,
             },
         }))
@@ -126,14 +174,15 @@ impl Rows for ParquetRows {
     }
 }
 
+fn columns(row: Row) -> impl Iterator<Item = (String, Value)> {
+    let columns = row.into_columns().into_iter();
+    columns.map(|(name, field)| (name, value(field)))
+}
+
 /// A null in a struct counts as absent, because the struct has the keys of all rows. Only a null
 /// answer beside calls of tools is a value of its own.
 fn object(row: Row) -> Map<String, Value> {
-    let fields = row
-        .into_columns()
-        .into_iter()
-        .map(|(name, field)| (name, value(field)));
-    fields
+    columns(row)
         .filter(|(name, value)| name == "content" || !value.is_null())
         .collect()
 }
@@ -157,7 +206,7 @@ fn value(field: Field) -> Value {
         Field::Str(x) => x.into(),
         Field::Bytes(x) => match std::str::from_utf8(x.data()) {
             Ok(text) => text.into(),
-            Err(_) => x.data().into(),
+            Err(_) => Value::Object(Map::from_iter([(BYTES.to_owned(), x.len().into())])),
         },
         Field::Group(row) => Value::Object(object(row)),
         Field::ListInternal(list) => list.elements().iter().cloned().map(value).collect(),
