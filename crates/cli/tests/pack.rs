@@ -180,6 +180,8 @@ fn bad_files_are_named_with_the_place() {
     fails(&[&lengths[..], &["0"]].concat(), "capacity 0");
     let strict = [&lengths[..], &["10", "--overlong", "error"]].concat();
     fails(&strict, "lengths:2: sequence 1 has 20 tokens");
+    let none = [&lengths[..], &["2", "--overlong", "drop"]].concat();
+    fails(&none, "nothing is left to pack");
     let write = ["--histogram", "h.json", "--capacity", "10", "--write", "x"];
     fails(&write, "--write needs");
     for (file, expected) in [("no/x", "there is no folder no"), (".", "it is a folder")] {
@@ -380,7 +382,12 @@ fn huge_numbers_take_neither_memory_nor_time() {
         )
     };
     for capacity in ["1", "8", "64", "4096"] {
-        for more in ["", " --overlong split", " --overlong drop"] {
+        let (code, _, stderr) = limited(&format!(
+            "--lengths lengths --capacity {capacity} --overlong drop"
+        ));
+        assert_eq!(code, Some(1));
+        assert!(stderr.contains("3 over-long, dropped"), "{stderr}");
+        for more in ["", " --overlong split"] {
             let (code, stdout, stderr) = limited(&format!(
                 "--lengths lengths --capacity {capacity}{more} --json"
             ));

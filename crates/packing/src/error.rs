@@ -17,7 +17,7 @@ pub enum PackError {
         name: &'static str,
     },
     /// A sequence does not fit and [`crate::Overlong::Error`] was asked for.
-    #[error("sequence {index} has {length} tokens, more than the capacity of {capacity}")]
+    #[error("sequence {index} has {length} {}, more than the capacity of {capacity}", tokens(u64::from(*length)))]
     Overlong {
         /// Index of the first such sequence.
         index: usize,
@@ -27,7 +27,10 @@ pub enum PackError {
         capacity: u64,
     },
     /// Some sequences of a histogram do not fit; a histogram knows no index.
-    #[error("{count} sequences have {length} tokens, more than the capacity of {capacity}")]
+    #[error(
+        "{count} {} {length} {}, more than the capacity of {capacity}",
+        one_or(*count, "sequence has", "sequences have"), tokens(u64::from(*length))
+    )]
     OverlongCount {
         /// The shortest such length.
         length: u32,
@@ -71,7 +74,10 @@ pub enum PackError {
         sequences: u64,
     },
     /// NNLSHP enumerates every way to fill a pack, and there are too many ways.
-    #[error("nnlshp cannot enumerate the ways to fill {capacity} tokens with {depth} sequences")]
+    #[error(
+        "nnlshp cannot enumerate the ways to fill {capacity} {} with {depth} {}",
+        tokens(*capacity), one_or(*depth, "sequence", "sequences")
+    )]
     TooManyStrategies {
         /// The capacity.
         capacity: u64,
@@ -93,7 +99,7 @@ pub enum PackError {
         value: u32,
     },
     /// A stored pack holds more than its limits allow, or an empty piece.
-    #[error("stored pack {pack} with {tokens} tokens breaks its limits")]
+    #[error("stored pack {pack} with {tokens} {} breaks its limits", self::tokens(*tokens))]
     StoredPack {
         /// Index of the pack.
         pack: usize,
@@ -101,7 +107,10 @@ pub enum PackError {
         tokens: u64,
     },
     /// A stored packing has fewer packs than it says are possible.
-    #[error("stored packing has {packs} packs, fewer than its lower bound of {lower_bound}")]
+    #[error(
+        "stored packing has {packs} {}, fewer than its lower bound of {lower_bound}",
+        one_or(*packs as u64, "pack", "packs")
+    )]
     StoredBound {
         /// The stored bound.
         lower_bound: u64,
@@ -119,7 +128,10 @@ pub enum PackError {
         expected: u32,
     },
     /// The packing was made for another number of sequences.
-    #[error("the packing is of {packed} sequences, the data has {given}")]
+    #[error(
+        "the packing is of {packed} {}, the data has {given}",
+        one_or(*packed, "sequence", "sequences")
+    )]
     OtherCount {
         /// Number of packed sequences.
         packed: u64,
@@ -127,7 +139,10 @@ pub enum PackError {
         given: u64,
     },
     /// The packing was made for other sequences.
-    #[error("sequence {sequence} had {packed} tokens when it was packed and has {given} now")]
+    #[error(
+        "sequence {sequence} had {packed} {} when it was packed and has {given} now",
+        tokens(u64::from(*packed))
+    )]
     OtherLength {
         /// Index of the first sequence that differs, from 0.
         sequence: u32,
@@ -136,4 +151,12 @@ pub enum PackError {
         /// Length of the given sequence.
         given: u32,
     },
+}
+
+fn tokens(count: u64) -> &'static str {
+    one_or(count, "token", "tokens")
+}
+
+fn one_or(count: u64, one: &'static str, more: &'static str) -> &'static str {
+    if count == 1 { one } else { more }
 }

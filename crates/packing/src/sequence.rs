@@ -18,7 +18,7 @@ pub struct Sequence {
 #[non_exhaustive]
 pub enum SequenceError {
     /// The numbers of labels and tokens differ.
-    #[error("{tokens} tokens but {labels} labels")]
+    #[error("tokens and labels differ in number: {tokens} and {labels}")]
     Lengths {
         /// Number of tokens.
         tokens: usize,

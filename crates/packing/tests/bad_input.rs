@@ -45,6 +45,30 @@ fn limits_are_checked() {
 }
 
 #[test]
+fn one_is_not_many() {
+    let one = PackError::OverlongCount {
+        length: 1,
+        count: 1,
+        capacity: 0,
+    };
+    let one = one.to_string();
+    assert!(one.starts_with("1 sequence has 1 token, "), "{one}");
+    let two = PackError::OverlongCount {
+        length: 2,
+        count: 2,
+        capacity: 1,
+    };
+    let two = two.to_string();
+    assert!(two.starts_with("2 sequences have 2 tokens, "), "{two}");
+    let stored = PackError::OtherCount {
+        packed: 1,
+        given: 2,
+    }
+    .to_string();
+    assert!(stored.contains("of 1 sequence,"), "{stored}");
+}
+
+#[test]
 fn an_overlong_sequence_is_named() {
     let packer = Packer {
         overlong: Overlong::Error,

@@ -271,6 +271,10 @@ fn compare(
     }
     let first = outcomes.iter().find(|o| o.row.algorithm == chosen);
     let first = first.context("no algorithm")?;
+    if first.row.packs == 0 {
+        bar.finish_and_clear();
+        bail!("nothing is left to pack: {}", describe(input, first));
+    }
     if let (Some(file), Some(packing)) = (&files.write, &first.packing) {
         bar.set_message(format!("writing {}", file.display()));
         output::write_atomically(file, |out| Ok(serde_json::to_writer(out, packing)?))?;
