@@ -18,6 +18,7 @@ mod terminal;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    signals::survive_large_files();
     // A usage error prints itself and exits with 2; `--help` and `--version` exit with 0.
     exit::code(cli::Cli::of_process().run())
 }

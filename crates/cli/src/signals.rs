@@ -3,11 +3,16 @@
 
 use anyhow::{Context, Result};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
+    flag,
     iterator::Signals,
     low_level,
 };
-use std::{fs, sync::Arc, thread};
+use std::{
+    fs,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 use tightrope_formats::files::remove_temporaries;
 use tightrope_train::StopFlag;
 
@@ -32,6 +37,13 @@ pub(crate) fn stop_on_signal(
         }
     });
     Ok(())
+}
+
+/// Lets a write beyond the limit of file sizes (`ulimit -f`) fail as one on a full disk does; by
+/// default its signal ends the process without a word.
+pub(crate) fn survive_large_files() {
+    // A handler is enough, whatever it does. Without one, the write is as it was.
+    drop(flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))));
 }
 
 fn listen() -> Result<Signals> {

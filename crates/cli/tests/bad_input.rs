@@ -74,6 +74,25 @@ fn nothing_to_train_is_an_error() {
 }
 
 #[test]
+fn data_that_is_all_dropped_or_held_out_is_named() {
+    let fixture = Fixture::with_config("");
+    let sets = ["--set", "data.max_length=2", "--set", "data.overlong=drop"];
+    let error = fixture.error(&[&["train", "run.toml"], &sets[..]].concat());
+    assert!(
+        error.contains("nothing to train: no sequence is left"),
+        "{error}"
+    );
+    let whole = fixture.read("train.jsonl");
+    fixture.write("train.jsonl", whole.lines().next().unwrap());
+    let held = ["--set", "data.eval=[]", "--set", "data.eval_ratio=0.9"];
+    let error = fixture.error(&[&["train", "run.toml"], &held[..]].concat());
+    assert!(
+        error.contains("`data.eval_ratio` holds out 1 sequence"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let fixture = Fixture::with_config("");
     let error = fixture.error(&["train", "nothing.toml"]);

@@ -199,6 +199,26 @@ fn the_umask_holds_for_every_file() {
     }
 }
 
+#[test]
+fn a_limit_of_file_sizes_is_an_error_like_a_full_disk() {
+    let fixture = Fixture::with_config("");
+    let binary = env!("CARGO_BIN_EXE_tightrope");
+    let line = format!("ulimit -f 8; {binary} train run.toml");
+    let run = Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(fixture.path(""))
+        .output();
+    let run = run.unwrap();
+    assert_eq!(run.status.code(), Some(1), "{}", shown(&run));
+    let said = shown(&run);
+    assert!(
+        said.contains("error:") && said.contains("too large"),
+        "{said}"
+    );
+    let left = fs::read_dir(fixture.path("out/checkpoints")).unwrap();
+    assert_eq!(left.count(), 0);
+}
+
 fn check_modes(path: &Path, file: u32, folder: u32) {
     let data = fs::metadata(path).unwrap();
     let mode = data.permissions().mode() & 0o777;

@@ -110,6 +110,18 @@ fn what_is_missing() {
         &["none.jinja"],
     );
     wrong(&["train", "run.toml", "--resume"], &["out"]);
+    for key in ["data.train", "data.eval", "data.chat_template", "output"] {
+        let set = format!("{key}=s3://x/y");
+        wrong(
+            &["train", "run.toml", "--set", &set],
+            &["s3://x/y is an address"],
+        );
+    }
+    let page = "model=https://huggingface.co/owner/name/tree/main";
+    wrong(
+        &["train", "run.toml", "--set", page],
+        &["hub id such as owner/name"],
+    );
     wrong(&["man", "trian"], &["trian"]);
     let plain = |fixture: &Fixture| fixture.write("run.toml", "model = \"model\"\n");
     let expected = ["nothing to evaluate on", "data.eval", "--data"];

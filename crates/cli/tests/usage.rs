@@ -54,6 +54,10 @@ fn an_option_that_is_a_key_is_named_as_one() {
             ["train", "my.toml", "--epochs=3"],
             Some("--set run.epochs=VALUE"),
         ),
+        (
+            ["train", "my.toml", "--lr=3"],
+            Some("--set optimizer.learning_rate=VALUE"),
+        ),
         (["train", "my.toml", "--colour=never"], None),
     ] {
         let error = String::from_utf8(tightrope(&arguments).stderr).unwrap();
@@ -103,6 +107,11 @@ fn manual_pages_are_about_all_and_about_each() {
     let train = String::from_utf8(tightrope(&["man", "train"]).stdout).unwrap();
     assert!(train.contains(".SH EXAMPLES\n.nf\n"), "{train}");
     assert!(train.contains("resume"), "{train}");
+    for page in [all, train] {
+        let title = page.lines().find(|line| line.starts_with(".TH")).unwrap();
+        let version = concat!("\"tightrope ", env!("CARGO_PKG_VERSION"));
+        assert!(title.contains(version), "{title}");
+    }
 }
 
 #[test]
@@ -127,4 +136,21 @@ fn a_closed_pipe_is_no_panic() {
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn an_address_is_no_path_and_its_secrets_are_not_shown() {
+    let address = "https://name:hf_1234@x/a.jsonl?key=5678";
+    for arguments in [
+        &["eval", "--model", "model", "--data", address] as &[_],
+        &["pack", "--lengths", address, "--capacity", "8"],
+        &["merge", "run.toml", "--to", address],
+        &["train", address],
+    ] {
+        let output = tightrope(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("https://x/a.jsonl is an address"), "{said}");
+        assert!(!said.contains("1234") && !said.contains("5678"), "{said}");
+    }
 }

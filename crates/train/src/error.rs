@@ -12,6 +12,7 @@ use tightrope_formats::FormatError;
 use tightrope_kernels::KernelError;
 use tightrope_model::ModelError;
 use tightrope_packing::{PackError, SegmentError};
+use tightrope_report::numbers::counted;
 
 /// Error of a run that cannot start or continue.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +79,12 @@ pub enum TrainError {
         newest: String,
     },
     /// The output is a file.
-    #[error("{}: not a folder; set another `output`", output.display())]
+    #[error("{}: {what}; set another `output`", path.display())]
     OutputNotAFolder {
-        /// The path.
-        output: PathBuf,
+        /// The output, or a folder above it.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
     },
     /// The output folder overlaps an input of the run.
     #[error(
@@ -125,8 +128,17 @@ pub enum TrainError {
         output: PathBuf,
     },
     /// No sequence has a target.
-    #[error("no sequence has a token to train on")]
-    NothingToTrain,
+    #[error("no sequence has a token to train on{}", match *held_out {
+        0 => String::new(),
+        count => format!(
+            "; `data.eval_ratio` holds out {}: lower it, or name files in `data.eval`",
+            counted(count, "sequence")
+        ),
+    })]
+    NothingToTrain {
+        /// Number of sequences that were held out for evaluation.
+        held_out: u64,
+    },
     /// No sequence of the evaluation data has a target.
     #[error("no sequence of the evaluation data has a target")]
     NothingToEvaluate,

@@ -1,5 +1,5 @@
-//! Resolves and compares paths as users write them: `~` is the home folder, and no shown path has
-//! `a/../b`.
+//! Resolves and compares paths as users write them: `~` is the home folder, no shown path has
+//! `a/../b`, and an address is no path.
 
 use std::{
     env, fs,
@@ -14,6 +14,31 @@ pub fn home(path: &Path) -> PathBuf {
         (Ok(rest), Some(folder)) => folder.join(rest),
         _ => path.to_owned(),
     }
+}
+
+/// Advice if `text` is an address (`https://…`, `s3://…`), which is no path.
+pub fn address(text: &str) -> Option<String> {
+    let (scheme, _) = text.split_once("://")?;
+    let letter = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+    let rest = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    (letter && scheme.chars().all(rest)).then(|| {
+        format!(
+            "{} is an address, and a path on this machine is needed (`hf download --repo-type \
+             dataset` downloads data from the hub)",
+            without_secrets(text)
+        )
+    })
+}
+
+/// The given text; if it is an address, without the parts that may hold a password or a signature.
+pub fn without_secrets(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}/{path}")
 }
 
 /// Resolves `path` from `base`, with `~` replaced, and without `.` and `a/..` if omitting them
@@ -117,6 +142,26 @@ mod tests {
             ("", "./x", "x"),
         ] {
             assert_eq!(joined(base, path), expected, "{base} and {path}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_told_from_a_path() {
+        for text in [
+            "https://x/y.jsonl",
+            "s3://bucket",
+            "file:///a/b",
+            "hf://a/b",
+        ] {
+            assert!(address(text).unwrap().starts_with(text), "{text}");
+        }
+        for text in ["a.jsonl", "/a/b", "a/b://c", "://x", "1://x", "c:/x", ""] {
+            assert_eq!(address(text), None, "{text}");
+        }
+        let secret = address("https://name:hf_1234@host/a.jsonl?key=5678#9").unwrap();
+        assert!(secret.starts_with("https://host/a.jsonl is "), "{secret}");
+        for part in ["name", "1234", "5678", "9"] {
+            assert!(!secret.contains(part), "{secret}");
         }
     }
 

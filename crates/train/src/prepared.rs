@@ -31,7 +31,11 @@ impl<'a> Prepared<'a> {
     ) -> Result<Self, TrainError> {
         let batches = Batches::new(config, &train.sequences, padding_token)?;
         if batches.packing().is_empty() {
-            return Err(TrainError::NothingToTrain);
+            let held_out = match config.data.eval_ratio > 0.0 {
+                true => eval.map_or(0, |data| data.sequences.len() as u64),
+                false => 0,
+            };
+            return Err(TrainError::NothingToTrain { held_out });
         }
         let longest = |data: &Dataset| data.sequences.iter().map(Sequence::len).max().unwrap_or(0);
         let capacity = batches.max_tokens().max(eval.map_or(0, longest));

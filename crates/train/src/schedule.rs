@@ -49,6 +49,11 @@ impl Schedule {
         self.highest * (self.min_ratio + (1.0 - self.min_ratio) * falling)
     }
 
+    /// Number of warm-up steps, if the run ends before they do.
+    pub fn unfinished_warmup(&self) -> Option<u64> {
+        (self.warmup_steps > self.total_steps).then_some(self.warmup_steps)
+    }
+
     /// Whether the rates depend on the total number of steps.
     pub fn depends_on_length(section: &ScheduleSection) -> bool {
         section.kind != ScheduleKind::Constant || section.warmup_ratio.is_some_and(|r| r > 0.0)

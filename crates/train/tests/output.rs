@@ -85,6 +85,30 @@ fn what_no_run_has_written_is_refused_before_the_first_step() {
 }
 
 #[test]
+#[cfg(unix)]
+fn what_stands_in_the_way_of_the_output_is_named() {
+    let mut run = lora(&[]);
+    let place = run.output.parent().unwrap().to_owned();
+    fs::write(place.join("file"), "").unwrap();
+    for link in ["link", "loop"] {
+        let to = if link == "link" { "nowhere" } else { link };
+        std::os::unix::fs::symlink(to, place.join(link)).unwrap();
+    }
+    for (output, name, what) in [
+        ("file/a/b", "file", "not a folder"),
+        ("link", "link", "a link to something"),
+        ("link/a", "link", "a link to something"),
+        ("loop", "loop", "a link to something"),
+    ] {
+        run.output = place.join(output);
+        let error = run.go(None).unwrap_err().to_string();
+        let expected = format!("{}: {what}", place.join(name).display());
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    assert!(!place.join("nowhere").exists());
+}
+
+#[test]
 fn a_record_that_points_elsewhere_is_not_believed() {
     let mut run = lora(&["run.max_steps=1"]);
     run.go(None).unwrap();
@@ -213,6 +237,20 @@ fn damaged_checkpoints_do_not_count() {
     run.go(None).unwrap();
     let expected = ["damaged-step-000006", "step-000002", "step-000007"];
     assert_eq!(run.checkpoints(), expected);
+}
+
+#[test]
+fn a_warm_up_that_the_run_does_not_finish_is_said() {
+    for (warmup, said) in [(3, true), (2, false)] {
+        let mut run = lora(&["run.max_steps=2"]);
+        run.set(&[&format!("schedule.warmup_steps={warmup}")]);
+        let watch = Watch::new(None);
+        run.watched(&watch).unwrap();
+        assert_eq!(
+            notices(watch).contains("before its warm-up of 3 steps"),
+            said
+        );
+    }
 }
 
 #[test]

@@ -279,5 +279,8 @@ fn nothing_to_train_is_an_error() {
         *sequence = Sequence::from_labels(sequence.tokens().to_vec(), &labels).unwrap();
     }
     let error = run.go(None).unwrap_err();
-    assert!(matches!(error, TrainError::NothingToTrain), "{error}");
+    let nothing = matches!(error, TrainError::NothingToTrain { held_out: 0 });
+    assert!(nothing, "{error}");
+    let nothing = TrainError::NothingToTrain { held_out: 1 }.to_string();
+    assert!(nothing.contains("holds out 1 sequence:"), "{nothing}");
 }

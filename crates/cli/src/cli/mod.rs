@@ -115,6 +115,7 @@ fn with_the_key(mut error: clap::Error) -> clap::Error {
     let is_meant =
         |key: &&Key| key.name == option || (key.path() == "data.train" && option == "data");
     let keys = KEYS.iter().filter(is_meant);
+    let keys = keys.chain(Key::named_elsewhere(&option));
     let tips = keys.map(|key| {
         let path = key.path();
         format!(

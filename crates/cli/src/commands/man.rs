@@ -28,7 +28,8 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
             .clone();
     }
     let mut page = Vec::new();
-    Man::new(about).render(&mut page)?;
+    let program = concat!("tightrope ", env!("TIGHTROPE_VERSION"));
+    Man::new(about).source(program).render(&mut page)?;
     // Examples keep their lines.
     let page = String::from_utf8(page)?
         .replace(".SH EXTRA\n", ".SH EXAMPLES\n.nf\n")

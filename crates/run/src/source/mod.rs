@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tightrope_data::Progress;
-use tightrope_train::paths::looks_local;
+use tightrope_train::paths::{looks_local, without_secrets};
 
 /// A model on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +59,12 @@ pub enum SourceError {
         found: usize,
     },
     /// The text is neither an existing path nor a hub id.
-    #[error(
-        "`{model}` is neither a file or folder that exists nor a hub id such as \
-         HuggingFaceTB/SmolLM2-135M-Instruct"
-    )]
+    #[error("`{model}` is neither a file or folder that exists nor a hub id such as {example}")]
     NotAnId {
         /// The given text.
         model: String,
+        /// A hub id; if the text is the address of a page of the hub, that of the page.
+        example: String,
     },
     /// The model is not in the cache, and the network may not be used.
     #[error(
@@ -147,20 +146,10 @@ pub fn resolve(model: &str, hub: &Hub, progress: &dyn Progress) -> Result<Source
     if !is_hub_id(id) || !is_revision(revision) {
         return Err(SourceError::NotAnId {
             model: without_secrets(model),
+            example: example(model),
         });
     }
     local(&hub.folder(id, revision, progress)?)
-}
-
-/// The given text; if it is an address, without the parts that may hold a password or a signature.
-fn without_secrets(model: &str) -> String {
-    let Some((scheme, rest)) = model.split_once("://") else {
-        return model.to_owned();
-    };
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let host = host.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}/{path}")
 }
 
 fn local(path: &Path) -> Result<Source, SourceError> {
@@ -199,6 +188,19 @@ fn split(model: &str) -> (&str, Option<&str>) {
     match model.split_once('@') {
         Some((id, revision)) => (id, Some(revision)),
         None => (model, None),
+    }
+}
+
+/// The hub id in the address of a page of the hub, or else that of a small model.
+fn example(model: &str) -> String {
+    let pages = ["https://huggingface.co/", "https://hf.co/", "hf://"];
+    let page = pages.iter().find_map(|start| model.strip_prefix(start));
+    let mut parts = page.unwrap_or_default().split(['/', '?', '#']);
+    let id = [parts.next(), parts.next()].map(Option::unwrap_or_default);
+    let id = id.join("/");
+    match is_hub_id(&id) {
+        true => id,
+        false => "HuggingFaceTB/SmolLM2-135M-Instruct".to_owned(),
     }
 }
 

@@ -63,7 +63,7 @@ pub enum ConfigError {
         /// Purpose of the key.
         help: &'static str,
     },
-    /// Values contradict each other.
+    /// Values contradict each other, or one has no meaning here.
     #[error("{place}: {message}")]
     Conflict {
         /// Place of one of them.

@@ -81,7 +81,9 @@ impl Kind {
             Kind::Number(_, rule) => format!("a number {rule}"),
             Kind::Boolean => "true or false".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
-            Kind::Modules => "\"all-linear\" or a list of module names".into(),
+            Kind::Modules => {
+                "\"all-linear\" or a list of module names such as [\"q_proj\", \"v_proj\"]".into()
+            }
         }
     }
 }
@@ -195,7 +197,7 @@ pub const KEYS: &[Key] = &[
     key("lora", "dropout", BELOW_ONE, Some("0.0"), Fixed,
         "Probability of dropping an input of the adapter while training."),
     key("lora", "target_modules", Modules, Some("\"all-linear\""), Fixed,
-        "Linear layers that get an adapter, such as [\"q_proj\", \"v_proj\"]."),
+        "Linear layers that get an adapter."),
     key("lora", "rslora", Boolean, Some("false"), Fixed,
         "Scale by alpha / sqrt(r) instead."),
     key("lora", "quantize", Choice(&["none", "nf4"]), Some("\"none\""), Fixed,

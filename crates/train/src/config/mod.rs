@@ -1,5 +1,6 @@
 //! The configuration file: its sections as types, reading it, and rules between keys.
 
+mod elsewhere;
 mod error;
 mod keys;
 mod model;
@@ -299,6 +300,9 @@ fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     let inner = text.strip_prefix(b"[").unwrap_or(text).trim_ascii_start();
     if bytes.starts_with(b"GGUF") {
         return Some(A_MODEL);
+    }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Some("this is UTF-16: write it as UTF-8 (`iconv -f UTF-16 -t UTF-8`)");
     }
     if inner.starts_with(b"{") {
         return Some("this is JSON: write train = \"…\" under [data] in the configuration");

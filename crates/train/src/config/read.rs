@@ -35,6 +35,10 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::File { path, line } => write!(f, "{}:{line}", path.display()),
+            // An address may hold a password.
+            Place::Set(text) if text.split('"').any(|part| paths::address(part).is_some()) => {
+                write!(f, "--set {}", text.split(" = ").next().unwrap_or(text))
+            }
             Place::Set(text) => write!(f, "--set {text}"),
         }
     }
@@ -164,6 +168,9 @@ impl Values {
             got,
         };
         let value = plain(value.get_ref()).ok_or_else(|| wrong(shown(value.get_ref())))?;
+        if let Some(message) = address(&key.kind, &value) {
+            return Err(ConfigError::Conflict { place, message });
+        }
         let got = value.to_string();
         let value = checked(&key.kind, value, text.base).ok_or_else(|| match &key.kind {
             Kind::Choice(words) => match nearest(got.trim_matches('"'), words.iter().copied()) {
@@ -267,16 +274,29 @@ fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
+/// Advice if the value of a path is an address.
+fn address(kind: &Kind, value: &Value) -> Option<String> {
+    match (kind, value) {
+        (Kind::Path | Kind::Paths, Value::String(text)) => paths::address(text),
+        (Kind::Template, Value::String(text)) if !is_inline(text) => paths::address(text),
+        (Kind::Paths, Value::Array(items)) => items.iter().find_map(|item| address(kind, item)),
+        _ => None,
+    }
+}
+
+/// Whether the value of a template is the template itself, and not the path of a file.
+fn is_inline(text: &str) -> bool {
+    text.contains("{{") || text.contains("{%")
+}
+
 /// The value in the form of its key, or `None` if it is of another kind.
 fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
     let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
     match (kind, value) {
         (Kind::Text | Kind::Template | Kind::Model | Kind::Path, value) if !is_text(&value) => None,
         (Kind::Text, value) => Some(value),
-        (Kind::Template, Value::String(text)) => {
-            let inline = text.contains("{{") || text.contains("{%");
-            Some(Value::String(if inline { text } else { join(base, &text) }))
-        }
+        (Kind::Template, Value::String(text)) if is_inline(&text) => Some(Value::String(text)),
+        (Kind::Template, Value::String(text)) => Some(Value::String(join(base, &text))),
         (Kind::Model, Value::String(text)) => {
             let path = join(base, &text);
             let exists = Path::new(&path).exists();
@@ -344,6 +364,9 @@ fn hint(path: &str) -> String {
             "" => format!("`{name}` belongs at the top, before any [section]"),
             section => format!("`{name}` belongs in [{section}]"),
         };
+    }
+    if let Some(key) = Key::named_elsewhere(name) {
+        return format!("it is `{}` here", key.path());
     }
     let section = path.rsplit_once('.').map_or("", |(section, _)| section);
     let here = KEYS.iter().filter(|key| key.section == section);

@@ -37,6 +37,9 @@ fn yaml_and_text_without_quotes_have_words_of_their_own() {
         let error = Config::load(&file, &[]).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
+    std::fs::write(&file, b"\xff\xfem\0").unwrap();
+    let error = Config::load(&file, &[]).unwrap_err().to_string();
+    assert!(error.contains("this is UTF-16"), "{error}");
 }
 
 #[test]
@@ -271,6 +274,15 @@ fn unknown_keys_are_errors_with_a_place_and_the_nearest_key() {
             "[run]\nmodel = \"a\"",
             "`model` belongs at the top, before any [section]",
         ),
+        (
+            "lr = 1",
+            "unknown key `lr`; it is `optimizer.learning_rate` here",
+        ),
+        (
+            "[optimizer]\nlr = 1",
+            "it is `optimizer.learning_rate` here",
+        ),
+        ("[run]\nsave_steps = 1", "it is `run.save_every` here"),
         ("[lora]\nzzz = 1", "[lora] has r, alpha, dropout,"),
         ("qqqq = 1", "the top level has model, adapter,"),
         ("qqqq = 1", "and the sections [data], [packing],"),
@@ -279,6 +291,12 @@ fn unknown_keys_are_errors_with_a_place_and_the_nearest_key() {
         let message = message(text);
         assert!(message.contains(expected), "{message}\nlacks: {expected}");
     }
+    let address = with(&["data.eval=https://me:hf_1234@host/a.jsonl"]).unwrap_err();
+    let address = address.to_string();
+    assert!(
+        address.starts_with("--set data.eval: https://host/a.jsonl is"),
+        "{address}"
+    );
     let set = with(&["lora.rank=3"]).unwrap_err().to_string();
     assert!(set.starts_with("--set lora.rank = 3: unknown key"), "{set}");
 }
@@ -307,7 +325,7 @@ fn wrong_values_say_what_is_expected() {
         ),
         (
             "[lora]\ntarget_modules = []",
-            "\"all-linear\" or a list of module names, got []",
+            "\"all-linear\" or a list of module names such as [\"q_proj\", \"v_proj\"], got []",
         ),
         (
             "[lora]\ntarget_modules = \"q_proj\"",

@@ -54,8 +54,8 @@ impl Output {
         observer: &dyn Observer,
     ) -> Result<Self, TrainError> {
         let output = config.output.clone();
-        if output.exists() && !output.is_dir() {
-            return Err(TrainError::OutputNotAFolder { output });
+        if let Some((path, what)) = obstacle(&output) {
+            return Err(TrainError::OutputNotAFolder { path, what });
         }
         let parent = Self::checkpoints_in(&output);
         let nothing = || TrainError::NothingToResume {
@@ -228,6 +228,22 @@ impl Output {
     pub(crate) fn checkpoints_in(output: &Path) -> PathBuf {
         output.join(CHECKPOINTS)
     }
+}
+
+/// What stands in the way of a folder at this path, if something does: a file or a link that leads
+/// nowhere, there or above.
+fn obstacle(folder: &Path) -> Option<(PathBuf, &'static str)> {
+    let there = folder.ancestors().find(|path| is_there(path))?;
+    let what = match (there.is_dir(), there.exists()) {
+        (true, _) => return None,
+        (false, true) => "not a folder",
+        (false, false) => "a link to something that does not exist",
+    };
+    Some((there.to_owned(), what))
+}
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 const METRICS: &str = crate::metrics::FILE;

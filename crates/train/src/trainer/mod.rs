@@ -125,6 +125,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
     ) -> Result<RunReport, TrainError> {
         let _heard = stop.heard();
         observer.planned(&self.plan()?);
+        self.say_if_warmup_does_not_end(observer);
         self.check_weights()?;
         loop {
             let finished = self.state.step >= self.total_steps;
@@ -149,6 +150,19 @@ impl<'a, D: Backend> Trainer<'a, D> {
             }
             self.step(observer)?;
         }
+    }
+
+    fn say_if_warmup_does_not_end(&self, observer: &dyn Observer) {
+        let Some(warmup) = self.schedule.unfinished_warmup() else {
+            return;
+        };
+        let highest = self.config.optimizer.learning_rate;
+        observer.notice(&format!(
+            "the run ends before its warm-up of {} (`schedule.warmup_steps`): the learning rate \
+             only rises, to {:.2e} instead of {highest:e}",
+            counted(warmup, "step"),
+            self.schedule.learning_rate(self.total_steps),
+        ));
     }
 
     fn say_if_nothing_was_left(&self, outcome: &Outcome, observer: &dyn Observer) {
