@@ -1,7 +1,7 @@
-// One step of AdamW for one element, with the roundings that the CPU has.
+// One step of AdamW for one element, with the same roundings as on the CPU.
 #pragma once
 
-// What does not depend on the element: computed in f64 by the host, rounded once.
+// Factors that do not depend on the element. The host computes them in f64 and rounds them once.
 struct AdamWFactors {
     float gradient;
     float keep;
@@ -13,7 +13,7 @@ struct AdamWFactors {
     float rate;
 };
 
-// Updates weight, m and v. Fused only where it says so.
+// Updates weight, m and v. Operations are fused only where `fmaf` says so.
 __device__ __forceinline__ void adamw_step(
     const AdamWFactors& f, float gradient, float& weight, float& m, float& v) {
     const float g = __fmul_rn(f.gradient, gradient);

@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-// The upper end of one of the seven decades between 0 and 1.
+// Returns the upper end of one of the seven decades between 0 and 1.
 __device__ __forceinline__ float decade_end(uint32_t decade) {
     return decade == 0   ? 1e-6f
            : decade == 1 ? 1e-5f
@@ -13,9 +13,10 @@ __device__ __forceinline__ float decade_end(uint32_t decade) {
                          : 1.0f;
 }
 
-// Number `code` of the map, in increasing order, with the roundings that the CPU has. Between 0 and 1
-// there are seven decades: the highest 2^b of the codes (b = 6, 7 without a sign) are the centres of
-// equal parts of 0.1 to 1, half as many those of 0.01 to 0.1, and so on.
+// Returns number `code` of the map, in increasing order, with the same roundings as on the CPU.
+// There are seven decades between 0 and 1: the highest one has 2^b codes (b = 6, or 7 without a
+// sign), which are the centres of equal parts of 0.1 to 1; the next has half as many, the centres
+// of equal parts of 0.01 to 0.1; and so on.
 template <bool SIGNED> __device__ __forceinline__ float dynamic_value(uint32_t code) {
     if (code == 255) return 1.0f;
     const int place = SIGNED ? int(code) - 127 : int(code) + 1;
@@ -23,7 +24,7 @@ template <bool SIGNED> __device__ __forceinline__ float dynamic_value(uint32_t c
     const uint32_t rank = abs(place);
     const uint32_t log_parts = 31 - __clz(rank), parts = 1u << log_parts;
     const uint32_t part = rank - parts;
-    // As `torch.linspace` has it, from either end.
+    // Like `torch.linspace`, from either end.
     const float step = (1.0f - 0.1f) / float(parts);
     const auto edge = [&](uint32_t i) {
         return i < (parts + 1) / 2 ? fmaf(step, float(i), 0.1f)
@@ -35,9 +36,10 @@ template <bool SIGNED> __device__ __forceinline__ float dynamic_value(uint32_t c
     return place < 0 ? -value : value;
 }
 
-// Between 0 and 1 the ranks of the map's numbers lie along a line in each decade, steeper in lower
-// ones: the rank at x is about the least that a line has there. Of two lines, where x can be in two
-// decades, and with 2^23 added, so that the sum is rounded to a whole number.
+// In each decade between 0 and 1 the ranks of the map's numbers lie along a line. Lines of lower
+// decades are steeper, so that the rank at x is about the smallest value of any line at x. Where x
+// can be in two decades, two lines are compared. `start` includes 2^23, so that the sum is rounded
+// to a whole number.
 struct RankLine {
     float slope;
     float start;
@@ -47,21 +49,21 @@ struct RankLine {
 
 // The map in shared memory.
 template <bool SIGNED> struct DynamicMap {
-    // Exponents of 2^-23, which is nearer to 0 than to any other number, to 1, as the bits of a float
-    // have them.
+    // Biased exponent of 2^-23, and number of binades from there to 1. 2^-23 is nearer to 0 than to
+    // any other number of the map.
     static constexpr uint32_t LOWEST = 104, BINADES = 24;
     float value[256];
-    // Halfway to the number below; -inf and inf at the ends.
+    // Midpoints between each number and the one below; -inf and inf at the ends.
     float edge[257];
-    // Those of the decades at either end of a binade.
+    // Lines of the decades at the lower and the upper end of each binade.
     alignas(16) RankLine line[BINADES][2];
 
-    // By a block of 256 threads; ends with a barrier.
+    // Fills the map, with a block of 256 threads. Ends with a barrier.
     __device__ __forceinline__ void fill() {
         const uint32_t code = threadIdx.x;
         value[code] = dynamic_value<SIGNED>(code);
         if (code < 2 * BINADES) {
-            // 2 to the power of `exponent`.
+            // Lower or upper end of the binade, a power of two.
             const float x = __uint_as_float((LOWEST + code / 2 + code % 2) << 23);
             uint32_t decade = 0;
             float end = 1e-6f;
@@ -76,14 +78,14 @@ template <bool SIGNED> struct DynamicMap {
         __syncthreads();
     }
 
-    // The code of the number next to x, of two equally near ones the lower; 0 for NaN. x is from -1
-    // to 1, or from 0 to 1 without a sign.
+    // Returns the code of the number nearest to x, the lower of two equally near; 0 for NaN. x is
+    // from -1 to 1, or from 0 to 1 without a sign.
     __device__ __forceinline__ uint32_t nearest(float x) const {
         const float size = fmaxf(fminf(fabsf(x), 1.0f), 1.1920929e-7f);
         const RankLine* lines = line[(__float_as_uint(size) >> 23) - LOWEST];
         const float rank = fminf(lines[0].at(size), lines[1].at(size));
         const int place = __float_as_uint(rank) & 255;
-        // Off by one at most.
+        // `near` is off by one at most.
         const int near = SIGNED ? 127 + (x < 0.0f ? -place : place) : place - 1;
         const int code = near + (x > edge[near + 1]) - !(x > edge[near]);
         return x == x ? code : 0;

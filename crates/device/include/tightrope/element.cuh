@@ -15,20 +15,20 @@ template <> __device__ __forceinline__ __nv_bfloat16 from_float(float x) {
     return __float2bfloat16_rn(x);
 }
 
-// Two in 32 bits, the first in the low half.
+// Packs two numbers into 32 bits, the first in the low half.
 __device__ __forceinline__ uint32_t packed(__nv_bfloat16, float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
     return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-// Elements in 16 bytes.
+// Number of elements in 16 bytes.
 template <typename T> constexpr int WIDTH = 16 / sizeof(T);
-// Elements for a thread at a time where two types meet: 16 bytes of the wider one, so that
-// neighbouring threads leave no gaps in either.
+// Number of elements that a thread takes at a time where two types meet: 16 bytes of the wider
+// type, so that the accesses of neighbouring threads leave no gaps in either.
 template <typename T, typename U>
 constexpr int COMMON_WIDTH = WIDTH<T> < WIDTH<U> ? WIDTH<T> : WIDTH<U>;
 
-// N elements that are read and written at once, from an address that is a multiple of their size.
+// N elements that are read and written at once, at an address that is a multiple of their size.
 template <typename T, int N> struct alignas(N * sizeof(T)) Vector {
     T element[N];
 
@@ -40,7 +40,7 @@ template <typename T, int N> struct alignas(N * sizeof(T)) Vector {
     __device__ __forceinline__ void set(int i, float x) { element[i] = from_float<T>(x); }
 };
 
-// N consecutive elements, up to 16 bytes at once.
+// N consecutive elements, which are read and written up to 16 bytes at once.
 template <typename T, int N> struct Run {
     static constexpr int CHUNK = N < WIDTH<T> ? N : WIDTH<T>;
     Vector<T, CHUNK> chunk[N / CHUNK];
@@ -72,8 +72,8 @@ template <int N, typename T> __device__ __forceinline__ Floats<N> load(const T* 
     return result;
 }
 
-// Rounds N elements and writes them to global memory, up to 16 bytes at once. Plain stores of 16
-// bytes the compiler issues in pieces here and there, however they are packed; these it leaves alone.
+// Rounds N elements and writes them to global memory, up to 16 bytes at once. The compiler splits
+// some plain stores of 16 bytes, however they are packed; it does not split `__stwb`.
 template <int N, typename T> __device__ __forceinline__ void store(const Floats<N>& value, T* to) {
     if constexpr (N % 4 != 0) {
 #pragma unroll
@@ -96,8 +96,8 @@ template <int N, typename T> __device__ __forceinline__ void store(const Floats<
     }
 }
 
-// KERNEL(type, type's name, index type, index width's name) for the types of activations and both
-// index widths. f16 is only read: weights of files have it.
+// Expands KERNEL(type, type's name, index type, index width's name) for the types of activations
+// and both index widths. f16 is only read: weights in files have it.
 #define FOR_FLOATS_AND_WIDTHS(KERNEL)            \
     KERNEL(float, f32, uint32_t, u32)            \
     KERNEL(float, f32, uint64_t, u64)            \

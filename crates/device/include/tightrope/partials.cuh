@@ -1,10 +1,10 @@
-// The gradient of a parameter, a sum over all rows, in three steps: a group of threads adds up its
-// rows, a block its groups, and a kernel of its own the blocks. Every order depends on the shape
-// alone.
+// The gradient of a parameter is a sum over all rows, computed in three steps: a group of threads
+// adds its rows, a block adds its groups, and a separate kernel adds the blocks. The order of all
+// additions depends on the shape alone.
 #pragma once
 #include "tightrope/reduce.cuh"
 
-// to[i] = Σ_g copies[g · stride + i]: by a block, over `groups` copies in shared memory.
+// Computes to[i] = Σ_g copies[g · stride + i] with a block, over `groups` copies in shared memory.
 template <typename Index>
 __device__ __forceinline__ void sum_copies(
     const float* copies, uint32_t groups, uint32_t stride, Index features, float* to) {
@@ -16,13 +16,14 @@ __device__ __forceinline__ void sum_copies(
     }
 }
 
-// Features of a block that adds partial sums, and threads for each.
+// Number of features of a block that adds partial sums, and number of threads for each feature.
 constexpr int PARTIAL_COLUMNS = 32;
 constexpr int PARTIAL_SLICES = 32;
 constexpr int PARTIAL_THREADS = PARTIAL_COLUMNS * PARTIAL_SLICES;
 
-// to[i] += Σ_b partial[b, i]: the blocks slice, slice + 32, … by one thread each, then the slices as
-// `warp_sum` has it. Grid: x: a block of PARTIAL_THREADS for each PARTIAL_COLUMNS features.
+// Computes to[i] += Σ_b partial[b, i]: one thread adds the blocks slice, slice + 32, …, and then
+// `warp_sum` adds the slices. Grid: x: one block of PARTIAL_THREADS for each PARTIAL_COLUMNS
+// features.
 __device__ __forceinline__ void add_partials(
     const float* partial, uint64_t blocks, uint64_t features, float* to) {
     __shared__ float sums[PARTIAL_SLICES][PARTIAL_COLUMNS + 1];
@@ -36,7 +37,7 @@ __device__ __forceinline__ void add_partials(
     }
     sums[slice][column] = total;
     __syncthreads();
-    // Now a warp has a feature, and a lane a slice of it.
+    // From here on, a warp has one feature, and each lane has one slice of it.
     total = warp_sum(sums[column][slice]);
     if (column == 0 && first + slice < features) to[first + slice] += total;
 }

@@ -4,7 +4,7 @@
 
 constexpr uint32_t ALL_LANES = 0xffffffffu;
 
-// The sum over a warp, in every lane.
+// Returns the sum over a warp, in every lane.
 template <typename T> __device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2)
@@ -12,15 +12,15 @@ template <typename T> __device__ __forceinline__ T warp_sum(T x) {
     return x;
 }
 
-// The sum over `lanes` neighbouring lanes, a power of two, in each of them. All lanes of the warp
-// take part.
+// Returns the sum over `lanes` neighbouring lanes (a power of two), in each of them. All lanes of
+// the warp take part.
 __device__ __forceinline__ float lanes_sum(float x, uint32_t lanes) {
     for (uint32_t distance = lanes / 2; distance > 0; distance /= 2)
         x += __shfl_xor_sync(ALL_LANES, x, distance);
     return x;
 }
 
-// The largest over a warp, in every lane. Of a NaN and a number it is the number.
+// Returns the largest number of a warp, in every lane. Of a NaN and a number, it takes the number.
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2)
@@ -28,8 +28,8 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// The sum over a block of WARPS warps, in every thread. `partial` has WARPS elements of shared
-// memory and may be used again after the next barrier.
+// Returns the sum over a block of WARPS warps, in every thread. `partial` has WARPS elements of
+// shared memory and may be used again after the next barrier.
 template <int WARPS, typename T> __device__ __forceinline__ T block_sum(T x, T* partial) {
     x = warp_sum(x);
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
@@ -41,7 +41,7 @@ template <int WARPS, typename T> __device__ __forceinline__ T block_sum(T x, T* 
     return total;
 }
 
-// The largest over a block, as `block_sum`.
+// Returns the largest number of a block, in the same way as `block_sum`.
 template <int WARPS> __device__ __forceinline__ float block_max(float x, float* partial) {
     x = warp_max(x);
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;

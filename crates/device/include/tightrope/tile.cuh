@@ -1,13 +1,13 @@
-// Tiles in shared memory, filled by asynchronous copies, and products of 16 rows by one warp: tensor
-// cores for bf16, fused multiply-adds for f32.
+// Tiles in shared memory, which asynchronous copies fill, and products of 16 rows by one warp,
+// which use tensor cores for bf16 and fused multiply-adds for f32.
 //
-// Sums are in f32 and lie as `mma.m16n8k16` has them: of every 8 columns, lane `l` holds rows `l / 4`
-// (0 and 1) and `l / 4 + 8` (2 and 3), columns `2 (l % 4)` and the next.
+// Sums are in f32, in the layout of `mma.m16n8k16`: for every 8 columns, lane `l` holds row `l / 4`
+// (elements 0 and 1) and row `l / 4 + 8` (elements 2 and 3), in columns `2 (l % 4)` and the next.
 #pragma once
 #include "tightrope/element.cuh"
 
-// Rows of D elements. The 16-byte chunks of a row are permuted so that the same chunk of 8 rows in
-// succession lies in different banks.
+// A tile has rows of D elements. The 16-byte chunks of a row are permuted, so that the same chunk
+// of 8 consecutive rows lies in different banks.
 template <typename T, int D> struct Tile {
     static constexpr int CHUNK = WIDTH<T>;
     static constexpr int CHUNKS = D / CHUNK;
@@ -26,7 +26,7 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
     return uint32_t(__cvta_generic_to_shared(pointer));
 }
 
-// Zeros if the source is not `there`; it is not touched then.
+// Copies 16 bytes, or writes zeros without touching the source if it is not `there`.
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global, bool there) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
                  "l"(global), "r"(there ? 16 : 0)
@@ -42,12 +42,13 @@ __device__ __forceinline__ void copy_async_4(void* shared, const void* global, b
 // Closes a group of copies.
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most the last OPEN groups are under way.
+// Waits until at most the last OPEN groups are in flight.
 template <int OPEN> __device__ __forceinline__ void await_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(OPEN) : "memory");
 }
 
-// Fills ROWS rows with `rows` rows of `dim` elements, `stride` apart, and zeros around them.
+// Fills ROWS rows of a tile with `rows` rows of `dim` elements, `stride` apart, and zeros beyond
+// them.
 template <int ROWS, int THREADS, typename T, int D>
 __device__ __forceinline__ void fill(
     Tile<T, D> tile, const T* from, uint32_t stride, int rows, int dim) {
@@ -83,7 +84,7 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&matrix)[4], 
                  : "r"(shared_address(row)));
 }
 
-// sum += a · b for 16 × 16 by 16 × 8.
+// Computes sum += a · b for matrices of 16 × 16 and 16 × 8.
 __device__ __forceinline__ void multiply_matrices(
     __nv_bfloat16, float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
@@ -92,7 +93,8 @@ __device__ __forceinline__ void multiply_matrices(
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// sum += a·bᵀ for the 16 rows of `a` from `row` on and 8·N rows of `b`; beyond `dim` both are zero.
+// Computes sum += a·bᵀ for the 16 rows of `a` from `row` on and 8·N rows of `b`. Beyond `dim`, both
+// are zero.
 template <int N, typename T, int D>
 __device__ __forceinline__ void add_product_transposed(
     float (&sum)[N][4], Tile<T, D> a, int row, Tile<T, D> b, int dim) {
@@ -134,11 +136,11 @@ __device__ __forceinline__ void add_product_transposed(
     }
 }
 
-// f32 elements of shared memory that a warp needs for `add_product` of 8·K columns.
+// Number of f32 elements of shared memory that a warp needs for `add_product` of 8·K columns.
 template <typename T, int K> constexpr int STAGE = sizeof(T) == 4 ? 16 * (8 * K + 4) : 0;
 
-// sum += a·b for 16 × 8·K sums `a`, rounded to T, and the 8·K rows of `b`, 8·N of its columns from
-// `column` on. `stage` has STAGE<T, K> elements that are the warp's own.
+// Computes sum += a·b for 16 × 8·K sums `a`, rounded to T, the 8·K rows of `b`, and 8·N of its
+// columns from `column` on. `stage` has STAGE<T, K> elements, which belong to the warp alone.
 template <int N, int K, typename T, int D>
 __device__ __forceinline__ void add_product(
     float (&sum)[N][4], const float (&a)[K][4], Tile<T, D> b, int column, float* stage) {
@@ -186,8 +188,8 @@ __device__ __forceinline__ void add_product(
     }
 }
 
-// Writes 16 rows of sums, rounded, of which `rows` exist, to columns `column..` of `dim`. They pass
-// through the 16 rows of `tile` from `row` on, which are the warp's own by then.
+// Rounds 16 rows of sums, of which `rows` exist, and writes them to columns `column..` of `dim`.
+// They pass through the 16 rows of `tile` from `row` on, which by then belong to the warp alone.
 template <int N, typename T, int D>
 __device__ __forceinline__ void store_rows(
     const float (&sum)[N][4], Tile<T, D> tile, int row, T* to, uint32_t stride, int rows,

@@ -33,7 +33,7 @@ extern "C" __global__ void swiglu_forward(const bf16 *e, const bf16 *g, bf16 *h,
     swiglu<int64_t>(e, g, h, n);
 }
 extern "C" __global__ void swiglu_forward_narrow(const bf16 *e, const bf16 *g, bf16 *h, uint32_t n) {
-    // Signed 32-bit offsets, as a launcher that forgot to ask for wide ones would use.
+    // Offsets are signed 32-bit numbers, as if a launcher had forgotten to ask for wide ones.
     int i = (int)(blockIdx.x * blockDim.x + threadIdx.x) * 8;
     if ((uint32_t)i < n) {
         for (int j = 0; j < 8; ++j) h[i + j] = __float2bfloat16_rn(__bfloat162float(e[i + j]) * __bfloat162float(g[i + j]));

@@ -1,5 +1,5 @@
-// 8-bit integers with a scale for each row to floating-point numbers: each thread writes 16 bytes at a
-// time, four times, if `columns` allows.
+// Conversion of 8-bit integers with a scale for each row to floating-point numbers. Each thread
+// writes 16 bytes at a time, four times, if `columns` allows.
 //
 // Bytes at least, for n elements of s bytes: n of codes, n·s, and 4 a row.
 //
@@ -8,7 +8,7 @@
 #include "tightrope/element.cuh"
 
 constexpr int THREADS = 256;
-// Pieces of a thread.
+// Number of pieces that a thread writes.
 constexpr int PIECES = 4;
 
 template <typename T, typename Index, int N>
@@ -35,13 +35,13 @@ __device__ __forceinline__ void dequantize(
 #pragma unroll
         for (int p = 0; p < PIECES; ++p) write(i + p * STEP, bytes[p], step[p]);
     } else {
-        // The last block.
+        // The last block has fewer elements.
 #pragma unroll 1
         for (; i < elements; i += STEP) write(i, load(i), step_of(i));
     }
 }
 
-// Grid: one thread for each four pieces, of 16 bytes or of one element.
+// Grid: one thread for each four pieces; a piece is 16 bytes or one element.
 template <typename T, typename Index>
 __device__ __forceinline__ void dequantize_rows(
     const uint8_t* codes, const float* absmax, T* y, Index rows, Index columns) {

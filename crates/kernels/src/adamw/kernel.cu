@@ -1,4 +1,5 @@
-// AdamW: elementwise, each thread 16 bytes of weight, gradient and both moments.
+// AdamW, elementwise. Each thread updates 16 bytes of weight and both moments from 16 bytes of
+// gradient.
 //
 // Bytes at least: 28 an element (16 read, 12 written).
 //

@@ -1,7 +1,7 @@
-// AdamW with moments of 8 bits: a warp reads, updates and quantises a block of 256 elements.
+// AdamW with 8-bit moments. A warp reads, updates and quantises a block of 256 elements.
 //
-// Each lane has two runs of four elements, 16 bytes of weight and gradient each. Bytes at least: 16 an
-// element (10 read, 6 written: weight 8, gradient 4, codes 4) and 16 a block.
+// Each lane has two runs of four elements, each with 16 bytes of weight and 16 of gradient. Bytes
+// at least: 16 an element (10 read, 6 written: weight 8, gradient 4, codes 4) and 16 a block.
 //
 // expects: LDG.128 STG.128
 #include "tightrope/adamw.cuh"
@@ -11,16 +11,16 @@
 
 constexpr int THREADS = 256;
 constexpr uint32_t BLOCK = 256;
-// Elements of a lane, and of one of its runs.
+// Number of elements of a lane, and of one of its runs.
 constexpr int OWN = BLOCK / 32;
 constexpr int RUN = 4;
 
-// Where a lane's element stands in its block.
+// Place of the lane's k-th element in its block.
 __device__ __forceinline__ uint32_t place(int k) {
     return k / RUN * 32 * RUN + threadIdx.x % 32 * RUN + k % RUN;
 }
 
-// The lane's elements from a block of `count`; zeros beyond.
+// Reads the lane's elements of a block of `count` elements, with zeros beyond the end.
 template <typename T>
 __device__ __forceinline__ void read(T* own, const T* block, uint32_t count) {
     if (count == BLOCK) {
@@ -53,8 +53,8 @@ __device__ __forceinline__ void write(const T* own, T* block, uint32_t count) {
     }
 }
 
-// The largest magnitude of a warp's elements; NaN, whose bits are larger than those of any number, if
-// there is one.
+// Returns the largest magnitude of a warp's elements. It is NaN if there is one, because the bits
+// of NaN are larger than those of any number.
 __device__ __forceinline__ float largest(const float* own) {
     uint32_t bits = 0;
 #pragma unroll
@@ -66,7 +66,7 @@ __device__ __forceinline__ float ratio(float x, float absmax) {
     return absmax == 0.0f ? 0.0f : __fdiv_rn(x, absmax);
 }
 
-// Grid: blocks of 8 warps, which go through the blocks of elements over and over.
+// Grid: blocks of 8 warps, which process the blocks of elements in a grid-stride loop.
 template <typename Index>
 __device__ __forceinline__ void update(
     float* weight, const float* gradient, uint8_t* m_codes, float* m_absmax, uint8_t* v_codes,
@@ -103,7 +103,7 @@ __device__ __forceinline__ void update(
         write(w, weight + first, count);
         write(m_code, m_codes + first, count);
         write(v_code, v_codes + first, count);
-        // Every lane has read the old ones.
+        // All lanes have read the old scales before one lane overwrites them.
         __syncwarp();
         if (threadIdx.x % 32 == 0) {
             m_absmax[block] = m_largest;

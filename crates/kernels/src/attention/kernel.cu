@@ -1,19 +1,19 @@
-// Attention of variable length without tokens × tokens in memory, forward and backward
-// (FlashAttention-2, Dao 2023), causal and block-diagonal.
+// Attention of variable length, causal and block-diagonal, forward and backward, without a
+// tokens × tokens matrix in memory (FlashAttention-2, Dao 2023).
 //
-// A block owns a tile of up to 64 rows of one range and head, 16 for each warp, and streams the rows
-// of the other side past it through asynchronous copies. Tiles are counted from the start of a
-// range, sums run in the order of rows, and no two blocks add into the same place: the bits of a
-// range depend on the range alone. The gradient takes two kernels, one for `dq` and one for `dk` and
-// `dv`, so 7 products where one with atomic additions would take 5.
+// A block owns a tile of up to 64 rows of one range and head, 16 for each warp, and streams the
+// rows of the other side through shared memory with asynchronous copies. Tiles are counted from the
+// start of a range, sums run in the order of rows, and no two blocks add into the same place, so
+// that the bits of a range depend on the range alone. The gradient takes two kernels, one for `dq`
+// and one for `dk` and `dv`, and so 7 products; a single kernel with atomic additions would take 5.
 //
 // Bytes at least, for n queries and m keys of h and g heads of d elements of s bytes: forward
-// ds(2nh + 2mg) + 4nh, backward ds(4nh + 4mg) + 8nh. Offsets inside a tile fit 32 bits; rows are
-// multiplied out in 64.
+// ds(2nh + 2mg) + 4nh, backward ds(4nh + 4mg) + 8nh. Offsets inside a tile fit 32 bits; offsets of
+// rows are computed in 64 bits.
 //
 // Shared memory, in rows of D elements for F = 16 · WARPS and S = STREAM: forward F + 4S, backward
-// 2F + 4S. With D = 128 and bf16 that is 48 KiB (3 blocks on a processor with 164 KiB) and 64 KiB
-// (2 blocks); 96 KiB is the most, with D = 256.
+// 2F + 4S. With D = 128 and bf16 that is 48 KiB (3 blocks on a multiprocessor with 164 KiB) and
+// 64 KiB (2 blocks). The largest size is 96 KiB, with D = 256.
 //
 // expects: LDGSTS.128 STG.128
 // expects: LDSM HMMA in attention_*_bf16_*
@@ -38,23 +38,24 @@
 #include "tightrope/reduce.cuh"
 #include "tightrope/tile.cuh"
 
-// Head sizes are rounded up to D. `dk` and `dv` of D = 256 do not fit the registers: their columns
-// are computed by halves, each with the scores again.
+// Sizes for a head; its number of features is rounded up to D. `dk` and `dv` of D = 256 do not fit
+// into registers, so each half of their columns is computed separately, with the scores again.
 template <typename T, int D> struct Sizes {
     static constexpr int WARPS = sizeof(T) == 4 && D >= 128 ? 2 : 4;
     static constexpr int THREADS = 32 * WARPS;
     static constexpr int ROWS = 16 * WARPS;
-    // Rows of a stage of the backward pass; the forward pass has tiles of twice as many keys.
+    // Number of rows in a stage of the backward pass. Tiles of the forward pass have twice as many
+    // keys.
     static constexpr int STREAM = (D == 256 ? 16 : 32) * 2 / sizeof(T);
     static constexpr int COLUMNS = D < 128 ? D : 128;
 };
-// Rows of an entry in the lists of tiles.
+// Number of rows in an entry of the lists of tiles.
 constexpr int TILE = 64;
 
 constexpr float LOG2E = 1.44269504f;
 constexpr float LN2 = 0.69314718f;
 
-// 2ˣ within 2 units in the last place; 0 where it is subnormal.
+// Returns 2ˣ within 2 units in the last place, or 0 if the result is subnormal.
 __device__ __forceinline__ float power_of_two(float x) {
     float power;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
@@ -65,7 +66,7 @@ struct Range {
     uint32_t query_start, query_len, key_start, key_len;
 };
 
-// Scores in units of log 2 from products, and the softcap.
+// Converts products to scores in units of log 2, and applies the softcap.
 struct Scoring {
     float scale, cap;
 
@@ -77,7 +78,7 @@ struct Scoring {
     __device__ __forceinline__ float operator()(float product, float& slope) const {
         slope = 1.0f;
         if (cap > 0.0f) {
-            // tanh(x) = 1 − 2 / (1 + e^2x), off by 2⁻²³ at most.
+            // tanh(x) = 1 − 2 / (1 + e^2x); the error is at most 2⁻²³.
             const float power = power_of_two(product * scale);
             const float tanh = 1.0f - __fdividef(2.0f, 1.0f + power);
             slope = 1.0f - tanh * tanh;
@@ -87,7 +88,8 @@ struct Scoring {
     }
 };
 
-// Which keys of its range a query sees; positions count from the start of the range's keys.
+// Decides which keys of its range a query sees. Positions are counted from the start of the range's
+// keys.
 struct Sight {
     int ahead, window;
 
@@ -101,17 +103,17 @@ struct Sight {
     __device__ __forceinline__ bool sees(int query, int key) const {
         return key <= last(query) && key >= first(query);
     }
-    // Whether some query of `from..=to` sees some key of `low..=high`.
+    // Returns true if some query of `from..=to` sees some key of `low..=high`.
     __device__ __forceinline__ bool any(int from, int to, int low, int high) const {
         return from <= to && low <= last(to) && high >= first(from);
     }
-    // Whether every query of `from..=to` sees every key of `low..=high`.
+    // Returns true if every query of `from..=to` sees every key of `low..=high`.
     __device__ __forceinline__ bool all(int from, int to, int low, int high) const {
         return high <= last(from) && low >= first(to);
     }
 };
 
-// Over the four lanes that share a row.
+// Sum and maximum over the four lanes that share a row.
 __device__ __forceinline__ float row_sum(float x) {
     x += __shfl_xor_sync(ALL_LANES, x, 1);
     return x + __shfl_xor_sync(ALL_LANES, x, 2);
@@ -165,7 +167,7 @@ __device__ __forceinline__ void forward(
     const Sight sight(range, window);
     const Scoring score(scale, softcap);
     const int row = warp * 16, last = min(first + S::ROWS, queries) - 1;
-    // Queries of the warp, and of this lane, counted in the range.
+    // Queries of the warp and of this lane, counted from the start of the range.
     const int top_row = first + row, low_row = min(top_row + 15, queries - 1);
     const int mine[2] = {top_row + lane / 4, top_row + lane / 4 + 8};
     float top[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
@@ -204,7 +206,7 @@ __device__ __forceinline__ void forward(
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             largest[r] = row_max(largest[r]);
-            // Where nothing is seen yet, anything finite.
+            // If the row has seen no key yet, any finite number will do.
             reference[r] = largest[r] == -INFINITY ? 0.0f : largest[r];
             const float factor = power_of_two(top[r] - reference[r]);
             top[r] = largest[r];
@@ -373,7 +375,7 @@ __device__ __forceinline__ void backward_keys(
     const auto dy_tile = [&](int stage) {
         return Tile<T, D>{stages + (2 * stage + 1) * S::STREAM * D};
     };
-    // For each stage log-sum-exp, then delta.
+    // For each stage: log-sum-exp, then delta.
     float* statistics = reinterpret_cast<float*>(stages + 4 * S::STREAM * D);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     float* staging = statistics + 4 * S::STREAM + warp * STAGE<T, N>;
@@ -403,7 +405,7 @@ __device__ __forceinline__ void backward_keys(
     const int row = warp * 16, last = min(first + S::ROWS, keys) - 1;
     const int top_row = first + row, low_row = min(top_row + 15, keys - 1);
     const int mine[2] = {top_row + lane / 4, top_row + lane / 4 + 8};
-    // Queries that see some key of the tile.
+    // Range of the queries that see some key of the tile.
     const int begin = max(first - sight.ahead, 0) / S::STREAM * S::STREAM;
     const int end =
         int(max(min(int64_t(last) - sight.ahead + sight.window, int64_t(queries)), int64_t(0)));
@@ -467,8 +469,8 @@ __device__ __forceinline__ void backward_keys(
 
 // q, y, dy, dq: [queries, heads, head_dim]; k, v, dk, dv: [keys, kv_heads, head_dim]; lse, delta:
 // [queries, heads]; ranges: [ranges, 4]; tiles: [tiles, 2], a range and the first row of a tile of
-// 64. A softcap of 0 is none. Grid: tiles × heads (of queries or of keys) × parts of a tile, and of
-// `backward_keys` × parts of the columns.
+// 64. A softcap of 0 means none. Grid: tiles × heads (of queries or of keys) × parts of a tile, and
+// for `backward_keys` × parts of the columns.
 #define ATTENTION(T, TYPE, D)                                                                      \
     extern "C" __global__ void __launch_bounds__(Sizes<T, D>::THREADS, 1)                          \
         attention_forward_##TYPE##_##D(                                                            \

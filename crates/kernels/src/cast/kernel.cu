@@ -1,8 +1,8 @@
-// Elements in another type, each thread as many as make 16 bytes of the wider type.
+// Conversion of elements to another type. Each thread converts 16 bytes of the wider type.
 //
-// Bytes at least, for n elements: n times the sizes of both types. Rounded to nearest, ties to even,
-// by way of f32, which holds every number of the other types. One offset for each thread: 64 bits
-// for all shapes.
+// Bytes at least, for n elements: n times the sizes of both types. Numbers pass through f32, which
+// holds every number of the other types, and are rounded to nearest, ties to even. A thread
+// computes a single offset, in 64 bits for all shapes.
 //
 // expects: LDG.128 STG.128 in cast_f16_bf16
 // expects: LDG.128 STG.64 in cast_f32_*
@@ -22,7 +22,7 @@ __device__ __forceinline__ void cast(const From* from, To* to, uint64_t elements
     }
 }
 
-// Grid: one thread for each 4 elements, 8 where neither type is f32. from, to: [elements].
+// Grid: one thread for each 4 elements, or 8 if neither type is f32. from, to: [elements].
 #define CAST(FROM, FROM_NAME, TO, TO_NAME)                                                         \
     extern "C" __global__ void __launch_bounds__(THREADS) cast_##FROM_NAME##_##TO_NAME(            \
         const FROM* __restrict__ from, TO* __restrict__ to, uint64_t elements) {                   \

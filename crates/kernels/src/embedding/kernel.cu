@@ -1,13 +1,16 @@
-// Embedding: the gather, and its scatter in the order of the tokens.
+// Embedding: the gather of rows (forward), and the scatter of gradients (backward) in the order of
+// the tokens.
 //
-// Gather, bytes at least: the rows of the table that occur, `tokens · hidden` elements of y, 4 a token.
+// Gather, bytes at least: the rows of the table that occur, `tokens · hidden` elements of y, 4 a
+// token.
 //
-// Scatter: token numbers are sorted by id (a stable radix sort, 8 bits a pass), so that the rows of
-// dy that belong to one row of the table stand in their order. A warp then sums a run of equal ids
-// in registers, 16 bytes of the table a lane, and touches the table once: 8 bytes a feature for each id that
-// occurs, and dy once. The sort costs 3 launches a pass and some 20 bytes a token; a vocabulary up to
-// 2^16 takes two passes, up to 2^24 three. Since a sum has one order, a run is as slow as its warp,
-// for which rows of dy are on their way eight at a time.
+// Scatter: a stable radix sort, 8 bits a pass, sorts token numbers by id, so that the rows of dy
+// that belong to one row of the table are in the order of the tokens. A warp then sums a run of
+// equal ids in registers, 16 bytes of the table a lane, and touches the table once: 8 bytes a
+// feature for each id that occurs, and dy once. The sort costs 3 launches a pass and about 20 bytes
+// a token. A vocabulary of up to 2^16 takes two passes, one of up to 2^24 three. A sum has one
+// fixed order, so that a run is as slow as its warp, which has eight rows of dy in flight at a
+// time.
 //
 // expects: LDG.128 STG.128 in embedding_forward_f32_f32_* embedding_forward_*f16_bf16_*
 // expects: LDG.128 STG.64 in embedding_forward_f32_bf16_*
@@ -17,9 +20,9 @@
 #include "tightrope/element.cuh"
 #include "tightrope/reduce.cuh"
 
-// Warps of a block.
+// Number of warps in a block.
 constexpr uint32_t WARPS = 8;
-// Rows of dy that are on their way at a time.
+// Number of rows of dy that a warp has in flight at a time.
 constexpr int AHEAD = 8;
 
 template <typename T, typename Y, typename Index, int N>
@@ -34,7 +37,8 @@ __device__ __forceinline__ void gather(
     }
 }
 
-// Grid: x: a warp (y of the block) for each token; y: 32 · N features each, over and over.
+// Grid: x: one warp (y of the block) for each token; y: 32 · N features at a time, in a grid-stride
+// loop.
 template <typename T, typename Y, typename Index>
 __device__ __forceinline__ void forward(
     const uint32_t* ids, const T* table, float scale, Y* y, Index tokens, uint64_t vocabulary,
@@ -52,7 +56,7 @@ __device__ __forceinline__ void forward(
         gather<T, Y, Index, 1>(row, scale, y, hidden);
 }
 
-// Positions of the sorted order as a warp sees them: 32 at a time, one for each lane.
+// Positions of the sorted order that a warp sees at a time: 32, one for each lane.
 struct Window {
     uint32_t first;
     uint32_t token;
@@ -70,12 +74,12 @@ struct Window {
     }
 };
 
-// The sums of the runs that begin in a window; `column` is the lane's first feature.
+// Sums the runs that begin in a window; `column` is the lane's first feature.
 template <typename T, typename Index, int N>
 __device__ __forceinline__ void sum_runs(
     const Window& window, uint32_t starts, const uint32_t* order, const uint32_t* ids,
     const T* dy, float scale, float* dtable, uint32_t tokens, Index column, Index hidden) {
-    // Lanes beyond the last feature go along with the first, of dy alone.
+    // Lanes beyond the last feature read the first columns of dy, but do not touch the table.
     const bool inside = column < hidden;
     if (!inside) column = 0;
     while (starts) {
@@ -88,7 +92,7 @@ __device__ __forceinline__ void sum_runs(
         Window now = window;
         uint32_t from = start;
         for (;;) {
-            // Equal ids stand together, and none of this run stands before its start.
+            // Equal ids are adjacent, and no id of this run is before its start.
             const uint32_t count = __popc(__ballot_sync(ALL_LANES, now.inside && now.id == id));
             const uint32_t* tokens_of_run = order + now.first + from;
             const auto load = [&](uint32_t k) {
@@ -115,8 +119,8 @@ __device__ __forceinline__ void sum_runs(
     }
 }
 
-// Grid: x: a warp (y of the block) for each 32 positions of the order; y: 32 · N features each, over
-// and over.
+// Grid: x: one warp (y of the block) for each 32 positions of the order; y: 32 · N features at a
+// time, in a grid-stride loop.
 template <typename T, typename Index>
 __device__ __forceinline__ void backward(
     const uint32_t* ids, const uint32_t* order, const T* dy, float scale, float* dtable,
@@ -130,7 +134,7 @@ __device__ __forceinline__ void backward(
     const uint32_t starts = __ballot_sync(ALL_LANES, window.inside && begins);
     constexpr int N = COMMON_WIDTH<T, float>;
     const Index lane = Index(blockIdx.y) * 32 + threadIdx.x, lanes = Index(gridDim.y) * 32;
-    // The whole warp stays together.
+    // All lanes of a warp run the same number of iterations.
     if (hidden % N == 0)
         for (Index i = lane; i - threadIdx.x < hidden / N; i += lanes)
             sum_runs<T, Index, N>(
@@ -142,7 +146,7 @@ __device__ __forceinline__ void backward(
 }
 
 // ids: [tokens]; table, dtable: [vocabulary, hidden]; y, dy: [tokens, hidden]; order: [tokens], the
-// token numbers sorted by id. An id outside the vocabulary is a trap.
+// token numbers sorted by id. An id outside the vocabulary causes a trap.
 #define FORWARD(T, TABLE, Y, TYPE, INDEX, BITS)                                                    \
     extern "C" __global__ void __launch_bounds__(WARPS * 32)                                       \
         embedding_forward_##TABLE##_##TYPE##_##BITS(                                               \
@@ -164,11 +168,12 @@ __device__ __forceinline__ void backward(
     }
 FOR_FLOATS_AND_WIDTHS(EMBEDDING)
 
-// One pass of the sort, from `order` (null: the tokens as they are) to `sorted`, by 8 bits of the id:
-// each tile is counted, the counts are summed up, each tile is written to its places.
+// One pass of the sort goes from `order` (null: the tokens in their own order) to `sorted`, by 8
+// bits of the id. It counts the digits of each tile, sums up the counts and writes the tokens of
+// each tile to their places.
 constexpr uint32_t DIGITS = 256;
 
-// Token and digit of a lane; `DIGITS` beyond the end of the tile.
+// Token and digit of a lane; the digit is `DIGITS` beyond the end of the tile.
 struct Item {
     uint32_t token;
     uint32_t digit;
@@ -184,7 +189,7 @@ struct Item {
     }
 };
 
-// Grid: a warp (y of the block) for each tile. counts: [DIGITS, tiles], overwritten.
+// Grid: one warp (y of the block) for each tile. counts: [DIGITS, tiles], overwritten.
 extern "C" __global__ void __launch_bounds__(WARPS * 32) embedding_count_ids(
     const uint32_t* __restrict__ ids, const uint32_t* __restrict__ order,
     uint32_t* __restrict__ counts, uint32_t tokens, uint64_t vocabulary, uint32_t tile,
@@ -203,8 +208,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) embedding_count_ids(
         counts[digit * tiles + index] = count[digit];
 }
 
-// Replaces each count by the sum of those before it. One block of 1024 threads, 4 counts each at a
-// time; `entries` is a multiple of 4.
+// Replaces each count by the sum of those before it. Grid: one block of 1024 threads, each of which
+// takes 4 counts at a time. `entries` is a multiple of 4.
 extern "C" __global__ void __launch_bounds__(1024) embedding_sum_counts(
     uint32_t* __restrict__ counts, uint32_t entries) {
     __shared__ uint32_t warp_totals[32];
@@ -238,8 +243,8 @@ extern "C" __global__ void __launch_bounds__(1024) embedding_sum_counts(
     }
 }
 
-// Grid: a warp (y of the block) for each tile. places: [DIGITS, tiles], where the tokens of a tile
-// with a digit begin; sorted: [tokens], overwritten.
+// Grid: one warp (y of the block) for each tile. places: [DIGITS, tiles], the position in `sorted`
+// at which the tokens of a tile with a digit begin; sorted: [tokens], overwritten.
 extern "C" __global__ void __launch_bounds__(WARPS * 32) embedding_order_tokens(
     const uint32_t* __restrict__ ids, const uint32_t* __restrict__ order,
     const uint32_t* __restrict__ places, uint32_t* __restrict__ sorted, uint32_t tokens,

@@ -1,8 +1,9 @@
-// Gated linear units, forward and backward: elementwise, each thread 16 bytes of every operand.
+// Gated linear units, forward and backward, elementwise. Each thread takes 16 bytes of every
+// operand.
 //
-// Bytes at least, for n elements of s bytes: forward 3ns, backward 6ns. Arithmetic in f32 as on the
-// CPU: the sigmoid from the exponential of a number that is not positive, which keeps the digits of
-// the negative side.
+// Bytes at least, for n elements of s bytes: forward 3ns, backward 6ns. Arithmetic is in f32, the
+// same as on the CPU: the sigmoid uses the exponential of a number that is not positive, which
+// keeps the digits of the negative side.
 //
 // expects: LDG.128 STG.128
 #include "tightrope/element.cuh"

@@ -1,11 +1,11 @@
-// Cross-entropy on the logits of a chunk of rows, and the rows of a chunk gathered and scattered.
+// Cross-entropy on the logits of a chunk of rows, and the gather and scatter of a chunk's rows.
 //
-// A block takes a row of logits: once for its largest logit and the sum of exponentials, and once
-// more, in place, for the gradient. Bytes at least, for a row of `vocabulary` logits and gradients of
-// s bytes: 4 · vocabulary for the loss; (8 + s) · vocabulary for the gradient, or (4 + s) · vocabulary
-// where the row is still in the cache when it is read again. That of a small vocabulary is; with
-// 128,256 classes the rows of all blocks under way take several times the cache of any GPU. Gathering
-// and scattering 2 · s · hidden. Arithmetic in f32.
+// A block processes a row of logits: it reads the row once for its largest logit and the sum of
+// exponentials, and once more, in place, for the gradient. Bytes at least, for a row of
+// `vocabulary` logits and gradients of s bytes: 4 · vocabulary for the loss; (8 + s) · vocabulary
+// for the gradient, or (4 + s) · vocabulary if the row is still in the cache when it is read again.
+// This is so with a small vocabulary; with 128,256 classes the rows of all running blocks take
+// several times the cache of any GPU. Gather and scatter: 2 · s · hidden. Arithmetic in f32.
 //
 // expects: LDG.128
 // expects: STG.128 in linear_cross_entropy_gradient_f32
@@ -16,14 +16,15 @@
 
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
-// Classes of a thread at a time, whatever the type of the gradient: the loss must not depend on it.
-// They come in runs of 16 bytes of logits, so that neighbouring threads leave no gaps.
+// Number of classes that a thread takes at a time. It is the same for every type of the gradient,
+// because the loss must not depend on this type. The classes form runs of 16 bytes of logits, so
+// that the accesses of neighbouring threads leave no gaps.
 constexpr int N = 8;
 constexpr int RUN = WIDTH<float>;
-// Classes of a block at a time.
+// Number of classes that a block takes at a time.
 constexpr uint32_t TILE = THREADS * N;
 
-// Where a thread's class stands in its tile.
+// Place of the thread's k-th class in its tile.
 __device__ __forceinline__ uint32_t place(int k) {
     return (k / RUN * THREADS + threadIdx.x) * RUN + k % RUN;
 }
@@ -32,7 +33,7 @@ template <bool CAPPED> __device__ __forceinline__ float capped(float z, float so
     return CAPPED ? softcap * tanhf(z / softcap) : z;
 }
 
-// The thread's logits of a tile, −∞ where there are no classes.
+// Returns the thread's logits of a tile, −∞ beyond the last class.
 template <bool CAPPED>
 __device__ __forceinline__ Floats<N> logits_at(
     const float* row, uint32_t tile, uint32_t vocabulary, float softcap) {
@@ -54,11 +55,11 @@ __device__ __forceinline__ Floats<N> logits_at(
     return result;
 }
 
-// With `m` the largest logit, the exponentials are of `l − m`.
+// The exponentials are those of `l − m`, where `m` is the largest logit.
 struct Exponentials {
     float largest;
-    // That of the target, and the sum of those of all others: the true class has the gradient
-    // −others / total, which keeps its digits where p − 1 would cancel.
+    // Exponential of the target, and sum of the exponentials of all other classes. The gradient of
+    // the target is −others / total, which keeps its digits where p − 1 would cancel.
     float own, others;
 
     __device__ __forceinline__ float total() const { return own + others; }
@@ -69,7 +70,7 @@ __device__ __forceinline__ Exponentials exponentials(
     const float* row, uint32_t target, uint32_t vocabulary, float softcap, float& at_target) {
     __shared__ float partial[WARPS];
     at_target = capped<CAPPED>(row[target], softcap);
-    // Finite, so that the difference of two is never NaN.
+    // The start is finite, so that the difference of two largest logits is never NaN.
     float largest = -3.402823466e38f, sum = 0.0f;
     for (uint32_t tile = 0; tile < vocabulary; tile += TILE) {
         auto logit = logits_at<CAPPED>(row, tile, vocabulary, softcap);
@@ -85,7 +86,7 @@ __device__ __forceinline__ Exponentials exponentials(
         sum = sum * expf(largest - new_largest) + more;
         largest = new_largest;
     }
-    // A NaN is no largest, but reaches the sum.
+    // A NaN is never the largest logit, but it reaches the sum.
     const float all = block_max<WARPS>(fmaxf(largest, at_target), partial);
     const float others = block_sum<WARPS>(sum * expf(largest - all), partial);
     return {all, expf(at_target - all), others};
@@ -93,7 +94,7 @@ __device__ __forceinline__ Exponentials exponentials(
 
 __device__ __forceinline__ float loss_of(const Exponentials& e, float at_target) {
     const float distance = e.largest - at_target;
-    // With the target on top `own` is 1, and a small loss keeps all its digits.
+    // If the target has the largest logit, `own` is 1, and a small loss keeps all its digits.
     return distance == 0.0f ? log1pf(e.others) : distance + logf(e.total());
 }
 
@@ -108,8 +109,9 @@ __device__ __forceinline__ void loss(
     if (threadIdx.x == 0) losses[token] = loss_of(e, at_target);
 }
 
-// Turns the row into gradients, times the token's weight, the first of them where the first logit was.
-// Narrower than logits, they overwrite only what was read before the barrier.
+// Replaces the row by its gradients times the token's weight; the first gradient is at the place of
+// the first logit. Gradients that are narrower than logits overwrite only logits that were read
+// before the barrier.
 template <bool CAPPED, typename T>
 __device__ __forceinline__ void gradient(
     float* logits, const uint64_t* rows, const int32_t* targets, const float* weights, float softcap,
@@ -147,9 +149,10 @@ __device__ __forceinline__ void gradient(
     }
 }
 
-// Grid: one block for each row of the chunk. logits: [rows, stride], `stride` a multiple of 8, of
-// which the first `vocabulary` are read; rows: [rows], tokens; targets, weights, losses: [tokens].
-// Gradients overwrite the logits, in rows of `stride` · 4 bytes. Without softcap it is 0.
+// Grid: one block for each row of the chunk. logits: [rows, stride]; `stride` is a multiple of 8,
+// and the first `vocabulary` of each row are read. rows: [rows], tokens; targets, weights, losses:
+// [tokens]. Gradients overwrite the logits, in rows of `stride` · 4 bytes. A softcap of 0 means
+// none.
 extern "C" __global__ void __launch_bounds__(THREADS) linear_cross_entropy_loss(
     const float* __restrict__ logits, const uint64_t* __restrict__ rows,
     const int32_t* __restrict__ targets, float softcap, float* __restrict__ losses,

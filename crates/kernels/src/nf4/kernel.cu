@@ -1,16 +1,16 @@
-// NF4 to floating-point numbers: each thread writes 16 bytes at a time, four times.
+// Conversion of NF4 to floating-point numbers. Each thread writes 16 bytes at a time, four times.
 //
-// Bytes at least, for n elements of s bytes: n/2 of codes, n·s, and for each 64 elements 4 of the scale,
-// or 1 where scales are quantised themselves.
+// Bytes at least, for n elements of s bytes: n/2 of codes, n·s, and for each 64 elements 4 of the
+// scale, or 1 if the scales are quantised themselves.
 //
 // expects: STG.128
 #include "tightrope/dynamic_map.cuh"
 #include "tightrope/element.cuh"
 
 constexpr int THREADS = 256;
-// Pieces of 16 bytes of a thread.
+// Number of pieces of 16 bytes that a thread writes.
 constexpr int PIECES = 4;
-// Elements that share a scale, and scales that share one.
+// Number of elements that share a scale, and number of scales that share a scale.
 constexpr int BLOCK = 64;
 constexpr int SCALE_BLOCK = 256;
 
@@ -60,7 +60,7 @@ __device__ __forceinline__ void dequantize(
 #pragma unroll
         for (int p = 0; p < PIECES; ++p) write(i + p * STEP, bytes[p], scale[p]);
     } else {
-        // The last block.
+        // The last block has fewer elements.
 #pragma unroll 1
         for (; i + N <= elements; i += STEP) write(i, load(i), scale_of(i));
 #pragma unroll 1
@@ -69,8 +69,8 @@ __device__ __forceinline__ void dequantize(
     }
 }
 
-// codes: [elements / 2, rounded up]; y: [elements]. scales: [blocks of 64]; or with scale_codes (else
-// null) of that length, [blocks of 64 · 256].
+// codes: [elements / 2, rounded up]; y: [elements]. Without scale_codes (null), scales: [blocks of
+// 64]. With them, scale_codes: [blocks of 64] and scales: [blocks of 64 · 256].
 #define NF4_DEQUANTIZE(T, TYPE, INDEX, BITS)                                                       \
     extern "C" __global__ void __launch_bounds__(THREADS, 4)                                         \
         nf4_dequantize_##TYPE##_##BITS(                                                            \

@@ -1,9 +1,9 @@
-// What products need besides cuBLASLt: dropout of the rows that one reads, dropout of a term before it
-// is added to the result, and sums of columns.
+// Kernels that products need besides cuBLASLt: dropout of the rows that a product reads, dropout of
+// a term before it is added to the result, and sums of columns.
 //
-// Bytes at least, for [rows, columns] elements of s bytes: dropout of rows 2s an element and 8 a row;
-// dropout of a term 4 + s an element (4 + 2s when it is added), and 8 a row; sums of columns s an
-// element, and 8 for each column and run of 256 rows. Arithmetic in f32.
+// Bytes at least, for [rows, columns] elements of s bytes: dropout of rows 2s an element and 8 a
+// row; dropout of a term 4 + s an element (4 + 2s when it is added), and 8 a row; sums of columns s
+// an element, and 8 for each column and run of 256 rows. Arithmetic in f32.
 //
 // expects: LDG.128 in product_dropout_f32_* product_dropout_bf16_* product_column_sums_*
 // expects: STG.128 in product_dropout_f32_* product_dropout_bf16_* product_dropout_term_f32_*
@@ -14,7 +14,7 @@
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 
-// The mask as `Dropout` in mod.rs defines it. `salt`: already mixed.
+// The mask that `Dropout` in dropout.rs defines. `salt` is already mixed.
 struct Mask {
     uint64_t salt;
     const uint32_t* keys;
@@ -22,7 +22,7 @@ struct Mask {
     float factor;
 };
 
-// What a token contributes to the hashes of its elements.
+// The token's part of the hash of its elements.
 struct TokenState {
     uint32_t low, high;
 };
@@ -37,7 +37,7 @@ __device__ __forceinline__ TokenState token_state(const Mask& mask, uint64_t tok
     return {uint32_t(z), uint32_t(z >> 32)};
 }
 
-// 0 where element `i` of the token is dropped.
+// Returns the factor of element `i` of the token: 0 if it is dropped.
 __device__ __forceinline__ float kept(const Mask& mask, TokenState state, uint32_t i) {
     uint32_t h = i * 0x9e3779b9u + state.low;
     h = (h ^ (h >> 16)) * 0x7feb352du;
@@ -53,7 +53,7 @@ __device__ __forceinline__ void dropout_row(
     for (Index i = threadIdx.x * N; i < columns; i += THREADS * N) {
         auto value = load<N>(x + i);
 #pragma unroll
-        // A factor instead of a choice, so that NaN passes through dropped elements too.
+        // Elements are multiplied, not selected, so that NaN passes through dropped elements too.
         for (int k = 0; k < N; ++k) value[k] *= kept(mask, state, uint32_t(i) + k);
         store(value, dropped + i);
     }
@@ -76,8 +76,8 @@ __device__ __forceinline__ void dropout_term_row(
     }
 }
 
-// Sums the columns of a run of rows. A warp covers 16 bytes for each of its lanes, warp w takes rows
-// w, w + 8, … of the run; then the warps' sums are added in order.
+// Sums the columns of a run of rows. A warp covers 16 bytes for each of its lanes, and warp w takes
+// rows w, w + 8, … of the run. Then the warps' sums are added in order.
 template <typename T, typename Index, int N>
 __device__ __forceinline__ void column_sums(
     const T* rows, float* partial, Index count, Index columns, Index run) {
@@ -102,11 +102,12 @@ __device__ __forceinline__ void column_sums(
         partial + Index(blockIdx.x) * columns + strip);
 }
 
-// x: [tokens, columns]; keys: [tokens, 2]; dropped, term: [rows, columns], for the tokens from `first`
-// on. c: [tokens, columns], overwritten or added into. Grid: one block for each of the rows.
+// x: [tokens, columns]; keys: [tokens, 2]; dropped, term: [rows, columns], for the tokens from
+// `first` on. c: [tokens, columns], overwritten or added into. Grid: one block for each row.
 //
-// rows: [count, columns]; partial: [blocks along x, columns], overwritten. Grid: x runs of `run` rows,
-// y strips of 32 · 16 bytes of columns, or 32 columns where `columns` does not allow that.
+// rows: [count, columns]; partial: [blocks along x, columns], overwritten. Grid: x: one block for
+// each run of `run` rows; y: one for each strip of 32 · 16 bytes of columns, or of 32 columns if
+// `columns` does not allow that.
 #define PRODUCT(T, TYPE, INDEX, BITS)                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS) product_dropout_##TYPE##_##BITS(         \
         const T* __restrict__ x, T* __restrict__ dropped, uint64_t salt,                           \

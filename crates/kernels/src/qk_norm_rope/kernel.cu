@@ -1,14 +1,16 @@
 // The norm of each head of Q and K fused with the rotation of both, forward and backward.
 //
-// A head is shared by `lanes` neighbouring lanes of a warp. A lane has N elements of the first half
-// of what rotates and the N that form pairs with them, 16 bytes each if the shape allows, so that
-// nothing but the sum of squares (backward: of products) passes between lanes. Where a lane has no
-// more than these, which is every usual shape, a head stays in registers, and factors and angles
-// stay there for one head after another of a token; else the second pass over it meets the cache.
+// A group of `lanes` neighbouring lanes of a warp shares a head. A lane has N elements of the first
+// half of the rotating elements and the N elements that form pairs with them, 16 bytes each if the
+// shape allows, so that lanes exchange only the sum of squares (backward: of products). If a lane
+// has no more elements than these, as in every usual shape, the head stays in registers, and
+// factors and angles stay there for all heads of a token that the lane processes. Otherwise, the
+// second pass over the head reads it from the cache.
 //
 // Bytes at least, for `n` elements of q and k of `s` bytes: forward `2ns`, backward `3ns`, plus 4 a
-// head for `rstd` and 8 for each pair of a token. Forward, angles and factors are read once for up to
-// 4 heads; backward, angles once for the heads of a token that a group of lanes has.
+// head for `rstd` and 8 for each pair of a token. The forward pass reads angles and factors once
+// for up to 4 heads. The backward pass reads angles once for the heads of a token that a group of
+// lanes has.
 //
 // expects: LDG.128 STG.128 in qk_norm_rope_forward_* qk_norm_rope_backward_*
 // dynamic shared memory: 16384 in qk_norm_rope_backward_bf16_*
@@ -17,10 +19,10 @@
 #include "tightrope/partials.cuh"
 
 constexpr int THREADS = 256;
-// Most heads of a token that the same lanes take forward.
+// Largest number of heads of a token that the same lanes take in the forward pass.
 constexpr int HEADS = 4;
 
-// N pairs of a token.
+// Angles of N pairs of a token.
 template <int N> struct Angles {
     Floats<N> cos, sin;
 
@@ -28,7 +30,7 @@ template <int N> struct Angles {
         return {Floats<N>::load(cosines), Floats<N>::load(sines)};
     }
 
-    // Turns pairs by their angles, or with `sign` -1 back.
+    // Rotates pairs by their angles, or back if `sign` is -1.
     __device__ __forceinline__ void rotate(Floats<N>& low, Floats<N>& high, float sign) const {
 #pragma unroll
         for (int k = 0; k < N; ++k) {
@@ -39,8 +41,9 @@ template <int N> struct Angles {
     }
 };
 
-// Up to HEADS heads of a token from `x` on, of which these are `lanes` lanes; `heads` is 0 for lanes
-// without any. No lane has more than N pairs: all heads are on their way at once.
+// Normalises and rotates up to HEADS heads of a token, starting at `x`, with a group of `lanes`
+// lanes; `heads` is 0 for lanes without a head. No lane has more than N pairs, so that the loads of
+// all heads are in flight at once.
 template <typename T, typename Index, int N>
 __device__ __forceinline__ void forward_at_once(
     const T* x, const float* weight, float offset, float eps, const float* cos, const float* sin,
@@ -102,7 +105,7 @@ __device__ __forceinline__ void forward_at_once(
     }
 }
 
-// The same for any number of pairs, head by head.
+// Does the same for any number of pairs, head by head.
 template <typename T, typename Index, int N>
 __device__ __forceinline__ void forward(
     const T* x, const float* weight, float offset, float eps, const float* cos, const float* sin,
@@ -110,7 +113,7 @@ __device__ __forceinline__ void forward(
     const Index start = threadIdx.x % lanes * N, step = lanes * N;
 #pragma unroll 1
     for (uint32_t head = 0; head < HEADS; ++head, x += dim, y += dim) {
-        // Lanes without a head go along with the others of their warp.
+        // Lanes without a head stay with the others of their warp.
         const Index own_dim = head < heads ? dim : 0, own_pairs = head < heads ? pairs : 0;
         float squares = 0.0f;
         for (Index i = start; i < own_dim; i += step) {
@@ -137,7 +140,7 @@ __device__ __forceinline__ void forward(
     }
 }
 
-// Grid: `lanes` threads for each HEADS heads, or fewer, of the queries or keys of a token.
+// Grid: `lanes` threads for each group of up to HEADS heads of the queries or keys of a token.
 template <typename T, typename Index>
 __device__ __forceinline__ void forward_heads(
     const T* q, const T* k, const float* q_weight, const float* k_weight, float offset, float eps,
@@ -167,7 +170,7 @@ __device__ __forceinline__ void forward_heads(
         forward<T, Index, N>(x, weight, offset, eps, c, s, y, rstd, heads, dim, pairs, lanes);
 }
 
-// N elements of a head in the backward pass: what was normalised, and the gradient of the result.
+// N elements of a head in the backward pass: the input of the norm and the gradient of the result.
 template <typename T, int N> struct Part {
     Vector<T, N> x;
     Floats<N> d;
@@ -179,14 +182,15 @@ template <typename T, typename Index> struct Side {
     const T* x;
     const float* rstd;
     const float* weight;
-    // Of all tokens, and of one.
+    // Number of heads of all tokens, and of one token.
     Index rows;
     Index heads;
 };
 
-// The heads `first .. end`, in turn, of which each group of lanes takes `run` in succession. Writes
-// their shares of dweight into `copy`, unless it is null; no other lanes touch the same features of
-// this copy. `ONCE`: no lane has more than N pairs, and keeps their features and angles in registers.
+// Processes heads from `first` on; each group of lanes takes `run` consecutive heads. Writes their
+// shares of dweight into `copy`, unless it is null; no other lanes touch the same features of this
+// copy. `ONCE`: no lane has more than N pairs, and each keeps their features and angles in
+// registers.
 template <typename T, typename Index, int N, bool ONCE>
 __device__ __forceinline__ void backward(
     const Side<T, Index>& side, float offset, const float* cos, const float* sin, float* copy,
@@ -195,7 +199,7 @@ __device__ __forceinline__ void backward(
     const auto load_features = [&](Features<N>& features, Index i) {
         features.factor = load_factors<N>(side.weight + i, offset);
         features.share = {};
-        // Between heads it lies there.
+        // `copy` holds the share between heads.
         if (copy && (!ONCE || i >= 2 * pairs)) features.share = Floats<N>::load(copy + i);
     };
     const auto store_share = [&](const Features<N>& features, Index i) {
@@ -213,7 +217,7 @@ __device__ __forceinline__ void backward(
         load_features(high_features, pairs + start);
     }
     Angles<N> angles;
-    // None yet.
+    // No angles are loaded yet.
     Index angles_of = ~Index(0);
     first += threadIdx.x / lanes * run;
 #pragma unroll 1
@@ -221,7 +225,7 @@ __device__ __forceinline__ void backward(
         const T* x = side.x + row * dim;
         T* dx = side.dx + row * dim;
         const Index token = row / side.heads;
-        // Lanes without a head go along with the others of their warp.
+        // Lanes without a head stay with the others of their warp.
         const bool inside = row < side.rows;
         const Index own_dim = inside ? dim : 0, own_pairs = inside ? pairs : 0;
         const float scale = inside ? side.rstd[row] : 0.0f;
@@ -275,8 +279,9 @@ __device__ __forceinline__ void backward(
     }
 }
 
-// Grid: one block for each run of `rows_per_block` heads of `side`, of which this is block `block`.
-// Shared memory, unless `partial` is null: one copy of [dim] f32 for each group of lanes.
+// Grid: one block for each run of `rows_per_block` heads of `side`; `block` is the number of this
+// block among them. Shared memory, unless `partial` is null: one copy of [dim] f32 for each group
+// of lanes.
 template <typename T, typename Index>
 __device__ __forceinline__ void backward_heads(
     const Side<T, Index>& side, float offset, const float* cos, const float* sin, float* partial,
@@ -298,10 +303,10 @@ __device__ __forceinline__ void backward_heads(
     if (partial) sum_copies(copies, groups, dim, dim, partial + Index(blockIdx.x) * dim);
 }
 
-// q, q_rotated, q_dx: [tokens, q_heads, dim]; q_rstd: [tokens, q_heads]; k likewise; weights: [dim];
-// cos, sin: [tokens, pairs]. q_dx, k_dx: the gradients of what was rotated, overwritten with those
-// of q and k. partial: [blocks, dim], overwritten, of queries in the first `q_blocks` blocks; or
-// null. lanes: a power of two, at most 32.
+// q, q_rotated, q_dx: [tokens, q_heads, dim]; q_rstd: [tokens, q_heads]; k likewise;
+// weights: [dim]; cos, sin: [tokens, pairs]. q_dx, k_dx: the gradients of the rotated heads,
+// overwritten with those of q and k. partial: [blocks, dim], overwritten, or null; the first
+// `q_blocks` blocks belong to queries. lanes: a power of two, at most 32.
 #define QK_NORM_ROPE(T, TYPE, INDEX, BITS)                                                         \
     extern "C" __global__ void __launch_bounds__(THREADS, 2) qk_norm_rope_forward_##TYPE##_##BITS( \
         const T* __restrict__ q, const T* __restrict__ k, const float* __restrict__ q_weight,      \

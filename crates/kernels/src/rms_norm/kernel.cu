@@ -1,31 +1,33 @@
 // RMSNorm, forward and backward, with the residual addition fused.
 //
-// A row is shared by some lanes of a warp, a power of two, or by some warps, up to 16: so many that
-// each thread has at most 16 elements, 16 bytes at a time, which stay in registers from one pass over
-// the row to the other. So do the factors of its features and, backward, its share of the weight's
-// gradient, for all rows of the block. Rows of more than 8192 elements, or whose elements do not
-// come in 16 bytes, are read again for the second pass, which meets the cache.
+// Some lanes of a warp (a power of two) or some warps (up to 16) share a row, so many that each
+// thread has at most 16 elements. A thread accesses 16 bytes at a time and keeps its elements in
+// registers from the first pass over the row to the second. It also keeps the factors of its
+// features and, in the backward pass, its share of the weight's gradient there, for all rows of the
+// block. Rows of more than 8192 elements, and rows that are not a multiple of 16 bytes, are read
+// again in the second pass, from the cache.
 //
-// Bytes at least, for `n = rows · dim` elements of `s` bytes: forward `2ns` (`4ns` with a residual),
-// backward `3ns` (`4ns` when it accumulates), plus 4 a row for `rstd` and 4 a feature for the weight.
-// Each of up to 512 blocks, backward 256, reads the weight anew, and a trained weight takes 8 a
-// feature for each block: as much as a row or two of 4 or more, or many more where rows are many.
+// Bytes at least, for `n = rows · dim` elements of `s` bytes: forward `2ns` (`4ns` with a
+// residual), backward `3ns` (`4ns` when it accumulates), plus 4 a row for `rstd` and 4 a feature
+// for the weight. Each of up to 512 blocks (backward 256) reads the weight again, and a trained
+// weight takes 8 a feature for each block. This is as much as one or two rows, while a block has 4
+// rows or more, many more if there are many rows.
 //
 // expects: LDG.128 STG.128 in rms_norm_forward_* rms_norm_backward_*
 // dynamic shared memory: 16384 in rms_norm_backward_*
 #include "tightrope/norm.cuh"
 #include "tightrope/partials.cuh"
 
-// Most threads of a block.
+// Largest number of threads in a block.
 constexpr int THREADS = 512;
-// Elements that a thread holds.
+// Number of elements of a row that a thread holds.
 constexpr int HELD = 16;
 
 // The sum over the `threads` that share a row. All threads of the block take part; `round` counts
 // the calls.
 __device__ __forceinline__ float row_sum(float x, uint32_t threads, uint32_t round) {
     if (threads <= 32) return lanes_sum(x, threads);
-    // Two, so that one may still be read while the other is written.
+    // There are two buffers, so that one may still be read while the other is written.
     __shared__ float partial[2][THREADS / 32];
     const uint32_t warp = threadIdx.x / 32, warps = threads / 32;
     float* sums = partial[round % 2];
@@ -37,8 +39,9 @@ __device__ __forceinline__ float row_sum(float x, uint32_t threads, uint32_t rou
     return total;
 }
 
-// The rows of a block, and the elements of each that belong to this thread: from `start` on N, K times
-// `step` apart; over and over unless that is all.
+// Division of a block's rows among groups of threads, and of a row's elements among the threads of
+// a group. This thread has K runs of N elements, `step` apart, from `start` on. Unless ONCE, this
+// repeats until the end of the row.
 template <typename Index, int N, bool ONCE> struct Share {
     static constexpr int K = ONCE ? HELD / N : 1;
     Index group, groups, start, step;
@@ -47,7 +50,7 @@ template <typename Index, int N, bool ONCE> struct Share {
         : group(threadIdx.x / threads), groups(blockDim.x / threads),
           start(threadIdx.x % threads * N), step(threads * N) {}
 
-    // f(k, i) for every first element i below `end`.
+    // Calls f(k, i) for the first element i of every N elements of this thread below `end`.
     template <typename F> __device__ __forceinline__ void each(Index end, const F& f) const {
         for (Index from = start; from < end; from += K * step) {
 #pragma unroll
@@ -72,7 +75,7 @@ __device__ __forceinline__ void forward(
     uint32_t round = 0;
     for (Index base = first; base < end; base += share.groups, ++round) {
         const Index row = base + share.group, at = row * dim;
-        // Threads without a row go along with the others.
+        // Threads without a row stay with the others.
         const Index own_dim = row < end ? dim : 0;
         Vector<T, N> value[S::K], other[S::K];
         float squares = 0.0f;
@@ -100,7 +103,7 @@ __device__ __forceinline__ void forward(
         if (share.start == 0 && row < end) rstd[row] = scale;
         share.each(own_dim, [&](int k, Index i) {
             if (!ONCE) {
-                // What this thread wrote itself, if there is a residual.
+                // With a residual, this reads what the same thread wrote.
                 value[k] = Vector<T, N>::load((add ? sum : x) + at + i);
                 load_factor(k, i);
             }
@@ -136,7 +139,7 @@ __device__ __forceinline__ void backward(
     uint32_t round = 0;
     for (Index base = first; base < end; base += share.groups, ++round) {
         const Index row = base + share.group, at = row * dim;
-        // Threads without a row go along with the others.
+        // Threads without a row stay with the others.
         const Index own_dim = row < end ? dim : 0;
         const float scale = row < end ? rstd[row] : 0.0f;
         Vector<T, N> gradient[S::K], value[S::K], before[S::K];
@@ -177,8 +180,8 @@ __device__ __forceinline__ void backward(
     if (ONCE) share.each(dim, store_share);
 }
 
-// Grid: one block for each run of `rows_per_block` rows, of `threads` for each of the rows at hand:
-// a power of two up to 32, or a multiple of 32.
+// Grid: one block for each run of `rows_per_block` rows. A block has `threads` threads for each row
+// that it processes at once; `threads` is a power of two up to 32, or a multiple of 32.
 template <typename T, typename Index>
 __device__ __forceinline__ void forward_rows(
     const T* x, const T* add, T* sum, const float* weight, float offset, float eps, T* y,
@@ -196,8 +199,8 @@ __device__ __forceinline__ void forward_rows(
             x, add, sum, weight, offset, eps, y, rstd, first, end, dim, threads);
 }
 
-// Grid: as `forward_rows`. Shared memory, unless `partial` is null or a block has one row at hand: a
-// copy of [dim] f32 for each of them.
+// Grid: the same as for `forward_rows`. Shared memory, unless `partial` is null or a block
+// processes one row at a time: one copy of [dim] f32 for each row that it processes at once.
 template <typename T, typename Index>
 __device__ __forceinline__ void backward_rows(
     const T* dy, const T* x, const float* rstd, const float* weight, float offset, T* dx,

@@ -1,9 +1,10 @@
-// The rotation of Q and K, in place, forward and backward (the sign of the sine).
+// The rotation of Q and K, in place, forward and backward (with the opposite sign of the sine).
 //
-// A thread turns the same N pairs of up to 4 heads of a token, so that cosines and sines come once
-// for all of them. It moves 16 bytes at a time if the shape allows, else one element: always N from
-// the first half of what rotates and N from the second, whether they are pairs with each other
-// (halves) or among themselves (interleaved), so that a warp's accesses leave no gaps.
+// A thread rotates the same N pairs of up to 4 heads of a token, so that it reads cosines and sines
+// once for all of them. It moves 16 bytes at a time if the shape allows, otherwise one element. It
+// always takes N elements of the first half of the rotating elements and N of the second, whether
+// elements of the two halves form pairs (halves) or neighbours do (interleaved), so that a warp's
+// accesses leave no gaps.
 //
 // Bytes at least, for `n` rotating elements of q and k of `s` bytes: `2ns`, plus 8 for each pair of
 // a token. Arithmetic in f32 with the roundings of the CPU.
@@ -17,16 +18,17 @@ template <typename Index> struct Shape {
     Index tokens;
     Index q_heads;
     Index k_heads;
-    // Elements from one token to the next.
+    // Number of elements from one token to the next.
     Index q_stride;
     Index k_stride;
     Index head_dim;
     Index pairs;
-    // Threads that share the same pairs of a token: each turns every `groups`-th head.
+    // Number of threads that share the same pairs of a token; each rotates every `groups`-th head.
     Index groups;
 };
 
-// A thread's angles of a token: N neighbours, or half of them N / 2 pairs from either half.
+// Returns a thread's N angles of a token: N consecutive ones, or with EITHER, N / 2 for each half
+// of the rotating elements.
 template <int N, bool EITHER, typename Index>
 __device__ __forceinline__ Floats<N> load_angles(const float* table, Index first, Index pairs) {
     if constexpr (EITHER) {
@@ -65,7 +67,7 @@ __device__ __forceinline__ void rotate(
         Floats<N> part[2] = {load<N>(low), load<N>(high)};
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            // Where the pair stands among the 2N elements.
+            // Places of the pair among the 2N elements.
             const int a = INTERLEAVED ? 2 * i : i, b = INTERLEAVED ? 2 * i + 1 : N + i;
             const float x = part[a / N][a % N], y = part[b / N][b % N];
             part[a / N][a % N] = fmaf(x, c[i], -(y * s[i]));
@@ -87,9 +89,9 @@ __device__ __forceinline__ void rotate_pairs(
 }
 
 // Grid: one thread for each `pairs_per_thread` pairs, each group and each token.
-// q: [tokens, q_stride], k: [tokens, k_stride], of which the rotating elements are overwritten;
-// cos, sin: [tokens, pairs]. sign: 1 forward, -1 backward. pairs_per_thread: 1, or as many elements
-// as 16 bytes have where that divides `pairs`, `head_dim` and both strides.
+// q: [tokens, q_stride], k: [tokens, k_stride]; their rotating elements are overwritten.
+// cos, sin: [tokens, pairs]. sign: 1 forward, -1 backward. pairs_per_thread: 1, or the number of
+// elements in 16 bytes if it divides `pairs`, `head_dim` and both strides.
 #define ROPE_ROTATE(T, TYPE, INDEX, BITS)                                                          \
     extern "C" __global__ void __launch_bounds__(THREADS) rope_rotate_##TYPE##_##BITS(             \
         T* __restrict__ q, T* __restrict__ k, const float* __restrict__ cos,                       \

@@ -1,23 +1,24 @@
-// The sum of squares of several tensors: a launch for each, and one for all of them.
+// The sum of squares of several tensors: one launch for each, and one for the total.
 //
-// A block sums a chunk of a tensor, 16 bytes a thread at a time, in f64: squares of f32 are exact
-// and never overflow. One block then adds the sums of the chunks. Every order follows from the
-// lengths. Bytes at least: 4 an element. For each there is one conversion and one multiply-add in
-// f64, which memory hides where f64 runs at 1/64 of the rate of f32 and faster than 1 TB/s does not.
+// A block sums a chunk of a tensor in f64, 16 bytes a thread at a time; in f64 the squares of f32
+// numbers are exact and never overflow. One block then adds the sums of the chunks. The order of
+// all additions depends on the lengths alone. Bytes at least: 4 an element. Each element takes one
+// conversion and one multiply-add in f64. Where f64 runs at 1/64 of the rate of f32, the memory
+// traffic hides them, unless memory is faster than 1 TB/s.
 //
 // expects: LDG.128 DFMA in sum_of_squares_chunks
 #include "tightrope/reduce.cuh"
 
 constexpr int THREADS = 256;
 constexpr int TOTAL_THREADS = 1024;
-// Loads of a thread that are on their way at a time.
+// Number of loads that a thread has in flight at a time.
 constexpr int AHEAD = 4;
 
 __device__ __forceinline__ void add_square(double& sum, float x) {
     sum = fma(double(x), double(x), sum);
 }
 
-// Grid: a block for each chunk. x: [elements]; sums: a number for each chunk.
+// Grid: one block for each chunk. x: [elements]; sums: one number for each chunk.
 extern "C" __global__ void __launch_bounds__(THREADS, 4) sum_of_squares_chunks(
     const float* __restrict__ x, uint64_t elements, uint64_t chunk, double* __restrict__ sums) {
     const uint64_t first = blockIdx.x * chunk;
@@ -42,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) sum_of_squares_chunks(
     }
 #pragma unroll 1
     for (; i + 4 <= elements; i += STEP) add(load(i));
-    // Up to three elements at the end of a tensor.
+    // Up to three elements remain at the end of a tensor.
 #pragma unroll 1
     for (; i < elements; ++i) add_square(sum[0], __ldg(x + i));
     __shared__ double partial[THREADS / 32];
@@ -51,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) sum_of_squares_chunks(
     if (threadIdx.x == 0) sums[blockIdx.x] = total;
 }
 
-// Puts the total over the first sum. Grid: one block. sums: [chunks].
+// Overwrites the first sum with the total. Grid: one block. sums: [chunks].
 extern "C" __global__ void __launch_bounds__(TOTAL_THREADS) sum_of_squares_total(
     double* sums, uint64_t chunks) {
     double sum = 0.0;
