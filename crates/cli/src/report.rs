@@ -10,7 +10,7 @@ use tightrope_report::{
 };
 use tightrope_run::demo::Demonstration;
 use tightrope_train::{
-    AdapterPlan, Outcome, Plan, RunReport, StatePlan,
+    AdapterPlan, Outcome, Plan, Rewards, RunReport, StatePlan,
     config::{Quantize, TargetModules},
 };
 
@@ -40,6 +40,9 @@ pub(crate) fn preflight(report: &Preflight) -> String {
         let rows = counted(file.rows, "row");
         let format = file.format.name();
         block.line("file", format!("{}: {rows}, read as {format}", file.path));
+    }
+    if let Some(pairs) = report.pairs {
+        block.line("pairs", grouped(pairs));
     }
     block.line("sequences", grouped(report.sequences));
     block.line("tokens", grouped(report.tokens));
@@ -83,6 +86,7 @@ pub(crate) fn plan(plan: &Plan) -> String {
         format!("{}, {} trained ({share})", grouped(all), grouped(trained)),
     );
     block.line("adapter", adapter(plan.adapter.as_ref()));
+    block.line("objective", plan.objective);
     block.line("learning rate", format!("{:e}", plan.learning_rate));
     for state in &plan.optimizer {
         block.line("optimizer", optimizer(state));
@@ -144,6 +148,24 @@ fn optimizer(plan: &StatePlan) -> String {
     )
 }
 
+/// Describes a loss: its perplexity, or what it means for answers.
+pub(crate) fn quality(perplexity: Option<f64>, rewards: Option<Rewards>) -> String {
+    match (rewards, perplexity) {
+        (Some(rewards), _) => format!(
+            "{}, margin {:.3}",
+            accuracy(&rewards),
+            rewards.rewards_margin
+        ),
+        (None, Some(perplexity)) => format!("perplexity {perplexity:.3}"),
+        (None, None) => String::new(),
+    }
+}
+
+fn accuracy(rewards: &Rewards) -> String {
+    let percent = 100.0 * rewards.rewards_accuracy;
+    format!("better answer preferred in {percent:.1} % of pairs")
+}
+
 /// Describes the result of a run.
 pub(crate) fn run(report: &RunReport) -> String {
     let mut block = Block::new(match report.outcome {
@@ -157,16 +179,18 @@ pub(crate) fn run(report: &RunReport) -> String {
         block.line("loss", format!("{first:.4} at first, {last:.4} at last"));
     }
     if let Some(evaluation) = &report.evaluation {
-        let (loss, perplexity) = (evaluation.loss, evaluation.perplexity);
+        let quality = quality(evaluation.perplexity, evaluation.rewards);
         block.line(
             "evaluation",
-            format!("loss {loss:.4}, perplexity {perplexity:.3}"),
+            format!("loss {:.4}, {quality}", evaluation.loss),
         );
         if let Some((loss, step)) = report.best {
             block.line("", format!("best {loss:.4} after step {step}"));
         }
         if let Some(before) = report.evaluation_before {
-            block.line("", format!("{:.4} before training", before.loss));
+            let accuracy = before.rewards.map(|r| accuracy(&r));
+            let accuracy = accuracy.map_or(String::new(), |text| format!(", {text}"));
+            block.line("", format!("{:.4}{accuracy} before training", before.loss));
         }
     }
     let speed = grouped(report.tokens_per_second.round() as u64);

@@ -175,8 +175,9 @@ impl Observer for Screen<'_> {
             step => format!("after step {step}"),
         };
         self.say(format!(
-            "{when}: evaluation loss {:.4}, perplexity {:.3}",
-            row.eval_loss, row.eval_perplexity
+            "{when}: evaluation loss {:.4}, {}",
+            row.eval_loss,
+            report::quality(row.eval_perplexity, row.rewards)
         ));
     }
 

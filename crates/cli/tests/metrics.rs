@@ -170,6 +170,27 @@ fn keys_are_those_of_the_document() {
     let resumed = [&["train", "run.toml", "--json"], &changed[..], &skip].concat();
     written.add_events(&fixture.ok(&resumed));
     written.add_events(&interrupted(&fixture));
+    let pair = "{\"instruction\": \"Say a\", \"chosen\": \"a\", \"rejected\": \"b\"}\n";
+    fixture.write("pairs.jsonl", &pair.repeat(4));
+    let pairs = [
+        "--overwrite",
+        "--set",
+        "objective.kind=dpo",
+        "--set",
+        "lora.r=2",
+        "--set",
+        "data.train=pairs.jsonl",
+        "--set",
+        "data.eval=pairs.jsonl",
+    ];
+    written.add_events(&fixture.ok(&[&["train", "run.toml", "--json"], &pairs[..]].concat()));
+    for row in json_lines(&fixture.read("out/metrics.jsonl")) {
+        written.add("metrics.jsonl", &row);
+    }
+    let compared = [&["eval", "run.toml", "--json"], &pairs[1..]].concat();
+    for value in json_lines(&fixture.ok(&compared)) {
+        written.add("eval", &value);
+    }
     let small = ["--steps", "2", "--records", "200", "--questions", "20"];
     written.add_events(&fixture.ok(&[&["train", "--json"], &small[..]].concat()));
 

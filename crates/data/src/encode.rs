@@ -104,15 +104,24 @@ fn alpaca_prompt(instruction: &str, input: &str) -> String {
 impl Encoder<'_> {
     /// Sequences of a record: one, or those that were packed into its row.
     pub(crate) fn encode(&self, record: Record) -> Result<Vec<Encoded>, RowProblem> {
+        let record = match record {
+            Record::Preference { chosen, rejected } => {
+                let mut pair = self.encode(*chosen)?;
+                pair.extend(self.encode(*rejected)?);
+                return Ok(pair);
+            }
+            record => record,
+        };
         let mut chat = Chat::default();
         let is_text = matches!(&record, Record::Text(text) if !text.is_empty());
         let end = match &record {
             Record::Text(_) => self.added_end.to_texts.filter(|_| is_text),
             Record::Completion { .. } | Record::Alpaca { .. } => self.added_end.to_completions,
-            Record::Chat(_) | Record::Tokens(_) => None,
+            Record::Chat(_) | Record::Tokens(_) | Record::Preference { .. } => None,
         };
         let (mut tokens, mut labels) = match record {
             Record::Tokens(parts) => return self.parts(parts),
+            Record::Preference { .. } => unreachable!("its answers are encoded one by one"),
             Record::Text(text) => self.text(&text)?,
             Record::Completion { prompt, completion } => {
                 chat.empty_answers = completion.trim().is_empty().into();

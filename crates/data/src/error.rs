@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use tightrope_packing::SequenceError;
 
+use crate::advice::{and_why, hint, line_of, list, nothing, quoted};
 pub use crate::key_path::{Key, KeyPath};
-use crate::{Format, Preflight, RenderError};
+use crate::{Preflight, RenderError};
 use tightrope_report::numbers::counted;
 
 /// Error of data, a tokenizer or a chat template.
@@ -44,6 +45,18 @@ pub enum DataError {
     NoRows {
         /// The file.
         path: PathBuf,
+    },
+    /// Pairs of answers and other records would be read as one data set.
+    #[error(
+        "{}: its rows are {}, those of the files before are not; train on one kind at a time",
+        path.display(),
+        if *pairs { "pairs of answers" } else { "no pairs of answers" }
+    )]
+    MixedPairs {
+        /// The first file of the other kind.
+        path: PathBuf,
+        /// Whether its rows are pairs.
+        pairs: bool,
     },
     /// A folder was given, but a file is needed.
     #[error(
@@ -429,62 +442,4 @@ impl From<Box<BadRow>> for DataError {
     fn from(bad: Box<BadRow>) -> Self {
         DataError::Row(bad)
     }
-}
-
-/// Advice for a data set with a few bad rows.
-fn hint(bad: &BadRow) -> &'static str {
-    match &bad.problem {
-        RowProblem::Refused { .. } | RowProblem::BeyondEmbedding { .. } | RowProblem::Comma => "",
-        RowProblem::Template(error) if error.lacks => {
-            "; `data.chat_template` takes a template without it"
-        }
-        _ => "; `on_bad_row = \"skip\"` leaves such rows out and counts them",
-    }
-}
-
-/// Why no token can be trained.
-fn nothing(report: &Preflight) -> String {
-    match report.sequences {
-        0 => "no sequence is left".to_owned(),
-        count => format!(
-            "no token of {} has a target{}",
-            counted(count, "sequence"),
-            without_answers(report)
-        ),
-    }
-}
-
-/// Advice for conversations without answers.
-fn without_answers(report: &Preflight) -> &'static str {
-    let chats = report.files.iter().any(|file| file.format == Format::Chat);
-    match chats && report.answers == 0 && report.sequences > 0 {
-        true => "; no message has the role `assistant`",
-        false => "",
-    }
-}
-
-fn quoted(names: &[String]) -> String {
-    let quoted = names.iter().map(|name| format!("`{name}`"));
-    quoted.collect::<Vec<_>>().join(", ")
-}
-
-fn and_why(why: &str) -> String {
-    match why.is_empty() {
-        true => String::new(),
-        false => format!(", and there is none: {why}"),
-    }
-}
-
-fn line_of(line: usize) -> String {
-    match line {
-        0 => String::new(),
-        line => format!(", line {line}"),
-    }
-}
-
-fn list(names: &[String]) -> String {
-    if names.is_empty() {
-        return "none".to_owned();
-    }
-    names.join(", ")
 }

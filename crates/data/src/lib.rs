@@ -9,9 +9,11 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod advice;
 pub mod demo;
 mod encode;
 mod error;
+mod examples;
 mod guard;
 mod inspect;
 mod key_path;
@@ -31,6 +33,7 @@ pub use tightrope_packing as packing;
 pub use tightrope_packing::Overlong;
 
 pub use error::{BadRow, DataError, Key, KeyPath, Place, RowProblem};
+pub use examples::Examples;
 pub use inspect::{InspectedToken, inspect};
 pub use load::{Dataset, Origin, load, load_for};
 pub use options::{AddEndToken, DataOptions, Format, OnBadRow, TrainOn};

@@ -10,7 +10,7 @@ use tightrope_packing::{Overlong, Sequence};
 
 use crate::encode::{AddedEnd, Encoded, Encoder};
 use crate::error::{BadRow, DataError};
-use crate::options::{DataOptions, Format, OnBadRow};
+use crate::options::{DataOptions, Format, OnBadRow, TrainOn};
 use crate::preflight::{FileReport, Preflight};
 use crate::progress::Progress;
 use crate::record::{self, TemplateReads};
@@ -26,6 +26,8 @@ const DETECTION_ROWS: usize = 16;
 pub struct Dataset {
     /// The sequences, in the order of files and rows.
     pub sequences: Vec<Sequence>,
+    /// Whether the sequences are pairs of answers: sequence `2i` is better than sequence `2i + 1`.
+    pub pairs: bool,
     /// Origin of each sequence.
     pub origins: Vec<Origin>,
     /// Report about the data.
@@ -120,6 +122,7 @@ pub fn load_for(
     dataset.report.no_eos = tokenizer.is_some_and(|t| t.eos_id().is_none());
     dataset.report.template_reads_clock = loader.uses_template && reads_clock;
     dataset.report.count(&dataset.sequences);
+    dataset.report.pairs = dataset.pairs.then_some(dataset.sequences.len() as u64 / 2);
     if dataset.report.trained_tokens == 0 {
         return Err(DataError::NothingToTrain {
             report: Box::new(dataset.report),
@@ -165,7 +168,9 @@ impl Loader<'_> {
             Format::Auto => self.detect(path, &chunk)?,
             format => format,
         };
-        self.check(path, format)?;
+        let first = chunk.iter().find_map(|row| row.parse(path).ok());
+        let has_ids = first.is_some_and(|fields| record::has_ids(&fields));
+        self.check(index, path, format, has_ids)?;
         let (mut rows, mut done) = (0, 0);
         while !chunk.is_empty() {
             let encoder = &self.encoder;
@@ -249,8 +254,41 @@ impl Loader<'_> {
         }
     }
 
-    fn check(&mut self, path: &Path, format: Format) -> Result<(), DataError> {
-        if format != Format::Tokens && self.encoder.tokenizer.is_none() {
+    fn check(
+        &mut self,
+        index: usize,
+        path: &Path,
+        format: Format,
+        has_ids: bool,
+    ) -> Result<(), DataError> {
+        let pairs = format == Format::Preference;
+        if index > 0 && pairs != self.dataset.pairs {
+            return Err(DataError::MixedPairs {
+                path: path.to_owned(),
+                pairs,
+            });
+        }
+        self.dataset.pairs = pairs;
+        let option = |key, message: &str| {
+            Err(DataError::Option {
+                key,
+                message: message.to_owned(),
+            })
+        };
+        if pairs && self.options.train_on != TrainOn::Completion {
+            return option(
+                "train_on",
+                "must be \"completion\" for pairs, whose answers are compared",
+            );
+        }
+        if pairs && self.options.overlong == Overlong::Split {
+            return option(
+                "overlong",
+                "pairs cannot be split; use truncate, drop or error",
+            );
+        }
+        let needs_tokenizer = format != Format::Tokens && !(pairs && has_ids);
+        if needs_tokenizer && self.encoder.tokenizer.is_none() {
             return Err(DataError::NeedsTokenizer {
                 path: path.to_owned(),
                 format: format.name(),
@@ -262,7 +300,10 @@ impl Loader<'_> {
                 path: path.to_owned(),
             });
         }
-        self.uses_template |= matches!(format, Format::Chat | Format::Alpaca | Format::Completion);
+        self.uses_template |= matches!(
+            format,
+            Format::Chat | Format::Alpaca | Format::Completion | Format::Preference
+        );
         Ok(())
     }
 
@@ -294,16 +335,44 @@ impl Loader<'_> {
             return Ok(());
         }
         report.duplicate_rows += u64::from(!self.seen.insert(outcome.hash));
-        report.packed_rows += u64::from(outcome.sequences.len() > 1);
+        let pair = self.dataset.pairs;
+        report.packed_rows += u64::from(!pair && outcome.sequences.len() > 1);
         let origin = Origin {
             file: file as u32,
             row: row.row,
             line: row.place(path, None).line,
         };
+        let before = self.dataset.sequences.len();
         for sequence in outcome.sequences {
             self.sequence(path, row, origin, sequence)?;
         }
+        if pair {
+            self.keep_pair(before);
+        }
         Ok(())
+    }
+
+    /// Leaves out the pair that begins at sequence `first` if its answers do not differ, or one has
+    /// no trained token.
+    fn keep_pair(&mut self, first: usize) {
+        let Dataset {
+            sequences,
+            origins,
+            report,
+            ..
+        } = &mut self.dataset;
+        let reason = match &sequences[first..] {
+            [chosen, rejected] if chosen.trained_tokens().min(rejected.trained_tokens()) == 0 => {
+                &mut report.untrained_pairs
+            }
+            [chosen, rejected] if chosen == rejected => &mut report.equal_pairs,
+            [_, _] => return,
+            // One side was dropped because of its length, and counted.
+            _ => &mut report.halved_pairs,
+        };
+        *reason += 1;
+        sequences.truncate(first);
+        origins.truncate(first);
     }
 
     /// Adds one sequence of a row, cut as the options say.

@@ -47,8 +47,8 @@ impl Default for DataOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// Decides for each file by the keys of its first rows: the first of `tokens`, `chat`,
-    /// `alpaca`, `completion`, `text` whose keys are there.
+    /// Decides for each file by the keys of its first rows: the first of `preference`,
+    /// `tokens`, `chat`, `alpaca`, `completion`, `text` whose keys are there.
     #[default]
     Auto,
     /// `instruction`, optional `input`, `output`; optional `system`, `history` and `tools`.
@@ -58,6 +58,9 @@ pub enum Format {
     Chat,
     /// `prompt` and `completion`, both text or both lists of messages.
     Completion,
+    /// `chosen` and `rejected`, answers to a `prompt`, to `messages` or to an alpaca record, or whole
+    /// conversations that begin alike.
+    Preference,
     /// `text`, all of it trained with its end token.
     Text,
     /// `input_ids`, optional `labels` (-100 = ignored), `attention_mask` (0 = padding), masks of
@@ -73,6 +76,7 @@ impl Format {
             Format::Alpaca => "alpaca",
             Format::Chat => "chat",
             Format::Completion => "completion",
+            Format::Preference => "preference",
             Format::Text => "text",
             Format::Tokens => "tokens",
         }

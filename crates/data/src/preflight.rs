@@ -59,6 +59,14 @@ pub struct Preflight {
     pub open_texts: u64,
     /// Whether the tokenizer names no end token.
     pub no_eos: bool,
+    /// Number of pairs of answers, if the data has pairs; each is two sequences.
+    pub pairs: Option<u64>,
+    /// Number of pairs left out because both answers are the same (after any cut).
+    pub equal_pairs: u64,
+    /// Number of pairs left out because an answer has no token (after any cut).
+    pub untrained_pairs: u64,
+    /// Number of pairs left out because one side was dropped as too long.
+    pub halved_pairs: u64,
     /// Number of rows that held several sequences and were taken apart.
     pub packed_rows: u64,
     /// Number of rows with the same tokens and targets as an earlier row.
@@ -267,6 +275,21 @@ impl Preflight {
              not learn to stop there; data.add_end_token = \"always\" adds it",
         );
         note(
+            self.equal_pairs,
+            "pair",
+            "left out: both answers are the same",
+        );
+        note(
+            self.untrained_pairs,
+            "pair",
+            "left out: an answer has no token, at least after the cut to data.max_length",
+        );
+        note(
+            self.halved_pairs,
+            "pair",
+            "left out: one side was dropped as too long",
+        );
+        note(
             self.packed_rows,
             "row",
             "of several sequences, which are taken apart",
@@ -304,7 +327,7 @@ impl Preflight {
 
     /// Says which answers are trained, if not all are.
     pub fn answers_trained(&self) -> Option<String> {
-        (self.trained_answers < self.answers).then(|| {
+        (self.pairs.is_none() && self.trained_answers < self.answers).then(|| {
             let (trained, answers) = (self.trained_answers, self.answers);
             let why = match self.train_on {
                 TrainOn::Completion => {
@@ -339,6 +362,9 @@ impl fmt::Display for Preflight {
             let format = file.format.name();
             let rows = counted(file.rows, "row");
             writeln!(f, "{}: {rows}, read as {format}", file.path)?;
+        }
+        if let Some(pairs) = self.pairs {
+            write!(f, "{} of answers, ", counted(pairs, "pair"))?;
         }
         writeln!(
             f,

@@ -92,6 +92,23 @@ impl Batch {
     pub fn targets(&self) -> &[i32] {
         &self.targets
     }
+    /// The same tokens with other targets.
+    ///
+    /// # Panics
+    /// If there is not one target for each token.
+    #[must_use]
+    pub fn with_targets(&self, targets: Vec<i32>) -> Self {
+        assert_eq!(
+            targets.len(),
+            self.tokens.len(),
+            "one target for each token"
+        );
+        Self {
+            tokens: self.tokens.clone(),
+            targets,
+            segments: self.segments.clone(),
+        }
+    }
     /// Boundaries between the sequences.
     pub fn segments(&self) -> &Segments {
         &self.segments

@@ -6,12 +6,11 @@ use crate::{
     generate, session::placed, verify,
 };
 use std::ops::ControlFlow;
-use tightrope_data::Tokenizer;
+use tightrope_data::{Examples, Tokenizer};
 use tightrope_device::Cpu;
 #[cfg(feature = "cuda")]
 use tightrope_device::Cuda;
 use tightrope_model::{Backend, LoadOptions, Model, TrainableModel};
-use tightrope_packing::Sequence;
 use tightrope_train::{
     Config, Evaluation, Observer, Prepared, TrainError, evaluate, load_options, training,
 };
@@ -33,7 +32,7 @@ fn load<D: Backend>(
     Ok(Model::load(device, base.source.path(), &options)?)
 }
 
-/// Evaluates the configuration's model and adapter on the first `limit` sequences of its evaluation
+/// Evaluates the configuration's model and adapter on the first `limit` examples of its evaluation
 /// data.
 pub fn evaluate_config(
     config: &Config,
@@ -42,19 +41,25 @@ pub fn evaluate_config(
     observer: &dyn Observer,
 ) -> Result<Evaluation, RunError> {
     let (chosen, config) = &choose(config, threads, observer)?;
+    if config.objective.kind.has_reference() && config.adapter.is_none() {
+        return Err(RunError::NoReference {
+            kind: config.objective.kind.name(),
+        });
+    }
     let base = Base::of(config, observer)?;
     base.say_if_other_base(config, observer)?;
     let data = match config.data.eval.is_empty() {
         false => Some(base.load(&config.data.eval, config, observer)?),
         true => base.load_both(config, observer)?.1,
     };
-    let sequences = data.ok_or(TrainError::NothingToEvaluate)?.sequences;
-    let sequences = &sequences[..sequences.len().min(limit)];
-    let longest = sequences.iter().map(Sequence::len).max().unwrap_or(1);
-    let capacity = longest.max(usize::try_from(config.packing.capacity).unwrap_or(usize::MAX));
+    let data = data.ok_or(TrainError::NothingToEvaluate)?;
+    let examples = Examples::from(&data).first(limit);
+    let longest = examples.packed_lengths().into_iter().max().unwrap_or(1);
+    let capacity = (longest.max(1) as usize)
+        .max(usize::try_from(config.packing.capacity).unwrap_or(usize::MAX));
     on_device!(chosen, |device| {
         let mut model = load(device, config, &base, capacity)?;
-        Ok(evaluate(&mut model, sequences, capacity)?)
+        Ok(evaluate(&config.objective, &mut model, examples, capacity)?)
     })
 }
 
@@ -75,7 +80,7 @@ pub fn verify_config(
         let training = training(config);
         let model = TrainableModel::load(device, base.source.path(), &training, &options);
         let mut model = model.map_err(|error| placed(config, error))?;
-        verify(&mut model, &data.sequences, prepared.batches(), packs)
+        verify(&mut model, prepared.batches(), packs)
     })
 }
 

@@ -58,6 +58,15 @@ pub enum RunError {
     /// There is no training data.
     #[error("`data.train` names no files; list what to train on")]
     NoTrainingData,
+    /// Nothing can be compared with the reference model.
+    #[error(
+        "`objective.kind` = \"{kind}\" compares a model with its adapter and without, and this model has \
+         no adapter: name one with --adapter"
+    )]
+    NoReference {
+        /// The objective.
+        kind: &'static str,
+    },
     /// A chat needs a template, and there is none.
     #[error(
         "the model has no chat template; set one (`--set data.chat_template=FILE`), or go on from \

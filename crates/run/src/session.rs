@@ -222,6 +222,7 @@ fn train_on<D: Backend>(
     base.say_if_other_base(config, observer)?;
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
+    prepared.check_kind(config)?;
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);
     let load = load_options(config, prepared.capacity());
     let training = training(config);

@@ -2,6 +2,7 @@
 
 use crate::RunError;
 use serde::Serialize;
+use tightrope_data::Examples;
 use tightrope_device::DType;
 use tightrope_model::{Backend, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
@@ -70,22 +71,22 @@ const SALT: u64 = 1;
 /// numbers for a token in every batch. Overwrites the gradients; the weights stay.
 pub fn verify<D: Backend>(
     model: &mut TrainableModel<D>,
-    sequences: &[Sequence],
     batches: &Batches<'_>,
     limit: usize,
 ) -> Result<Verification, RunError> {
-    let packing = batches.packing();
+    let (packing, examples) = (batches.packing(), batches.examples());
+    let sequences = examples.sequences();
     let mut worst: Vec<Check> = Vec::new();
     let (mut count, mut tokens) = (0, 0);
     let packs = packing.len().min(limit);
     for index in 0..packs {
-        let pieces = packing.pack(index);
+        let pieces = pieces(examples, packing.pack(index));
         count += pieces.len();
         tokens += pieces
             .iter()
             .map(|piece| piece.length as usize)
             .sum::<usize>();
-        for check in pack_checks(model, sequences, pieces)? {
+        for check in pack_checks(model, sequences, &pieces)? {
             let same = |known: &&mut Check| {
                 (known.compared_with, known.quantity) == (check.compared_with, check.quantity)
             };
@@ -104,6 +105,24 @@ pub fn verify<D: Backend>(
         passed: packs > 0 && worst.iter().all(|check| check.passed),
         checks: worst,
     })
+}
+
+/// The pieces of a pack as pieces of sequences: the answers of a pair one after the other.
+fn pieces(examples: Examples<'_>, pack: &[Piece]) -> Vec<Piece> {
+    if !examples.are_pairs() {
+        return pack.to_vec();
+    }
+    let answers = pack.iter().flat_map(|piece| {
+        let example = piece.sequence as usize;
+        let first = examples.start(example) as u32;
+        let answers = (first..).zip(examples.of(example));
+        answers.map(|(sequence, answer)| Piece {
+            sequence,
+            start: 0,
+            length: answer.len() as u32,
+        })
+    });
+    answers.collect()
 }
 
 fn pack_checks<D: Backend>(

@@ -17,8 +17,7 @@ fn verification_passes_and_would_notice() {
         let config = run.config();
         let prepared = Prepared::new(&config, &run.train, None, 0).unwrap();
         let mut model = run.model(&run.cpu(), &config, prepared.capacity());
-        let sequences = &run.train.sequences;
-        let result = verify(&mut model, sequences, prepared.batches(), 3).unwrap();
+        let result = verify(&mut model, prepared.batches(), 3).unwrap();
         assert!(result.passed && result.checks.len() == 6, "{result:#?}");
         assert_eq!(result.packs, 3);
         let gradient = gradient_norm(&mut model).unwrap();
@@ -38,8 +37,7 @@ fn verification_passes_on_a_base_in_four_bits() {
         let linear =
             buffers.filter(|b| b.purpose == Purpose::Weights && b.name.ends_with("_proj.weight"));
         assert!(linear.map(|b| b.dtype).all(|dtype| dtype == DType::U8));
-        let sequences = &run.train.sequences;
-        let result = verify(&mut model, sequences, prepared.batches(), 3).unwrap();
+        let result = verify(&mut model, prepared.batches(), 3).unwrap();
         assert!(result.passed && result.checks.len() == 6, "{result:#?}");
     }
     check(&Run::new(&[]).cpu());

@@ -1,10 +1,9 @@
 //! Assigns sequences to optimizer steps, as a pure function of data, seed and step.
 
 use crate::{Config, TrainError, config::counts_sequences, report::Padding, stored};
-use tightrope_data::Dataset;
+use tightrope_data::{Dataset, Examples};
 use tightrope_packing::{
-    Algorithm, Batch, Layout, Overlong, PackError, Packer, Packing, Piece, SegmentError, Sequence,
-    random,
+    Algorithm, Batch, Layout, Overlong, PackError, Packer, Packing, Piece, SegmentError, random,
 };
 
 /// The batches of a run.
@@ -14,7 +13,7 @@ use tightrope_packing::{
 /// one whole batch.
 #[derive(Debug)]
 pub struct Batches<'a> {
-    sequences: &'a [Sequence],
+    examples: Examples<'a>,
     packing: Packing,
     packs_per_pass: usize,
     accumulation: usize,
@@ -25,20 +24,24 @@ pub struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    /// Packs the sequences as configured, or reads the stored packing that the configuration names.
+    /// Packs the examples as configured, or reads the stored packing that the configuration names.
     pub fn new(
         config: &Config,
-        sequences: &'a [Sequence],
+        examples: impl Into<Examples<'a>>,
         padding_token: u32,
     ) -> Result<Self, TrainError> {
-        let (packer, lengths) = (packer(config), lengths(sequences));
+        let examples = examples.into();
+        let (mut packer, lengths) = (packer(config), examples.packed_lengths());
+        if examples.are_pairs() {
+            packer.overlong = Overlong::Error;
+        }
         let packing = match &config.packing.file {
             Some(file) => stored::read(file, config, &packer, &lengths)?,
             None => packer.pack(&lengths)?,
         };
         let order = (0, packing.epoch_order(config.seed, 0));
         Ok(Self {
-            sequences,
+            examples,
             packing,
             packs_per_pass: config.batch.packs_per_step.unwrap_or(1),
             accumulation: config.batch.accumulation,
@@ -51,6 +54,11 @@ impl<'a> Batches<'a> {
     /// Packing behind the batches.
     pub fn packing(&self) -> &Packing {
         &self.packing
+    }
+
+    /// The examples that are packed.
+    pub fn examples(&self) -> Examples<'a> {
+        self.examples
     }
 
     /// Number of optimizer steps in an epoch.
@@ -100,11 +108,11 @@ impl<'a> Batches<'a> {
         match packs {
             [pack] => self
                 .packing
-                .batch(*pack as usize, self.sequences, self.padding_token),
+                .batch(*pack as usize, &self.examples, self.padding_token),
             packs => {
                 let packs = packs.iter().map(|&pack| self.packing.pack(pack as usize));
                 Batch::packed(
-                    self.sequences,
+                    &self.examples,
                     &packs.flatten().copied().collect::<Vec<_>>(),
                 )
             }
@@ -129,32 +137,23 @@ pub fn packer(config: &Config) -> Packer {
     }
 }
 
-/// Lengths for the packer. A sequence without a target changes neither loss nor gradient of the
-/// others: it counts as empty, and the packer leaves it out and counts it.
-pub fn lengths(sequences: &[Sequence]) -> Vec<u32> {
-    let length = |sequence: &Sequence| match sequence.trained_tokens() {
-        0 => 0,
-        _ => u32::try_from(sequence.len()).unwrap_or(u32::MAX),
-    };
-    sequences.iter().map(length).collect()
-}
-
-/// Packs every sequence with a target once, in rows of at most `capacity` tokens.
+/// Packs every example with a target once, in rows of at most `capacity` tokens.
 pub(crate) fn evaluation_packing(
-    sequences: &[Sequence],
+    examples: Examples<'_>,
     capacity: usize,
 ) -> Result<Packing, PackError> {
     let packer = Packer {
         overlong: Overlong::Error,
         ..Packer::new(Algorithm::BestFit, capacity as u64)
     };
-    packer.pack(&lengths(sequences))
+    packer.pack(&examples.packed_lengths())
 }
 
 /// Compares the cost of an epoch as packed with the cost of padding at the same number of
 /// sequences.
-pub(crate) fn padding(packing: &Packing, passes: usize, sequences: &[Sequence]) -> Padding {
-    let lengths = lengths(sequences);
+pub(crate) fn padding(packing: &Packing, passes: usize, examples: Examples<'_>) -> Padding {
+    // Other programs pad each answer of a pair.
+    let lengths = Examples::from(examples.sequences()).packed_lengths();
     let count = lengths.iter().filter(|&&length| length > 0).count();
     let batch_size = (count as f64 / passes.max(1) as f64).round().max(1.0) as u32;
     let cost = |mode| {
@@ -194,7 +193,10 @@ fn row_tokens(layout: Layout, pack: &[Piece]) -> usize {
 /// Separates a share of the records for evaluation: the same records for the same seed. Sequences
 /// of one record (its pieces, or the contents of its packed row) stay together.
 pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) {
-    let mut held = Dataset::default();
+    let mut held = Dataset {
+        pairs: data.pairs,
+        ..Dataset::default()
+    };
     // Index of the record of each sequence.
     let mut records = Vec::with_capacity(data.sequences.len());
     let mut total: usize = 0;
@@ -228,6 +230,7 @@ pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) 
 mod tests {
     use super::*;
     use tightrope_data::Origin;
+    use tightrope_packing::Sequence;
 
     #[test]
     fn sequences_of_one_record_are_held_out_together() {

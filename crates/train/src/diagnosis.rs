@@ -1,6 +1,9 @@
 //! Finds sequences that make a loss or gradient infinite or not a number.
 
-use crate::{Prepared, TrainError, gradient_norm, objective::Objective};
+use crate::{
+    Prepared, TrainError, gradient_norm,
+    objective::{Objective, Totals},
+};
 use tightrope_model::{Backend, TrainableModel};
 use tightrope_packing::{Batch, Piece};
 
@@ -19,21 +22,23 @@ pub(crate) fn culprits<D: Backend>(
     sequences.dedup();
     let mut found = Vec::new();
     for &sequence in &sequences {
+        let examples = prepared.batches.examples();
+        let parts = examples.of(sequence).iter();
         let piece = Piece {
             sequence: sequence as u32,
             start: 0,
-            length: prepared.train.sequences[sequence].len() as u32,
+            length: parts.map(|part| part.len() as u32).sum(),
         };
         // Cut sequences may be longer than the buffers; as much of them is tried as fits.
         let piece = Piece {
             length: piece.length.min(prepared.capacity() as u32),
             ..piece
         };
-        let batch = Batch::packed(&prepared.train.sequences, &[piece])?;
+        let batch = Batch::packed(&examples, &[piece])?;
         let batch = [batch];
         model.zero_gradients()?;
-        let loss = objective.pass(model, &batch[0], objective.denominator(&batch), salt)?;
-        if !loss.is_finite() || !gradient_norm(model)?.is_finite() {
+        let results = objective.pass(model, &batch[0], Totals::of(&batch), salt)?;
+        if !results.loss.is_finite() || !gradient_norm(model)?.is_finite() {
             found.push(prepared.origin(sequence));
         }
     }

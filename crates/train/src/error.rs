@@ -127,6 +127,14 @@ pub enum TrainError {
         /// The folder.
         output: PathBuf,
     },
+    /// The data is not of the kind that the objective needs.
+    #[error("{}", other_data(*pairs, kind))]
+    OtherData {
+        /// Whether the data has pairs of answers.
+        pairs: bool,
+        /// The objective.
+        kind: &'static str,
+    },
     /// No sequence has a target.
     #[error("no sequence has a token to train on{}", match *held_out {
         0 => String::new(),
@@ -195,6 +203,20 @@ pub enum TrainError {
         /// Differences between the runs.
         changes: Vec<Change>,
     },
+}
+
+fn other_data(pairs: bool, kind: &str) -> String {
+    match pairs {
+        true => format!(
+            "the data has pairs of answers (`chosen`, `rejected`), which `objective.kind` = \"{kind}\" \
+             does not compare; set `objective.kind` to dpo, ipo, simpo, cpo or orpo, or train on other \
+             data"
+        ),
+        false => format!(
+            "`objective.kind` = \"{kind}\" compares pairs of answers, and the data has none; give rows \
+             with `prompt`, `chosen` and `rejected`, or set `objective.kind` = \"cross-entropy\""
+        ),
+    }
 }
 
 fn lines(changes: &[Change]) -> String {

@@ -1,50 +1,64 @@
-//! Measures loss and perplexity on evaluation data.
+//! Measures a model on evaluation data.
 
-use crate::{Evaluation, StopFlag, TrainError, batches::evaluation_packing};
+use crate::{
+    Evaluation, StopFlag, TrainError,
+    batches::evaluation_packing,
+    config::ObjectiveSection,
+    objective::{self, Objective, Results, Totals},
+};
+use tightrope_data::Examples;
 use tightrope_model::{Backend, Model};
-use tightrope_packing::{Packing, Sequence};
+use tightrope_packing::Packing;
 
-/// Evaluates a model on sequences, packed into its buffers. No sequence may be longer than
-/// `capacity`, the number of tokens that the model was loaded for.
-pub fn evaluate<D: Backend>(
+/// Evaluates a model on examples by an objective; they are packed into the
+/// model's buffers. No example may be longer than `capacity`, the number of tokens that the model
+/// was loaded for. A reference model is the model without its adapter.
+pub fn evaluate<'a, D: Backend>(
+    section: &ObjectiveSection,
     model: &mut Model<D>,
-    sequences: &[Sequence],
+    examples: impl Into<Examples<'a>>,
     capacity: usize,
 ) -> Result<Evaluation, TrainError> {
-    let packing = evaluation_packing(sequences, capacity)?;
-    let evaluation = evaluate_packed(model, sequences, &packing, &StopFlag::default())?;
+    let examples = examples.into();
+    section.check_kind(examples.are_pairs())?;
+    let packing = evaluation_packing(examples, capacity)?;
+    let objective = objective::of(section, None);
+    let stop = StopFlag::default();
+    let evaluation = evaluate_packed(model, &*objective, examples, &packing, &stop)?;
     evaluation.ok_or(TrainError::NothingToEvaluate)
 }
 
 /// Returns `None` if `stop` was requested before the end.
 pub(crate) fn evaluate_packed<D: Backend>(
     model: &mut Model<D>,
-    sequences: &[Sequence],
+    objective: &dyn Objective<D>,
+    examples: Examples<'_>,
     packing: &Packing,
     stop: &StopFlag,
 ) -> Result<Option<Evaluation>, TrainError> {
-    let (mut sum, mut trained_tokens, mut tokens) = (0.0, 0, 0);
+    let totals = Totals::of_examples(examples);
+    let (mut results, mut trained_tokens, mut tokens) = (Results::default(), 0, 0);
     for index in 0..packing.len() {
         if stop.is_requested() {
             return Ok(None);
         }
-        let batch = packing.batch(index, sequences, 0)?;
-        let loss = model.evaluate(&batch)?;
-        sum += loss.sum;
-        trained_tokens += loss.trained_tokens as u64;
+        let batch = packing.batch(index, &examples, 0)?;
+        results += objective.evaluate(model, &batch, totals)?;
+        trained_tokens += batch.trained_tokens() as u64;
         tokens += batch.real_tokens() as u64;
     }
     if trained_tokens == 0 {
         return Err(TrainError::NothingToEvaluate);
     }
-    let loss = sum / trained_tokens as f64;
+    let Results { loss, rewards } = results;
     if !loss.is_finite() {
         let tensor = model.first_not_finite()?;
         return Err(TrainError::EvaluationNotFinite { loss, tensor });
     }
     Ok(Some(Evaluation {
         loss,
-        perplexity: loss.exp(),
+        perplexity: rewards.is_none().then(|| loss.exp()),
+        rewards,
         tokens,
         trained_tokens,
     }))

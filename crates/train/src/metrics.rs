@@ -1,6 +1,6 @@
 //! `metrics.jsonl`: one object per optimizer step, and one per evaluation.
 
-use crate::{TrainError, files::at};
+use crate::{TrainError, files::at, objective::Rewards};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,8 +15,11 @@ pub(crate) const FILE: &str = "metrics.jsonl";
 pub struct StepRow {
     /// Number of the step, counted from 1.
     pub step: u64,
-    /// Mean over the trained tokens of the step, before the update.
+    /// Loss of the step, before the update: for cross-entropy the mean over its trained tokens.
     pub loss: f64,
+    /// Rewards of answers, if they are compared.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub rewards: Option<Rewards>,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate of this update.
@@ -40,16 +43,63 @@ pub struct StepRow {
 pub struct EvalRow {
     /// Number of the optimizer step before the evaluation; 0: before the first step.
     pub step: u64,
-    /// Mean over the trained tokens of the evaluation data.
+    /// Loss of the evaluation data: for cross-entropy the mean over its trained tokens.
     pub eval_loss: f64,
-    /// Exponential of `eval_loss`.
-    pub eval_perplexity: f64,
+    /// Exponential of `eval_loss`; absent if answers are compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_perplexity: Option<f64>,
+    /// Rewards of answers, if they are compared, with names that begin with `eval_`.
+    #[serde(
+        flatten,
+        with = "eval_rewards",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rewards: Option<Rewards>,
     /// Number of real tokens evaluated.
     pub eval_tokens: u64,
     /// Number of these tokens that have a target.
     pub eval_trained_tokens: u64,
     /// Seconds of training so far.
     pub elapsed_s: f64,
+}
+
+/// [`Rewards`] under names that begin with `eval_`.
+mod eval_rewards {
+    use super::Rewards;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Named {
+        eval_rewards_chosen: f64,
+        eval_rewards_rejected: f64,
+        eval_rewards_margin: f64,
+        eval_rewards_accuracy: f64,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        rewards: &Option<Rewards>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let named = rewards.map(|rewards| Named {
+            eval_rewards_chosen: rewards.rewards_chosen,
+            eval_rewards_rejected: rewards.rewards_rejected,
+            eval_rewards_margin: rewards.rewards_margin,
+            eval_rewards_accuracy: rewards.rewards_accuracy,
+        });
+        named.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Rewards>, D::Error> {
+        let named = Option::<Named>::deserialize(deserializer)?;
+        Ok(named.map(|named| Rewards {
+            rewards_chosen: named.eval_rewards_chosen,
+            rewards_rejected: named.eval_rewards_rejected,
+            rewards_margin: named.eval_rewards_margin,
+            rewards_accuracy: named.eval_rewards_accuracy,
+        }))
+    }
 }
 
 /// The open file.

@@ -9,6 +9,8 @@ use tightrope_data::{Preflight, Progress};
 pub struct Plan {
     /// Initial model, as configured.
     pub model: String,
+    /// Name of the objective.
+    pub objective: &'static str,
     /// Device that computes.
     pub device: String,
     /// Type of activations.

@@ -6,9 +6,9 @@ use crate::{
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tightrope_data::Dataset;
+use tightrope_data::{Dataset, Examples};
 use tightrope_formats::files::hexadecimal;
-use tightrope_packing::{Packing, Sequence};
+use tightrope_packing::Packing;
 
 /// Training data in batches, and evaluation data in packs.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl<'a> Prepared<'a> {
         eval: Option<&'a Dataset>,
         padding_token: u32,
     ) -> Result<Self, TrainError> {
-        let batches = Batches::new(config, &train.sequences, padding_token)?;
+        let batches = Batches::new(config, train, padding_token)?;
         if batches.packing().is_empty() {
             let held_out = match config.data.eval_ratio > 0.0 {
                 true => eval.map_or(0, |data| data.sequences.len() as u64),
@@ -37,10 +37,13 @@ impl<'a> Prepared<'a> {
             };
             return Err(TrainError::NothingToTrain { held_out });
         }
-        let longest = |data: &Dataset| data.sequences.iter().map(Sequence::len).max().unwrap_or(0);
+        let longest = |data: &Dataset| {
+            let lengths = Examples::from(data).packed_lengths();
+            lengths.into_iter().max().unwrap_or(0) as usize
+        };
         let capacity = batches.max_tokens().max(eval.map_or(0, longest));
         let eval = match eval {
-            Some(data) => Some((data, evaluation_packing(&data.sequences, capacity)?)),
+            Some(data) => Some((data, evaluation_packing(data.into(), capacity)?)),
             None => None,
         };
         if eval.as_ref().is_some_and(|(_, packing)| packing.is_empty()) {
@@ -53,6 +56,14 @@ impl<'a> Prepared<'a> {
             capacity,
             base: Vec::new(),
         })
+    }
+
+    /// Returns an error unless the data is of the kind that the objective of the configuration
+    /// needs.
+    pub fn check_kind(&self, config: &Config) -> Result<(), TrainError> {
+        let eval = self.eval.iter().map(|(data, _)| *data);
+        let mut all = eval.chain([self.train]);
+        all.try_for_each(|data| config.objective.check_kind(data.pairs))
     }
 
     /// Adds facts about the model that the data is for, such as digests of its files. A run can be
@@ -85,8 +96,9 @@ impl<'a> Prepared<'a> {
         facts
     }
 
-    /// Origin of a training sequence, in a form that helps to find it.
-    pub(crate) fn origin(&self, index: usize) -> String {
+    /// Origin of a training example, in a form that helps to find it.
+    pub(crate) fn origin(&self, example: usize) -> String {
+        let index = self.batches.examples().start(example);
         let origin = self.train.origins.get(index);
         let file = origin.and_then(|o| self.train.report.files.get(o.file as usize));
         match (origin, file) {

@@ -1,5 +1,6 @@
 //! Report at the end of a run.
 
+use crate::objective::Rewards;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -89,10 +90,14 @@ impl Padding {
 /// Quality of a model's predictions on some data.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Mean cross-entropy over the tokens with a target.
+    /// Loss of the objective: for cross-entropy the mean over the tokens with a target.
     pub loss: f64,
-    /// Exponential of the loss.
-    pub perplexity: f64,
+    /// Exponential of a cross-entropy; absent if answers are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// Rewards of answers, if they are compared.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub rewards: Option<Rewards>,
     /// Number of real tokens.
     pub tokens: u64,
     /// Number of these tokens that have a target.

@@ -4,16 +4,14 @@ mod common;
 
 use common::{LORA, Run, dataset};
 use std::{error::Error, fs, path::Path};
-use tightrope_train::{
-    Config,
-    batches::{lengths, packer},
-};
+use tightrope_data::Examples;
+use tightrope_train::{Config, batches::packer};
 
 /// Packs the data of the run as its configuration says, and stores it.
 fn store(run: &Run, file: &Path) {
     let config = run.config();
     let packing = packer(&config)
-        .pack(&lengths(&run.train.sequences))
+        .pack(&Examples::from(&run.train).packed_lengths())
         .unwrap();
     fs::write(file, serde_json::to_vec(&packing).unwrap()).unwrap();
 }

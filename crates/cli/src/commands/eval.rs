@@ -6,7 +6,7 @@ use console::style;
 use std::path::PathBuf;
 use tightrope_data::{Preflight, Progress};
 use tightrope_report::numbers::grouped;
-use tightrope_train::Observer;
+use tightrope_train::{Evaluation, Observer};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -70,15 +70,33 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         terminal.json_line(&evaluation)?;
     } else {
         terminal.line(format!(
-            "{}\n  loss            {:.4}\n  perplexity      {:.3}\n  tokens          {}, of which {} are predicted",
+            "{}\n  loss            {:.4}\n{}  tokens          {}, of which {} are predicted",
             style("Evaluation").bold(),
             evaluation.loss,
-            evaluation.perplexity,
+            meaning(&evaluation),
             grouped(evaluation.tokens),
             grouped(evaluation.trained_tokens),
         ))?;
     }
     Ok(Exit::Success)
+}
+
+/// Lines about what the loss means.
+fn meaning(evaluation: &Evaluation) -> String {
+    let line = |name: &str, value: f64| format!("  {name:<16}{value:.3}\n");
+    match &evaluation.rewards {
+        Some(rewards) => [
+            ("accuracy", rewards.rewards_accuracy),
+            ("margin", rewards.rewards_margin),
+            ("reward, better", rewards.rewards_chosen),
+            ("reward, worse", rewards.rewards_rejected),
+        ]
+        .map(|(name, value)| line(name, value))
+        .concat(),
+        None => evaluation
+            .perplexity
+            .map_or(String::new(), |value| line("perplexity", value)),
+    }
 }
 
 /// Shows bars, and the facts about the data: rows that were cut or left out do not count for the

@@ -4,7 +4,7 @@ use crate::{exit::Exit, painting, progress::Bars, subject::ModelAndData, termina
 use anyhow::Result;
 use console::style;
 use serde::Serialize;
-use tightrope_data::{Dataset, InspectedToken, Preflight};
+use tightrope_data::{Dataset, Examples, InspectedToken, Preflight};
 use tightrope_report::{
     numbers::{counted, grouped, percent_of},
     table::Table,
@@ -154,11 +154,14 @@ fn packs(
 ) -> Result<Vec<InspectedPack>> {
     let packing = prepared.batches().packing();
     let pack = |index: usize| {
-        let batch = packing.batch(index, &data.sequences, padding_token)?;
+        let examples = Examples::from(data);
+        let batch = packing.batch(index, &examples, padding_token)?;
         let segments = batch.segments().as_slice().iter().map(|segment| {
             let targets = &batch.targets()[segment.start..segment.start + segment.length];
             InspectedSegment {
-                sequence: segment.sequence.map(|index| index + 1),
+                sequence: segment
+                    .sequence
+                    .map(|example| examples.start(example) + segment.part + 1),
                 start: segment.start,
                 length: segment.length,
                 first_position: segment.first_position,

@@ -4,6 +4,7 @@
 mod calls;
 mod chat;
 mod parts;
+mod preference;
 mod refused;
 mod tokens;
 
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use calls::TemplateReads;
 pub(crate) use chat::Conversation;
+pub(crate) use preference::has_ids;
 pub(crate) use refused::refused;
 pub(crate) use tokens::Tokens;
 
@@ -37,6 +39,11 @@ pub(crate) enum Record {
         output: String,
     },
     Chat(Conversation),
+    /// Two answers to one prompt.
+    Preference {
+        chosen: Box<Record>,
+        rejected: Box<Record>,
+    },
 }
 
 /// A record, with the keys of its row that it does not use.
@@ -49,8 +56,10 @@ pub(crate) struct Parsed {
 /// The format whose keys are there. An alpaca file may also have a rendered `text`, and a chat file
 /// may have a `prompt`, so the richer format is tried first.
 pub(crate) fn detect(keys: &[&str]) -> Option<Format> {
-    let has = |key| keys.contains(&key);
-    if has("input_ids") {
+    let has = |key: &str| keys.contains(&key);
+    if preference::has_pair(has) {
+        Some(Format::Preference)
+    } else if has("input_ids") {
         Some(Format::Tokens)
     } else if has("messages") || has("conversations") {
         Some(Format::Chat)
@@ -80,7 +89,7 @@ fn required(fields: &Fields, format: Format) -> &'static [&'static str] {
         Format::Alpaca => &["instruction", "output"],
         Format::Completion => &["prompt", "completion"],
         Format::Text => &["text"],
-        Format::Auto => &[],
+        Format::Preference | Format::Auto => &[],
     }
 }
 
@@ -120,6 +129,7 @@ pub(crate) fn parse(
         },
         Format::Completion => completion(&mut fields, template, &mut unused)?,
         Format::Chat => Record::Chat(chat::chat(&mut fields, template, &mut unused)?),
+        Format::Preference => preference::preference(&mut fields, template, &mut unused)?,
         Format::Auto => unreachable!("decided per file before rows are parsed"),
     };
     unused.splice(0..0, fields.into_iter().map(|(key, _)| key));

@@ -35,10 +35,13 @@ pub(crate) fn refused(fields: &Fields, format: Format) -> Option<RowProblem> {
     let answers = matches!(format, Format::Alpaca | Format::Chat | Format::Completion);
     let says = |key: &&str| full(key).is_some_and(|value| is_verdict(key, value, answers));
     let verdict = VERDICTS.into_iter().find(says);
+    if format == Format::Preference {
+        return None;
+    }
     let (key, why) = if let Some(key) = found(&PREFERENCE) {
-        let why = "a pair of answers for preference training (DPO and its like), which does not \
-                   exist here; write the better answer as the answer of an ordinary record, and \
-                   leave the other out";
+        let why = "one of a pair of answers for preference training; give both `chosen` and \
+                   `rejected` with `format` \"auto\" or \"preference\" and set `objective.kind`, or \
+                   write the better answer as the answer of an ordinary record";
         (key, why)
     } else if let Some(key) = verdict {
         let why = "says whether the answer is a good or a bad one (KTO), and bad answers cannot \

@@ -193,17 +193,14 @@ fn data_of_other_methods_is_refused_by_name() {
     let chat =
         r#""messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]"#;
     for (row, key) in [
+        (r#"{"prompt": "q", "chosen": "a"}"#.to_owned(), "chosen"),
         (
-            r#"{"prompt": "q", "chosen": "a", "rejected": "b"}"#.to_owned(),
+            r#"{"chosen": [{"role": "user", "content": "q"}]}"#.to_owned(),
             "chosen",
         ),
         (
-            r#"{"chosen": [{"role": "user", "content": "q"}], "rejected": []}"#.to_owned(),
-            "chosen",
-        ),
-        (
-            r#"{"instruction": "q", "input": "", "chosen": "a", "rejected": "b"}"#.to_owned(),
-            "chosen",
+            r#"{"instruction": "q", "input": "", "output": "a", "rejected": "b"}"#.to_owned(),
+            "rejected",
         ),
         (
             format!("{{{chat}, \"rejected_response\": \"b\"}}"),

@@ -14,6 +14,7 @@ mod limits;
 mod masks;
 mod messages;
 mod patterns;
+mod preference;
 mod sentencepiece;
 mod syntax;
 mod template_limits;

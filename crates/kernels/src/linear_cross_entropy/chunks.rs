@@ -9,6 +9,10 @@ use crate::{
 use tightrope_device::{DType, Device, View, ViewMut};
 
 /// The rows of a chunk.
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(dead_code, reason = "the CPU needs no copies of numbers on a device")
+)]
 pub(super) struct Chunk<'a, D: Device> {
     /// Number and target of each row.
     pub(super) rows: &'a [(usize, usize)],
@@ -26,6 +30,10 @@ impl<D: Device> Clone for Chunk<'_, D> {
 impl<D: Device> Copy for Chunk<'_, D> {}
 
 /// Cross-entropy on the logits of a chunk.
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(dead_code, reason = "the CPU needs no copies of numbers on a device")
+)]
 pub(super) struct Losses<'a, D: Device> {
     pub(super) chunk: Chunk<'a, D>,
     /// f32, in rows of `stride`. With weights, overwritten with the gradients of the capped logits

@@ -1,6 +1,8 @@
 //! Every key of the configuration file, in one table that provides the reader, the template, the
 //! help and the check on resuming.
 
+use super::ObjectiveKind;
+
 /// Kind of the value of a key.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -92,6 +94,10 @@ impl Kind {
 pub const SECTIONS: &[(&str, &str)] = &[
     ("", "The model to train, and the output."),
     ("data", "Data for training and evaluation."),
+    (
+        "objective",
+        "What is trained: the next token, or to prefer one answer to another.",
+    ),
     ("packing", "Packing of sequences into rows."),
     (
         "lora",
@@ -153,7 +159,7 @@ pub const KEYS: &[Key] = &[
         "Files to evaluate on."),
     key("data", "eval_ratio", BELOW_ONE, Some("0.0"), Free,
         "Share of the training records, chosen by the seed, to hold out for evaluation instead."),
-    key("data", "format", Choice(&["auto", "alpaca", "chat", "completion", "text", "tokens"]), Some("\"auto\""), Free,
+    key("data", "format", Choice(&["auto", "alpaca", "chat", "completion", "preference", "text", "tokens"]), Some("\"auto\""), Free,
         "Layout of records; auto decides for each file by the keys of its first rows."),
     key("data", "max_length", Integer(1), None, Free,
         "Largest number of tokens in a sequence; absent: packing.capacity."),
@@ -172,6 +178,23 @@ pub const KEYS: &[Key] = &[
     key("data", "chat_template", Kind::Template, None, Free,
         "Chat template, or a file that holds it; absent: that of the adapter if it has one, else that \
          of the model."),
+
+    key("objective", "kind", Choice(ObjectiveKind::NAMES), Some("\"cross-entropy\""), Fixed,
+        "cross-entropy predicts the next token; the others train on pairs of a better and a worse \
+         answer (docs/preference.md)."),
+    key("objective", "beta", POSITIVE, None, Fixed,
+        "Strength of the preference, or how far the model may leave the reference; absent: 2.0 for \
+         simpo, else 0.1."),
+    key("objective", "reference", Choice(&["start", "base"]), None, Fixed,
+        "Reference model of dpo and ipo: the model as the run starts, or the base model without any \
+         adapter; absent: start."),
+    key("objective", "gamma", NOT_NEGATIVE, None, Fixed,
+        "Margin of simpo between the rewards of both answers; absent: 0.5."),
+    key("objective", "label_smoothing", Kind::Number(|x| (0.0..0.5).contains(&x), "in [0, 0.5)"), None, Fixed,
+        "Share of pairs that are taken to be the wrong way round (dpo, simpo, cpo); absent: 0."),
+    key("objective", "cross_entropy", NOT_NEGATIVE, None, Fixed,
+        "Weight of the cross-entropy of the better answer, which is added; absent: 1.0 for cpo and \
+         orpo (there with the prompt), else 0."),
 
     key("packing", "mode", Choice(&[
             "best-fit", "first-fit", "spfhp", "lpfhp", "nnlshp", "streaming", "wrapped",

@@ -4,6 +4,7 @@ mod elsewhere;
 mod error;
 mod keys;
 mod model;
+mod objective;
 mod read;
 mod run;
 mod template;
@@ -11,6 +12,7 @@ mod template;
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS};
 pub use model::{load_options, training};
+pub use objective::{ObjectiveKind, ObjectiveSection, Reference};
 pub use read::{Place, Places};
 pub use run::{RunResult, RunSection};
 pub use template::{default_toml, reference_markdown};
@@ -41,6 +43,7 @@ pub struct Config {
     pub precision: PrecisionChoice,
     pub seed: u64,
     pub data: DataSection,
+    pub objective: ObjectiveSection,
     pub packing: PackingSection,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSection>,
@@ -375,10 +378,25 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     let mode = values.get("packing.mode").and_then(Value::as_str);
     let mode: Algorithm = mode.and_then(|mode| mode.parse().ok()).unwrap_or_default();
     let integer = |key: &str| values.get(key).and_then(Value::as_integer);
+    // A pair of answers is packed whole.
+    let sides = if objective::kind(&values).compares() {
+        2
+    } else {
+        1
+    };
     let max_length = integer("data.max_length");
-    let capacity = integer("packing.capacity")
-        .unwrap_or_else(|| max_length.unwrap_or(DEFAULT_CAPACITY).max(DEFAULT_CAPACITY));
-    let max_length = max_length.unwrap_or(capacity);
+    let capacity = integer("packing.capacity").unwrap_or_else(|| {
+        let longest = max_length.unwrap_or(0).saturating_mul(sides);
+        longest.max(DEFAULT_CAPACITY)
+    });
+    let max_length = max_length.unwrap_or((capacity / sides).max(1));
+    if sides == 2 && max_length.saturating_mul(2) > capacity {
+        let message = format!(
+            "pairs of answers of up to `data.max_length` = {max_length} tokens each do not fit into \
+             `packing.capacity` = {capacity}; raise the capacity or lower the length"
+        );
+        return Err(conflict("packing.capacity", message));
+    }
     if mode.layout() == Layout::Packed && !mode.cuts_sequences() && max_length > capacity {
         let message = format!(
             "sequences of up to `data.max_length` = {max_length} tokens do not fit into packs of \
@@ -432,6 +450,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     let learning_rate = if lora { 2e-4 } else { 2e-5 };
     let stem = path.file_stem().unwrap_or("run".as_ref());
     let output = path.with_file_name("runs").join(stem);
+    let of_objective = objective::derived(&values, start)?;
     let derived = [
         ("output", Value::String(output.to_string_lossy().into())),
         ("data.max_length", Value::Integer(max_length)),
@@ -444,7 +463,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     ];
     let given = |key: &str| values.get(key).is_some();
     let (warm_up, length) = (given("schedule.warmup_steps"), given("run.max_steps"));
-    let derived = derived.into_iter().filter(|(key, _)| {
+    let derived = derived.into_iter().chain(of_objective).filter(|(key, _)| {
         !(*key == "schedule.warmup_ratio" && warm_up || *key == "run.epochs" && length)
     });
     let derived: Vec<_> = derived.filter(|(key, _)| !given(key)).collect();

@@ -51,6 +51,11 @@ fn every_default_of_the_table_is_read() {
         let may_be_absent = [
             "adapter",
             "data.chat_template",
+            "objective.beta",
+            "objective.reference",
+            "objective.gamma",
+            "objective.label_smoothing",
+            "objective.cross_entropy",
             "packing.max_sequences",
             "packing.file",
             "batch.sequences_per_step",
@@ -216,7 +221,12 @@ fn words_of_the_table_are_the_words_of_the_crates() {
         if let Kind::Choice(words) = key.kind {
             for word in words {
                 let path = key.path();
-                let sets = ["data.eval_ratio=0.5", &format!("{path}={word}")];
+                let mut sets = vec!["data.eval_ratio=0.5"];
+                if path == "objective.reference" {
+                    sets.push("objective.kind=dpo");
+                }
+                let set = format!("{path}={word}");
+                sets.push(&set);
                 with(&sets).unwrap_or_else(|e| panic!("{path} {word}: {e}"));
             }
         }
@@ -285,7 +295,10 @@ fn unknown_keys_are_errors_with_a_place_and_the_nearest_key() {
         ("[run]\nsave_steps = 1", "it is `run.save_every` here"),
         ("[lora]\nzzz = 1", "[lora] has r, alpha, dropout,"),
         ("qqqq = 1", "the top level has model, adapter,"),
-        ("qqqq = 1", "and the sections [data], [packing],"),
+        (
+            "qqqq = 1",
+            "and the sections [data], [objective], [packing],",
+        ),
     ];
     for (text, expected) in cases {
         let message = message(text);

@@ -6,18 +6,19 @@ use crate::{
     Config, Metrics, Observer, Optimizer, Outcome, Output, Plan, Prepared, RunOptions, RunReport,
     Schedule, StepRow, StopFlag, TrainError,
     checkpoint::{Identity, Retention, State},
+    config::Reference,
     diagnosis,
     evaluate::evaluate_packed,
     gradient_norm,
     metrics::{EvalRow, peak_memory_bytes},
-    objective::{self, Objective},
+    objective::{self, Objective, Results, Totals},
     observer::AdapterPlan,
     optimizer,
     rank::Rank,
 };
 use save::read_weights;
 use std::time::Instant;
-use tightrope_data::Tokenizer;
+use tightrope_data::{Examples, Tokenizer};
 use tightrope_model::{Backend, TrainableModel};
 use tightrope_packing::{Batch, random};
 use tightrope_report::numbers::counted;
@@ -33,6 +34,7 @@ pub struct Trainer<'a, D: Backend> {
     tokenizer: Option<&'a Tokenizer>,
     model: TrainableModel<D>,
     objective: Box<dyn Objective<D>>,
+    eval_objective: Box<dyn Objective<D>>,
     optimizer: Optimizer<D>,
     schedule: Schedule,
     total_steps: u64,
@@ -57,6 +59,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         mut model: TrainableModel<D>,
         observer: &dyn Observer,
     ) -> Result<Self, TrainError> {
+        prepared.check_kind(config)?;
         let ratio = config
             .lora
             .as_ref()
@@ -65,6 +68,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let total_steps = prepared.batches.total_steps(config);
         let identity = Identity::new(config, &prepared.facts());
         let mut state = State::new(identity.clone());
+        // The weights are still those of the reference model.
+        let (objective, eval_objective) = objectives(config, &mut model, &prepared, observer)?;
         if let Some((checkpoint, saved)) = output.resume() {
             let changes = saved.identity.changes(&identity);
             if !changes.is_empty() && !options.allow_change {
@@ -108,7 +113,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
             prepared,
             tokenizer,
             model,
-            objective: objective::of(config),
+            objective,
+            eval_objective,
             optimizer,
             total_steps,
             metrics,
@@ -205,6 +211,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let config = self.config;
         Ok(Plan {
             model: config.model.clone(),
+            objective: config.objective.kind.name(),
             device: self.model.device().name(),
             precision: self.model.precision().name(),
             parameters: self.model.elements(),
@@ -233,16 +240,16 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let trained_tokens: u64 = count(Batch::trained_tokens);
         let tokens: u64 = count(Batch::real_tokens);
         let computed: u64 = count(Batch::len);
-        let denominator = self.objective.denominator(&passes);
+        let totals = Totals::of(&passes);
         let salt = random::at(self.config.seed, step);
         self.model.zero_gradients()?;
-        let mut sum = 0.0;
+        let mut results = Results::default();
         let hidden = self.model.config().architecture().hidden;
         for pass in Rank::ALONE.share(&passes, hidden) {
             let (objective, model) = (&self.objective, &mut self.model);
-            sum += objective.pass(model, &passes[pass], denominator, salt)?;
+            results += objective.pass(model, &passes[pass], totals, salt)?;
         }
-        let loss = sum / denominator;
+        let Results { loss, rewards } = results;
         let grad_norm = gradient_norm(&mut self.model)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
             self.check_weights()?;
@@ -278,6 +285,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let row = StepRow {
             step,
             loss,
+            rewards,
             grad_norm,
             learning_rate,
             tokens,
@@ -341,14 +349,16 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let Some((data, packing)) = &self.prepared.eval else {
             return Ok(true);
         };
-        let Some(evaluation) = evaluate_packed(&mut self.model, &data.sequences, packing, stop)?
-        else {
+        let (objective, examples) = (&*self.eval_objective, Examples::from(*data));
+        let evaluated = evaluate_packed(&mut self.model, objective, examples, packing, stop)?;
+        let Some(evaluation) = evaluated else {
             return Ok(false);
         };
         let row = EvalRow {
             step,
             eval_loss: evaluation.loss,
             eval_perplexity: evaluation.perplexity,
+            rewards: evaluation.rewards,
             eval_tokens: evaluation.tokens,
             eval_trained_tokens: evaluation.trained_tokens,
             elapsed_s: self.state.elapsed_s,
@@ -372,4 +382,32 @@ impl<'a, D: Backend> Trainer<'a, D> {
         observer.evaluated(&row);
         Ok(true)
     }
+}
+
+/// Objectives of training and of evaluation. The log-probabilities of the reference model are
+/// computed here, before the first update, unless it is the model without its adapter.
+#[expect(clippy::type_complexity, reason = "two objectives")]
+fn objectives<D: Backend>(
+    config: &Config,
+    model: &mut TrainableModel<D>,
+    prepared: &Prepared<'_>,
+    observer: &dyn Observer,
+) -> Result<(Box<dyn Objective<D>>, Box<dyn Objective<D>>), TrainError> {
+    let section = &config.objective;
+    // A new adapter changes nothing until it is trained.
+    let is_start = section.reference == Some(Reference::Start) && config.adapter.is_some();
+    if config.lora.is_some() && !is_start || !section.kind.has_reference() {
+        return Ok((objective::of(section, None), objective::of(section, None)));
+    }
+    observer.notice("computing the log-probabilities of the reference model, once for each answer");
+    let batches = &prepared.batches;
+    let train = objective::reference(model, batches.examples(), batches.packing())?;
+    let eval = match &prepared.eval {
+        Some((data, packing)) => Some(objective::reference(model, (*data).into(), packing)?),
+        None => None,
+    };
+    Ok((
+        objective::of(section, Some(train)),
+        objective::of(section, Some(eval.unwrap_or_default())),
+    ))
 }

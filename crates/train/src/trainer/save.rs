@@ -98,7 +98,7 @@ impl<D: Backend> Trainer<'_, D> {
         let state = &self.state;
         let best = state.best_step.map(|step| self.checkpoint(step));
         let batches = &self.prepared.batches;
-        let sequences = &self.prepared.train.sequences;
+        let examples = batches.examples();
         Ok(RunReport {
             outcome,
             steps: state.step,
@@ -106,7 +106,7 @@ impl<D: Backend> Trainer<'_, D> {
             tokens: state.tokens,
             trained_tokens: state.trained_tokens,
             padding_tokens: state.padding_tokens,
-            padding: padding(batches.packing(), batches.passes_per_epoch(), sequences),
+            padding: padding(batches.packing(), batches.passes_per_epoch(), examples),
             elapsed_s: state.elapsed_s,
             tokens_per_second: state.tokens as f64 / state.elapsed_s.max(f64::MIN_POSITIVE),
             first_loss: state.first_loss,

@@ -8,12 +8,15 @@ use std::{
 
 use anyhow::Context;
 use indicatif::ProgressBar;
-use tightrope_data::packing::{Algorithm, Histogram, PackError};
+use tightrope_data::{
+    Examples,
+    packing::{Algorithm, Histogram, PackError},
+};
 use tightrope_run::{
     Base,
     lengths::{LengthsError, read_histogram, read_lengths},
 };
-use tightrope_train::{Config, batches};
+use tightrope_train::Config;
 
 use crate::progress::{Bars, share_done};
 
@@ -45,7 +48,7 @@ impl Input {
 pub(super) fn data_set(config: &Config) -> anyhow::Result<Input> {
     let bars = Bars::default();
     let (data, _) = Base::of(config, &bars)?.load_both(config, &bars)?;
-    let lengths = batches::lengths(&data.sequences);
+    let lengths = Examples::from(&data).packed_lengths();
     Ok(Input {
         name: "training data".into(),
         histogram: Histogram::from_lengths(lengths.iter().copied())?,

@@ -1,0 +1,210 @@
+//! Pairs of answers to one prompt, of which one is better.
+
+use serde_json::Value;
+
+use super::calls::TemplateReads;
+use super::{Fields, Record, alpaca, chat, completion, missing_key, take, take_list, wrong};
+use crate::error::{KeyPath, RowProblem};
+
+/// Columns of the better and of the worse answer, by tool.
+const ANSWERS: [(&str, &str); 4] = [
+    ("chosen", "rejected"),
+    ("chosen_response", "rejected_response"),
+    ("preferred_output", "non_preferred_output"),
+    ("chosen_messages", "rejected_messages"),
+];
+
+/// Columns of token ids: prompt, better and worse answer.
+const IDS: [[&str; 3]; 2] = [
+    ["prompt_ids", "chosen_ids", "rejected_ids"],
+    ["prompt_input_ids", "chosen_input_ids", "rejected_input_ids"],
+];
+
+/// Whether the row holds a pair as token ids.
+pub(crate) fn has_ids(fields: &Fields) -> bool {
+    let mut layouts = IDS.iter();
+    layouts.any(|keys| keys.iter().all(|key| fields.contains_key(*key)))
+}
+
+/// Whether these keys are those of a pair.
+pub(super) fn has_pair(has: impl Fn(&str) -> bool) -> bool {
+    let ids = IDS.iter().any(|keys| keys.iter().all(|key| has(key)));
+    ids || ANSWERS
+        .iter()
+        .any(|(chosen, rejected)| has(chosen) && has(rejected))
+}
+
+/// Reads a pair. The prompt is `prompt`, `messages`, `conversations`, `input.messages`, an alpaca
+/// record, or else the messages that both conversations begin with.
+pub(super) fn preference(
+    fields: &mut Fields,
+    template: Option<&TemplateReads>,
+    unused: &mut Vec<String>,
+) -> Result<Record, RowProblem> {
+    if let Some(keys) = IDS
+        .iter()
+        .find(|keys| keys.iter().all(|k| fields.contains_key(*k)))
+    {
+        return ids(fields, keys);
+    }
+    let names = ANSWERS
+        .iter()
+        .find(|(chosen, rejected)| fields.contains_key(*chosen) && fields.contains_key(*rejected));
+    let Some((chosen_key, rejected_key)) = names else {
+        return Err(missing_key(fields, "chosen"));
+    };
+    let chosen = answer(fields, chosen_key)?;
+    let rejected = answer(fields, rejected_key)?;
+    let layout = Layout::take(fields, [chosen_key, rejected_key], [&chosen, &rejected])?;
+    let side = |answer: Value, unused: &mut Vec<String>| {
+        let mut own = fields.clone();
+        let record = layout.record(&mut own, answer, template, unused);
+        record.map(|record| (record, own))
+    };
+    let (chosen, left) = side(chosen, unused)?;
+    let (rejected, _) = side(rejected, &mut Vec::new())?;
+    *fields = left;
+    Ok(Record::Preference {
+        chosen: Box::new(chosen),
+        rejected: Box::new(rejected),
+    })
+}
+
+fn ids(fields: &mut Fields, keys: &[&'static str; 3]) -> Result<Record, RowProblem> {
+    let mut list = |key: &'static str| -> Result<Vec<Value>, RowProblem> { take_list(fields, key) };
+    let [prompt, chosen, rejected] = [list(keys[0])?, list(keys[1])?, list(keys[2])?];
+    let side = |answer: Vec<Value>| {
+        let mut labels: Vec<Value> = vec![(-100).into(); prompt.len()];
+        labels.extend(answer.iter().cloned());
+        let ids = prompt.iter().cloned().chain(answer).collect();
+        let mut own = Fields::new();
+        own.insert("input_ids".into(), Value::Array(ids));
+        own.insert("labels".into(), Value::Array(labels));
+        super::tokens::tokens(&mut own).map(Record::Tokens)
+    };
+    Ok(Record::Preference {
+        chosen: Box::new(side(chosen)?),
+        rejected: Box::new(side(rejected)?),
+    })
+}
+
+/// An answer: text, or messages; a single message becomes a list.
+fn answer(fields: &mut Fields, key: &str) -> Result<Value, RowProblem> {
+    match take(fields, key)? {
+        Value::Object(message) => Ok(Value::Array(vec![Value::Object(message)])),
+        value @ (Value::String(_) | Value::Array(_)) => Ok(value),
+        other => Err(wrong(KeyPath::name(key), "text or messages", &other)),
+    }
+}
+
+/// Place of the prompt.
+enum Layout {
+    /// `prompt`, text or messages.
+    Prompt,
+    /// `instruction` and the keys beside it.
+    Alpaca,
+    /// Messages, taken out of the row.
+    Messages(Vec<Value>),
+    /// Both answers are conversations; this many messages are the same.
+    Conversations(usize),
+}
+
+impl Layout {
+    fn take(
+        fields: &mut Fields,
+        keys: [&str; 2],
+        answers: [&Value; 2],
+    ) -> Result<Self, RowProblem> {
+        if fields.contains_key("prompt") {
+            return Ok(Self::Prompt);
+        }
+        if let Some(Value::Object(input)) = fields.get_mut("input")
+            && input.contains_key("messages")
+        {
+            let messages = take_list(input, "messages")?;
+            let Some(Value::Object(input)) = fields.shift_remove("input") else {
+                return Ok(Self::Messages(messages));
+            };
+            fields.extend(input);
+            return Ok(Self::Messages(messages));
+        }
+        for key in ["messages", "conversations"] {
+            if fields.contains_key(key) {
+                return Ok(Self::Messages(take_list(fields, key)?));
+            }
+        }
+        if fields.contains_key("instruction") {
+            return Ok(Self::Alpaca);
+        }
+        for (key, answer) in keys.into_iter().zip(answers) {
+            if !answer.is_array() {
+                let expected = "a conversation, because the row has no `prompt`";
+                return Err(wrong(KeyPath::name(key), expected, answer));
+            }
+        }
+        let [chosen, rejected] = answers.map(|answer| answer.as_array().map_or(&[][..], |a| a));
+        let same = chosen.iter().zip(rejected).take_while(|(a, b)| a == b);
+        // At least the last message of each is its answer.
+        let most = chosen.len().min(rejected.len()).saturating_sub(1);
+        Ok(Self::Conversations(same.count().min(most)))
+    }
+
+    /// The record of one answer.
+    fn record(
+        &self,
+        fields: &mut Fields,
+        answer: Value,
+        template: Option<&TemplateReads>,
+        unused: &mut Vec<String>,
+    ) -> Result<Record, RowProblem> {
+        match self {
+            Self::Alpaca => {
+                let text = match answer {
+                    Value::String(text) => text,
+                    other => {
+                        let key = KeyPath::name("chosen");
+                        return Err(wrong(key, "text, like the instruction", &other));
+                    }
+                };
+                fields.insert("output".into(), Value::String(text));
+                match template {
+                    Some(template) => chat::alpaca(fields, template, unused).map(Record::Chat),
+                    None => alpaca(fields),
+                }
+            }
+            Self::Prompt => {
+                // Text beside messages is the answer of the assistant.
+                let is_text = fields.get("prompt").is_some_and(Value::is_string);
+                fields.insert("completion".into(), spoken(answer, is_text));
+                completion(fields, template, unused)
+            }
+            Self::Messages(prompt) => {
+                fields.insert("prompt".into(), Value::Array(prompt.clone()));
+                fields.insert("completion".into(), spoken(answer, false));
+                completion(fields, template, unused)
+            }
+            Self::Conversations(same) => {
+                let mut messages = match answer {
+                    Value::Array(messages) => messages,
+                    other => vec![other],
+                };
+                let answer = messages.split_off(*same);
+                fields.insert("prompt".into(), Value::Array(messages));
+                fields.insert("completion".into(), Value::Array(answer));
+                completion(fields, template, unused)
+            }
+        }
+    }
+}
+
+/// The answer as messages, unless the prompt is text too.
+fn spoken(answer: Value, prompt_is_text: bool) -> Value {
+    match answer {
+        Value::String(text)
+            if !prompt_is_text && !super::holds_messages(&Value::String(text.clone())) =>
+        {
+            serde_json::json!([{"role": "assistant", "content": text}])
+        }
+        other => other,
+    }
+}

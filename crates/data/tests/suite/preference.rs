@@ -1,0 +1,173 @@
+//! Pairs of answers: every layout gives the same two sequences.
+
+use tightrope_data::packing::Units;
+use tightrope_data::{
+    DataError, DataOptions, Dataset, Examples, Format, Overlong, Tokenizer, TrainOn, load,
+};
+
+use crate::common::{CHATML, load_bytes, marked, tokenizer, write};
+
+fn read(rows: &str, options: &DataOptions, tokenizer: &Tokenizer) -> Dataset {
+    load_bytes("a.jsonl", rows, options, Some(tokenizer)).unwrap_or_else(|e| panic!("{rows}: {e}"))
+}
+
+fn refusal(rows: &str, options: &DataOptions, tokenizer: Option<&Tokenizer>) -> String {
+    let error = load_bytes("a.jsonl", rows, options, tokenizer).map(drop);
+    error.unwrap_err().to_string()
+}
+
+#[test]
+fn every_layout_is_the_same_pair() {
+    let t = tokenizer(Some(CHATML));
+    let said = |answer: &str| {
+        format!("<|im_start|>user\nTea?<|im_end|>\n<|im_start|>assistant\n⟦{answer}<|im_end|>⟧\n")
+    };
+    let user = r#"{"role": "user", "content": "Tea?"}"#;
+    let yes = r#"{"role": "assistant", "content": "Yes"}"#;
+    let no = r#"{"role": "assistant", "content": "No"}"#;
+    let human = r#"{"from": "human", "value": "Tea?"}"#;
+    for row in [
+        format!(r#"{{"prompt": [{user}], "chosen": [{yes}], "rejected": [{no}]}}"#),
+        format!(r#"{{"prompt": [{user}], "chosen": "Yes", "rejected": "No"}}"#),
+        format!(r#"{{"chosen": [{user}, {yes}], "rejected": [{user}, {no}]}}"#),
+        format!(r#"{{"messages": [{user}], "chosen": {yes}, "rejected": {no}}}"#),
+        format!(r#"{{"messages": [{user}], "chosen_response": "Yes", "rejected_response": "No"}}"#),
+        format!(
+            r#"{{"conversations": [{human}], "chosen": {{"from": "gpt", "value": "Yes"}},
+                "rejected": {{"from": "gpt", "value": "No"}}}}"#
+        )
+        .replace('\n', " "),
+        r#"{"instruction": "Tea?", "input": "", "chosen": "Yes", "rejected": "No"}"#.to_owned(),
+        format!(
+            r#"{{"input": {{"messages": [{user}]}}, "preferred_output": [{yes}], "non_preferred_output": [{no}]}}"#
+        ),
+    ] {
+        let data = read(&row, &DataOptions::default(), &t);
+        assert!(data.pairs, "{row}");
+        let both = [0, 1].map(|index| marked(&data, index, &t));
+        assert_eq!(both, [said("Yes"), said("No")], "{row}");
+        assert_eq!(data.origins[0], data.origins[1]);
+        assert_eq!(data.report.files[0].format, Format::Preference);
+        assert_eq!(data.report.unused, [], "{row}");
+        assert_eq!(data.report.pairs, Some(1));
+    }
+}
+
+#[test]
+fn texts_and_ids_are_pairs_too() {
+    let t = tokenizer(None);
+    let row = r#"{"prompt": "ab", "chosen": "c", "rejected": "de", "score": 3}"#;
+    let data = read(row, &DataOptions::default(), &t);
+    assert_eq!(marked(&data, 0, &t), "ab⟦c</s>⟧");
+    assert_eq!(marked(&data, 1, &t), "ab⟦de</s>⟧");
+    assert_eq!(data.report.unused[0].key, "score");
+    assert_eq!(data.report.unused[0].rows, 1);
+    for [prompt, chosen, rejected] in [
+        ["prompt_ids", "chosen_ids", "rejected_ids"],
+        ["prompt_input_ids", "chosen_input_ids", "rejected_input_ids"],
+    ] {
+        let row = format!(r#"{{"{prompt}": [5, 6], "{chosen}": [7, 8], "{rejected}": [9]}}"#);
+        let data = load_bytes("a.jsonl", &row, &DataOptions::default(), None).unwrap();
+        let examples = Examples::from(&data);
+        assert_eq!((examples.count(), examples.packed_lengths()), (1, vec![7]));
+        assert_eq!(data.sequences[0].tokens(), [5, 6, 7, 8]);
+        assert_eq!(data.sequences[0].targets(), [-100, 7, 8, -100]);
+        assert_eq!(data.sequences[1].targets(), [-100, 9, -100]);
+    }
+}
+
+#[test]
+fn answers_of_several_turns_are_trained_after_the_prompt() {
+    let t = tokenizer(Some(CHATML));
+    let row =
+        r#"{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}],
+        "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"},
+        {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#
+            .replace('\n', " ");
+    let data = read(&row, &DataOptions::default(), &t);
+    assert!(marked(&data, 0, &t).contains("⟦b<|im_end|>⟧"));
+    assert!(marked(&data, 0, &t).contains("⟦d<|im_end|>⟧"));
+    assert!(marked(&data, 1, &t).contains("⟦x<|im_end|>⟧"));
+}
+
+#[test]
+fn pairs_without_a_difference_are_left_out_and_counted() {
+    let t = tokenizer(None);
+    let rows = "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"b\"}\n\
+                {\"prompt\": \"a\", \"chosen\": \"bcdefg\", \"rejected\": \"bcdefh\"}\n\
+                {\"prompt\": \"abcdefgh\", \"chosen\": \"b\", \"rejected\": \"c\"}\n\
+                {\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}";
+    let short = |overlong| DataOptions {
+        max_length: 4,
+        overlong,
+        ..DataOptions::default()
+    };
+    let data = read(rows, &short(Overlong::Truncate), &t);
+    let report = &data.report;
+    let counts = (
+        report.equal_pairs,
+        report.untrained_pairs,
+        report.halved_pairs,
+    );
+    assert_eq!(
+        (counts, report.pairs, data.sequences.len()),
+        ((2, 1, 0), Some(1), 2)
+    );
+    let shown = report.to_string();
+    assert!(
+        shown.contains("2 pairs left out: both answers are the same"),
+        "{shown}"
+    );
+    let rows = "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"bcdefg\"}\n\
+                {\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}";
+    let data = read(rows, &short(Overlong::Drop), &t);
+    assert_eq!((data.report.halved_pairs, data.origins.len()), (1, 2));
+}
+
+#[test]
+fn what_no_pair_can_be_is_refused() {
+    let t = tokenizer(Some(CHATML));
+    let pair = r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#;
+    let options = |change: fn(&mut DataOptions)| {
+        let mut options = DataOptions::default();
+        change(&mut options);
+        options
+    };
+    for (change, key) in [
+        (options(|o| o.train_on = TrainOn::All), "train_on"),
+        (options(|o| o.overlong = Overlong::Split), "overlong"),
+    ] {
+        let shown = refusal(pair, &change, Some(&t));
+        assert!(shown.contains(key), "{shown}");
+    }
+    let shown = refusal(pair, &options(|o| o.format = Format::Completion), Some(&t));
+    assert!(shown.contains("`chosen`: one of a pair"), "{shown}");
+    for (row, says) in [
+        (r#"{"chosen": "b", "rejected": "c"}"#, "`chosen`: "),
+        (
+            r#"{"prompt": "a", "chosen": 3, "rejected": "c"}"#,
+            "`chosen`: ",
+        ),
+        (
+            r#"{"instruction": "a", "chosen": [{}], "rejected": "c"}"#,
+            "`chosen`: ",
+        ),
+    ] {
+        let shown = refusal(row, &DataOptions::default(), Some(&t));
+        assert!(shown.contains(says), "{shown}");
+        assert_eq!(shown.matches("a.jsonl").count(), 1, "{shown}");
+    }
+    assert!(refusal(pair, &DataOptions::default(), None).contains("tokenizer"));
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = write(folder.path(), "pairs.jsonl", pair);
+    let texts = write(folder.path(), "texts.jsonl", r#"{"text": "a"}"#);
+    for paths in [[pairs.clone(), texts.clone()], [texts, pairs]] {
+        let second = paths[1].clone();
+        let error = load(&paths, &DataOptions::default(), Some(&t), &()).map(drop);
+        let Err(DataError::MixedPairs { path, .. }) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(path, second);
+    }
+}

@@ -1,0 +1,415 @@
+//! Objectives that compare two answers to one prompt.
+//!
+//! With `l` the sum of an answer's log-probabilities, `l̄` their mean over the answer's tokens, `r`
+//! and `r̄` the same of the reference model, `c` the better and `w` the worse answer, and `σ` the
+//! logistic function, the loss of a pair is
+//! - DPO (Rafailov et al., 2023): `−(1 − ε)·ln σ(z) − ε·ln σ(−z)` with
+//!   `z = β·((l_c − r_c) − (l_w − r_w))` and label smoothing `ε` (cDPO);
+//! - IPO (Azar et al., 2023): `((l̄_c − r̄_c) − (l̄_w − r̄_w) − 1 / (2β))²`;
+//! - SimPO (Meng et al., 2024): as DPO with `z = β·(l̄_c − l̄_w) − γ`;
+//! - CPO (Xu et al., 2024): as DPO with `z = β·(l_c − l_w)`;
+//! - ORPO (Hong et al., 2024): `−β·ln σ(o(l̄_c) − o(l̄_w))` with the log odds
+//!   `o(l̄) = l̄ − ln(1 − exp l̄)`.
+//!
+//! A step's loss is the mean over its pairs, plus `cross_entropy` times the mean cross-entropy of
+//! all tokens of its better answers (for ORPO, of their prompts too).
+
+use super::{Objective, Results, Totals};
+use crate::{
+    TrainError,
+    config::{ObjectiveKind, ObjectiveSection},
+};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use tightrope_model::{Adapters, Backend, Loss, Model, TokenWeights, TrainableModel};
+use tightrope_packing::{Batch, IGNORED, Packing, Segment};
+
+/// Means over pairs of the rewards that the model gives to their answers: `β` times the answer's
+/// log-probability (its mean over tokens for SimPO and ORPO), less that of the reference model
+/// if there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rewards {
+    /// Reward of the better answer.
+    pub rewards_chosen: f64,
+    /// Reward of the worse answer.
+    pub rewards_rejected: f64,
+    /// Difference of the two.
+    pub rewards_margin: f64,
+    /// Share of the pairs whose better answer has the higher reward; a tie does not count.
+    pub rewards_accuracy: f64,
+}
+
+impl Rewards {
+    fn of([chosen, rejected]: [f64; 2], pairs: f64) -> Self {
+        Self {
+            rewards_chosen: chosen / pairs,
+            rewards_rejected: rejected / pairs,
+            rewards_margin: (chosen - rejected) / pairs,
+            rewards_accuracy: f64::from(u8::from(chosen > rejected)) / pairs,
+        }
+    }
+
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            rewards_chosen: self.rewards_chosen + other.rewards_chosen,
+            rewards_rejected: self.rewards_rejected + other.rewards_rejected,
+            rewards_margin: self.rewards_margin + other.rewards_margin,
+            rewards_accuracy: self.rewards_accuracy + other.rewards_accuracy,
+        }
+    }
+}
+
+/// A method with its settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Method {
+    kind: ObjectiveKind,
+    beta: f64,
+    gamma: f64,
+    label_smoothing: f64,
+    /// Factor of the cross-entropy of the better answer.
+    cross_entropy: f64,
+}
+
+/// Loss of a pair, its derivatives by the two sums of log-probabilities, and the rewards.
+#[derive(Clone, Copy, Debug)]
+struct Compared {
+    loss: f64,
+    slopes: [f64; 2],
+    rewards: [f64; 2],
+}
+
+/// `ln σ(x)`, without overflow.
+fn log_sigmoid(x: f64) -> f64 {
+    x.min(0.0) - (-x.abs()).exp().ln_1p()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    log_sigmoid(x).exp()
+}
+
+impl Method {
+    /// The method of a configuration; `None` for cross-entropy.
+    pub(super) fn of(section: &ObjectiveSection) -> Option<Self> {
+        section.kind.compares().then(|| Self {
+            kind: section.kind,
+            beta: section.beta.unwrap_or_default(),
+            gamma: section.gamma.unwrap_or_default(),
+            label_smoothing: section.label_smoothing.unwrap_or_default(),
+            cross_entropy: section.cross_entropy.unwrap_or_default(),
+        })
+    }
+
+    /// Compares two answers with these sums of log-probabilities and numbers of tokens.
+    fn compare(&self, sums: [f64; 2], tokens: [f64; 2], reference: [f64; 2]) -> Compared {
+        let beta = self.beta;
+        let by = if self.kind.averages() {
+            tokens
+        } else {
+            [1.0; 2]
+        };
+        let [chosen, rejected] = [0, 1].map(|side| (sums[side] - reference[side]) / by[side]);
+        // Derivatives by the two values above.
+        let (loss, slopes) = match self.kind {
+            ObjectiveKind::Ipo => {
+                let distance = chosen - rejected - 1.0 / (2.0 * beta);
+                (distance * distance, [2.0 * distance, -2.0 * distance])
+            }
+            ObjectiveKind::Orpo => {
+                // exp l̄ − 1, which keeps its digits near 1.
+                let [less_c, less_r] = [chosen, rejected].map(|mean| mean.exp_m1().min(-1e-15));
+                let odds = (chosen - (-less_c).ln()) - (rejected - (-less_r).ln());
+                let slope = -beta * sigmoid(-odds);
+                let loss = -beta * log_sigmoid(odds);
+                (loss, [slope / -less_c, -slope / -less_r])
+            }
+            _ => {
+                let smoothing = self.label_smoothing;
+                let z = beta * (chosen - rejected) - self.gamma;
+                let loss = -(1.0 - smoothing) * log_sigmoid(z) - smoothing * log_sigmoid(-z);
+                let slope = smoothing * sigmoid(z) - (1.0 - smoothing) * sigmoid(-z);
+                (loss, [beta * slope, -beta * slope])
+            }
+        };
+        // As TRL does, IPO's rewards are of sums, although its loss is of means.
+        let rewards = match self.kind {
+            ObjectiveKind::Ipo => [0, 1].map(|side| sums[side] - reference[side]),
+            _ => [chosen, rejected],
+        };
+        Compared {
+            loss,
+            slopes: [slopes[0] / by[0], slopes[1] / by[1]],
+            rewards: rewards.map(|reward| beta * reward),
+        }
+    }
+
+    /// Whether the cross-entropy includes the prompt.
+    fn trains_prompts(&self) -> bool {
+        self.kind == ObjectiveKind::Orpo
+    }
+}
+
+/// One answer in a batch.
+#[derive(Clone, Debug)]
+struct Side {
+    /// Example of the answer, and whether it is the better (0) or the worse one (1).
+    place: (usize, usize),
+    range: Range<usize>,
+    /// Sum of the log-probabilities of the answer's tokens.
+    sum: f64,
+    tokens: f64,
+}
+
+/// The answers of a batch, two for each pair.
+fn sides(batch: &Batch, losses: &[f32]) -> Vec<Side> {
+    let side = |segment: &Segment| {
+        let range = segment.start..segment.start + segment.length;
+        let targets = batch.targets()[range.clone()].iter();
+        let trained = targets
+            .zip(&losses[range.clone()])
+            .filter(|(t, _)| **t >= 0);
+        let (sum, tokens) = trained.fold((0.0, 0.0), |(sum, tokens), (_, &loss)| {
+            (sum - f64::from(loss), tokens + 1.0)
+        });
+        Some(Side {
+            place: (segment.sequence?, segment.part),
+            range,
+            sum,
+            tokens,
+        })
+    };
+    batch
+        .segments()
+        .as_slice()
+        .iter()
+        .filter_map(side)
+        .collect()
+}
+
+/// Sums of log-probabilities of both answers of each example of a packing. Examples that are not
+/// packed have zeros.
+pub(crate) fn reference<D: Backend>(
+    model: &mut Model<D>,
+    examples: tightrope_data::Examples<'_>,
+    packing: &Packing,
+) -> Result<Vec<[f64; 2]>, TrainError> {
+    let count = tightrope_packing::Units::count(&examples);
+    let mut sums = vec![[0.0; 2]; count];
+    for index in 0..packing.len() {
+        let batch = packing.batch(index, &examples, 0)?;
+        let loss = model.evaluate(&batch)?;
+        for side in sides(&batch, &loss.per_token) {
+            sums[side.place.0][side.place.1] = side.sum;
+        }
+    }
+    Ok(sums)
+}
+
+/// Trains or measures a preference.
+#[derive(Debug)]
+pub(super) struct Preference {
+    method: Method,
+    /// Log-probabilities of the reference model for each example; `None`: those of the model
+    /// without its adapter.
+    reference: Option<Vec<[f64; 2]>>,
+}
+
+impl Preference {
+    pub(super) fn new(method: Method, reference: Option<Vec<[f64; 2]>>) -> Self {
+        Self { method, reference }
+    }
+
+    /// Log-probabilities of the reference model, as losses of tokens, if it is the model without
+    /// its adapter.
+    fn without_adapter<D: Backend>(
+        &self,
+        model: &mut Model<D>,
+        batch: &Batch,
+    ) -> Result<Option<Vec<f32>>, TrainError> {
+        if !self.method.kind.has_reference() || self.reference.is_some() {
+            return Ok(None);
+        }
+        let loss = model.evaluate_with(batch, Adapters::Off)?;
+        Ok(Some(loss.per_token))
+    }
+
+    /// The batch with the targets whose losses are needed.
+    fn targets<'a>(&self, batch: &'a Batch, own: &'a mut Option<Batch>) -> &'a Batch {
+        if !self.method.trains_prompts() {
+            return batch;
+        }
+        let mut targets = batch.targets().to_vec();
+        let segments = batch.segments().as_slice().iter();
+        for segment in segments.filter(|s| s.sequence.is_some() && s.part == 0) {
+            let range = segment.start..segment.start + segment.length;
+            let next = batch.tokens()[range.clone()].iter().skip(1);
+            for (target, &token) in targets[range].iter_mut().zip(next) {
+                *target = i32::try_from(token).unwrap_or(IGNORED);
+            }
+        }
+        own.insert(batch.with_targets(targets))
+    }
+
+    /// Results of a batch; writes the weights of the tokens if they are wanted. `with` has the
+    /// targets whose losses are given, and `batch` those of the answers.
+    fn results(
+        &self,
+        batch: &Batch,
+        with: &Batch,
+        losses: &Loss,
+        reference: Option<&[f32]>,
+        totals: Totals,
+        mut weights: Option<&mut [f32]>,
+    ) -> Results {
+        let mut results = Results::default();
+        let policy = sides(batch, &losses.per_token);
+        let without = reference.map(|losses| sides(batch, losses));
+        for (index, pair) in policy.chunks_exact(2).enumerate() {
+            let [chosen, rejected] = pair else { continue };
+            let reference = match (&self.reference, &without) {
+                (Some(stored), _) => stored.get(chosen.place.0).copied().unwrap_or_default(),
+                (None, Some(sides)) => [sides[2 * index].sum, sides[2 * index + 1].sum],
+                (None, None) => [0.0; 2],
+            };
+            let tokens = [chosen.tokens, rejected.tokens];
+            let sums = [chosen.sum, rejected.sum];
+            let compared = self.method.compare(sums, tokens, reference);
+            // Cross-entropy of the better answer.
+            let of_all = match self.method.trains_prompts() {
+                true => totals.chosen_steps,
+                false => totals.chosen_tokens,
+            };
+            let factor = self.method.cross_entropy / of_all;
+            let own = &with.targets()[chosen.range.clone()];
+            let all = own.iter().zip(&losses.per_token[chosen.range.clone()]);
+            let trained = all.filter(|(target, _)| **target >= 0);
+            let entropy: f64 = trained.map(|(_, &loss)| f64::from(loss)).sum();
+            results += Results {
+                loss: compared.loss / totals.pairs + factor * entropy,
+                rewards: Some(Rewards::of(compared.rewards, totals.pairs)),
+            };
+            let Some(weights) = weights.as_deref_mut() else {
+                continue;
+            };
+            for (side, slope) in [chosen, rejected].into_iter().zip(compared.slopes) {
+                let answer = &batch.targets()[side.range.clone()];
+                let weights = &mut weights[side.range.clone()];
+                for (weight, target) in weights.iter_mut().zip(answer) {
+                    // A loss is a log-probability with the other sign.
+                    *weight = match *target >= 0 {
+                        true => (-slope / totals.pairs) as f32,
+                        false => 0.0,
+                    };
+                }
+            }
+            for (weight, target) in weights[chosen.range.clone()].iter_mut().zip(own) {
+                if *target >= 0 {
+                    *weight += factor as f32;
+                }
+            }
+        }
+        results
+    }
+}
+
+impl<D: Backend> Objective<D> for Preference {
+    fn pass(
+        &self,
+        model: &mut TrainableModel<D>,
+        pass: &Batch,
+        totals: Totals,
+        salt: u64,
+    ) -> Result<Results, TrainError> {
+        let reference = self.without_adapter(model, pass)?;
+        let mut own = None;
+        let with = self.targets(pass, &mut own);
+        let mut results = Results::default();
+        let mut weigh = |loss: &Loss, weights: &mut [f32]| {
+            let reference = reference.as_deref();
+            results = self.results(pass, with, loss, reference, totals, Some(weights));
+        };
+        model.forward_backward(with, TokenWeights::OfLosses(&mut weigh), salt)?;
+        Ok(results)
+    }
+
+    fn evaluate(
+        &self,
+        model: &mut Model<D>,
+        batch: &Batch,
+        totals: Totals,
+    ) -> Result<Results, TrainError> {
+        let reference = self.without_adapter(model, batch)?;
+        let mut own = None;
+        let with = self.targets(batch, &mut own);
+        let loss = model.evaluate(with)?;
+        Ok(self.results(batch, with, &loss, reference.as_deref(), totals, None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [ObjectiveKind; 5] = [
+        ObjectiveKind::Dpo,
+        ObjectiveKind::Ipo,
+        ObjectiveKind::Simpo,
+        ObjectiveKind::Cpo,
+        ObjectiveKind::Orpo,
+    ];
+
+    fn method(kind: ObjectiveKind) -> Method {
+        Method {
+            kind,
+            beta: 0.3,
+            gamma: if kind == ObjectiveKind::Simpo {
+                0.5
+            } else {
+                0.0
+            },
+            label_smoothing: match kind {
+                ObjectiveKind::Dpo | ObjectiveKind::Cpo => 0.1,
+                _ => 0.0,
+            },
+            cross_entropy: 0.0,
+        }
+    }
+
+    #[test]
+    fn slopes_are_the_derivatives() {
+        for kind in KINDS {
+            let method = method(kind);
+            let reference = match kind.has_reference() {
+                true => [-6.0, -11.0],
+                false => [0.0; 2],
+            };
+            let loss = |sums: [f64; 2]| method.compare(sums, [3.0, 5.0], reference).loss;
+            for sums in [[-4.0, -9.0], [-12.0, -3.5], [-0.01, -40.0]] {
+                let slopes = method.compare(sums, [3.0, 5.0], reference).slopes;
+                for side in 0..2 {
+                    let step = 1e-5;
+                    let at = |sign: f64| {
+                        let mut moved = sums;
+                        moved[side] += sign * step;
+                        loss(moved)
+                    };
+                    let expected = (at(1.0) - at(-1.0)) / (2.0 * step);
+                    let close = (slopes[side] - expected).abs() <= 1e-7 * expected.abs().max(1.0);
+                    assert!(close, "{kind:?} {sums:?}: {} {expected}", slopes[side]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_differences_neither_overflow_nor_lose_their_slope() {
+        for sums in [[-1.0, -1e5], [-1e5, -1.0]] {
+            for kind in KINDS {
+                let compared = method(kind).compare(sums, [1.0, 1.0], [0.0; 2]);
+                assert!(compared.loss.is_finite(), "{kind:?} {sums:?}");
+                assert!(compared.slopes.iter().all(|slope| slope.is_finite()));
+            }
+        }
+        let worse = method(ObjectiveKind::Cpo).compare([-1e5, -1.0], [1.0; 2], [0.0; 2]);
+        assert!((worse.slopes[0] + 0.3 * 0.9).abs() < 1e-12);
+    }
+}
