@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", required_unless_present = "config", value_parser = paths::path())]
     data: Vec<PathBuf>,
 
-    /// Layout of the records: auto, alpaca, chat, completion, text, tokens
+    /// Layout of the records: auto, alpaca, chat, completion, preference, text, tokens
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 
