@@ -103,6 +103,7 @@ impl Base {
             },
             other => other,
         })?;
+        config.objective.check_kind(data.pairs)?;
         observer.loaded(paths, &data.report);
         if let Some(model) = model {
             let limit = model.rope.max_position_embeddings;
@@ -222,7 +223,6 @@ fn train_on<D: Backend>(
     base.say_if_other_base(config, observer)?;
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
-    prepared.check_kind(config)?;
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);
     let load = load_options(config, prepared.capacity());
     let training = training(config);

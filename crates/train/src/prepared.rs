@@ -60,7 +60,7 @@ impl<'a> Prepared<'a> {
 
     /// Returns an error unless the data is of the kind that the objective of the configuration
     /// needs.
-    pub fn check_kind(&self, config: &Config) -> Result<(), TrainError> {
+    pub(crate) fn check_kind(&self, config: &Config) -> Result<(), TrainError> {
         let eval = self.eval.iter().map(|(data, _)| *data);
         let mut all = eval.chain([self.train]);
         all.try_for_each(|data| config.objective.check_kind(data.pairs))

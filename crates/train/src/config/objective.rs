@@ -34,7 +34,7 @@ pub enum Reference {
 
 impl ObjectiveSection {
     /// Returns an error unless data with (or without) pairs of answers is what the objective needs.
-    pub(crate) fn check_kind(&self, pairs: bool) -> Result<(), TrainError> {
+    pub fn check_kind(&self, pairs: bool) -> Result<(), TrainError> {
         let kind = self.kind.name();
         match pairs == self.kind.compares() {
             true => Ok(()),
