@@ -162,6 +162,9 @@ pub(crate) fn quality(perplexity: Option<f64>, rewards: Option<Rewards>) -> Stri
 }
 
 fn accuracy(rewards: &Rewards) -> String {
+    if rewards.rewards_margin == 0.0 && rewards.rewards_accuracy == 0.0 {
+        return "no answer preferred".into();
+    }
     let percent = 100.0 * rewards.rewards_accuracy;
     format!("better answer preferred in {percent:.1} % of pairs")
 }

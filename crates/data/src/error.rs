@@ -48,9 +48,10 @@ pub enum DataError {
     },
     /// Pairs of answers and other records would be read as one data set.
     #[error(
-        "{}: its rows are {}, those of the files before are not; train on one kind at a time",
+        "{}: its rows are {} of answers, unlike those of the files before; train on one kind at a \
+         time",
         path.display(),
-        if *pairs { "pairs of answers" } else { "no pairs of answers" }
+        if *pairs { "pairs" } else { "no pairs" }
     )]
     MixedPairs {
         /// The first file of the other kind.
@@ -124,7 +125,7 @@ pub enum DataError {
     #[error(
         "{}: cannot tell the format: the first rows have the keys {}; known are \
          input_ids (tokens), messages or conversations (chat), instruction + output (alpaca), \
-         prompt + completion (completion), text (text)",
+         prompt + completion (completion), chosen + rejected (preference), text (text)",
         path.display(), list(saw)
     )]
     UnknownFormat {

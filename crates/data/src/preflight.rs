@@ -282,7 +282,8 @@ impl Preflight {
         note(
             self.untrained_pairs,
             "pair",
-            "left out: an answer has no token, at least after the cut to data.max_length",
+            "left out: an answer has no token to train: it is empty, cut off at data.max_length, or \
+             not said by the assistant",
         );
         note(
             self.halved_pairs,

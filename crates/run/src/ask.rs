@@ -46,6 +46,9 @@ pub fn evaluate_config(
             kind: config.objective.kind.name(),
         });
     }
+    if config.objective.kind.has_reference() {
+        observer.notice("rewards compare with the base model, without any adapter");
+    }
     let base = Base::of(config, observer)?;
     base.say_if_other_base(config, observer)?;
     let data = match config.data.eval.is_empty() {

@@ -60,8 +60,8 @@ pub enum RunError {
     NoTrainingData,
     /// Nothing can be compared with the reference model.
     #[error(
-        "`objective.kind` = \"{kind}\" compares a model with its adapter and without, and this model has \
-         no adapter: name one with --adapter"
+        "`objective.kind` = \"{kind}\" compares a model with its adapter and without, so only an adapter \
+         can be evaluated (--adapter); `--set objective.kind=simpo` needs none"
     )]
     NoReference {
         /// The objective.

@@ -103,7 +103,9 @@ impl Base {
             },
             other => other,
         })?;
-        config.objective.check_kind(data.pairs)?;
+        let first = paths.first().map(|path| path.display().to_string());
+        let objective = &config.objective;
+        objective.check_kind(&first.unwrap_or_default(), data.pairs)?;
         observer.loaded(paths, &data.report);
         if let Some(model) = model {
             let limit = model.rope.max_position_embeddings;

@@ -316,7 +316,7 @@ fn data_of_another_kind_is_refused() {
     let train = format!("data.train={}", text.display());
     let eval = format!("data.eval={}", text.display());
     let error = refused(&["objective.kind=dpo", &train, &eval]);
-    assert!(error.contains("the data has none"), "{error}");
+    assert!(error.contains("tokens.jsonl has none"), "{error}");
     let error = refused(&["objective.kind=dpo", &eval]);
-    assert!(error.contains("the data has none"), "{error}");
+    assert!(error.contains("tokens.jsonl has none"), "{error}");
 }

@@ -36,7 +36,7 @@ impl<'a> Batches<'a> {
             packer.overlong = Overlong::Error;
         }
         let packing = match &config.packing.file {
-            Some(file) => stored::read(file, config, &packer, &lengths)?,
+            Some(file) => stored::read(file, config, &packer, &lengths, examples.are_pairs())?,
             None => packer.pack(&lengths)?,
         };
         let order = (0, packing.epoch_order(config.seed, 0));

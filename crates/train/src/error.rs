@@ -128,8 +128,10 @@ pub enum TrainError {
         output: PathBuf,
     },
     /// The data is not of the kind that the objective needs.
-    #[error("{}", other_data(*pairs, kind))]
+    #[error("{}", other_data(data, *pairs, kind))]
     OtherData {
+        /// The data: its first file.
+        data: String,
         /// Whether the data has pairs of answers.
         pairs: bool,
         /// The objective.
@@ -205,15 +207,15 @@ pub enum TrainError {
     },
 }
 
-fn other_data(pairs: bool, kind: &str) -> String {
+fn other_data(data: &str, pairs: bool, kind: &str) -> String {
     match pairs {
         true => format!(
-            "the data has pairs of answers (`chosen`, `rejected`), which `objective.kind` = \"{kind}\" \
+            "{data} has pairs of answers (`chosen`, `rejected`), which `objective.kind` = \"{kind}\" \
              does not compare; set `objective.kind` to dpo, ipo, simpo, cpo or orpo, or train on other \
              data"
         ),
         false => format!(
-            "`objective.kind` = \"{kind}\" compares pairs of answers, and the data has none; give rows \
+            "`objective.kind` = \"{kind}\" compares pairs of answers, and {data} has none; give rows \
              with `prompt`, `chosen` and `rejected`, or set `objective.kind` = \"cross-entropy\""
         ),
     }

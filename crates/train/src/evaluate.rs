@@ -20,7 +20,7 @@ pub fn evaluate<'a, D: Backend>(
     capacity: usize,
 ) -> Result<Evaluation, TrainError> {
     let examples = examples.into();
-    section.check_kind(examples.are_pairs())?;
+    section.check_kind("the evaluation data", examples.are_pairs())?;
     let packing = evaluation_packing(examples, capacity)?;
     let objective = objective::of(section, None);
     let stop = StopFlag::default();

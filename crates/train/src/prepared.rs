@@ -61,9 +61,10 @@ impl<'a> Prepared<'a> {
     /// Returns an error unless the data is of the kind that the objective of the configuration
     /// needs.
     pub(crate) fn check_kind(&self, config: &Config) -> Result<(), TrainError> {
-        let eval = self.eval.iter().map(|(data, _)| *data);
-        let mut all = eval.chain([self.train]);
-        all.try_for_each(|data| config.objective.check_kind(data.pairs))
+        let eval = self.eval.iter();
+        let eval = eval.map(|(data, _)| ("the evaluation data", *data));
+        let mut all = eval.chain([("the training data", self.train)]);
+        all.try_for_each(|(name, data)| config.objective.check_kind(name, data.pairs))
     }
 
     /// Adds facts about the model that the data is for, such as digests of its files. A run can be

@@ -2,7 +2,7 @@
 
 use crate::{Config, TrainError, config::counts_sequences, files::at};
 use std::{fs::File, io::BufReader, path::Path};
-use tightrope_packing::{Algorithm, Layout, PackError, Packer, Packing};
+use tightrope_packing::{Algorithm, Layout, PackError, Packer, Packing, Piece};
 
 /// Error of a stored packing that does not belong to the run.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,12 @@ pub enum StoredPackingError {
         /// Value of the limit.
         limit: u32,
     },
+    /// A pair of answers would be cut.
+    #[error("cuts pair {pair}, whose answers must lie in one pack; pack with another mode")]
+    CutPair {
+        /// Number of the pair, from 1.
+        pair: usize,
+    },
     /// The packing was made from other data.
     #[error(
         "packed from other data: {0} (a sequence without a target counts as empty); pack this data: \
@@ -65,12 +71,19 @@ pub(crate) fn read(
     config: &Config,
     packer: &Packer,
     lengths: &[u32],
+    whole: bool,
 ) -> Result<Packing, TrainError> {
     let file = File::open(path).map_err(at(path))?;
     let packing = parse(BufReader::with_capacity(1 << 20, file));
     let checked = packing.and_then(|packing| {
         check(&packing, config, packer, lengths)?;
-        Ok(packing)
+        let is_cut = |piece: &&Piece| Some(&piece.length) != lengths.get(piece.sequence as usize);
+        match packing.pieces().iter().find(is_cut).filter(|_| whole) {
+            Some(piece) => Err(StoredPackingError::CutPair {
+                pair: piece.sequence as usize + 1,
+            }),
+            None => Ok(packing),
+        }
     });
     checked.map_err(|source| TrainError::StoredPacking {
         path: path.to_owned(),

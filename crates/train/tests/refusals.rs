@@ -262,8 +262,12 @@ fn a_run_that_no_longer_gains_stops_early() {
         "run.save_every=100",
     ]);
     run.eval = Some(dataset(5, 9));
-    let report = run.go(None).unwrap();
+    let watch = Watch::new(None);
+    let report = run.watched(&watch).unwrap();
     assert_eq!(report.outcome, Outcome::StoppedEarly);
+    let notices = watch.notices.into_inner().unwrap();
+    let worse = |notice: &String| notice.contains("has not become better on this data");
+    assert!(notices.iter().any(worse), "{notices:?}");
     let (_, best) = report.best.unwrap();
     assert_eq!((report.steps, report.weights_step), (best + 2, best));
     // Resuming changes nothing: it has already stopped.

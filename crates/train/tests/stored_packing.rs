@@ -5,6 +5,7 @@ mod common;
 use common::{LORA, Run, dataset};
 use std::{error::Error, fs, path::Path};
 use tightrope_data::Examples;
+use tightrope_packing::{Algorithm, Packer};
 use tightrope_train::{Config, batches::packer};
 
 /// Packs the data of the run as its configuration says, and stores it.
@@ -164,4 +165,24 @@ fn what_does_not_fit_is_named_with_the_file() {
         &|_, file| fs::remove_file(file).unwrap(),
         &["No such file"],
     );
+}
+
+#[test]
+fn a_packing_that_cuts_pairs_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::new(&["packing.capacity=64", "objective.kind=dpo", "lora.r=2"]);
+    run.train = dataset(12, 1);
+    run.train.pairs = true;
+    let wrapped = Packer {
+        algorithm: Algorithm::Wrapped,
+        ..packer(&run.config())
+    };
+    let packing = wrapped.pack(&Examples::from(&run.train).packed_lengths());
+    let file = folder.path().join("packing.json");
+    fs::write(&file, serde_json::to_vec(&packing.unwrap()).unwrap()).unwrap();
+    run.set(&[&named(&file)]);
+    let error = run.go(None).unwrap_err();
+    let why = error.source().unwrap().to_string();
+    assert!(why.contains("cuts pair"), "{why}");
+    assert!(!run.output.join("checkpoints").exists());
 }

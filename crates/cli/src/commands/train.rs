@@ -50,16 +50,16 @@ pub(crate) struct Args {
     sets: Vec<String>,
 
     /// Number of steps of the demonstration
-    #[arg(long, value_name = "N", default_value_t = demo::Settings::default().steps, conflicts_with = "config")]
+    #[arg(long, value_name = "N", default_value_t = demo::Settings::default().steps, conflicts_with_all = ["config", "sets"])]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
 
     /// Number of records that the demonstration trains on
-    #[arg(long, value_name = "N", default_value_t = demo::Settings::default().records, conflicts_with = "config")]
+    #[arg(long, value_name = "N", default_value_t = demo::Settings::default().records, conflicts_with_all = ["config", "sets"])]
     records: usize,
 
     /// Number of questions that the demonstration asks at the end
-    #[arg(long, value_name = "N", default_value_t = demo::Settings::default().questions, conflicts_with = "config")]
+    #[arg(long, value_name = "N", default_value_t = demo::Settings::default().questions, conflicts_with_all = ["config", "sets"])]
     questions: usize,
 
     /// Continue from the newest whole checkpoint in the output folder

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::calls::TemplateReads;
-use super::{Fields, Record, alpaca, chat, completion, missing_key, take, take_list, wrong};
+use super::{Fields, Record, alpaca, chat, completion, take, take_list, wrong};
 use crate::error::{KeyPath, RowProblem};
 
 /// Columns of the better and of the worse answer, by tool.
@@ -47,17 +47,24 @@ pub(super) fn preference(
     {
         return ids(fields, keys);
     }
-    let names = ANSWERS
-        .iter()
-        .find(|(chosen, rejected)| fields.contains_key(*chosen) && fields.contains_key(*rejected));
-    let Some((chosen_key, rejected_key)) = names else {
-        return Err(missing_key(fields, "chosen"));
-    };
+    let has = |key: &str| fields.contains_key(key);
+    let both = |(chosen, rejected): &&(&str, &str)| has(chosen) && has(rejected);
+    let either = |(chosen, rejected): &&(&str, &str)| has(chosen) || has(rejected);
+    let names = ANSWERS.iter().find(both);
+    let (chosen_key, rejected_key) = names
+        .or_else(|| ANSWERS.iter().find(either))
+        .unwrap_or(&ANSWERS[0]);
     let chosen = answer(fields, chosen_key)?;
     let rejected = answer(fields, rejected_key)?;
     let layout = Layout::take(fields, [chosen_key, rejected_key], [&chosen, &rejected])?;
     let side = |answer: Value, unused: &mut Vec<String>| {
         let mut own = fields.clone();
+        // The answer takes the place of these.
+        let replaced = match layout {
+            Layout::Alpaca => own.shift_remove("output").map(|_| "output"),
+            _ => own.shift_remove("completion").map(|_| "completion"),
+        };
+        unused.extend(replaced.map(str::to_owned));
         let record = layout.record(&mut own, answer, template, unused);
         record.map(|record| (record, own))
     };
@@ -92,9 +99,22 @@ fn ids(fields: &mut Fields, keys: &[&'static str; 3]) -> Result<Record, RowProbl
 fn answer(fields: &mut Fields, key: &str) -> Result<Value, RowProblem> {
     match take(fields, key)? {
         Value::Object(message) => Ok(Value::Array(vec![Value::Object(message)])),
+        Value::String(text) if is_message(&text) => match serde_json::from_str(&text) {
+            Ok(Value::Array(messages)) => Ok(Value::Array(messages)),
+            Ok(message) => Ok(Value::Array(vec![message])),
+            Err(_) => Ok(Value::String(text)),
+        },
         value @ (Value::String(_) | Value::Array(_)) => Ok(value),
         other => Err(wrong(KeyPath::name(key), "text or messages", &other)),
     }
+}
+
+/// Whether the text is a message or a list of messages as JSON, as in CSV.
+fn is_message(text: &str) -> bool {
+    let text = text.trim();
+    let inner = text.strip_prefix('[').unwrap_or(text).trim_start();
+    let begins = ["{\"role\"", "{\"from\"", "{\"content\"", "{\"value\""];
+    text.ends_with(['}', ']']) && begins.iter().any(|start| inner.starts_with(start))
 }
 
 /// Place of the prompt.
@@ -115,8 +135,25 @@ impl Layout {
         keys: [&str; 2],
         answers: [&Value; 2],
     ) -> Result<Self, RowProblem> {
-        if fields.contains_key("prompt") {
-            return Ok(Self::Prompt);
+        let [chosen, rejected] = answers.map(|answer| answer.as_array().map_or(&[][..], |a| a));
+        let same = chosen.iter().zip(rejected).take_while(|(a, b)| a == b);
+        // At least the last message of each is its answer.
+        let most = chosen.len().min(rejected.len()).saturating_sub(1);
+        let same = same.count().min(most);
+        if let Some(prompt) = fields.get("prompt") {
+            // Whole conversations, with their beginning once more beside them.
+            let repeated = match prompt {
+                Value::String(text) => chosen[..same].last().is_some_and(|last| {
+                    ["content", "value"].iter().any(|key| last[*key] == **text)
+                }),
+                Value::Array(prompt) => !prompt.is_empty() && chosen[..same] == prompt[..],
+                _ => false,
+            };
+            if !repeated {
+                return Ok(Self::Prompt);
+            }
+            fields.shift_remove("prompt");
+            return Ok(Self::Conversations(same));
         }
         if let Some(Value::Object(input)) = fields.get_mut("input")
             && input.contains_key("messages")
@@ -142,11 +179,17 @@ impl Layout {
                 return Err(wrong(KeyPath::name(key), expected, answer));
             }
         }
-        let [chosen, rejected] = answers.map(|answer| answer.as_array().map_or(&[][..], |a| a));
-        let same = chosen.iter().zip(rejected).take_while(|(a, b)| a == b);
-        // At least the last message of each is its answer.
-        let most = chosen.len().min(rejected.len()).saturating_sub(1);
-        Ok(Self::Conversations(same.count().min(most)))
+        if same == 0 {
+            return Err(RowProblem::Refused {
+                key: KeyPath::name(keys[0]).then(0),
+                why: format!(
+                    "differs from `{}[0]`, so the two are no answers to one prompt; let both \
+                     conversations begin alike, or give the `prompt`",
+                    keys[1]
+                ),
+            });
+        }
+        Ok(Self::Conversations(same))
     }
 
     /// The record of one answer.

@@ -35,15 +35,14 @@ pub(crate) fn refused(fields: &Fields, format: Format) -> Option<RowProblem> {
     let answers = matches!(format, Format::Alpaca | Format::Chat | Format::Completion);
     let says = |key: &&str| full(key).is_some_and(|value| is_verdict(key, value, answers));
     let verdict = VERDICTS.into_iter().find(says);
-    if format == Format::Preference {
-        return None;
-    }
-    let (key, why) = if let Some(key) = found(&PREFERENCE) {
-        let why = "one of a pair of answers for preference training; give both `chosen` and \
-                   `rejected` with `format` \"auto\" or \"preference\" and set `objective.kind`, or \
-                   write the better answer as the answer of an ordinary record";
+    let pairs = format == Format::Preference;
+    let answers = answers || pairs;
+    let (key, why) = if let Some(key) = found(&PREFERENCE).filter(|_| !pairs) {
+        let why = "one of a pair of answers, but the file is not read as pairs; give both `chosen` \
+                   and `rejected` in its first rows, or set `data.format` = \"preference\"; or write \
+                   the better answer as the answer of an ordinary record";
         (key, why)
-    } else if let Some(key) = verdict {
+    } else if let Some(key) = verdict.filter(|_| !pairs) {
         let why = "says whether the answer is a good or a bad one (KTO), and bad answers cannot \
                    be trained against here; keep the rows with good answers, without this column";
         (key, why)

@@ -29,6 +29,10 @@ fn every_layout_is_the_same_pair() {
     for row in [
         format!(r#"{{"prompt": [{user}], "chosen": [{yes}], "rejected": [{no}]}}"#),
         format!(r#"{{"prompt": [{user}], "chosen": "Yes", "rejected": "No"}}"#),
+        format!(r#"{{"prompt": [{user}], "chosen": [{user}, {yes}], "rejected": [{user}, {no}]}}"#),
+        format!(r#"{{"prompt": "Tea?", "chosen": [{user}, {yes}], "rejected": [{user}, {no}]}}"#),
+        serde_json::json!({"messages": format!("[{user}]"), "chosen": yes, "rejected": no})
+            .to_string(),
         format!(r#"{{"chosen": [{user}, {yes}], "rejected": [{user}, {no}]}}"#),
         format!(r#"{{"messages": [{user}], "chosen": {yes}, "rejected": {no}}}"#),
         format!(r#"{{"messages": [{user}], "chosen_response": "Yes", "rejected_response": "No"}}"#),
@@ -56,12 +60,12 @@ fn every_layout_is_the_same_pair() {
 #[test]
 fn texts_and_ids_are_pairs_too() {
     let t = tokenizer(None);
-    let row = r#"{"prompt": "ab", "chosen": "c", "rejected": "de", "score": 3}"#;
+    let row = r#"{"prompt": "ab", "chosen": "c", "rejected": "de", "score": 3, "completion": "x"}"#;
     let data = read(row, &DataOptions::default(), &t);
     assert_eq!(marked(&data, 0, &t), "ab⟦c</s>⟧");
     assert_eq!(marked(&data, 1, &t), "ab⟦de</s>⟧");
-    assert_eq!(data.report.unused[0].key, "score");
-    assert_eq!(data.report.unused[0].rows, 1);
+    let unused: Vec<_> = data.report.unused.iter().map(|u| u.key.as_str()).collect();
+    assert_eq!(unused, ["score", "completion"]);
     for [prompt, chosen, rejected] in [
         ["prompt_ids", "chosen_ids", "rejected_ids"],
         ["prompt_input_ids", "chosen_input_ids", "rejected_input_ids"],
@@ -148,6 +152,18 @@ fn what_no_pair_can_be_is_refused() {
         (
             r#"{"prompt": "a", "chosen": 3, "rejected": "c"}"#,
             "`chosen`: ",
+        ),
+        (
+            r#"{"prompt": "a", "chosen": "b", "rejected": null}"#,
+            "`rejected` is missing",
+        ),
+        (
+            r#"{"chosen": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "y"}, {"role": "assistant", "content": "b"}]}"#,
+            "`chosen[0]`: differs from `rejected[0]`",
+        ),
+        (
+            r#"{"prompt": "a", "chosen": "b", "rejected": "c", "images": ["x.png"]}"#,
+            "`images`: ",
         ),
         (
             r#"{"instruction": "a", "chosen": [{}], "rejected": "c"}"#,

@@ -162,7 +162,8 @@ pub const KEYS: &[Key] = &[
     key("data", "format", Choice(&["auto", "alpaca", "chat", "completion", "preference", "text", "tokens"]), Some("\"auto\""), Free,
         "Layout of records; auto decides for each file by the keys of its first rows."),
     key("data", "max_length", Integer(1), None, Free,
-        "Largest number of tokens in a sequence; absent: packing.capacity."),
+        "Largest number of tokens in a sequence; absent: packing.capacity, or half of it for pairs of \
+         answers."),
     key("data", "overlong", Choice(&["truncate", "split", "drop", "error"]), Some("\"truncate\""), Free,
         "Treatment of longer sequences."),
     key("data", "train_on", Choice(&["completion", "assistant", "all"]), Some("\"completion\""), Free,
@@ -205,7 +206,7 @@ pub const KEYS: &[Key] = &[
     key("packing", "capacity", Integer(1), None, Fixed,
         "Number of tokens in a pack; absent: 2048, or data.max_length if that is larger."),
     key("packing", "max_sequences", Integer(1), None, Fixed,
-        "Largest number of sequences in a pack; absent: unlimited (nnlshp: 3)."),
+        "Largest number of sequences, or of pairs, in a pack; absent: unlimited (nnlshp: 3)."),
     key("packing", "window", Integer(1), Some("1024"), Fixed,
         "Number of packs that streaming keeps open."),
     // The resulting packs are compared, so that the file may be moved.

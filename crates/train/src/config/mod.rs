@@ -336,7 +336,7 @@ fn assignment(set: &str) -> Result<String, ConfigError> {
     let (name, value) = (name.trim(), value.trim());
     // A value of another kind than its key expects is reported by key, and not as a syntax error.
     let is_toml = toml::de::DeValue::parse(value).is_ok();
-    Ok(match Key::find(name).is_some() && !is_toml {
+    Ok(match !is_toml {
         true => format!("{name} = {}", Value::String(value.to_owned())),
         false => format!("{name} = {value}"),
     })

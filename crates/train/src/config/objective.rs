@@ -34,11 +34,15 @@ pub enum Reference {
 
 impl ObjectiveSection {
     /// Returns an error unless data with (or without) pairs of answers is what the objective needs.
-    pub fn check_kind(&self, pairs: bool) -> Result<(), TrainError> {
+    pub fn check_kind(&self, data: &str, pairs: bool) -> Result<(), TrainError> {
         let kind = self.kind.name();
         match pairs == self.kind.compares() {
             true => Ok(()),
-            false => Err(TrainError::OtherData { pairs, kind }),
+            false => Err(TrainError::OtherData {
+                data: data.to_owned(),
+                pairs,
+                kind,
+            }),
         }
     }
 }
@@ -142,7 +146,7 @@ pub(super) fn derived(
         let read = defaults.iter().any(|(name, _)| *name == key);
         if let Some(place) = values.place(key).filter(|_| !read) {
             let message = format!(
-                "`{key}` has no meaning with `objective.kind` = \"{}\"; remove it",
+                "`{key}` has no meaning with `objective.kind` = \"{}\"; set another kind, or remove it",
                 kind.name()
             );
             let place = place.clone();

@@ -21,6 +21,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
+use tightrope_data::Progress;
 use tightrope_model::{Adapters, Backend, Loss, Model, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Packing, Segment};
 
@@ -191,7 +192,9 @@ pub(crate) fn reference<D: Backend>(
     model: &mut Model<D>,
     examples: tightrope_data::Examples<'_>,
     packing: &Packing,
+    progress: &dyn Progress,
 ) -> Result<Vec<[f64; 2]>, TrainError> {
+    progress.start("computing the reference", Some(packing.len() as u64));
     let count = tightrope_packing::Units::count(&examples);
     let mut sums = vec![[0.0; 2]; count];
     for index in 0..packing.len() {
@@ -200,7 +203,9 @@ pub(crate) fn reference<D: Backend>(
         for side in sides(&batch, &loss.per_token) {
             sums[side.place.0][side.place.1] = side.sum;
         }
+        progress.advance(1);
     }
+    progress.finish();
     Ok(sums)
 }
 

@@ -152,6 +152,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
                     _ => Outcome::Finished,
                 };
                 self.say_if_nothing_was_left(&outcome, observer);
+                self.say_if_worse_than_before(&outcome, observer);
                 return self.report(outcome, observer);
             }
             self.step(observer)?;
@@ -169,6 +170,22 @@ impl<'a, D: Backend> Trainer<'a, D> {
             counted(warmup, "step"),
             self.schedule.learning_rate(self.total_steps),
         ));
+    }
+
+    /// Says that no evaluation was as good as the one before the first step.
+    fn say_if_worse_than_before(&self, outcome: &Outcome, observer: &dyn Observer) {
+        let before = self.state.evaluation_before.map(|before| before.loss);
+        let (Some(before), Some(best)) = (before, self.state.best_loss) else {
+            return;
+        };
+        let ended = matches!(outcome, Outcome::Finished | Outcome::StoppedEarly);
+        if ended && best > before {
+            observer.notice(&format!(
+                "the evaluation loss was {before:.4} before the first step and at best {best:.4} after \
+                 it: the model has not become better on this data; lower `optimizer.learning_rate`, or \
+                 train on more data"
+            ));
+        }
     }
 
     fn say_if_nothing_was_left(&self, outcome: &Outcome, observer: &dyn Observer) {
@@ -401,9 +418,14 @@ fn objectives<D: Backend>(
     }
     observer.notice("computing the log-probabilities of the reference model, once for each answer");
     let batches = &prepared.batches;
-    let train = objective::reference(model, batches.examples(), batches.packing())?;
+    let train = objective::reference(model, batches.examples(), batches.packing(), observer)?;
     let eval = match &prepared.eval {
-        Some((data, packing)) => Some(objective::reference(model, (*data).into(), packing)?),
+        Some((data, packing)) => Some(objective::reference(
+            model,
+            (*data).into(),
+            packing,
+            observer,
+        )?),
         None => None,
     };
     Ok((

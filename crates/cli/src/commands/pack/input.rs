@@ -12,6 +12,7 @@ use tightrope_data::{
     Examples,
     packing::{Algorithm, Histogram, PackError},
 };
+use tightrope_report::numbers::counted;
 use tightrope_run::{
     Base,
     lengths::{LengthsError, read_histogram, read_lengths},
@@ -26,6 +27,8 @@ pub(super) struct Input {
     pub name: PathBuf,
     /// All lengths in order; `None` if only the histogram is known.
     pub lengths: Option<Vec<u32>>,
+    /// Whether the lengths are those of pairs of answers, which are not cut.
+    pub pairs: bool,
     /// Whether each line of the file is a length.
     pub by_line: bool,
     /// Number of occurrences of each length.
@@ -37,7 +40,16 @@ impl Input {
     pub(super) fn locate(&self, error: PackError, algorithm: Algorithm) -> anyhow::Error {
         let name = self.name.display();
         let place = match &error {
-            PackError::Overlong { index, .. } if self.by_line => format!("{name}:{}", index + 1),
+            PackError::Overlong {
+                index,
+                length,
+                capacity,
+            } if self.by_line => {
+                let (line, tokens) = (index + 1, counted((*length).into(), "token"));
+                return anyhow::anyhow!(
+                    "{name}:{line}: {tokens}, more than the capacity of {capacity}"
+                );
+            }
             _ => format!("cannot pack {name} with {algorithm}"),
         };
         anyhow::Error::new(error).context(place)
@@ -53,6 +65,7 @@ pub(super) fn data_set(config: &Config) -> anyhow::Result<Input> {
         name: "training data".into(),
         histogram: Histogram::from_lengths(lengths.iter().copied())?,
         lengths: Some(lengths),
+        pairs: data.pairs,
         by_line: false,
     })
 }
@@ -72,6 +85,7 @@ pub(super) fn lengths(file: &Path) -> anyhow::Result<Input> {
         name: file.to_owned(),
         histogram: histogram.with_context(|| file.display().to_string())?,
         lengths: Some(lengths),
+        pairs: false,
         by_line: true,
     })
 }
@@ -83,6 +97,7 @@ pub(super) fn histogram(file: &Path) -> anyhow::Result<Input> {
     Ok(Input {
         name: file.to_owned(),
         lengths: None,
+        pairs: false,
         by_line: false,
         histogram: Histogram::from_counts(&counts).with_context(|| file.display().to_string())?,
     })

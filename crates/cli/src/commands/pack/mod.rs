@@ -157,7 +157,11 @@ fn overlong() -> impl TypedValueParser<Value = Overlong> {
 pub(crate) fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
     let (input, packer) = match (&args.config, &args.lengths, &args.histogram) {
         (Some(file), _, _) => {
-            let config = Config::load(file, &args.sets)?;
+            let mut sets = args.sets.clone();
+            // Other keys depend on the capacity.
+            let capacity = args.capacity.map(|n| format!("packing.capacity={n}"));
+            sets.extend(capacity);
+            let config = Config::load(file, &sets)?;
             let mut packer = batches::packer(&config);
             if config.batch.sequences_per_step.is_none() {
                 packer.batch_size = BATCH_SIZE;
@@ -185,6 +189,12 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
     packer.overlong = options.overlong;
     packer.seed = options.seed.or(packer.seed);
     packer.improve_ms = options.improve_ms;
+    if input.pairs {
+        if packer.algorithm.cuts_sequences() || packer.overlong == Overlong::Split {
+            bail!("pairs of answers cannot be cut: choose another --algorithm or --overlong");
+        }
+        packer.overlong = Overlong::Error;
+    }
     compare(
         &input,
         &packer,
@@ -243,6 +253,7 @@ fn compare(
     let chosen = packer.algorithm;
     let compared = |a: &Algorithm| {
         all && a.layout() == Layout::Packed
+            && !(input.pairs && a.cuts_sequences())
             && (*a != Algorithm::Nnlshp || packer.capacity <= NNLSHP_UNASKED)
     };
     let algorithms = Algorithm::ALL.into_iter();
