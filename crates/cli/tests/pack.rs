@@ -179,7 +179,10 @@ fn bad_files_are_named_with_the_place() {
     let lengths = ["--lengths", "lengths", "--capacity"];
     fails(&[&lengths[..], &["0"]].concat(), "capacity 0");
     let strict = [&lengths[..], &["10", "--overlong", "error"]].concat();
-    fails(&strict, "lengths:2: 20 tokens, more than the capacity of 10");
+    fails(
+        &strict,
+        "lengths:2: 20 tokens, more than the capacity of 10",
+    );
     let none = [&lengths[..], &["2", "--overlong", "drop"]].concat();
     fails(&none, "nothing is left to pack");
     let write = ["--histogram", "h.json", "--capacity", "10", "--write", "x"];
