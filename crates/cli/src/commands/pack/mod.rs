@@ -157,11 +157,12 @@ fn overlong() -> impl TypedValueParser<Value = Overlong> {
 pub(crate) fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
     let (input, packer) = match (&args.config, &args.lengths, &args.histogram) {
         (Some(file), _, _) => {
-            let mut sets = args.sets.clone();
-            // Other keys depend on the capacity.
-            let capacity = args.capacity.map(|n| format!("packing.capacity={n}"));
-            sets.extend(capacity);
-            let config = Config::load(file, &sets)?;
+            let mut config = Config::load(file, &args.sets)?;
+            // The longest answer of a pair follows from the capacity.
+            if let (Some(capacity), true) = (args.capacity, config.objective.kind.compares()) {
+                let set = format!("packing.capacity={capacity}");
+                config = Config::load(file, &[&args.sets[..], &[set]].concat())?;
+            }
             let mut packer = batches::packer(&config);
             if config.batch.sequences_per_step.is_none() {
                 packer.batch_size = BATCH_SIZE;
