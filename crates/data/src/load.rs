@@ -168,9 +168,7 @@ impl Loader<'_> {
             Format::Auto => self.detect(path, &chunk)?,
             format => format,
         };
-        let first = chunk.iter().find_map(|row| row.parse(path).ok());
-        let has_ids = first.is_some_and(|fields| record::has_ids(&fields));
-        self.check(index, path, format, has_ids)?;
+        self.check(index, path, format, &chunk)?;
         let (mut rows, mut done) = (0, 0);
         while !chunk.is_empty() {
             let encoder = &self.encoder;
@@ -259,7 +257,7 @@ impl Loader<'_> {
         index: usize,
         path: &Path,
         format: Format,
-        has_ids: bool,
+        chunk: &[RawRow],
     ) -> Result<(), DataError> {
         let pairs = format == Format::Preference;
         if index > 0 && pairs != self.dataset.pairs {
@@ -287,8 +285,11 @@ impl Loader<'_> {
                 "pairs cannot be split; use truncate, drop or error",
             );
         }
-        let needs_tokenizer = format != Format::Tokens && !(pairs && has_ids);
-        if needs_tokenizer && self.encoder.tokenizer.is_none() {
+        let has_ids = || {
+            let first = chunk.iter().find_map(|row| row.parse(path).ok());
+            first.is_some_and(|fields| record::has_ids(&fields))
+        };
+        if self.encoder.tokenizer.is_none() && format != Format::Tokens && !(pairs && has_ids()) {
             return Err(DataError::NeedsTokenizer {
                 path: path.to_owned(),
                 format: format.name(),

@@ -20,18 +20,26 @@ const IDS: [[&str; 3]; 2] = [
     ["prompt_input_ids", "chosen_input_ids", "rejected_input_ids"],
 ];
 
+/// The columns of token ids that are there.
+fn ids_among(has: impl Fn(&str) -> bool) -> Option<&'static [&'static str; 3]> {
+    IDS.iter().find(|keys| keys.iter().all(|key| has(key)))
+}
+
+/// The columns of answers that are there.
+fn answers_among(has: impl Fn(&str) -> bool) -> Option<&'static (&'static str, &'static str)> {
+    ANSWERS
+        .iter()
+        .find(|(chosen, rejected)| has(chosen) && has(rejected))
+}
+
 /// Whether the row holds a pair as token ids.
 pub(crate) fn has_ids(fields: &Fields) -> bool {
-    let mut layouts = IDS.iter();
-    layouts.any(|keys| keys.iter().all(|key| fields.contains_key(*key)))
+    ids_among(|key| fields.contains_key(key)).is_some()
 }
 
 /// Whether these keys are those of a pair.
 pub(super) fn has_pair(has: impl Fn(&str) -> bool) -> bool {
-    let ids = IDS.iter().any(|keys| keys.iter().all(|key| has(key)));
-    ids || ANSWERS
-        .iter()
-        .any(|(chosen, rejected)| has(chosen) && has(rejected))
+    ids_among(&has).is_some() || answers_among(&has).is_some()
 }
 
 /// Reads a pair. The prompt is `prompt`, `messages`, `conversations`, `input.messages`, an alpaca
@@ -41,17 +49,13 @@ pub(super) fn preference(
     template: Option<&TemplateReads>,
     unused: &mut Vec<String>,
 ) -> Result<Record, RowProblem> {
-    if let Some(keys) = IDS
-        .iter()
-        .find(|keys| keys.iter().all(|k| fields.contains_key(*k)))
-    {
+    let has = |key: &str| fields.contains_key(key);
+    if let Some(keys) = ids_among(has) {
         return ids(fields, keys);
     }
-    let has = |key: &str| fields.contains_key(key);
-    let both = |(chosen, rejected): &&(&str, &str)| has(chosen) && has(rejected);
+    // If one answer is missing, the error names it.
     let either = |(chosen, rejected): &&(&str, &str)| has(chosen) || has(rejected);
-    let names = ANSWERS.iter().find(both);
-    let (chosen_key, rejected_key) = names
+    let (chosen_key, rejected_key) = answers_among(has)
         .or_else(|| ANSWERS.iter().find(either))
         .unwrap_or(&ANSWERS[0]);
     let chosen = answer(fields, chosen_key)?;
@@ -69,7 +73,10 @@ pub(super) fn preference(
         record.map(|record| (record, own))
     };
     let (chosen, left) = side(chosen, unused)?;
-    let (rejected, _) = side(rejected, &mut Vec::new())?;
+    let mut of_rejected = Vec::new();
+    let (rejected, _) = side(rejected, &mut of_rejected)?;
+    of_rejected.retain(|key| !unused.contains(key));
+    unused.extend(of_rejected);
     *fields = left;
     Ok(Record::Preference {
         chosen: Box::new(chosen),
@@ -242,12 +249,9 @@ impl Layout {
 
 /// The answer as messages, unless the prompt is text too.
 fn spoken(answer: Value, prompt_is_text: bool) -> Value {
-    match answer {
-        Value::String(text)
-            if !prompt_is_text && !super::holds_messages(&Value::String(text.clone())) =>
-        {
-            serde_json::json!([{"role": "assistant", "content": text}])
-        }
-        other => other,
+    let is_said = answer.is_string() && !prompt_is_text && !super::holds_messages(&answer);
+    match is_said {
+        true => serde_json::json!([{"role": "assistant", "content": answer}]),
+        false => answer,
     }
 }

@@ -187,3 +187,17 @@ fn what_no_pair_can_be_is_refused() {
         assert_eq!(path, second);
     }
 }
+
+#[test]
+fn keys_of_either_answer_are_counted_once() {
+    let t = tokenizer(Some(CHATML));
+    let row = r#"{"prompt": [{"role": "user", "content": "q", "a": 1}], "chosen": [{"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "c", "b": 1}]}"#;
+    let data = read(row, &DataOptions::default(), &t);
+    let unused: Vec<_> = data
+        .report
+        .unused
+        .iter()
+        .map(|u| (u.key.as_str(), u.rows))
+        .collect();
+    assert_eq!(unused, [("prompt[].a", 1), ("completion[].b", 1)]);
+}
