@@ -450,7 +450,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     let learning_rate = if lora { 2e-4 } else { 2e-5 };
     let stem = path.file_stem().unwrap_or("run".as_ref());
     let output = path.with_file_name("runs").join(stem);
-    let of_objective = objective::derived(&values, start)?;
+    let of_objective = objective::derived(&values)?;
     let derived = [
         ("output", Value::String(output.to_string_lossy().into())),
         ("data.max_length", Value::Integer(max_length)),

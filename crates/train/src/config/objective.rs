@@ -1,9 +1,12 @@
 //! The section `[objective]`.
 
-use super::{ConfigError, Place, read::Values};
+use super::{ConfigError, KEYS, Key, read::Values};
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
+use tightrope_packing::Algorithm;
 use toml::Value;
+
+const REFERENCE: &str = "objective.reference";
 
 /// `[objective]`; the keys that the kind does not read are absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,18 +74,6 @@ impl ObjectiveKind {
         Self::NAMES[self as usize]
     }
 
-    fn of(name: &str) -> Option<Self> {
-        let all = [
-            Self::CrossEntropy,
-            Self::Dpo,
-            Self::Ipo,
-            Self::Simpo,
-            Self::Cpo,
-            Self::Orpo,
-        ];
-        all.into_iter().find(|kind| kind.name() == name)
-    }
-
     /// Whether it compares pairs of answers.
     pub fn compares(self) -> bool {
         self != Self::CrossEntropy
@@ -126,71 +117,82 @@ impl ObjectiveKind {
 
 /// Kind of the objective that the values name.
 pub(super) fn kind(values: &Values) -> ObjectiveKind {
-    let name = values.get("objective.kind").and_then(Value::as_str);
-    name.and_then(ObjectiveKind::of).unwrap_or_default()
+    let kind = values.get("objective.kind").cloned();
+    kind.and_then(|kind| kind.try_into().ok())
+        .unwrap_or_default()
 }
 
-/// Defaults of the keys that the kind reads; refuses those that it does not read.
-pub(super) fn derived(
-    values: &Values,
-    start: impl Fn() -> Place,
-) -> Result<Vec<(&'static str, Value)>, ConfigError> {
+/// A setting that pairs of answers exclude.
+struct Excluded {
+    key: &'static str,
+    /// Whether they exclude this value.
+    excludes: fn(&str) -> bool,
+    why: &'static str,
+}
+
+const EXCLUDED: [Excluded; 3] = [
+    Excluded {
+        key: "data.train_on",
+        excludes: |word| word != "completion",
+        why: "answers are compared whole",
+    },
+    Excluded {
+        key: "data.overlong",
+        excludes: |word| word == "split",
+        why: "a pair of answers cannot be split",
+    },
+    Excluded {
+        key: "packing.mode",
+        excludes: |word| word.parse().is_ok_and(Algorithm::cuts_sequences),
+        why: "a pair of answers cannot be cut",
+    },
+];
+
+/// Defaults of the keys that the kind reads; refuses those that it does not read, and settings that
+/// do not go with it.
+pub(super) fn derived(values: &Values) -> Result<Vec<(&'static str, Value)>, ConfigError> {
     let kind = kind(values);
-    let defaults = kind.defaults();
-    for key in [
-        "objective.beta",
-        "objective.gamma",
-        "objective.label_smoothing",
-        "objective.cross_entropy",
-    ] {
-        let read = defaults.iter().any(|(name, _)| *name == key);
-        if let Some(place) = values.place(key).filter(|_| !read) {
-            let message = format!(
-                "`{key}` has no meaning with `objective.kind` = \"{}\"; set another kind, or remove it",
-                kind.name()
-            );
-            let place = place.clone();
-            return Err(ConfigError::Conflict { place, message });
+    let numbers = kind.defaults().iter();
+    let numbers = numbers.map(|(key, value)| (*key, Value::Float(*value)));
+    let reference = (REFERENCE, Value::String("start".into()));
+    let defaults: Vec<_> = numbers
+        .chain(kind.has_reference().then_some(reference))
+        .collect();
+    let refused = |key: &str, message: String| match values.place(key) {
+        None => Ok(()),
+        Some(place) => Err(ConfigError::Conflict {
+            place: place.clone(),
+            message,
+        }),
+    };
+    let name = kind.name();
+    let keys = KEYS.iter().filter(|key| key.section == "objective");
+    for key in keys.map(Key::path).filter(|key| key != "objective.kind") {
+        if defaults.iter().any(|(read, _)| *read == key) {
+            continue;
         }
-    }
-    let reference = "objective.reference";
-    if let Some(place) = values.place(reference).filter(|_| !kind.has_reference()) {
+        let why = match key == REFERENCE {
+            true => ", which has no reference model",
+            false => "",
+        };
         let message = format!(
-            "`{reference}` has no meaning with `objective.kind` = \"{}\", which has no reference \
-             model; remove it",
-            kind.name()
+            "`{key}` has no meaning with `objective.kind` = \"{name}\"{why}; set another kind, or \
+             remove it"
         );
-        let place = place.clone();
-        return Err(ConfigError::Conflict { place, message });
+        refused(&key, message)?;
     }
-    let words = [
-        ("data.train_on", "completion", "answers are compared whole"),
-        (
-            "data.overlong",
-            "split",
-            "a pair of answers cannot be split",
-        ),
-        ("packing.mode", "wrapped", "a pair of answers cannot be cut"),
-    ];
-    for (key, word, why) in words.into_iter().filter(|_| kind.compares()) {
-        let is = values.get(key).and_then(Value::as_str);
-        // The first is the only allowed value, the others are the only refused ones.
-        let wrong = is.is_some_and(|is| (is == word) != (key == "data.train_on"));
-        if wrong {
-            let message = format!(
-                "`{key}` = \"{}\" does not go with `objective.kind` = \"{}\": {why}",
-                is.unwrap_or_default(),
-                kind.name()
-            );
-            let place = values.place(key).cloned().unwrap_or_else(&start);
-            return Err(ConfigError::Conflict { place, message });
+    for Excluded { key, excludes, why } in EXCLUDED.iter().filter(|_| kind.compares()) {
+        let word = values.get(key).and_then(Value::as_str);
+        if let Some(word) = word.filter(|word| excludes(word)) {
+            refused(
+                key,
+                format!(
+                    "`{key}` = \"{word}\" does not go with `objective.kind` = \"{name}\": {why}"
+                ),
+            )?;
         }
     }
-    let derived = defaults
-        .iter()
-        .map(|(key, value)| (*key, Value::Float(*value)));
-    let start = || (reference, Value::String("start".into()));
-    Ok(derived.chain(kind.has_reference().then(start)).collect())
+    Ok(defaults)
 }
 
 #[cfg(test)]

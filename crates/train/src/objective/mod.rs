@@ -4,7 +4,7 @@ mod cross_entropy;
 mod preference;
 
 pub use preference::Rewards;
-pub(crate) use preference::reference;
+pub(crate) use preference::{References, reference};
 
 use crate::{TrainError, config::ObjectiveSection};
 use std::{fmt::Debug, ops::AddAssign};
@@ -113,14 +113,14 @@ impl AddAssign for Results {
     }
 }
 
-/// Objective of a configuration; `reference` has the log-probabilities of the reference model,
+/// Objective of a configuration; `references` has the log-probabilities of the reference model,
 /// unless it is the model without its adapter.
 pub(crate) fn of<D: Backend>(
     section: &ObjectiveSection,
-    reference: Option<Vec<[f64; 2]>>,
+    references: Option<References>,
 ) -> Box<dyn Objective<D>> {
     match preference::Method::of(section) {
         None => Box::new(cross_entropy::CrossEntropy),
-        Some(method) => Box::new(preference::Preference::new(method, reference)),
+        Some(method) => Box::new(preference::Preference::new(method, references)),
     }
 }

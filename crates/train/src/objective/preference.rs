@@ -209,32 +209,47 @@ pub(crate) fn reference<D: Backend>(
     Ok(sums)
 }
 
+/// Log-probabilities of the reference model: sums over both answers of each example.
+#[derive(Debug, Default)]
+pub(crate) struct References {
+    pub train: Vec<[f64; 2]>,
+    pub eval: Vec<[f64; 2]>,
+}
+
 /// Trains or measures a preference.
 #[derive(Debug)]
 pub(super) struct Preference {
     method: Method,
-    /// Log-probabilities of the reference model for each example; `None`: those of the model
-    /// without its adapter.
-    reference: Option<Vec<[f64; 2]>>,
+    /// `None`: the reference is the model without its adapter.
+    references: Option<References>,
 }
 
 impl Preference {
-    pub(super) fn new(method: Method, reference: Option<Vec<[f64; 2]>>) -> Self {
-        Self { method, reference }
+    pub(super) fn new(method: Method, references: Option<References>) -> Self {
+        Self { method, references }
     }
 
-    /// Log-probabilities of the reference model, as losses of tokens, if it is the model without
-    /// its adapter.
-    fn without_adapter<D: Backend>(
+    /// Log-probabilities of the reference model for the pairs of a batch, in their order; nothing
+    /// if the method has no reference. `stored` has those of all examples.
+    fn reference<D: Backend>(
         &self,
         model: &mut Model<D>,
         batch: &Batch,
-    ) -> Result<Option<Vec<f32>>, TrainError> {
-        if !self.method.kind.has_reference() || self.reference.is_some() {
-            return Ok(None);
+        stored: Option<&Vec<[f64; 2]>>,
+    ) -> Result<Vec<[f64; 2]>, TrainError> {
+        if !self.method.kind.has_reference() {
+            return Ok(Vec::new());
         }
-        let loss = model.evaluate_with(batch, Adapters::Off)?;
-        Ok(Some(loss.per_token))
+        let Some(stored) = stored else {
+            let loss = model.evaluate_with(batch, Adapters::Off)?;
+            let sides = sides(batch, &loss.per_token);
+            let pairs = sides.chunks_exact(2);
+            return Ok(pairs.map(|pair| [pair[0].sum, pair[1].sum]).collect());
+        };
+        let better = batch.segments().as_slice().iter().filter(|s| s.part == 0);
+        let examples = better.filter_map(|segment| segment.sequence);
+        let of = |example: usize| stored.get(example).copied().unwrap_or_default();
+        Ok(examples.map(of).collect())
     }
 
     /// The batch with the targets whose losses are needed.
@@ -261,20 +276,15 @@ impl Preference {
         batch: &Batch,
         with: &Batch,
         losses: &Loss,
-        reference: Option<&[f32]>,
+        reference: &[[f64; 2]],
         totals: Totals,
         mut weights: Option<&mut [f32]>,
     ) -> Results {
         let mut results = Results::default();
         let policy = sides(batch, &losses.per_token);
-        let without = reference.map(|losses| sides(batch, losses));
         for (index, pair) in policy.chunks_exact(2).enumerate() {
             let [chosen, rejected] = pair else { continue };
-            let reference = match (&self.reference, &without) {
-                (Some(stored), _) => stored.get(chosen.place.0).copied().unwrap_or_default(),
-                (None, Some(sides)) => [sides[2 * index].sum, sides[2 * index + 1].sum],
-                (None, None) => [0.0; 2],
-            };
+            let reference = reference.get(index).copied().unwrap_or_default();
             let tokens = [chosen.tokens, rejected.tokens];
             let sums = [chosen.sum, rejected.sum];
             let compared = self.method.compare(sums, tokens, reference);
@@ -324,13 +334,13 @@ impl<D: Backend> Objective<D> for Preference {
         totals: Totals,
         salt: u64,
     ) -> Result<Results, TrainError> {
-        let reference = self.without_adapter(model, pass)?;
+        let stored = self.references.as_ref().map(|all| &all.train);
+        let reference = self.reference(model, pass, stored)?;
         let mut own = None;
         let with = self.targets(pass, &mut own);
         let mut results = Results::default();
         let mut weigh = |loss: &Loss, weights: &mut [f32]| {
-            let reference = reference.as_deref();
-            results = self.results(pass, with, loss, reference, totals, Some(weights));
+            results = self.results(pass, with, loss, &reference, totals, Some(weights));
         };
         model.forward_backward(with, TokenWeights::OfLosses(&mut weigh), salt)?;
         Ok(results)
@@ -342,11 +352,12 @@ impl<D: Backend> Objective<D> for Preference {
         batch: &Batch,
         totals: Totals,
     ) -> Result<Results, TrainError> {
-        let reference = self.without_adapter(model, batch)?;
+        let stored = self.references.as_ref().map(|all| &all.eval);
+        let reference = self.reference(model, batch, stored)?;
         let mut own = None;
         let with = self.targets(batch, &mut own);
         let loss = model.evaluate(with)?;
-        Ok(self.results(batch, with, &loss, reference.as_deref(), totals, None))
+        Ok(self.results(batch, with, &loss, &reference, totals, None))
     }
 }
 

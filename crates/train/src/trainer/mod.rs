@@ -11,7 +11,7 @@ use crate::{
     evaluate::evaluate_packed,
     gradient_norm,
     metrics::{EvalRow, peak_memory_bytes},
-    objective::{self, Objective, Results, Totals},
+    objective::{self, Objective, References, Results, Totals},
     observer::AdapterPlan,
     optimizer,
     rank::Rank,
@@ -34,7 +34,6 @@ pub struct Trainer<'a, D: Backend> {
     tokenizer: Option<&'a Tokenizer>,
     model: TrainableModel<D>,
     objective: Box<dyn Objective<D>>,
-    eval_objective: Box<dyn Objective<D>>,
     optimizer: Optimizer<D>,
     schedule: Schedule,
     total_steps: u64,
@@ -69,7 +68,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let identity = Identity::new(config, &prepared.facts());
         let mut state = State::new(identity.clone());
         // The weights are still those of the reference model.
-        let (objective, eval_objective) = objectives(config, &mut model, &prepared, observer)?;
+        let references = references(config, &mut model, &prepared, observer)?;
         if let Some((checkpoint, saved)) = output.resume() {
             let changes = saved.identity.changes(&identity);
             if !changes.is_empty() && !options.allow_change {
@@ -113,8 +112,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
             prepared,
             tokenizer,
             model,
-            objective,
-            eval_objective,
+            objective: objective::of(&config.objective, references),
             optimizer,
             total_steps,
             metrics,
@@ -366,7 +364,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let Some((data, packing)) = &self.prepared.eval else {
             return Ok(true);
         };
-        let (objective, examples) = (&*self.eval_objective, Examples::from(*data));
+        let (objective, examples) = (&*self.objective, Examples::from(*data));
         let evaluated = evaluate_packed(&mut self.model, objective, examples, packing, stop)?;
         let Some(evaluation) = evaluated else {
             return Ok(false);
@@ -401,35 +399,28 @@ impl<'a, D: Backend> Trainer<'a, D> {
     }
 }
 
-/// Objectives of training and of evaluation. The log-probabilities of the reference model are
-/// computed here, before the first update, unless it is the model without its adapter.
-#[expect(clippy::type_complexity, reason = "two objectives")]
-fn objectives<D: Backend>(
+/// Log-probabilities of the reference model, computed before the first update; `None` if the method
+/// has none, or if it is the model without its adapter.
+fn references<D: Backend>(
     config: &Config,
     model: &mut TrainableModel<D>,
     prepared: &Prepared<'_>,
     observer: &dyn Observer,
-) -> Result<(Box<dyn Objective<D>>, Box<dyn Objective<D>>), TrainError> {
+) -> Result<Option<References>, TrainError> {
     let section = &config.objective;
     // A new adapter changes nothing until it is trained.
     let is_start = section.reference == Some(Reference::Start) && config.adapter.is_some();
     if config.lora.is_some() && !is_start || !section.kind.has_reference() {
-        return Ok((objective::of(section, None), objective::of(section, None)));
+        return Ok(None);
     }
     observer.notice("computing the log-probabilities of the reference model, once for each answer");
+    let mut of = |examples, packing| objective::reference(model, examples, packing, observer);
     let batches = &prepared.batches;
-    let train = objective::reference(model, batches.examples(), batches.packing(), observer)?;
-    let eval = match &prepared.eval {
-        Some((data, packing)) => Some(objective::reference(
-            model,
-            (*data).into(),
-            packing,
-            observer,
-        )?),
-        None => None,
-    };
-    Ok((
-        objective::of(section, Some(train)),
-        objective::of(section, Some(eval.unwrap_or_default())),
-    ))
+    Ok(Some(References {
+        train: of(batches.examples(), batches.packing())?,
+        eval: match &prepared.eval {
+            Some((data, packing)) => of((*data).into(), packing)?,
+            None => Vec::new(),
+        },
+    }))
 }
