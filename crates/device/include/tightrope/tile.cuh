@@ -47,18 +47,18 @@ template <int OPEN> __device__ __forceinline__ void await_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(OPEN) : "memory");
 }
 
-// Fills ROWS rows of a tile with `rows` rows of `dim` elements, `stride` apart, and zeros beyond
-// them.
-template <int ROWS, int THREADS, typename T, int D>
-__device__ __forceinline__ void fill(
-    Tile<T, D> tile, const T* from, uint32_t stride, int rows, int dim) {
+// Fills ROWS rows of a tile with `rows` rows of `dim` elements, and zeros beyond them. `at(row)` is
+// the distance of a row from `from`, which can be read.
+template <int ROWS, int THREADS, typename T, int D, typename At>
+__device__ __forceinline__ void fill_rows(
+    Tile<T, D> tile, const T* from, int rows, int dim, At at) {
     constexpr int CHUNK = Tile<T, D>::CHUNK, CHUNKS = Tile<T, D>::CHUNKS;
     if (dim % CHUNK == 0) {
 #pragma unroll 2
         for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
             const int row = i / CHUNKS, chunk = i % CHUNKS;
             const bool there = row < rows && chunk * CHUNK < dim;
-            const T* source = there ? from + uint64_t(row) * stride + chunk * CHUNK : from;
+            const T* source = there ? from + at(row) + chunk * CHUNK : from;
             copy_async_16(tile.chunk(row, chunk), source, there);
         }
     } else {
@@ -67,9 +67,17 @@ __device__ __forceinline__ void fill(
             const int row = i / D, column = i % D;
             const bool there = row < rows && column < dim;
             *tile.at(row, column) =
-                there ? from[uint64_t(row) * stride + column] : from_float<T>(0.0f);
+                there ? from[at(row) + column] : from_float<T>(0.0f);
         }
     }
+}
+
+// The same for rows that are `stride` apart.
+template <int ROWS, int THREADS, typename T, int D>
+__device__ __forceinline__ void fill(
+    Tile<T, D> tile, const T* from, uint32_t stride, int rows, int dim) {
+    fill_rows<ROWS, THREADS>(
+        tile, from, rows, dim, [&](int row) { return uint64_t(row) * stride; });
 }
 
 __device__ __forceinline__ void load_matrices(uint32_t (&matrix)[4], const void* row) {

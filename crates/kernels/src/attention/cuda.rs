@@ -1,8 +1,9 @@
 //! Attention on NVIDIA GPUs.
 
 use super::{
-    Attention, Backward, Config, Forward, TILE, Tiles,
+    Attention, Backward, Config, Forward, Tiles,
     kernel::{AttentionForward, AttentionKeysBackward, AttentionQueriesBackward},
+    ranges::{Range, TILE},
 };
 use crate::{Checked, KernelError};
 use tightrope_device::{
@@ -39,8 +40,14 @@ impl Sizes {
             .ok_or_else(|| refuse(format!("heads of {head_dim} features")))?;
         // Positions in a range are signed numbers.
         let ranges = config.ranges.as_slice();
-        if let Some(range) = ranges.iter().find(|r| r.key_len > i32::MAX as u32) {
-            return Err(refuse(format!("a sequence of {} tokens", range.key_len)));
+        if let Some(range) = ranges.iter().find(|r| r.keys() > i32::MAX as u32) {
+            return Err(refuse(format!("a sequence of {} tokens", range.keys())));
+        }
+        // So is the number of rows between a prefix and a range that reads it.
+        let back = |range: &Range| range.key_start - range.prefix_start - range.prefix_len;
+        let mut readers = ranges.iter().filter(|range| range.prefix_len > 0);
+        if let Some(range) = readers.find(|range| back(range) > i32::MAX as u32) {
+            return Err(refuse(format!("a prefix {} rows back", back(range))));
         }
         let element = dtype.size();
         Ok((Self { padded, element }, name))

@@ -1,6 +1,11 @@
 // Attention of variable length, causal and block-diagonal, forward and backward, without a
 // tokens × tokens matrix in memory (FlashAttention-2, Dao 2023).
 //
+// Keys and positions are counted from the first key of the range's prefix, or of the range if it has
+// none. Tiles of a range with a prefix have the rows that they would have with a copy of it, so `y`,
+// `lse` and `dq` have the same bits. The block that owns keys of a prefix sums over the queries of
+// their own range and then over those of each range that reads them, in order.
+//
 // A block owns a tile of up to 64 rows of one range and head, 16 for each warp, and streams the
 // rows of the other side through shared memory with asynchronous copies. Tiles are counted from the
 // start of a range, sums run in the order of rows, and no two blocks add into the same place, so
@@ -35,8 +40,7 @@
 // dynamic shared memory: 54528 in attention_*_backward_f32_64
 // dynamic shared memory: 68352 in attention_*_backward_f32_128
 // dynamic shared memory: 99968 in attention_*_backward_f32_256
-#include "tightrope/reduce.cuh"
-#include "tightrope/tile.cuh"
+#include "tightrope/attention.cuh"
 
 // Sizes for a head; its number of features is rounded up to D. `dk` and `dv` of D = 256 do not fit
 // into registers, so each half of their columns is computed separately, with the scores again.
@@ -48,87 +52,13 @@ template <typename T, int D> struct Sizes {
     // keys.
     static constexpr int STREAM = (D == 256 ? 16 : 32) * 2 / sizeof(T);
     static constexpr int COLUMNS = D < 128 ? D : 128;
+    // Number of blocks on a multiprocessor that registers must allow.
+    static constexpr int FORWARD_BLOCKS = D == 32 ? 4 : D == 64 ? 3 : WARPS == 2 && D == 128 ? 4 : 2;
+    static constexpr int QUERIES_BLOCKS = D == 256 ? WARPS == 2 ? 2 : 1 : D == 128 ? 3 : 4;
+    static constexpr int KEYS_BLOCKS = D == 256 ? WARPS == 2 ? 3 : 1 : D == 128 ? 2 : 3;
 };
 // Number of rows in an entry of the lists of tiles.
 constexpr int TILE = 64;
-
-constexpr float LOG2E = 1.44269504f;
-constexpr float LN2 = 0.69314718f;
-
-// Returns 2ˣ within 2 units in the last place, or 0 if the result is subnormal.
-__device__ __forceinline__ float power_of_two(float x) {
-    float power;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-    return power;
-}
-
-struct Range {
-    uint32_t query_start, query_len, key_start, key_len;
-};
-
-// Converts products to scores in units of log 2, and applies the softcap.
-struct Scoring {
-    float scale, cap;
-
-    __device__ __forceinline__ Scoring(float scale, float softcap)
-        : scale(softcap > 0.0f ? 2.0f * LOG2E * scale / softcap : scale * LOG2E),
-          cap(softcap * LOG2E) {}
-
-    // Sets `slope` to the derivative, divided by the scale of scores.
-    __device__ __forceinline__ float operator()(float product, float& slope) const {
-        slope = 1.0f;
-        if (cap > 0.0f) {
-            // tanh(x) = 1 − 2 / (1 + e^2x); the error is at most 2⁻²³.
-            const float power = power_of_two(product * scale);
-            const float tanh = 1.0f - __fdividef(2.0f, 1.0f + power);
-            slope = 1.0f - tanh * tanh;
-            return cap * tanh;
-        }
-        return product * scale;
-    }
-};
-
-// Decides which keys of its range a query sees. Positions are counted from the start of the range's
-// keys.
-struct Sight {
-    int ahead, window;
-
-    __device__ __forceinline__ Sight(const Range& range, uint32_t window)
-        : ahead(range.key_len - range.query_len), window(min(window, 0x7fffffffu)) {}
-
-    __device__ __forceinline__ int last(int query) const { return query + ahead; }
-    __device__ __forceinline__ int first(int query) const {
-        return max(query + ahead - window + 1, 0);
-    }
-    __device__ __forceinline__ bool sees(int query, int key) const {
-        return key <= last(query) && key >= first(query);
-    }
-    // Returns true if some query of `from..=to` sees some key of `low..=high`.
-    __device__ __forceinline__ bool any(int from, int to, int low, int high) const {
-        return from <= to && low <= last(to) && high >= first(from);
-    }
-    // Returns true if every query of `from..=to` sees every key of `low..=high`.
-    __device__ __forceinline__ bool all(int from, int to, int low, int high) const {
-        return high <= last(from) && low >= first(to);
-    }
-};
-
-// Sum and maximum over the four lanes that share a row.
-__device__ __forceinline__ float row_sum(float x) {
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
-}
-__device__ __forceinline__ float row_max(float x) {
-    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
-}
-
-template <int N> __device__ __forceinline__ void clear(float (&sum)[N][4]) {
-#pragma unroll
-    for (int n = 0; n < N; ++n)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sum[n][i] = 0.0f;
-}
 
 template <typename T, int D>
 __device__ __forceinline__ void forward(
@@ -156,11 +86,12 @@ __device__ __forceinline__ void forward(
     q += start * q_stride + head * head_dim;
     y += start * q_stride + head * head_dim;
     lse += start * heads + head;
-    k += uint64_t(range.key_start) * kv_stride + kv_head * head_dim;
-    v += uint64_t(range.key_start) * kv_stride + kv_head * head_dim;
+    const Keys keys(range);
+    const uint64_t key_start = range.key_start - range.prefix_len;
+    k += key_start * kv_stride + kv_head * head_dim;
+    v += key_start * kv_stride + kv_head * head_dim;
     const auto fill_keys = [&](Tile<T, D> to, const T* from, int key) {
-        fill<KEYS, S::THREADS>(
-            to, from + uint64_t(key) * kv_stride, kv_stride, int(range.key_len) - key, head_dim);
+        keys.fill<KEYS, S::THREADS>(to, from, kv_stride, key, head_dim);
         commit_copies();
     };
 
@@ -264,13 +195,13 @@ __device__ __forceinline__ void backward_queries(
     const uint32_t q_stride = heads * head_dim, kv_stride = kv_heads * head_dim;
     const uint64_t start = uint64_t(range.query_start) + first;
     const uint64_t q_at = start * q_stride + head * head_dim, lse_at = start * heads + head;
-    k += uint64_t(range.key_start) * kv_stride + kv_head * head_dim;
-    v += uint64_t(range.key_start) * kv_stride + kv_head * head_dim;
+    const Keys keys(range);
+    const uint64_t key_start = range.key_start - range.prefix_len;
+    k += key_start * kv_stride + kv_head * head_dim;
+    v += key_start * kv_stride + kv_head * head_dim;
     const auto fill_stage = [&](int stage, int key) {
-        const uint64_t at = uint64_t(key) * kv_stride;
-        const int rows = int(range.key_len) - key;
-        fill<S::STREAM, S::THREADS>(k_tile(stage), k + at, kv_stride, rows, head_dim);
-        fill<S::STREAM, S::THREADS>(v_tile(stage), v + at, kv_stride, rows, head_dim);
+        keys.fill<S::STREAM, S::THREADS>(k_tile(stage), k, kv_stride, key, head_dim);
+        keys.fill<S::STREAM, S::THREADS>(v_tile(stage), v, kv_stride, key, head_dim);
         commit_copies();
     };
 
@@ -361,9 +292,10 @@ __device__ __forceinline__ void backward_keys(
     using S = Sizes<T, D>;
     constexpr int N = S::STREAM / 8, PARTS = TILE / S::ROWS;
     const uint2 tile = tiles[blockIdx.x];
-    const Range range = ranges[tile.x];
-    const int queries = range.query_len, keys = range.key_len;
-    const int first = tile.y + blockIdx.z % PARTS * S::ROWS;
+    const uint32_t part = blockIdx.z % PARTS * S::ROWS;
+    // The range whose queries are summed; at first that of the keys.
+    Range range = ranges[tile.x];
+    const int first = range.prefix_len + tile.y + part, keys = range.prefix_len + range.key_len;
     const int column = blockIdx.z / PARTS * S::COLUMNS;
     if (first >= keys || column >= head_dim) return;
 
@@ -380,14 +312,15 @@ __device__ __forceinline__ void backward_keys(
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     float* staging = statistics + 4 * S::STREAM + warp * STAGE<T, N>;
 
-    const uint32_t kv_head = blockIdx.y, group = heads / kv_heads;
+    const uint32_t kv_head = blockIdx.y, group = heads / kv_heads, head = kv_head * group;
     const uint32_t q_stride = heads * head_dim, kv_stride = kv_heads * head_dim;
-    const uint64_t k_at =
-        (uint64_t(range.key_start) + first) * kv_stride + kv_head * head_dim;
+    const auto key_row = [&](const Range& range, uint2 tile) {
+        return (uint64_t(range.key_start) + tile.y + part) * kv_stride + kv_head * head_dim;
+    };
     const auto fill_stage = [&](int stage, uint32_t head, int query) {
         const uint64_t start = uint64_t(range.query_start) + query;
         const uint64_t at = start * q_stride + head * head_dim;
-        const int rows = queries - query;
+        const int rows = int(range.query_len) - query;
         fill<S::STREAM, S::THREADS>(q_tile(stage), q + at, q_stride, rows, head_dim);
         fill<S::STREAM, S::THREADS>(dy_tile(stage), dy + at, q_stride, rows, head_dim);
         for (int i = threadIdx.x; i < 2 * S::STREAM; i += S::THREADS) {
@@ -400,60 +333,67 @@ __device__ __forceinline__ void backward_keys(
         commit_copies();
     };
 
-    const Sight sight(range, window);
     const Scoring score(scale, softcap);
     const int row = warp * 16, last = min(first + S::ROWS, keys) - 1;
     const int top_row = first + row, low_row = min(top_row + 15, keys - 1);
     const int mine[2] = {top_row + lane / 4, top_row + lane / 4 + 8};
-    // Range of the queries that see some key of the tile.
-    const int begin = max(first - sight.ahead, 0) / S::STREAM * S::STREAM;
-    const int end =
-        int(max(min(int64_t(last) - sight.ahead + sight.window, int64_t(queries)), int64_t(0)));
-    const uint32_t steps = end > begin ? (end - begin + S::STREAM - 1) / S::STREAM : 0;
-
-    fill<S::ROWS, S::THREADS>(k_tile, k + k_at, kv_stride, keys - first, head_dim);
-    fill<S::ROWS, S::THREADS>(v_tile, v + k_at, kv_stride, keys - first, head_dim);
+    const uint64_t from = key_row(range, tile);
+    fill<S::ROWS, S::THREADS>(k_tile, k + from, kv_stride, keys - first, head_dim);
+    fill<S::ROWS, S::THREADS>(v_tile, v + from, kv_stride, keys - first, head_dim);
     commit_copies();
-    const uint32_t head = kv_head * group;
-    if (steps > 0) fill_stage(0, head, begin);
     float k_out[S::COLUMNS / 8][4], v_out[S::COLUMNS / 8][4];
     clear(k_out);
     clear(v_out);
-    for (uint32_t i = 0; i < group * steps; ++i) {
-        const int stage = i % 2, query = begin + i % steps * S::STREAM;
-        if (i + 1 < group * steps) {
-            fill_stage(stage ^ 1, head + (i + 1) / steps, begin + (i + 1) % steps * S::STREAM);
-            await_copies<1>();
-        } else {
-            await_copies<0>();
-        }
-        __syncthreads();
-        const int last_query = min(query + S::STREAM, queries) - 1;
-        if (top_row <= low_row && sight.any(query, last_query, top_row, low_row)) {
-            float s[N][4], d[N][4];
-            clear(s);
-            clear(d);
-            add_product_transposed(s, k_tile, row, q_tile(stage), head_dim);
-            add_product_transposed(d, v_tile, row, dy_tile(stage), head_dim);
-            const bool whole = query + S::STREAM <= queries &&
-                               sight.all(query, last_query, top_row, low_row);
-            const float* logs = statistics + 2 * stage * S::STREAM;
+    // Only ranges without prefix are read by others.
+    for (uint32_t reader = range.prefix_len == 0 ? range.reader : 0;; reader = range.reader) {
+        const Sight sight(range, window);
+        const int queries = range.query_len;
+        // Range of the queries that see some key of the tile.
+        const int begin = max(first - sight.ahead, 0) / S::STREAM * S::STREAM;
+        const int end =
+            int(max(min(int64_t(last) - sight.ahead + sight.window, int64_t(queries)), int64_t(0)));
+        const uint32_t steps = end > begin ? (end - begin + S::STREAM - 1) / S::STREAM : 0;
+        if (steps > 0) fill_stage(0, head, begin);
+        for (uint32_t i = 0; i < group * steps; ++i) {
+            const int stage = i % 2, query = begin + i % steps * S::STREAM;
+            if (i + 1 < group * steps) {
+                const int next = begin + (i + 1) % steps * S::STREAM;
+                fill_stage(stage ^ 1, head + (i + 1) / steps, next);
+                await_copies<1>();
+            } else {
+                await_copies<0>();
+            }
+            __syncthreads();
+            const int last_query = min(query + S::STREAM, queries) - 1;
+            if (top_row <= low_row && sight.any(query, last_query, top_row, low_row)) {
+                float s[N][4], d[N][4];
+                clear(s);
+                clear(d);
+                add_product_transposed(s, k_tile, row, q_tile(stage), head_dim);
+                add_product_transposed(d, v_tile, row, dy_tile(stage), head_dim);
+                const bool whole = query + S::STREAM <= queries &&
+                                   sight.all(query, last_query, top_row, low_row);
+                const float* logs = statistics + 2 * stage * S::STREAM;
 #pragma unroll
-            for (int n = 0; n < N; ++n)
+                for (int n = 0; n < N; ++n)
 #pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const int at = 8 * n + lane % 4 * 2 + i % 2;
-                    float slope;
-                    float p = power_of_two(score(s[n][i], slope) - logs[at] * LOG2E);
-                    if (!whole && !(query + at < queries && sight.sees(query + at, mine[i / 2])))
-                        p = 0.0f;
-                    s[n][i] = p;
-                    d[n][i] = p * (d[n][i] - logs[S::STREAM + at]) * slope;
-                }
-            add_product(v_out, s, dy_tile(stage), column, staging);
-            add_product(k_out, d, q_tile(stage), column, staging);
+                    for (int i = 0; i < 4; ++i) {
+                        const int at = 8 * n + lane % 4 * 2 + i % 2;
+                        float slope;
+                        float p = power_of_two(score(s[n][i], slope) - logs[at] * LOG2E);
+                        if (!whole &&
+                            !(query + at < queries && sight.sees(query + at, mine[i / 2])))
+                            p = 0.0f;
+                        s[n][i] = p;
+                        d[n][i] = p * (d[n][i] - logs[S::STREAM + at]) * slope;
+                    }
+                add_product(v_out, s, dy_tile(stage), column, staging);
+                add_product(k_out, d, q_tile(stage), column, staging);
+            }
+            __syncthreads();
         }
-        __syncthreads();
+        if (reader == 0) break;
+        range = ranges[reader];
     }
     await_copies<0>();
     __syncthreads();
@@ -461,18 +401,20 @@ __device__ __forceinline__ void backward_keys(
     for (int n = 0; n < S::COLUMNS / 8; ++n)
 #pragma unroll
         for (int i = 0; i < 4; ++i) k_out[n][i] *= scale;
-    const uint64_t to = k_at + uint64_t(row) * kv_stride;
-    const int rows = keys - first - row;
+    const uint2 place = opaque(tiles)[blockIdx.x];
+    const Range own = opaque(ranges)[place.x];
+    const uint64_t to = key_row(own, place) + uint64_t(row) * kv_stride;
+    const int rows = int(own.key_len - place.y - part) - row;
     store_rows(k_out, k_tile, row, dk + to, kv_stride, rows, column, head_dim);
     store_rows(v_out, v_tile, row, dv + to, kv_stride, rows, column, head_dim);
 }
 
 // q, y, dy, dq: [queries, heads, head_dim]; k, v, dk, dv: [keys, kv_heads, head_dim]; lse, delta:
-// [queries, heads]; ranges: [ranges, 4]; tiles: [tiles, 2], a range and the first row of a tile of
+// [queries, heads]; ranges: [ranges, 7]; tiles: [tiles, 2], a range and the first row of a tile of
 // 64. A softcap of 0 means none. Grid: tiles × heads (of queries or of keys) × parts of a tile, and
 // for `backward_keys` × parts of the columns.
 #define ATTENTION(T, TYPE, D)                                                                      \
-    extern "C" __global__ void __launch_bounds__(Sizes<T, D>::THREADS, 1)                          \
+    extern "C" __global__ void __launch_bounds__(Sizes<T, D>::THREADS, Sizes<T, D>::FORWARD_BLOCKS)\
         attention_forward_##TYPE##_##D(                                                            \
             const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,             \
             T* __restrict__ y, float* __restrict__ lse, const uint32_t* __restrict__ ranges,       \
@@ -483,7 +425,7 @@ __device__ __forceinline__ void backward_keys(
             reinterpret_cast<const uint2*>(tiles), heads, kv_heads, head_dim, scale, window,       \
             softcap);                                                                              \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(Sizes<T, D>::THREADS, 1)                          \
+    extern "C" __global__ void __launch_bounds__(Sizes<T, D>::THREADS, Sizes<T, D>::QUERIES_BLOCKS)\
         attention_queries_backward_##TYPE##_##D(                                                   \
             const T* __restrict__ dy, const T* __restrict__ y, const float* __restrict__ lse,      \
             const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,             \
@@ -495,7 +437,7 @@ __device__ __forceinline__ void backward_keys(
             reinterpret_cast<const uint2*>(tiles), heads, kv_heads, head_dim, scale, window,       \
             softcap);                                                                              \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(Sizes<T, D>::THREADS, 1)                          \
+    extern "C" __global__ void __launch_bounds__(Sizes<T, D>::THREADS, Sizes<T, D>::KEYS_BLOCKS)   \
         attention_keys_backward_##TYPE##_##D(                                                      \
             const T* __restrict__ dy, const float* __restrict__ lse, const T* __restrict__ q,      \
             const T* __restrict__ k, const T* __restrict__ v, const float* __restrict__ delta,     \

@@ -1,181 +1,19 @@
-//! Variable-length causal attention: block-diagonal over ranges, grouped queries, sliding window.
+//! Variable-length causal attention: block-diagonal over ranges, grouped queries, sliding window,
+//! prefixes that several ranges read.
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "cuda")]
 mod kernel;
+mod ranges;
 #[cfg(test)]
 mod tests;
 
+pub use ranges::{Range, Ranges, Tiles};
+
 use crate::{Check, Checked, KernelError, check::Operands};
-use std::cmp::Reverse;
-use tightrope_device::{DType, Device, DeviceError, Tensor, View, ViewMut};
-
-/// One sequence: some of its queries, and all keys that they may see.
-///
-/// The last query has the position of the last key: query `i` of `query_len` sees keys `0..=i +
-/// key_len − query_len` of its range. In training, queries and keys are the same rows; in
-/// generation, the keys are the cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Range {
-    /// First row in `q`.
-    pub query_start: u32,
-    /// Number of rows in `q`.
-    pub query_len: u32,
-    /// First row in `k` and `v`.
-    pub key_start: u32,
-    /// Number of rows in `k` and `v`, at least `query_len`.
-    pub key_len: u32,
-    /// First row in `k` and `v` of a prefix that all queries see before their own keys.
-    pub prefix_start: u32,
-    /// Number of rows of the prefix. No kernel computes a prefix yet: more than 0 rows are refused.
-    pub prefix_len: u32,
-}
-
-impl Range {
-    /// A range with as many queries as keys, in the same rows.
-    pub fn rows(start: u32, len: u32) -> Self {
-        Self {
-            query_start: start,
-            query_len: len,
-            key_start: start,
-            key_len: len,
-            ..Self::default()
-        }
-    }
-}
-
-/// Number of rows in a tile of [`Ranges`].
-const TILE: u32 = 64;
-
-/// The ranges of a batch, on the host and on the device; they are set once per batch and read by
-/// every layer. The memory grows to the largest batch and is kept.
-#[derive(Debug)]
-pub struct Ranges<D: Device> {
-    ranges: Vec<Range>,
-    device: Tensor<D>,
-    query_tiles: Tiles<D>,
-    key_tiles: Tiles<D>,
-}
-
-/// Pieces of up to 64 rows of the ranges, in the order in which a GPU processes them.
-#[derive(Debug)]
-pub struct Tiles<D: Device> {
-    tiles: Vec<[u32; 2]>,
-    device: Tensor<D>,
-}
-
-impl<D: Device> Ranges<D> {
-    /// An empty list of ranges.
-    pub fn empty(device: &D) -> Result<Self, DeviceError> {
-        let none = || Tensor::zeros(device, DType::U32, &[0]);
-        let tiles = || -> Result<_, DeviceError> {
-            Ok(Tiles {
-                tiles: Vec::new(),
-                device: none()?,
-            })
-        };
-        Ok(Self {
-            ranges: Vec::new(),
-            device: none()?,
-            query_tiles: tiles()?,
-            key_tiles: tiles()?,
-        })
-    }
-
-    /// Replaces the ranges, and copies them and their tiles to the device.
-    pub fn set(&mut self, ranges: impl IntoIterator<Item = Range>) -> Result<(), DeviceError> {
-        self.ranges.clear();
-        self.ranges.extend(ranges);
-        let numbers = self.ranges.iter().flat_map(|range| {
-            [
-                range.query_start,
-                range.query_len,
-                range.key_start,
-                range.key_len,
-            ]
-        });
-        write(&mut self.device, &numbers.collect::<Vec<_>>())?;
-        // Queries see the keys before them; keys are seen by the queries after them.
-        let (queries, keys) = (&mut self.query_tiles, &mut self.key_tiles);
-        queries.set(
-            &self.ranges,
-            |range| range.query_len,
-            |range, first| first.saturating_add(range.key_len.saturating_sub(range.query_len)),
-        )?;
-        keys.set(
-            &self.ranges,
-            |range| range.key_len,
-            |range, first| range.key_len - first,
-        )
-    }
-
-    /// The ranges on the host.
-    pub fn as_slice(&self) -> &[Range] {
-        &self.ranges
-    }
-    /// The ranges on the device, u32 `[ranges, 4]` or longer.
-    pub fn tensor(&self) -> &Tensor<D> {
-        &self.device
-    }
-    fn tensors(&self) -> [&Tensor<D>; 3] {
-        let [queries, keys] = [&self.query_tiles, &self.key_tiles];
-        [&self.device, &queries.device, &keys.device]
-    }
-    /// Tiles of the queries.
-    pub fn query_tiles(&self) -> &Tiles<D> {
-        &self.query_tiles
-    }
-    /// Tiles of the keys.
-    pub fn key_tiles(&self) -> &Tiles<D> {
-        &self.key_tiles
-    }
-}
-
-impl<D: Device> Tiles<D> {
-    /// Tiles with most `work` come first, so that the last ones are short.
-    fn set(
-        &mut self,
-        ranges: &[Range],
-        rows: impl Fn(&Range) -> u32,
-        work: impl Fn(&Range, u32) -> u32,
-    ) -> Result<(), DeviceError> {
-        self.tiles.clear();
-        for (index, range) in (0..).zip(ranges) {
-            let firsts = (0..rows(range)).step_by(TILE as usize);
-            self.tiles.extend(firsts.map(|first| [index, first]));
-        }
-        self.tiles.sort_unstable_by_key(|&[index, first]| {
-            let work = work(&ranges[index as usize], first);
-            (Reverse(work), index, first)
-        });
-        write(&mut self.device, bytemuck::cast_slice(&self.tiles))
-    }
-
-    /// Number of tiles.
-    pub fn len(&self) -> usize {
-        self.tiles.len()
-    }
-    /// Whether there are no tiles.
-    pub fn is_empty(&self) -> bool {
-        self.tiles.is_empty()
-    }
-    /// The tiles on the device, u32 `[len, 2]` or longer: index of the range, and first row within
-    /// it.
-    pub fn tensor(&self) -> &Tensor<D> {
-        &self.device
-    }
-}
-
-/// Writes `numbers` to a tensor that is replaced if it is too short.
-fn write<D: Device>(tensor: &mut Tensor<D>, numbers: &[u32]) -> Result<(), DeviceError> {
-    if tensor.len() < numbers.len() {
-        let shape = [numbers.len().next_power_of_two()];
-        *tensor = Tensor::zeros(tensor.device(), DType::U32, &shape)?;
-    }
-    tensor.write(numbers)
-}
+use tightrope_device::{DType, Device, View, ViewMut};
 
 /// Settings that both directions need.
 #[derive(Debug)]
@@ -240,7 +78,8 @@ pub struct Backward<'a, D: Device> {
     pub delta: ViewMut<'a, D>,
     /// Overwritten in all ranges, `[queries, heads, head_dim]`.
     pub dq: ViewMut<'a, D>,
-    /// Overwritten in all ranges, `[keys, kv_heads, head_dim]`.
+    /// Overwritten in all ranges, `[keys, kv_heads, head_dim]`; the keys of a prefix get the sum over
+    /// their own range and then over the ranges that read them, in order.
     pub dk: ViewMut<'a, D>,
     /// Overwritten in all ranges, `[keys, kv_heads, head_dim]`.
     pub dv: ViewMut<'a, D>,
@@ -252,9 +91,10 @@ pub struct Backward<'a, D: Device> {
 /// accumulation; activations are all f32 or bf16 (f32 on the CPU). On a GPU, probabilities are
 /// rounded to that type before they are multiplied.
 ///
-/// The bits of a range depend on the range alone. Working memory on the CPU per thread is about `64
+/// The bits of a range depend on the range alone; `y`, `lse` and `dq` of a range with a prefix are
+/// those of a range with a copy of the prefix before its own rows. Working memory on the CPU per thread is about `64
 /// · (3 · head_dim + 64)` f32; backward `2 · key_len · head_dim` more, for the sums of `dk` and
-/// `dv`.
+/// `dv` of a range and of those that read it.
 pub trait Attention: Device {
     /// Writes `y` and `lse`.
     fn attention_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;
@@ -284,29 +124,8 @@ impl<'a, D: Device> Config<'a, D> {
         {
             return Err(value("softcap", f64::from(softcap), "must be positive"));
         }
-        let (mut query_end, mut key_end) = (0, 0);
-        for (index, range) in self.ranges.as_slice().iter().enumerate() {
-            // Ranges are in order and do not overlap, so that writers of different ranges never
-            // collide.
-            let apart = range.query_start >= query_end && range.key_start >= key_end;
-            let ends = (
-                range.query_start.checked_add(range.query_len),
-                range.key_start.checked_add(range.key_len),
-            );
-            let (Some(queries), Some(keys)) = ends else {
-                return Err(value("ranges", index as f64, "must end below 2^32"));
-            };
-            if !apart || range.key_len < range.query_len {
-                let rule = "must follow the range before it and have a key for each query";
-                return Err(value("ranges", index as f64, rule));
-            }
-            if range.prefix_len > 0 {
-                let rule = "must not have a prefix: it is not computed yet";
-                return Err(value("ranges", index as f64, rule));
-            }
-            (query_end, key_end) = (queries, keys);
-        }
-        Ok(())
+        let rule = |(index, rule): (usize, _)| value("ranges", index as f64, rule);
+        self.ranges.check().map_err(rule)
     }
 
     fn queries(&self) -> usize {

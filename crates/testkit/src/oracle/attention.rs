@@ -1,4 +1,8 @@
 //! Causal attention of one sequence with the whole matrix of scores in memory.
+//!
+//! A sequence with a prefix is computed with its own copy of the prefix ([`Keys`]).
+
+use std::ops::Range;
 
 /// Sizes and masks.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +23,38 @@ pub struct Options {
     pub window: Option<usize>,
     /// `softcap · tanh(s / softcap)`.
     pub softcap: Option<f64>,
+}
+
+/// Rows of the keys of a sequence among those of a batch: a prefix, which other sequences may read as
+/// well, and then its own.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    /// Rows of the prefix; empty if there is none.
+    pub prefix: Range<usize>,
+    /// The sequence's own rows.
+    pub own: Range<usize>,
+}
+
+impl Keys {
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        self.prefix.len() + self.own.len()
+    }
+
+    /// Copies the rows of `width` elements from those of the batch.
+    pub fn copy<T: Clone>(&self, batch: &[T], width: usize) -> Vec<T> {
+        let of = |rows: &Range<usize>| batch[rows.start * width..rows.end * width].to_vec();
+        [of(&self.prefix), of(&self.own)].concat()
+    }
+
+    /// Adds gradients of the copy into those of the batch.
+    pub fn add(&self, gradients: &[f64], batch: &mut [f64], width: usize) {
+        let rows = self.prefix.clone().chain(self.own.clone());
+        for (row, gradients) in rows.zip(gradients.chunks_exact(width)) {
+            let sums = &mut batch[row * width..][..width];
+            sums.iter_mut().zip(gradients).for_each(|(s, g)| *s += g);
+        }
+    }
 }
 
 /// Results of the forward pass.
@@ -157,6 +193,61 @@ mod tests {
                     let close = (a - b).abs() <= 1e-8;
                     assert!(close, "{a} {b}");
                 }
+            }
+        }
+    }
+
+    /// Two sequences that read one prefix: the gradients of its keys are sums over both.
+    #[test]
+    fn gradients_of_a_prefix_are_derivatives() {
+        let mut random = Random::new(3);
+        let mut normal =
+            |n| -> Vec<f64> { random.normal(n, 1.0).iter().map(|&v| v.into()).collect() };
+        let (prefix, width) = (0..3, 2);
+        let sequences = [0..3, 3..5, 5..9];
+        let (q, k, v, dy) = (normal(18), normal(18), normal(18), normal(18));
+        for window in [None, Some(3)] {
+            let all = sequences.iter().enumerate().map(|(index, own)| {
+                let prefix = if index == 0 { 0..0 } else { prefix.clone() };
+                let own = own.clone();
+                let keys = Keys { prefix, own };
+                let o = Options {
+                    queries: keys.own.len(),
+                    keys: keys.count(),
+                    heads: 1,
+                    kv_heads: 1,
+                    head_dim: width,
+                    scale: 0.6,
+                    window,
+                    softcap: None,
+                };
+                (keys, o)
+            });
+            let f = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
+                let sums = all.clone().map(|(keys, o)| {
+                    let rows = keys.own.start * width..keys.own.end * width;
+                    let (k, v) = (keys.copy(k, width), keys.copy(v, width));
+                    let y = forward(&q[rows.clone()], &k, &v, o).y;
+                    y.iter().zip(&dy[rows]).map(|(y, d)| y * d).sum::<f64>()
+                });
+                sums.sum()
+            };
+            let mut got = [vec![0.0; 18], vec![0.0; 18], vec![0.0; 18]];
+            for (keys, o) in all.clone() {
+                let rows = keys.own.start * width..keys.own.end * width;
+                let (k, v) = (keys.copy(&k, width), keys.copy(&v, width));
+                let own = backward(&dy[rows.clone()], &q[rows.clone()], &k, &v, o);
+                got[0][rows].copy_from_slice(&own.dq);
+                keys.add(&own.dk, &mut got[1], width);
+                keys.add(&own.dv, &mut got[2], width);
+            }
+            let expected = [
+                finite_difference(&q, |q| f(q, &k, &v)),
+                finite_difference(&k, |k| f(&q, k, &v)),
+                finite_difference(&v, |v| f(&q, &k, v)),
+            ];
+            for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
+                assert!((got - expected).abs() <= 1e-8, "{got} {expected}");
             }
         }
     }

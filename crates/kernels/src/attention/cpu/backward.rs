@@ -1,12 +1,14 @@
 //! The backward pass, which computes the probabilities again, block by block.
 //!
-//! A unit of work is a key head of a range: it takes five products for each pair of blocks. If such
-//! units would leave threads idle, `dk` and `dv` are computed separately for each block of keys,
-//! and `dq` for each block of queries: this takes seven products and gives the same bits.
+//! A family is a range and the ranges that read it as their prefix. A unit of work is a key head of a
+//! family: it takes five products for each pair of blocks. If such units would leave threads idle,
+//! `dk` and `dv` are computed separately for each block of keys, and `dq` for each block of queries:
+//! this takes seven products and gives the same bits. In both, the keys of a prefix are summed over
+//! the queries of their own range and then over those of each reader.
 
 use super::super::Backward;
 use super::Shared;
-use super::block::{BLOCK, Lanes, Layout, copy_rows, differentiate, dot, pack_queries};
+use super::block::{BLOCK, Lanes, Layout, copy_rows, differentiate, dot, overlap, pack_queries};
 use super::seen::Seen;
 use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
@@ -18,23 +20,19 @@ use tightrope_device::Cpu;
 enum Task {
     /// All gradients of a key head and the query heads that share it.
     KeyHead(usize),
-    /// `dk` and `dv` of some keys of a key head.
-    Keys(usize, Range<usize>),
-    /// `dq` of some queries of a query head.
-    Queries(usize, Range<usize>),
+    /// `dk` and `dv` of some of a member's own keys of a key head.
+    Keys(usize, usize, Range<usize>),
+    /// `dq` of some queries of a member and query head.
+    Queries(usize, usize, Range<usize>),
 }
 
 pub(super) fn run(cpu: &Cpu, args: Backward<'_, Cpu>) -> Result<(), KernelError> {
     let config = &args.config;
-    let layouts = config
-        .ranges
-        .as_slice()
-        .iter()
-        .map(|&range| Layout::new(config, range));
+    let ranges = config.ranges.as_slice();
     let (dy, y) = (args.dy.as_slice::<f32>()?, args.y.as_slice::<f32>()?);
     let dim = config.head_dim;
     let delta = args.delta.into_slice::<f32>()?;
-    for layout in layouts.clone() {
+    for layout in ranges.iter().map(|&range| Layout::new(config, range)) {
         let rows = layout.query_row(0, 0)..layout.query_row(layout.queries(), 0);
         cpu.install(|| {
             let first = rows.start;
@@ -57,29 +55,29 @@ pub(super) fn run(cpu: &Cpu, args: Backward<'_, Cpu>) -> Result<(), KernelError>
         dk: Shared::new(args.dk.into_slice()?),
         dv: Shared::new(args.dv.into_slice()?),
     };
-    let mut tasks = tasks(layouts, cpu.threads());
+    let first = (0..ranges.len()).filter(|&index| ranges[index].prefix_len == 0);
+    let layout = |index: usize| Layout::new(config, ranges[index]);
+    let families = first.map(|first| config.ranges.family(first).map(layout).collect());
+    let families: Vec<Vec<Layout>> = families.collect();
+    let mut tasks = tasks(&families, cpu.threads());
     // The longest tasks come first, so that no thread starts one when the others are done.
     tasks.sort_by_key(|task| Reverse(task.0));
     cpu.install(|| {
         tasks
             .into_par_iter()
             .with_max_len(1)
-            .try_for_each(|(_, layout, task)| match task {
-                Task::KeyHead(kv_head) => {
-                    let keys = 0..layout.keys();
-                    pass.keys(&layout, kv_head, keys, true)
+            .try_for_each(|(_, family, task)| match task {
+                Task::KeyHead(kv_head) => pass.key_head(family, kv_head),
+                Task::Keys(member, kv_head, keys) => pass.keys(family, member, kv_head, keys),
+                Task::Queries(member, head, queries) => {
+                    pass.queries(&family[member], head, queries)
                 }
-                Task::Keys(kv_head, keys) => pass.keys(&layout, kv_head, keys, false),
-                Task::Queries(head, queries) => pass.queries(&layout, head, queries),
             })
     })
 }
 
 /// Returns the tasks with their cost in pairs of blocks.
-fn tasks(
-    layouts: impl Iterator<Item = Layout> + Clone,
-    threads: usize,
-) -> Vec<(usize, Layout, Task)> {
+fn tasks(families: &[Vec<Layout>], threads: usize) -> Vec<(usize, &[Layout], Task)> {
     let pairs = |layout: &Layout| -> usize {
         let blocks = layout.query_blocks();
         blocks
@@ -91,9 +89,11 @@ fn tasks(
             .sum()
     };
     let mut whole = Vec::new();
-    for layout in layouts.clone().filter(|layout| layout.keys() > 0) {
-        let cost = pairs(&layout) * (layout.heads / layout.kv_heads);
-        whole.extend((0..layout.kv_heads).map(|kv_head| (cost, layout, Task::KeyHead(kv_head))));
+    for family in families.iter().filter(|family| family[0].keys() > 0) {
+        let layout = &family[0];
+        let cost = family.iter().map(pairs).sum::<usize>() * (layout.heads / layout.kv_heads);
+        let heads = (0..layout.kv_heads).map(Task::KeyHead);
+        whole.extend(heads.map(|task| (cost, &family[..], task)));
     }
     let total: usize = whole.iter().map(|task| task.0).sum();
     // Loads of the threads if each always takes the longest remaining task.
@@ -111,23 +111,34 @@ fn tasks(
         return whole;
     }
     let mut split = Vec::new();
-    for layout in layouts {
-        let blocks = (0..layout.keys())
-            .step_by(BLOCK)
-            .map(|start| Layout::block(start, layout.keys()));
-        for keys in blocks {
-            let cost = layout.query_blocks_of(&keys).count() * layout.heads / layout.kv_heads;
-            let task = |kv_head| (4 * cost, layout, Task::Keys(kv_head, keys.clone()));
-            split.extend((0..layout.kv_heads).map(task));
-        }
-        for start in layout.query_blocks() {
-            let queries = Layout::block(start, layout.queries());
-            let cost = layout.key_blocks(&queries).count();
-            let task = |head| (3 * cost, layout, Task::Queries(head, queries.clone()));
-            split.extend((0..layout.heads).map(task));
+    for family in families {
+        for (member, layout) in family.iter().enumerate() {
+            for keys in layout.own_key_blocks() {
+                let readers = readers(family, member).iter();
+                let blocks = readers.map(|layout| layout.query_blocks_of(&keys).count());
+                let cost = blocks.sum::<usize>() * layout.heads / layout.kv_heads;
+                let task = |kv_head| Task::Keys(member, kv_head, keys.clone());
+                let heads = (0..layout.kv_heads).map(task);
+                split.extend(heads.map(|task| (4 * cost, &family[..], task)));
+            }
+            for start in layout.query_blocks() {
+                let queries = Layout::block(start, layout.queries());
+                let cost = layout.key_blocks(&queries).count();
+                let task = |head| Task::Queries(member, head, queries.clone());
+                let heads = (0..layout.heads).map(task);
+                split.extend(heads.map(|task| (3 * cost, &family[..], task)));
+            }
         }
     }
     split
+}
+
+/// The members of a family that see the own keys of one of them.
+fn readers(family: &[Layout], member: usize) -> &[Layout] {
+    match member {
+        0 => family,
+        _ => &family[member..=member],
+    }
 }
 
 struct Pass<'a> {
@@ -199,6 +210,59 @@ impl<'a> QueryBlock<'a> {
     }
 }
 
+/// Memory of a task that computes `dk` and `dv`.
+struct KeysWork<'a> {
+    scratch: Scratch<'a>,
+    width: usize,
+    rows: usize,
+}
+
+/// The parts of [`KeysWork`].
+struct KeysParts<'a> {
+    queries: &'a mut [f32],
+    /// `[BLOCK, BLOCK]`.
+    p: &'a mut [f32],
+    ds: &'a mut [f32],
+    /// `[BLOCK, width]`.
+    k: &'a mut [f32],
+    dq: &'a mut [f32],
+    /// `[rows, width]`, zero at first.
+    dk: &'a mut [f32],
+    dv: &'a mut [f32],
+}
+
+impl<'a> KeysWork<'a> {
+    fn take(cpu: &'a Cpu, width: usize, rows: usize) -> Result<Self, KernelError> {
+        let sums = 2 * rows * width;
+        let len = QueryBlock::len(width) + 2 * BLOCK * (BLOCK + width) + sums;
+        let mut scratch = Scratch::take(cpu, len)?;
+        scratch[len - sums..].fill(0.0);
+        Ok(Self {
+            scratch,
+            width,
+            rows,
+        })
+    }
+
+    fn parts(&mut self) -> KeysParts<'_> {
+        let (queries, rest) = self.scratch.split_at_mut(QueryBlock::len(self.width));
+        let (p, rest) = rest.split_at_mut(BLOCK * BLOCK);
+        let (ds, rest) = rest.split_at_mut(BLOCK * BLOCK);
+        let (k, rest) = rest.split_at_mut(BLOCK * self.width);
+        let (dq, rest) = rest.split_at_mut(BLOCK * self.width);
+        let (dk, dv) = rest.split_at_mut(self.rows * self.width);
+        KeysParts {
+            queries,
+            p,
+            ds,
+            k,
+            dq,
+            dk,
+            dv,
+        }
+    }
+}
+
 impl Pass<'_> {
     /// Computes the probabilities and the gradient of `q·k` of one pair of blocks, both `[keys,
     /// BLOCK]`, and returns the tiles that hold them.
@@ -210,16 +274,10 @@ impl Pass<'_> {
         keys: &Range<usize>,
         (p, ds): (&mut [f32], &mut [f32]),
     ) -> Seen {
-        let (dim, at) = (layout.head_dim, layout.key_at(keys.start, kv_head));
-        let stride = layout.kv_heads * dim;
         let seen = Seen::new(layout, &block.queries, keys);
-        seen.pairs(
-            (&self.k[at..], stride),
-            (block.q_packed, dim),
-            layout.scale,
-            p,
-        );
-        seen.pairs((&self.v[at..], stride), (block.dy_packed, dim), 1.0, ds);
+        let (k, v) = ((self.k, kv_head, keys), (self.v, kv_head, keys));
+        layout.pairs(&seen, k, block.q_packed, layout.scale, p);
+        layout.pairs(&seen, v, block.dy_packed, 1.0, ds);
         layout.cap(p);
         layout.mask(p, &block.queries, keys);
         let inverse = layout.softcap.map_or(0.0, |softcap| 1.0 / softcap);
@@ -228,62 +286,118 @@ impl Pass<'_> {
         seen
     }
 
-    /// Computes `dk` and `dv` of `keys`; with `dq`, also the gradient of the queries, for which
-    /// `keys` must be all keys.
+    /// Computes all gradients of a key head of a family.
+    fn key_head(&self, family: &[Layout], kv_head: usize) -> Result<(), KernelError> {
+        // The own keys of each member, one after the other.
+        let mut rows = 0;
+        let mut own = Vec::with_capacity(family.len());
+        for layout in family {
+            own.push((layout.own_keys(), rows));
+            rows += layout.own_keys().len();
+        }
+        let mut work = KeysWork::take(self.cpu, family[0].width(), rows)?;
+        for (member, layout) in family.iter().enumerate() {
+            let wanted = match member {
+                0 => &own[..1],
+                _ => &[own[0].clone(), own[member].clone()],
+            };
+            self.add(layout, kv_head, wanted, true, &mut work.parts());
+        }
+        for (layout, (keys, row)) in family.iter().zip(own) {
+            self.write_keys(layout, kv_head, keys, &mut work.parts(), row);
+        }
+        Ok(())
+    }
+
+    /// Computes `dk` and `dv` of some of a member's own keys.
     fn keys(
+        &self,
+        family: &[Layout],
+        member: usize,
+        kv_head: usize,
+        keys: Range<usize>,
+    ) -> Result<(), KernelError> {
+        let mut work = KeysWork::take(self.cpu, family[0].width(), keys.len())?;
+        for layout in readers(family, member) {
+            let wanted = [(keys.clone(), 0)];
+            self.add(layout, kv_head, &wanted, false, &mut work.parts());
+        }
+        self.write_keys(&family[member], kv_head, keys, &mut work.parts(), 0);
+        Ok(())
+    }
+
+    /// Adds the gradients of `wanted` keys from the queries of a range to rows of `dk` and `dv`; each
+    /// run of keys has its first row. With `dq`, also computes the gradient of the queries, for which
+    /// all keys must be wanted.
+    fn add(
+        &self,
+        layout: &Layout,
+        kv_head: usize,
+        wanted: &[(Range<usize>, usize)],
+        with_dq: bool,
+        work: &mut KeysParts<'_>,
+    ) {
+        let (dim, width) = (layout.head_dim, layout.width());
+        let (Some((first, _)), Some((last, _))) = (wanted.first(), wanted.last()) else {
+            return;
+        };
+        let all = first.start..last.end;
+        let mut block = QueryBlock::new(work.queries, width);
+        for head in layout.group(kv_head) {
+            for start in layout.query_blocks_of(&all) {
+                block.load(self, layout, head, Layout::block(start, layout.queries()));
+                work.dq.fill(0.0);
+                for start in layout.key_blocks(&block.queries) {
+                    let keys = overlap(&Layout::block(start, layout.keys()), &all);
+                    if keys.is_empty() {
+                        continue;
+                    }
+                    let size = keys.len() * BLOCK;
+                    let (p, ds) = (&mut work.p[..size], &mut work.ds[..size]);
+                    let seen = self.pair(layout, &block, kv_head, &keys, (p, ds));
+                    for (span, row) in wanted {
+                        let run = overlap(&keys, span);
+                        if run.is_empty() {
+                            continue;
+                        }
+                        let at = (row + run.start - span.start) * width;
+                        let run = run.start - keys.start..run.end - keys.start;
+                        let (dk, dv) = (&mut work.dk[at..], &mut work.dv[at..]);
+                        seen.over_queries(run.clone(), p, (block.dy, width), dv);
+                        seen.over_queries(run, ds, (block.q, width), dk);
+                    }
+                    if with_dq {
+                        copy_rows(work.k, width, self.k, dim, keys, |key| {
+                            layout.key_at(key, kv_head)
+                        });
+                        seen.over_keys(ds, work.k, width, work.dq);
+                    }
+                }
+                if with_dq {
+                    self.write_dq(layout, head, &block.queries, work.dq);
+                }
+            }
+        }
+    }
+
+    /// Writes `dk` and `dv` of own keys of a range, which lie in the rows from `row` on.
+    fn write_keys(
         &self,
         layout: &Layout,
         kv_head: usize,
         keys: Range<usize>,
-        with_dq: bool,
-    ) -> Result<(), KernelError> {
+        work: &mut KeysParts<'_>,
+        row: usize,
+    ) {
         let (dim, width) = (layout.head_dim, layout.width());
-        let sums = keys.len() * width;
-        let len = QueryBlock::len(width) + 2 * BLOCK * (BLOCK + width) + 2 * sums;
-        let mut scratch = Scratch::take(self.cpu, len)?;
-        let (memory, rest) = scratch.split_at_mut(QueryBlock::len(width));
-        let (p, rest) = rest.split_at_mut(BLOCK * BLOCK);
-        let (ds, rest) = rest.split_at_mut(BLOCK * BLOCK);
-        let (k, rest) = rest.split_at_mut(BLOCK * width);
-        let (dq, rest) = rest.split_at_mut(BLOCK * width);
-        rest.fill(0.0);
-        let (dk, dv) = rest.split_at_mut(sums);
-        let mut block = QueryBlock::new(memory, width);
-        for head in layout.group(kv_head) {
-            for start in layout.query_blocks_of(&keys) {
-                block.load(self, layout, head, Layout::block(start, layout.queries()));
-                dq.fill(0.0);
-                for start in layout
-                    .key_blocks(&block.queries)
-                    .filter(|start| keys.contains(start))
-                {
-                    let keys_here = Layout::block(start, layout.keys());
-                    let size = keys_here.len();
-                    let (p, ds) = (&mut p[..size * BLOCK], &mut ds[..size * BLOCK]);
-                    let seen = self.pair(layout, &block, kv_head, &keys_here, (p, ds));
-                    let at = (start - keys.start) * width;
-                    seen.over_queries(p, block.dy, width, &mut dv[at..]);
-                    seen.over_queries(ds, block.q, width, &mut dk[at..]);
-                    if with_dq {
-                        copy_rows(k, width, self.k, dim, keys_here, |key| {
-                            layout.key_at(key, kv_head)
-                        });
-                        seen.over_keys(ds, k, width, dq);
-                    }
-                }
-                if with_dq {
-                    self.write_dq(layout, head, &block.queries, dq);
-                }
-            }
-        }
-        for (row, key) in keys.enumerate() {
+        for (row, key) in (row..).zip(keys) {
             let at = layout.key_at(key, kv_head);
-            // SAFETY: this task alone writes this key and head; ranges do not overlap.
+            // SAFETY: this task alone writes these keys and this head: they are own keys of the range,
+            // own keys of ranges do not overlap, and each range has one family.
             let to = unsafe { (self.dk.part(at, dim), self.dv.part(at, dim)) };
-            to.0.copy_from_slice(&dk[row * width..][..dim]);
-            to.1.copy_from_slice(&dv[row * width..][..dim]);
+            to.0.copy_from_slice(&work.dk[row * width..][..dim]);
+            to.1.copy_from_slice(&work.dv[row * width..][..dim]);
         }
-        Ok(())
     }
 
     /// Computes `dq` of `queries`.

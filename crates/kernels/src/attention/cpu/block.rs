@@ -17,7 +17,8 @@ pub(super) const TILE: usize = 16;
 /// One value per query of a block.
 pub(super) type Lanes = [f32; BLOCK];
 
-/// Places of the blocks of a range under the rules of the batch.
+/// Places of the blocks of a range under the rules of the batch. Keys are counted from the first of
+/// the prefix, or of the range if there is none.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     pub(super) range: Range,
@@ -51,8 +52,14 @@ impl Layout {
         self.range.query_len as usize
     }
 
+    /// Number of keys, those of the prefix included.
     pub(super) fn keys(&self) -> usize {
-        self.range.key_len as usize
+        self.range.keys() as usize
+    }
+
+    /// The range's own keys.
+    pub(super) fn own_keys(&self) -> Span<usize> {
+        self.range.prefix_len as usize..self.keys()
     }
 
     /// Index of the key at the position of query 0.
@@ -77,7 +84,11 @@ impl Layout {
 
     /// First element of key `key` of `kv_head` in `k`.
     pub(super) fn key_at(&self, key: usize, kv_head: usize) -> usize {
-        ((self.range.key_start as usize + key) * self.kv_heads + kv_head) * self.head_dim
+        let row = match key.checked_sub(self.range.prefix_len as usize) {
+            Some(own) => self.range.key_start as usize + own,
+            None => self.range.prefix_start as usize + key,
+        };
+        (row * self.kv_heads + kv_head) * self.head_dim
     }
 
     /// The block of queries, or of keys, that starts at `start`.
@@ -96,6 +107,13 @@ impl Layout {
         (first / BLOCK * BLOCK..queries.end + self.offset()).step_by(BLOCK)
     }
 
+    /// The range's own keys in each block of keys.
+    pub(super) fn own_key_blocks(&self) -> impl Iterator<Item = Span<usize>> + Clone {
+        let own = self.own_keys();
+        let blocks = (own.start / BLOCK * BLOCK..own.end).step_by(BLOCK);
+        blocks.map(move |start| overlap(&(start..start + BLOCK), &own))
+    }
+
     /// Starts of the blocks of queries that can see some of `keys`.
     pub(super) fn query_blocks_of(
         &self,
@@ -104,9 +122,8 @@ impl Layout {
         let (layout, keys) = (*self, keys.clone());
         self.query_blocks().filter(move |&start| {
             let queries = Self::block(start, layout.queries());
-            layout
-                .key_blocks(&queries)
-                .any(|start| keys.contains(&start))
+            let mut blocks = layout.key_blocks(&queries);
+            blocks.any(|start| start < keys.end && keys.start < start + BLOCK)
         })
     }
 
@@ -131,11 +148,39 @@ impl Layout {
         }
     }
 
+    /// `scores[keys, queries] = alpha · keys · queries` where pairs are visible; `keys` are rows of
+    /// `from`, which has the shape of `k`. Those of a block that begins in the prefix lie in two
+    /// places.
+    pub(super) fn pairs(
+        &self,
+        seen: &Seen,
+        (from, kv_head, keys): (&[f32], usize, &Span<usize>),
+        queries: &[f32],
+        alpha: f32,
+        scores: &mut [f32],
+    ) {
+        let border = self.own_keys().start.clamp(keys.start, keys.end);
+        for run in [keys.start..border, border..keys.end] {
+            if !run.is_empty() {
+                let rows = &from[self.key_at(run.start, kv_head)..];
+                let rows = (rows, self.kv_heads * self.head_dim);
+                let run = run.start - keys.start..run.end - keys.start;
+                seen.pairs(run, rows, (queries, self.head_dim), alpha, scores);
+            }
+        }
+    }
+
     pub(super) fn cap(&self, scores: &mut [f32]) {
         if let Some(softcap) = self.softcap {
             math::softcap(scores, softcap);
         }
     }
+}
+
+/// What is in both.
+pub(super) fn overlap(a: &Span<usize>, b: &Span<usize>) -> Span<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
 }
 
 /// Copies `rows.len()` rows into rows of `width`, with zeros after `head_dim`; `at` gives the start

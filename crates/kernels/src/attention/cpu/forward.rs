@@ -65,9 +65,8 @@ impl Pass<'_> {
         for start in layout.key_blocks(&queries) {
             let keys = Layout::block(start, layout.keys());
             let seen = Seen::new(layout, &queries, &keys);
-            let k = &self.k[layout.key_at(start, kv_head)..];
             let scores = &mut scores[..keys.len() * BLOCK];
-            seen.pairs((k, layout.kv_heads * dim), (q, dim), layout.scale, scores);
+            layout.pairs(&seen, (self.k, kv_head, &keys), q, layout.scale, scores);
             layout.cap(scores);
             layout.mask(scores, &queries, &keys);
             online_softmax(scores, &seen, &mut max, &mut sum, &mut factor);

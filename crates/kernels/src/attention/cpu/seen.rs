@@ -3,7 +3,7 @@
 //! The skipped values are exactly zero or never read, and the chains of the products keep their
 //! order: the results have the same bits as with every tile computed.
 
-use super::block::{BLOCK, Layout, TILE};
+use super::block::{BLOCK, Layout, TILE, overlap};
 use crate::product::matmul::{Left, Right, small_product};
 use std::ops::Range as Span;
 
@@ -59,24 +59,32 @@ impl Seen {
             .all(|keys| *keys == (0..self.sizes.1))
     }
 
-    /// `C[keys, BLOCK] = alpha · A[keys, k] · B[k, queries]`, `b` in panels.
+    /// `C[keys, BLOCK] = alpha · A[keys, k] · B[k, queries]` for the keys `run` of the block, which
+    /// are the rows of `a`; `b` in panels.
     pub(super) fn pairs(
         &self,
+        run: Span<usize>,
         (a, stride): (&[f32], usize),
         (b, k): (&[f32], usize),
         alpha: f32,
         c: &mut [f32],
     ) {
+        let mut product = |query: usize, queries: usize, keys: &Span<usize>| {
+            let keys = overlap(keys, &run);
+            if keys.is_empty() {
+                return;
+            }
+            let a = Left::Rows(&a[(keys.start - run.start) * stride..], stride);
+            let b = Right::Panels(&b[query * k..]);
+            let c = &mut c[keys.start * BLOCK + query..];
+            small_product((keys.len(), queries, k), a, b, alpha, false, (c, BLOCK));
+        };
         if self.whole() {
-            let sizes = (self.sizes.1, self.sizes.0.next_multiple_of(TILE), k);
-            let (a, b) = (Left::Rows(a, stride), Right::Panels(b));
-            return small_product(sizes, a, b, alpha, false, (c, BLOCK));
+            let queries = self.sizes.0.next_multiple_of(TILE);
+            return product(0, queries, &(0..self.sizes.1));
         }
         for (tile, keys) in self.tiles() {
-            let a = Left::Rows(&a[keys.start * stride..], stride);
-            let b = Right::Panels(&b[tile * TILE * k..]);
-            let c = &mut c[keys.start * BLOCK + tile * TILE..];
-            small_product((keys.len(), TILE, k), a, b, alpha, false, (c, BLOCK));
+            product(tile * TILE, TILE, &keys);
         }
     }
 
@@ -98,17 +106,28 @@ impl Seen {
         }
     }
 
-    /// `C[keys, width] += A · B`, with `a` `[keys, BLOCK]` and `b` `[queries, width]`.
-    pub(super) fn over_queries(&self, a: &[f32], b: &[f32], width: usize, c: &mut [f32]) {
-        let mut product = |key: usize, keys: usize, queries: Span<usize>| {
-            let left = Left::Rows(&a[key * BLOCK + queries.start..], BLOCK);
+    /// `C[keys, width] += A · B` for the keys `run` of the block, which are the rows of `c`, with `a`
+    /// `[keys, BLOCK]` and `b` `[queries, width]`.
+    pub(super) fn over_queries(
+        &self,
+        run: Span<usize>,
+        a: &[f32],
+        (b, width): (&[f32], usize),
+        c: &mut [f32],
+    ) {
+        let mut product = |keys: Span<usize>, queries: Span<usize>| {
+            let keys = overlap(&keys, &run);
+            if keys.is_empty() {
+                return;
+            }
+            let left = Left::Rows(&a[keys.start * BLOCK + queries.start..], BLOCK);
             let right = Right::Rows(&b[queries.start * width..], width);
-            let c = &mut c[key * width..];
-            let sizes = (keys, width, queries.len());
+            let c = &mut c[(keys.start - run.start) * width..];
+            let sizes = (keys.len(), width, queries.len());
             small_product(sizes, left, right, 1.0, true, (c, width));
         };
         if self.whole() {
-            return product(0, self.sizes.1, 0..self.sizes.0);
+            return product(0..self.sizes.1, 0..self.sizes.0);
         }
         for key in (0..self.sizes.1).step_by(TILE) {
             // The tiles are neighbours: both ends of the visible keys grow with the queries of a
@@ -117,7 +136,7 @@ impl Seen {
             if let Some((first, _)) = tiles.next() {
                 let last = tiles.last().map_or(first, |(tile, _)| tile);
                 let queries = first * TILE..self.sizes.0.min((last + 1) * TILE);
-                product(key, TILE.min(self.sizes.1 - key), queries);
+                product(key..self.sizes.1.min(key + TILE), queries);
             }
         }
     }

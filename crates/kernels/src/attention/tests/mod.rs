@@ -1,5 +1,7 @@
 //! Attention against the f64 oracle, over awkward ranges, windows, softcaps and thread counts.
 
+mod prefix;
+
 use super::*;
 use tightrope_device::{Cpu, Tensor};
 use tightrope_testkit::{
@@ -163,10 +165,16 @@ impl Case {
         let (queries, keys) = (self.q.len(), self.k.len());
         let rows = queries / self.head_dim;
         let mut whole = [queries, rows, queries, keys, keys].map(|len| vec![f64::NAN; len]);
+        let width = self.kv_heads * self.head_dim;
         for range in &self.ranges {
+            let of = |start: u32, len: u32| start as usize..(start + len) as usize;
+            let keys = oracle::Keys {
+                prefix: of(range.prefix_start, range.prefix_len),
+                own: of(range.key_start, range.key_len),
+            };
             let options = oracle::Options {
                 queries: range.query_len as usize,
-                keys: range.key_len as usize,
+                keys: keys.count(),
                 heads: self.heads,
                 kv_heads: self.kv_heads,
                 head_dim: self.head_dim,
@@ -176,18 +184,16 @@ impl Case {
             };
             let parts = self.parts(range);
             let [q, dy] = [&self.q, &self.dy].map(|x| widen(&x[parts[0].clone()]));
-            let [k, v] = [&self.k, &self.v].map(|x| widen(&x[parts[3].clone()]));
+            let [k, v] = [&self.k, &self.v].map(|x| widen(&keys.copy(x, width)));
             let forward = oracle::forward(&q, &k, &v, options);
             let backward = oracle::backward(&dy, &q, &k, &v, options);
-            let of_range = [
-                forward.y,
-                forward.lse,
-                backward.dq,
-                backward.dk,
-                backward.dv,
-            ];
-            for ((whole, part), values) in whole.iter_mut().zip(parts).zip(of_range) {
-                whole[part].copy_from_slice(&values);
+            let of_queries = [forward.y, forward.lse, backward.dq];
+            for ((whole, part), values) in whole.iter_mut().zip(&parts).zip(of_queries) {
+                whole[part.clone()].copy_from_slice(&values);
+            }
+            for (whole, gradients) in whole[3..].iter_mut().zip([backward.dk, backward.dv]) {
+                whole[parts[3].clone()].fill(0.0);
+                keys.add(&gradients, whole, width);
             }
         }
         whole
@@ -436,20 +442,35 @@ fn arguments_that_do_not_fit_are_refused() {
         let error = forward("none", DType::F32, config).unwrap_err();
         assert!(error.contains(name), "{error}");
     }
-    let prefix = Range {
-        prefix_len: 1,
-        ..Range::rows(1, 2)
-    };
-    let ranges = on(&cpu, &[prefix]);
-    let config = Config {
-        ranges: &ranges,
-        ..config
-    };
-    let error = forward("none", DType::F32, config).unwrap_err();
-    assert!(
-        error.contains("`ranges`") && error.contains("prefix"),
-        "{error}"
-    );
+    let first = Range::rows(0, 2);
+    let reader = Range::rows(2, 1).after(&first);
+    for wrong in [
+        // No range before it, not all keys of the range, a range with a prefix, its own keys.
+        vec![Range {
+            prefix_len: 1,
+            ..Range::rows(1, 2)
+        }],
+        vec![
+            first,
+            Range {
+                prefix_len: 1,
+                ..reader
+            },
+        ],
+        vec![first, reader, Range::rows(3, 1).after(&reader)],
+        vec![first, Range::rows(2, 1).after(&Range::rows(2, 1))],
+    ] {
+        let ranges = on(&cpu, &wrong);
+        let config = Config {
+            ranges: &ranges,
+            ..config
+        };
+        let error = forward("none", DType::F32, config).unwrap_err();
+        assert!(
+            error.contains("`ranges`") && error.contains("prefix"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -489,11 +510,11 @@ fn tiles_cover_every_row_once_and_long_ones_come_first() {
         .set(self::ranges(&[(3, 130), (0, 5), (129, 129)]))
         .unwrap();
     assert_eq!(
-        ranges.query_tiles().tiles,
+        ranges.query_tiles().as_slice(),
         [[2, 128], [0, 0], [2, 64], [2, 0]]
     );
     let keys = [[0, 0], [2, 0], [0, 64], [2, 64], [1, 0], [0, 128], [2, 128]];
-    assert_eq!(ranges.key_tiles().tiles, keys);
+    assert_eq!(ranges.key_tiles().as_slice(), keys);
     let stored = ranges.key_tiles().tensor().to_vec::<u32>().unwrap();
     assert_eq!(stored[..14], *keys.as_flattened());
 }
