@@ -92,6 +92,20 @@ pub enum ModelError {
         /// Number of rows of the embedding.
         vocabulary: usize,
     },
+    /// A sequence with a shared beginning would be rotated by other angles with a copy of its own.
+    #[error(
+        "a sequence of {length} tokens shares its first {prefix} with others, but the rotary \
+         frequencies of this model depend on the length of the sequence beyond {fixed} tokens; \
+         do not share beginnings of longer sequences"
+    )]
+    Prefix {
+        /// Number of tokens that are shared.
+        prefix: u64,
+        /// Number of tokens of the sequence.
+        length: u64,
+        /// Number of positions up to which frequencies do not depend on the length.
+        fixed: u64,
+    },
     /// A weight would be infinite in the requested type.
     #[error(
         "`{tensor}` has weights that are too large for {}; use another type, such as bf16",

@@ -104,6 +104,19 @@ impl RopeConfig {
         (self.head_dim as f64 * self.partial_rotary_factor) as usize
     }
 
+    /// Number of positions up to which the frequencies do not depend on the length of the sequence;
+    /// `u64::MAX` unless they are those of dynamic NTK or LongRoPE.
+    pub fn fixed_length(&self) -> u64 {
+        match &self.scaling {
+            Scaling::Dynamic { .. } => self.max_position_embeddings as u64,
+            Scaling::LongRope {
+                original_max_position_embeddings,
+                ..
+            } => *original_max_position_embeddings as u64,
+            _ => u64::MAX,
+        }
+    }
+
     /// Reads `rope_scaling` with `rope_theta` (older files), or `rope_parameters` (Transformers 5).
     /// `head_dim` and `max_position_embeddings` come from the caller, because their defaults differ
     /// between families. `rope_theta` defaults to 10,000.

@@ -1,7 +1,7 @@
 //! Tables of cosines and sines for the tokens of a batch.
 
 use crate::{
-    RopeConfig, RopeError, Scaling,
+    RopeConfig, RopeError,
     frequencies::{attention_factor, check, inverse_frequencies},
 };
 
@@ -47,15 +47,7 @@ impl RotaryEmbedding {
     /// `rotary_dim / 2` angles per position, for a sequence of `length` positions. Only dynamic NTK
     /// and LongRoPE depend on the length.
     pub fn inverse_frequencies(&self, length: u64) -> std::borrow::Cow<'_, [f32]> {
-        let same = match &self.config.scaling {
-            Scaling::Dynamic { .. } => length <= self.config.max_position_embeddings as u64,
-            Scaling::LongRope {
-                original_max_position_embeddings,
-                ..
-            } => length <= *original_max_position_embeddings as u64,
-            _ => true,
-        };
-        match same {
+        match length <= self.config.fixed_length() {
             true => (&self.inverse_frequencies).into(),
             false => inverse_frequencies(&self.config, length).into(),
         }

@@ -22,12 +22,10 @@ impl<D: Backend> Model<D> {
         self.activations.inputs.targets.write(batch.targets())?;
         let segments = batch.segments().as_slice();
         let range = |segment: &Segment| {
-            let own = Range::rows(segment.start as u32, segment.length as u32);
-            let prefix = segment.prefix.map(|prefix| &segments[prefix]);
-            Range {
-                prefix_start: prefix.map_or(0, |prefix| prefix.start as u32),
-                prefix_len: prefix.map_or(0, |prefix| prefix.length as u32),
-                ..own
+            let rows = |of: &Segment| Range::rows(of.start as u32, of.length as u32);
+            match segment.prefix {
+                None => rows(segment),
+                Some(prefix) => rows(segment).after(&rows(&segments[prefix])),
             }
         };
         Ok(self.ranges.set(segments.iter().map(range))?)
@@ -53,6 +51,7 @@ impl<D: Backend> Model<D> {
                 vocabulary,
             });
         }
+        self.check_prefixes(segments)?;
         let Inputs { ids, cos, sin, .. } = &mut self.activations.inputs;
         ids.write(tokens)?;
         let runs = segments
@@ -64,5 +63,23 @@ impl<D: Backend> Model<D> {
         let angles = tokens.len() * self.rope.rotary_dim() / 2;
         cos.write(&cosines[..angles])?;
         Ok(sin.write(&sines[..angles])?)
+    }
+
+    /// Refuses a segment that continues another one with other frequencies.
+    fn check_prefixes(&self, segments: &Segments) -> Result<(), ModelError> {
+        let fixed = self.config.architecture().rope.fixed_length();
+        for segment in segments.as_slice().iter().filter(|s| s.prefix.is_some()) {
+            let prefix = u64::from(segment.first_position);
+            let length = u64::from(segment.end_position());
+            let frequencies = |length| self.rope.inverse_frequencies(length);
+            if length > fixed && frequencies(prefix) != frequencies(length) {
+                return Err(ModelError::Prefix {
+                    prefix,
+                    length,
+                    fixed,
+                });
+            }
+        }
+        Ok(())
     }
 }
