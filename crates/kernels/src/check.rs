@@ -164,6 +164,30 @@ impl<'a, D: Device> Operands<'a, D> {
     }
 }
 
+/// Checks a decay or a weight: in [0, 1).
+pub(crate) fn below_one(operand: &'static str, value: f64) -> Result<(), KernelError> {
+    match (0.0..1.0).contains(&value) {
+        true => Ok(()),
+        false => Err(KernelError::Value {
+            operand,
+            value,
+            rule: "must be at least 0 and less than 1",
+        }),
+    }
+}
+
+/// Checks the number of an optimizer step.
+pub(crate) fn step(step: u64) -> Result<(), KernelError> {
+    match step {
+        0 => Err(KernelError::Value {
+            operand: "step",
+            value: 0.0,
+            rule: "is counted from 1",
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the product, or an error that names the operand if it overflows.
 pub(crate) fn product(operand: &'static str, dims: &[usize]) -> Result<usize, KernelError> {
     dims.iter()

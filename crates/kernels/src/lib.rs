@@ -16,6 +16,7 @@
 #![deny(missing_docs)]
 
 pub mod absmax;
+pub mod adafactor;
 pub mod adamw;
 pub mod adamw_8bit;
 pub mod attention;
@@ -29,6 +30,9 @@ mod error;
 pub mod glu;
 pub mod linear;
 pub mod linear_cross_entropy;
+pub mod lion;
+mod moment;
+pub mod muon;
 pub mod nf4;
 #[cfg(feature = "cuda")]
 mod partials;
@@ -36,6 +40,7 @@ pub mod product;
 pub mod qk_norm_rope;
 pub mod rms_norm;
 pub mod rope;
+pub mod schedule_free;
 pub mod sum_of_squares;
 
 pub use check::{Check, Checked, Operands};
@@ -44,6 +49,7 @@ pub use error::KernelError;
 /// A device that has every operation.
 pub trait Kernels:
     absmax::Absmax
+    + adafactor::Adafactor
     + adamw::AdamW
     + adamw_8bit::AdamW8bit
     + attention::Attention
@@ -51,17 +57,21 @@ pub trait Kernels:
     + glu::Glu
     + linear::Linear
     + linear_cross_entropy::LinearCrossEntropy
+    + lion::Lion
+    + muon::Muon
     + nf4::Nf4
     + product::Product
     + qk_norm_rope::QkNormRope
     + rms_norm::RmsNorm
     + rope::Rope
+    + schedule_free::ScheduleFree
     + sum_of_squares::SumOfSquares
 {
 }
 
 impl<D> Kernels for D where
     D: absmax::Absmax
+        + adafactor::Adafactor
         + adamw::AdamW
         + adamw_8bit::AdamW8bit
         + attention::Attention
@@ -69,11 +79,14 @@ impl<D> Kernels for D where
         + glu::Glu
         + linear::Linear
         + linear_cross_entropy::LinearCrossEntropy
+        + lion::Lion
+        + muon::Muon
         + nf4::Nf4
         + product::Product
         + qk_norm_rope::QkNormRope
         + rms_norm::RmsNorm
         + rope::Rope
+        + schedule_free::ScheduleFree
         + sum_of_squares::SumOfSquares
 {
 }

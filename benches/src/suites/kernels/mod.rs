@@ -5,6 +5,7 @@
 //! [`OPERATIONS`].
 
 mod absmax;
+mod adafactor;
 mod adamw;
 mod adamw_8bit;
 mod attention;
@@ -15,10 +16,13 @@ mod embedding;
 mod glu;
 mod linear;
 mod linear_cross_entropy;
+mod lion;
+mod muon;
 mod nf4;
 mod qk_norm_rope;
 mod rms_norm;
 mod rotate;
+mod schedule_free;
 mod sum_of_squares;
 mod timed;
 
@@ -42,6 +46,7 @@ type Cases = fn(Scale) -> Vec<Case>;
 /// Every operation, by the folder of its `kernel.cu`.
 const OPERATIONS: &[(&str, Cases)] = &[
     ("absmax", absmax::cases),
+    ("adafactor", adafactor::cases),
     ("adamw", adamw::cases),
     ("adamw_8bit", adamw_8bit::cases),
     ("attention", attention::cases),
@@ -50,10 +55,13 @@ const OPERATIONS: &[(&str, Cases)] = &[
     ("glu", glu::cases),
     ("linear", linear::cases),
     ("linear_cross_entropy", linear_cross_entropy::cases),
+    ("lion", lion::cases),
+    ("muon", muon::cases),
     ("nf4", nf4::cases),
     ("qk_norm_rope", qk_norm_rope::cases),
     ("rms_norm", rms_norm::cases),
     ("rotate", rotate::cases),
+    ("schedule_free", schedule_free::cases),
     ("sum_of_squares", sum_of_squares::cases),
 ];
 

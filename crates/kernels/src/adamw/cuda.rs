@@ -1,7 +1,7 @@
 //! AdamW on NVIDIA GPUs.
 
 use super::{AdamW, Factors, Update, kernel::AdamwUpdate};
-use crate::{Checked, KernelError};
+use crate::{Checked, KernelError, moment};
 use tightrope_device::{
     Cuda,
     cuda::{Input, Launch, Output},
@@ -16,6 +16,7 @@ impl AdamW for Cuda {
         let args = args.on(self)?;
         let elements = args.weight.len();
         let factors = Factors::new(&args.hyperparameters);
+        let moments = args.m.dtype();
         let kernel = AdamwUpdate {
             weight: Output::of(args.weight),
             gradient: Input::of(args.gradient),
@@ -29,9 +30,10 @@ impl AdamW for Cuda {
             root: factors.root,
             eps: factors.eps,
             rate: factors.rate,
+            salt: moment::salt(args.hyperparameters.step),
             elements: elements as u64,
         };
-        let variant = [self.index_width(elements).suffix()];
+        let variant = [moments.name(), self.index_width(elements).suffix()];
         let launch = Launch::linear(elements.div_ceil(THREADS as usize * VECTOR), THREADS)?;
         // SAFETY: the check of the arguments proved the number of elements of each operand; the
         // three written operands are borrowed exclusively.

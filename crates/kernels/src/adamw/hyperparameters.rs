@@ -1,6 +1,6 @@
 //! Hyperparameters of an update.
 
-use crate::KernelError;
+use crate::{KernelError, check};
 
 /// Everything that an update needs besides its tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,22 +24,9 @@ pub struct Hyperparameters {
 impl Hyperparameters {
     /// Checks that the formula has a meaning for these values.
     pub(crate) fn check(&self) -> Result<(), KernelError> {
-        if self.step == 0 {
-            return Err(KernelError::Value {
-                operand: "step",
-                value: 0.0,
-                rule: "is counted from 1",
-            });
-        }
-        for (operand, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&beta) {
-                return Err(KernelError::Value {
-                    operand,
-                    value: beta,
-                    rule: "must be at least 0 and less than 1",
-                });
-            }
-        }
+        check::step(self.step)?;
+        check::below_one("beta1", self.beta1)?;
+        check::below_one("beta2", self.beta2)?;
         if self.eps.is_nan() || self.eps < 0.0 {
             return Err(KernelError::Value {
                 operand: "eps",

@@ -6,10 +6,15 @@ use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
-    kernels: &["adamw_update_u32", "adamw_update_u64"],
+    kernels: &[
+        "adamw_update_f32_u32",
+        "adamw_update_f32_u64",
+        "adamw_update_bf16_u32",
+        "adamw_update_bf16_u64",
+    ],
 };
 
-/// Parameters of `adamw_update`. Variants: `u32`, `u64`.
+/// Parameters of `adamw_update`. Variants: `f32_u32`, `f32_u64`, `bf16_u32`, `bf16_u64`.
 #[derive(Debug)]
 pub(super) struct AdamwUpdate<'a> {
     pub weight: Output<'a>,
@@ -24,14 +29,15 @@ pub(super) struct AdamwUpdate<'a> {
     pub root: f32,
     pub eps: f32,
     pub rate: f32,
+    pub salt: u32,
     pub elements: u64,
 }
 
-impl Kernel<13> for AdamwUpdate<'_> {
+impl Kernel<14> for AdamwUpdate<'_> {
     const MODULE: &'static Module = &MODULE;
     const OPERATION: &'static str = "adamw_update";
 
-    fn parameters(self) -> [Parameter; 13] {
+    fn parameters(self) -> [Parameter; 14] {
         [
             self.weight.into(),
             self.gradient.into(),
@@ -45,6 +51,7 @@ impl Kernel<13> for AdamwUpdate<'_> {
             self.root.into(),
             self.eps.into(),
             self.rate.into(),
+            self.salt.into(),
             self.elements.into(),
         ]
     }

@@ -6,10 +6,14 @@ use tightrope_device::cuda::{Input, Kernel, Module, Output, Parameter};
 pub(super) static MODULE: Module = Module {
     name: module_path!(),
     ptx: include_str!("kernel.ptx"),
-    kernels: &["sum_of_squares_chunks", "sum_of_squares_total"],
+    kernels: &[
+        "sum_of_squares_chunks_f32",
+        "sum_of_squares_chunks_bf16",
+        "sum_of_squares_total",
+    ],
 };
 
-/// Parameters of `sum_of_squares_chunks`. Variants: ``.
+/// Parameters of `sum_of_squares_chunks`. Variants: `f32`, `bf16`.
 #[derive(Debug)]
 pub(super) struct SumOfSquaresChunks<'a> {
     pub x: Input<'a>,
@@ -35,15 +39,16 @@ impl Kernel<4> for SumOfSquaresChunks<'_> {
 /// Parameters of `sum_of_squares_total`. Variants: ``.
 #[derive(Debug)]
 pub(super) struct SumOfSquaresTotal<'a> {
-    pub sums: Output<'a>,
+    pub sums: Input<'a>,
+    pub total: Output<'a>,
     pub chunks: u64,
 }
 
-impl Kernel<2> for SumOfSquaresTotal<'_> {
+impl Kernel<3> for SumOfSquaresTotal<'_> {
     const MODULE: &'static Module = &MODULE;
     const OPERATION: &'static str = "sum_of_squares_total";
 
-    fn parameters(self) -> [Parameter; 2] {
-        [self.sums.into(), self.chunks.into()]
+    fn parameters(self) -> [Parameter; 3] {
+        [self.sums.into(), self.total.into(), self.chunks.into()]
     }
 }

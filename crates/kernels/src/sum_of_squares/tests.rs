@@ -1,7 +1,7 @@
 //! Sums of squares against a plain f64 sum; order, threads, what is not finite.
 
 use super::*;
-use tightrope_device::{Cpu, Tensor};
+use tightrope_device::{Cpu, DType, Tensor};
 use tightrope_testkit::{Random, cuda};
 
 const LENGTHS: [usize; 11] = [
@@ -72,6 +72,32 @@ fn the_cpu_adds_tensors_one_after_the_other_for_any_number_of_threads() {
     }
 }
 
+fn check_each<D: SumOfSquares>(device: &D) {
+    let all = LENGTHS.map(values);
+    let of = |values: &Vec<f32>| Tensor::from_slice(device, &[values.len()], values).unwrap();
+    let rounded = |values: &Vec<f32>| {
+        let values: Vec<_> = values.iter().map(|&x| half::bf16::from_f32(x)).collect();
+        Tensor::from_slice(device, &[values.len()], &values).unwrap()
+    };
+    let tensors: Vec<_> = all.iter().map(of).chain(all.iter().map(rounded)).collect();
+    let views: Vec<_> = tensors.iter().map(Tensor::view).collect();
+    let args = Sum { tensors: &views };
+    let sums = device.sums_of_squares(args.checked().unwrap()).unwrap();
+    assert_eq!(sums.len(), tensors.len());
+    for (sum, tensor) in sums.iter().zip(&tensors) {
+        assert_is_the_sum(*sum, &[&tensor.to_f32_vec().unwrap()]);
+    }
+    let none = Sum { tensors: &[] };
+    let none = device.sums_of_squares(none.checked().unwrap()).unwrap();
+    assert!(none.is_empty());
+}
+
+#[test]
+fn each_tensor_in_f32_and_bf16_has_its_sum() {
+    check_each(&Cpu::new(2).unwrap());
+    check_each(cuda());
+}
+
 #[test]
 fn it_is_finite_exactly_when_every_element_is() {
     check_what_is_not_finite(&Cpu::new(2).unwrap());
@@ -97,14 +123,14 @@ fn check_what_is_not_finite<D: SumOfSquares>(device: &D) {
 fn another_type_is_refused() {
     let cpu = Cpu::new(1).unwrap();
     let zeros = |dtype| Tensor::zeros(&cpu, dtype, &[3]).unwrap();
-    let tensors = [zeros(DType::F32), zeros(DType::BF16)];
+    let tensors = [zeros(DType::F32), zeros(DType::F16)];
     let tensors = tensors.each_ref().map(Tensor::view);
     let error = Sum { tensors: &tensors }.check().unwrap_err();
     assert!(matches!(
         error,
         KernelError::DType {
             operand: "tensors",
-            got: DType::BF16,
+            got: DType::F16,
             ..
         }
     ));
