@@ -137,10 +137,12 @@ fn adapter(plan: Option<&AdapterPlan>) -> String {
     text
 }
 
-/// Describes the state of the optimizer: `8bit: 2.1 MiB for 1,048,576 parameters in 12 tensors`.
+/// Describes the state of the optimizer: `adamw, 8bit: 2.1 MiB for 1,048,576 parameters in 12
+/// tensors`.
 fn optimizer(plan: &StatePlan) -> String {
     format!(
-        "{}: {} for {} in {}",
+        "{}, {}: {} for {} in {}",
+        plan.kind,
         plan.state.name(),
         bytes(plan.bytes),
         counted(plan.parameters, "parameter"),

@@ -157,8 +157,8 @@ fn the_plan_shows_what_the_optimizer_keeps() {
     // In each of two layers 9 factors have 32 × 128 elements, 3 have 48 × 128, and the second ones of k
     // and v 16 × 128.
     let expected = [
-        "8bit: 219.4 KiB for 110,592 parameters in 24 tensors",
-        "f32: 64.0 KiB for 8,192 parameters in 4 tensors",
+        "adamw, 8bit: 219.4 KiB for 110,592 parameters in 24 tensors",
+        "adamw, f32: 64.0 KiB for 8,192 parameters in 4 tensors",
     ];
     assert_eq!(lines.collect::<Vec<_>>(), expected);
 }

@@ -15,6 +15,8 @@ pub enum ParameterKind {
     LoraB,
     /// The embedding (and a head that is tied to it).
     Embedding,
+    /// A head that is not tied to the embedding.
+    Head,
     /// Scale of a norm.
     Norm,
     /// Bias of a linear layer.
@@ -24,13 +26,15 @@ pub enum ParameterKind {
 }
 
 impl ParameterKind {
-    /// Group of parameters that an optimizer treats alike: with the same weight decay and the same
-    /// learning rate.
+    /// Group of parameters that an optimizer may treat alike: by the same rule, with the same weight
+    /// decay and the same learning rate.
     pub(crate) fn group(self) -> u8 {
         match self {
-            ParameterKind::LoraA | ParameterKind::Embedding | ParameterKind::Matrix => 0,
-            ParameterKind::LoraB => 1,
-            ParameterKind::Norm | ParameterKind::Bias => 2,
+            ParameterKind::Embedding => 0,
+            ParameterKind::Head => 1,
+            ParameterKind::LoraA | ParameterKind::Matrix => 2,
+            ParameterKind::LoraB => 3,
+            ParameterKind::Norm | ParameterKind::Bias => 4,
         }
     }
 

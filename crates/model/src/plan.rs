@@ -251,7 +251,15 @@ mod tests {
             let mut groups: Vec<_> = weights.iter().map(|(_, group, _)| group).collect();
             groups.dedup();
             let distinct: HashSet<_> = groups.iter().collect();
-            assert!(groups.len() == 2 && distinct.len() == 2, "{groups:?}");
+            let kinds = match training {
+                Training::Full if config.architecture().tied_head => 3,
+                Training::Full => 4,
+                Training::Lora(_) => 2,
+            };
+            assert!(
+                groups.len() == kinds && distinct.len() == kinds,
+                "{groups:?}"
+            );
         }
     }
 

@@ -63,7 +63,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             true => None,
             false => {
                 let head = "lm_head.weight".to_string();
-                Some(self.parameter(head, ParameterKind::Matrix, &table)?)
+                Some(self.parameter(head, ParameterKind::Head, &table)?)
             }
         };
         Ok(Weights {
@@ -87,7 +87,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             false => (self.layout.stored)(&name).dtype(),
         };
         let dtype = match kind {
-            ParameterKind::Matrix | ParameterKind::Embedding => stored,
+            ParameterKind::Matrix | ParameterKind::Embedding | ParameterKind::Head => stored,
             _ => DType::F32,
         };
         Parameter::allocate(self.allocate, name, kind, (dtype, stored), shape, full)

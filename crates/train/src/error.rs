@@ -195,6 +195,14 @@ pub enum TrainError {
         /// First tensor of the model with a weight that is not finite, if there is one.
         tensor: Option<String>,
     },
+    /// A learning rate is given for parameters that are not trained.
+    #[error("`{key}` has no meaning here: {what} is not trained; remove it")]
+    RateOfNothing {
+        /// The key.
+        key: &'static str,
+        /// The parameters that it is for.
+        what: &'static str,
+    },
     /// The run to resume is another run.
     #[error(
         "this is not the run that was checkpointed, and the result would differ:\n{}\nput the old \

@@ -57,12 +57,16 @@ fn a_step_allocates_less_than_one_tensor_of_hidden_states() {
     let _profiler = dhat::Profiler::builder().testing().build();
     // A step computes dozens of these.
     let hidden_states = (TOKENS * HIDDEN * size_of::<f32>()) as u64;
-    let ways: [&[&str]; 5] = [
+    let ways: [&[&str]; 9] = [
         &[],
         &["run.recompute=true"],
         &["lora.r=4", "lora.dropout=0.1"],
         &["lora.r=4", "lora.quantize=nf4"],
         &["optimizer.state=8bit"],
+        &["optimizer.kind=lion", "optimizer.state=bf16"],
+        &["optimizer.kind=muon"],
+        &["optimizer.kind=adafactor"],
+        &["optimizer.kind=schedule-free"],
     ];
     for way in ways {
         let steps = allocated(way);

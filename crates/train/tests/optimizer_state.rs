@@ -1,4 +1,4 @@
-//! 8-bit moments: losses beside those with f32, the same bits after resuming, the stored state and
+//! State of optimizers: losses of 8-bit moments beside those with f32, the same bits after resuming, the stored state and
 //! the report about it.
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use common::{LORA, Run, Watch, check_resuming, check_threads, sized};
 use safetensors::{Dtype, SafeTensors};
 use std::fs;
-use tightrope_model::Backend;
+use tightrope_model::{Backend, ModelConfig};
 use tightrope_testkit::cuda;
 use tightrope_train::{Optimizer, StatePlan, TrainError, config::OptimizerState};
 
@@ -97,6 +97,7 @@ fn another_state_is_refused_on_resuming() {
 
 fn check_what_is_kept<D: Backend>(device: &D) {
     let small = StatePlan {
+        kind: "adamw",
         state: OptimizerState::F32,
         tensors: 15,
         // Embedding and head; q, k, v, o and two norms of two layers; the last norm.
@@ -119,6 +120,7 @@ fn check_what_is_kept<D: Backend>(device: &D) {
             EIGHT,
             vec![
                 StatePlan {
+                    kind: "adamw",
                     state: OptimizerState::EightBits,
                     tensors: 6,
                     parameters: large,
@@ -183,6 +185,101 @@ fn the_plan_says_what_a_checkpoint_holds_on_the_cpu() {
 #[test]
 fn the_plan_says_what_a_checkpoint_holds_on_cuda() {
     check_what_is_kept(cuda());
+}
+
+#[test]
+fn another_kind_is_refused_on_resuming() {
+    let mut run = fresh(&[]);
+    run.go(Some(2)).unwrap();
+    run.resume().set(&["optimizer.kind=lion"]);
+    run.options.allow_change = true;
+    let error = run.go(None).unwrap_err().to_string();
+    let said = "written with optimizer.kind = \"adamw\", which cannot be read as \"lion\"";
+    assert!(error.contains(said), "{error}");
+}
+
+/// Elements of the layers' matrices, their rows and columns, and elements of everything else.
+const MATRICES: u64 = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 129 * 32);
+const ROWS_AND_COLUMNS: u64 = 2 * (2 * (32 + 32) + 2 * (16 + 32) + 3 * (129 + 32));
+const TABLES: u64 = 2 * 37 * 32;
+const NORMS: u64 = 5 * 32;
+
+#[test]
+fn each_kind_says_what_it_keeps() {
+    let all = MATRICES + TABLES + NORMS;
+    type Kept = (&'static str, &'static str, u64, u64);
+    let expected: [(&[&str], &[Kept]); 6] = [
+        (
+            &["optimizer.state=bf16"],
+            &[("adamw", "bf16", all, 4 * all)],
+        ),
+        (&["optimizer.kind=lion"], &[("lion", "f32", all, 4 * all)]),
+        (
+            &["optimizer.kind=lion", "optimizer.state=bf16"],
+            &[("lion", "bf16", all, 2 * all)],
+        ),
+        (
+            &["optimizer.kind=muon"],
+            &[
+                ("muon", "f32", MATRICES, 4 * MATRICES),
+                ("adamw", "f32", TABLES + NORMS, 8 * (TABLES + NORMS)),
+            ],
+        ),
+        (
+            &["optimizer.kind=adafactor"],
+            &[(
+                "adafactor",
+                "f32",
+                all,
+                4 * (ROWS_AND_COLUMNS + 2 * (37 + 32) + NORMS),
+            )],
+        ),
+        (
+            // Two numbers of each of the groups: matrices and tables, norms.
+            &["optimizer.kind=schedule-free"],
+            &[("schedule-free", "f32", all, 8 * all + 2 * 16)],
+        ),
+    ];
+    for (sets, expected) in expected {
+        let run = fresh(sets);
+        let config = run.config();
+        let mut model = run.model(&run.cpu(), &config, 8);
+        let mut optimizer = Optimizer::new(&mut model, &config.optimizer, 1.0).unwrap();
+        let plan = optimizer.plan().unwrap();
+        let plan = plan
+            .iter()
+            .map(|plan| (plan.kind, plan.state.name(), plan.parameters, plan.bytes));
+        assert_eq!(plan.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn rates_of_what_is_not_trained_are_refused() {
+    let refused = |sets: &[&str], tied: bool| {
+        let mut run = fresh(sets);
+        let mut settings = common::settings(32, 129);
+        settings["tie_word_embeddings"] = tied.into();
+        run.architecture = ModelConfig::from_json(&settings).unwrap();
+        let config = run.config();
+        let mut model = run.model(&run.cpu(), &config, 8);
+        match Optimizer::new(&mut model, &config.optimizer, 1.0) {
+            Ok(_) => None,
+            Err(TrainError::RateOfNothing { key, .. }) => Some(key),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let head = "optimizer.head_learning_rate";
+    let embedding = "optimizer.embedding_learning_rate";
+    let left = "optimizer.adamw_learning_rate";
+    let set = |key: &str| format!("{key}=1e-3");
+    let adapter = "lora.r=4";
+    assert_eq!(refused(&[&set(head)], false), None);
+    assert_eq!(refused(&[&set(head)], true), Some(head));
+    assert_eq!(refused(&[&set(embedding)], true), None);
+    assert_eq!(refused(&[&set(embedding), adapter], true), Some(embedding));
+    let muon = ["optimizer.kind=muon", &set(left)];
+    assert_eq!(refused(&muon, true), None);
+    assert_eq!(refused(&[&muon[..], &[adapter]].concat(), true), Some(left));
 }
 
 #[test]

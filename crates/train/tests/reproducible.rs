@@ -3,14 +3,34 @@
 
 mod common;
 
-use common::{LORA, Run, Watch, dataset};
-use std::fs;
+use common::{LORA, Run, Watch, check_resuming, check_threads, dataset};
+use std::{fs, path::PathBuf};
+use tightrope_formats::{Encoding, Tensors};
+use tightrope_testkit::cuda;
 use tightrope_train::Outcome;
 
 const WITH_EVAL: &[&str] = &["run.eval_every=3", "run.keep=9", "batch.accumulation=2"];
 
 fn runs() -> [Vec<&'static str>; 2] {
     [WITH_EVAL.to_vec(), [WITH_EVAL, LORA].concat()]
+}
+
+/// Every other optimizer, with all weights and with an adapter, and every other schedule.
+fn other_runs() -> Vec<Vec<&'static str>> {
+    let kinds: [&[&str]; 6] = [
+        &["optimizer.kind=lion", "schedule.kind=wsd"],
+        &[
+            "optimizer.kind=lion",
+            "optimizer.state=bf16",
+            "schedule.kind=inverse-sqrt",
+        ],
+        &["optimizer.state=bf16", "schedule.kind=polynomial"],
+        &["optimizer.kind=muon", "schedule.kind=cosine-restarts"],
+        &["optimizer.kind=adafactor", "optimizer.beta1=0.9"],
+        &["optimizer.kind=schedule-free"],
+    ];
+    let with = |kind: &&[&'static str]| runs().map(|run| [run, kind.to_vec()].concat());
+    kinds.iter().flat_map(with).collect()
 }
 
 fn fresh(sets: &[&str]) -> Run {
@@ -48,6 +68,68 @@ fn a_run_stopped_anywhere_ends_with_the_same_bits() {
                 "stopped and resumed, the bits differ"
             );
         }
+    }
+}
+
+#[test]
+fn every_optimizer_stopped_anywhere_ends_with_the_same_bits() {
+    for sets in other_runs() {
+        check_resuming(&Run::new(&[]).cpu(), || fresh(&sets));
+    }
+}
+
+#[test]
+fn every_optimizer_stopped_anywhere_ends_with_the_same_bits_on_cuda() {
+    for sets in other_runs() {
+        let short = [&sets[..], &["run.max_steps=4", "run.eval_every=2"]].concat();
+        check_resuming(cuda(), || fresh(&short));
+    }
+}
+
+#[test]
+fn every_optimizer_has_the_same_bits_for_any_number_of_threads() {
+    for sets in other_runs() {
+        check_threads(|| fresh(&sets));
+    }
+}
+
+#[test]
+fn every_optimizer_learns() {
+    let constant = ["schedule.kind=constant", "run.max_steps=40"];
+    for sets in other_runs() {
+        let sets = sets.into_iter().filter(|set| !set.starts_with("schedule."));
+        let mut run = fresh(&sets.collect::<Vec<_>>());
+        run.set(&constant);
+        // Steps of Lion are as large as its learning rate.
+        if run.sets.iter().any(|set| set == "optimizer.kind=lion") {
+            run.set(&["optimizer.learning_rate=0.002"]);
+        }
+        let report = run.go(None).unwrap();
+        let before = report.evaluation_before.unwrap().loss;
+        let after = report.evaluation.unwrap().loss;
+        assert!(after < 0.97 * before, "{:?}: {before} {after}", run.sets);
+    }
+}
+
+#[test]
+fn schedule_free_leaves_the_average_and_goes_on_from_elsewhere() {
+    let run = fresh(&["optimizer.kind=schedule-free"]);
+    let report = run.go(None).unwrap();
+    let read = |path: PathBuf, name: &str| {
+        let tensors = Tensors::open(&path).unwrap();
+        Encoding::F32.to_f32(&tensors.read(name).unwrap()).unwrap()
+    };
+    let name = "model.layers.0.mlp.up_proj.weight";
+    let checkpoint = report.checkpoint.unwrap();
+    let state = |part: &str| {
+        let file = checkpoint.join("optimizer.safetensors");
+        read(file, &format!("{name}.{part}"))
+    };
+    let (x, y, z) = (read(report.weights, name), state("y"), state("z"));
+    assert!(x != y && y != z);
+    for ((x, y), z) in x.iter().zip(y).zip(z) {
+        let between = 0.9 * x + 0.1 * z;
+        assert!((between - y).abs() < 1e-6, "{x} {y} {z}");
     }
 }
 

@@ -263,7 +263,8 @@ fn arguments_that_do_not_fit_are_refused() {
         let refused = error(&mut parameter, 6, OPTIONS);
         assert!(refused.contains(operand), "{refused}");
     }
-    let wrong: [(&str, fn(&mut Hyperparameters)); 5] = [
+    type Change = fn(&mut Hyperparameters);
+    let wrong: [(&str, Change); 5] = [
         ("`step`", |h| h.step = 0),
         ("`beta1`", |h| h.beta1 = 1.0),
         ("`eps`", |h| h.eps = 0.0),

@@ -1,7 +1,7 @@
 //! Every key of the configuration file, in one table that provides the reader, the template, the
 //! help and the check on resuming.
 
-use super::ObjectiveKind;
+use super::{ObjectiveKind, optimizer, schedule};
 
 /// Kind of the value of a key.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "Low-rank adapters. Without this section every weight is trained.",
     ),
     ("batch", "Size of an optimizer step."),
-    ("optimizer", "AdamW."),
+    ("optimizer", "How weights follow their gradients."),
     ("schedule", "Learning rate over the run."),
     ("run", "Length of the run, evaluations and checkpoints."),
 ];
@@ -237,30 +237,77 @@ pub const KEYS: &[Key] = &[
     key("batch", "accumulation", Integer(1), Some("1"), Fixed,
         "Number of passes whose gradients are added for one optimizer step."),
 
+    key("optimizer", "kind", Choice(&optimizer::NAMES), Some("\"adamw\""), Fixed,
+        "Optimizer; docs/optimizers.md says when to take which, and how they differ."),
     key("optimizer", "learning_rate", POSITIVE, None, Fixed,
         "Highest learning rate; absent: 2e-4 with [lora], 2e-5 without."),
-    key("optimizer", "beta1", BELOW_ONE, Some("0.9"), Fixed,
-        "Decay of the mean of the gradients."),
-    key("optimizer", "beta2", BELOW_ONE, Some("0.999"), Fixed,
-        "Decay of the mean of the squared gradients."),
-    key("optimizer", "eps", POSITIVE, Some("1e-8"), Fixed,
-        "Added to the root of the second moment."),
-    key("optimizer", "weight_decay", NOT_NEGATIVE, Some("0.01"), Fixed,
-        "Decoupled decay of matrices and embeddings; norms and biases never decay."),
-    key("optimizer", "state", Choice(&["f32", "8bit"]), Some("\"f32\""), Fixed,
-        "Storage of both moments: 8 bytes per parameter in f32, 2 bytes in 8bit, which costs some \
-         precision; tensors of fewer than 4,096 elements always use f32."),
+    key("optimizer", "embedding_learning_rate", POSITIVE, None, Fixed,
+        "Highest learning rate of the embedding, and of a head that is tied to it, if they are \
+         trained; absent: as other parameters (muon: as adamw_learning_rate)."),
+    key("optimizer", "head_learning_rate", POSITIVE, None, Fixed,
+        "Highest learning rate of a head that is not tied to the embedding, if it is trained; \
+         absent: as other parameters (muon: as adamw_learning_rate)."),
+    key("optimizer", "beta1", BELOW_ONE, None, Fixed,
+        "Decay of the mean of the gradients; absent: 0.9 (adafactor: no mean is kept). lion: weight \
+         of the momentum in a step; schedule-free: place of the gradient between iterate and average."),
+    key("optimizer", "beta2", BELOW_ONE, None, Fixed,
+        "Decay of the mean of the squared gradients, of lion's momentum; absent: 0.999 (lion: 0.99)."),
+    key("optimizer", "eps", POSITIVE, None, Fixed,
+        "Added to the root of the second moment, by adafactor to the squared gradient; absent: 1e-8 \
+         (adafactor: 1e-30)."),
+    key("optimizer", "weight_decay", NOT_NEGATIVE, None, Fixed,
+        "Decoupled decay of matrices and embeddings; norms and biases never decay; absent: 0.01 for \
+         adamw, 0.1 for muon, else 0."),
+    key("optimizer", "momentum", BELOW_ONE, None, Fixed,
+        "Decay of muon's momentum; absent: 0.95."),
+    key("optimizer", "nesterov", Boolean, None, Fixed,
+        "Whether muon looks one step ahead (Nesterov); absent: true."),
+    key("optimizer", "ns_steps", Integer(1), None, Fixed,
+        "Number of muon's Newton-Schulz steps; absent: 5."),
+    key("optimizer", "adjust_lr", Choice(&["original", "match-rms-adamw"]), None, Fixed,
+        "How muon adjusts the learning rate to a matrix: by the root of rows / columns if that is \
+         above 1, or so that updates are as large as those of adamw; absent: match-rms-adamw."),
+    key("optimizer", "adamw_learning_rate", POSITIVE, None, Fixed,
+        "Highest learning rate of what muon leaves to adamw: embedding, head, norms, biases; absent: \
+         learning_rate."),
+    key("optimizer", "decay_rate", Kind::Number(|x| x < 0.0 && x.is_finite(), "below 0"), None, Fixed,
+        "Exponent of adafactor's second moment: its decay in step t is 1 - t^decay_rate; absent: -0.8."),
+    key("optimizer", "clip_threshold", POSITIVE, None, Fixed,
+        "Largest root mean square of an update of adafactor before the learning rate; absent: 1.0."),
+    key("optimizer", "scale_parameter", Boolean, None, Fixed,
+        "Whether adafactor multiplies the learning rate by the root mean square of the parameter, at \
+         least 0.001; absent: false."),
+    key("optimizer", "r", NOT_NEGATIVE, None, Fixed,
+        "Power of the step in the weights of schedule-free's average; absent: 0."),
+    key("optimizer", "weight_lr_power", NOT_NEGATIVE, None, Fixed,
+        "Power of the learning rate in the weights of schedule-free's average; absent: 2."),
+    key("optimizer", "state", Choice(&["f32", "bf16", "8bit"]), Some("\"f32\""), Fixed,
+        "Storage of moments: 4 bytes each in f32, 2 in bf16 (adamw, lion), 1 in 8bit (adamw). Fewer \
+         bytes cost some precision; in 8bit, tensors of fewer than 4,096 elements keep f32."),
     key("optimizer", "max_grad_norm", NOT_NEGATIVE, Some("1.0"), Fixed,
         "Gradients are scaled down to this global norm; 0: never."),
 
-    key("schedule", "kind", Choice(&["cosine", "linear", "constant"]), Some("\"cosine\""), Fixed,
-        "Shape of the learning rate's decrease after the warm-up."),
+    key("schedule", "kind", Choice(&schedule::NAMES), Some("\"cosine\""), Fixed,
+        "Shape of the learning rate after the warm-up; schedule-free takes constant."),
     key("schedule", "warmup_steps", Integer(0), None, Fixed,
         "Number of steps over which the learning rate rises."),
     key("schedule", "warmup_ratio", SHARE, None, Fixed,
         "The warm-up as a share of all steps; 0.03 if neither key is set."),
-    key("schedule", "min_ratio", SHARE, Some("0.0"), Fixed,
-        "The learning rate falls to this share of the highest."),
+    key("schedule", "min_ratio", SHARE, None, Fixed,
+        "The learning rate falls to this share of the highest (not constant, inverse-sqrt); absent: 0."),
+    key("schedule", "decay_steps", Integer(1), None, Fixed,
+        "Number of steps at the end over which wsd falls."),
+    key("schedule", "decay_ratio", SHARE, None, Fixed,
+        "The decay of wsd as a share of all steps; 0.1 if neither key is set."),
+    key("schedule", "decay_shape", Choice(&["linear", "cosine", "1-sqrt"]), None, Fixed,
+        "Shape of wsd's decay; absent: cosine."),
+    key("schedule", "timescale", Integer(1), None, Fixed,
+        "Steps after which inverse-sqrt begins to fall like the inverse root; absent: the warm-up, or \
+         10,000 without one."),
+    key("schedule", "cycles", Integer(1), None, Fixed,
+        "Number of cosines of cosine-restarts; absent: 1."),
+    key("schedule", "power", POSITIVE, None, Fixed,
+        "Power of polynomial; absent: 1."),
 
     key("run", "max_steps", Integer(1), None, Free,
         "Number of optimizer steps; the data repeats, newly shuffled, as often as needed."),

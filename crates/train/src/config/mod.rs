@@ -3,18 +3,26 @@
 mod elsewhere;
 mod error;
 mod keys;
+mod kinds;
 mod model;
 mod objective;
+mod optimizer;
 mod read;
 mod run;
+mod schedule;
 mod template;
 
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS};
 pub use model::{load_options, training};
 pub use objective::{ObjectiveKind, ObjectiveSection, Reference};
+pub use optimizer::{
+    AdafactorSettings, AdamwSettings, AdjustLr, LionSettings, MuonSettings, OptimizerKind,
+    OptimizerSection, OptimizerState, ScheduleFreeSettings,
+};
 pub use read::{Place, Places};
 pub use run::{RunResult, RunSection};
+pub use schedule::{DecayShape, ScheduleKind, ScheduleSection};
 pub use template::{default_toml, reference_markdown};
 
 use read::{Text, Values};
@@ -162,63 +170,6 @@ pub struct BatchSection {
     pub accumulation: usize,
 }
 
-/// `[optimizer]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "the table of keys documents each field")]
-pub struct OptimizerSection {
-    pub state: OptimizerState,
-    pub learning_rate: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub eps: f64,
-    pub weight_decay: f64,
-    pub max_grad_norm: f64,
-}
-
-/// Storage of the moments of the optimizer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the table of keys documents each field")]
-pub enum OptimizerState {
-    #[serde(rename = "f32")]
-    F32,
-    #[serde(rename = "8bit")]
-    EightBits,
-}
-
-impl OptimizerState {
-    /// Name in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            OptimizerState::F32 => "f32",
-            OptimizerState::EightBits => "8bit",
-        }
-    }
-}
-
-/// `[schedule]`; either `warmup_steps` or `warmup_ratio` is present.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "the table of keys documents each field")]
-pub struct ScheduleSection {
-    pub kind: ScheduleKind,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub warmup_steps: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub warmup_ratio: Option<f64>,
-    pub min_ratio: f64,
-}
-
-/// Shape of the decrease of the learning rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the table of keys documents each field")]
-pub enum ScheduleKind {
-    Cosine,
-    Linear,
-    Constant,
-}
-
 impl Config {
     /// Reads the file and applies `sets` to it: `key=value` with the value in TOML, where text
     /// needs no quotes. Paths in the file are relative to its folder; paths in `sets` are relative
@@ -361,6 +312,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     for (one, other) in [
         ("run.max_steps", "run.epochs"),
         ("schedule.warmup_steps", "schedule.warmup_ratio"),
+        ("schedule.decay_steps", "schedule.decay_ratio"),
     ] {
         if values.get(one).is_some() && values.get(other).is_some() {
             let message = format!("`{one}` and `{other}` say the same thing twice; remove one");
@@ -451,6 +403,11 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     let stem = path.file_stem().unwrap_or("run".as_ref());
     let output = path.with_file_name("runs").join(stem);
     let of_objective = objective::derived(&values)?;
+    let of_optimizer = optimizer::derived(&values)?;
+    let usual = of_optimizer.iter().find(|(key, _)| *key == "schedule.kind");
+    let usual = usual.and_then(|(_, kind)| kind.as_str());
+    let of_schedule = schedule::derived(&values, usual)?;
+    let of_kinds = [of_objective, of_optimizer, of_schedule].concat();
     let derived = [
         ("output", Value::String(output.to_string_lossy().into())),
         ("data.max_length", Value::Integer(max_length)),
@@ -462,10 +419,15 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
         ("run.result", Value::String(result.into())),
     ];
     let given = |key: &str| values.get(key).is_some();
-    let (warm_up, length) = (given("schedule.warmup_steps"), given("run.max_steps"));
-    let derived = derived.into_iter().chain(of_objective).filter(|(key, _)| {
-        !(*key == "schedule.warmup_ratio" && warm_up || *key == "run.epochs" && length)
-    });
+    // The other key of a pair says it already.
+    let said = |key: &str| match key {
+        "schedule.warmup_ratio" => given("schedule.warmup_steps"),
+        "schedule.decay_ratio" => given("schedule.decay_steps"),
+        "run.epochs" => given("run.max_steps"),
+        _ => false,
+    };
+    let derived = derived.into_iter().chain(of_kinds);
+    let derived = derived.filter(|(key, _)| !said(key));
     let derived: Vec<_> = derived.filter(|(key, _)| !given(key)).collect();
 
     let places = values.places();

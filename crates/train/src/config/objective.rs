@@ -1,6 +1,6 @@
 //! The section `[objective]`.
 
-use super::{ConfigError, KEYS, Key, read::Values};
+use super::{ConfigError, kinds, read::Values};
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use tightrope_packing::Algorithm;
@@ -158,38 +158,21 @@ pub(super) fn derived(values: &Values) -> Result<Vec<(&'static str, Value)>, Con
     let defaults: Vec<_> = numbers
         .chain(kind.has_reference().then_some(reference))
         .collect();
-    let refused = |key: &str, message: String| match values.place(key) {
-        None => Ok(()),
-        Some(place) => Err(ConfigError::Conflict {
-            place: place.clone(),
-            message,
-        }),
-    };
     let name = kind.name();
-    let keys = KEYS.iter().filter(|key| key.section == "objective");
-    for key in keys.map(Key::path).filter(|key| key != "objective.kind") {
-        if defaults.iter().any(|(read, _)| *read == key) {
-            continue;
-        }
-        let why = match key == REFERENCE {
-            true => ", which has no reference model",
-            false => "",
-        };
-        let message = format!(
-            "`{key}` has no meaning with `objective.kind` = \"{name}\"{why}; set another kind, or \
-             remove it"
-        );
-        refused(&key, message)?;
-    }
+    let reads = |key: &str| defaults.iter().any(|(read, _)| *read == key);
+    let why = |key: &str| match key == REFERENCE {
+        true => ", which has no reference model",
+        false => "",
+    };
+    kinds::refuse_unread(values, "objective", name, reads, why)?;
     for Excluded { key, excludes, why } in EXCLUDED.iter().filter(|_| kind.compares()) {
         let word = values.get(key).and_then(Value::as_str);
         if let Some(word) = word.filter(|word| excludes(word)) {
-            refused(
-                key,
+            kinds::refuse(values, key, || {
                 format!(
                     "`{key}` = \"{word}\" does not go with `objective.kind` = \"{name}\": {why}"
-                ),
-            )?;
+                )
+            })?;
         }
     }
     Ok(defaults)

@@ -59,7 +59,25 @@ fn every_default_of_the_table_is_read() {
             "packing.max_sequences",
             "packing.file",
             "batch.sequences_per_step",
+            "optimizer.embedding_learning_rate",
+            "optimizer.head_learning_rate",
+            "optimizer.momentum",
+            "optimizer.nesterov",
+            "optimizer.ns_steps",
+            "optimizer.adjust_lr",
+            "optimizer.adamw_learning_rate",
+            "optimizer.decay_rate",
+            "optimizer.clip_threshold",
+            "optimizer.scale_parameter",
+            "optimizer.r",
+            "optimizer.weight_lr_power",
             "schedule.warmup_steps",
+            "schedule.decay_steps",
+            "schedule.decay_ratio",
+            "schedule.decay_shape",
+            "schedule.timescale",
+            "schedule.cycles",
+            "schedule.power",
             "run.max_steps",
             "run.eval_every",
             "run.patience",
@@ -222,9 +240,12 @@ fn words_of_the_table_are_the_words_of_the_crates() {
             for word in words {
                 let path = key.path();
                 let mut sets = vec!["data.eval_ratio=0.5"];
-                if path == "objective.reference" {
-                    sets.push("objective.kind=dpo");
-                }
+                sets.extend(match &*path {
+                    "objective.reference" => Some("objective.kind=dpo"),
+                    "optimizer.adjust_lr" => Some("optimizer.kind=muon"),
+                    "schedule.decay_shape" => Some("schedule.kind=wsd"),
+                    _ => None,
+                });
                 let set = format!("{path}={word}");
                 sets.push(&set);
                 with(&sets).unwrap_or_else(|e| panic!("{path} {word}: {e}"));

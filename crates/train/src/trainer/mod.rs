@@ -88,7 +88,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
                 ));
             }
             read_weights(&mut model, config, checkpoint)?;
-            optimizer.read(checkpoint)?;
+            optimizer.read(&mut model, checkpoint)?;
             state = saved.clone();
             state.identity = identity;
         }
@@ -130,6 +130,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let _heard = stop.heard();
         observer.planned(&self.plan()?);
         self.say_if_warmup_does_not_end(observer);
+        self.optimizer.hide_averages(&mut self.model)?;
         self.check_weights()?;
         loop {
             let finished = self.state.step >= self.total_steps;
@@ -151,6 +152,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
                 };
                 self.say_if_nothing_was_left(&outcome, observer);
                 self.say_if_worse_than_before(&outcome, observer);
+                self.optimizer.show_averages(&mut self.model)?;
                 return self.report(outcome, observer);
             }
             self.step(observer)?;
@@ -159,6 +161,14 @@ impl<'a, D: Backend> Trainer<'a, D> {
 
     fn say_if_warmup_does_not_end(&self, observer: &dyn Observer) {
         let Some(warmup) = self.schedule.unfinished_warmup() else {
+            if let Some(decay) = self.schedule.unfinished_decay() {
+                observer.notice(&format!(
+                    "the run ends before its decay of {} (`schedule.decay_steps`), which begins after \
+                     the warm-up: the learning rate falls to {:.2e}",
+                    counted(decay, "step"),
+                    self.schedule.learning_rate(self.total_steps),
+                ));
+            }
             return;
         };
         let highest = self.config.optimizer.learning_rate;
@@ -214,7 +224,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         }
     }
 
-    /// The model, with the weights of the last step.
+    /// The model, with the weights that the run left after the last step.
     pub fn into_model(self) -> TrainableModel<D> {
         self.model
     }
@@ -365,7 +375,9 @@ impl<'a, D: Backend> Trainer<'a, D> {
             return Ok(true);
         };
         let (objective, examples) = (&*self.objective, Examples::from(*data));
+        self.optimizer.show_averages(&mut self.model)?;
         let evaluated = evaluate_packed(&mut self.model, objective, examples, packing, stop)?;
+        self.optimizer.hide_averages(&mut self.model)?;
         let Some(evaluation) = evaluated else {
             return Ok(false);
         };

@@ -52,8 +52,9 @@ impl<D: Backend> Trainer<'_, D> {
         let step = self.state.step;
         let parent = self.output.checkpoints();
         let (path, _) = folder::write(&parent, step, |checkpoint| {
-            self.optimizer.write(checkpoint)?;
+            self.optimizer.write(&mut self.model, checkpoint)?;
             self.state.write(checkpoint)?;
+            self.optimizer.show_averages(&mut self.model)?;
             let weights = checkpoint.join(weights_name(self.config));
             fs::create_dir(&weights).map_err(at(&weights))?;
             if self.config.lora.is_some() {
@@ -67,7 +68,7 @@ impl<D: Backend> Trainer<'_, D> {
                     tokenizer.save_to_folder(&weights)?;
                 }
             }
-            Ok(())
+            self.optimizer.hide_averages(&mut self.model)
         })?;
         self.saved_step = Some(step);
         self.retention.is_whole(step);

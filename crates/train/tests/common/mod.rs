@@ -50,7 +50,11 @@ pub(crate) fn architecture() -> ModelConfig {
 
 /// A configuration with this number of hidden and intermediate features.
 pub(crate) fn sized(hidden: usize, intermediate: usize) -> ModelConfig {
-    let settings = json!({
+    ModelConfig::from_json(&settings(hidden, intermediate)).unwrap()
+}
+
+pub(crate) fn settings(hidden: usize, intermediate: usize) -> Value {
+    json!({
         "model_type": "llama",
         "vocab_size": VOCABULARY,
         "hidden_size": hidden,
@@ -61,8 +65,7 @@ pub(crate) fn sized(hidden: usize, intermediate: usize) -> ModelConfig {
         "tie_word_embeddings": false,
         // Large enough that the model is not symmetric to start with.
         "initializer_range": 0.2,
-    });
-    ModelConfig::from_json(&settings).unwrap()
+    })
 }
 
 /// A run in its own folder; configured by lines of TOML and changed by `key=value`.
