@@ -10,7 +10,7 @@ use tightrope_report::{
 };
 use tightrope_run::demo::Demonstration;
 use tightrope_train::{
-    AdapterPlan, Outcome, Plan, Rewards, RunReport, StatePlan,
+    AdapterPlan, Evaluation, Outcome, Plan, Rewards, RunReport, StatePlan,
     config::{Quantize, TargetModules},
 };
 
@@ -40,6 +40,9 @@ pub(crate) fn preflight(report: &Preflight) -> String {
         let rows = counted(file.rows, "row");
         let format = file.format.name();
         block.line("file", format!("{}: {rows}, read as {format}", file.path));
+    }
+    for set in report.sets.iter().filter(|set| set.taken > 0) {
+        block.line("set", set.to_string());
     }
     if let Some(pairs) = report.pairs {
         block.line("pairs", grouped(pairs));
@@ -184,15 +187,18 @@ pub(crate) fn run(report: &RunReport) -> String {
         block.line("loss", format!("{first:.4} at first, {last:.4} at last"));
     }
     if let Some(evaluation) = &report.evaluation {
-        let quality = quality(evaluation.perplexity, evaluation.rewards);
-        block.line(
-            "evaluation",
-            format!("loss {:.4}, {quality}", evaluation.loss),
-        );
+        let of = |evaluation: &Evaluation| {
+            let quality = quality(evaluation.perplexity, evaluation.rewards);
+            format!("{:.4}, {quality}", evaluation.loss)
+        };
+        block.line("evaluation", format!("loss {}", of(evaluation)));
+        for (name, set) in &evaluation.sets {
+            block.line("", format!("{name}: {}", of(set)));
+        }
         if let Some((loss, step)) = report.best {
             block.line("", format!("best {loss:.4} after step {step}"));
         }
-        if let Some(before) = report.evaluation_before {
+        if let Some(before) = &report.evaluation_before {
             let accuracy = before.rewards.map(|r| accuracy(&r));
             let accuracy = accuracy.map_or(String::new(), |text| format!(", {text}"));
             block.line("", format!("{:.4}{accuracy} before training", before.loss));

@@ -179,6 +179,10 @@ impl Observer for Screen<'_> {
             row.eval_loss,
             report::quality(row.eval_perplexity, row.rewards)
         ));
+        for (name, set) in &row.eval_sets {
+            let quality = report::quality(set.perplexity, set.rewards);
+            self.say(format!("  {name}: {:.4}, {quality}", set.loss));
+        }
     }
 
     fn saved(&self, step: u64, checkpoint: &Path) {

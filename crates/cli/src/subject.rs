@@ -3,7 +3,7 @@
 use crate::paths;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
-use tightrope_train::Config;
+use tightrope_train::{Config, config::SetSection};
 
 /// A configuration, or a model and an adapter.
 #[derive(clap::Args)]
@@ -72,7 +72,7 @@ impl ModelAndData {
     pub(crate) fn resolve(self) -> Result<Config> {
         let mut config = configuration(self.config.as_deref(), self.model.as_deref(), self.sets)?;
         if !self.data.is_empty() {
-            config.data.train = self.data;
+            config.data.train = SetSection::of(self.data);
             config.data.eval = Vec::new();
             config.data.eval_ratio = 0.0;
         }

@@ -191,6 +191,29 @@ fn keys_are_those_of_the_document() {
     for value in json_lines(&fixture.ok(&compared)) {
         written.add("eval", &value);
     }
+    // The same data as sets with names.
+    let sets = |file: &str| {
+        let set =
+            |key: &str, file: &str| format!("data.{key}=[{{path=\"{file}\", name=\"NAME\"}}]");
+        [set("train", file), set("eval", file)]
+    };
+    for (file, more) in [("train.jsonl", &[][..]), ("pairs.jsonl", &pairs[1..5])] {
+        let [train, eval] = sets(file);
+        let sets = ["--set", &train, "--set", &eval];
+        let arguments = [
+            &["train", "run.toml", "--json", "--overwrite"],
+            &sets[..],
+            more,
+        ];
+        written.add_events(&fixture.ok(&arguments.concat()));
+        for row in json_lines(&fixture.read("out/metrics.jsonl")) {
+            written.add("metrics.jsonl", &row);
+        }
+        let arguments = [&["eval", "run.toml", "--json"], &sets[..], more];
+        for value in json_lines(&fixture.ok(&arguments.concat())) {
+            written.add("eval", &value);
+        }
+    }
     let small = ["--steps", "2", "--records", "200", "--questions", "20"];
     written.add_events(&fixture.ok(&[&["train", "--json"], &small[..]].concat()));
 

@@ -8,7 +8,7 @@ use tightrope_packing::SequenceError;
 
 use crate::advice::{and_why, hint, line_of, list, nothing, quoted};
 pub use crate::key_path::{Key, KeyPath};
-use crate::{Preflight, RenderError};
+use crate::{Amount, Preflight, RenderError};
 use tightrope_report::numbers::counted;
 
 /// Error of data, a tokenizer or a chat template.
@@ -120,6 +120,41 @@ pub enum DataError {
         path: PathBuf,
         /// The keys whose values are arrays.
         arrays: Vec<String>,
+    },
+    /// A set gives no record, or too many to pack.
+    #[error(
+        "set `{set}`: {}",
+        match records {
+            0 => "it has no record with a token".to_owned(),
+            n => format!(
+                "{amount} takes {} of its {}",
+                if amount.of(*n as usize) == 0 { "none" } else { "too many" },
+                counted(*n, "record")
+            ),
+        }
+    )]
+    EmptySet {
+        /// Name of the set.
+        set: String,
+        /// Number of its records.
+        records: u64,
+        /// How often they are to be taken.
+        amount: Amount,
+    },
+    /// A column that a key is to be read from is in no row.
+    #[error(
+        "{}: no row has the column `{column}`, from which `columns` reads `{key}`; the columns are {}",
+        path.display(), list(saw)
+    )]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Name of the column.
+        column: String,
+        /// Columns of the first rows.
+        saw: Vec<String>,
     },
     /// The keys of the first rows fit no known format.
     #[error(
@@ -421,6 +456,23 @@ pub enum RowProblem {
 }
 
 impl RowProblem {
+    /// The problem, with another path to its value.
+    pub(crate) fn with_key(mut self, path: impl FnOnce(&KeyPath) -> KeyPath) -> Self {
+        if let RowProblem::WrongType { key, .. }
+        | RowProblem::Refused { key, .. }
+        | RowProblem::OutsideEmbedding { key, .. }
+        | RowProblem::Speaker { key, .. }
+        | RowProblem::Lengths { key, .. }
+        | RowProblem::Value { key, .. }
+        | RowProblem::OutsideVocabulary { key, .. }
+        | RowProblem::Null { key }
+        | RowProblem::Missing { key, .. } = &mut self
+        {
+            *key = path(key);
+        }
+        self
+    }
+
     /// The wrong value, if the problem lies in one.
     pub fn key(&self) -> Option<&KeyPath> {
         match self {

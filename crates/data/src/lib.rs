@@ -10,6 +10,8 @@
 #![deny(missing_docs)]
 
 mod advice;
+mod columns;
+mod dataset;
 pub mod demo;
 mod encode;
 mod error;
@@ -22,6 +24,7 @@ mod options;
 mod preflight;
 mod progress;
 mod record;
+mod sets;
 mod source;
 mod template;
 mod tokenizer;
@@ -32,13 +35,16 @@ pub use tightrope_packing as packing;
 /// the capacity.
 pub use tightrope_packing::Overlong;
 
+pub use columns::Columns;
+pub use dataset::{Dataset, Origin};
 pub use error::{BadRow, DataError, Key, KeyPath, Place, RowProblem};
 pub use examples::Examples;
 pub use inspect::{InspectedToken, inspect};
-pub use load::{Dataset, Origin, load, load_for};
+pub use load::{load, load_for, load_sets};
 pub use options::{AddEndToken, DataOptions, Format, OnBadRow, TrainOn};
 pub use preflight::{FileReport, Lengths, Preflight, SkippedRow, UnusedKey};
 pub use progress::Progress;
+pub use sets::{Amount, FileSet, SetReport};
 pub use template::{ChatTemplate, ChatTemplates, Dropped, RenderError, Rendered, Turn, Variables};
 pub use tightrope_formats::gguf::GgufTokenizer;
 pub use tokenizer::{DecodeStream, Token, Tokenizer};

@@ -8,42 +8,21 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use tightrope_packing::{Overlong, Sequence};
 
+use crate::columns::{Columns, Renamed};
+use crate::dataset::{Dataset, Origin};
 use crate::encode::{AddedEnd, Encoded, Encoder};
 use crate::error::{BadRow, DataError};
 use crate::options::{DataOptions, Format, OnBadRow, TrainOn};
-use crate::preflight::{FileReport, Preflight};
+use crate::preflight::FileReport;
 use crate::progress::Progress;
 use crate::record::{self, TemplateReads};
+use crate::sets::{FileSet, SetReport};
 use crate::source::{Limits, RawRow, Source, foreign};
 use crate::template::{ChatTemplate, ChatTemplates, limits};
 use crate::tokenizer::Tokenizer;
 
 /// Number of rows that decide the format of a file.
 const DETECTION_ROWS: usize = 16;
-
-/// Sequences with their origins.
-#[derive(Clone, Debug, Default)]
-pub struct Dataset {
-    /// The sequences, in the order of files and rows.
-    pub sequences: Vec<Sequence>,
-    /// Whether the sequences are pairs of answers: sequence `2i` is better than sequence `2i + 1`.
-    pub pairs: bool,
-    /// Origin of each sequence.
-    pub origins: Vec<Origin>,
-    /// Report about the data.
-    pub report: Preflight,
-}
-
-/// Origin of a sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// Index of the file in the loaded paths.
-    pub file: u32,
-    /// Number of the row in the file, from 1.
-    pub row: u64,
-    /// Line in the file, from 1, in files of text.
-    pub line: Option<u64>,
-}
 
 /// Reads files of records.
 ///
@@ -69,45 +48,76 @@ pub fn load_for(
     embedding: Option<usize>,
     progress: &dyn Progress,
 ) -> Result<Dataset, DataError> {
-    if paths.is_empty() {
+    let set = FileSet {
+        paths: paths.to_vec(),
+        options: options.clone(),
+        ..FileSet::default()
+    };
+    load_sets(&[set], tokenizer, embedding, progress)
+}
+
+/// Reads several sets of files, each with its options, one after the other. How often records are
+/// taken is up to [`Dataset::mixed`].
+pub fn load_sets(
+    sets: &[FileSet],
+    tokenizer: Option<&Tokenizer>,
+    embedding: Option<usize>,
+    progress: &dyn Progress,
+) -> Result<Dataset, DataError> {
+    if sets.is_empty() || sets.iter().any(|set| set.paths.is_empty()) {
         return Err(DataError::NoFiles);
     }
-    if options.max_length == 0 {
+    if sets.iter().any(|set| set.options.max_length == 0) {
         return Err(DataError::Option {
             key: "max_length",
             message: "must be at least 1".to_owned(),
         });
     }
     let mut total = 0;
-    for path in paths {
+    for path in sets.iter().flat_map(|set| &set.paths) {
         let metadata = std::fs::metadata(path);
         total += metadata.map_err(|e| foreign::absent(path, e))?.len();
     }
-    let replaced = options.chat_template.as_deref();
-    let replaced = replaced.map(ChatTemplate::from_option).transpose()?;
-    let replaced = replaced.map(ChatTemplates::from);
-    let templates = replaced
-        .as_ref()
-        .or_else(|| tokenizer.and_then(Tokenizer::chat_templates));
-    let mut loader = Loader {
-        options,
-        encoder: Encoder {
-            tokenizer,
-            templates,
-            reads: templates.map(|all| TemplateReads::of(all.choose(true))),
-            embedding,
-            train_on: options.train_on,
-            added_end: AddedEnd::new(options.add_end_token, tokenizer, templates),
-            end_texts: tokenizer.map(Tokenizer::end_texts).unwrap_or_default(),
-        },
-        dataset: Dataset::default(),
-        seen: HashSet::new(),
-        uses_template: false,
+    let own = |set: &FileSet| {
+        let template = set.options.chat_template.as_deref();
+        let template = template.map(ChatTemplate::from_option).transpose()?;
+        Ok(template.map(ChatTemplates::from))
     };
+    let own = sets
+        .iter()
+        .map(own)
+        .collect::<Result<Vec<_>, DataError>>()?;
+    let mut dataset = Dataset::default();
+    let mut seen = HashSet::new();
+    let mut reads_clock = false;
     progress.start("reading data", Some(total));
     let mut read = || {
-        let mut paths = paths.iter().enumerate();
-        paths.try_for_each(|(index, path)| loader.file(index, path, progress))
+        for (index, (set, own)) in sets.iter().zip(&own).enumerate() {
+            let templates = own.as_ref().or_else(|| tokenizer?.chat_templates());
+            let options = &set.options;
+            let mut loader = Loader {
+                set: index,
+                options,
+                encoder: Encoder {
+                    tokenizer,
+                    templates,
+                    reads: templates.map(|all| TemplateReads::of(all.choose(true))),
+                    embedding,
+                    train_on: options.train_on,
+                    added_end: AddedEnd::new(options.add_end_token, tokenizer, templates),
+                    end_texts: tokenizer.map(Tokenizer::end_texts).unwrap_or_default(),
+                },
+                dataset: &mut dataset,
+                seen: &mut seen,
+                uses_template: false,
+            };
+            for path in &set.paths {
+                loader.file(path, progress)?;
+            }
+            let clock = || templates.is_some_and(ChatTemplates::read_clock);
+            reads_clock |= loader.uses_template && clock();
+        }
+        Ok::<_, DataError>(())
     };
     // Templates may need more stack than the threads of other pools have.
     let result = match limits::deep_pool() {
@@ -116,13 +126,16 @@ pub fn load_for(
     };
     progress.finish();
     result?;
-    let reads_clock = templates.is_some_and(ChatTemplates::read_clock);
-    let mut dataset = loader.dataset;
-    dataset.report.train_on = options.train_on;
-    dataset.report.no_eos = tokenizer.is_some_and(|t| t.eos_id().is_none());
-    dataset.report.template_reads_clock = loader.uses_template && reads_clock;
-    dataset.report.count(&dataset.sequences);
-    dataset.report.pairs = dataset.pairs.then_some(dataset.sequences.len() as u64 / 2);
+    let report = &mut dataset.report;
+    report.train_on = sets[0].options.train_on;
+    report.trains_differently = sets
+        .iter()
+        .any(|set| set.options.train_on != report.train_on);
+    report.no_eos = tokenizer.is_some_and(|t| t.eos_id().is_none());
+    report.template_reads_clock = reads_clock;
+    report.sets = sets.iter().filter_map(SetReport::of).collect();
+    report.count(&dataset.sequences);
+    report.pairs = dataset.pairs.then_some(dataset.sequences.len() as u64 / 2);
     if dataset.report.trained_tokens == 0 {
         return Err(DataError::NothingToTrain {
             report: Box::new(dataset.report),
@@ -131,12 +144,14 @@ pub fn load_for(
     Ok(dataset)
 }
 
+/// Reads the files of a set.
 struct Loader<'a> {
+    set: usize,
     options: &'a DataOptions,
     encoder: Encoder<'a>,
-    dataset: Dataset,
+    dataset: &'a mut Dataset,
     /// Hashes of the rows so far.
-    seen: HashSet<u64>,
+    seen: &'a mut HashSet<u64>,
     uses_template: bool,
 }
 
@@ -145,27 +160,29 @@ struct Outcome {
     sequences: Vec<Encoded>,
     unused: Vec<String>,
     hash: u64,
+    /// Columns of the options that the row has.
+    found: u64,
 }
 
 impl Loader<'_> {
-    fn file(
-        &mut self,
-        index: usize,
-        path: &Path,
-        progress: &dyn Progress,
-    ) -> Result<(), DataError> {
+    fn file(&mut self, path: &Path, progress: &dyn Progress) -> Result<(), DataError> {
+        let index = self.dataset.report.files.len();
         let limits = Limits {
             row_bytes: self.options.max_row_bytes,
         };
-        let mut source = Source::open(path, limits)?;
+        let mut source = Source::open(path, limits, &self.options.columns)?;
         let mut chunk = source.next_chunk()?;
         if chunk.is_empty() {
             return Err(DataError::NoRows {
                 path: path.to_owned(),
             });
         }
+        let columns = &self.options.columns;
+        let (mut found, saw) = names(columns, path, &chunk);
         let format = match self.options.format {
-            Format::Auto => self.detect(path, &chunk)?,
+            Format::Auto => self
+                .detect(path, &chunk)
+                .map_err(|error| absent(columns, found, path, &saw).unwrap_or(error))?,
             format => format,
         };
         self.check(index, path, format, &chunk)?;
@@ -178,11 +195,12 @@ impl Loader<'_> {
                 || {
                     let outcomes = chunk
                         .par_iter_mut()
-                        .map(|row| process(row, path, format, encoder));
+                        .map(|row| process(row, path, format, columns, encoder));
                     outcomes.collect::<Vec<_>>()
                 },
             );
             for (row, outcome) in chunk.iter().zip(outcomes) {
+                found |= outcome.as_ref().map_or(0, |outcome| outcome.found);
                 self.take(index, path, row, outcome)?;
             }
             rows += chunk.len() as u64;
@@ -191,11 +209,15 @@ impl Loader<'_> {
             done = done.max(consumed);
             chunk = next?;
         }
+        if let Some(error) = absent(columns, found, path, &saw) {
+            return Err(error);
+        }
         self.dataset.report.rows += rows;
         self.dataset.report.files.push(FileReport {
             path: path.display().to_string(),
             format,
             rows,
+            set: self.set,
         });
         Ok(())
     }
@@ -211,7 +233,8 @@ impl Loader<'_> {
         for row in chunk {
             match row.parse(path) {
                 Ok(fields) => {
-                    for (key, value) in fields.iter() {
+                    let fields = self.options.columns.apply(fields.into_owned()).fields;
+                    for (key, value) in &fields {
                         if !all.contains(key) {
                             all.push(key.clone());
                         }
@@ -221,6 +244,7 @@ impl Loader<'_> {
                     }
                     if refused.is_none() {
                         let problem = record::refused(&fields, Format::Auto);
+                        let problem = problem.map(|problem| self.options.columns.in_file(problem));
                         refused = problem.map(|problem| row.bad(path, problem));
                     }
                     good += 1;
@@ -287,7 +311,8 @@ impl Loader<'_> {
         }
         let has_ids = || {
             let first = chunk.iter().find_map(|row| row.parse(path).ok());
-            first.is_some_and(|fields| record::has_ids(&fields))
+            let columns = &self.options.columns;
+            first.is_some_and(|row| record::has_ids(&columns.apply(row.into_owned()).fields))
         };
         if self.encoder.tokenizer.is_none() && format != Format::Tokens && !(pairs && has_ids()) {
             return Err(DataError::NeedsTokenizer {
@@ -361,7 +386,7 @@ impl Loader<'_> {
             origins,
             report,
             ..
-        } = &mut self.dataset;
+        } = &mut *self.dataset;
         let reason = match &sequences[first..] {
             [chosen, rejected] if chosen.trained_tokens().min(rejected.trained_tokens()) == 0 => {
                 &mut report.untrained_pairs
@@ -435,20 +460,53 @@ fn process(
     row: &mut RawRow,
     path: &Path,
     format: Format,
+    columns: &Columns,
     encoder: &Encoder<'_>,
 ) -> Result<Outcome, Box<BadRow>> {
-    let fields = row.take(path)?;
+    let Renamed {
+        fields,
+        found,
+        displaced,
+    } = columns.apply(row.take(path)?);
     let sequences = record::parse(fields, format, encoder.reads.as_ref())
         .and_then(|parsed| Ok((encoder.encode(parsed.record)?, parsed.unused)));
-    let (sequences, unused) = sequences.map_err(|problem| row.bad(path, problem))?;
+    let (sequences, unused) =
+        sequences.map_err(|problem| row.bad(path, columns.in_file(problem)))?;
     let mut hasher = DefaultHasher::new();
     for sequence in &sequences {
         sequence.tokens.hash(&mut hasher);
         sequence.labels.hash(&mut hasher);
     }
+    let unused = unused.into_iter().map(|key| columns.name_in_file(key));
     Ok(Outcome {
         sequences,
-        unused,
+        unused: unused.chain(displaced).collect(),
         hash: hasher.finish(),
+        found,
+    })
+}
+
+/// Which of `columns` the rows have, and the names in the first of them.
+fn names(columns: &Columns, path: &Path, rows: &[RawRow]) -> (u64, Vec<String>) {
+    let (mut found, mut saw) = (0, Vec::new());
+    if columns.is_empty() {
+        return (found, saw);
+    }
+    let good = rows.iter().filter_map(|row| row.parse(path).ok());
+    for row in good.take(DETECTION_ROWS) {
+        columns.names_in(&row, &mut saw);
+        found |= columns.apply(row.into_owned()).found;
+    }
+    (found, saw)
+}
+
+/// The error that no row has one of `columns`.
+fn absent(columns: &Columns, found: u64, path: &Path, saw: &[String]) -> Option<DataError> {
+    let (key, column) = columns.absent(found)?;
+    Some(DataError::NoColumn {
+        path: path.to_owned(),
+        key: key.to_owned(),
+        column: column.to_owned(),
+        saw: saw.to_vec(),
     })
 }

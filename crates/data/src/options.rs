@@ -3,12 +3,17 @@
 use serde::{Deserialize, Serialize};
 use tightrope_packing::Overlong;
 
+use crate::columns::Columns;
+
 /// The `[data]` options that decide how records become sequences.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields, default)]
 pub struct DataOptions {
     /// Layout of records; `auto` looks at the keys of the first rows of each file.
     pub format: Format,
+    /// Columns of keys that have another name in the files.
+    #[serde(skip_serializing_if = "Columns::is_empty")]
+    pub columns: Columns,
     /// Largest number of tokens in a sequence.
     pub max_length: usize,
     /// Treatment of a sequence of more than `max_length` tokens. The first token of each further
@@ -32,6 +37,7 @@ impl Default for DataOptions {
     fn default() -> Self {
         Self {
             format: Format::Auto,
+            columns: Columns::default(),
             max_length: 2048,
             overlong: Overlong::Truncate,
             train_on: TrainOn::Completion,

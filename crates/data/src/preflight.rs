@@ -7,6 +7,7 @@ use tightrope_packing::Sequence;
 
 use crate::error::{BadRow, Place};
 use crate::options::TrainOn;
+use crate::sets::SetReport;
 use crate::template::Dropped;
 use tightrope_report::numbers::{counted, grouped, percent_of};
 
@@ -23,6 +24,8 @@ const JOINED_PARTS: &str = "with parts of a message that became one text, a line
 pub struct Preflight {
     /// The files with the format each was read as.
     pub files: Vec<FileReport>,
+    /// What an epoch takes of each set, if the data has sets with names.
+    pub sets: Vec<SetReport>,
     /// Number of rows found.
     pub rows: u64,
     /// Number of rows left out because they could not be read.
@@ -83,6 +86,9 @@ pub struct Preflight {
     pub empty_answers: u64,
     /// Option that selects the trained tokens.
     pub train_on: TrainOn,
+    /// Whether sets select other tokens than this.
+    #[serde(skip)]
+    pub trains_differently: bool,
     /// Contents of conversations that the chat template leaves out.
     pub dropped: Dropped,
     /// Number of rows in which the parts of a message became one text.
@@ -103,6 +109,9 @@ pub struct FileReport {
     pub format: crate::Format,
     /// Number of rows of the file.
     pub rows: u64,
+    /// Index of the set of the file.
+    #[serde(skip)]
+    pub set: usize,
 }
 
 /// A key that has a value in some rows and is used in none.
@@ -331,6 +340,7 @@ impl Preflight {
         (self.pairs.is_none() && self.trained_answers < self.answers).then(|| {
             let (trained, answers) = (self.trained_answers, self.answers);
             let why = match self.train_on {
+                _ if self.trains_differently => "",
                 TrainOn::Completion => {
                     ": the last of each chat; train_on = \"assistant\" trains all"
                 }
@@ -342,6 +352,14 @@ impl Preflight {
                 counted(answers, "answer")
             )
         })
+    }
+
+    /// Fills in the shares of the sets.
+    pub(crate) fn share_out(&mut self) {
+        let all: u64 = self.sets.iter().map(|set| set.tokens).sum();
+        for set in &mut self.sets {
+            set.share = set.tokens as f64 / all.max(1) as f64;
+        }
     }
 
     /// Fills in the values that follow from the sequences.
@@ -363,6 +381,9 @@ impl fmt::Display for Preflight {
             let format = file.format.name();
             let rows = counted(file.rows, "row");
             writeln!(f, "{}: {rows}, read as {format}", file.path)?;
+        }
+        for set in self.sets.iter().filter(|set| set.taken > 0) {
+            writeln!(f, "{set}")?;
         }
         if let Some(pairs) = self.pairs {
             write!(f, "{} of answers, ", counted(pairs, "pair"))?;

@@ -12,7 +12,7 @@ use tightrope_device::Cpu;
 use tightrope_device::Cuda;
 use tightrope_model::{Backend, LoadOptions, Model, TrainableModel};
 use tightrope_train::{
-    Config, Evaluation, Observer, Prepared, TrainError, evaluate, load_options, training,
+    Config, Evaluation, Observer, Prepared, TrainError, evaluate_sets, load_options, training,
 };
 
 /// Number of tokens that generation reads at a time.
@@ -62,7 +62,13 @@ pub fn evaluate_config(
         .max(usize::try_from(config.packing.capacity).unwrap_or(usize::MAX));
     on_device!(chosen, |device| {
         let mut model = load(device, config, &base, capacity)?;
-        Ok(evaluate(&config.objective, &mut model, examples, capacity)?)
+        Ok(evaluate_sets(
+            &config.objective,
+            &mut model,
+            Some(&data),
+            examples,
+            capacity,
+        )?)
     })
 }
 

@@ -8,13 +8,14 @@ use crate::{
     source::{self, Hub, Origin, Source},
     tokenizer,
 };
-use std::path::PathBuf;
 use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Tokenizer};
-use tightrope_model::{Backend, ModelConfig, ModelError, TrainableModel, Training};
+use tightrope_model::{Architecture, Backend, ModelConfig, ModelError, TrainableModel, Training};
 use tightrope_report::numbers::{counted, grouped};
 use tightrope_train::{
     Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, Trainer,
-    batches::hold_out, config::ConfigError, load_options, training,
+    batches::hold_out,
+    config::{ConfigError, DataSection, SetSection},
+    load_options, training,
 };
 
 /// A model found on this machine, with its tokenizer if it has one.
@@ -80,34 +81,62 @@ impl Base {
         Ok(base)
     }
 
-    /// Reads files of records as configured.
+    /// Reads sets of files as configured, and takes their records as often as the sets say.
     pub fn load(
         &self,
-        paths: &[PathBuf],
+        sets: &[SetSection],
         config: &Config,
         observer: &dyn Observer,
     ) -> Result<Dataset, RunError> {
-        let options = config.data_options();
+        let data = self.read(sets, config, observer)?;
+        let data = data
+            .taken(config.seed)
+            .map_err(|error| located(config, error))?;
+        self.announce(&data, sets, observer);
+        Ok(data)
+    }
+
+    /// Every record of some sets, once.
+    fn read(
+        &self,
+        sets: &[SetSection],
+        config: &Config,
+        observer: &dyn Observer,
+    ) -> Result<Dataset, RunError> {
         // Ids are compared with the model while the row is known. Data can be inspected without a
         // usable model; training reports what is wrong with the model.
-        let model = ModelConfig::read(self.source.path()).ok();
-        let model = model.as_ref().map(ModelConfig::architecture);
-        let embedding = model.map(|model| model.vocabulary);
+        let embedding = self.architecture().map(|model| model.vocabulary);
         let tokenizer = self.tokenizer.as_ref();
-        let data = tightrope_data::load_for(paths, &options, tokenizer, embedding, observer);
+        let files: Vec<_> = sets
+            .iter()
+            .map(|set| set.with(config.data_options()))
+            .collect();
+        let data = tightrope_data::load_sets(&files, tokenizer, embedding, observer);
         let data = data.map_err(|error| match error {
             DataError::NeedsTokenizer { path, format, .. } => DataError::NeedsTokenizer {
                 path,
                 format,
                 why: self.no_tokenizer.clone(),
-            },
-            other => other,
+            }
+            .into(),
+            other => located(config, other),
         })?;
-        let first = paths.first().map(|path| path.display().to_string());
+        let first = sets.iter().flat_map(|set| &set.path).next();
+        let first = first.map(|path| path.display().to_string());
         let objective = &config.objective;
         objective.check_kind(&first.unwrap_or_default(), data.pairs)?;
-        observer.loaded(paths, &data.report);
-        if let Some(model) = model {
+        Ok(data)
+    }
+
+    fn architecture(&self) -> Option<Architecture> {
+        let model = ModelConfig::read(self.source.path()).ok();
+        model.map(|model| model.architecture().clone())
+    }
+
+    /// Reports what was read.
+    fn announce(&self, data: &Dataset, sets: &[SetSection], observer: &dyn Observer) {
+        observer.loaded(&DataSection::paths(sets), &data.report);
+        if let Some(model) = self.architecture() {
             let limit = model.rope.max_position_embeddings;
             let longer = data.sequences.iter().filter(|s| s.len() > limit).count();
             if longer > 0 {
@@ -119,25 +148,31 @@ impl Base {
                 ));
             }
         }
-        Ok(data)
     }
 
-    /// Reads training data, and evaluation data if the configuration has any.
+    /// Reads training data, mixed as its sets say, and evaluation data if the configuration has any.
     pub fn load_both(
         &self,
         config: &Config,
         observer: &dyn Observer,
     ) -> Result<(Dataset, Option<Dataset>), RunError> {
-        if config.data.train.is_empty() {
+        let sets = &config.data.train;
+        if sets.is_empty() {
             return Err(RunError::NoTrainingData);
         }
-        let train = self.load(&config.data.train, config, observer)?;
-        if config.data.eval_ratio > 0.0 {
-            let (train, eval) = hold_out(train, config.data.eval_ratio, config.seed);
-            return Ok((train, Some(eval)));
-        }
+        let located = |error| located(config, error);
+        let train = self.read(sets, config, observer)?;
+        let (train, held) = match config.data.eval_ratio > 0.0 {
+            true => {
+                let (train, held) = hold_out(train, config.data.eval_ratio, config.seed);
+                (train, Some(held.taken(config.seed).map_err(located)?))
+            }
+            false => (train, None),
+        };
+        let train = train.mixed(config.seed).map_err(located)?;
+        self.announce(&train, sets, observer);
         let eval = match config.data.eval.is_empty() {
-            true => None,
+            true => held,
             false => Some(self.load(&config.data.eval, config, observer)?),
         };
         Ok((train, eval))
@@ -189,6 +224,43 @@ pub(crate) fn placed(config: &Config, error: ModelError) -> RunError {
         return error.into();
     };
     match config.places.of(&format!("lora.{}", wrong.key)) {
+        None => error.into(),
+        Some(place) => ConfigError::Conflict {
+            place: place.clone(),
+            message: error.to_string(),
+        }
+        .into(),
+    }
+}
+
+/// Adds the place of the key of the configuration that an error of data is about.
+fn located(config: &Config, error: DataError) -> RunError {
+    let sections = [
+        ("data.train", &config.data.train),
+        ("data.eval", &config.data.eval),
+    ];
+    let of_set = |is: &dyn Fn(&SetSection) -> bool, keys: &[&str]| {
+        sections.iter().find_map(|(section, sets)| {
+            let index = sets.iter().position(is)?;
+            let place = |key| config.places.of(&format!("{section}[{index}].{key}"));
+            keys.iter()
+                .find_map(place)
+                .or_else(|| config.places.of(section))
+        })
+    };
+    let place = match &error {
+        DataError::NoColumn { path, .. } => {
+            let own = |set: &SetSection| set.columns.is_some() && set.path.contains(path);
+            of_set(&own, &["columns"]).or_else(|| config.places.of("data.columns"))
+        }
+        DataError::EmptySet { set, .. } => {
+            let named = |other: &SetSection| other.name.as_ref() == Some(set);
+            of_set(&named, &["weight", "samples", "path"])
+        }
+        DataError::Option { key, .. } => config.places.of(&format!("data.{key}")),
+        _ => None,
+    };
+    match place {
         None => error.into(),
         Some(place) => ConfigError::Conflict {
             place: place.clone(),

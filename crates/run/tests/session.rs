@@ -188,7 +188,13 @@ fn data_may_lie_in_the_output_folder_where_a_run_writes_nothing() {
         };
         train(&config, &options, &StopFlag::default(), &())
     };
-    let data = Config::load(&file, &[]).unwrap().data.train.remove(0);
+    let data = Config::load(&file, &[])
+        .unwrap()
+        .data
+        .train
+        .remove(0)
+        .path
+        .remove(0);
     let text = fs::read_to_string(data).unwrap();
     let at = |name: &str| {
         let path = folder.path().join("out").join(name);

@@ -1,9 +1,9 @@
 //! Assigns sequences to optimizer steps, as a pure function of data, seed and step.
 
 use crate::{Config, TrainError, config::counts_sequences, report::Padding, stored};
-use tightrope_data::{Dataset, Examples};
+use tightrope_data::{Amount, Dataset, Examples};
 use tightrope_packing::{
-    Algorithm, Batch, Layout, Overlong, PackError, Packer, Packing, Piece, SegmentError, random,
+    Algorithm, Batch, Layout, Overlong, Packer, Packing, Piece, SegmentError, random,
 };
 
 /// The batches of a run.
@@ -137,18 +137,6 @@ pub fn packer(config: &Config) -> Packer {
     }
 }
 
-/// Packs every example with a target once, in rows of at most `capacity` tokens.
-pub(crate) fn evaluation_packing(
-    examples: Examples<'_>,
-    capacity: usize,
-) -> Result<Packing, PackError> {
-    let packer = Packer {
-        overlong: Overlong::Error,
-        ..Packer::new(Algorithm::BestFit, capacity as u64)
-    };
-    packer.pack(&examples.packed_lengths())
-}
-
 /// Compares the cost of an epoch as packed with the cost of padding at the same number of
 /// sequences.
 pub(crate) fn padding(packing: &Packing, passes: usize, examples: Examples<'_>) -> Padding {
@@ -190,36 +178,47 @@ fn row_tokens(layout: Layout, pack: &[Piece]) -> usize {
     }
 }
 
-/// Separates a share of the records for evaluation: the same records for the same seed. Sequences
-/// of one record (its pieces, or the contents of its packed row) stay together.
+/// Separates a share of the records of each set for evaluation: the same records for the same seed.
+/// Sequences of one record (its pieces, or the contents of its packed row) stay together.
 pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) {
     let mut held = Dataset {
         pairs: data.pairs,
         ..Dataset::default()
     };
-    // Index of the record of each sequence.
-    let mut records = Vec::with_capacity(data.sequences.len());
-    let mut total: usize = 0;
-    let mut last = None;
-    for origin in &data.origins {
-        if last.replace((origin.file, origin.row)) != Some((origin.file, origin.row)) {
-            total += 1;
-        }
-        records.push(total - 1);
+    // Each held-out record is evaluated once, however often the others are trained.
+    held.report.files.clone_from(&data.report.files);
+    held.report.sets.clone_from(&data.report.sets);
+    for set in &mut held.report.sets {
+        set.amount = Amount::default();
     }
-    let count = ((total as f64 * ratio).round() as usize).clamp(1, total.saturating_sub(1).max(1));
-    // Positions with the smallest hashes come first.
-    let mut order: Vec<usize> = (0..total).collect();
-    order.sort_by_key(|&index| random::at(seed, index as u64));
-    let mut chosen = vec![false; total];
-    order
+    let records = data.records();
+    let sets: Vec<usize> = records
         .iter()
-        .take(count)
-        .for_each(|&index| chosen[index] = true);
-    let split = data.sequences.into_iter().zip(data.origins).zip(records);
+        .map(|record| data.set_of(record.start))
+        .collect();
+    let mut chosen = vec![false; data.sequences.len()];
+    let last = sets.iter().copied().max().unwrap_or(0);
+    for set in 0..=last {
+        let mut own: Vec<usize> = (0..records.len())
+            .filter(|&index| sets[index] == set)
+            .collect();
+        let most = match last {
+            0 => own.len().saturating_sub(1).max(1),
+            _ => own.len().saturating_sub(1),
+        };
+        let count = ((own.len() as f64 * ratio).round() as usize)
+            .max(1)
+            .min(most);
+        // Records with the smallest hashes are held out.
+        own.sort_by_key(|&index| random::at(seed, index as u64));
+        for &index in own.iter().take(count) {
+            chosen[records[index].clone()].fill(true);
+        }
+    }
+    let split = data.sequences.into_iter().zip(data.origins).zip(chosen);
     (data.sequences, data.origins) = (Vec::new(), Vec::new());
-    for ((sequence, origin), record) in split {
-        let side = if chosen[record] { &mut held } else { &mut data };
+    for ((sequence, origin), chosen) in split {
+        let side = if chosen { &mut held } else { &mut data };
         side.sequences.push(sequence);
         side.origins.push(origin);
     }

@@ -33,7 +33,7 @@ mod trainer;
 
 pub use config::{Config, load_options, training};
 pub use error::TrainError;
-pub use evaluate::evaluate;
+pub use evaluate::{evaluate, evaluate_sets};
 pub use lock::OutputLock;
 pub use metrics::{EvalRow, Metrics, StepRow, peak_memory_bytes};
 pub use objective::Rewards;

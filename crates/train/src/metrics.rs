@@ -1,8 +1,9 @@
 //! `metrics.jsonl`: one object per optimizer step, and one per evaluation.
 
-use crate::{TrainError, files::at, objective::Rewards};
+use crate::{Evaluation, TrainError, files::at, objective::Rewards};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
@@ -59,6 +60,9 @@ pub struct EvalRow {
     pub eval_tokens: u64,
     /// Number of these tokens that have a target.
     pub eval_trained_tokens: u64,
+    /// Evaluation of each set by its name, if the data has sets with names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub eval_sets: BTreeMap<String, Evaluation>,
     /// Seconds of training so far.
     pub elapsed_s: f64,
 }

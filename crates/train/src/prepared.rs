@@ -2,7 +2,8 @@
 
 use crate::{
     Config, TrainError,
-    batches::{Batches, evaluation_packing},
+    batches::Batches,
+    evaluate::{SetPacks, set_packs},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -15,7 +16,7 @@ use tightrope_packing::Packing;
 pub struct Prepared<'a> {
     pub(crate) train: &'a Dataset,
     pub(crate) batches: Batches<'a>,
-    pub(crate) eval: Option<(&'a Dataset, Packing)>,
+    pub(crate) eval: Option<(&'a Dataset, Vec<SetPacks>)>,
     capacity: usize,
     base: Vec<(&'static str, Value)>,
 }
@@ -43,10 +44,11 @@ impl<'a> Prepared<'a> {
         };
         let capacity = batches.max_tokens().max(eval.map_or(0, longest));
         let eval = match eval {
-            Some(data) => Some((data, evaluation_packing(data.into(), capacity)?)),
+            Some(data) => Some((data, set_packs(Some(data), data.into(), capacity)?)),
             None => None,
         };
-        if eval.as_ref().is_some_and(|(_, packing)| packing.is_empty()) {
+        let nothing = |sets: &[SetPacks]| sets.iter().all(|set| set.packing.is_empty());
+        if eval.as_ref().is_some_and(|(_, sets)| nothing(sets)) {
             return Err(TrainError::NothingToEvaluate);
         }
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use crate::objective::Rewards;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// Reason why a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -88,7 +88,7 @@ impl Padding {
 }
 
 /// Quality of a model's predictions on some data.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Loss of the objective: for cross-entropy the mean over the tokens with a target.
     pub loss: f64,
@@ -102,4 +102,7 @@ pub struct Evaluation {
     pub tokens: u64,
     /// Number of these tokens that have a target.
     pub trained_tokens: u64,
+    /// Evaluation of each set by its name, if the data has sets with names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sets: BTreeMap<String, Evaluation>,
 }

@@ -6,7 +6,7 @@ use console::style;
 use std::path::PathBuf;
 use tightrope_data::{Preflight, Progress};
 use tightrope_report::numbers::grouped;
-use tightrope_train::{Evaluation, Observer};
+use tightrope_train::{Evaluation, Observer, config::SetSection};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,7 +49,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         .subject
         .resolve(format.into_iter().chain(train_on).collect())?;
     if !args.data.is_empty() {
-        config.data.eval = args.data;
+        config.data.eval = SetSection::of(args.data);
         config.data.eval_ratio = 0.0;
     }
     let data = &config.data;
@@ -69,16 +69,23 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     if terminal.json() {
         terminal.json_line(&evaluation)?;
     } else {
-        terminal.line(format!(
-            "{}\n  loss            {:.4}\n{}  tokens          {}, of which {} are predicted",
-            style("Evaluation").bold(),
-            evaluation.loss,
-            meaning(&evaluation),
-            grouped(evaluation.tokens),
-            grouped(evaluation.trained_tokens),
-        ))?;
+        terminal.line(shown_as("Evaluation", &evaluation))?;
+        for (name, evaluation) in &evaluation.sets {
+            terminal.line(shown_as(name, evaluation))?;
+        }
     }
     Ok(Exit::Success)
+}
+
+fn shown_as(heading: &str, evaluation: &Evaluation) -> String {
+    format!(
+        "{}\n  loss            {:.4}\n{}  tokens          {}, of which {} are predicted",
+        style(heading).bold(),
+        evaluation.loss,
+        meaning(evaluation),
+        grouped(evaluation.tokens),
+        grouped(evaluation.trained_tokens),
+    )
 }
 
 /// Lines about what the loss means.

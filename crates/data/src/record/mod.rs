@@ -159,7 +159,10 @@ fn completion(
             completion: take_text(fields, "completion")?,
         });
     }
-    for (key, value) in [("prompt", prompt), ("completion", completion)] {
+    // The one that can be neither text nor messages is the wrong one.
+    let mut both = [("prompt", prompt), ("completion", completion)];
+    both.sort_by_key(|(_, value)| value.is_string());
+    for (key, value) in both {
         if !value.is_array() && !holds_messages(value) {
             let expected = "a string, or an array of messages like the other";
             return Err(wrong(KeyPath::name(key), expected, value));

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Map, Value};
 
 use super::{Raw, RawRow, Rows, Text, io_error, read_line};
+use crate::columns::Columns;
 use crate::error::{BadRow, DataError, Place, RowProblem};
 use crate::options::Format;
 use crate::record;
@@ -24,7 +25,11 @@ const RECORD_KEYS: [&str; 8] = [
 
 /// Whether a text whose first line `first` begins with `{` is one object that holds the rows, and
 /// not the first of many rows.
-pub(super) fn is_document(first: &[u8], text: &mut Text) -> Result<bool, DataError> {
+pub(super) fn is_document(
+    first: &[u8],
+    text: &mut Text,
+    columns: &Columns,
+) -> Result<bool, DataError> {
     match serde_json::from_slice::<Value>(first) {
         // A whole object on a line is a document only if it is alone and is no record itself.
         Ok(Value::Object(fields)) => {
@@ -33,10 +38,14 @@ pub(super) fn is_document(first: &[u8], text: &mut Text) -> Result<bool, DataErr
             }
             let keys: Vec<&str> = fields.keys().map(String::as_str).collect();
             if fields.iter().any(|(key, value)| is_column(key, value)) {
-                return Err(columns(text, keys.into_iter().map(str::to_owned).collect()));
+                return Err(by_column(
+                    text,
+                    keys.into_iter().map(str::to_owned).collect(),
+                ));
             }
-            let record =
-                record::detect(&keys).is_some() || record::refused(&fields, Format::Auto).is_some();
+            let record = record::detect(&keys).is_some()
+                || record::refused(&fields, Format::Auto).is_some()
+                || columns.iter().any(|(_, column)| keys.contains(&column));
             Ok(!record && (fields.values().any(holds_rows) || is_empty_list(&fields)))
         }
         // The line is cut off: the document continues, unless the next line begins a row.
@@ -133,7 +142,7 @@ fn is_column(key: &str, value: &Value) -> bool {
     })
 }
 
-fn columns(text: &Text, keys: Vec<String>) -> DataError {
+fn by_column(text: &Text, keys: Vec<String>) -> DataError {
     DataError::Columns {
         path: text.path.clone(),
         keys,
@@ -271,7 +280,7 @@ impl Document {
             let next = self.scanner.peek()?;
             let name = String::from_utf8_lossy(&key[1..key.len() - 1]).into_owned();
             if self.is_first() && RECORD_KEYS.contains(&name.as_str()) {
-                return Err(columns(&self.scanner.text, vec![name]));
+                return Err(by_column(&self.scanner.text, vec![name]));
             }
             if next == Some(b'[') {
                 self.scanner.next()?;

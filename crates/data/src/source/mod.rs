@@ -21,6 +21,7 @@ use serde_json::{Map, Value};
 
 use self::line_ends::LineEnds;
 use self::strict::Refused;
+use crate::columns::Columns;
 use crate::error::{BadRow, DataError, KeyPath, Place, RowProblem};
 
 /// Size that is counted for a value that is not text, in bytes.
@@ -198,8 +199,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Opens a file and determines its kind.
-    pub(crate) fn open(path: &Path, limits: Limits) -> Result<Self, DataError> {
+    /// Opens a file and determines its kind. An object with one of the `columns` is a row.
+    pub(crate) fn open(path: &Path, limits: Limits, columns: &Columns) -> Result<Self, DataError> {
         let io = || DataError::io(path);
         if path.is_dir() {
             return Err(foreign::folder(path));
@@ -247,7 +248,7 @@ impl Source {
             let start = start.map_err(|e| io_error(path, true, e))?;
             foreign::refuse(path, &start[..start.len().min(BEGINNING as usize)])?;
         }
-        Ok(opened(open_text(text)?))
+        Ok(opened(open_text(text, columns)?))
     }
 
     /// Returns the next rows in order; empty at the end.
@@ -336,7 +337,7 @@ impl<R: Read> Read for Counting<R> {
 
 /// Distinguishes JSON lines, a JSON document and CSV by the first line that is not blank, or by as
 /// much of it as a row may have: a document may be on one line.
-fn open_text(mut text: Text) -> Result<Box<dyn Rows>, DataError> {
+fn open_text(mut text: Text, columns: &Columns) -> Result<Box<dyn Rows>, DataError> {
     let mut skipped_lines = 0;
     let first = loop {
         let mut line = Vec::new();
@@ -372,7 +373,7 @@ fn open_text(mut text: Text) -> Result<Box<dyn Rows>, DataError> {
     if trimmed[0] != b'{' && !named_json {
         return Ok(Box::new(csv::CsvRows::new(text, first, skipped_lines)?));
     }
-    if trimmed[0] == b'{' && json::is_document(trimmed, &mut text)? {
+    if trimmed[0] == b'{' && json::is_document(trimmed, &mut text, columns)? {
         return Ok(Box::new(json::Document::new(text, first, skipped_lines)?));
     }
     Ok(Box::new(json::Lines::new(text, first, skipped_lines)))

@@ -14,6 +14,10 @@ pub enum Kind {
     Path,
     /// Paths, relative to the configuration file; a single path needs no brackets.
     Paths,
+    /// Paths as above, or tables of them with keys of their own ([`SET_KEYS`]).
+    Sets,
+    /// A table of keys of records and the columns that they are read from.
+    Columns,
     /// A chat template, or the path of a file that holds it.
     Template,
     /// A whole number of at least this value.
@@ -78,6 +82,10 @@ impl Kind {
             Kind::Model => "the path of a model folder or .gguf file, or a hub id".into(),
             Kind::Path => "a path in quotes".into(),
             Kind::Paths => "a list of paths".into(),
+            Kind::Sets => "a list of paths, or tables with a `path` each".into(),
+            Kind::Columns => {
+                "a table such as { prompt = \"question\", completion = \"answer\" }".into()
+            }
             Kind::Template => "a chat template, or the path of a file that holds one".into(),
             Kind::Integer(least) => format!("a whole number of at least {least}"),
             Kind::Number(_, rule) => format!("a number {rule}"),
@@ -114,6 +122,17 @@ const NOT_NEGATIVE: Kind = Kind::Number(|x| x >= 0.0 && x.is_finite(), "of at le
 const BELOW_ONE: Kind = Kind::Number(|x| (0.0..1.0).contains(&x), "in [0, 1)");
 const SHARE: Kind = Kind::Number(|x| (0.0..=1.0).contains(&x), "in [0, 1]");
 
+const FORMATS: Kind = Choice(&[
+    "auto",
+    "alpaca",
+    "chat",
+    "completion",
+    "preference",
+    "text",
+    "tokens",
+]);
+const TRAIN_ON: Kind = Choice(&["completion", "assistant", "all"]);
+
 use Kind::{Boolean, Choice, Integer, Modules};
 use OnResume::{Fixed, Free};
 
@@ -135,6 +154,31 @@ const fn key(
     }
 }
 
+/// Every key of a table `[[data.train]]` or `[[data.eval]]`.
+#[rustfmt::skip]
+pub const SET_KEYS: &[Key] = &[
+    key(SET, "path", Kind::Paths, None, Free,
+        "File or files of the set. Required."),
+    key(SET, "name", Kind::Text, None, Free,
+        "Name in reports and metrics; absent: that of the first file, without its ending."),
+    key(SET, "weight", POSITIVE, None, Free,
+        "How often an epoch takes each record: 0.5 takes half of them, 2.5 all twice and half of them \
+         once more; absent: 1."),
+    key(SET, "samples", Integer(1), None, Free,
+        "Number of records that an epoch takes, instead of a weight."),
+    key(SET, "format", FORMATS, None, Free,
+        "Instead of `data.format`."),
+    key(SET, "columns", Kind::Columns, None, Free,
+        "Instead of `data.columns`."),
+    key(SET, "train_on", TRAIN_ON, None, Free,
+        "Instead of `data.train_on`."),
+    key(SET, "chat_template", Kind::Template, None, Free,
+        "Instead of `data.chat_template`."),
+];
+
+/// Section of the keys of a set.
+const SET: &str = "data.train[]";
+
 /// Every key.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
@@ -153,20 +197,24 @@ pub const KEYS: &[Key] = &[
         "Seed of everything random: order of the data, new adapters, dropout."),
 
     // The resulting sequences are compared by their contents, so that files may be moved.
-    key("data", "train", Kind::Paths, Some("[]"), Free,
-        "Files to train on: JSON, JSONL (plain, gzip, zstd), Parquet, CSV."),
-    key("data", "eval", Kind::Paths, Some("[]"), Free,
-        "Files to evaluate on."),
+    key("data", "train", Kind::Sets, Some("[]"), Free,
+        "Files to train on: JSON, JSONL (plain, gzip, zstd), Parquet, CSV; or tables [[data.train]] \
+         for sets that are mixed, with the keys below."),
+    key("data", "eval", Kind::Sets, Some("[]"), Free,
+        "Files to evaluate on; or tables [[data.eval]], which are also evaluated one by one."),
     key("data", "eval_ratio", BELOW_ONE, Some("0.0"), Free,
         "Share of the training records, chosen by the seed, to hold out for evaluation instead."),
-    key("data", "format", Choice(&["auto", "alpaca", "chat", "completion", "preference", "text", "tokens"]), Some("\"auto\""), Free,
+    key("data", "format", FORMATS, Some("\"auto\""), Free,
         "Layout of records; auto decides for each file by the keys of its first rows."),
+    key("data", "columns", Kind::Columns, Some("{}"), Free,
+        "Columns of keys that have another name in the files, on the left the key as docs/data.md has \
+         it."),
     key("data", "max_length", Integer(1), None, Free,
         "Largest number of tokens in a sequence; absent: packing.capacity, or half of it for pairs of \
          answers."),
     key("data", "overlong", Choice(&["truncate", "split", "drop", "error"]), Some("\"truncate\""), Free,
         "Treatment of longer sequences."),
-    key("data", "train_on", Choice(&["completion", "assistant", "all"]), Some("\"completion\""), Free,
+    key("data", "train_on", TRAIN_ON, Some("\"completion\""), Free,
         "Tokens that are trained: the last answer, every assistant turn, or everything."),
     key("data", "add_end_token", Choice(&["auto", "always", "never"]), Some("\"auto\""), Free,
         "Whether texts, and completions without chat template, get the tokenizer's end token if they \

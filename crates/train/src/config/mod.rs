@@ -10,10 +10,11 @@ mod optimizer;
 mod read;
 mod run;
 mod schedule;
+mod sets;
 mod template;
 
 pub use error::ConfigError;
-pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS};
+pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS, SET_KEYS};
 pub use model::{load_options, training};
 pub use objective::{ObjectiveKind, ObjectiveSection, Reference};
 pub use optimizer::{
@@ -23,6 +24,7 @@ pub use optimizer::{
 pub use read::{Place, Places};
 pub use run::{RunResult, RunSection};
 pub use schedule::{DecayShape, ScheduleKind, ScheduleSection};
+pub use sets::SetSection;
 pub use template::{default_toml, reference_markdown};
 
 use read::{Text, Values};
@@ -31,7 +33,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use tightrope_data::{AddEndToken, DataOptions, Format, OnBadRow, Overlong, TrainOn};
+use tightrope_data::{AddEndToken, Columns, DataOptions, Format, OnBadRow, Overlong, TrainOn};
 use tightrope_model::BaseStorage;
 use tightrope_packing::{Algorithm, Layout};
 use toml::{Table, Value};
@@ -89,10 +91,11 @@ pub enum PrecisionChoice {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
 pub struct DataSection {
-    pub train: Vec<PathBuf>,
-    pub eval: Vec<PathBuf>,
+    pub train: Vec<SetSection>,
+    pub eval: Vec<SetSection>,
     pub eval_ratio: f64,
     pub format: Format,
+    pub columns: Columns,
     pub max_length: usize,
     pub overlong: Overlong,
     pub train_on: TrainOn,
@@ -223,6 +226,7 @@ impl Config {
     pub fn data_options(&self) -> DataOptions {
         DataOptions {
             format: self.data.format,
+            columns: self.data.columns.clone(),
             max_length: self.data.max_length,
             overlong: self.data.overlong,
             train_on: self.data.train_on,

@@ -4,6 +4,7 @@
 use super::{
     ConfigError,
     keys::{KEYS, Key, Kind, SECTIONS},
+    sets,
 };
 use crate::paths::{self, looks_local};
 use std::{
@@ -65,6 +66,8 @@ impl Places {
 #[derive(Debug, Default)]
 pub(super) struct Values {
     values: BTreeMap<String, (Value, Place)>,
+    /// Places of keys inside values, such as `data.train[0].columns`.
+    inner: BTreeMap<String, Place>,
     sections: Vec<String>,
 }
 
@@ -77,7 +80,7 @@ pub(super) struct Text<'a> {
 }
 
 impl Text<'_> {
-    fn place(&self, span: Range<usize>) -> Place {
+    pub(super) fn place(&self, span: Range<usize>) -> Place {
         match self.path {
             None => Place::Set(self.text.to_owned()),
             Some(path) => Place::File {
@@ -161,24 +164,10 @@ impl Values {
                 hint: hint(path),
             });
         };
-        let wrong = |got: String| ConfigError::WrongType {
-            place: place.clone(),
-            key: path.to_owned(),
-            expected: key.kind.expected(),
-            got,
+        let value = match key.kind {
+            Kind::Sets => sets::read(text, path, &place, value, &mut self.inner)?,
+            kind => one(text, path, kind, &place, value)?,
         };
-        let value = plain(value.get_ref()).ok_or_else(|| wrong(shown(value.get_ref())))?;
-        if let Some(message) = address(&key.kind, &value) {
-            return Err(ConfigError::Conflict { place, message });
-        }
-        let got = value.to_string();
-        let value = checked(&key.kind, value, text.base).ok_or_else(|| match &key.kind {
-            Kind::Choice(words) => match nearest(got.trim_matches('"'), words.iter().copied()) {
-                Some(word) => wrong(format!("{got}; did you mean \"{word}\"?")),
-                None => wrong(got),
-            },
-            _ => wrong(got),
-        })?;
         self.values.insert(path.to_owned(), (value, place));
         Ok(())
     }
@@ -190,10 +179,10 @@ impl Values {
 
     /// Places of all keys that were written.
     pub(super) fn places(&self) -> Places {
-        let values = self.values.iter();
+        let values = self.values.iter().map(|(key, (_, place))| (key, place));
+        let all = values.chain(&self.inner);
         Places(
-            values
-                .map(|(key, (_, place))| (key.clone(), place.clone()))
+            all.map(|(key, place)| (key.clone(), place.clone()))
                 .collect(),
         )
     }
@@ -234,6 +223,49 @@ impl Values {
         }
         table
     }
+}
+
+/// The value of a key in the form that its kind has.
+pub(super) fn one(
+    text: &Text<'_>,
+    path: &str,
+    kind: Kind,
+    place: &Place,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Value, ConfigError> {
+    let wrong = |got: String| ConfigError::WrongType {
+        place: place.clone(),
+        key: path.to_owned(),
+        expected: kind.expected(),
+        got,
+    };
+    let value = plain(value.get_ref()).ok_or_else(|| wrong(shown(value.get_ref())))?;
+    let columns = columns(kind, &value);
+    let columns = columns.map(|problem| format!("`{path}`: {problem}"));
+    if let Some(message) = address(&kind, &value).or(columns) {
+        let place = place.clone();
+        return Err(ConfigError::Conflict { place, message });
+    }
+    let got = value.to_string();
+    checked(&kind, value, text.base).ok_or_else(|| match kind {
+        Kind::Choice(words) => match nearest(got.trim_matches('"'), words.iter().copied()) {
+            Some(word) => wrong(format!("{got}; did you mean \"{word}\"?")),
+            None => wrong(got),
+        },
+        _ => wrong(got),
+    })
+}
+
+/// What is wrong with a table of columns.
+fn columns(kind: Kind, value: &Value) -> Option<String> {
+    let (Kind::Columns, Value::Table(table)) = (kind, value) else {
+        return None;
+    };
+    let texts = table
+        .iter()
+        .map(|(key, column)| Some((key.clone(), column.as_str()?.to_owned())));
+    let texts: BTreeMap<String, String> = texts.collect::<Option<_>>()?;
+    tightrope_data::Columns::try_from(texts).err()
 }
 
 /// A default from the table of keys as a value.
@@ -313,6 +345,10 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
             let joined = paths.iter().map(|path| Value::String(join(base, path)));
             Some(Value::Array(joined.collect()))
         }
+        (Kind::Columns, Value::Table(table)) => table
+            .values()
+            .all(Value::is_str)
+            .then_some(Value::Table(table)),
         (Kind::Modules, Value::String(text)) if text == "all-linear" => Some(Value::String(text)),
         (Kind::Modules, value @ Value::Array(_)) => {
             let modules = strings(value)?;
@@ -332,7 +368,7 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
     }
 }
 
-fn strings(value: Value) -> Option<Vec<String>> {
+pub(super) fn strings(value: Value) -> Option<Vec<String>> {
     let items = match value {
         Value::String(text) => vec![Value::String(text)],
         Value::Array(items) => items,
@@ -396,7 +432,10 @@ fn names(section: &str) -> String {
 }
 
 /// The most similar candidate, if any is similar at all.
-fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(
+    word: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
     candidates
         .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
         .filter(|(similarity, _)| *similarity > 0.8)

@@ -1,6 +1,6 @@
 //! The table of keys as text: a commented configuration, and a reference for the documentation.
 
-use super::keys::{KEYS, SECTIONS};
+use super::keys::{KEYS, SECTIONS, SET_KEYS};
 use std::fmt::Write;
 
 /// A configuration with every key, its default, its effect and its allowed values. Keys without a
@@ -49,7 +49,11 @@ fn comment(text: &str) -> String {
 pub fn reference_markdown() -> String {
     let mut text =
         String::from("| Key | Value | Default | What it does |\n| --- | --- | --- | --- |\n");
-    for key in KEYS {
+    let sets = |section: &str| if section == "data" { SET_KEYS } else { &[] };
+    for key in KEYS
+        .chunk_by(|a, b| a.section == b.section)
+        .flat_map(|keys| keys.iter().chain(sets(keys[0].section)))
+    {
         let default = key.default.map_or_else(String::new, |d| format!("`{d}`"));
         let _ = writeln!(
             text,

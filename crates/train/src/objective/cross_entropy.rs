@@ -33,8 +33,9 @@ impl<D: Backend> Objective<D> for CrossEntropy {
         &self,
         model: &mut Model<D>,
         batch: &Batch,
-        totals: Totals,
-    ) -> Result<Results, TrainError> {
-        Ok(results(&model.evaluate(batch)?, totals))
+        totals: [Totals; 2],
+    ) -> Result<[Results; 2], TrainError> {
+        let loss = model.evaluate(batch)?;
+        Ok(totals.map(|totals| results(&loss, totals)))
     }
 }

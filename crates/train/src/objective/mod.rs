@@ -29,13 +29,13 @@ pub(crate) trait Objective<D: Backend>: Debug {
         salt: u64,
     ) -> Result<Results, TrainError>;
 
-    /// Returns the part of a batch in the results of an evaluation.
+    /// Returns the part of a batch in the results of an evaluation, for each of the totals.
     fn evaluate(
         &self,
         model: &mut Model<D>,
         batch: &Batch,
-        totals: Totals,
-    ) -> Result<Results, TrainError>;
+        totals: [Totals; 2],
+    ) -> Result<[Results; 2], TrainError>;
 }
 
 /// Sizes of all passes of a step, or of all evaluation data, by which sums are divided; at least 1.
@@ -85,9 +85,10 @@ impl Totals {
         }))
     }
 
-    /// Sizes of all examples.
-    pub(crate) fn of_examples(examples: Examples<'_>) -> Self {
-        Self::new((0..examples.count()).flat_map(|example| {
+    /// Sizes of all examples that are to be counted.
+    pub(crate) fn of_examples(examples: Examples<'_>, counts: impl Fn(usize) -> bool) -> Self {
+        let counted = (0..examples.count()).filter(|&example| counts(example));
+        Self::new(counted.flat_map(|example| {
             let parts = examples.of(example).iter().enumerate();
             parts.map(|(part, sequence)| (part, sequence.len(), sequence.trained_tokens()))
         }))

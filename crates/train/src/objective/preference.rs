@@ -186,18 +186,22 @@ fn sides(batch: &Batch, losses: &[f32]) -> Vec<Side> {
         .collect()
 }
 
-/// Sums of log-probabilities of both answers of each example of a packing. Examples that are not
-/// packed have zeros.
+/// Sums of log-probabilities of both answers of each example of some packings. Examples that are
+/// not packed have zeros.
 pub(crate) fn reference<D: Backend>(
     model: &mut Model<D>,
     examples: tightrope_data::Examples<'_>,
-    packing: &Packing,
+    packings: &[&Packing],
     progress: &dyn Progress,
 ) -> Result<Vec<[f64; 2]>, TrainError> {
-    progress.start("computing the reference", Some(packing.len() as u64));
+    let packs: usize = packings.iter().map(|packing| packing.len()).sum();
+    progress.start("computing the reference", Some(packs as u64));
     let count = tightrope_packing::Units::count(&examples);
     let mut sums = vec![[0.0; 2]; count];
-    for index in 0..packing.len() {
+    let packs = packings
+        .iter()
+        .flat_map(|packing| (0..packing.len()).map(move |pack| (packing, pack)));
+    for (packing, index) in packs {
         let batch = packing.batch(index, &examples, 0)?;
         let loss = model.evaluate(&batch)?;
         for side in sides(&batch, &loss.per_token) {
@@ -350,14 +354,14 @@ impl<D: Backend> Objective<D> for Preference {
         &self,
         model: &mut Model<D>,
         batch: &Batch,
-        totals: Totals,
-    ) -> Result<Results, TrainError> {
+        totals: [Totals; 2],
+    ) -> Result<[Results; 2], TrainError> {
         let stored = self.references.as_ref().map(|all| &all.eval);
         let reference = self.reference(model, batch, stored)?;
         let mut own = None;
         let with = self.targets(batch, &mut own);
         let loss = model.evaluate(with)?;
-        Ok(self.results(batch, with, &loss, &reference, totals, None))
+        Ok(totals.map(|totals| self.results(batch, with, &loss, &reference, totals, None)))
     }
 }
 

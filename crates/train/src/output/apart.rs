@@ -19,7 +19,7 @@ impl Output {
             ("training data", &config.data.train),
             ("evaluation data", &config.data.eval),
         ] {
-            for file in files {
+            for file in files.iter().flat_map(|set| &set.path) {
                 if relation(&config.output, file) != Some("holds") {
                     keep_apart(&config.output, what, file)?;
                 } else if let Some(name) = written_over(&config.output, file)? {

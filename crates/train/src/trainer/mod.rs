@@ -20,7 +20,7 @@ use save::read_weights;
 use std::time::Instant;
 use tightrope_data::{Examples, Tokenizer};
 use tightrope_model::{Backend, TrainableModel};
-use tightrope_packing::{Batch, random};
+use tightrope_packing::{Batch, Packing, random};
 use tightrope_report::numbers::counted;
 
 /// Trains a model on prepared data, in an output folder.
@@ -182,7 +182,11 @@ impl<'a, D: Backend> Trainer<'a, D> {
 
     /// Says that no evaluation was as good as the one before the first step.
     fn say_if_worse_than_before(&self, outcome: &Outcome, observer: &dyn Observer) {
-        let before = self.state.evaluation_before.map(|before| before.loss);
+        let before = self
+            .state
+            .evaluation_before
+            .as_ref()
+            .map(|before| before.loss);
         let (Some(before), Some(best)) = (before, self.state.best_loss) else {
             return;
         };
@@ -371,12 +375,12 @@ impl<'a, D: Backend> Trainer<'a, D> {
             return Ok(true);
         }
         self.check_weights()?;
-        let Some((data, packing)) = &self.prepared.eval else {
+        let Some((data, sets)) = &self.prepared.eval else {
             return Ok(true);
         };
         let (objective, examples) = (&*self.objective, Examples::from(*data));
         self.optimizer.show_averages(&mut self.model)?;
-        let evaluated = evaluate_packed(&mut self.model, objective, examples, packing, stop)?;
+        let evaluated = evaluate_packed(&mut self.model, objective, examples, sets, stop)?;
         self.optimizer.hide_averages(&mut self.model)?;
         let Some(evaluation) = evaluated else {
             return Ok(false);
@@ -388,18 +392,18 @@ impl<'a, D: Backend> Trainer<'a, D> {
             rewards: evaluation.rewards,
             eval_tokens: evaluation.tokens,
             eval_trained_tokens: evaluation.trained_tokens,
+            eval_sets: evaluation.sets.clone(),
             elapsed_s: self.state.elapsed_s,
         };
         self.state.evaluated_step = Some(step);
+        let loss = evaluation.loss;
         self.state.evaluation = Some(evaluation);
         if step == 0 {
-            self.state.evaluation_before = Some(evaluation);
-        } else if self
-            .state
-            .best_loss
-            .is_none_or(|best| evaluation.loss < best)
-        {
-            self.state.best_loss = Some(evaluation.loss);
+            self.state
+                .evaluation_before
+                .clone_from(&self.state.evaluation);
+        } else if self.state.best_loss.is_none_or(|best| loss < best) {
+            self.state.best_loss = Some(loss);
             self.state.best_step = Some(step);
             self.state.evaluations_without_gain = 0;
         } else if regular {
@@ -426,12 +430,16 @@ fn references<D: Backend>(
         return Ok(None);
     }
     observer.notice("computing the log-probabilities of the reference model, once for each answer");
-    let mut of = |examples, packing| objective::reference(model, examples, packing, observer);
+    let mut of =
+        |examples, packings: &[&Packing]| objective::reference(model, examples, packings, observer);
     let batches = &prepared.batches;
     Ok(Some(References {
-        train: of(batches.examples(), batches.packing())?,
+        train: of(batches.examples(), &[batches.packing()])?,
         eval: match &prepared.eval {
-            Some((data, packing)) => of((*data).into(), packing)?,
+            Some((data, sets)) => {
+                let packings: Vec<&Packing> = sets.iter().map(|set| &set.packing).collect();
+                of((*data).into(), &packings)?
+            }
             None => Vec::new(),
         },
     }))

@@ -1,0 +1,212 @@
+//! A data set in memory: its sequences, where they come from, and how often its records are taken.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use tightrope_packing::{Sequence, random};
+
+use crate::error::DataError;
+use crate::preflight::Preflight;
+use crate::sets::Amount;
+
+/// Largest number of records that are taken of a set.
+const MOST: usize = 1 << 28;
+
+/// Sequences with their origins.
+#[derive(Clone, Debug, Default)]
+pub struct Dataset {
+    /// The sequences, in the order of files and rows unless several sets are mixed.
+    pub sequences: Vec<Sequence>,
+    /// Whether the sequences are pairs of answers: sequence `2i` is better than sequence `2i + 1`.
+    pub pairs: bool,
+    /// Origin of each sequence.
+    pub origins: Vec<Origin>,
+    /// Report about the data.
+    pub report: Preflight,
+}
+
+/// Origin of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Index of the file in the loaded paths.
+    pub file: u32,
+    /// Number of the row in the file, from 1.
+    pub row: u64,
+    /// Line in the file, from 1, in files of text.
+    pub line: Option<u64>,
+}
+
+impl Dataset {
+    /// Set of a sequence; 0 if there are no sets.
+    pub fn set_of(&self, sequence: usize) -> usize {
+        let file = self
+            .origins
+            .get(sequence)
+            .map(|origin| origin.file as usize);
+        file.and_then(|file| self.report.files.get(file))
+            .map_or(0, |file| file.set)
+    }
+
+    /// Sequences of each record: its pieces, the contents of its packed row, or a pair.
+    pub fn records(&self) -> Vec<Range<usize>> {
+        let mut records: Vec<Range<usize>> = Vec::new();
+        let place = |index: usize| (self.origins[index].file, self.origins[index].row);
+        for index in 0..self.origins.len() {
+            match records
+                .last_mut()
+                .filter(|record| place(record.start) == place(index))
+            {
+                Some(record) => record.end = index + 1,
+                None => records.push(index..index + 1),
+            }
+        }
+        records
+    }
+
+    /// Takes the records of each set as often as its amount says, set by set. Which records are
+    /// taken more often than others depends on the seed and on the name of the set alone. Counts
+    /// the sets in the report.
+    pub fn taken(self, seed: u64) -> Result<Self, DataError> {
+        self.select(seed, false)
+    }
+
+    /// The same, with the sets mixed: every part of the result has each set in its proportion, to
+    /// one record. The records of a set come in an order by the seed. A single set whose records
+    /// are taken once keeps its order.
+    pub fn mixed(self, seed: u64) -> Result<Self, DataError> {
+        self.select(seed, true)
+    }
+
+    fn select(mut self, seed: u64, mix: bool) -> Result<Self, DataError> {
+        let sets = self.report.sets.len();
+        if sets == 0 {
+            return Ok(self);
+        }
+        let records = self.records();
+        let mut of_set = vec![Vec::new(); sets];
+        for (index, record) in records.iter().enumerate() {
+            of_set[self.set_of(record.start)].push(index);
+        }
+        let as_read = sets == 1 && self.report.sets[0].amount == Amount::default();
+        let mut chosen = Vec::with_capacity(sets);
+        for (set, own) in self.report.sets.iter_mut().zip(of_set) {
+            let taken = set.amount.of(own.len());
+            if taken == 0 || taken > MOST {
+                return Err(DataError::EmptySet {
+                    set: set.name.clone(),
+                    records: own.len() as u64,
+                    amount: set.amount,
+                });
+            }
+            (set.records, set.taken) = (own.len() as u64, taken as u64);
+            chosen.push(match as_read {
+                true => own,
+                false => choose(own, taken, random::at(seed, set.key()), mix),
+            });
+        }
+        let order = match mix && !as_read {
+            true => interleave(&chosen),
+            false => chosen.concat(),
+        };
+        let sequences = order.iter().flat_map(|&record| records[record].clone());
+        let sequences: Vec<usize> = sequences.collect();
+        self.origins = sequences.iter().map(|&index| self.origins[index]).collect();
+        self.sequences = sequences
+            .iter()
+            .map(|&index| self.sequences[index].clone())
+            .collect();
+        for index in 0..self.sequences.len() {
+            let set = self.set_of(index);
+            self.report.sets[set].count(&self.sequences[index]);
+        }
+        self.report.share_out();
+        Ok(self)
+    }
+}
+
+/// `taken` of the `records`: all of them as often as possible, and the rest by the smallest hashes.
+fn choose(records: Vec<usize>, taken: usize, seed: u64, shuffle: bool) -> Vec<usize> {
+    let first = records.first().copied().unwrap_or(0);
+    let mut ranked = records.clone();
+    ranked.sort_by_cached_key(|&record| (random::at(seed, (record - first) as u64), record));
+    if shuffle {
+        return ranked.iter().copied().cycle().take(taken).collect();
+    }
+    let (times, more) = (taken / records.len(), taken % records.len());
+    let mut chosen = ranked[..more].to_vec();
+    chosen.extend(
+        records
+            .iter()
+            .flat_map(|&record| std::iter::repeat_n(record, times)),
+    );
+    chosen.sort_unstable();
+    chosen
+}
+
+/// Merges lists so that every part of the result has each list in its proportion: element `k` of
+/// `n` has its place at `(k + ½) / n`.
+fn interleave(lists: &[Vec<usize>]) -> Vec<usize> {
+    let mut places: Vec<(usize, usize)> = Vec::with_capacity(lists.iter().map(Vec::len).sum());
+    for (list, elements) in lists.iter().enumerate() {
+        places.extend((0..elements.len()).map(|element| (list, element)));
+    }
+    let place =
+        |&(list, element): &(usize, usize)| (2 * element as u128 + 1, lists[list].len() as u128);
+    places.sort_by(|a, b| {
+        let ((above_a, below_a), (above_b, below_b)) = (place(a), place(b));
+        let order = (above_a * below_b).cmp(&(above_b * below_a));
+        order.then(a.0.cmp(&b.0)).then(Ordering::Equal)
+    });
+    places
+        .into_iter()
+        .map(|(list, element)| lists[list][element])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_has_each_list_in_its_proportion() {
+        let lists = [vec![0; 700], vec![1; 200], vec![2; 100], vec![3; 1]];
+        let merged = interleave(&lists);
+        assert_eq!(merged.len(), 1001);
+        for end in 0..=merged.len() {
+            for (list, elements) in lists.iter().enumerate() {
+                let count = merged[..end].iter().filter(|&&name| name == list).count();
+                let share = end as f64 * elements.len() as f64 / merged.len() as f64;
+                assert!(
+                    (count as f64 - share).abs() <= 1.5,
+                    "{list}: {count} of {end}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn all_are_taken_as_often_and_the_rest_by_the_seed() {
+        let records: Vec<usize> = (10..30).collect();
+        let count = |chosen: &[usize]| -> Vec<usize> {
+            (10..30)
+                .map(|r| chosen.iter().filter(|&&c| c == r).count())
+                .collect()
+        };
+        for shuffle in [false, true] {
+            let chosen = choose(records.clone(), 50, 7, shuffle);
+            let counts = count(&chosen);
+            assert_eq!(counts.iter().filter(|&&n| n == 3).count(), 10);
+            assert_eq!(counts.iter().filter(|&&n| n == 2).count(), 10);
+            assert_eq!(chosen, choose(records.clone(), 50, 7, shuffle));
+            assert_ne!(counts, count(&choose(records.clone(), 50, 8, shuffle)));
+            // A larger share holds the smaller one.
+            let (few, more) = (
+                choose(records.clone(), 5, 7, shuffle),
+                choose(records.clone(), 9, 7, shuffle),
+            );
+            assert!(few.iter().all(|record| more.contains(record)));
+        }
+        let sorted = choose(records, 50, 7, false);
+        assert!(sorted.is_sorted());
+    }
+}

@@ -1,0 +1,131 @@
+//! Sets of files: each has its own options, and says how often its records are taken.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tightrope_packing::Sequence;
+
+use crate::options::DataOptions;
+use tightrope_report::numbers::{counted, grouped, percent};
+
+/// Files that are read with the same options.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileSet {
+    /// Name for reports and metrics; a set without a name is not counted by itself.
+    pub name: Option<String>,
+    /// The files.
+    pub paths: Vec<PathBuf>,
+    /// Options of the files.
+    pub options: DataOptions,
+    /// How often records are taken.
+    pub amount: Amount,
+}
+
+/// How often the records of a set are taken in an epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// Each record so often: 0.5 takes half of them, 2.5 all twice and half of them once more.
+    Weight(f64),
+    /// So many records, each as often as the others or once more.
+    Samples(u64),
+}
+
+impl Default for Amount {
+    fn default() -> Self {
+        Amount::Weight(1.0)
+    }
+}
+
+impl Amount {
+    /// Number of records that are taken of this many.
+    pub(crate) fn of(self, records: usize) -> usize {
+        match self {
+            _ if records == 0 => 0,
+            Amount::Weight(weight) => (records as f64 * weight).round() as usize,
+            Amount::Samples(samples) => usize::try_from(samples).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Amount::Weight(weight) => write!(f, "weight {weight}"),
+            Amount::Samples(samples) => write!(f, "samples {}", grouped(*samples)),
+        }
+    }
+}
+
+/// What an epoch takes of a set.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SetReport {
+    /// Name of the set.
+    pub name: String,
+    /// How often its records are taken.
+    #[serde(skip)]
+    pub amount: Amount,
+    /// Number of its records.
+    pub records: u64,
+    /// Number of records that an epoch takes, repeated ones counted each time.
+    pub taken: u64,
+    /// Number of their sequences.
+    pub sequences: u64,
+    /// Number of tokens of these sequences.
+    pub tokens: u64,
+    /// Number of these tokens that are targets.
+    pub trained_tokens: u64,
+    /// These tokens as a share of those of all sets.
+    pub share: f64,
+}
+
+impl SetReport {
+    /// An empty report about a set with a name.
+    pub(crate) fn of(set: &FileSet) -> Option<Self> {
+        Some(Self {
+            name: set.name.clone()?,
+            amount: set.amount,
+            records: 0,
+            taken: 0,
+            sequences: 0,
+            tokens: 0,
+            trained_tokens: 0,
+            share: 0.0,
+        })
+    }
+
+    /// Adds a sequence.
+    pub(crate) fn count(&mut self, sequence: &Sequence) {
+        self.sequences += 1;
+        self.tokens += sequence.len() as u64;
+        self.trained_tokens += sequence.trained_tokens() as u64;
+    }
+
+    /// A number that follows from the name (FNV-1a).
+    pub(crate) fn key(&self) -> u64 {
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        self.name.bytes().fold(0xcbf2_9ce4_8422_2325, mix)
+    }
+}
+
+impl fmt::Display for SetReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.name)?;
+        if self.amount != Amount::default() {
+            write!(
+                f,
+                "{} of {}, ",
+                self.amount,
+                counted(self.records, "record")
+            )?;
+        }
+        write!(
+            f,
+            "{}, {}, {} ({} of all)",
+            counted(self.taken, "record"),
+            counted(self.sequences, "sequence"),
+            counted(self.tokens, "token"),
+            percent(self.share)
+        )
+    }
+}
