@@ -325,3 +325,123 @@ fn a_stored_packing_gives_the_same_run_and_other_data_is_refused() {
     let said = "packing.json: cannot be used: packed from other data: the packing is of 24 sequences, the data has 23";
     assert!(error.contains(said), "{error}");
 }
+
+#[test]
+fn inspect_says_what_is_what() {
+    let fixture = Fixture::with_config("");
+    let beyond = fixture.error(&["inspect", "run.toml", "--first", "25"]);
+    assert!(
+        beyond.contains("--first 25: the data has 24 sequences only"),
+        "{beyond}"
+    );
+    let pair = "{\"instruction\": \"Say a\", \"chosen\": \"a\", \"rejected\": \"b\"}\n";
+    fixture.write("pairs.jsonl", pair);
+    let pairs = [
+        "--set",
+        "objective.kind=dpo",
+        "--set",
+        "data.train=pairs.jsonl",
+        "--set",
+        "data.eval=pairs.jsonl",
+    ];
+    let text = fixture.ok(&[&["inspect", "run.toml"], &pairs[..]].concat());
+    for says in [
+        "sequence 1 (chosen of pair 1) ·",
+        "sequence 2 (rejected of pair 1) ·",
+        "rejected of pair 1 ",
+    ] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    // A chat template that is not the model's is said once.
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}";
+    fixture.write("t.jinja", template);
+    let said = |set: &str| shown(&fixture.run(&["inspect", "run.toml", "--set", set]));
+    let other = said("data.chat_template=t.jinja");
+    assert_eq!(
+        other
+            .matches("another chat template than it is trained with")
+            .count(),
+        1,
+        "{other}"
+    );
+    let set = said("data.train=[{path=\"train.jsonl\", chat_template=\"t.jinja\"}]");
+    assert!(
+        set.contains("a chat template of their own") && set.contains("adapter/: train"),
+        "{set}"
+    );
+    assert!(!said("seed=1").contains("chat template"));
+}
+
+#[test]
+fn sets_are_counted_and_evaluated_one_by_one() {
+    let fixture = Fixture::with_config("");
+    let sets = [
+        "--set",
+        "data.train=[{path=\"train.jsonl\", weight=1.5}, {path=\"eval.jsonl\", name=\"more\", samples=4}]",
+        "--set",
+        "data.eval=[{path=\"eval.jsonl\"}, {path=\"train.jsonl\", samples=3}]",
+    ];
+    let shown = fixture.ok(&[&["inspect", "run.toml"], &sets[..]].concat());
+    for says in [
+        "train: weight 1.5 of 24 records, 36 records, 36 sequences",
+        "more: samples 4 of 6 records, 4 records, 4 sequences",
+    ] {
+        assert!(shown.contains(says), "{says}: {shown}");
+    }
+    let run = fixture.ok(&[&["train", "run.toml"], &sets[..]].concat());
+    assert!(
+        run.contains("  eval: ") && run.contains("  train: "),
+        "{run}"
+    );
+    let rows = json_lines(&fixture.read("out/metrics.jsonl"));
+    let last = rows
+        .iter()
+        .rfind(|row| row.get("eval_loss").is_some())
+        .unwrap();
+    let part = |set: &str, key: &str| last["eval_sets"][set][key].as_f64().unwrap();
+    // The whole is the mean over the tokens of both sets.
+    let sum: f64 = ["eval", "train"]
+        .map(|set| part(set, "loss") * part(set, "trained_tokens"))
+        .iter()
+        .sum();
+    let tokens = last["eval_trained_tokens"].as_f64().unwrap();
+    assert_eq!(
+        tokens,
+        part("eval", "trained_tokens") + part("train", "trained_tokens")
+    );
+    assert!(
+        (sum / tokens - last["eval_loss"].as_f64().unwrap()).abs() < 1e-9,
+        "{last}"
+    );
+    // A set alone has the loss that it has among others.
+    let alone = ["--json", "--set", "data.eval=eval.jsonl"];
+    let alone = json_lines(&fixture.ok(&[&["eval", "run.toml"], &alone[..]].concat()));
+    assert!(
+        (alone[0]["loss"].as_f64().unwrap() - part("eval", "loss")).abs() < 1e-5,
+        "{alone:?}"
+    );
+    // Held-out shares are named after their sets.
+    let held = [
+        "--json",
+        "--set",
+        "data.eval=[]",
+        "--set",
+        "data.eval_ratio=0.2",
+    ];
+    let held = fixture.ok(&[&["eval", "run.toml"], &sets[..2], &held].concat());
+    let held = json_lines(&held);
+    assert!(
+        held[0]["sets"]["more"]["tokens"].as_u64().unwrap() > 0,
+        "{held:?}"
+    );
+    let column = fixture.error(&[
+        "inspect",
+        "run.toml",
+        "--set",
+        "data.columns={output=\"said\"}",
+    ]);
+    assert!(
+        column.contains("--set data.columns") && column.contains("no row has the column `said`"),
+        "{column}"
+    );
+}

@@ -1,12 +1,14 @@
 //! Names that the columns of a file have, for the keys that the readers know.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::advice::list;
-use crate::error::{Key, KeyPath, RowProblem};
+use crate::error::{DataError, Key, KeyPath, RowProblem};
+use crate::source::RawRow;
 
 /// Keys of a row that a column can be named for.
 const OF_ROWS: [&str; 27] = [
@@ -209,17 +211,34 @@ impl Columns {
         renamed
     }
 
-    /// The first key with its column whose bit `found` lacks.
-    pub(crate) fn absent(&self, found: u64) -> Option<(&str, &str)> {
-        self.iter()
-            .enumerate()
-            .find(|(index, _)| found & (1 << index) == 0)
-            .map(|(_, pair)| pair)
+    /// Which columns the rows have, as in [`Renamed::found`], and the names in them.
+    pub(crate) fn look(&self, rows: &[RawRow], path: &Path) -> (u64, Vec<String>) {
+        let (mut found, mut saw) = (0, Vec::new());
+        if self.is_empty() {
+            return (found, saw);
+        }
+        for row in rows.iter().filter_map(|row| row.parse(path).ok()) {
+            self.names_in(&row, &mut saw);
+            found |= self.apply(row.into_owned()).found;
+        }
+        (found, saw)
+    }
+
+    /// The error that no row has one of the columns.
+    pub(crate) fn absent(&self, found: u64, path: &Path, saw: &[String]) -> Option<DataError> {
+        let mut all = self.iter().enumerate();
+        let (_, (key, column)) = all.find(|(index, _)| found & (1 << index) == 0)?;
+        Some(DataError::NoColumn {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            column: column.to_owned(),
+            saw: saw.to_vec(),
+        })
     }
 
     /// Names in a row that a column can have: those of the row, and of its messages if the keys of
     /// messages have other names.
-    pub(crate) fn names_in(&self, row: &Map<String, Value>, names: &mut Vec<String>) {
+    fn names_in(&self, row: &Map<String, Value>, names: &mut Vec<String>) {
         let mut add = |name: String| {
             if !names.contains(&name) {
                 names.push(name);

@@ -194,10 +194,9 @@ impl Encoder<'_> {
     /// Sequences of ids without changes; each id and label is checked.
     fn parts(&self, parts: Vec<Tokens>) -> Result<Vec<Encoded>, RowProblem> {
         let vocabulary = self.tokenizer.map(Tokenizer::vocab_size);
-        let check = |key: &'static str, index: usize, id: i64| {
+        let check = |key: &dyn Fn() -> KeyPath, id: i64| {
             let id = u32::try_from(id).unwrap_or_default();
             let outside = |limit: Option<usize>| limit.filter(|&limit| id as usize >= limit);
-            let key = || KeyPath::name(key).then(index);
             if let Some(rows) = outside(self.embedding) {
                 return Err(RowProblem::OutsideEmbedding {
                     key: key(),
@@ -215,12 +214,16 @@ impl Encoder<'_> {
             }
         };
         let encode = |part: Tokens| {
+            let place = |key: &str, index: usize| match part.columns {
+                Some(columns) => columns.place(index),
+                None => KeyPath::name(key).then(part.start + index),
+            };
             for (index, &id) in part.ids.iter().enumerate() {
-                check("input_ids", part.start + index, id.into())?;
+                check(&|| place("input_ids", index), id.into())?;
             }
             if part.labelled {
                 for (index, &label) in part.labels.iter().enumerate() {
-                    check("labels", part.start + index, label)?;
+                    check(&|| place("labels", index), label)?;
                 }
             }
             Ok(self.encoded(part.ids, part.labels))
@@ -321,11 +324,13 @@ impl Encoder<'_> {
             .map(|&answer| &messages[answer])
             .collect();
         let empty = trained.iter().filter(|answer| says_nothing(answer, reads));
+        let mut dropped = Dropped::from(messages, tools, &text, reads);
+        dropped.add_thinking(&trained, &text, reads);
         *chat = Chat {
             answers: answers.len() as u64,
             trained_answers: trained.len() as u64,
             empty_answers: empty.count() as u64,
-            dropped: Dropped::from(messages, tools, &text, reads),
+            dropped,
             joined_parts,
         };
         self.masked(&text, &spans)

@@ -133,7 +133,7 @@ pub fn load_sets(
         .any(|set| set.options.train_on != report.train_on);
     report.no_eos = tokenizer.is_some_and(|t| t.eos_id().is_none());
     report.template_reads_clock = reads_clock;
-    report.sets = sets.iter().filter_map(SetReport::of).collect();
+    report.sets = SetReport::of_all(sets);
     report.count(&dataset.sequences);
     report.pairs = dataset.pairs.then_some(dataset.sequences.len() as u64 / 2);
     if dataset.report.trained_tokens == 0 {
@@ -178,11 +178,11 @@ impl Loader<'_> {
             });
         }
         let columns = &self.options.columns;
-        let (mut found, saw) = names(columns, path, &chunk);
+        let (mut found, saw) = columns.look(&chunk[..chunk.len().min(DETECTION_ROWS)], path);
         let format = match self.options.format {
             Format::Auto => self
                 .detect(path, &chunk)
-                .map_err(|error| absent(columns, found, path, &saw).unwrap_or(error))?,
+                .map_err(|error| columns.absent(found, path, &saw).unwrap_or(error))?,
             format => format,
         };
         self.check(index, path, format, &chunk)?;
@@ -209,7 +209,7 @@ impl Loader<'_> {
             done = done.max(consumed);
             chunk = next?;
         }
-        if let Some(error) = absent(columns, found, path, &saw) {
+        if let Some(error) = columns.absent(found, path, &saw) {
             return Err(error);
         }
         self.dataset.report.rows += rows;
@@ -483,30 +483,5 @@ fn process(
         unused: unused.chain(displaced).collect(),
         hash: hasher.finish(),
         found,
-    })
-}
-
-/// Which of `columns` the rows have, and the names in the first of them.
-fn names(columns: &Columns, path: &Path, rows: &[RawRow]) -> (u64, Vec<String>) {
-    let (mut found, mut saw) = (0, Vec::new());
-    if columns.is_empty() {
-        return (found, saw);
-    }
-    let good = rows.iter().filter_map(|row| row.parse(path).ok());
-    for row in good.take(DETECTION_ROWS) {
-        columns.names_in(&row, &mut saw);
-        found |= columns.apply(row.into_owned()).found;
-    }
-    (found, saw)
-}
-
-/// The error that no row has one of `columns`.
-fn absent(columns: &Columns, found: u64, path: &Path, saw: &[String]) -> Option<DataError> {
-    let (key, column) = columns.absent(found)?;
-    Some(DataError::NoColumn {
-        path: path.to_owned(),
-        key: key.to_owned(),
-        column: column.to_owned(),
-        saw: saw.to_vec(),
     })
 }

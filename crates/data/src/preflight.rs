@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tightrope_packing::Sequence;
 
 use crate::error::{BadRow, Place};
-use crate::options::TrainOn;
+use crate::options::{Format, TrainOn};
 use crate::sets::SetReport;
 use crate::template::Dropped;
 use tightrope_report::numbers::{counted, grouped, percent_of};
@@ -20,7 +20,7 @@ const JOINED_PARTS: &str = "with parts of a message that became one text, a line
     template does not read parts (Transformers would print a list, fail or leave them out)";
 
 /// Report about rows that were read, rows that were left out, and suspicious data.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Preflight {
     /// The files with the format each was read as.
     pub files: Vec<FileReport>,
@@ -101,7 +101,7 @@ pub struct Preflight {
 }
 
 /// A file and its layout.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileReport {
     /// Path of the file.
     pub path: String,
@@ -115,7 +115,7 @@ pub struct FileReport {
 }
 
 /// A key that has a value in some rows and is used in none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnusedKey {
     /// Name of the key, such as `messages[].name`.
     pub key: String,
@@ -124,7 +124,7 @@ pub struct UnusedKey {
 }
 
 /// A row that was left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkippedRow {
     /// The file.
     pub path: String,
@@ -139,7 +139,7 @@ pub struct SkippedRow {
 }
 
 /// Quantiles of sequence lengths (nearest rank).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lengths {
     /// Length of the shortest sequence.
     pub min: usize,
@@ -264,6 +264,15 @@ impl Preflight {
             "trained answer",
             "without text: at most an end token is trained there",
         );
+        let tokens = self.files.iter().any(|file| file.format == Format::Tokens);
+        if tokens && self.trained_tokens + self.sequences == self.tokens {
+            notes.push("every token is trained: no `labels` and no mask leave any out".to_owned());
+        }
+        let mut note = |count: u64, one: &str, what: &str| {
+            if count > 0 {
+                notes.push(format!("{} {what}", counted(count, one)));
+            }
+        };
         note(self.doubled_bos, "row", "beginning with two BOS tokens");
         let without_end = match self.no_eos {
             true => {

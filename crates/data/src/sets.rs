@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tightrope_packing::Sequence;
 
 use crate::options::DataOptions;
@@ -12,7 +12,8 @@ use tightrope_report::numbers::{counted, grouped, percent};
 /// Files that are read with the same options.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileSet {
-    /// Name for reports and metrics; a set without a name is not counted by itself.
+    /// Name for reports and metrics; sets that have neither names nor amounts are not counted by
+    /// themselves.
     pub name: Option<String>,
     /// The files.
     pub paths: Vec<PathBuf>,
@@ -58,7 +59,7 @@ impl fmt::Display for Amount {
 }
 
 /// What an epoch takes of a set.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SetReport {
     /// Name of the set.
     pub name: String,
@@ -80,10 +81,17 @@ pub struct SetReport {
 }
 
 impl SetReport {
-    /// An empty report about a set with a name.
-    pub(crate) fn of(set: &FileSet) -> Option<Self> {
-        Some(Self {
-            name: set.name.clone()?,
+    /// Empty reports about sets; none if they have neither names nor amounts.
+    pub(crate) fn of_all(sets: &[FileSet]) -> Vec<Self> {
+        let plain = |set: &FileSet| set.name.is_none() && set.amount == Amount::default();
+        if sets.iter().all(plain) {
+            return Vec::new();
+        }
+        let report = |(index, set): (usize, &FileSet)| Self {
+            name: set
+                .name
+                .clone()
+                .unwrap_or_else(|| format!("set {}", index + 1)),
             amount: set.amount,
             records: 0,
             taken: 0,
@@ -91,7 +99,8 @@ impl SetReport {
             tokens: 0,
             trained_tokens: 0,
             share: 0.0,
-        })
+        };
+        sets.iter().enumerate().map(report).collect()
     }
 
     /// Adds a sequence.

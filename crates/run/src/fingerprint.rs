@@ -62,7 +62,7 @@ fn of_json(path: &Path) -> Result<Value, RunError> {
 }
 
 /// SHA-256 of the SHA-256 of each piece of each file: every byte counts, and every core helps.
-fn of_files(paths: &[PathBuf]) -> Result<Value, RunError> {
+pub(crate) fn of_files(paths: &[PathBuf]) -> Result<Value, RunError> {
     let (mut all, mut bytes) = (Sha256::new(), 0);
     for path in paths {
         let size = fs::metadata(path).map_err(FormatError::io(path))?.len();

@@ -23,6 +23,7 @@ mod sampler;
 mod session;
 pub mod source;
 mod tokenizer;
+mod tokens;
 mod verify;
 
 pub use ask::{Answerer, evaluate_config, verify_config};

@@ -7,8 +7,9 @@ use crate::{
     merge::other_base,
     source::{self, Hub, Origin, Source},
     tokenizer,
+    tokens::TokenCache,
 };
-use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Tokenizer};
+use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Format, Tokenizer};
 use tightrope_model::{Architecture, Backend, ModelConfig, ModelError, TrainableModel, Training};
 use tightrope_report::numbers::{counted, grouped};
 use tightrope_train::{
@@ -27,6 +28,10 @@ pub struct Base {
     pub tokenizer: Option<Tokenizer>,
     /// Reason why there is no tokenizer.
     pub no_tokenizer: String,
+    /// Whether the model has another chat template than the configuration.
+    replaced_template: bool,
+    /// The hub, for data sets.
+    hub: Hub,
 }
 
 impl Base {
@@ -36,7 +41,8 @@ impl Base {
     }
 
     fn find(stop: &StopFlag, model: &str, observer: &dyn Observer) -> Result<Self, RunError> {
-        let source = source::resolve(model, &Hub::from_env(stop), observer)?;
+        let hub = Hub::from_env(stop);
+        let source = source::resolve(model, &hub, observer)?;
         let found = tokenizer::find(&source)?;
         for note in found.iter().flat_map(Tokenizer::notes) {
             observer.notice(note);
@@ -46,6 +52,8 @@ impl Base {
             source,
             tokenizer: found.ok(),
             no_tokenizer,
+            replaced_template: false,
+            hub,
         })
     }
 
@@ -74,6 +82,9 @@ impl Base {
                 None => Ok(None),
             };
             let templates = given.map_or_else(beside, |template| Ok(Some(template.into())))?;
+            if let (Some(templates), Some(own)) = (&templates, tokenizer.chat_template()) {
+                base.replaced_template = templates.choose(false).source() != own.source();
+            }
             if let Some(templates) = templates {
                 tokenizer.set_chat_template(templates);
             }
@@ -81,14 +92,14 @@ impl Base {
         Ok(base)
     }
 
-    /// Reads sets of files as configured, and takes their records as often as the sets say.
+    /// Reads sets of files for evaluation as configured, and takes their records as often as the sets say.
     pub fn load(
         &self,
         sets: &[SetSection],
         config: &Config,
         observer: &dyn Observer,
     ) -> Result<Dataset, RunError> {
-        let data = self.read(sets, config, observer)?;
+        let data = self.read(sets, "test", config, observer)?;
         let data = data
             .taken(config.seed)
             .map_err(|error| located(config, error))?;
@@ -96,10 +107,11 @@ impl Base {
         Ok(data)
     }
 
-    /// Every record of some sets, once.
+    /// Every record of some sets, once; `split` is that of data sets of the hub.
     fn read(
         &self,
         sets: &[SetSection],
+        split: &str,
         config: &Config,
         observer: &dyn Observer,
     ) -> Result<Dataset, RunError> {
@@ -107,11 +119,22 @@ impl Base {
         // usable model; training reports what is wrong with the model.
         let embedding = self.architecture().map(|model| model.vocabulary);
         let tokenizer = self.tokenizer.as_ref();
-        let files: Vec<_> = sets
-            .iter()
-            .map(|set| set.with(config.data_options()))
-            .collect();
-        let data = tightrope_data::load_sets(&files, tokenizer, embedding, observer);
+        let mut files = Vec::with_capacity(sets.len());
+        for set in sets {
+            let mut own = set.with(config.data_options());
+            let split = set.split.as_deref().unwrap_or(split);
+            let subset = set.subset.as_deref();
+            let found = own
+                .paths
+                .iter()
+                .map(|path| source::data_files(path, subset, split, &self.hub, observer));
+            own.paths = found.collect::<Result<Vec<_>, _>>()?.concat();
+            files.push(own);
+        }
+        let data = match TokenCache::of(config) {
+            Some(cache) => cache.load(&files, tokenizer, embedding, observer),
+            None => tightrope_data::load_sets(&files, tokenizer, embedding, observer),
+        };
         let data = data.map_err(|error| match error {
             DataError::NeedsTokenizer { path, format, .. } => DataError::NeedsTokenizer {
                 path,
@@ -161,7 +184,7 @@ impl Base {
             return Err(RunError::NoTrainingData);
         }
         let located = |error| located(config, error);
-        let train = self.read(sets, config, observer)?;
+        let train = self.read(sets, "train", config, observer)?;
         let (train, held) = match config.data.eval_ratio > 0.0 {
             true => {
                 let (train, held) = hold_out(train, config.data.eval_ratio, config.seed);
@@ -171,11 +194,51 @@ impl Base {
         };
         let train = train.mixed(config.seed).map_err(located)?;
         self.announce(&train, sets, observer);
+        self.say_which_template_serves(config, &train, observer);
         let eval = match config.data.eval.is_empty() {
             true => held,
             false => Some(self.load(&config.data.eval, config, observer)?),
         };
         Ok((train, eval))
+    }
+
+    /// Says where conversations are rendered otherwise than by the tokenizer of the model.
+    fn say_which_template_serves(&self, config: &Config, data: &Dataset, observer: &dyn Observer) {
+        let plain = |format| matches!(format, Format::Text | Format::Tokens);
+        if data.report.files.iter().all(|file| plain(file.format)) {
+            return;
+        }
+        let weights = match config.lora {
+            Some(_) => "adapter",
+            None => "model",
+        };
+        if self.replaced_template {
+            observer.notice(&format!(
+                "the model has another chat template than it is trained with; what serves it must \
+                 use the one that the run saves in {weights}/"
+            ));
+        }
+        let saved = self.tokenizer.as_ref().and_then(Tokenizer::chat_template);
+        let saved = saved.map(ChatTemplate::source);
+        let differs = |set: &&SetSection| {
+            let own = set.chat_template.as_deref();
+            let own = own.and_then(|text| ChatTemplate::from_option(text).ok());
+            own.is_some_and(|own| Some(own.source()) != saved)
+        };
+        let others: Vec<&str> = config
+            .data
+            .train
+            .iter()
+            .filter(differs)
+            .filter_map(|set| set.name.as_deref())
+            .collect();
+        if !others.is_empty() {
+            observer.notice(&format!(
+                "trained with a chat template of their own, which is not the one that the run saves \
+                 in {weights}/: {}",
+                others.join(", ")
+            ));
+        }
     }
 
     /// Says that the adapter of a configuration was trained on another model, if it was.

@@ -1,7 +1,7 @@
 //! `tightrope inspect`: shows sequences and packs as the model will see them.
 
 use crate::{exit::Exit, painting, progress::Bars, subject::ModelAndData, terminal::Terminal};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use console::style;
 use serde::Serialize;
 use tightrope_data::{Dataset, Examples, InspectedToken, Preflight};
@@ -63,6 +63,9 @@ struct Inspection<'a> {
 struct InspectedSequence {
     /// Number of the sequence, from 1.
     sequence: usize,
+    /// Number of its pair, from 1, and its place in it, if the data has pairs.
+    pair: Option<usize>,
+    answer: Option<&'static str>,
     file: Option<String>,
     row: Option<u64>,
     line: Option<u64>,
@@ -98,6 +101,13 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     let prepared = Prepared::new(&config, &data, None, base.padding_token())?;
 
     let first = usize::try_from(args.first).unwrap_or(usize::MAX) - 1;
+    let count = data.sequences.len();
+    ensure!(
+        first < count.max(1),
+        "--first {}: the data has {} only",
+        args.first,
+        counted(count as u64, "sequence")
+    );
     let shown = data
         .sequences
         .iter()
@@ -129,16 +139,21 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         })?;
     }
     for pack in &packs {
-        terminal.line(format!("\n{}", pack_table(pack)))?;
+        terminal.line(format!("\n{}", pack_table(pack, data.pairs)))?;
     }
     Ok(Exit::Success)
 }
+
+/// The sequences of a pair.
+const ANSWERS: [&str; 2] = ["chosen", "rejected"];
 
 fn inspected(data: &Dataset, index: usize, tokens: Vec<InspectedToken>) -> InspectedSequence {
     let origin = data.origins.get(index);
     let file = origin.and_then(|origin| data.report.files.get(origin.file as usize));
     InspectedSequence {
         sequence: index + 1,
+        pair: data.pairs.then_some(index / 2 + 1),
+        answer: data.pairs.then_some(ANSWERS[index % 2]),
         file: file.map(|file| file.path.clone()),
         row: origin.map(|origin| origin.row),
         line: origin.and_then(|origin| origin.line),
@@ -191,8 +206,12 @@ fn heading(sequence: &InspectedSequence) -> String {
     };
     let tokens = sequence.tokens.len();
     let share = percent_of(trained as u64, tokens as u64);
+    let pair = match (sequence.pair, sequence.answer) {
+        (Some(pair), Some(answer)) => format!(" ({answer} of pair {pair})"),
+        _ => String::new(),
+    };
     style(format!(
-        "sequence {}{place} · {}, {trained} trained ({share})",
+        "sequence {}{pair}{place} · {}, {trained} trained ({share})",
         sequence.sequence,
         counted(tokens as u64, "token")
     ))
@@ -215,13 +234,18 @@ fn listed(sequence: &InspectedSequence) -> String {
     table.to_string()
 }
 
-fn pack_table(pack: &InspectedPack) -> String {
+fn pack_table(pack: &InspectedPack, pairs: bool) -> String {
+    let named = |sequence: usize| match pairs {
+        true => {
+            let index = sequence - 1;
+            format!("{} of pair {}", ANSWERS[index % 2], index / 2 + 1)
+        }
+        false => format!("sequence {sequence}"),
+    };
     let mut table = Table::new(&["segment", ">start", ">tokens", "positions", ">trained"]);
     for segment in &pack.segments {
         table.row([
-            segment
-                .sequence
-                .map_or("padding".to_owned(), |s| format!("sequence {s}")),
+            segment.sequence.map_or("padding".to_owned(), named),
             grouped(segment.start as u64),
             grouped(segment.length as u64),
             format!("{}–{}", segment.first_position, segment.last_position),

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::calls::TemplateReads;
+use super::tokens::TwoColumns;
 use super::{Fields, Record, alpaca, chat, completion, take, take_list, wrong};
-use crate::error::{KeyPath, RowProblem};
+use crate::error::{Key, KeyPath, RowProblem};
 
 /// Columns of the better and of the worse answer, by tool.
 const ANSWERS: [(&str, &str); 4] = [
@@ -61,7 +62,7 @@ pub(super) fn preference(
     let chosen = answer(fields, chosen_key)?;
     let rejected = answer(fields, rejected_key)?;
     let layout = Layout::take(fields, [chosen_key, rejected_key], [&chosen, &rejected])?;
-    let side = |answer: Value, unused: &mut Vec<String>| {
+    let side = |answer: Value, key: &str, unused: &mut Vec<String>| {
         let mut own = fields.clone();
         // The answer takes the place of these.
         let replaced = match layout {
@@ -69,12 +70,17 @@ pub(super) fn preference(
             _ => own.shift_remove("completion").map(|_| "completion"),
         };
         unused.extend(replaced.map(str::to_owned));
-        let record = layout.record(&mut own, answer, template, unused);
-        record.map(|record| (record, own))
+        let mut inner = Vec::new();
+        let record = layout.record(&mut own, answer, template, &mut inner);
+        unused.extend(inner.into_iter().map(|name| layout.name_in_row(name, key)));
+        match record {
+            Ok(record) => Ok((record, own)),
+            Err(problem) => Err(problem.with_key(|path| layout.path_in_row(path, key))),
+        }
     };
-    let (chosen, left) = side(chosen, unused)?;
+    let (chosen, left) = side(chosen, chosen_key, unused)?;
     let mut of_rejected = Vec::new();
-    let (rejected, _) = side(rejected, &mut of_rejected)?;
+    let (rejected, _) = side(rejected, rejected_key, &mut of_rejected)?;
     of_rejected.retain(|key| !unused.contains(key));
     unused.extend(of_rejected);
     *fields = left;
@@ -87,18 +93,32 @@ pub(super) fn preference(
 fn ids(fields: &mut Fields, keys: &[&'static str; 3]) -> Result<Record, RowProblem> {
     let mut list = |key: &'static str| -> Result<Vec<Value>, RowProblem> { take_list(fields, key) };
     let [prompt, chosen, rejected] = [list(keys[0])?, list(keys[1])?, list(keys[2])?];
-    let side = |answer: Vec<Value>| {
+    let side = |answer: Vec<Value>, key: &'static str| {
+        let columns = TwoColumns {
+            prompt: keys[0],
+            length: prompt.len(),
+            answer: key,
+        };
         let mut labels: Vec<Value> = vec![(-100).into(); prompt.len()];
         labels.extend(answer.iter().cloned());
         let ids = prompt.iter().cloned().chain(answer).collect();
         let mut own = Fields::new();
         own.insert("input_ids".into(), Value::Array(ids));
         own.insert("labels".into(), Value::Array(labels));
-        super::tokens::tokens(&mut own).map(Record::Tokens)
+        let mut parts = super::tokens::tokens(&mut own).map_err(|problem| {
+            problem.with_key(|path| match path.0[..] {
+                [_, Key::Index(index)] => columns.place(index),
+                _ => KeyPath::name(key),
+            })
+        })?;
+        parts
+            .iter_mut()
+            .for_each(|part| part.columns = Some(columns));
+        Ok::<_, RowProblem>(Box::new(Record::Tokens(parts)))
     };
     Ok(Record::Preference {
-        chosen: Box::new(side(chosen)?),
-        rejected: Box::new(side(rejected)?),
+        chosen: side(chosen, keys[1])?,
+        rejected: side(rejected, keys[2])?,
     })
 }
 
@@ -124,14 +144,17 @@ fn is_message(text: &str) -> bool {
     text.ends_with(['}', ']']) && begins.iter().any(|start| inner.starts_with(start))
 }
 
+/// Keys of the messages in OpenAI's layout.
+const INPUT: &[&str] = &["input", "messages"];
+
 /// Place of the prompt.
 enum Layout {
     /// `prompt`, text or messages.
     Prompt,
     /// `instruction` and the keys beside it.
     Alpaca,
-    /// Messages, taken out of the row.
-    Messages(Vec<Value>),
+    /// Messages, taken out of the row, and their keys in it.
+    Messages(Vec<Value>, &'static [&'static str]),
     /// Both answers are conversations; this many messages are the same.
     Conversations(usize),
 }
@@ -167,14 +190,14 @@ impl Layout {
         {
             let messages = take_list(input, "messages")?;
             let Some(Value::Object(input)) = fields.shift_remove("input") else {
-                return Ok(Self::Messages(messages));
+                return Ok(Self::Messages(messages, INPUT));
             };
             fields.extend(input);
-            return Ok(Self::Messages(messages));
+            return Ok(Self::Messages(messages, INPUT));
         }
-        for key in ["messages", "conversations"] {
-            if fields.contains_key(key) {
-                return Ok(Self::Messages(take_list(fields, key)?));
+        for keys in [&["messages"], &["conversations"]] {
+            if fields.contains_key(keys[0]) {
+                return Ok(Self::Messages(take_list(fields, keys[0])?, keys));
             }
         }
         if fields.contains_key("instruction") {
@@ -197,6 +220,41 @@ impl Layout {
             });
         }
         Ok(Self::Conversations(same))
+    }
+
+    /// The path in the row of a value in the record of the answer `key`.
+    fn path_in_row(&self, path: &KeyPath, key: &str) -> KeyPath {
+        let Some((Key::Name(first), rest)) = path.0.split_first() else {
+            return path.clone();
+        };
+        let answer = matches!(
+            (self, first.as_str()),
+            (Self::Alpaca, "output") | (_, "completion")
+        );
+        let mut rest = rest.to_vec();
+        let names: &[&str] = match (self, first.as_str()) {
+            _ if answer => &[key],
+            (Self::Messages(_, names), "prompt") => names,
+            // Both conversations begin with it.
+            (Self::Conversations(_), "prompt") => &[key],
+            _ => return path.clone(),
+        };
+        if let (Self::Conversations(same), true, Some(Key::Index(index))) =
+            (self, answer, rest.first_mut())
+        {
+            *index += same;
+        }
+        let names = names.iter().map(|name| Key::from(*name));
+        KeyPath(names.chain(rest).collect())
+    }
+
+    /// A key that was not used, such as `completion[].name`, as the row has it.
+    fn name_in_row(&self, name: String, key: &str) -> String {
+        let Some((list, rest)) = name.split_once("[]") else {
+            return name;
+        };
+        let path = self.path_in_row(&KeyPath::name(list), key);
+        format!("{path}[]{rest}")
     }
 
     /// The record of one answer.
@@ -228,7 +286,7 @@ impl Layout {
                 fields.insert("completion".into(), spoken(answer, is_text));
                 completion(fields, template, unused)
             }
-            Self::Messages(prompt) => {
+            Self::Messages(prompt, _) => {
                 fields.insert("prompt".into(), Value::Array(prompt.clone()));
                 fields.insert("completion".into(), spoken(answer, false));
                 completion(fields, template, unused)

@@ -18,6 +18,27 @@ pub(crate) struct Tokens {
     pub start: usize,
     /// Whether the labels come from the row and not from the ids.
     pub labelled: bool,
+    /// Columns of the ids, if they are not `input_ids`.
+    pub columns: Option<TwoColumns>,
+}
+
+/// Ids of a prompt and of an answer to it, from a column each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct TwoColumns {
+    pub prompt: &'static str,
+    /// Number of ids of the prompt.
+    pub length: usize,
+    pub answer: &'static str,
+}
+
+impl TwoColumns {
+    /// The place in the row of one of the ids.
+    pub(crate) fn place(self, index: usize) -> KeyPath {
+        match index.checked_sub(self.length) {
+            None => KeyPath::name(self.prompt).then(index),
+            Some(index) => KeyPath::name(self.answer).then(index),
+        }
+    }
 }
 
 /// A token is trained only if each of these masks that the row has is 1 for it.
@@ -133,6 +154,7 @@ pub(super) fn tokens(fields: &mut Fields) -> Result<Vec<Tokens>, RowProblem> {
             labels: labels[range.clone()].to_vec(),
             start: range.start,
             labelled,
+            columns: None,
         }
     });
     Ok(parts.collect())

@@ -1,13 +1,13 @@
 //! Contents of a conversation that its rendering lacks: templates leave out keys that they do not
 //! know.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::record::TemplateReads;
 
 /// Number of conversations that lost each kind of content.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// A tool does not appear.
     pub tools: u64,
@@ -20,9 +20,32 @@ pub struct Dropped {
     pub tool_calls: u64,
     /// A `name` of a speaker does not appear.
     pub names: u64,
+    /// The thinking of a trained answer does not appear.
+    pub thinking: u64,
 }
 
 impl Dropped {
+    /// Counts the thinking of a trained answer, beside its content or in `<think>`, that is not in the
+    /// text. A key that the template does not read at all is counted as not used instead.
+    pub(crate) fn add_thinking(&mut self, answers: &[&Value], text: &str, reads: &TemplateReads) {
+        let mut search = Search { text, from: 0 };
+        for answer in answers {
+            let beside = ["reasoning_content", "reasoning", "thinking"];
+            let beside = beside.iter().filter(|key| reads.reads_key_of_message(key));
+            let beside = beside.map(|key| answer.get(*key));
+            let inside = answer
+                .get("content")
+                .and_then(Value::as_str)
+                .and_then(|content| {
+                    let (_, thinking) = content.split_once("<think>")?;
+                    let end = thinking.find("</think>").unwrap_or(thinking.len());
+                    Some(Value::from(&thinking[..end]))
+                });
+            let mut all = beside.chain([inside.as_ref()]);
+            self.thinking |= u64::from(!all.all(|thinking| search.finds(thinking)));
+        }
+    }
+
     /// Compares one conversation with its text, by the longest word of each part. The same word may
     /// stand elsewhere: what the template cannot see is left out in any case.
     pub(crate) fn from(
@@ -74,10 +97,11 @@ impl Dropped {
         self.messages += other.messages;
         self.tool_calls += other.tool_calls;
         self.names += other.names;
+        self.thinking += other.thinking;
     }
 
     /// A note about each kind, with its number of rows.
-    pub fn notes(&self) -> [(u64, &'static str); 5] {
+    pub fn notes(&self) -> [(u64, &'static str); 6] {
         [
             (self.tools, "with `tools` that the chat template leaves out"),
             (
@@ -95,6 +119,11 @@ impl Dropped {
             (
                 self.names,
                 "with messages with a `name` that the chat template leaves out",
+            ),
+            (
+                self.thinking,
+                "with trained answers whose thinking the chat template leaves out: the model learns to \
+                 answer without it",
             ),
         ]
     }

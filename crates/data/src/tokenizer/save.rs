@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tightrope_formats::files;
 
 use super::Tokenizer;
@@ -29,6 +29,24 @@ impl Tokenizer {
             .map_err(|e| DataError::io(folder)(e.into()))?;
         write(&folder.join("tokenizer_config.json"), config.as_bytes())?;
         self.save_chat_templates(folder)
+    }
+
+    /// Everything that decides which ids a text becomes, as text: equal for equal tokenizers.
+    pub fn identity(&self) -> Result<String, DataError> {
+        let inner = self
+            .inner
+            .to_string(false)
+            .map_err(|e| DataError::Tokenize {
+                message: e.to_string(),
+            })?;
+        let templates = self.templates.iter().flat_map(ChatTemplates::files);
+        let templates: Vec<_> = templates
+            .map(|(name, source)| json!([name, source]))
+            .collect();
+        let around = json!([self.prefix, self.suffix, self.end_ids, self.vocab_size]);
+        let ids = json!([self.bos_id(), self.eos_id(), self.pad_id()]);
+        let texts = self.special_texts();
+        Ok(json!([inner, around, ids, texts, templates]).to_string())
     }
 
     /// Writes the chat templates alone, under the file names of Transformers.

@@ -199,5 +199,65 @@ fn keys_of_either_answer_are_counted_once() {
         .iter()
         .map(|u| (u.key.as_str(), u.rows))
         .collect();
-    assert_eq!(unused, [("prompt[].a", 1), ("completion[].b", 1)]);
+    assert_eq!(unused, [("prompt[].a", 1), ("rejected[].b", 1)]);
+}
+
+#[test]
+fn errors_name_the_keys_of_the_row() {
+    let t = tokenizer(Some(CHATML));
+    let user = r#"{"role": "user", "content": "q"}"#;
+    let yes = r#"{"role": "assistant", "content": "y"}"#;
+    for (row, says) in [
+        (
+            format!(
+                r#"{{"prompt": [{user}], "chosen": [{{"content": "y"}}], "rejected": [{yes}]}}"#
+            ),
+            "`chosen[0].role` is missing",
+        ),
+        (
+            format!(r#"{{"prompt": [{user}], "chosen": [{yes}], "rejected": [{{"role": 3}}]}}"#),
+            "1:121: `rejected[0].role`: expected a string",
+        ),
+        (
+            format!(r#"{{"chosen": [{user}, {yes}], "rejected": [{user}, {{"role": 3}}]}}"#),
+            "`rejected[1].role`: expected a string",
+        ),
+        (
+            format!(r#"{{"chosen": [{{"role": 3}}, {yes}], "rejected": [{{"role": 3}}, {user}]}}"#),
+            "`chosen[0].role`: expected a string",
+        ),
+        (
+            format!(r#"{{"messages": [{{"role": 3}}], "chosen": {yes}, "rejected": {yes}}}"#),
+            "`messages[0].role`: expected a string",
+        ),
+        (
+            format!(
+                r#"{{"input": {{"messages": [{{"role": 3}}]}}, "preferred_output": [{yes}], "non_preferred_output": [{yes}]}}"#
+            ),
+            "`input.messages[0].role`: expected a string",
+        ),
+        (
+            r#"{"prompt_ids": [5], "chosen_ids": [6, -7], "rejected_ids": [8]}"#.to_owned(),
+            "1:39: `chosen_ids[1]`: -7 is not a token id",
+        ),
+        (
+            r#"{"prompt_ids": [5, "x"], "chosen_ids": [6], "rejected_ids": [8]}"#.to_owned(),
+            "`prompt_ids[1]`: expected a whole number",
+        ),
+        (
+            r#"{"prompt_ids": [5], "chosen_ids": [6], "rejected_ids": [8, 99999]}"#.to_owned(),
+            "1:60: `rejected_ids[1]`: token id 99999 is outside the vocabulary",
+        ),
+        (
+            r#"{"prompt_ids": [99999], "chosen_ids": [6], "rejected_ids": [8]}"#.to_owned(),
+            "`prompt_ids[0]`: token id 99999 is outside the vocabulary",
+        ),
+        (
+            r#"{"prompt_ids": [5], "chosen_ids": [6], "rejected_ids": [8, 1.5]}"#.to_owned(),
+            "`rejected_ids[1]`: 1.5 is not a whole number",
+        ),
+    ] {
+        let shown = refusal(&row, &DataOptions::default(), Some(&t));
+        assert!(shown.contains(says), "{shown}\nlacks: {says}");
+    }
 }

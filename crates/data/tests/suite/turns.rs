@@ -222,6 +222,38 @@ fn what_the_template_leaves_out_is_counted() {
 }
 
 #[test]
+fn thinking_that_a_trained_answer_loses_is_counted() {
+    // Like Qwen3's, which keeps the thinking of the last answer only.
+    let template = "{% for m in messages %}{{ m.role }}:{% if m.reasoning_content and loop.last %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content.split('</think>')[-1] if not loop.last else m.content }}</s>{% endfor %}";
+    let beside = |thinking: &str| json!({"role": "assistant", "content": "fine", "reasoning_content": thinking});
+    let inside = json!({"role": "assistant", "content": "<think>rivers</think>fine"});
+    let user = json!({"role": "user", "content": "hello"});
+    let lost = |train_on, messages: Value| {
+        let (dataset, _) = load(template, train_on, &json!({ "messages": messages })).unwrap();
+        let said = dataset.report.to_string();
+        assert_eq!(
+            said.contains("whose thinking"),
+            dataset.report.dropped.thinking > 0,
+            "{said}"
+        );
+        dataset.report.dropped.thinking
+    };
+    for first in [beside("rivers"), inside.clone()] {
+        let two = json!([user, first, user, beside("mountains")]);
+        assert_eq!(lost(TrainOn::Assistant, two.clone()), 1);
+        // The last answer alone is trained, and has its own.
+        assert_eq!(lost(TrainOn::Completion, two), 0);
+    }
+    assert_eq!(lost(TrainOn::Completion, json!([user, inside])), 0);
+    assert_eq!(lost(TrainOn::Completion, json!([user, beside("")])), 0);
+    // A template that does not know the key leaves it out in every row, which is said as such.
+    let row = json!({"messages": [user, beside("rivers")]});
+    let (dataset, _) = load(CHATML, TrainOn::Completion, &row).unwrap();
+    assert_eq!(dataset.report.dropped.thinking, 0);
+    assert_eq!(dataset.report.unused[0].key, "messages[].reasoning_content");
+}
+
+#[test]
 fn rows_with_tools_take_the_template_for_tools() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

@@ -20,6 +20,9 @@ pub(super) const RUN: Target = Target {
         let mut seeds: Vec<Vec<u8>> = vec![
             default_toml().into(),
             include_str!("../../../../examples/smollm2-alpaca.toml").into(),
+            "model = 'm'\n[data]\ncolumns = {prompt = 'q'}\n[[data.train]]\npath = ['a', 'hub:o/n@r']\n\
+             weight = 2.5\nsplit = 'test'\n[[data.eval]]\npath = 'b'\nsamples = 3\n"
+                .into(),
             "model = \"m\"\ndata.train = ['a', \"b\"]\n[lora]\nr = 0x8\nalpha = 1e1\n".into(),
         ];
         // Each key alone, so that every key is reached.

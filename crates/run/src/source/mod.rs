@@ -100,6 +100,22 @@ pub enum SourceError {
         /// Files that it has instead, and advice.
         reason: String,
     },
+    /// A data set of the hub does not have a part.
+    #[error("`{id}` has no {part}; {instead}")]
+    NoSplit {
+        /// The hub id.
+        id: String,
+        /// Split and subset.
+        part: String,
+        /// What it has.
+        instead: String,
+    },
+    /// The text behind `hub:` is no id of the hub.
+    #[error("`hub:{text}` is not `hub:owner/name` or `hub:owner/name@revision`")]
+    NotADataId {
+        /// The given text.
+        text: String,
+    },
     /// The cache cannot be written.
     #[error("{}: {cause}; {}", path.display(), room(cause))]
     Cache {
@@ -141,7 +157,7 @@ pub fn resolve(model: &str, hub: &Hub, progress: &dyn Progress) -> Result<Source
             path: path.to_owned(),
         });
     }
-    let (id, revision) = split(model);
+    let (id, revision) = split_revision(model);
     let revision = revision.unwrap_or("main");
     if !is_hub_id(id) || !is_revision(revision) {
         return Err(SourceError::NotAnId {
@@ -150,6 +166,36 @@ pub fn resolve(model: &str, hub: &Hub, progress: &dyn Progress) -> Result<Source
         });
     }
     local(&hub.folder(id, revision, progress)?)
+}
+
+/// Start of the name of a data set of the hub in place of a path.
+const DATA: &str = "hub:";
+
+/// The files of a path, or of a data set of the hub: `hub:owner/name` or `hub:owner/name@revision`,
+/// of which one split is read, and one subset.
+pub(crate) fn data_files(
+    path: &Path,
+    subset: Option<&str>,
+    split: &str,
+    hub: &Hub,
+    progress: &dyn Progress,
+) -> Result<Vec<PathBuf>, SourceError> {
+    let Some(text) = path.to_str().and_then(|text| text.strip_prefix(DATA)) else {
+        return Ok(vec![path.to_owned()]);
+    };
+    let (id, revision) = split_revision(text);
+    if !is_hub_id(id) || !revision.is_none_or(is_revision) {
+        return Err(SourceError::NotADataId {
+            text: without_secrets(text),
+        });
+    }
+    let part = hub::Part {
+        id,
+        revision,
+        subset,
+        split,
+    };
+    hub.data_files(&part, progress)
 }
 
 fn local(path: &Path) -> Result<Source, SourceError> {
@@ -184,7 +230,7 @@ fn local(path: &Path) -> Result<Source, SourceError> {
 }
 
 /// Hub id and revision of `owner/name@revision`.
-fn split(model: &str) -> (&str, Option<&str>) {
+fn split_revision(model: &str) -> (&str, Option<&str>) {
     match model.split_once('@') {
         Some((id, revision)) => (id, Some(revision)),
         None => (model, None),

@@ -1,6 +1,6 @@
 //! Names the initial model of a run so that other tools find it.
 
-use super::{Source, is_hub_id, split};
+use super::{Source, is_hub_id, split_revision};
 use std::{
     env,
     path::{Component, Path},
@@ -20,7 +20,7 @@ pub struct Origin {
 impl Origin {
     /// Origin of a model from its name in the configuration and its place.
     pub fn new(model: &str, source: &Source) -> Self {
-        let (id, revision) = split(model);
+        let (id, revision) = split_revision(model);
         match Path::new(model).exists() || !is_hub_id(id) {
             true => Self::of_path(source.path()),
             false => Self {

@@ -18,6 +18,8 @@ pub enum Kind {
     Sets,
     /// A table of keys of records and the columns that they are read from.
     Columns,
+    /// `"auto"`, `"off"`, or a folder, relative to the configuration file.
+    Cache,
     /// A chat template, or the path of a file that holds it.
     Template,
     /// A whole number of at least this value.
@@ -86,6 +88,7 @@ impl Kind {
             Kind::Columns => {
                 "a table such as { prompt = \"question\", completion = \"answer\" }".into()
             }
+            Kind::Cache => "\"auto\", \"off\", or the path of a folder".into(),
             Kind::Template => "a chat template, or the path of a file that holds one".into(),
             Kind::Integer(least) => format!("a whole number of at least {least}"),
             Kind::Number(_, rule) => format!("a number {rule}"),
@@ -158,7 +161,11 @@ const fn key(
 #[rustfmt::skip]
 pub const SET_KEYS: &[Key] = &[
     key(SET, "path", Kind::Paths, None, Free,
-        "File or files of the set. Required."),
+        "File or files of the set, or data sets of the hub: hub:owner/name. Required."),
+    key(SET, "subset", Kind::Text, None, Free,
+        "Subset (configuration) of a data set of the hub; absent: `default`, or the only one."),
+    key(SET, "split", Kind::Text, None, Free,
+        "Split of a data set of the hub; absent: train in `data.train`, test in `data.eval`."),
     key(SET, "name", Kind::Text, None, Free,
         "Name in reports and metrics; absent: that of the first file, without its ending."),
     key(SET, "weight", POSITIVE, None, Free,
@@ -198,8 +205,8 @@ pub const KEYS: &[Key] = &[
 
     // The resulting sequences are compared by their contents, so that files may be moved.
     key("data", "train", Kind::Sets, Some("[]"), Free,
-        "Files to train on: JSON, JSONL (plain, gzip, zstd), Parquet, CSV; or tables [[data.train]] \
-         for sets that are mixed, with the keys below."),
+        "Files to train on: JSON, JSONL (plain, gzip, zstd), Parquet, CSV; hub:owner/name for a data \
+         set of the hub; or tables [[data.train]] for sets that are mixed, with the keys below."),
     key("data", "eval", Kind::Sets, Some("[]"), Free,
         "Files to evaluate on; or tables [[data.eval]], which are also evaluated one by one."),
     key("data", "eval_ratio", BELOW_ONE, Some("0.0"), Free,
@@ -224,6 +231,9 @@ pub const KEYS: &[Key] = &[
     key("data", "max_row_bytes", Integer(1), Some("16777216"), Free,
         "Largest size of a row in bytes, so that no file exhausts the memory; a token id in Parquet \
          counts as 8 bytes."),
+    key("data", "cache", Kind::Cache, Some("\"auto\""), Free,
+        "Folder in which tokens are kept, so that the next run on the same data starts with them; \
+         auto: tightrope/tokens in the user's cache, for data of 16 MiB and more."),
     key("data", "chat_template", Kind::Template, None, Free,
         "Chat template, or a file that holds it; absent: that of the adapter if it has one, else that \
          of the model."),

@@ -1,5 +1,6 @@
 //! The configuration file: its sections as types, reading it, and rules between keys.
 
+mod data;
 mod elsewhere;
 mod error;
 mod keys;
@@ -13,6 +14,7 @@ mod schedule;
 mod sets;
 mod template;
 
+pub use data::{CacheChoice, DataSection};
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS, SET_KEYS};
 pub use model::{load_options, training};
@@ -33,7 +35,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use tightrope_data::{AddEndToken, Columns, DataOptions, Format, OnBadRow, Overlong, TrainOn};
+use tightrope_data::DataOptions;
 use tightrope_model::BaseStorage;
 use tightrope_packing::{Algorithm, Layout};
 use toml::{Table, Value};
@@ -84,26 +86,6 @@ pub enum PrecisionChoice {
     Auto,
     F32,
     Bf16,
-}
-
-/// `[data]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "the table of keys documents each field")]
-pub struct DataSection {
-    pub train: Vec<SetSection>,
-    pub eval: Vec<SetSection>,
-    pub eval_ratio: f64,
-    pub format: Format,
-    pub columns: Columns,
-    pub max_length: usize,
-    pub overlong: Overlong,
-    pub train_on: TrainOn,
-    pub add_end_token: AddEndToken,
-    pub on_bad_row: OnBadRow,
-    pub max_row_bytes: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub chat_template: Option<String>,
 }
 
 /// `[packing]`

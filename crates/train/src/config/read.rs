@@ -309,7 +309,7 @@ fn shown(value: &DeValue<'_>) -> String {
 /// Advice if the value of a path is an address.
 fn address(kind: &Kind, value: &Value) -> Option<String> {
     match (kind, value) {
-        (Kind::Path | Kind::Paths, Value::String(text)) => paths::address(text),
+        (Kind::Path | Kind::Paths | Kind::Cache, Value::String(text)) => paths::address(text),
         (Kind::Template, Value::String(text)) if !is_inline(text) => paths::address(text),
         (Kind::Paths, Value::Array(items)) => items.iter().find_map(|item| address(kind, item)),
         _ => None,
@@ -327,6 +327,12 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
     match (kind, value) {
         (Kind::Text | Kind::Template | Kind::Model | Kind::Path, value) if !is_text(&value) => None,
         (Kind::Text, value) => Some(value),
+        (Kind::Cache, Value::String(text)) if ["auto", "off"].contains(&text.as_str()) => {
+            Some(Value::String(text))
+        }
+        (Kind::Cache, Value::String(text)) if !text.is_empty() => {
+            Some(Value::String(join(base, &text)))
+        }
         (Kind::Template, Value::String(text)) if is_inline(&text) => Some(Value::String(text)),
         (Kind::Template, Value::String(text)) => Some(Value::String(join(base, &text))),
         (Kind::Model, Value::String(text)) => {
@@ -342,7 +348,10 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
         (Kind::Path, Value::String(text)) => Some(Value::String(join(base, &text))),
         (Kind::Paths, value) => {
             let paths = strings(value)?;
-            let joined = paths.iter().map(|path| Value::String(join(base, path)));
+            let joined = paths.iter().map(|path| match path.starts_with("hub:") {
+                true => Value::String(path.clone()),
+                false => Value::String(join(base, path)),
+            });
             Some(Value::Array(joined.collect()))
         }
         (Kind::Columns, Value::Table(table)) => table

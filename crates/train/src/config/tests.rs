@@ -1,7 +1,6 @@
 //! Reading configurations, good and bad.
 
 use super::*;
-use tightrope_data::Amount;
 use tightrope_kernels::adamw_8bit;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -211,25 +210,6 @@ fn the_template_is_a_configuration() {
         let value = format!("{} Value: {}.", key.help, key.kind.expected());
         assert!(words.contains(&value), "{}", key.path());
         assert!(markdown.contains(&format!("| `{}` |", key.path())));
-    }
-}
-
-#[test]
-fn paths_are_short_and_begin_at_home() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("examples")).unwrap();
-    let file = folder.path().join("examples/my.toml");
-    let read = |text: &str| Config::parse(text, &file, &[]).unwrap();
-    let config = read("model = \"a/b\"\noutput = \"../runs/x\"\n[data]\ntrain = \"~/t\"");
-    assert_eq!(config.output, folder.path().join("runs/x"));
-    let home = std::env::home_dir().unwrap();
-    assert_eq!(DataSection::paths(&config.data.train), [home.join("t")]);
-    // Behind a link, `..` is the parent of the link's target.
-    #[cfg(unix)]
-    {
-        std::os::unix::fs::symlink("examples", folder.path().join("link")).unwrap();
-        let config = read("model = \"a/b\"\noutput = \"../link/../x\"");
-        assert_eq!(config.output, folder.path().join("link/../x"));
     }
 }
 
@@ -497,130 +477,4 @@ fn the_document_has_the_table_of_keys() {
         document.contains(&table),
         "docs/configuration.md lacks this table; put it in:\n{table}"
     );
-}
-
-const SETS: &str = r#"
-model = "a/b"
-[data]
-columns = { prompt = "question" }
-[[data.train]]
-path = "chat.jsonl"
-weight = 2
-[[data.train]]
-path = ["code/a.jsonl.gz", "b.jsonl"]
-name = "code"
-samples = 10
-format = "completion"
-columns = { completion = "answer" }
-train_on = "all"
-chat_template = "t.jinja"
-[[data.eval]]
-path = "/eval.jsonl"
-"#;
-
-#[test]
-fn sets_are_tables_with_options_of_their_own() {
-    let config = parse(SETS).unwrap();
-    let [chat, code] = &config.data.train[..] else {
-        panic!("{:?}", config.data.train);
-    };
-    let options = config.data_options();
-    let sets = [chat.with(options.clone()), code.with(options.clone())];
-    assert_eq!(sets[0].name.as_deref(), Some("chat"));
-    assert_eq!(sets[0].paths, [Path::new("/etc/runs/chat.jsonl")]);
-    assert_eq!(
-        (sets[0].amount, sets[1].amount),
-        (Amount::Weight(2.0), Amount::Samples(10))
-    );
-    assert_eq!(sets[0].options, options);
-    assert_eq!(sets[1].options.format, Format::Completion);
-    assert_eq!(sets[1].options.train_on, TrainOn::All);
-    let columns: Vec<_> = sets[1].options.columns.iter().collect();
-    assert_eq!(columns, [("completion", "answer")]);
-    assert_eq!(
-        sets[1].options.chat_template.as_deref(),
-        Some("/etc/runs/t.jinja")
-    );
-    assert_eq!(config.data.eval[0].name.as_deref(), Some("eval"));
-    let place = config.places.of("data.train[1].columns").unwrap();
-    assert_eq!(place.to_string(), "/etc/runs/my.toml:13");
-    // Paths in their place are one set without a name.
-    let config = Config::parse(
-        SETS,
-        Path::new("/etc/runs/my.toml"),
-        &["data.train=x".to_owned()],
-    );
-    let config = config.unwrap();
-    assert_eq!(config.data.train, SetSection::of(vec!["x".into()]));
-    assert_eq!(config.places.of("data.train[1].columns"), None);
-    let json = serde_json::to_string(&parse(SETS).unwrap()).unwrap();
-    assert_eq!(
-        serde_json::from_str::<Config>(&json).unwrap(),
-        parse(SETS).unwrap()
-    );
-}
-
-#[test]
-fn a_set_that_means_nothing_is_refused_with_its_line() {
-    let start = "model = \"a/b\"\n[[data.train]]\n";
-    for (set, says) in [
-        ("weight = 1", "my.toml:2: `data.train[0].path` is missing"),
-        ("path = []", "my.toml:3: `data.train[0].path` is missing"),
-        (
-            "path = \"a\"\nweight = 0",
-            "my.toml:4: `data.train[0].weight` must be a number above 0, got 0",
-        ),
-        ("path = \"a\"\nweight = -1.5", "above 0"),
-        ("path = \"a\"\nweight = nan", "above 0"),
-        ("path = \"a\"\nweight = inf", "above 0"),
-        (
-            "path = \"a\"\nsamples = 0",
-            "`data.train[0].samples` must be a whole number of at least 1",
-        ),
-        (
-            "path = \"a\"\nweight = 1\nsamples = 2",
-            "my.toml:5: `data.train[0]` has `weight` and `samples`",
-        ),
-        (
-            "path = [\"a\", \"./a\"]",
-            "`data.train[0].path` names \"/etc/runs/a\" twice",
-        ),
-        (
-            "path = \"a\"\nwieght = 1",
-            "unknown key `data.train[0].wieght`; did you mean `weight`?",
-        ),
-        (
-            "path = \"a\"\nmax_length = 1",
-            "it belongs in [data], before [[data.train]]",
-        ),
-        (
-            "path = \"a\"\ncolumns = { x = \"y\" }",
-            "my.toml:4: `data.train[0].columns`: `x` is no key of a record",
-        ),
-        (
-            "path = \"a\"\ncolumns = { prompt = 3 }",
-            "`data.train[0].columns` must be a table such as",
-        ),
-        ("path = \"a\"\ncolumns = \"x\"", "must be a table such as"),
-        ("path = \"https://h/a\"", "is an address"),
-        (
-            "path = \"x/a.jsonl\"\n[[data.train]]\npath = \"y/a.jsonl.gz\"",
-            "my.toml:4: two sets of `data.train` have the name \"a\"",
-        ),
-    ] {
-        let error = message(&format!("{start}{set}"));
-        assert!(error.contains(says), "{error}\nlacks: {says}");
-    }
-    let mixed = message("model = \"a/b\"\ndata.train = [{ path = \"a\" }, \"b\"]");
-    assert!(
-        mixed.contains("`data.train[1]` must be a table like the others"),
-        "{mixed}"
-    );
-    let columns = message("model = \"a/b\"\n[data]\ncolumns = { question = \"prompt\" }");
-    assert!(
-        columns.contains("my.toml:3: `data.columns`: `question` is no key"),
-        "{columns}"
-    );
-    let one = parse("model = \"a/b\"\n[data.train]\npath = \"a\"").unwrap();
-    assert_eq!(one.data.train.len(), 1);
 }

@@ -1,7 +1,7 @@
 //! The cache on disk, in the layout of the Python client, so that both share downloads: `blobs/` by
 //! entity tag, `snapshots/COMMIT/` with links to blobs, and `refs/` from names to commits.
 
-use super::names::is_file_name;
+use super::{Kind, names::is_file_name};
 #[cfg(feature = "hub")]
 use std::io;
 use std::{
@@ -25,13 +25,18 @@ pub(super) struct Repository {
 }
 
 impl Repository {
-    /// Repository of a model whose id has been checked.
-    pub(super) fn new(cache: &Path, id: &str) -> Self {
-        let name = format!("models--{}", id.replace('/', "--"));
+    /// Repository whose id has been checked.
+    pub(super) fn new(cache: &Path, kind: Kind, id: &str) -> Self {
+        let name = format!("{}--{}", kind.plural(), id.replace('/', "--"));
         Self {
             locks: cache.join(".locks").join(&name),
             folder: cache.join(name),
         }
+    }
+
+    /// Folder of the repository.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Folder of a revision, if a part of it exists.

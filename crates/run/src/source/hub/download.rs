@@ -2,6 +2,7 @@
 //! before the file gets its name.
 
 use super::{
+    Kind,
     cache::Repository,
     client::{Answer, Client, Fault, Located},
     listing::Announced,
@@ -46,6 +47,7 @@ pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Problem {
 pub(super) struct Download<'a> {
     pub client: &'a Client,
     pub repository: &'a Repository,
+    pub kind: Kind,
     pub id: &'a str,
     pub commit: &'a str,
     pub progress: &'a dyn Progress,
@@ -83,7 +85,7 @@ impl Download<'_> {
     }
 
     fn attempt(&self, name: &str, announced: &Announced, place: &str) -> Result<(), Problem> {
-        let id = self.id.split('/');
+        let id = self.kind.root().into_iter().chain(self.id.split('/'));
         let parts = id.chain(["resolve", self.commit]).chain(name.split('/'));
         let located = self.client.locate(self.client.address(parts)?)?;
         let facts = self.facts(name, announced, &located)?;

@@ -1,6 +1,6 @@
 //! Explains faults of the hub to users, with advice.
 
-use super::{Hub, client::Fault};
+use super::{Hub, Kind, client::Fault};
 use crate::source::SourceError;
 use ureq::http::{HeaderMap, StatusCode};
 
@@ -15,7 +15,13 @@ impl Hub {
         }
     }
 
-    pub(super) fn failure(&self, id: &str, revision: &str, fault: Fault) -> SourceError {
+    pub(super) fn failure(
+        &self,
+        kind: Kind,
+        id: &str,
+        revision: &str,
+        fault: Fault,
+    ) -> SourceError {
         let (reason, remedy) = match fault {
             Fault::Stopped => {
                 return SourceError::Stopped {
@@ -33,7 +39,7 @@ impl Hub {
                 "this is not how the hub behaves: check HF_ENDPOINT, or give the path of a folder"
                     .into(),
             ),
-            Fault::Status(status, headers) => self.refusal(id, revision, status, &headers),
+            Fault::Status(status, headers) => self.refusal(kind, id, revision, status, &headers),
         };
         SourceError::Hub {
             model: id.to_owned(),
@@ -46,6 +52,7 @@ impl Hub {
     /// Explains a refusal by the status and by the hub's own code.
     fn refusal(
         &self,
+        kind: Kind,
         id: &str,
         revision: &str,
         status: StatusCode,
@@ -53,7 +60,8 @@ impl Hub {
     ) -> (String, String) {
         let code = headers.get("x-error-code").map(|code| code.as_bytes());
         let signed_in = self.environment.token.is_some();
-        let page = format!("{}/{id}", self.shown());
+        let root = kind.root().map_or(String::new(), |root| format!("{root}/"));
+        let page = format!("{}/{root}{id}", self.shown());
         let (reason, remedy) = match (code, status.as_u16()) {
             (Some(b"GatedRepo"), _) if signed_in => (
                 "the model is gated, and the account of HF_TOKEN has no access to it",
@@ -90,6 +98,8 @@ impl Hub {
             ),
             _ => ("the server refuses", "check HF_ENDPOINT".into()),
         };
+        let reason = reason.replace("model", kind.noun());
+        let remedy = remedy.replace("if the model", &format!("if the {}", kind.noun()));
         (format!("{reason} (status {})", status.as_u16()), remedy)
     }
 

@@ -1,8 +1,9 @@
 //! Lists the files of a repository on the hub, and selects the files that a model needs.
 
 use super::{
+    Kind,
     client::{Client, Fault},
-    names::is_file_name,
+    names::{is_file_name, is_path},
     replies::{is_commit, plain},
 };
 use serde::Deserialize;
@@ -73,18 +74,23 @@ struct Lfs {
 
 impl Listing {
     /// Requests the list from the hub.
-    pub(super) fn read(client: &Client, id: &str, revision: &str) -> Result<Self, Fault> {
-        let parts = ["api", "models"].into_iter().chain(id.split('/'));
+    pub(super) fn read(
+        client: &Client,
+        kind: Kind,
+        id: &str,
+        revision: &str,
+    ) -> Result<Self, Fault> {
+        let parts = ["api", kind.plural()].into_iter().chain(id.split('/'));
         let mut url = client.address(parts.chain(["revision", revision]))?;
         url.set_query(Some("blobs=true"));
         let located = client.locate(url)?;
-        let answer = located
-            .answer
-            .ok_or_else(|| Fault::Wrong("it redirects requests for the model".into()))?;
-        Self::parse(&answer.whole(LIST_BYTES)?)
+        let answer = located.answer.ok_or_else(|| {
+            Fault::Wrong(format!("it redirects requests for the {}", kind.noun()))
+        })?;
+        Self::parse(kind, &answer.whole(LIST_BYTES)?)
     }
 
-    fn parse(text: &[u8]) -> Result<Self, Fault> {
+    fn parse(kind: Kind, text: &[u8]) -> Result<Self, Fault> {
         let answer: Answer = serde_json::from_slice(text).map_err(|error| {
             Fault::Wrong(format!(
                 "its list of files is damaged: {}",
@@ -104,7 +110,11 @@ impl Listing {
         let (mut files, mut strange) = (BTreeMap::new(), Vec::new());
         for sibling in answer.siblings {
             let name = sibling.rfilename;
-            if !is_file_name(file_of(&name)) {
+            let safe = match kind {
+                Kind::Model => is_file_name(file_of(&name)),
+                Kind::DataSet => is_path(&name),
+            };
+            if !safe {
                 continue;
             }
             if !name.ends_with(".safetensors") && name.ends_with(".bin") {
@@ -121,6 +131,11 @@ impl Listing {
             files,
             strange,
         })
+    }
+
+    /// Names of all files, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
     }
 
     /// Facts about a file, if it is in the list.
@@ -215,7 +230,7 @@ mod tests {
             .map(|name| serde_json::json!({ "rfilename": name }))
             .collect();
         let text = serde_json::json!({ "sha": "ab".repeat(20), "siblings": names });
-        Listing::parse(text.to_string().as_bytes()).unwrap()
+        Listing::parse(Kind::Model, text.to_string().as_bytes()).unwrap()
     }
 
     #[test]
@@ -278,7 +293,7 @@ mod tests {
             ("<html>", "damaged"),
             (&"[".repeat(1 << 20), "damaged"),
         ] {
-            match Listing::parse(text.as_bytes()) {
+            match Listing::parse(Kind::Model, text.as_bytes()) {
                 Err(Fault::Wrong(reason)) => assert!(reason.contains(expected), "{reason}"),
                 _ => panic!("{expected}"),
             }

@@ -8,6 +8,7 @@
 mod cache;
 #[cfg(feature = "hub")]
 mod client;
+mod data;
 #[cfg(feature = "hub")]
 mod download;
 mod environment;
@@ -21,6 +22,7 @@ mod partial;
 #[cfg(feature = "hub")]
 mod replies;
 
+pub(crate) use data::Part;
 pub use environment::{Environment, Secret};
 
 use super::SourceError;
@@ -28,6 +30,39 @@ use cache::Repository;
 use std::{env, path::PathBuf};
 use tightrope_data::Progress;
 use tightrope_train::StopFlag;
+
+/// Kind of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Model,
+    DataSet,
+}
+
+impl Kind {
+    /// Name in addresses and in the cache.
+    fn plural(self) -> &'static str {
+        match self {
+            Kind::Model => "models",
+            Kind::DataSet => "datasets",
+        }
+    }
+}
+
+#[cfg(feature = "hub")]
+impl Kind {
+    /// First part of the addresses of pages and files.
+    fn root(self) -> Option<&'static str> {
+        (self != Kind::Model).then_some(self.plural())
+    }
+
+    /// Name for people.
+    fn noun(self) -> &'static str {
+        match self {
+            Kind::Model => "model",
+            Kind::DataSet => "data set",
+        }
+    }
+}
 
 /// The hub and its cache.
 #[derive(Clone, Debug)]
@@ -55,7 +90,7 @@ impl Hub {
         revision: &str,
         progress: &dyn Progress,
     ) -> Result<PathBuf, SourceError> {
-        let repository = Repository::new(&self.environment.cache, id);
+        let repository = Repository::new(&self.environment.cache, Kind::Model, id);
         match repository.cached(revision) {
             Some(folder) if cache::has_weights(&folder) => Ok(folder),
             _ if self.environment.offline => Err(SourceError::NotCached {
@@ -94,11 +129,11 @@ impl Hub {
     ) -> Result<PathBuf, SourceError> {
         use client::{Client, Fault};
         use download::{Download, Problem};
-        let failed = |fault: Fault| self.failure(id, revision, fault);
+        let failed = |fault: Fault| self.failure(Kind::Model, id, revision, fault);
         let client = Client::new(&self.environment, self.stop.clone());
         let client = client.map_err(|reason| self.misconfigured(id, reason))?;
         progress.start(&format!("asking the hub for {id}"), None);
-        let listing = listing::Listing::read(&client, id, revision);
+        let listing = listing::Listing::read(&client, Kind::Model, id, revision);
         progress.finish();
         let listing = listing.map_err(failed)?;
         let weights = listing.weights().ok_or_else(|| SourceError::NoWeights {
@@ -109,6 +144,7 @@ impl Hub {
         let download = Download {
             client: &client,
             repository,
+            kind: Kind::Model,
             id,
             commit: &listing.commit,
             progress,

@@ -26,6 +26,12 @@ pub(crate) fn is_file_name(name: &str) -> bool {
         && !numbered("lpt")
 }
 
+/// Whether the text is a path of such names into a folder and at most a few below it.
+pub(super) fn is_path(path: &str) -> bool {
+    const DEPTH: usize = 8;
+    path.split('/').count() <= DEPTH && path.split('/').all(is_file_name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +44,22 @@ mod tests {
             "é ü (1).gguf",
         ] {
             assert!(is_file_name(good), "{good}");
+        }
+        for good in ["a", "default/train/0000.parquet"] {
+            assert!(is_path(good), "{good}");
+        }
+        for bad in [
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            "a/../b",
+            "../a",
+            "a/.b",
+            "a/b\\c",
+            &"a/".repeat(9),
+        ] {
+            assert!(!is_path(bad), "{bad}");
         }
         let long = "x".repeat(201);
         for bad in [

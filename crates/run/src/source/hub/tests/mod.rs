@@ -1,5 +1,6 @@
 //! A hub on the loopback interface, honest and dishonest.
 
+mod data;
 mod server;
 
 use super::*;
@@ -40,7 +41,7 @@ fn refused(answers: Answers) -> String {
     );
     let whole = hub(&cache, "http://127.0.0.1:9").environment;
     assert!(
-        Repository::new(&whole.cache, "owner/name")
+        Repository::new(&whole.cache, Kind::Model, "owner/name")
             .cached("main")
             .is_none()
     );

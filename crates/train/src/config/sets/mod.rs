@@ -1,7 +1,7 @@
 //! Sets of files: the values of `data.train` and `data.eval`.
 
 use super::{
-    ConfigError, DataSection,
+    ConfigError,
     keys::{KEYS, Key, Kind, SET_KEYS},
     read::{Place, Text, nearest, one},
 };
@@ -25,6 +25,10 @@ pub struct SetSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     pub path: Vec<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,13 +67,6 @@ impl SetSection {
                 ..options
             },
         }
-    }
-}
-
-impl DataSection {
-    /// Paths of all files of some sets.
-    pub fn paths(sets: &[SetSection]) -> Vec<PathBuf> {
-        sets.iter().flat_map(|set| set.path.clone()).collect()
     }
 }
 
@@ -189,6 +186,18 @@ fn set(
         let message = format!("`{name}.path` names {file} twice; `weight = 2` takes records twice");
         return conflict("path", message);
     }
+    let of_hub = |file: &Value| file.as_str().is_some_and(|file| file.starts_with("hub:"));
+    if let Some(key) = ["subset", "split"]
+        .into_iter()
+        .find(|key| set.contains_key(*key))
+        && !files.iter().any(of_hub)
+    {
+        let message = format!(
+            "`{name}.{key}` is of data sets of the hub (`path = \"hub:owner/name\"`), and this set is \
+             of files"
+        );
+        return conflict(key, message);
+    }
     if set.contains_key("weight") && set.contains_key("samples") {
         let message = format!("`{name}` has `weight` and `samples`; remove one");
         return conflict("samples", message);
@@ -200,6 +209,10 @@ fn set(
 
 /// Name of a file without its endings.
 fn stem(path: &str) -> String {
+    let id = path
+        .strip_prefix("hub:")
+        .and_then(|id| id.split('@').next());
+    let path = id.unwrap_or(path);
     let name = Path::new(path)
         .file_name()
         .unwrap_or(path.as_ref())
@@ -224,3 +237,6 @@ fn hint(path: &str, name: &str) -> String {
         None => format!("a set has {}", names().collect::<Vec<_>>().join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests;
