@@ -177,10 +177,10 @@ impl Observer for Screen<'_> {
         self.say(format!(
             "{when}: evaluation loss {:.4}, {}",
             row.eval_loss,
-            report::quality(row.eval_perplexity, row.rewards)
+            report::quality(row.eval_perplexity, &row.rewards)
         ));
         for (name, set) in &row.eval_sets {
-            let quality = report::quality(set.perplexity, set.rewards);
+            let quality = report::quality(set.perplexity, &set.rewards);
             self.say(format!("  {name}: {:.4}, {quality}", set.loss));
         }
     }

@@ -172,24 +172,26 @@ fn keys_are_those_of_the_document() {
     written.add_events(&interrupted(&fixture));
     let pair = "{\"instruction\": \"Say a\", \"chosen\": \"a\", \"rejected\": \"b\"}\n";
     fixture.write("pairs.jsonl", &pair.repeat(4));
-    let pairs = [
-        "--overwrite",
-        "--set",
-        "objective.kind=dpo",
-        "--set",
-        "lora.r=2",
-        "--set",
-        "data.train=pairs.jsonl",
-        "--set",
-        "data.eval=pairs.jsonl",
-    ];
-    written.add_events(&fixture.ok(&[&["train", "run.toml", "--json"], &pairs[..]].concat()));
-    for row in json_lines(&fixture.read("out/metrics.jsonl")) {
-        written.add("metrics.jsonl", &row);
-    }
-    let compared = [&["eval", "run.toml", "--json"], &pairs[1..]].concat();
-    for value in json_lines(&fixture.ok(&compared)) {
-        written.add("eval", &value);
+    let answer = "{\"instruction\": \"Say a\", \"output\": \"a\", \"label\": true}\n";
+    let answers = [answer, &answer.replace("true", "false")].concat();
+    fixture.write("answers.jsonl", &answers.repeat(2));
+    for (kind, file) in [("dpo", "pairs.jsonl"), ("kto", "answers.jsonl")] {
+        let sets = [
+            format!("objective.kind={kind}"),
+            "lora.r=2".into(),
+            format!("data.train={file}"),
+            format!("data.eval={file}"),
+        ];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        let train = [&["train", "run.toml", "--json", "--overwrite"], &sets[..]].concat();
+        written.add_events(&fixture.ok(&train));
+        for row in json_lines(&fixture.read("out/metrics.jsonl")) {
+            written.add("metrics.jsonl", &row);
+        }
+        let compared = [&["eval", "run.toml", "--json"], &sets[..]].concat();
+        for value in json_lines(&fixture.ok(&compared)) {
+            written.add("eval", &value);
+        }
     }
     // The same data as sets with names.
     let sets = |file: &str| {
@@ -197,7 +199,16 @@ fn keys_are_those_of_the_document() {
             |key: &str, file: &str| format!("data.{key}=[{{path=\"{file}\", name=\"NAME\"}}]");
         [set("train", file), set("eval", file)]
     };
-    for (file, more) in [("train.jsonl", &[][..]), ("pairs.jsonl", &pairs[1..5])] {
+    let adapter = ["--set", "lora.r=2", "--set"];
+    let [dpo, kto] = ["objective.kind=dpo", "objective.kind=kto"].map(|kind| {
+        let sets = [&adapter[..], &[kind]];
+        sets.concat()
+    });
+    for (file, more) in [
+        ("train.jsonl", &[][..]),
+        ("pairs.jsonl", &dpo),
+        ("answers.jsonl", &kto),
+    ] {
         let [train, eval] = sets(file);
         let sets = ["--set", &train, "--set", &eval];
         let arguments = [

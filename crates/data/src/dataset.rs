@@ -6,6 +6,7 @@ use std::ops::Range;
 use tightrope_packing::{Sequence, random};
 
 use crate::error::DataError;
+use crate::examples::ExampleKind;
 use crate::preflight::Preflight;
 use crate::sets::Amount;
 
@@ -17,8 +18,10 @@ const MOST: usize = 1 << 28;
 pub struct Dataset {
     /// The sequences, in the order of files and rows unless several sets are mixed.
     pub sequences: Vec<Sequence>,
-    /// Whether the sequences are pairs of answers: sequence `2i` is better than sequence `2i + 1`.
-    pub pairs: bool,
+    /// Kind of the examples.
+    pub kind: ExampleKind,
+    /// Whether each sequence of labelled answers is a good one; empty for other kinds.
+    pub desirable: Vec<bool>,
     /// Origin of each sequence.
     pub origins: Vec<Origin>,
     /// Report about the data.
@@ -111,6 +114,10 @@ impl Dataset {
         let sequences = order.iter().flat_map(|&record| records[record].clone());
         let sequences: Vec<usize> = sequences.collect();
         self.origins = sequences.iter().map(|&index| self.origins[index]).collect();
+        if !self.desirable.is_empty() {
+            let labels = sequences.iter().map(|&index| self.desirable[index]);
+            self.desirable = labels.collect();
+        }
         self.sequences = sequences
             .iter()
             .map(|&index| self.sequences[index].clone())

@@ -110,6 +110,7 @@ impl Encoder<'_> {
                 pair.extend(self.encode(*rejected)?);
                 return Ok(pair);
             }
+            Record::Labelled { answer, .. } => return self.encode(*answer),
             record => record,
         };
         let mut chat = Chat::default();
@@ -117,11 +118,13 @@ impl Encoder<'_> {
         let end = match &record {
             Record::Text(_) => self.added_end.to_texts.filter(|_| is_text),
             Record::Completion { .. } | Record::Alpaca { .. } => self.added_end.to_completions,
-            Record::Chat(_) | Record::Tokens(_) | Record::Preference { .. } => None,
+            _ => None,
         };
         let (mut tokens, mut labels) = match record {
             Record::Tokens(parts) => return self.parts(parts),
-            Record::Preference { .. } => unreachable!("its answers are encoded one by one"),
+            Record::Preference { .. } | Record::Labelled { .. } => {
+                unreachable!("their answers are encoded one by one")
+            }
             Record::Text(text) => self.text(&text)?,
             Record::Completion { prompt, completion } => {
                 chat.empty_answers = completion.trim().is_empty().into();

@@ -8,7 +8,7 @@ use tightrope_packing::SequenceError;
 
 use crate::advice::{and_why, hint, line_of, list, nothing, quoted};
 pub use crate::key_path::{Key, KeyPath};
-use crate::{Amount, Preflight, RenderError};
+use crate::{Amount, ExampleKind, Preflight, RenderError};
 use tightrope_report::numbers::counted;
 
 /// Error of data, a tokenizer or a chat template.
@@ -46,18 +46,19 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
-    /// Pairs of answers and other records would be read as one data set.
+    /// Records of several kinds would be read as one data set.
     #[error(
-        "{}: its rows are {} of answers, unlike those of the files before; train on one kind at a \
+        "{}: its rows are {kind}, and those of the files before are {before}; train on one kind at a \
          time",
-        path.display(),
-        if *pairs { "pairs" } else { "no pairs" }
+        path.display()
     )]
-    MixedPairs {
-        /// The first file of the other kind.
+    MixedKinds {
+        /// The first file of another kind.
         path: PathBuf,
-        /// Whether its rows are pairs.
-        pairs: bool,
+        /// Kind of its rows.
+        kind: ExampleKind,
+        /// Kind of the rows before.
+        before: ExampleKind,
     },
     /// A folder was given, but a file is needed.
     #[error(

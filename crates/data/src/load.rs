@@ -12,10 +12,11 @@ use crate::columns::{Columns, Renamed};
 use crate::dataset::{Dataset, Origin};
 use crate::encode::{AddedEnd, Encoded, Encoder};
 use crate::error::{BadRow, DataError};
+use crate::examples::ExampleKind;
 use crate::options::{DataOptions, Format, OnBadRow, TrainOn};
 use crate::preflight::FileReport;
 use crate::progress::Progress;
-use crate::record::{self, TemplateReads};
+use crate::record::{self, Parsed, TemplateReads};
 use crate::sets::{FileSet, SetReport};
 use crate::source::{Limits, RawRow, Source, foreign};
 use crate::template::{ChatTemplate, ChatTemplates, limits};
@@ -135,7 +136,14 @@ pub fn load_sets(
     report.template_reads_clock = reads_clock;
     report.sets = SetReport::of_all(sets);
     report.count(&dataset.sequences);
-    report.pairs = dataset.pairs.then_some(dataset.sequences.len() as u64 / 2);
+    match dataset.kind {
+        ExampleKind::Sequences => {}
+        ExampleKind::Pairs => report.pairs = Some(dataset.sequences.len() as u64 / 2),
+        ExampleKind::Labelled => {
+            let good = dataset.desirable.iter().filter(|good| **good).count() as u64;
+            report.good_answers = Some(good);
+        }
+    }
     if dataset.report.trained_tokens == 0 {
         return Err(DataError::NothingToTrain {
             report: Box::new(dataset.report),
@@ -158,6 +166,8 @@ struct Loader<'a> {
 /// Result of a row.
 struct Outcome {
     sequences: Vec<Encoded>,
+    /// Whether a labelled answer is good.
+    desirable: Option<bool>,
     unused: Vec<String>,
     hash: u64,
     /// Columns of the options that the row has.
@@ -228,7 +238,7 @@ impl Loader<'_> {
         let mut full: Vec<String> = Vec::new();
         let mut all: Vec<String> = Vec::new();
         let mut refused = None;
-        let mut good = 0;
+        let (mut good, mut judged) = (0, false);
         let mut unreadable = None;
         for row in chunk {
             match row.parse(path) {
@@ -247,6 +257,7 @@ impl Loader<'_> {
                         let problem = problem.map(|problem| self.options.columns.in_file(problem));
                         refused = problem.map(|problem| row.bad(path, problem));
                     }
+                    judged |= record::is_judged(&fields);
                     good += 1;
                 }
                 Err(bad) if self.options.on_bad_row == OnBadRow::Error => {
@@ -264,8 +275,10 @@ impl Loader<'_> {
                 rows: chunk.len() as u64,
             });
         }
-        let by =
-            |keys: &[String]| record::detect(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+        let by = |keys: &[String]| {
+            let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+            record::detect(&keys, judged)
+        };
         match (by(&full).or_else(|| by(&all)), refused) {
             (Some(format), _) => Ok(format),
             (None, Some(bad)) => Err(bad.into()),
@@ -283,30 +296,32 @@ impl Loader<'_> {
         format: Format,
         chunk: &[RawRow],
     ) -> Result<(), DataError> {
-        let pairs = format == Format::Preference;
-        if index > 0 && pairs != self.dataset.pairs {
-            return Err(DataError::MixedPairs {
+        let (kind, before) = (ExampleKind::of(format), self.dataset.kind);
+        if index > 0 && kind != before {
+            return Err(DataError::MixedKinds {
                 path: path.to_owned(),
-                pairs,
+                kind,
+                before,
             });
         }
-        self.dataset.pairs = pairs;
+        self.dataset.kind = kind;
+        let judged = kind != ExampleKind::Sequences;
         let option = |key, message: &str| {
             Err(DataError::Option {
                 key,
                 message: message.to_owned(),
             })
         };
-        if pairs && self.options.train_on != TrainOn::Completion {
+        if judged && self.options.train_on != TrainOn::Completion {
             return option(
                 "train_on",
-                "must be \"completion\" for pairs, whose answers are compared",
+                "must be \"completion\" for answers that are compared or labelled",
             );
         }
-        if pairs && self.options.overlong == Overlong::Split {
+        if judged && self.options.overlong == Overlong::Split {
             return option(
                 "overlong",
-                "pairs cannot be split; use truncate, drop or error",
+                "answers that are compared or labelled cannot be split; use truncate, drop or error",
             );
         }
         let has_ids = || {
@@ -314,7 +329,7 @@ impl Loader<'_> {
             let columns = &self.options.columns;
             first.is_some_and(|row| record::has_ids(&columns.apply(row.into_owned()).fields))
         };
-        if self.encoder.tokenizer.is_none() && format != Format::Tokens && !(pairs && has_ids()) {
+        if self.encoder.tokenizer.is_none() && format != Format::Tokens && !(judged && has_ids()) {
             return Err(DataError::NeedsTokenizer {
                 path: path.to_owned(),
                 format: format.name(),
@@ -328,7 +343,11 @@ impl Loader<'_> {
         }
         self.uses_template |= matches!(
             format,
-            Format::Chat | Format::Alpaca | Format::Completion | Format::Preference
+            Format::Chat
+                | Format::Alpaca
+                | Format::Completion
+                | Format::Preference
+                | Format::Labelled
         );
         Ok(())
     }
@@ -361,7 +380,7 @@ impl Loader<'_> {
             return Ok(());
         }
         report.duplicate_rows += u64::from(!self.seen.insert(outcome.hash));
-        let pair = self.dataset.pairs;
+        let pair = self.dataset.kind == ExampleKind::Pairs;
         report.packed_rows += u64::from(!pair && outcome.sequences.len() > 1);
         let origin = Origin {
             file: file as u32,
@@ -374,6 +393,10 @@ impl Loader<'_> {
         }
         if pair {
             self.keep_pair(before);
+        }
+        if let Some(desirable) = outcome.desirable {
+            let sequences = self.dataset.sequences.len();
+            self.dataset.desirable.resize(sequences, desirable);
         }
         Ok(())
     }
@@ -468,11 +491,15 @@ fn process(
         found,
         displaced,
     } = columns.apply(row.take(path)?);
-    let sequences = record::parse(fields, format, encoder.reads.as_ref())
-        .and_then(|parsed| Ok((encoder.encode(parsed.record)?, parsed.unused)));
-    let (sequences, unused) =
-        sequences.map_err(|problem| row.bad(path, columns.in_file(problem)))?;
+    let parsed = record::parse(fields, format, encoder.reads.as_ref());
+    let encoded = parsed.and_then(|Parsed { record, unused }| {
+        let desirable = record.desirable();
+        Ok((encoder.encode(record)?, desirable, unused))
+    });
+    let (sequences, desirable, unused) =
+        encoded.map_err(|problem| row.bad(path, columns.in_file(problem)))?;
     let mut hasher = DefaultHasher::new();
+    desirable.hash(&mut hasher);
     for sequence in &sequences {
         sequence.tokens.hash(&mut hasher);
         sequence.labels.hash(&mut hasher);
@@ -480,6 +507,7 @@ fn process(
     let unused = unused.into_iter().map(|key| columns.name_in_file(key));
     Ok(Outcome {
         sequences,
+        desirable,
         unused: unused.chain(displaced).collect(),
         hash: hasher.finish(),
         found,

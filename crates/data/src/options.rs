@@ -53,7 +53,7 @@ impl Default for DataOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// Decides for each file by the keys of its first rows: the first of `preference`,
+    /// Decides for each file by the keys of its first rows: the first of `preference`, `labelled`,
     /// `tokens`, `chat`, `alpaca`, `completion`, `text` whose keys are there.
     #[default]
     Auto,
@@ -67,6 +67,9 @@ pub enum Format {
     /// `chosen` and `rejected`, answers to a `prompt`, to `messages` or to an alpaca record, or whole
     /// conversations that begin alike.
     Preference,
+    /// An answer as in `chat`, `alpaca` or `completion`, with `label`, `kto_tag` or `desirable`: true
+    /// or false.
+    Labelled,
     /// `text`, all of it trained with its end token.
     Text,
     /// `input_ids`, optional `labels` (-100 = ignored), `attention_mask` (0 = padding), masks of
@@ -83,6 +86,7 @@ impl Format {
             Format::Chat => "chat",
             Format::Completion => "completion",
             Format::Preference => "preference",
+            Format::Labelled => "labelled",
             Format::Text => "text",
             Format::Tokens => "tokens",
         }

@@ -64,6 +64,8 @@ pub struct Preflight {
     pub no_eos: bool,
     /// Number of pairs of answers, if the data has pairs; each is two sequences.
     pub pairs: Option<u64>,
+    /// Number of good answers among the sequences, if the answers are labelled.
+    pub good_answers: Option<u64>,
     /// Number of pairs left out because both answers are the same (after any cut).
     pub equal_pairs: u64,
     /// Number of pairs left out because an answer has no token (after any cut).
@@ -346,7 +348,8 @@ impl Preflight {
 
     /// Says which answers are trained, if not all are.
     pub fn answers_trained(&self) -> Option<String> {
-        (self.pairs.is_none() && self.trained_answers < self.answers).then(|| {
+        let judged = self.pairs.is_some() || self.good_answers.is_some();
+        (!judged && self.trained_answers < self.answers).then(|| {
             let (trained, answers) = (self.trained_answers, self.answers);
             let why = match self.train_on {
                 _ if self.trains_differently => "",
@@ -384,6 +387,12 @@ impl Preflight {
     }
 }
 
+/// Describes labelled answers: `7 good and 5 bad answers`.
+pub fn verdicts(good: u64, all: u64) -> String {
+    let bad = counted(all.saturating_sub(good), "bad answer");
+    format!("{} good and {bad}", grouped(good))
+}
+
 impl fmt::Display for Preflight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for file in &self.files {
@@ -396,6 +405,9 @@ impl fmt::Display for Preflight {
         }
         if let Some(pairs) = self.pairs {
             write!(f, "{} of answers, ", counted(pairs, "pair"))?;
+        }
+        if let Some(good) = self.good_answers {
+            write!(f, "{}, ", verdicts(good, self.sequences))?;
         }
         writeln!(
             f,

@@ -8,6 +8,7 @@
 //!   [`Packing::batch`] makes the input of the model.
 //! - [`lower_bound`] gives the fewest packs that are possible, and [`improve`] looks for them:
 //!   best-fit decreasing is rarely optimal on lengths beyond a third of the capacity.
+//! - [`Packer::pack_steps`] packs each optimizer step by itself.
 //! - [`Stream`] packs data that does not fit in memory.
 //! - [`Padding`] gives the cost of padded batches for comparison.
 //! - [`Segments`] is the only description of which tokens see which.
@@ -34,6 +35,7 @@ mod packing;
 pub mod random;
 mod segments;
 mod sequence;
+mod steps;
 mod strategies;
 mod unit;
 
@@ -52,5 +54,6 @@ pub use packer::{HistogramPacking, Packer};
 pub use packing::Packing;
 pub use segments::{Segment, SegmentError, Segments};
 pub use sequence::{IGNORED, Sequence, SequenceError};
+pub use steps::Steps;
 pub use strategies::{Run, Strategies};
 pub use unit::{Groups, Part, Units};

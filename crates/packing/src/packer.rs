@@ -150,7 +150,7 @@ impl Packer {
     }
 
     /// Longest piece that the algorithm gets.
-    fn longest(&self) -> u64 {
+    pub(crate) fn longest(&self) -> u64 {
         if self.algorithm.cuts_sequences() {
             MAX_CAPACITY
         } else {

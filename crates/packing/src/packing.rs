@@ -39,6 +39,11 @@ impl Storage {
         self.end_pack();
     }
 
+    /// Number of packs.
+    pub(crate) fn packs(&self) -> u32 {
+        self.ends.len() as u32
+    }
+
     /// Checks that the ends fit `u32`.
     pub(crate) fn check(&self) -> Result<(), PackError> {
         let pieces = self.pieces.len() as u64;

@@ -18,6 +18,8 @@ pub(crate) enum Stream {
     Search,
     /// The order of the packs in an epoch.
     Epoch(u64),
+    /// The order of the sequences in an epoch.
+    Sequences(u64),
 }
 
 /// The finalizer of SplitMix64: bits that look random, but 0 stays 0.
@@ -66,6 +68,7 @@ impl Random {
             Stream::EqualPacks => 2,
             Stream::Search => 4,
             Stream::Epoch(epoch) => 1 << 32 | epoch,
+            Stream::Sequences(epoch) => 1 << 33 | epoch,
         };
         Self(mix(seed) ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93))
     }
@@ -133,6 +136,7 @@ mod tests {
             Stream::Histogram,
             Stream::Search,
             Stream::Epoch(0),
+            Stream::Sequences(0),
         ] {
             first.push(Random::stream(1, stream).bits());
         }

@@ -63,7 +63,7 @@ pub fn evaluate_config(
     on_device!(chosen, |device| {
         let mut model = load(device, config, &base, capacity)?;
         Ok(evaluate_sets(
-            &config.objective,
+            config,
             &mut model,
             Some(&data),
             examples,

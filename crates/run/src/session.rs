@@ -147,7 +147,7 @@ impl Base {
         let first = sets.iter().flat_map(|set| &set.path).next();
         let first = first.map(|path| path.display().to_string());
         let objective = &config.objective;
-        objective.check_kind(&first.unwrap_or_default(), data.pairs)?;
+        objective.check_kind(&first.unwrap_or_default(), data.kind)?;
         Ok(data)
     }
 

@@ -13,7 +13,7 @@ use tightrope_run::train;
 use tightrope_train::{Config, EvalRow, Observer, Rewards, RunOptions, StepRow, StopFlag};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/preference")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
 #[derive(Deserialize)]
@@ -39,23 +39,28 @@ struct Evals {
 #[derive(Deserialize)]
 struct Measured {
     loss: f64,
-    rewards_chosen: f64,
-    rewards_rejected: f64,
-    margin: f64,
-    accuracy: f64,
+    #[serde(flatten)]
+    rewards: Rewards,
+    margin: Option<f64>,
+    accuracy: Option<f64>,
 }
 
 impl Measured {
     #[track_caller]
-    fn compare(&self, place: &str, loss: f64, rewards: Option<Rewards>, tolerance: f64) {
-        let rewards = rewards.expect("rewards are reported");
+    fn compare(&self, place: &str, loss: f64, got: &Rewards, tolerance: f64) {
+        let expected = &self.rewards;
         for (name, got, expected) in [
-            ("loss", loss, self.loss),
-            ("chosen", rewards.rewards_chosen, self.rewards_chosen),
-            ("rejected", rewards.rewards_rejected, self.rewards_rejected),
-            ("margin", rewards.rewards_margin, self.margin),
-            ("accuracy", rewards.rewards_accuracy, self.accuracy),
+            ("loss", Some(loss), Some(self.loss)),
+            ("chosen", got.rewards_chosen, expected.rewards_chosen),
+            ("rejected", got.rewards_rejected, expected.rewards_rejected),
+            ("margin", got.rewards_margin, self.margin),
+            ("accuracy", got.rewards_accuracy, self.accuracy),
+            ("kl", got.kl, expected.kl),
         ] {
+            assert_eq!(got.is_some(), expected.is_some(), "{place}, {name}");
+            let (Some(got), Some(expected)) = (got, expected) else {
+                continue;
+            };
             let close = (got - expected).abs() <= tolerance * expected.abs().max(1.0);
             assert!(close, "{place}, {name}: {got}, expected {expected}");
         }
@@ -89,9 +94,9 @@ fn config(output: &Path, sets: &[&str]) -> Config {
     let golden = golden();
     let path = |name: &str| golden.join(name).display().to_string();
     let mut all = vec![
-        format!("model={}", path("model")),
-        format!("data.train={}", path("pairs.jsonl")),
-        format!("data.eval={}", path("eval.jsonl")),
+        format!("model={}", path("preference/model")),
+        format!("data.train={}", path("preference/pairs.jsonl")),
+        format!("data.eval={}", path("preference/eval.jsonl")),
         format!("output={}", output.display()),
     ];
     for set in [
@@ -119,7 +124,7 @@ fn run(config: &Config) -> Rows {
 }
 
 fn adapter() -> String {
-    format!("adapter={}", golden().join("adapter").display())
+    format!("adapter={}", golden().join("preference/adapter").display())
 }
 
 /// The settings of a case; `None` if the loss is not offered.
@@ -141,6 +146,16 @@ fn settings(name: &str) -> Option<Vec<&'static str>> {
         "cpo" => vec!["objective.kind=cpo"],
         "orpo" => vec!["objective.kind=orpo"],
         "dpo_full" => vec!["objective.kind=dpo", "optimizer.learning_rate=1e-3"],
+        "kto" => vec!["objective.kind=kto", "objective.reference=base"],
+        "kto_weights" => vec![
+            "objective.kind=kto",
+            "objective.reference=base",
+            "objective.beta=0.5",
+            "objective.desirable_weight=1.5",
+            "objective.undesirable_weight=0.7",
+        ],
+        "kto_full" => vec!["objective.kind=kto", "optimizer.learning_rate=1e-3"],
+        "dft" => vec!["objective.kind=dft"],
         "dpo_hinge" | "dpo_robust" => return None,
         other => panic!("unknown case {other}"),
     })
@@ -162,18 +177,35 @@ fn weights(file: &Path) -> Vec<(String, Vec<f32>)> {
 }
 
 #[test]
-fn trajectories_are_those_of_trl() {
-    let text = fs::read_to_string(golden().join("cases.json")).unwrap();
+fn trajectories_of_pairs_are_those_of_trl() {
+    assert_eq!(compare(&golden().join("preference"), &[]), 8);
+}
+
+#[test]
+fn trajectories_of_labelled_answers_are_those_of_trl() {
+    let folder = golden().join("labelled");
+    let named = |key: &str, name: &str| format!("data.{key}={}", folder.join(name).display());
+    let [answers, eval] = [named("train", "answers.jsonl"), named("eval", "eval.jsonl")];
+    assert_eq!(compare(&folder, &[&answers, &eval]), 4);
+}
+
+/// Compares our runs with the cases of a folder; returns their number.
+fn compare(golden: &Path, data: &[&str]) -> usize {
+    let text = fs::read_to_string(golden.join("cases.json")).unwrap();
     let cases: Value = serde_json::from_str(&text).unwrap();
     let cases: Vec<Case> = serde_json::from_value(cases["cases"].clone()).unwrap();
     let mut compared = 0;
+    let unlabelled = tempfile::tempdir().unwrap();
     for case in cases {
         let Some(mut sets) = settings(&case.name) else {
             continue;
         };
         compared += 1;
+        sets.extend(data);
+        let sequences = unlabelled_data(&case.name, data, unlabelled.path());
+        sets.extend(sequences.iter().map(String::as_str));
         let adapter = adapter();
-        let full = case.name == "dpo_full";
+        let full = case.name.ends_with("_full");
         if !full {
             sets.push(&adapter);
         }
@@ -185,7 +217,7 @@ fn trajectories_are_those_of_trl() {
             let place = format!("{} step {}", case.name, row.step);
             expected
                 .measured
-                .compare(&place, row.loss, row.rewards, 3e-5);
+                .compare(&place, row.loss, &row.rewards, 3e-5);
             let close = (row.grad_norm / expected.grad_norm - 1.0).abs() < 1e-4;
             assert!(close, "{place}: {} {}", row.grad_norm, expected.grad_norm);
         }
@@ -198,7 +230,12 @@ fn trajectories_are_those_of_trl() {
             ("after", after, &case.eval.after),
         ] {
             let place = format!("{} {when}", case.name);
-            expected.compare(&place, row.eval_loss, row.rewards, 3e-5);
+            if case.name == "dft" {
+                // Evaluations have the cross-entropy.
+                assert!(row.eval_loss > expected.loss && row.eval_perplexity.is_some());
+                continue;
+            }
+            expected.compare(&place, row.eval_loss, &row.rewards, 3e-5);
             assert_eq!(row.eval_perplexity, None);
         }
         let written = match full {
@@ -207,7 +244,7 @@ fn trajectories_are_those_of_trl() {
         };
         let got = weights(&folder.path().join("run").join(written));
         let file = format!("cases/{}.safetensors", case.name);
-        let expected = weights(&golden().join(file));
+        let expected = weights(&golden.join(file));
         assert_eq!(got.len(), expected.len());
         for ((name, got), (other, expected)) in got.iter().zip(&expected) {
             assert_eq!(name, other);
@@ -216,7 +253,34 @@ fn trajectories_are_those_of_trl() {
             }
         }
     }
-    assert_eq!(compared, 8);
+    compared
+}
+
+/// The answers of labelled rows as sequences, for an objective without verdicts.
+fn unlabelled_data(case: &str, data: &[&str], folder: &Path) -> Vec<String> {
+    if case != "dft" {
+        return Vec::new();
+    }
+    let convert = |set: &&str| {
+        let (key, path) = set.split_once('=').unwrap();
+        let text = fs::read_to_string(path).unwrap();
+        let rows = text.lines().map(|line| {
+            let row: Value = serde_json::from_str(line).unwrap();
+            let [prompt, answer] =
+                ["prompt_ids", "completion_ids"].map(|key| row[key].as_array().unwrap().clone());
+            let mut labels = vec![Value::from(-100); prompt.len()];
+            labels.extend(answer.clone());
+            let ids = [prompt, answer].concat();
+            format!(
+                "{}\n",
+                serde_json::json!({"input_ids": ids, "labels": labels})
+            )
+        });
+        let to = folder.join(format!("{key}.jsonl"));
+        fs::write(&to, rows.collect::<String>()).unwrap();
+        format!("{key}={}", to.display())
+    };
+    data.iter().map(convert).collect()
 }
 
 /// The reference is the model that the run starts from, so nothing is preferred at first.
@@ -231,10 +295,10 @@ fn a_continued_adapter_is_its_own_reference() {
         let rows = run(&config(&folder.path().join(name), sets));
         let first = rows.steps.lock().unwrap()[0].clone();
         assert!((first.loss - 2f64.ln()).abs() < 1e-9, "{}", first.loss);
-        let rewards = first.rewards.unwrap();
+        let rewards = first.rewards;
         assert_eq!(
             (rewards.rewards_margin, rewards.rewards_accuracy),
-            (0.0, 0.0)
+            (Some(0.0), Some(0.0))
         );
     }
 }
@@ -244,10 +308,16 @@ fn a_continued_adapter_is_its_own_reference() {
 #[test]
 fn packing_and_resuming_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    for kind in ["dpo", "ipo", "simpo", "cpo", "orpo"] {
+    let labelled = golden().join("labelled");
+    let named = |key: &str, name: &str| format!("data.{key}={}", labelled.join(name).display());
+    let labelled = [named("train", "answers.jsonl"), named("eval", "eval.jsonl")];
+    for kind in ["dpo", "ipo", "simpo", "cpo", "orpo", "kto"] {
         let kind_set = format!("objective.kind={kind}");
         let losses = |name: &str, sets: &[&str]| -> Vec<f64> {
             let mut all = vec![kind_set.as_str(), "lora.r=2"];
+            if kind == "kto" {
+                all.extend(labelled.iter().map(String::as_str));
+            }
             all.extend(sets);
             let output = folder.path().join(kind).join(name);
             let rows = run(&config(&output, &all));
@@ -257,27 +327,41 @@ fn packing_and_resuming_change_nothing() {
         let whole = losses("whole", &[]);
         let padded = losses(
             "padded",
-            &["packing.mode=padded", "batch.sequences_per_step=6"],
+            &["packing.mode=padded", "batch.sequences_per_step=7"],
         );
         let packs = losses(
             "packs",
             &[
                 "packing.capacity=32",
-                "batch.accumulation=6",
+                "batch.accumulation=7",
                 "data.max_length=16",
             ],
         );
-        for other in [padded, packs] {
+        let steps = losses(
+            "steps",
+            &[
+                "packing.capacity=32",
+                "batch.sequences_per_step=7",
+                "data.max_length=16",
+            ],
+        );
+        for other in [padded, packs, steps] {
             for (a, b) in whole.iter().zip(&other) {
                 assert!((a - b).abs() < 2e-5 * a.abs().max(1.0), "{kind}: {a} {b}");
             }
         }
     }
-    for sets in [
+    let [train_on, eval] = &labelled;
+    for (index, sets) in [
         &["objective.kind=dpo", "lora.r=2"][..],
         &["objective.kind=dpo"],
-    ] {
-        let name = format!("resumed {}", sets.len());
+        &["objective.kind=kto", "lora.r=2", train_on, eval],
+        &["objective.kind=kto", train_on, eval],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("resumed {index}");
         let two = config(
             &folder.path().join(&name),
             &[sets, &["run.max_steps=2"]].concat(),
@@ -310,13 +394,27 @@ fn data_of_another_kind_is_refused() {
         let result = train(&config, &options, &StopFlag::default(), &Rows::default());
         result.unwrap_err().to_string()
     };
-    assert!(refused(&[]).contains("set `objective.kind` to dpo"));
+    let pairs = refused(&[]);
+    assert!(pairs.contains("pairs of answers (`chosen`, `rejected`); set `objective.kind` to dpo"));
     let text = folder.path().join("tokens.jsonl");
     fs::write(&text, "{\"input_ids\": [1, 2, 3]}\n").unwrap();
     let train = format!("data.train={}", text.display());
     let eval = format!("data.eval={}", text.display());
     let error = refused(&["objective.kind=dpo", &train, &eval]);
-    assert!(error.contains("tokens.jsonl has none"), "{error}");
+    assert!(error.contains("tokens.jsonl has neither"), "{error}");
     let error = refused(&["objective.kind=dpo", &eval]);
-    assert!(error.contains("tokens.jsonl has none"), "{error}");
+    assert!(error.contains("tokens.jsonl has neither"), "{error}");
+    let answers = golden().join("labelled/answers.jsonl");
+    let answers = format!("data.train={}", answers.display());
+    for kind in ["cross-entropy", "dpo"] {
+        let error = refused(&[&format!("objective.kind={kind}"), &answers]);
+        let verdict =
+            "has answers with a verdict (`label`: good or bad); set `objective.kind` to kto";
+        assert!(error.contains(verdict), "{error}");
+    }
+    let error = refused(&["objective.kind=kto"]);
+    assert!(
+        error.contains("needs answers that are good or bad"),
+        "{error}"
+    );
 }

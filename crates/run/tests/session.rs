@@ -11,9 +11,7 @@ use tightrope_model::{LoadOptions, Model, TrainableModel, Training};
 use tightrope_run::{
     Base, MergeOptions, RunError, Sampling, evaluate_config, generate, merge, train,
 };
-use tightrope_train::{
-    Config, Observer, Outcome, RunOptions, StopFlag, TrainError, config::ObjectiveSection, evaluate,
-};
+use tightrope_train::{Config, Observer, Outcome, RunOptions, StopFlag, TrainError, evaluate};
 
 fn options(adapter: Option<&Path>) -> LoadOptions {
     LoadOptions {
@@ -139,7 +137,7 @@ fn a_configuration_file_is_all_it_takes() {
     for (path, adapter) in [(&base, Some(adapter)), (&merged, None), (&base, None)] {
         let options = options(adapter);
         let mut model = Model::load(&device, path, &options).unwrap();
-        losses.push(evaluate(&ObjectiveSection::default(), &mut model, &data, 64).unwrap());
+        losses.push(evaluate(&config, &mut model, &data, 64).unwrap());
     }
     assert_eq!(losses[0].perplexity, Some(losses[0].loss.exp()));
     let close = (losses[0].loss - losses[1].loss).abs() <= 1e-5 * losses[0].loss;

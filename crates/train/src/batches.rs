@@ -1,26 +1,54 @@
 //! Assigns sequences to optimizer steps, as a pure function of data, seed and step.
 
 use crate::{Config, TrainError, config::counts_sequences, report::Padding, stored};
+use std::iter;
 use tightrope_data::{Amount, Dataset, Examples};
 use tightrope_packing::{
-    Algorithm, Batch, Layout, Overlong, Packer, Packing, Piece, SegmentError, random,
+    Algorithm, Batch, Layout, Overlong, PackError, Packer, Packing, Piece, SegmentError, random,
 };
 
 /// The batches of a run.
 ///
-/// A step has `accumulation` passes of `packs_per_pass` packs. Each epoch takes every pack once, in
-/// its own order; its last step may have fewer passes. In the modes that count sequences, a pack is
-/// one whole batch.
+/// If a step takes packs, it has `accumulation` passes of `packs_per_pass` packs; each epoch takes
+/// every pack once, in its own order, and its last step may have fewer passes. If a step takes
+/// sequences, each epoch deals them out to the steps in its own order, and each step is packed by
+/// itself.
 #[derive(Debug)]
 pub struct Batches<'a> {
     examples: Examples<'a>,
+    division: Division,
+    /// Packs of the first epoch; of every epoch, if steps take packs.
     packing: Packing,
-    packs_per_pass: usize,
-    accumulation: usize,
     seed: u64,
     padding_token: u32,
-    /// Order of the epoch that was requested last.
-    order: (u64, Vec<u32>),
+    /// The epoch that was requested last.
+    epoch: Epoch,
+}
+
+/// What a step takes.
+#[derive(Debug)]
+enum Division {
+    Packs {
+        per_pass: usize,
+        accumulation: usize,
+    },
+    Sequences {
+        per_step: usize,
+        packer: Packer,
+        lengths: Vec<u32>,
+    },
+}
+
+/// The steps of an epoch.
+#[derive(Debug)]
+struct Epoch {
+    number: u64,
+    /// The packs, if they are not those of the first epoch.
+    packing: Option<Packing>,
+    /// Packs in the order of the steps.
+    order: Vec<u32>,
+    /// End of each step in `order`.
+    ends: Vec<u32>,
 }
 
 impl<'a> Batches<'a> {
@@ -35,23 +63,49 @@ impl<'a> Batches<'a> {
         if examples.are_pairs() {
             packer.overlong = Overlong::Error;
         }
-        let packing = match &config.packing.file {
-            Some(file) => stored::read(file, config, &packer, &lengths, examples.are_pairs())?,
-            None => packer.pack(&lengths)?,
+        let (seed, mode) = (config.seed, config.packing.mode);
+        let per_step = config.batch.sequences_per_step;
+        // Buckets of similar lengths are packs of all data.
+        let dealt = per_step.filter(|_| mode != Algorithm::Bucketed);
+        let whole = examples.are_pairs();
+        let (division, packing, epoch) = match (&config.packing.file, dealt) {
+            (None, Some(per_step)) => {
+                let steps = packer.pack_steps(&lengths, per_step, seed, 0)?;
+                let order = (0..steps.packing.len() as u32).collect();
+                let epoch = Epoch::new(0, order, steps.ends);
+                let division = Division::Sequences {
+                    per_step,
+                    packer,
+                    lengths,
+                };
+                (division, steps.packing, epoch)
+            }
+            (file, _) => {
+                let packing = match file {
+                    Some(file) => stored::read(file, config, &packer, &lengths, whole)?,
+                    None => packer.pack(&lengths)?,
+                };
+                let per_pass = config.batch.packs_per_step.unwrap_or(1);
+                let accumulation = config.batch.accumulation;
+                let epoch = Epoch::of_packs(&packing, seed, 0, per_pass * accumulation);
+                let division = Division::Packs {
+                    per_pass,
+                    accumulation,
+                };
+                (division, packing, epoch)
+            }
         };
-        let order = (0, packing.epoch_order(config.seed, 0));
         Ok(Self {
             examples,
+            division,
             packing,
-            packs_per_pass: config.batch.packs_per_step.unwrap_or(1),
-            accumulation: config.batch.accumulation,
-            seed: config.seed,
+            seed,
             padding_token,
-            order,
+            epoch,
         })
     }
 
-    /// Packing behind the batches.
+    /// Packing behind the batches; that of the first epoch if each has its own.
     pub fn packing(&self) -> &Packing {
         &self.packing
     }
@@ -63,9 +117,7 @@ impl<'a> Batches<'a> {
 
     /// Number of optimizer steps in an epoch.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.packing
-            .len()
-            .div_ceil(self.packs_per_pass * self.accumulation) as u64
+        self.epoch.ends.len() as u64
     }
 
     /// Number of optimizer steps in the whole run.
@@ -75,42 +127,93 @@ impl<'a> Batches<'a> {
         config.run.max_steps.unwrap_or_else(epochs).max(1)
     }
 
-    /// Largest number of tokens in a pass, padding included: the largest packs may come together.
+    /// Largest number of tokens in a pass of any epoch, padding included: the largest packs, or the
+    /// longest sequences, may come together.
     pub fn max_tokens(&self) -> usize {
+        let largest = |mut tokens: Vec<usize>, count: usize| -> usize {
+            tokens.sort_unstable_by(|a, b| b.cmp(a));
+            tokens.iter().take(count).sum()
+        };
         let layout = self.packing.layout();
-        let mut tokens: Vec<_> = self.packing.iter().map(|p| row_tokens(layout, p)).collect();
-        tokens.sort_unstable_by(|a, b| b.cmp(a));
-        tokens.iter().take(self.packs_per_pass).sum()
+        match &self.division {
+            Division::Packs { per_pass, .. } => {
+                let rows = self.packing.iter().map(|pack| row_tokens(layout, pack));
+                largest(rows.collect(), *per_pass)
+            }
+            Division::Sequences {
+                per_step,
+                packer,
+                lengths,
+            } => {
+                let lengths = || lengths.iter().map(|&length| length as usize);
+                let batch = (*per_step).min(packer.batch_size as usize);
+                match layout {
+                    Layout::Packed => {
+                        let capacity = usize::try_from(packer.capacity).unwrap_or(usize::MAX);
+                        largest(lengths().collect(), *per_step).min(capacity)
+                    }
+                    Layout::PaddingFree => largest(lengths().collect(), batch),
+                    Layout::Padded => batch * lengths().max().unwrap_or(0),
+                }
+            }
+        }
     }
 
     /// Number of passes in an epoch.
     pub fn passes_per_epoch(&self) -> usize {
-        self.packing.len().div_ceil(self.packs_per_pass)
+        match self.division {
+            Division::Packs { per_pass, .. } => self.packing.len().div_ceil(per_pass),
+            Division::Sequences { .. } => self.packing.len(),
+        }
     }
 
     /// Passes of a step; steps are counted from 1.
-    pub fn step(&mut self, step: u64) -> Result<Vec<Batch>, SegmentError> {
-        let (steps, index) = (self.steps_per_epoch(), step.saturating_sub(1));
-        let (epoch, index) = (index / steps, (index % steps) as usize);
-        if self.order.0 != epoch {
-            self.order = (epoch, self.packing.epoch_order(self.seed, epoch));
+    pub fn step(&mut self, step: u64) -> Result<Vec<Batch>, TrainError> {
+        let (steps, index) = (self.steps_per_epoch().max(1), step.saturating_sub(1));
+        let (number, index) = (index / steps, (index % steps) as usize);
+        if self.epoch.number != number {
+            self.epoch = self.epoch(number)?;
         }
-        let packs = self
-            .order
-            .1
-            .chunks(self.packs_per_pass * self.accumulation)
-            .nth(index);
-        let passes = packs.unwrap_or(&[]).chunks(self.packs_per_pass);
-        passes.map(|packs| self.batch(packs)).collect()
+        let per_pass = match self.division {
+            Division::Packs { per_pass, .. } => per_pass,
+            Division::Sequences { .. } => 1,
+        };
+        let passes = self.epoch.step(index).chunks(per_pass);
+        Ok(passes
+            .map(|packs| self.batch(packs))
+            .collect::<Result<_, _>>()?)
+    }
+
+    fn epoch(&self, number: u64) -> Result<Epoch, PackError> {
+        match &self.division {
+            Division::Packs {
+                per_pass,
+                accumulation,
+            } => {
+                let packs = per_pass * accumulation;
+                Ok(Epoch::of_packs(&self.packing, self.seed, number, packs))
+            }
+            Division::Sequences {
+                per_step,
+                packer,
+                lengths,
+            } => {
+                let steps = packer.pack_steps(lengths, *per_step, self.seed, number)?;
+                let order = (0..steps.packing.len() as u32).collect();
+                Ok(Epoch {
+                    packing: Some(steps.packing),
+                    ..Epoch::new(number, order, steps.ends)
+                })
+            }
+        }
     }
 
     fn batch(&self, packs: &[u32]) -> Result<Batch, SegmentError> {
+        let packing = self.epoch.packing.as_ref().unwrap_or(&self.packing);
         match packs {
-            [pack] => self
-                .packing
-                .batch(*pack as usize, &self.examples, self.padding_token),
+            [pack] => packing.batch(*pack as usize, &self.examples, self.padding_token),
             packs => {
-                let packs = packs.iter().map(|&pack| self.packing.pack(pack as usize));
+                let packs = packs.iter().map(|&pack| packing.pack(pack as usize));
                 Batch::packed(
                     &self.examples,
                     &packs.flatten().copied().collect::<Vec<_>>(),
@@ -120,9 +223,44 @@ impl<'a> Batches<'a> {
     }
 }
 
+impl Epoch {
+    fn new(number: u64, order: Vec<u32>, ends: Vec<u32>) -> Self {
+        Self {
+            number,
+            packing: None,
+            order,
+            ends,
+        }
+    }
+
+    /// Steps of `per_step` packs each.
+    fn of_packs(packing: &Packing, seed: u64, number: u64, per_step: usize) -> Self {
+        let order = packing.epoch_order(seed, number);
+        let ends = order.chunks(per_step).scan(0, |end, packs| {
+            *end += packs.len() as u32;
+            Some(*end)
+        });
+        Self::new(number, order.clone(), ends.collect())
+    }
+
+    /// Packs of a step, counted from 0.
+    fn step(&self, index: usize) -> &[u32] {
+        let first = match index.checked_sub(1) {
+            None => 0,
+            Some(before) => self.ends[before],
+        };
+        let end = self.ends.get(index).copied().unwrap_or(first);
+        &self.order[first as usize..end as usize]
+    }
+}
+
 /// Packer of a configuration.
 pub fn packer(config: &Config) -> Packer {
-    let size = config.batch.sequences_per_step.unwrap_or(1);
+    // The sequences of a step in batches are divided among its passes.
+    let size = match config.batch.sequences_per_step {
+        Some(sequences) => sequences.div_ceil(config.batch.accumulation),
+        None => 1,
+    };
     // A batch of sequences has no capacity; the data section limits lengths.
     let capacity = match counts_sequences(config.packing.mode) {
         true => config.packing.capacity.max(config.data.max_length as u64),
@@ -182,7 +320,7 @@ fn row_tokens(layout: Layout, pack: &[Piece]) -> usize {
 /// Sequences of one record (its pieces, or the contents of its packed row) stay together.
 pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) {
     let mut held = Dataset {
-        pairs: data.pairs,
+        kind: data.kind,
         ..Dataset::default()
     };
     // Each held-out record is evaluated once, however often the others are trained.
@@ -215,12 +353,16 @@ pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) 
             chosen[records[index].clone()].fill(true);
         }
     }
-    let split = data.sequences.into_iter().zip(data.origins).zip(chosen);
-    (data.sequences, data.origins) = (Vec::new(), Vec::new());
-    for ((sequence, origin), chosen) in split {
+    let labels = data.desirable.iter().copied().map(Some);
+    let labels: Vec<_> = labels.chain(iter::repeat_n(None, chosen.len())).collect();
+    let split = data.sequences.into_iter().zip(data.origins);
+    let split = split.zip(chosen.into_iter().zip(labels));
+    (data.sequences, data.origins, data.desirable) = (Vec::new(), Vec::new(), Vec::new());
+    for ((sequence, origin), (chosen, label)) in split {
         let side = if chosen { &mut held } else { &mut data };
         side.sequences.push(sequence);
         side.origins.push(origin);
+        side.desirable.extend(label);
     }
     (data, held)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Prepared, TrainError, gradient_norm,
-    objective::{Objective, Totals},
+    objective::{Objective, Totals, members},
 };
 use tightrope_model::{Backend, TrainableModel};
 use tightrope_packing::{Batch, Piece};
@@ -16,10 +16,7 @@ pub(crate) fn culprits<D: Backend>(
     salt: u64,
     prepared: &Prepared<'_>,
 ) -> Result<Vec<String>, TrainError> {
-    let segments = passes.iter().flat_map(|pass| pass.segments().as_slice());
-    let mut sequences: Vec<usize> = segments.filter_map(|segment| segment.sequence).collect();
-    sequences.sort_unstable();
-    sequences.dedup();
+    let sequences = members(passes);
     let mut found = Vec::new();
     for &sequence in &sequences {
         let examples = prepared.batches.examples();

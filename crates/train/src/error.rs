@@ -2,11 +2,11 @@
 
 use crate::{
     checkpoint::{Change, CheckpointError},
-    config::ConfigError,
+    config::{ConfigError, ObjectiveKind},
     stored::StoredPackingError,
 };
 use std::{io, path::PathBuf};
-use tightrope_data::DataError;
+use tightrope_data::{DataError, ExampleKind};
 use tightrope_device::DeviceError;
 use tightrope_formats::FormatError;
 use tightrope_kernels::KernelError;
@@ -128,14 +128,14 @@ pub enum TrainError {
         output: PathBuf,
     },
     /// The data is not of the kind that the objective needs.
-    #[error("{}", other_data(data, *pairs, kind))]
+    #[error("{}", other_data(data, *found, *objective))]
     OtherData {
         /// The data: its first file.
         data: String,
-        /// Whether the data has pairs of answers.
-        pairs: bool,
+        /// Kind of its examples.
+        found: ExampleKind,
         /// The objective.
-        kind: &'static str,
+        objective: ObjectiveKind,
     },
     /// No sequence has a target.
     #[error("no sequence has a token to train on{}", match *held_out {
@@ -215,18 +215,27 @@ pub enum TrainError {
     },
 }
 
-fn other_data(data: &str, pairs: bool, kind: &str) -> String {
-    match pairs {
-        true => format!(
-            "{data} has pairs of answers (`chosen`, `rejected`), which `objective.kind` = \"{kind}\" \
-             does not compare; set `objective.kind` to dpo, ipo, simpo, cpo or orpo, or train on other \
-             data"
-        ),
-        false => format!(
-            "`objective.kind` = \"{kind}\" compares pairs of answers, and {data} has none; give rows \
-             with `prompt`, `chosen` and `rejected`, or set `objective.kind` = \"cross-entropy\""
-        ),
-    }
+fn other_data(data: &str, found: ExampleKind, objective: ObjectiveKind) -> String {
+    let kind = objective.name();
+    let has = match found {
+        ExampleKind::Sequences => "has neither",
+        ExampleKind::Pairs => "has pairs of answers (`chosen`, `rejected`)",
+        ExampleKind::Labelled => "has answers with a verdict (`label`: good or bad)",
+    };
+    let needs = match objective.data() {
+        ExampleKind::Sequences => "does not judge answers",
+        ExampleKind::Pairs => "compares pairs of answers (`prompt`, `chosen`, `rejected`)",
+        ExampleKind::Labelled => "needs answers that are good or bad (`label`)",
+    };
+    let fits = match found {
+        ExampleKind::Sequences => "cross-entropy",
+        ExampleKind::Pairs => "dpo, ipo, simpo, cpo or orpo",
+        ExampleKind::Labelled => "kto",
+    };
+    format!(
+        "`objective.kind` = \"{kind}\" {needs}, and {data} {has}; set `objective.kind` to {fits}, or \
+         train on other data"
+    )
 }
 
 fn lines(changes: &[Change]) -> String {

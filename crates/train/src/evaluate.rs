@@ -1,9 +1,8 @@
 //! Measures a model on evaluation data, set by set.
 
 use crate::{
-    Evaluation, StopFlag, TrainError,
-    config::ObjectiveSection,
-    objective::{self, Objective, Results, Totals},
+    Config, Evaluation, StopFlag, TrainError,
+    objective::{self, Objective, Results, Set, Totals},
 };
 use std::collections::BTreeMap;
 use tightrope_data::{Dataset, Examples};
@@ -53,42 +52,47 @@ pub(crate) fn set_packs(
     packs.collect()
 }
 
-/// Evaluates a model on examples by an objective; they are packed into the
+/// Evaluates a model on examples by the objective of a configuration; they are packed into the
 /// model's buffers. No example may be longer than `capacity`, the number of tokens that the model
 /// was loaded for. A reference model is the model without its adapter.
 pub fn evaluate<'a, D: Backend>(
-    section: &ObjectiveSection,
+    config: &Config,
     model: &mut Model<D>,
     examples: impl Into<Examples<'a>>,
     capacity: usize,
 ) -> Result<Evaluation, TrainError> {
-    evaluate_sets(section, model, None, examples.into(), capacity)
+    evaluate_sets(config, model, None, examples.into(), capacity)
 }
 
 /// The same, with an evaluation of each set of `data`, which the examples are the first of.
 pub fn evaluate_sets<D: Backend>(
-    section: &ObjectiveSection,
+    config: &Config,
     model: &mut Model<D>,
     data: Option<&Dataset>,
     examples: Examples<'_>,
     capacity: usize,
 ) -> Result<Evaluation, TrainError> {
-    section.check_kind("the evaluation data", examples.are_pairs())?;
+    let section = &config.objective;
+    section.check_kind("the evaluation data", examples.kind())?;
     let sets = set_packs(data, examples, capacity)?;
-    let objective = objective::of(section, None);
+    let mut objective = objective::of(config, None);
     let stop = StopFlag::default();
-    let evaluation = evaluate_packed(model, &*objective, examples, &sets, &stop)?;
+    let evaluation = evaluate_packed(model, &mut *objective, examples, &sets, &stop)?;
     evaluation.ok_or(TrainError::NothingToEvaluate)
 }
 
 /// Returns `None` if `stop` was requested before the end.
 pub(crate) fn evaluate_packed<D: Backend>(
     model: &mut Model<D>,
-    objective: &dyn Objective<D>,
+    objective: &mut dyn Objective<D>,
     examples: Examples<'_>,
     sets: &[SetPacks],
     stop: &StopFlag,
 ) -> Result<Option<Evaluation>, TrainError> {
+    let pieces = sets.iter().flat_map(|set| set.packing.pieces());
+    let mut members: Vec<usize> = pieces.map(|piece| piece.sequence as usize).collect();
+    members.sort_unstable();
+    objective.begin(model, examples, &members, Set::Eval)?;
     let all = Totals::of_examples(examples, |_| true);
     let mut whole = Sums::default();
     let mut of_sets = BTreeMap::new();
@@ -149,7 +153,7 @@ impl Sums {
         let Results { loss, rewards } = self.results;
         Evaluation {
             loss,
-            perplexity: rewards.is_none().then(|| loss.exp()),
+            perplexity: (!rewards.are_measured()).then(|| loss.exp()),
             rewards,
             tokens: self.tokens,
             trained_tokens: self.trained_tokens,

@@ -18,9 +18,9 @@ pub struct StepRow {
     pub step: u64,
     /// Loss of the step, before the update: for cross-entropy the mean over its trained tokens.
     pub loss: f64,
-    /// Rewards of answers, if they are compared.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub rewards: Option<Rewards>,
+    /// Rewards of answers, if they are compared or judged.
+    #[serde(flatten)]
+    pub rewards: Rewards,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate of this update.
@@ -46,16 +46,12 @@ pub struct EvalRow {
     pub step: u64,
     /// Loss of the evaluation data: for cross-entropy the mean over its trained tokens.
     pub eval_loss: f64,
-    /// Exponential of `eval_loss`; absent if answers are compared.
+    /// Exponential of `eval_loss`; absent if answers are compared or judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_perplexity: Option<f64>,
-    /// Rewards of answers, if they are compared, with names that begin with `eval_`.
-    #[serde(
-        flatten,
-        with = "eval_rewards",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub rewards: Option<Rewards>,
+    /// Rewards of answers, if they are compared or judged, with names that begin with `eval_`.
+    #[serde(flatten, with = "eval_rewards")]
+    pub rewards: Rewards,
     /// Number of real tokens evaluated.
     pub eval_tokens: u64,
     /// Number of these tokens that have a target.
@@ -73,36 +69,36 @@ mod eval_rewards {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[derive(Serialize, Deserialize)]
+    #[serde(remote = "Rewards")]
     struct Named {
-        eval_rewards_chosen: f64,
-        eval_rewards_rejected: f64,
-        eval_rewards_margin: f64,
-        eval_rewards_accuracy: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(rename = "eval_rewards_chosen")]
+        rewards_chosen: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(rename = "eval_rewards_rejected")]
+        rewards_rejected: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(rename = "eval_rewards_margin")]
+        rewards_margin: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(rename = "eval_rewards_accuracy")]
+        rewards_accuracy: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(rename = "eval_kl")]
+        kl: Option<f64>,
     }
 
     pub(super) fn serialize<S: Serializer>(
-        rewards: &Option<Rewards>,
+        rewards: &Rewards,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let named = rewards.map(|rewards| Named {
-            eval_rewards_chosen: rewards.rewards_chosen,
-            eval_rewards_rejected: rewards.rewards_rejected,
-            eval_rewards_margin: rewards.rewards_margin,
-            eval_rewards_accuracy: rewards.rewards_accuracy,
-        });
-        named.serialize(serializer)
+        Named::serialize(rewards, serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<Option<Rewards>, D::Error> {
-        let named = Option::<Named>::deserialize(deserializer)?;
-        Ok(named.map(|named| Rewards {
-            rewards_chosen: named.eval_rewards_chosen,
-            rewards_rejected: named.eval_rewards_rejected,
-            rewards_margin: named.eval_rewards_margin,
-            rewards_accuracy: named.eval_rewards_accuracy,
-        }))
+    ) -> Result<Rewards, D::Error> {
+        Named::deserialize(deserializer)
     }
 }
 

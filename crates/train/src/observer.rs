@@ -39,6 +39,14 @@ pub struct Plan {
     pub total_steps: u64,
     /// Number of optimizer steps in an epoch.
     pub steps_per_epoch: u64,
+    /// What a step takes: `sequence`, or `pair` of answers.
+    pub example: &'static str,
+    /// Number of examples in a step of the first epoch: a mean.
+    pub examples_per_step: f64,
+    /// Number of trained tokens in a step: a mean.
+    pub trained_tokens_per_step: f64,
+    /// Number of steps in an epoch if a step took eight examples, as is common without packing.
+    pub steps_of_eight: u64,
 }
 
 /// Adapter that a run trains.

@@ -4,10 +4,12 @@ use crate::{
     Config, TrainError,
     batches::Batches,
     evaluate::{SetPacks, set_packs},
+    objective::kto,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tightrope_data::{Dataset, Examples};
+use std::iter;
+use tightrope_data::{Dataset, ExampleKind, Examples};
 use tightrope_formats::files::hexadecimal;
 use tightrope_packing::Packing;
 
@@ -42,7 +44,14 @@ impl<'a> Prepared<'a> {
             let lengths = Examples::from(data).packed_lengths();
             lengths.into_iter().max().unwrap_or(0) as usize
         };
-        let capacity = batches.max_tokens().max(eval.map_or(0, longest));
+        // KTO also evaluates prompts with the answers of others.
+        let mismatched = |data: &Dataset| match data.kind {
+            ExampleKind::Labelled => kto::longest(data.into(), config.data.max_length),
+            ExampleKind::Sequences | ExampleKind::Pairs => 0,
+        };
+        let both = iter::once(train).chain(eval);
+        let capacity = both.map(mismatched).fold(batches.max_tokens(), usize::max);
+        let capacity = capacity.max(eval.map_or(0, longest));
         let eval = match eval {
             Some(data) => Some((data, set_packs(Some(data), data.into(), capacity)?)),
             None => None,
@@ -66,7 +75,7 @@ impl<'a> Prepared<'a> {
         let eval = self.eval.iter();
         let eval = eval.map(|(data, _)| ("the evaluation data", *data));
         let mut all = eval.chain([("the training data", self.train)]);
-        all.try_for_each(|(name, data)| config.objective.check_kind(name, data.pairs))
+        all.try_for_each(|(name, data)| config.objective.check_kind(name, data.kind))
     }
 
     /// Adds facts about the model that the data is for, such as digests of its files. A run can be
@@ -140,6 +149,12 @@ fn fact(data: &Dataset) -> Value {
         let words = words.chain(sequence.targets().iter().map(|target| target.to_le_bytes()));
         hash.update(words.flatten().collect::<Vec<u8>>());
     }
+    hash.update(
+        data.desirable
+            .iter()
+            .map(|&good| good.into())
+            .collect::<Vec<u8>>(),
+    );
     json!({
         "sequences": data.sequences.len(),
         "tokens": tokens,

@@ -92,12 +92,12 @@ impl Padding {
 pub struct Evaluation {
     /// Loss of the objective: for cross-entropy the mean over the tokens with a target.
     pub loss: f64,
-    /// Exponential of a cross-entropy; absent if answers are compared.
+    /// Exponential of a cross-entropy; absent if answers are compared or judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perplexity: Option<f64>,
-    /// Rewards of answers, if they are compared.
-    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
-    pub rewards: Option<Rewards>,
+    /// Rewards of answers, if they are compared or judged.
+    #[serde(flatten)]
+    pub rewards: Rewards,
     /// Number of real tokens.
     pub tokens: u64,
     /// Number of these tokens that have a target.

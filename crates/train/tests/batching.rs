@@ -49,14 +49,17 @@ fn accumulation_and_every_mode_give_the_step_of_one_big_batch() {
         &["packing.mode=padded", "batch.sequences_per_step=12"],
         &[
             "packing.mode=padded",
-            "batch.sequences_per_step=5",
+            "batch.sequences_per_step=12",
             "batch.accumulation=3",
         ],
         &[
             "packing.mode=bucketed",
-            "batch.sequences_per_step=4",
+            "batch.sequences_per_step=12",
             "batch.accumulation=3",
         ],
+        &["batch.sequences_per_step=12"],
+        &["packing.mode=streaming", "batch.sequences_per_step=12"],
+        &["packing.max_sequences=1", "batch.sequences_per_step=12"],
     ];
     for way in ways {
         let (l, n, w) = one_step(way);
@@ -70,6 +73,50 @@ fn accumulation_and_every_mode_give_the_step_of_one_big_batch() {
         );
         let distance = relative_distance(&w, &expected);
         assert!(distance <= 1e-6, "{way:?}: weights differ by {distance:e}");
+    }
+}
+
+/// With `sequences_per_step`, every mode takes the same sequences in each step, over several
+/// epochs, and so has the same losses.
+#[test]
+fn steps_of_sequences_are_the_same_packed_and_padded() {
+    let losses = |sets: &[&str]| -> Vec<[f64; 3]> {
+        let mut run = Run::new(&["run.max_steps=15", "batch.sequences_per_step=5"]);
+        run.set(&["schedule.kind=constant", "optimizer.eps=1e-3"]);
+        run.set(sets);
+        run.train = dataset(23, 9);
+        run.go(None).unwrap();
+        let number = |row: &serde_json::Value, key| row[key].as_f64().unwrap();
+        let keys = ["loss", "grad_norm", "trained_tokens"];
+        let rows = run.rows();
+        rows.iter()
+            .map(|row| keys.map(|key| number(row, key)))
+            .collect()
+    };
+    let padded = losses(&["packing.mode=padded"]);
+    assert_eq!(padded.len(), 3 * 5);
+    let differ = padded.iter().zip(&padded[5..]).all(|(a, b)| a[2] != b[2]);
+    assert!(differ, "each epoch deals the sequences out anew");
+    for way in [
+        &[][..],
+        &["packing.mode=spfhp"],
+        &["packing.mode=padding-free"],
+        &[
+            "packing.mode=padded",
+            "batch.sequences_per_step=5",
+            "batch.accumulation=5",
+        ],
+    ] {
+        for (step, (own, expected)) in losses(way).iter().zip(&padded).enumerate() {
+            assert_eq!(own[2], expected[2], "{way:?}, step {step}");
+            for (own, expected) in own.iter().zip(expected) {
+                let distance = (own - expected).abs();
+                assert!(
+                    distance <= 1e-5 * expected,
+                    "{way:?}, step {step}: {own} {expected}"
+                );
+            }
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use tightrope_device::Cpu;
 use tightrope_model::TrainableModel;
 use tightrope_packing::Sequence;
 use tightrope_train::{
-    Outcome, Output, OutputLock, Prepared, StopFlag, TrainError, Trainer, config::ObjectiveSection,
-    evaluate, load_options, training,
+    Outcome, Output, OutputLock, Prepared, StopFlag, TrainError, Trainer, evaluate, load_options,
+    training,
 };
 
 #[test]
@@ -186,10 +186,10 @@ fn an_evaluation_that_is_not_finite_names_the_tensor() {
     let run = Run::new(&[]);
     let mut model = run.model(&run.cpu(), &run.config(), 8);
     let sequences = [Sequence::from_labels(vec![1, 36, 2], &[1, 36, 2]).unwrap()];
-    let objective = ObjectiveSection::default();
-    evaluate(&objective, &mut model, &sequences[..], 8).unwrap();
+    let config = run.config();
+    evaluate(&config, &mut model, &sequences[..], 8).unwrap();
     break_embedding(&mut model, 36);
-    let error = evaluate(&objective, &mut model, &sequences[..], 8)
+    let error = evaluate(&config, &mut model, &sequences[..], 8)
         .unwrap_err()
         .to_string();
     assert!(error.contains("`model.embed_tokens.weight`"), "{error}");

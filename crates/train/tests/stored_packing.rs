@@ -4,7 +4,7 @@ mod common;
 
 use common::{LORA, Run, dataset};
 use std::{error::Error, fs, path::Path};
-use tightrope_data::Examples;
+use tightrope_data::{ExampleKind, Examples};
 use tightrope_packing::{Algorithm, Packer};
 use tightrope_train::{Config, batches::packer};
 
@@ -23,13 +23,7 @@ fn named(file: &Path) -> String {
 
 #[test]
 fn the_bits_are_those_of_a_run_that_packs_itself() {
-    for mode in [
-        "best-fit",
-        "streaming",
-        "padded",
-        "padding-free",
-        "bucketed",
-    ] {
+    for mode in ["best-fit", "streaming", "bucketed"] {
         let mode = format!("packing.mode={mode}");
         let sets = [LORA, &[mode.as_str()]].concat();
         let without = Run::new(&sets);
@@ -172,7 +166,7 @@ fn a_packing_that_cuts_pairs_is_refused_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = Run::new(&["packing.capacity=64", "objective.kind=dpo", "lora.r=2"]);
     run.train = dataset(12, 1);
-    run.train.pairs = true;
+    run.train.kind = ExampleKind::Pairs;
     let wrapped = Packer {
         algorithm: Algorithm::Wrapped,
         ..packer(&run.config())

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", required_unless_present = "config", value_parser = paths::path())]
     data: Vec<PathBuf>,
 
-    /// Layout of the records: auto, alpaca, chat, completion, preference, text, tokens
+    /// Layout of the records: auto, alpaca, chat, completion, preference, labelled, text, tokens
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 
@@ -91,19 +91,19 @@ fn shown_as(heading: &str, evaluation: &Evaluation) -> String {
 /// Lines about what the loss means.
 fn meaning(evaluation: &Evaluation) -> String {
     let line = |name: &str, value: f64| format!("  {name:<16}{value:.3}\n");
-    match &evaluation.rewards {
-        Some(rewards) => [
-            ("accuracy", rewards.rewards_accuracy),
-            ("margin", rewards.rewards_margin),
-            ("reward, better", rewards.rewards_chosen),
-            ("reward, worse", rewards.rewards_rejected),
-        ]
-        .map(|(name, value)| line(name, value))
-        .concat(),
-        None => evaluation
-            .perplexity
-            .map_or(String::new(), |value| line("perplexity", value)),
-    }
+    let rewards = &evaluation.rewards;
+    let values = [
+        ("accuracy", rewards.rewards_accuracy),
+        ("margin", rewards.rewards_margin),
+        ("reward, better", rewards.rewards_chosen),
+        ("reward, worse", rewards.rewards_rejected),
+        ("divergence", rewards.kl),
+        ("perplexity", evaluation.perplexity),
+    ];
+    let known = values
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    known.map(|(name, value)| line(name, value)).collect()
 }
 
 /// Shows bars, and the facts about the data: rows that were cut or left out do not count for the

@@ -4,7 +4,7 @@ use crate::{exit::Exit, painting, progress::Bars, subject::ModelAndData, termina
 use anyhow::{Result, ensure};
 use console::style;
 use serde::Serialize;
-use tightrope_data::{Dataset, Examples, InspectedToken, Preflight};
+use tightrope_data::{Dataset, ExampleKind, Examples, InspectedToken, Preflight};
 use tightrope_report::{
     numbers::{counted, grouped, percent_of},
     table::Table,
@@ -139,7 +139,10 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         })?;
     }
     for pack in &packs {
-        terminal.line(format!("\n{}", pack_table(pack, data.pairs)))?;
+        terminal.line(format!(
+            "\n{}",
+            pack_table(pack, data.kind == ExampleKind::Pairs)
+        ))?;
     }
     Ok(Exit::Success)
 }
@@ -152,8 +155,12 @@ fn inspected(data: &Dataset, index: usize, tokens: Vec<InspectedToken>) -> Inspe
     let file = origin.and_then(|origin| data.report.files.get(origin.file as usize));
     InspectedSequence {
         sequence: index + 1,
-        pair: data.pairs.then_some(index / 2 + 1),
-        answer: data.pairs.then_some(ANSWERS[index % 2]),
+        pair: (data.kind == ExampleKind::Pairs).then_some(index / 2 + 1),
+        answer: match data.kind {
+            ExampleKind::Sequences => None,
+            ExampleKind::Pairs => Some(ANSWERS[index % 2]),
+            ExampleKind::Labelled => Some(if data.desirable[index] { "good" } else { "bad" }),
+        },
         file: file.map(|file| file.path.clone()),
         row: origin.map(|origin| origin.row),
         line: origin.and_then(|origin| origin.line),
@@ -208,6 +215,7 @@ fn heading(sequence: &InspectedSequence) -> String {
     let share = percent_of(trained as u64, tokens as u64);
     let pair = match (sequence.pair, sequence.answer) {
         (Some(pair), Some(answer)) => format!(" ({answer} of pair {pair})"),
+        (None, Some(answer)) => format!(" ({answer})"),
         _ => String::new(),
     };
     style(format!(

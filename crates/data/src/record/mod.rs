@@ -3,6 +3,7 @@
 
 mod calls;
 mod chat;
+mod labelled;
 mod parts;
 mod preference;
 mod refused;
@@ -12,7 +13,6 @@ use serde_json::{Map, Value};
 
 pub(crate) use calls::TemplateReads;
 pub(crate) use chat::Conversation;
-pub(crate) use preference::has_ids;
 pub(crate) use refused::refused;
 pub(crate) use tokens::Tokens;
 
@@ -44,6 +44,21 @@ pub(crate) enum Record {
         chosen: Box<Record>,
         rejected: Box<Record>,
     },
+    /// An answer that is good or bad.
+    Labelled {
+        desirable: bool,
+        answer: Box<Record>,
+    },
+}
+
+impl Record {
+    /// Whether the answer is good, if the record says so.
+    pub(crate) fn desirable(&self) -> Option<bool> {
+        match self {
+            Self::Labelled { desirable, .. } => Some(*desirable),
+            _ => None,
+        }
+    }
 }
 
 /// A record, with the keys of its row that it does not use.
@@ -53,12 +68,15 @@ pub(crate) struct Parsed {
     pub unused: Vec<String>,
 }
 
-/// The format whose keys are there. An alpaca file may also have a rendered `text`, and a chat file
-/// may have a `prompt`, so the richer format is tried first.
-pub(crate) fn detect(keys: &[&str]) -> Option<Format> {
+/// The format whose keys are there; `judged`: a column says whether the answers are good or bad. An
+/// alpaca file may also have a rendered `text`, and a chat file may have a `prompt`, so the richer
+/// format is tried first.
+pub(crate) fn detect(keys: &[&str], judged: bool) -> Option<Format> {
     let has = |key: &str| keys.contains(&key);
     if preference::has_pair(has) {
         Some(Format::Preference)
+    } else if judged && (has_answer(has) || has("completion_ids")) {
+        Some(Format::Labelled)
     } else if has("input_ids") {
         Some(Format::Tokens)
     } else if has("messages") || has("conversations") {
@@ -72,6 +90,24 @@ pub(crate) fn detect(keys: &[&str]) -> Option<Format> {
     } else {
         None
     }
+}
+
+/// Whether a row with these keys has an answer, in one of the layouts of [`answered`].
+fn has_answer(has: impl Fn(&str) -> bool) -> bool {
+    has("messages")
+        || has("conversations")
+        || has("instruction") && has("output")
+        || has("prompt") && has("completion")
+}
+
+/// Whether a column of the row says that its answer is good or bad.
+pub(crate) fn is_judged(fields: &Fields) -> bool {
+    labelled::verdict_among(fields).is_some()
+}
+
+/// Whether the row holds its answers as token ids.
+pub(crate) fn has_ids(fields: &Fields) -> bool {
+    preference::has_ids(fields) || labelled::has_ids(fields)
 }
 
 /// Keys without which a row is no record of the format.
@@ -89,7 +125,7 @@ fn required(fields: &Fields, format: Format) -> &'static [&'static str] {
         Format::Alpaca => &["instruction", "output"],
         Format::Completion => &["prompt", "completion"],
         Format::Text => &["text"],
-        Format::Preference | Format::Auto => &[],
+        Format::Preference | Format::Labelled | Format::Auto => &[],
     }
 }
 
@@ -123,20 +159,41 @@ pub(crate) fn parse(
     let record = match format {
         Format::Tokens => Record::Tokens(tokens::tokens(&mut fields)?),
         Format::Text => Record::Text(take_text(&mut fields, "text")?),
-        Format::Alpaca => match template {
-            Some(template) => Record::Chat(chat::alpaca(&mut fields, template, &mut unused)?),
-            None => alpaca(&mut fields)?,
-        },
+        Format::Alpaca => alpaca(&mut fields, template, &mut unused)?,
         Format::Completion => completion(&mut fields, template, &mut unused)?,
         Format::Chat => Record::Chat(chat::chat(&mut fields, template, &mut unused)?),
         Format::Preference => preference::preference(&mut fields, template, &mut unused)?,
+        Format::Labelled => labelled::labelled(&mut fields, template, &mut unused)?,
         Format::Auto => unreachable!("decided per file before rows are parsed"),
     };
     unused.splice(0..0, fields.into_iter().map(|(key, _)| key));
     Ok(Parsed { record, unused })
 }
 
-fn alpaca(fields: &mut Fields) -> Result<Record, RowProblem> {
+/// Reads a row with one answer, in the layout that its keys name.
+fn answered(
+    fields: &mut Fields,
+    template: Option<&TemplateReads>,
+    unused: &mut Vec<String>,
+) -> Result<Record, RowProblem> {
+    let has = |key: &str| fields.contains_key(key);
+    if has("messages") || has("conversations") {
+        chat::chat(fields, template, unused).map(Record::Chat)
+    } else if has("instruction") {
+        alpaca(fields, template, unused)
+    } else {
+        completion(fields, template, unused)
+    }
+}
+
+fn alpaca(
+    fields: &mut Fields,
+    template: Option<&TemplateReads>,
+    unused: &mut Vec<String>,
+) -> Result<Record, RowProblem> {
+    if let Some(template) = template {
+        return chat::alpaca(fields, template, unused).map(Record::Chat);
+    }
     without_template(fields, "alpaca records without a chat template")?;
     Ok(Record::Alpaca {
         instruction: take_text(fields, "instruction")?,

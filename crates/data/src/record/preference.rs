@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::calls::TemplateReads;
 use super::tokens::TwoColumns;
-use super::{Fields, Record, alpaca, chat, completion, take, take_list, wrong};
+use super::{Fields, Record, alpaca, completion, take, take_list, wrong};
 use crate::error::{Key, KeyPath, RowProblem};
 
 /// Columns of the better and of the worse answer, by tool.
@@ -34,7 +34,7 @@ fn answers_among(has: impl Fn(&str) -> bool) -> Option<&'static (&'static str, &
 }
 
 /// Whether the row holds a pair as token ids.
-pub(crate) fn has_ids(fields: &Fields) -> bool {
+pub(super) fn has_ids(fields: &Fields) -> bool {
     ids_among(|key| fields.contains_key(key)).is_some()
 }
 
@@ -94,32 +94,40 @@ fn ids(fields: &mut Fields, keys: &[&'static str; 3]) -> Result<Record, RowProbl
     let mut list = |key: &'static str| -> Result<Vec<Value>, RowProblem> { take_list(fields, key) };
     let [prompt, chosen, rejected] = [list(keys[0])?, list(keys[1])?, list(keys[2])?];
     let side = |answer: Vec<Value>, key: &'static str| {
-        let columns = TwoColumns {
-            prompt: keys[0],
-            length: prompt.len(),
-            answer: key,
-        };
-        let mut labels: Vec<Value> = vec![(-100).into(); prompt.len()];
-        labels.extend(answer.iter().cloned());
-        let ids = prompt.iter().cloned().chain(answer).collect();
-        let mut own = Fields::new();
-        own.insert("input_ids".into(), Value::Array(ids));
-        own.insert("labels".into(), Value::Array(labels));
-        let mut parts = super::tokens::tokens(&mut own).map_err(|problem| {
-            problem.with_key(|path| match path.0[..] {
-                [_, Key::Index(index)] => columns.place(index),
-                _ => KeyPath::name(key),
-            })
-        })?;
-        parts
-            .iter_mut()
-            .for_each(|part| part.columns = Some(columns));
-        Ok::<_, RowProblem>(Box::new(Record::Tokens(parts)))
+        prompt_and_answer((keys[0], &prompt), (key, answer)).map(Box::new)
     };
     Ok(Record::Preference {
         chosen: side(chosen, keys[1])?,
         rejected: side(rejected, keys[2])?,
     })
+}
+
+/// Token ids in two columns, of which those of the answer are trained.
+pub(super) fn prompt_and_answer(
+    (prompt_key, prompt): (&'static str, &[Value]),
+    (key, answer): (&'static str, Vec<Value>),
+) -> Result<Record, RowProblem> {
+    let columns = TwoColumns {
+        prompt: prompt_key,
+        length: prompt.len(),
+        answer: key,
+    };
+    let mut labels: Vec<Value> = vec![(-100).into(); prompt.len()];
+    labels.extend(answer.iter().cloned());
+    let ids = prompt.iter().cloned().chain(answer).collect();
+    let mut own = Fields::new();
+    own.insert("input_ids".into(), Value::Array(ids));
+    own.insert("labels".into(), Value::Array(labels));
+    let mut parts = super::tokens::tokens(&mut own).map_err(|problem| {
+        problem.with_key(|path| match path.0[..] {
+            [_, Key::Index(index)] => columns.place(index),
+            _ => KeyPath::name(key),
+        })
+    })?;
+    parts
+        .iter_mut()
+        .for_each(|part| part.columns = Some(columns));
+    Ok(Record::Tokens(parts))
 }
 
 /// An answer: text, or messages; a single message becomes a list.
@@ -275,10 +283,7 @@ impl Layout {
                     }
                 };
                 fields.insert("output".into(), Value::String(text));
-                match template {
-                    Some(template) => chat::alpaca(fields, template, unused).map(Record::Chat),
-                    None => alpaca(fields),
-                }
+                alpaca(fields, template, unused)
             }
             Self::Prompt => {
                 // Text beside messages is the answer of the assistant.

@@ -1,8 +1,6 @@
 //! Refuses data of other training methods, which would be trained as something else.
 
-use serde_json::Value;
-
-use super::{Fields, is_empty};
+use super::{Fields, is_empty, labelled::verdict_among};
 use crate::error::{KeyPath, RowProblem};
 use crate::options::Format;
 
@@ -21,9 +19,6 @@ const PREFERENCE: [&str; 11] = [
     "non_preferred_output",
 ];
 
-/// Columns that say whether an answer is good or bad.
-const VERDICTS: [&str; 3] = ["kto_tag", "label", "desirable"];
-
 /// Columns that are not text.
 const MEDIA: [&str; 6] = ["images", "image", "videos", "video", "audios", "audio"];
 
@@ -32,19 +27,23 @@ pub(crate) fn refused(fields: &Fields, format: Format) -> Option<RowProblem> {
     let full = |key: &str| fields.get(key).filter(|value| !is_empty(value));
     let found =
         |keys: &'static [&'static str]| keys.iter().copied().find(|key| full(key).is_some());
-    let answers = matches!(format, Format::Alpaca | Format::Chat | Format::Completion);
-    let says = |key: &&str| full(key).is_some_and(|value| is_verdict(key, value, answers));
-    let verdict = VERDICTS.into_iter().find(says);
+    let single = matches!(format, Format::Alpaca | Format::Chat | Format::Completion);
     let pairs = format == Format::Preference;
-    let answers = answers || pairs;
+    let answers = single || pairs || format == Format::Labelled;
+    let verdict = verdict_among(fields).filter(|key| {
+        // The class of a text may be a number.
+        let is_plain = *key == "kto_tag" || fields[*key].is_boolean();
+        single || is_plain && !matches!(format, Format::Labelled | Format::Preference)
+    });
     let (key, why) = if let Some(key) = found(&PREFERENCE).filter(|_| !pairs) {
         let why = "one of a pair of answers, but the file is not read as pairs; give both `chosen` \
                    and `rejected` in its first rows, or set `data.format` = \"preference\"; or write \
                    the better answer as the answer of an ordinary record";
         (key, why)
-    } else if let Some(key) = verdict.filter(|_| !pairs) {
-        let why = "says whether the answer is a good or a bad one (KTO), and bad answers cannot \
-                   be trained against here; keep the rows with good answers, without this column";
+    } else if let Some(key) = verdict {
+        let why = "says whether the answer is a good or a bad one, but the file is not read as \
+                   such answers; set `data.format` = \"labelled\" (and `objective.kind` = \"kto\"), \
+                   or keep the rows with good answers, without this column";
         (key, why)
     } else if let Some(key) = found(&MEDIA).filter(|_| answers) {
         (
@@ -58,24 +57,4 @@ pub(crate) fn refused(fields: &Fields, format: Format) -> Option<RowProblem> {
         key: KeyPath::name(key),
         why: why.to_owned(),
     })
-}
-
-/// Whether a column says that an answer is good or bad: as true or false, and beside an answer also
-/// as a number or text. The class of a text does not count.
-fn is_verdict(key: &str, label: &Value, answers: bool) -> bool {
-    if key == "kto_tag" {
-        return true;
-    }
-    match label {
-        Value::Bool(_) => true,
-        Value::Number(number) => answers && matches!(number.as_i64(), Some(0 | 1)),
-        Value::String(text) => {
-            answers
-                && matches!(
-                    text.to_ascii_lowercase().as_str(),
-                    "true" | "false" | "0" | "1"
-                )
-        }
-        _ => false,
-    }
 }

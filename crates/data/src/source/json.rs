@@ -43,7 +43,7 @@ pub(super) fn is_document(
                     keys.into_iter().map(str::to_owned).collect(),
                 ));
             }
-            let record = record::detect(&keys).is_some()
+            let record = record::detect(&keys, record::is_judged(&fields)).is_some()
                 || record::refused(&fields, Format::Auto).is_some()
                 || columns.iter().any(|(_, column)| keys.contains(&column));
             Ok(!record && (fields.values().any(holds_rows) || is_empty_list(&fields)))

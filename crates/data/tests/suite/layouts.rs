@@ -206,15 +206,9 @@ fn data_of_other_methods_is_refused_by_name() {
             format!("{{{chat}, \"rejected_response\": \"b\"}}"),
             "rejected_response",
         ),
-        (format!("{{{chat}, \"label\": true}}"), "label"),
-        (format!("{{{chat}, \"kto_tag\": false}}"), "kto_tag"),
         (
-            format!("{{{chat}, \"label\": \"news\", \"desirable\": true}}"),
-            "desirable",
-        ),
-        (
-            r#"{"prompt": "q", "completion": "a", "label": 0}"#.to_owned(),
-            "label",
+            format!("{{{chat}, \"chosen\": \"a\", \"label\": true}}"),
+            "chosen",
         ),
         (format!("{{{chat}, \"images\": [\"a.png\"]}}"), "images"),
         (

@@ -9,6 +9,7 @@ mod demo;
 mod errors;
 mod files;
 mod formats;
+mod labelled;
 mod layouts;
 mod limits;
 mod masks;

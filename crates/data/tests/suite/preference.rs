@@ -2,7 +2,8 @@
 
 use tightrope_data::packing::Units;
 use tightrope_data::{
-    DataError, DataOptions, Dataset, Examples, Format, Overlong, Tokenizer, TrainOn, load,
+    DataError, DataOptions, Dataset, ExampleKind, Examples, Format, Overlong, Tokenizer, TrainOn,
+    load,
 };
 
 use crate::common::{CHATML, load_bytes, marked, tokenizer, write};
@@ -47,7 +48,7 @@ fn every_layout_is_the_same_pair() {
         ),
     ] {
         let data = read(&row, &DataOptions::default(), &t);
-        assert!(data.pairs, "{row}");
+        assert_eq!(data.kind, ExampleKind::Pairs, "{row}");
         let both = [0, 1].map(|index| marked(&data, index, &t));
         assert_eq!(both, [said("Yes"), said("No")], "{row}");
         assert_eq!(data.origins[0], data.origins[1]);
@@ -181,7 +182,7 @@ fn what_no_pair_can_be_is_refused() {
     for paths in [[pairs.clone(), texts.clone()], [texts, pairs]] {
         let second = paths[1].clone();
         let error = load(&paths, &DataOptions::default(), Some(&t), &()).map(drop);
-        let Err(DataError::MixedPairs { path, .. }) = error else {
+        let Err(DataError::MixedKinds { path, .. }) = error else {
             panic!("{error:?}");
         };
         assert_eq!(path, second);

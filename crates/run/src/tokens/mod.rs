@@ -2,7 +2,7 @@
 //! starts with them.
 //!
 //! A file holds, in little-endian numbers: [`MAGIC`], the length of a JSON text and the text, then
-//! for each sequence its length (u32), file (u32), row (u64) and line (u64, 0: none), then the tokens
+//! for each sequence its length (u32), file (u32), row (u64), line (u64, 0: none) and label (u32), then the tokens
 //! (u32) and the targets (i32) of one sequence after the other, and the SHA-256 of all this.
 
 use crate::fingerprint::of_files;
@@ -17,20 +17,20 @@ use std::{
     path::{Path, PathBuf},
 };
 use tightrope_data::{
-    ChatTemplate, DataError, Dataset, FileSet, Origin, Preflight, Tokenizer, load_sets,
+    ChatTemplate, DataError, Dataset, ExampleKind, FileSet, Origin, Preflight, Tokenizer, load_sets,
 };
 use tightrope_formats::files::{Temporary, hexadecimal, remove_stale};
 use tightrope_packing::{IGNORED, Sequence};
 use tightrope_report::numbers::bytes;
 use tightrope_train::{Config, Observer, config::CacheChoice, paths};
 
-const MAGIC: &[u8] = b"tightrope tokens 1\n";
+const MAGIC: &[u8] = b"tightrope tokens 2\n";
 /// Ending of the names of the files.
 const ENDING: &str = "tokens";
 /// Data of fewer bytes is read anew by default: that takes about a second.
 const WORTHWHILE: u64 = 16 << 20;
 /// Size of an entry of the index.
-const ENTRY: u64 = 24;
+const ENTRY: u64 = 28;
 const DIGEST: u64 = 32;
 /// Largest size of the JSON text.
 const HEADER: u64 = 64 << 20;
@@ -46,7 +46,7 @@ pub(crate) struct TokenCache {
 #[derive(Serialize, Deserialize)]
 struct Header {
     key: String,
-    pairs: bool,
+    kind: ExampleKind,
     sequences: u64,
     tokens: u64,
     report: Preflight,
@@ -145,7 +145,7 @@ impl TokenCache {
         };
         let header = serde_json::to_vec(&Header {
             key: key.to_owned(),
-            pairs: data.pairs,
+            kind: data.kind,
             sequences: data.sequences.len() as u64,
             tokens: data
                 .sequences
@@ -157,11 +157,13 @@ impl TokenCache {
         writer.write_all(MAGIC)?;
         writer.write_all(&(header.len() as u64).to_le_bytes())?;
         writer.write_all(&header)?;
-        for (sequence, origin) in data.sequences.iter().zip(&data.origins) {
+        for (index, (sequence, origin)) in data.sequences.iter().zip(&data.origins).enumerate() {
+            let good = data.desirable.get(index).copied().unwrap_or_default();
             writer.write_all(&(sequence.len() as u32).to_le_bytes())?;
             writer.write_all(&origin.file.to_le_bytes())?;
             writer.write_all(&origin.row.to_le_bytes())?;
             writer.write_all(&origin.line.unwrap_or(0).to_le_bytes())?;
+            writer.write_all(&u32::from(good).to_le_bytes())?;
         }
         for sequence in &data.sequences {
             for token in sequence.tokens() {
@@ -280,12 +282,17 @@ fn parse(file: File, size: u64, key: &str, observer: &dyn Observer) -> Result<Da
     }
     let count = header.sequences as usize;
     let (mut lengths, mut origins) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut desirable = Vec::new();
     let mut tokens = 0;
     for _ in 0..count {
         let length = u32::from_le_bytes(reader.array().map_err(failed)?);
         let file = u32::from_le_bytes(reader.array().map_err(failed)?);
         let row = u64::from_le_bytes(reader.array().map_err(failed)?);
         let line = u64::from_le_bytes(reader.array().map_err(failed)?);
+        let good = u32::from_le_bytes(reader.array().map_err(failed)?);
+        if header.kind == ExampleKind::Labelled {
+            desirable.push(good > 0);
+        }
         tokens += u64::from(length);
         lengths.push(length as usize);
         origins.push(Origin {
@@ -322,7 +329,8 @@ fn parse(file: File, size: u64, key: &str, observer: &dyn Observer) -> Result<Da
     }
     Ok(Dataset {
         sequences,
-        pairs: header.pairs,
+        kind: header.kind,
+        desirable,
         origins,
         report: header.report,
     })

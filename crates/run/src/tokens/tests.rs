@@ -82,8 +82,8 @@ impl Files {
 
 fn assert_same(a: &Dataset, b: &Dataset) {
     assert_eq!(
-        (&a.sequences, &a.origins, a.pairs),
-        (&b.sequences, &b.origins, b.pairs)
+        (&a.sequences, &a.origins, a.kind, &a.desirable),
+        (&b.sequences, &b.origins, b.kind, &b.desirable)
     );
     assert_eq!(a.report, b.report);
 }

@@ -131,6 +131,7 @@ const FORMATS: Kind = Choice(&[
     "chat",
     "completion",
     "preference",
+    "labelled",
     "text",
     "tokens",
 ]);
@@ -239,16 +240,21 @@ pub const KEYS: &[Key] = &[
          of the model."),
 
     key("objective", "kind", Choice(ObjectiveKind::NAMES), Some("\"cross-entropy\""), Fixed,
-        "cross-entropy predicts the next token; the others train on pairs of a better and a worse \
-         answer (docs/preference.md)."),
+        "cross-entropy predicts the next token; dft weighs each token by its probability; dpo, ipo, \
+         simpo, cpo and orpo train on pairs of a better and a worse answer, kto on answers that are \
+         good or bad (docs/preference.md)."),
     key("objective", "beta", POSITIVE, None, Fixed,
         "Strength of the preference, or how far the model may leave the reference; absent: 2.0 for \
          simpo, else 0.1."),
     key("objective", "reference", Choice(&["start", "base"]), None, Fixed,
-        "Reference model of dpo and ipo: the model as the run starts, or the base model without any \
+        "Reference model of dpo, ipo and kto: the model as the run starts, or the base model without any \
          adapter; absent: start."),
     key("objective", "gamma", NOT_NEGATIVE, None, Fixed,
         "Margin of simpo between the rewards of both answers; absent: 0.5."),
+    key("objective", "desirable_weight", NOT_NEGATIVE, None, Fixed,
+        "Weight of the losses of good answers (kto); absent: 1."),
+    key("objective", "undesirable_weight", NOT_NEGATIVE, None, Fixed,
+        "Weight of the losses of bad answers (kto); absent: 1."),
     key("objective", "label_smoothing", Kind::Number(|x| (0.0..0.5).contains(&x), "in [0, 0.5)"), None, Fixed,
         "Share of pairs that are taken to be the wrong way round (dpo, simpo, cpo); absent: 0."),
     key("objective", "cross_entropy", NOT_NEGATIVE, None, Fixed,
@@ -289,11 +295,13 @@ pub const KEYS: &[Key] = &[
         "Learning rate of the B matrices over that of the A matrices (LoRA+)."),
 
     key("batch", "packs_per_step", Integer(1), None, Fixed,
-        "Number of packs in one forward and backward pass; absent: 1."),
+        "Number of packs in one forward and backward pass; absent: 1, unless sequences_per_step is set."),
     key("batch", "sequences_per_step", Integer(1), None, Fixed,
-        "Number of sequences in a pass, for the modes padding-free, padded and bucketed; absent: 8."),
+        "Number of sequences, or of pairs, in a step, which is packed by itself: the steps are those of \
+         training without packing. Absent: steps take packs; padding-free, padded and bucketed take 8."),
     key("batch", "accumulation", Integer(1), Some("1"), Fixed,
-        "Number of passes whose gradients are added for one optimizer step."),
+        "Number of passes whose gradients are added for one optimizer step. Not with sequences_per_step \
+         in packs, where a step has as many passes as its packs need."),
 
     key("optimizer", "kind", Choice(&optimizer::NAMES), Some("\"adamw\""), Fixed,
         "Optimizer; docs/optimizers.md says when to take which, and how they differ."),

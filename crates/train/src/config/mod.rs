@@ -1,5 +1,6 @@
 //! The configuration file: its sections as types, reading it, and rules between keys.
 
+mod batch;
 mod data;
 mod elsewhere;
 mod error;
@@ -14,6 +15,7 @@ mod schedule;
 mod sets;
 mod template;
 
+pub(crate) use batch::counts_sequences;
 pub use data::{CacheChoice, DataSection};
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS, SET_KEYS};
@@ -143,7 +145,7 @@ pub enum AllLinear {
     AllLinear,
 }
 
-/// `[batch]`; of the first two keys, exactly the one that the mode reads is present.
+/// `[batch]`; exactly one of the first two keys is present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
@@ -279,11 +281,6 @@ fn assignment(set: &str) -> Result<String, ConfigError> {
     })
 }
 
-/// Whether batches of this mode count sequences and not packs.
-pub(crate) fn counts_sequences(mode: Algorithm) -> bool {
-    mode.layout() != Layout::Packed
-}
-
 /// Fills in the defaults that depend on other keys, and checks the rules between keys.
 fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     let start = || Place::File {
@@ -343,14 +340,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
         return Err(conflict("packing.capacity", message));
     }
 
-    let (read, unread, default) = match counts_sequences(mode) {
-        true => ("batch.sequences_per_step", "batch.packs_per_step", 8),
-        false => ("batch.packs_per_step", "batch.sequences_per_step", 1),
-    };
-    if values.get(unread).is_some() {
-        let message = format!("`{unread}` has no meaning with mode \"{mode}\"; use `{read}`");
-        return Err(conflict(unread, message));
-    }
+    let size = batch::size(&values, mode)?;
     let files = values.get("data.eval").and_then(Value::as_array);
     let files = files.is_some_and(|files| !files.is_empty());
     let ratio = values.get("data.eval_ratio").and_then(Value::as_float);
@@ -398,7 +388,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
         ("output", Value::String(output.to_string_lossy().into())),
         ("data.max_length", Value::Integer(max_length)),
         ("packing.capacity", Value::Integer(capacity)),
-        (read, Value::Integer(default)),
+        size,
         ("optimizer.learning_rate", Value::Float(learning_rate)),
         ("schedule.warmup_ratio", Value::Float(0.03)),
         ("run.epochs", Value::Float(1.0)),

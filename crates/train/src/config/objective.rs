@@ -3,6 +3,7 @@
 use super::{ConfigError, kinds, read::Values};
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
+use tightrope_data::ExampleKind;
 use tightrope_packing::Algorithm;
 use toml::Value;
 
@@ -23,10 +24,14 @@ pub struct ObjectiveSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cross_entropy: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub desirable_weight: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undesirable_weight: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
 }
 
-/// Model that dpo and ipo compare with.
+/// Model that dpo, ipo and kto compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the table of keys documents each field")]
@@ -36,15 +41,14 @@ pub enum Reference {
 }
 
 impl ObjectiveSection {
-    /// Returns an error unless data with (or without) pairs of answers is what the objective needs.
-    pub fn check_kind(&self, data: &str, pairs: bool) -> Result<(), TrainError> {
-        let kind = self.kind.name();
-        match pairs == self.kind.compares() {
+    /// Returns an error unless the examples of `data` are of the kind that the objective needs.
+    pub fn check_kind(&self, data: &str, found: ExampleKind) -> Result<(), TrainError> {
+        match found == self.kind.data() {
             true => Ok(()),
             false => Err(TrainError::OtherData {
                 data: data.to_owned(),
-                pairs,
-                kind,
+                found,
+                objective: self.kind,
             }),
         }
     }
@@ -62,26 +66,45 @@ pub enum ObjectiveKind {
     Simpo,
     Cpo,
     Orpo,
+    Kto,
+    Dft,
 }
 
 impl ObjectiveKind {
     /// Names in configurations.
-    pub(super) const NAMES: &'static [&'static str] =
-        &["cross-entropy", "dpo", "ipo", "simpo", "cpo", "orpo"];
+    pub(super) const NAMES: &'static [&'static str] = &[
+        "cross-entropy",
+        "dpo",
+        "ipo",
+        "simpo",
+        "cpo",
+        "orpo",
+        "kto",
+        "dft",
+    ];
 
     /// Name in configurations.
     pub fn name(self) -> &'static str {
         Self::NAMES[self as usize]
     }
 
+    /// Kind of the examples that it trains on.
+    pub fn data(self) -> ExampleKind {
+        match self {
+            Self::CrossEntropy | Self::Dft => ExampleKind::Sequences,
+            Self::Kto => ExampleKind::Labelled,
+            Self::Dpo | Self::Ipo | Self::Simpo | Self::Cpo | Self::Orpo => ExampleKind::Pairs,
+        }
+    }
+
     /// Whether it compares pairs of answers.
     pub fn compares(self) -> bool {
-        self != Self::CrossEntropy
+        self.data() == ExampleKind::Pairs
     }
 
     /// Whether it compares with a reference model.
     pub fn has_reference(self) -> bool {
-        matches!(self, Self::Dpo | Self::Ipo)
+        matches!(self, Self::Dpo | Self::Ipo | Self::Kto)
     }
 
     /// Whether log-probabilities are means over the tokens of an answer.
@@ -92,7 +115,12 @@ impl ObjectiveKind {
     /// Keys beside `kind`, with their defaults, which are those of TRL.
     fn defaults(self) -> &'static [(&'static str, f64)] {
         match self {
-            Self::CrossEntropy => &[],
+            Self::CrossEntropy | Self::Dft => &[],
+            Self::Kto => &[
+                ("objective.beta", 0.1),
+                ("objective.desirable_weight", 1.0),
+                ("objective.undesirable_weight", 1.0),
+            ],
             Self::Dpo => &[
                 ("objective.beta", 0.1),
                 ("objective.label_smoothing", 0.0),
@@ -122,7 +150,7 @@ pub(super) fn kind(values: &Values) -> ObjectiveKind {
         .unwrap_or_default()
 }
 
-/// A setting that pairs of answers exclude.
+/// A setting that answers exclude which are compared or judged.
 struct Excluded {
     key: &'static str,
     /// Whether they exclude this value.
@@ -134,17 +162,17 @@ const EXCLUDED: [Excluded; 3] = [
     Excluded {
         key: "data.train_on",
         excludes: |word| word != "completion",
-        why: "answers are compared whole",
+        why: "answers are judged whole",
     },
     Excluded {
         key: "data.overlong",
         excludes: |word| word == "split",
-        why: "a pair of answers cannot be split",
+        why: "the answers cannot be split",
     },
     Excluded {
         key: "packing.mode",
         excludes: |word| word.parse().is_ok_and(Algorithm::cuts_sequences),
-        why: "a pair of answers cannot be cut",
+        why: "the answers cannot be cut",
     },
 ];
 
@@ -165,7 +193,8 @@ pub(super) fn derived(values: &Values) -> Result<Vec<(&'static str, Value)>, Con
         false => "",
     };
     kinds::refuse_unread(values, "objective", name, reads, why)?;
-    for Excluded { key, excludes, why } in EXCLUDED.iter().filter(|_| kind.compares()) {
+    let judges = kind.data() != ExampleKind::Sequences;
+    for Excluded { key, excludes, why } in EXCLUDED.iter().filter(|_| judges) {
         let word = values.get(key).and_then(Value::as_str);
         if let Some(word) = word.filter(|word| excludes(word)) {
             kinds::refuse(values, key, || {
@@ -216,10 +245,7 @@ mod tests {
                 &["objective.kind=cpo", "objective.reference=base"],
                 "no reference model",
             ),
-            (
-                &["objective.kind=dpo", "data.train_on=all"],
-                "compared whole",
-            ),
+            (&["objective.kind=dpo", "data.train_on=all"], "judged whole"),
             (
                 &["objective.kind=dpo", "data.overlong=split"],
                 "cannot be split",

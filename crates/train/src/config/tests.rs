@@ -56,6 +56,8 @@ fn every_default_of_the_table_is_read() {
             "objective.gamma",
             "objective.label_smoothing",
             "objective.cross_entropy",
+            "objective.desirable_weight",
+            "objective.undesirable_weight",
             "packing.max_sequences",
             "packing.file",
             "batch.sequences_per_step",
@@ -368,7 +370,7 @@ fn wrong_values_say_what_is_expected() {
 
 #[test]
 fn contradictions_say_what_to_do() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["run.max_steps=1", "run.epochs=2"], "remove one"),
         (
             &["schedule.warmup_steps=1", "schedule.warmup_ratio=0.1"],
@@ -383,8 +385,24 @@ fn contradictions_say_what_to_do() {
             "use `batch.sequences_per_step`",
         ),
         (
-            &["batch.sequences_per_step=2"],
-            "use `batch.packs_per_step`",
+            &["batch.sequences_per_step=2", "batch.packs_per_step=2"],
+            "both give the size of a step",
+        ),
+        (
+            &["batch.sequences_per_step=2", "batch.accumulation=2"],
+            "as many passes as its sequences need",
+        ),
+        (
+            &["batch.sequences_per_step=2", "packing.file=a.json"],
+            "each step is packed by itself",
+        ),
+        (
+            &["batch.sequences_per_step=2", "packing.mode=wrapped"],
+            "needs whole sequences",
+        ),
+        (
+            &["packing.mode=padded", "batch.accumulation=3"],
+            "cannot be divided among",
         ),
         (
             &["run.eval_every=5"],

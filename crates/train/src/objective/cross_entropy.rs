@@ -12,7 +12,7 @@ pub(super) struct CrossEntropy;
 fn results(loss: &Loss, totals: Totals) -> Results {
     Results {
         loss: loss.sum / totals.trained_tokens,
-        rewards: None,
+        ..Results::default()
     }
 }
 

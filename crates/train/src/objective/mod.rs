@@ -1,12 +1,16 @@
 //! Training objectives. An objective is a file here and a line in [`of`].
 
 mod cross_entropy;
+mod dft;
+pub(crate) mod kto;
 mod preference;
+mod rewards;
 
-pub use preference::Rewards;
-pub(crate) use preference::{References, reference};
+pub(crate) use preference::reference;
+pub use rewards::Rewards;
 
-use crate::{TrainError, config::ObjectiveSection};
+use crate::{Config, TrainError, config::ObjectiveKind};
+use cross_entropy::CrossEntropy;
 use std::{fmt::Debug, ops::AddAssign};
 use tightrope_data::Examples;
 use tightrope_model::{Backend, Model, TrainableModel};
@@ -19,6 +23,18 @@ use tightrope_packing::{Batch, Units};
 /// [`TokenWeights::OfLosses`](tightrope_model::TokenWeights); an objective that needs the
 /// log-probabilities of the base model first uses [`Adapters::Off`](tightrope_model::Adapters).
 pub(crate) trait Objective<D: Backend>: Debug {
+    /// Learns what the passes of a step, or an evaluation, have in common; `members` are the
+    /// examples in them, in ascending order.
+    fn begin(
+        &mut self,
+        _model: &mut Model<D>,
+        _examples: Examples<'_>,
+        _members: &[usize],
+        _set: Set,
+    ) -> Result<(), TrainError> {
+        Ok(())
+    }
+
     /// Adds the gradient of a pass into the gradients, and returns its part of the step's results.
     /// `salt` differs for each step.
     fn pass(
@@ -38,6 +54,48 @@ pub(crate) trait Objective<D: Backend>: Debug {
     ) -> Result<[Results; 2], TrainError>;
 }
 
+/// Examples that are trained, or evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Set {
+    Train,
+    Eval,
+}
+
+/// Log-probabilities of the reference model for each example: sums over both answers of a pair, or
+/// over a labelled answer and its mismatched one.
+#[derive(Debug, Default)]
+pub(crate) struct References {
+    pub train: Vec<[f64; 2]>,
+    pub eval: Vec<[f64; 2]>,
+}
+
+impl References {
+    fn of(&self, set: Set) -> &[[f64; 2]] {
+        match set {
+            Set::Train => &self.train,
+            Set::Eval => &self.eval,
+        }
+    }
+}
+
+/// Examples of the passes of a step, in ascending order.
+pub(crate) fn members(step: &[Batch]) -> Vec<usize> {
+    let segments = step.iter().flat_map(|pass| pass.segments().as_slice());
+    let mut members: Vec<usize> = segments.filter_map(|segment| segment.sequence).collect();
+    members.sort_unstable();
+    members.dedup();
+    members
+}
+
+/// `ln σ(x)`, without overflow.
+fn log_sigmoid(x: f64) -> f64 {
+    x.min(0.0) - (-x.abs()).exp().ln_1p()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    log_sigmoid(x).exp()
+}
+
 /// Sizes of all passes of a step, or of all evaluation data, by which sums are divided; at least 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Totals {
@@ -49,6 +107,10 @@ pub(crate) struct Totals {
     pub chosen_tokens: f64,
     /// Tokens with another one behind them, in the better answers and their prompts.
     pub chosen_steps: f64,
+    /// Labelled answers that are good; known for evaluations.
+    pub good: f64,
+    /// Labelled answers that are bad; known for evaluations.
+    pub bad: f64,
 }
 
 impl Totals {
@@ -70,6 +132,7 @@ impl Totals {
             pairs: totals.pairs.max(1.0),
             chosen_tokens: totals.chosen_tokens.max(1.0),
             chosen_steps: totals.chosen_steps.max(1.0),
+            ..totals
         }
     }
 
@@ -87,11 +150,26 @@ impl Totals {
 
     /// Sizes of all examples that are to be counted.
     pub(crate) fn of_examples(examples: Examples<'_>, counts: impl Fn(usize) -> bool) -> Self {
-        let counted = (0..examples.count()).filter(|&example| counts(example));
-        Self::new(counted.flat_map(|example| {
+        let counted = || (0..examples.count()).filter(|&example| counts(example));
+        let totals = Self::new(counted().flat_map(|example| {
             let parts = examples.of(example).iter().enumerate();
             parts.map(|(part, sequence)| (part, sequence.len(), sequence.trained_tokens()))
-        }))
+        }));
+        let [mut good, mut bad] = [0.0; 2];
+        for example in counted().take(examples.desirable().len()) {
+            // Answers without a token to train are left out.
+            if examples.of(example)[0].trained_tokens() > 0 {
+                match examples.desirable()[example] {
+                    true => good += 1.0,
+                    false => bad += 1.0,
+                }
+            }
+        }
+        Self {
+            good,
+            bad,
+            ..totals
+        }
     }
 }
 
@@ -100,28 +178,35 @@ impl Totals {
 pub(crate) struct Results {
     /// The loss.
     pub loss: f64,
-    /// Rewards of the answers, if answers are compared.
-    pub rewards: Option<Rewards>,
+    /// Rewards of answers, if they are compared or judged.
+    pub rewards: Rewards,
 }
 
 impl AddAssign for Results {
     fn add_assign(&mut self, other: Self) {
         self.loss += other.loss;
-        self.rewards = match (self.rewards, other.rewards) {
-            (Some(own), Some(other)) => Some(own.plus(other)),
-            (own, other) => own.or(other),
-        };
+        self.rewards = self.rewards.plus(other.rewards);
     }
 }
 
 /// Objective of a configuration; `references` has the log-probabilities of the reference model,
 /// unless it is the model without its adapter.
 pub(crate) fn of<D: Backend>(
-    section: &ObjectiveSection,
+    config: &Config,
     references: Option<References>,
 ) -> Box<dyn Objective<D>> {
-    match preference::Method::of(section) {
-        None => Box::new(cross_entropy::CrossEntropy),
-        Some(method) => Box::new(preference::Preference::new(method, references)),
+    let section = &config.objective;
+    match section.kind {
+        ObjectiveKind::CrossEntropy => Box::new(CrossEntropy),
+        ObjectiveKind::Dft => Box::new(dft::Dft),
+        ObjectiveKind::Kto => {
+            let max_length = config.data.max_length;
+            Box::new(kto::Kto::new(section, max_length, references))
+        }
+        ObjectiveKind::Dpo
+        | ObjectiveKind::Ipo
+        | ObjectiveKind::Simpo
+        | ObjectiveKind::Cpo
+        | ObjectiveKind::Orpo => Box::new(preference::Preference::new(section, references)),
     }
 }

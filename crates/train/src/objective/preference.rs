@@ -14,55 +14,19 @@
 //! A step's loss is the mean over its pairs, plus `cross_entropy` times the mean cross-entropy of
 //! all tokens of its better answers (for ORPO, of their prompts too).
 
-use super::{Objective, Results, Totals};
+use super::{Objective, References, Results, Rewards, Totals, log_sigmoid, sigmoid};
 use crate::{
     TrainError,
     config::{ObjectiveKind, ObjectiveSection},
 };
-use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use tightrope_data::Progress;
 use tightrope_model::{Adapters, Backend, Loss, Model, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Packing, Segment};
 
-/// Means over pairs of the rewards that the model gives to their answers: `β` times the answer's
-/// log-probability (its mean over tokens for SimPO and ORPO), less that of the reference model
-/// if there is one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Rewards {
-    /// Reward of the better answer.
-    pub rewards_chosen: f64,
-    /// Reward of the worse answer.
-    pub rewards_rejected: f64,
-    /// Difference of the two.
-    pub rewards_margin: f64,
-    /// Share of the pairs whose better answer has the higher reward; a tie does not count.
-    pub rewards_accuracy: f64,
-}
-
-impl Rewards {
-    fn of([chosen, rejected]: [f64; 2], pairs: f64) -> Self {
-        Self {
-            rewards_chosen: chosen / pairs,
-            rewards_rejected: rejected / pairs,
-            rewards_margin: (chosen - rejected) / pairs,
-            rewards_accuracy: f64::from(u8::from(chosen > rejected)) / pairs,
-        }
-    }
-
-    pub(super) fn plus(self, other: Self) -> Self {
-        Self {
-            rewards_chosen: self.rewards_chosen + other.rewards_chosen,
-            rewards_rejected: self.rewards_rejected + other.rewards_rejected,
-            rewards_margin: self.rewards_margin + other.rewards_margin,
-            rewards_accuracy: self.rewards_accuracy + other.rewards_accuracy,
-        }
-    }
-}
-
 /// A method with its settings.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Method {
+struct Method {
     kind: ObjectiveKind,
     beta: f64,
     gamma: f64,
@@ -79,25 +43,16 @@ struct Compared {
     rewards: [f64; 2],
 }
 
-/// `ln σ(x)`, without overflow.
-fn log_sigmoid(x: f64) -> f64 {
-    x.min(0.0) - (-x.abs()).exp().ln_1p()
-}
-
-fn sigmoid(x: f64) -> f64 {
-    log_sigmoid(x).exp()
-}
-
 impl Method {
-    /// The method of a configuration; `None` for cross-entropy.
-    pub(super) fn of(section: &ObjectiveSection) -> Option<Self> {
-        section.kind.compares().then(|| Self {
+    /// The method of a configuration.
+    fn of(section: &ObjectiveSection) -> Self {
+        Self {
             kind: section.kind,
             beta: section.beta.unwrap_or_default(),
             gamma: section.gamma.unwrap_or_default(),
             label_smoothing: section.label_smoothing.unwrap_or_default(),
             cross_entropy: section.cross_entropy.unwrap_or_default(),
-        })
+        }
     }
 
     /// Compares two answers with these sums of log-probabilities and numbers of tokens.
@@ -151,17 +106,17 @@ impl Method {
 
 /// One answer in a batch.
 #[derive(Clone, Debug)]
-struct Side {
+pub(super) struct Side {
     /// Example of the answer, and whether it is the better (0) or the worse one (1).
-    place: (usize, usize),
-    range: Range<usize>,
+    pub(super) place: (usize, usize),
+    pub(super) range: Range<usize>,
     /// Sum of the log-probabilities of the answer's tokens.
-    sum: f64,
+    pub(super) sum: f64,
     tokens: f64,
 }
 
-/// The answers of a batch, two for each pair.
-fn sides(batch: &Batch, losses: &[f32]) -> Vec<Side> {
+/// The answers of a batch; those of a pair follow each other.
+pub(super) fn sides(batch: &Batch, losses: &[f32]) -> Vec<Side> {
     let side = |segment: &Segment| {
         let range = segment.start..segment.start + segment.length;
         let targets = batch.targets()[range.clone()].iter();
@@ -213,13 +168,6 @@ pub(crate) fn reference<D: Backend>(
     Ok(sums)
 }
 
-/// Log-probabilities of the reference model: sums over both answers of each example.
-#[derive(Debug, Default)]
-pub(crate) struct References {
-    pub train: Vec<[f64; 2]>,
-    pub eval: Vec<[f64; 2]>,
-}
-
 /// Trains or measures a preference.
 #[derive(Debug)]
 pub(super) struct Preference {
@@ -229,8 +177,11 @@ pub(super) struct Preference {
 }
 
 impl Preference {
-    pub(super) fn new(method: Method, references: Option<References>) -> Self {
-        Self { method, references }
+    pub(super) fn new(section: &ObjectiveSection, references: Option<References>) -> Self {
+        Self {
+            method: Method::of(section),
+            references,
+        }
     }
 
     /// Log-probabilities of the reference model for the pairs of a batch, in their order; nothing
@@ -304,7 +255,7 @@ impl Preference {
             let entropy: f64 = trained.map(|(_, &loss)| f64::from(loss)).sum();
             results += Results {
                 loss: compared.loss / totals.pairs + factor * entropy,
-                rewards: Some(Rewards::of(compared.rewards, totals.pairs)),
+                rewards: Rewards::of_pair(compared.rewards, totals.pairs),
             };
             let Some(weights) = weights.as_deref_mut() else {
                 continue;

@@ -6,19 +6,19 @@ use crate::{
     Config, Metrics, Observer, Optimizer, Outcome, Output, Plan, Prepared, RunOptions, RunReport,
     Schedule, StepRow, StopFlag, TrainError,
     checkpoint::{Identity, Retention, State},
-    config::Reference,
+    config::{ObjectiveKind, Reference},
     diagnosis,
     evaluate::evaluate_packed,
     gradient_norm,
     metrics::{EvalRow, peak_memory_bytes},
-    objective::{self, Objective, References, Results, Totals},
+    objective::{self, Objective, References, Results, Set, Totals, kto},
     observer::AdapterPlan,
     optimizer,
     rank::Rank,
 };
 use save::read_weights;
 use std::time::Instant;
-use tightrope_data::{Examples, Tokenizer};
+use tightrope_data::{ExampleKind, Examples, Tokenizer};
 use tightrope_model::{Backend, TrainableModel};
 use tightrope_packing::{Batch, Packing, random};
 use tightrope_report::numbers::counted;
@@ -93,6 +93,10 @@ impl<'a, D: Backend> Trainer<'a, D> {
             state.identity = identity;
         }
         state.total_steps = total_steps;
+        if config.objective.kind == ObjectiveKind::Kto {
+            let said = kto::imbalance(&config.objective, prepared.batches.examples());
+            said.iter().for_each(|text| observer.notice(text));
+        }
         output.begin(observer)?;
         let mut retention = Retention::default();
         let saved_step = output.resume().map(|(_, state)| state.step);
@@ -112,7 +116,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
             prepared,
             tokenizer,
             model,
-            objective: objective::of(&config.objective, references),
+            objective: objective::of(config, references),
             optimizer,
             total_steps,
             metrics,
@@ -238,6 +242,10 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let trained_parameters = parameters.iter().map(|p| p.weight.len() as u64).sum();
         let batches = &self.prepared.batches;
         let config = self.config;
+        let begins = batches.packing().pieces().iter();
+        let examples = begins.filter(|piece| piece.start == 0).count() as u64;
+        let trained = self.prepared.train.report.trained_tokens;
+        let steps = batches.steps_per_epoch().max(1) as f64;
         Ok(Plan {
             model: config.model.clone(),
             objective: config.objective.kind.name(),
@@ -258,6 +266,14 @@ impl<'a, D: Backend> Trainer<'a, D> {
             first_step: self.state.step,
             total_steps: self.total_steps,
             steps_per_epoch: batches.steps_per_epoch(),
+            example: match batches.examples().kind() {
+                ExampleKind::Sequences => "sequence",
+                ExampleKind::Pairs => "pair",
+                ExampleKind::Labelled => "answer",
+            },
+            examples_per_step: examples as f64 / steps,
+            trained_tokens_per_step: trained as f64 / steps,
+            steps_of_eight: examples.div_ceil(8),
         })
     }
 
@@ -270,6 +286,10 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let tokens: u64 = count(Batch::real_tokens);
         let computed: u64 = count(Batch::len);
         let totals = Totals::of(&passes);
+        let examples = self.prepared.batches.examples();
+        let members = objective::members(&passes);
+        self.objective
+            .begin(&mut self.model, examples, &members, Set::Train)?;
         let salt = random::at(self.config.seed, step);
         self.model.zero_gradients()?;
         let mut results = Results::default();
@@ -378,7 +398,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let Some((data, sets)) = &self.prepared.eval else {
             return Ok(true);
         };
-        let (objective, examples) = (&*self.objective, Examples::from(*data));
+        let (objective, examples) = (&mut *self.objective, Examples::from(*data));
         self.optimizer.show_averages(&mut self.model)?;
         let evaluated = evaluate_packed(&mut self.model, objective, examples, sets, stop)?;
         self.optimizer.hide_averages(&mut self.model)?;
@@ -430,8 +450,13 @@ fn references<D: Backend>(
         return Ok(None);
     }
     observer.notice("computing the log-probabilities of the reference model, once for each answer");
-    let mut of =
-        |examples, packings: &[&Packing]| objective::reference(model, examples, packings, observer);
+    let mut of = |examples: Examples<'_>, packings: &[&Packing]| match examples.kind() {
+        ExampleKind::Labelled => {
+            let max_length = config.data.max_length;
+            kto::reference(model, examples, packings, max_length, observer)
+        }
+        _ => objective::reference(model, examples, packings, observer),
+    };
     let batches = &prepared.batches;
     Ok(Some(References {
         train: of(batches.examples(), &[batches.packing()])?,

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use indicatif::ProgressBar;
 use tightrope_data::{
-    Examples,
+    ExampleKind, Examples,
     packing::{Algorithm, Histogram, PackError},
 };
 use tightrope_report::numbers::counted;
@@ -65,7 +65,7 @@ pub(super) fn data_set(config: &Config) -> anyhow::Result<Input> {
         name: "training data".into(),
         histogram: Histogram::from_lengths(lengths.iter().copied())?,
         lengths: Some(lengths),
-        pairs: data.pairs,
+        pairs: data.kind == ExampleKind::Pairs,
         by_line: false,
     })
 }
