@@ -13,6 +13,7 @@ mod advice;
 mod columns;
 mod dataset;
 pub mod demo;
+mod detect;
 mod encode;
 mod error;
 mod examples;

@@ -10,6 +10,7 @@ use tightrope_packing::{Overlong, Sequence};
 
 use crate::columns::{Columns, Renamed};
 use crate::dataset::{Dataset, Origin};
+use crate::detect::{DETECTION_ROWS, detect};
 use crate::encode::{AddedEnd, Encoded, Encoder};
 use crate::error::{BadRow, DataError};
 use crate::examples::ExampleKind;
@@ -21,9 +22,6 @@ use crate::sets::{FileSet, SetReport};
 use crate::source::{Limits, RawRow, Source, foreign};
 use crate::template::{ChatTemplate, ChatTemplates, limits};
 use crate::tokenizer::Tokenizer;
-
-/// Number of rows that decide the format of a file.
-const DETECTION_ROWS: usize = 16;
 
 /// Reads files of records.
 ///
@@ -190,8 +188,7 @@ impl Loader<'_> {
         let columns = &self.options.columns;
         let (mut found, saw) = columns.look(&chunk[..chunk.len().min(DETECTION_ROWS)], path);
         let format = match self.options.format {
-            Format::Auto => self
-                .detect(path, &chunk)
+            Format::Auto => detect(path, &chunk, self.options)
                 .map_err(|error| columns.absent(found, path, &saw).unwrap_or(error))?,
             format => format,
         };
@@ -230,63 +227,6 @@ impl Loader<'_> {
             set: self.set,
         });
         Ok(())
-    }
-
-    /// Detects the format by the keys with a value in the first rows or, failing that, by all their
-    /// keys.
-    fn detect(&self, path: &Path, chunk: &[RawRow]) -> Result<Format, DataError> {
-        let mut full: Vec<String> = Vec::new();
-        let mut all: Vec<String> = Vec::new();
-        let mut refused = None;
-        let (mut good, mut judged) = (0, false);
-        let mut unreadable = None;
-        for row in chunk {
-            match row.parse(path) {
-                Ok(fields) => {
-                    let fields = self.options.columns.apply(fields.into_owned()).fields;
-                    for (key, value) in &fields {
-                        if !all.contains(key) {
-                            all.push(key.clone());
-                        }
-                        if !record::is_empty(value) && !full.contains(key) {
-                            full.push(key.clone());
-                        }
-                    }
-                    if refused.is_none() {
-                        let problem = record::refused(&fields, Format::Auto);
-                        let problem = problem.map(|problem| self.options.columns.in_file(problem));
-                        refused = problem.map(|problem| row.bad(path, problem));
-                    }
-                    judged |= record::is_judged(&fields);
-                    good += 1;
-                }
-                Err(bad) if self.options.on_bad_row == OnBadRow::Error => {
-                    return Err(bad.into());
-                }
-                Err(bad) => drop(unreadable.get_or_insert(bad)),
-            }
-            if good == DETECTION_ROWS {
-                break;
-            }
-        }
-        if let Some(first) = unreadable.filter(|_| good == 0) {
-            return Err(DataError::AllBad {
-                first,
-                rows: chunk.len() as u64,
-            });
-        }
-        let by = |keys: &[String]| {
-            let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-            record::detect(&keys, judged)
-        };
-        match (by(&full).or_else(|| by(&all)), refused) {
-            (Some(format), _) => Ok(format),
-            (None, Some(bad)) => Err(bad.into()),
-            (None, None) => Err(DataError::UnknownFormat {
-                path: path.to_owned(),
-                saw: all,
-            }),
-        }
     }
 
     fn check(
