@@ -11,7 +11,7 @@ use tightrope_report::{
 use tightrope_run::demo::Demonstration;
 use tightrope_train::{
     AdapterPlan, Evaluation, Outcome, Plan, Rewards, RunReport, StatePlan,
-    config::{Quantize, TargetModules},
+    config::{ModuleNames, Quantize, TargetModules},
 };
 
 /// A heading, lines of `name  value`, and warnings.
@@ -152,7 +152,8 @@ fn adapter(plan: Option<&AdapterPlan>) -> String {
     }
     let modules = match &section.target_modules {
         TargetModules::AllLinear(_) => "all linear layers".to_owned(),
-        TargetModules::Names(names) => names.join(", "),
+        TargetModules::Named(ModuleNames::List(names)) => names.join(", "),
+        TargetModules::Named(ModuleNames::Expression(expression)) => expression.clone(),
     };
     let mut text = format!(
         "LoRA, rank {}, alpha {}, {modules}",

@@ -2,7 +2,9 @@
 
 use crate::{
     Backend, Model, ModelError,
+    checkpoint::HEAD,
     lora::{CONFIG, WEIGHTS},
+    parameter::Parameter,
     parts::{Linear, host},
 };
 use half::{bf16, f16};
@@ -106,12 +108,32 @@ impl<D: Backend> Model<D> {
                 }
             })
         };
+        let adapter: BTreeMap<_, _> = self
+            .weights
+            .adapter()
+            .map(|parameter| (parameter.name.as_str(), parameter))
+            .collect();
+        let copy = |name: &str| {
+            let in_file = self.adapter.as_ref()?.copy_of(name)?;
+            adapter.get(in_file).copied()
+        };
         let parameters = self.weights.base().map(|parameter| {
-            let elements = Box::new(|| Ok(parameter.value.to_f32_vec()?));
+            let used = copy(&parameter.name).unwrap_or(parameter);
+            let elements = Box::new(|| Ok(used.value.to_f32_vec()?));
+            let Parameter {
+                name,
+                stored,
+                shape,
+                ..
+            } = parameter;
+            out(name, *stored, shape, elements)
+        });
+        let head = self.weights.untied_head().map(|used| {
+            let elements = Box::new(|| Ok(used.value.to_f32_vec()?));
             out(
-                &parameter.name,
-                parameter.stored,
-                &parameter.shape,
+                HEAD,
+                self.weights.embedding.base.stored,
+                &used.shape,
                 elements,
             )
         });
@@ -119,11 +141,11 @@ impl<D: Backend> Model<D> {
             let elements = Box::new(|| weight.to_f32_vec(host));
             out(&weight.name, weight.stored, &weight.shape, elements)
         });
-        parameters.chain(quantized).collect()
+        parameters.chain(head).chain(quantized).collect()
     }
 
     fn merged_config(&self, dtype: Option<DType>) -> Value {
-        let name = match dtype.unwrap_or(self.weights.embedding.stored) {
+        let name = match dtype.unwrap_or(self.weights.embedding.base.stored) {
             DType::BF16 => "bfloat16",
             DType::F16 => "float16",
             _ => "float32",
@@ -132,6 +154,9 @@ impl<D: Backend> Model<D> {
         if let Some(settings) = config.as_object_mut() {
             set_dtype(settings, name);
             settings.shift_remove("quantization_config");
+            if self.weights.untied_head().is_some() {
+                settings.insert("tie_word_embeddings".into(), Value::Bool(false));
+            }
         }
         config
     }

@@ -1,9 +1,6 @@
 //! Reads a text token by token, with a cache of keys and values.
 
-use crate::{
-    Adapters, Backend, KvCache, Model, ModelError,
-    model::{head, project},
-};
+use crate::{Adapters, Backend, KvCache, Model, ModelError, model::project};
 use tightrope_kernels::attention::Range;
 use tightrope_packing::{Segment, Segments};
 
@@ -46,7 +43,7 @@ impl<D: Backend> Model<D> {
         let normed = self.activations.work.normed.view();
         let last = normed.rows(rows - 1..rows)?;
         let architecture = self.config.architecture();
-        let head = head(&self.weights);
+        let head = &self.weights.head(Adapters::On).value;
         project(&self.device, architecture, head, last, &mut cache.logits, 1)
     }
 

@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 mod activations;
+mod adapter;
 mod architecture;
 mod cache;
 mod checkpoint;
@@ -36,7 +37,9 @@ pub use config::ModelConfig;
 pub use error::{ConfigError, ModelError};
 pub use loss::Loss;
 pub use model::{Model, TokenWeights, TrainableModel};
-pub use options::{BaseStorage, LoadOptions, LoraConfig, TargetModules, Training};
+pub use options::{
+    BaseStorage, LoadOptions, LoraConfig, ModuleNames, TargetModules, TrainedBiases, Training,
+};
 pub use parameter::{ParameterKind, ParameterMut};
 pub use pass::Adapters;
 pub use plan::{Plan, PlannedBuffer, Purpose};

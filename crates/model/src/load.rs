@@ -1,15 +1,15 @@
 //! Creates a model from files, or with new parameters from a seed.
 
 use crate::{
-    Architecture, Backend, ConfigError, LoadOptions, Model, ModelConfig, ModelError, Plan,
-    Training,
+    Architecture, Backend, LoadOptions, Model, ModelConfig, ModelError, Plan, Training,
     activations::{self, Activations, Step},
+    adapter::{as_lora, check_factors},
     checkpoint::{self, Bitsandbytes, Checkpoint, Expected, GgufModel, HEAD, Stored},
-    lora::AdapterConfig,
+    lora::{AdapterConfig, Inventory},
     parameter::ParameterKind,
     parts::host,
     plan::{Allocate, Allocator},
-    random::{normals, uniforms},
+    random::normals,
     read_json,
     weights::{self, Layout, Weights},
 };
@@ -166,28 +166,6 @@ impl<D: Backend> Model<D> {
         };
         Ok((model, all.step))
     }
-
-    /// Reads the adapter, or creates a new one as PEFT does: `A` uniform with bound `1/√inputs`
-    /// (Kaiming with a = √5), `B` zero.
-    fn fill_adapter(&mut self, options: &LoadOptions) -> Result<(), ModelError> {
-        if let Some(folder) = &options.adapter {
-            let (_, factors) = AdapterConfig::open(folder, &modules(&self.weights))?;
-            check_factors(&factors, &self.weights)?;
-            for parameter in self.weights.adapter_mut() {
-                checkpoint::read_into(&factors, &parameter.name, &mut parameter.value)?;
-            }
-            return Ok(());
-        }
-        for parameter in self.weights.adapter_mut() {
-            if parameter.kind == ParameterKind::LoraA {
-                let bound = (parameter.shape[1] as f64).powf(-0.5);
-                let mut random = Random::named(options.seed, &parameter.name);
-                let fresh = uniforms(&mut random, parameter.value.len(), bound);
-                parameter.value.write(&fresh)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Plan {
@@ -205,16 +183,6 @@ impl Plan {
         lay_out_all(&mut plan, config, training, options, "", &stored)?;
         Ok(plan)
     }
-}
-
-/// Checks that the file has exactly the factors of the adapters, in their shapes.
-fn check_factors<T>(factors: &Tensors, weights: &Weights<T>) -> Result<(), ModelError> {
-    let expected = weights.adapter().map(|p| Expected {
-        name: &p.name,
-        shape: &p.shape,
-        nf4: false,
-    });
-    checkpoint::check(factors, expected, |_| false)
 }
 
 /// Opens the configuration and the weights.
@@ -322,7 +290,7 @@ fn lay_out<A: Allocate>(
         layout: layout(training, options, stored, None),
     }
     .weights()?;
-    let modules = modules(&bare);
+    let inventory = Inventory::of(&bare);
     let adapter = match (training, &options.adapter) {
         (Some(Training::Full), Some(_)) => {
             let reason =
@@ -330,7 +298,7 @@ fn lay_out<A: Allocate>(
             return Err(ModelError::Unsupported(reason));
         }
         (training, Some(folder)) => {
-            let (mut adapter, factors) = AdapterConfig::open(folder, &modules)?;
+            let (mut adapter, factors) = AdapterConfig::open(folder, &inventory)?;
             if let Some(Training::Lora(lora)) = training {
                 adapter.set_dropout(lora.dropout).map_err(as_lora)?;
             }
@@ -345,7 +313,7 @@ fn lay_out<A: Allocate>(
             Some(adapter)
         }
         (Some(Training::Lora(lora)), None) => {
-            Some(AdapterConfig::new(lora, &modules, base).map_err(as_lora)?)
+            Some(AdapterConfig::new(lora, &inventory, base).map_err(as_lora)?)
         }
         (_, None) => None,
     };
@@ -371,23 +339,4 @@ fn layout<'a>(
         base: options.base,
         stored,
     }
-}
-
-/// Names a wrong setting of a new adapter by its key in a run's configuration.
-fn as_lora(error: ConfigError) -> ModelError {
-    let key = match &*error.key {
-        "lora_alpha" => "alpha",
-        "lora_dropout" => "dropout",
-        "use_rslora" => "rslora",
-        key => key,
-    };
-    ModelError::Lora(ConfigError::new(key, error.reason))
-}
-
-/// Names of all linear layers.
-fn modules<T>(weights: &Weights<T>) -> Vec<String> {
-    let names = weights
-        .linears()
-        .map(|p| p.weight.name().trim_end_matches(".weight"));
-    names.map(String::from).collect()
 }

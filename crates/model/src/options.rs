@@ -3,17 +3,60 @@
 use std::path::PathBuf;
 use tightrope_device::DType;
 
-/// Selects the linear layers that get an adapter.
+/// Names of modules, or an expression for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModuleNames {
+    /// Modules whose name is one of these, or ends with `.` and one of these: `q_proj`,
+    /// `self_attn.o_proj`.
+    List(Vec<String>),
+    /// Modules whose whole name the regular expression matches.
+    Expression(String),
+}
+
+/// Selects the modules that get an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetModules {
     /// Every linear layer but the output head, as in PEFT.
     AllLinear,
-    /// Layers whose name is one of these, or ends with `.` and one of these: `q_proj`,
-    /// `self_attn.o_proj`.
-    List(Vec<String>),
+    /// The named modules.
+    Named(ModuleNames),
+}
+
+impl TargetModules {
+    /// The modules with these names.
+    pub fn list(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self::Named(ModuleNames::List(
+            names.into_iter().map(Into::into).collect(),
+        ))
+    }
+}
+
+/// Biases that are trained beside an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TrainedBiases {
+    /// No biases.
+    #[default]
+    None,
+    /// Every bias of the model.
+    All,
+    /// Biases of the layers that have an adapter.
+    LoraOnly,
+}
+
+impl TrainedBiases {
+    /// Name in PEFT's configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            TrainedBiases::None => "none",
+            TrainedBiases::All => "all",
+            TrainedBiases::LoraOnly => "lora_only",
+        }
+    }
 }
 
 /// A new LoRA adapter.
+///
+/// Names and expressions are matched as PEFT matches them; `docs/adapters.md` has the rules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraConfig {
     /// Rank of the factors.
@@ -22,10 +65,25 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// Probability in `[0, 1)` that an input of `A` is dropped in training.
     pub dropout: f32,
-    /// Layers that get the adapter.
+    /// Modules that get the adapter.
     pub target_modules: TargetModules,
+    /// Modules that get none, although they are selected.
+    pub exclude_modules: Option<ModuleNames>,
+    /// Decoder layers whose modules get the adapter; empty: all.
+    pub layers: Vec<usize>,
+    /// Ranks of the modules that an expression matches; the first that matches counts.
+    pub rank_pattern: Vec<(String, usize)>,
+    /// α of the modules that an expression matches; the first that matches counts.
+    pub alpha_pattern: Vec<(String, f64)>,
     /// Scale by α/√r (rank-stabilised LoRA).
     pub rslora: bool,
+    /// Biases that are trained too.
+    pub bias: TrainedBiases,
+    /// Modules that are trained whole and kept in the adapter: ends of names of the embedding, of
+    /// the head and of norms.
+    pub modules_to_save: Vec<String>,
+    /// Whether a head that is the embedding stays the embedding if one of them is trained whole.
+    pub ensure_weight_tying: bool,
 }
 
 impl Default for LoraConfig {
@@ -35,7 +93,14 @@ impl Default for LoraConfig {
             alpha: 32.0,
             dropout: 0.0,
             target_modules: TargetModules::AllLinear,
+            exclude_modules: None,
+            layers: Vec::new(),
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
             rslora: false,
+            bias: TrainedBiases::None,
+            modules_to_save: Vec::new(),
+            ensure_weight_tying: false,
         }
     }
 }

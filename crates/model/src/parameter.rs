@@ -1,7 +1,8 @@
 //! Parameters: values and, if they are trained, gradients.
 
 use crate::{
-    ModelError,
+    Adapters, ModelError,
+    parts::{Held, HeldMut},
     plan::{Allocate, PlannedBuffer, Purpose},
 };
 use tightrope_device::{DType, Device, Tensor};
@@ -73,20 +74,16 @@ pub(crate) struct Parameter<T> {
 }
 
 impl<T> Parameter<T> {
-    /// Lays out a parameter whose value has type `dtype` (and type `stored` in files); gradients
-    /// are always f32.
+    /// Lays out a parameter of the model or of its adapter, whose value has type `dtype` (and type
+    /// `stored` in files); gradients are always f32.
     pub(crate) fn allocate<A: Allocate<Buffer = T>>(
         allocate: &mut A,
         name: String,
         kind: ParameterKind,
         (dtype, stored): (DType, DType),
         shape: &[usize],
-        trained: bool,
+        (purpose, trained): (Purpose, bool),
     ) -> Result<Self, ModelError> {
-        let purpose = match kind {
-            ParameterKind::LoraA | ParameterKind::LoraB => Purpose::Adapter,
-            _ => Purpose::Weights,
-        };
         let value = allocate.allocate(PlannedBuffer {
             name: name.clone(),
             purpose,
@@ -113,6 +110,55 @@ impl<T> Parameter<T> {
             gradient,
             stored,
         })
+    }
+}
+
+/// A parameter of the model that an adapter may replace.
+#[derive(Debug)]
+pub(crate) struct Replaceable<T> {
+    /// The model's own.
+    pub base: Parameter<T>,
+    /// The adapter's, f32 in the shape of `base`.
+    pub copy: Option<Parameter<T>>,
+}
+
+impl<T> Replaceable<T> {
+    /// The parameter that a pass uses.
+    pub(crate) fn of(&self, adapters: Adapters) -> &Parameter<T> {
+        match (adapters, &self.copy) {
+            (Adapters::On, Some(copy)) => copy,
+            _ => &self.base,
+        }
+    }
+
+    /// The parameter that is trained: the adapter's, if it has one.
+    pub(crate) fn trained_mut(&mut self) -> &mut Parameter<T> {
+        self.copy.as_mut().unwrap_or(&mut self.base)
+    }
+
+    /// Whether either parameter has a gradient.
+    pub(crate) fn is_trained(&self) -> bool {
+        self.of(Adapters::On).gradient.is_some()
+    }
+
+    pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
+        all.push(Held::Base(&self.base));
+        all.extend(self.copy.as_ref().map(Held::Adapter));
+    }
+
+    pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
+        all.push(HeldMut::Base(&mut self.base));
+        all.extend(self.copy.as_mut().map(HeldMut::Adapter));
+    }
+}
+
+impl<D: Device> Replaceable<Tensor<D>> {
+    /// Writes the model's own values to the adapter's.
+    pub(crate) fn start_copy(&mut self) -> Result<(), ModelError> {
+        match &mut self.copy {
+            Some(copy) => Ok(copy.value.write(&self.base.value.to_f32_vec()?)?),
+            None => Ok(()),
+        }
     }
 }
 

@@ -54,6 +54,36 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// A list of texts; absent: none.
+    pub(crate) fn texts(&self, key: &str) -> Result<Vec<String>, ConfigError> {
+        let wrong = |value: &Value| {
+            let reason = format!("expected a list of names, got {value}");
+            ConfigError::new(key, reason)
+        };
+        match self.value(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(items)) => items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned).ok_or_else(|| wrong(item)))
+                .collect(),
+            Some(value) => Err(wrong(value)),
+        }
+    }
+
+    /// A list of whole numbers, or one; absent: none.
+    pub(crate) fn counts(&self, key: &str) -> Result<Vec<u64>, ConfigError> {
+        let wrong = |value: &Value| {
+            let reason = format!("expected whole numbers, got {value}");
+            ConfigError::new(key, reason)
+        };
+        let number = |value: &Value| value.as_u64().ok_or_else(|| wrong(value));
+        match self.value(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(items)) => items.iter().map(number).collect(),
+            Some(value) => Ok(vec![number(value)?]),
+        }
+    }
+
     pub(crate) fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
         let Some(value) = self.value(key) else {
             return Ok(None);

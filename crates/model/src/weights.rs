@@ -1,14 +1,14 @@
 //! The layout of a model's parameters.
 
 use crate::{
-    Architecture, BaseStorage, ModelError,
-    checkpoint::Stored,
+    Adapters, Architecture, BaseStorage, ModelError,
+    checkpoint::{HEAD, Stored},
     lora::AdapterConfig,
-    parameter::{Parameter, ParameterKind},
+    parameter::{Parameter, ParameterKind, Replaceable},
     parts::{Held, HeldMut, Layer, Linear, Nf4, Norm},
-    plan::Allocate,
+    plan::{Allocate, Purpose},
 };
-use tightrope_device::DType;
+use tightrope_device::{DType, Device, Tensor};
 
 /// Names of the parameters outside of layers, in Transformers and in GGUF files.
 pub(crate) const NAMES: [(&str, &str); 3] = [
@@ -20,11 +20,28 @@ pub(crate) const NAMES: [(&str, &str); 3] = [
 /// All parameters.
 #[derive(Debug)]
 pub(crate) struct Weights<T> {
-    pub embedding: Parameter<T>,
+    pub embedding: Replaceable<T>,
     pub layers: Vec<Layer<T>>,
     pub norm: Norm<T>,
+    pub head: Head<T>,
+}
+
+/// The output projection.
+#[derive(Debug)]
+pub(crate) struct Head<T> {
     /// `None` if the head is the embedding.
-    pub head: Option<Parameter<T>>,
+    pub own: Option<Parameter<T>>,
+    /// The adapter's head, if it replaces the model's.
+    pub copy: Option<Parameter<T>>,
+    /// Whether the head is also the adapter's embedding.
+    shared: bool,
+}
+
+impl<T> Head<T> {
+    /// Whether the model's head is its embedding.
+    pub(crate) fn is_tied(&self) -> bool {
+        self.own.is_none()
+    }
 }
 
 /// Settings of the layout of parameters besides the architecture.
@@ -54,17 +71,22 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         let architecture = self.architecture;
         let table = [architecture.vocabulary, architecture.hidden];
         let embedding = "model.embed_tokens.weight".to_string();
-        let embedding = self.parameter(embedding, ParameterKind::Embedding, &table)?;
+        let embedding = self.replaceable(embedding, ParameterKind::Embedding, &table)?;
         let layers = (0..architecture.layers())
             .map(|layer| Layer::lay_out(self, layer))
             .collect::<Result<_, _>>()?;
         let norm = Norm::lay_out(self, "model.norm".into())?;
-        let head = match architecture.tied_head {
+        let own = match architecture.tied_head {
             true => None,
-            false => {
-                let head = "lm_head.weight".to_string();
-                Some(self.parameter(head, ParameterKind::Head, &table)?)
-            }
+            false => Some(self.parameter(HEAD.to_owned(), ParameterKind::Head, &table)?),
+        };
+        let head = Head {
+            own,
+            copy: self.copy(HEAD, ParameterKind::Head, &table)?,
+            shared: self
+                .layout
+                .adapter
+                .is_some_and(AdapterConfig::shares_embedding),
         };
         Ok(Weights {
             embedding,
@@ -75,7 +97,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     }
 
     /// Lays out a parameter of the model.
-    pub(crate) fn parameter(
+    fn parameter(
         &mut self,
         name: String,
         kind: ParameterKind,
@@ -90,25 +112,79 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             ParameterKind::Matrix | ParameterKind::Embedding | ParameterKind::Head => stored,
             _ => DType::F32,
         };
-        Parameter::allocate(self.allocate, name, kind, (dtype, stored), shape, full)
+        let (dtypes, place) = ((dtype, stored), (Purpose::Weights, full));
+        Parameter::allocate(self.allocate, name, kind, dtypes, shape, place)
+    }
+
+    /// Lays out the weight of a linear layer.
+    pub(crate) fn matrix(
+        &mut self,
+        name: String,
+        shape: &[usize],
+    ) -> Result<Parameter<T>, ModelError> {
+        self.parameter(name, ParameterKind::Matrix, shape)
+    }
+
+    /// Lays out a parameter of the adapter, by its name in the adapter's file.
+    pub(crate) fn of_adapter(
+        &mut self,
+        name: String,
+        kind: ParameterKind,
+        shape: &[usize],
+    ) -> Result<Parameter<T>, ModelError> {
+        let place = (Purpose::Adapter, self.layout.adapter_trained);
+        let dtypes = (DType::F32, DType::F32);
+        Parameter::allocate(self.allocate, name, kind, dtypes, shape, place)
+    }
+
+    /// Lays out a parameter of the model, and the adapter's copy if it has one.
+    pub(crate) fn replaceable(
+        &mut self,
+        name: String,
+        kind: ParameterKind,
+        shape: &[usize],
+    ) -> Result<Replaceable<T>, ModelError> {
+        let copy = self.copy(&name, kind, shape)?;
+        let base = self.parameter(name, kind, shape)?;
+        Ok(Replaceable { base, copy })
+    }
+
+    /// Lays out the adapter's copy of a parameter, if it has one.
+    fn copy(
+        &mut self,
+        name: &str,
+        kind: ParameterKind,
+        shape: &[usize],
+    ) -> Result<Option<Parameter<T>>, ModelError> {
+        let in_file = self
+            .layout
+            .adapter
+            .and_then(|adapter| adapter.copy_of(name));
+        in_file
+            .map(|in_file| self.of_adapter(in_file.to_owned(), kind, shape))
+            .transpose()
     }
 }
 
 impl<T> Weights<T> {
     fn held(&self) -> Vec<Held<'_, T>> {
-        let mut all = vec![Held::Base(&self.embedding)];
+        let mut all = Vec::new();
+        self.embedding.held(&mut all);
         self.layers.iter().for_each(|layer| layer.held(&mut all));
         self.norm.held(&mut all);
-        all.extend(self.head.as_ref().map(Held::Base));
+        all.extend(self.head.own.as_ref().map(Held::Base));
+        all.extend(self.head.copy.as_ref().map(Held::Adapter));
         all
     }
 
     fn held_mut(&mut self) -> Vec<HeldMut<'_, T>> {
-        let mut all = vec![HeldMut::Base(&mut self.embedding)];
+        let mut all = Vec::new();
+        self.embedding.held_mut(&mut all);
         let layers = self.layers.iter_mut();
         layers.for_each(|layer| layer.held_mut(&mut all));
         self.norm.held_mut(&mut all);
-        all.extend(self.head.as_mut().map(HeldMut::Base));
+        all.extend(self.head.own.as_mut().map(HeldMut::Base));
+        all.extend(self.head.copy.as_mut().map(HeldMut::Adapter));
         all
     }
 
@@ -125,6 +201,14 @@ impl<T> Weights<T> {
         self.held_mut().into_iter().filter_map(|held| match held {
             HeldMut::Base(parameter) => Some(parameter),
             HeldMut::Adapter(_) | HeldMut::Nf4(_) => None,
+        })
+    }
+
+    /// Every parameter of the model and of the adapter.
+    pub(crate) fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter<T>> {
+        self.held_mut().into_iter().filter_map(|held| match held {
+            HeldMut::Base(parameter) | HeldMut::Adapter(parameter) => Some(parameter),
+            HeldMut::Nf4(_) => None,
         })
     }
 
@@ -163,5 +247,53 @@ impl<T> Weights<T> {
     /// Every linear layer of the decoder.
     pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear<T>> {
         self.layers.iter().flat_map(Layer::linears)
+    }
+}
+
+impl<T> Weights<T> {
+    /// The output projection that a pass uses.
+    pub(crate) fn head(&self, adapters: Adapters) -> &Parameter<T> {
+        let Head { own, copy, shared } = &self.head;
+        match (adapters, copy, own) {
+            (Adapters::On, Some(copy), _) => copy,
+            (Adapters::On, None, _) if *shared => self.embedding.of(Adapters::On),
+            (_, _, Some(own)) => own,
+            (_, _, None) => &self.embedding.base,
+        }
+    }
+
+    /// The output projection, if the adapter makes it another one than the embedding.
+    pub(crate) fn untied_head(&self) -> Option<&Parameter<T>> {
+        let Head { own, copy, shared } = &self.head;
+        let replaced = copy.is_some() || self.embedding.copy.is_some();
+        (own.is_none() && replaced && !*shared).then(|| self.head(Adapters::On))
+    }
+
+    /// The output projection of training.
+    pub(crate) fn head_mut(&mut self) -> &mut Parameter<T> {
+        let Head { own, copy, shared } = &mut self.head;
+        match (copy, own) {
+            (Some(copy), _) => copy,
+            (None, _) if *shared => self.embedding.trained_mut(),
+            (None, Some(own)) => own,
+            (None, None) => &mut self.embedding.base,
+        }
+    }
+}
+
+impl<D: Device> Weights<Tensor<D>> {
+    /// Writes the model's own values to the adapter's copies of parameters.
+    pub(crate) fn start_copies(&mut self) -> Result<(), ModelError> {
+        if let Some(copy) = &mut self.head.copy {
+            let base = self.head.own.as_ref().unwrap_or(&self.embedding.base);
+            copy.value.write(&base.value.to_f32_vec()?)?;
+        }
+        let mut held = Vec::new();
+        self.embedding.start_copy()?;
+        for layer in &mut self.layers {
+            layer.replaceable_mut(&mut held);
+        }
+        held.push(&mut self.norm.scale);
+        held.into_iter().try_for_each(Replaceable::start_copy)
     }
 }

@@ -3,15 +3,14 @@
 
 mod common;
 
-use common::{Expected, batchings, cases, cpu, documents, options, step};
+use common::{
+    Expected,
+    adamw::{Hyperparameters, moments, update},
+    batchings, cases, cpu, documents, options, step,
+};
 use serde::Deserialize;
 use std::path::Path;
-use tightrope_device::{DType, Tensor};
-use tightrope_kernels::{
-    Check,
-    adamw::{self, Update},
-    sum_of_squares::Sum,
-};
+use tightrope_device::DType;
 use tightrope_model::{Backend, LoadOptions, TrainableModel};
 use tightrope_packing::Batch;
 use tightrope_testkit::{cuda, relative_distance};
@@ -147,69 +146,9 @@ struct Trajectory {
 }
 
 #[derive(Deserialize)]
-struct Hyperparameters {
-    learning_rate: f64,
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    weight_decay: f64,
-    max_grad_norm: f64,
-    label_tokens: usize,
-}
-
-#[derive(Deserialize)]
 struct Step {
     loss: f64,
     grad_norm: f64,
-}
-
-/// First and second moments of each parameter.
-type Moments<D> = Vec<(Tensor<D>, Tensor<D>)>;
-
-fn moments<D: Backend>(model: &mut TrainableModel<D>) -> Moments<D> {
-    let device = model.device().clone();
-    let zeros = |shape: &[usize]| Tensor::zeros(&device, DType::F32, shape).unwrap();
-    let parameters = model.parameters();
-    let both = parameters
-        .iter()
-        .map(|p| (zeros(p.weight.shape()), zeros(p.weight.shape())));
-    both.collect()
-}
-
-/// Updates all parameters and returns the norm of their gradients before clipping.
-fn update<D: Backend>(
-    model: &mut TrainableModel<D>,
-    h: &Hyperparameters,
-    moments: &mut Moments<D>,
-    step: u64,
-) -> f64 {
-    let device = model.device().clone();
-    let mut parameters = model.parameters();
-    let gradients: Vec<_> = parameters.iter().map(|p| p.gradient.view()).collect();
-    let args = Sum {
-        tensors: &gradients,
-    };
-    let squares = device.sum_of_squares(args.checked().unwrap()).unwrap();
-    let norm = squares.sqrt();
-    for (parameter, (m, v)) in parameters.iter_mut().zip(moments) {
-        let update = Update {
-            weight: parameter.weight.view_mut(),
-            gradient: parameter.gradient.view(),
-            m: m.view_mut(),
-            v: v.view_mut(),
-            hyperparameters: adamw::Hyperparameters {
-                learning_rate: h.learning_rate,
-                beta1: h.beta1,
-                beta2: h.beta2,
-                eps: h.eps,
-                weight_decay: if parameter.decay { h.weight_decay } else { 0.0 },
-                step,
-                gradient_scale: (h.max_grad_norm / (norm + 1e-6)).min(1.0),
-            },
-        };
-        device.adamw_update(update.checked().unwrap()).unwrap();
-    }
-    norm
 }
 
 fn check_training<D: Backend>(device: &D, precision: Precision) {

@@ -260,7 +260,7 @@ fn an_adapter_on_few_layers_has_the_same_gradients_as_on_all() {
         "layers.1.self_attn.k_proj",
         "o_proj",
     ] {
-        let some = run(TargetModules::List(vec![target.into()]));
+        let some = run(TargetModules::list([target]));
         assert!(!some.is_empty() && some.len() < all.len());
         for (name, gradient) in &some {
             let (_, reference) = all.iter().find(|(other, _)| other == name).unwrap();

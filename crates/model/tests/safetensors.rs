@@ -250,7 +250,7 @@ fn fresh_models_depend_on_the_seed_alone() {
     let mut norms = of(ParameterKind::Norm);
     assert!(norms.all(|(_, norm)| norm.iter().all(|&w| w == 0.0)));
     let lora = Training::Lora(LoraConfig {
-        target_modules: TargetModules::List(vec!["q_proj".into()]),
+        target_modules: TargetModules::list(["q_proj"]),
         ..LoraConfig::default()
     });
     let options = LoadOptions::new(8);

@@ -1,6 +1,6 @@
 //! The two files of a PEFT adapter.
 
-use super::AdapterConfig;
+use super::{AdapterConfig, EMBEDDING, HEAD, Inventory, PREFIX};
 use crate::{ModelError, checkpoint::only_floats, read_json};
 use std::{
     collections::BTreeSet,
@@ -13,13 +13,12 @@ pub(crate) const CONFIG: &str = "adapter_config.json";
 /// File of the factors.
 pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// Prefix that PEFT puts before the name of a module.
-const PREFIX: &str = "base_model.model.";
-
 impl AdapterConfig {
-    /// Reads the configuration in `folder`, and opens the factors; `modules` are the model's
-    /// linear layers.
-    pub(crate) fn open(folder: &Path, modules: &[String]) -> Result<(Self, Tensors), ModelError> {
+    /// Reads the configuration in `folder`, and opens the factors, for a model with these modules.
+    pub(crate) fn open(
+        folder: &Path,
+        inventory: &Inventory,
+    ) -> Result<(Self, Tensors), ModelError> {
         let path = folder.join(CONFIG);
         if folder.is_dir() && !path.exists() {
             return Err(ModelError::Format(FormatError::NoModel {
@@ -30,30 +29,44 @@ impl AdapterConfig {
         if folder.is_dir() && !folder.join(WEIGHTS).exists() {
             return Err(diagnosis::of_folder(folder, &format!("has no {WEIGHTS}")).into());
         }
-        let config = Self::from_json(&read_json(&path)?);
-        let mut config = config.map_err(ModelError::config(&path))?;
-        let weights = only_floats(Tensors::open(&folder.join(WEIGHTS))?)?;
+        let in_config = |error| ModelError::config(&path)(error);
+        let mut config = Self::from_json(&read_json(&path)?).map_err(in_config)?;
+        config.select(inventory).map_err(in_config)?;
+        let weights = config.open_weights(folder)?;
         let mut found = BTreeSet::new();
         for name in weights.names() {
-            let module = name.strip_prefix(PREFIX).and_then(|name| {
-                let a = name.strip_suffix(".lora_A.weight");
-                a.or_else(|| name.strip_suffix(".lora_B.weight"))
-            });
-            match module {
-                Some(module) if modules.iter().any(|m| m == module) => {
-                    found.insert(module.to_string());
-                }
-                _ => {
-                    return Err(ModelError::Unexpected {
-                        file: PathBuf::from(weights.file(name)),
-                        tensor: name.to_string(),
-                    });
-                }
+            let module = name.strip_prefix(PREFIX).and_then(factor_of);
+            let known = match module {
+                Some(module) => inventory.linears().any(|linear| linear == module),
+                None => config.copies.values().any(|copy| copy == name),
+            };
+            if !known {
+                return Err(ModelError::Unexpected {
+                    file: PathBuf::from(weights.file(name)),
+                    tensor: name.to_string(),
+                });
             }
+            found.extend(module.map(str::to_owned));
         }
-        config
-            .set_modules(found, modules)
-            .map_err(ModelError::config(&path))?;
+        let check = config.check_file(|module| found.contains(module), inventory);
+        check.map_err(in_config)?;
         Ok((config, weights))
     }
+
+    /// Opens the adapter's file without the tensors that hold nothing of their own.
+    pub(crate) fn open_weights(&self, folder: &Path) -> Result<Tensors, ModelError> {
+        let mut weights = only_floats(Tensors::open(&folder.join(WEIGHTS))?)?;
+        // PEFT writes a shared embedding under both names.
+        if self.shares_embedding() {
+            let [embedding, head] = [EMBEDDING, HEAD].map(|name| format!("{PREFIX}{name}.weight"));
+            weights.rename(&head, &embedding);
+        }
+        Ok(weights)
+    }
+}
+
+/// The module that a tensor is a factor of.
+fn factor_of(tensor: &str) -> Option<&str> {
+    let a = tensor.strip_suffix(".lora_A.weight");
+    a.or_else(|| tensor.strip_suffix(".lora_B.weight"))
 }

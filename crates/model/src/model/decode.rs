@@ -7,7 +7,7 @@ use crate::{
     pass::Pass,
     weights::Weights,
 };
-use tightrope_device::{Device, Tensor, View};
+use tightrope_device::{Tensor, View};
 use tightrope_kernels::{Check, Kernels, embedding, linear, product::Elements};
 
 /// Runs all layers: from token ids to `work.normed`, the output of the last norm.
@@ -23,7 +23,7 @@ pub(super) fn decode<D: Kernels>(
     let architecture = pass.architecture;
     let embed = embedding::Forward {
         ids: ids.view(),
-        table: weights.embedding.value.view(),
+        table: weights.embedding.of(pass.adapters).value.view(),
         scale: architecture.embedding_scale,
         y: stream[0].hidden.view_mut(),
         tokens: pass.tokens,
@@ -48,11 +48,6 @@ pub(super) fn decode<D: Kernels>(
         norm_before(index + 1).forward_of_sum(pass, add, next, &mut work.normed)?;
     }
     Ok(())
-}
-
-/// Weight of the output projection.
-pub(crate) fn head<D: Device>(weights: &Weights<Tensor<D>>) -> &Tensor<D> {
-    &weights.head.as_ref().unwrap_or(&weights.embedding).value
 }
 
 /// Computes the logits of the first `tokens` rows of `x`, with `y` as work space.

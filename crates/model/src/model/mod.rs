@@ -4,7 +4,7 @@ mod decode;
 mod stage;
 mod trainable;
 
-pub(crate) use decode::{head, project};
+pub(crate) use decode::project;
 pub use trainable::{TokenWeights, TrainableModel};
 
 use decode::decode;
@@ -80,7 +80,7 @@ impl<D: Backend> Model<D> {
         let Activations { inputs, work, .. } = &mut self.activations;
         let loss = loss(
             architecture,
-            (&work.normed, head(&self.weights)),
+            (&work.normed, &self.weights.head(adapters).value),
             (&inputs.targets, &mut inputs.losses),
             batch.len(),
         );
@@ -98,7 +98,7 @@ impl<D: Backend> Model<D> {
         project(
             &self.device,
             architecture,
-            head(&self.weights),
+            &self.weights.head(Adapters::On).value,
             self.activations.work.normed.view(),
             &mut y,
             batch.len(),

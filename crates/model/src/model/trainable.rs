@@ -1,6 +1,6 @@
 //! A model for training: the loss of a batch and its gradient.
 
-use super::{Model, decode, head, loss, read_losses};
+use super::{Model, decode, loss, read_losses};
 use crate::{
     Adapters, Backend, LoadOptions, Loss, ModelConfig, ModelError, ParameterMut, Training,
     activations::{Activations, Step, slot},
@@ -8,7 +8,6 @@ use crate::{
     parameter::Parameter,
     parts::Layer,
     pass::Pass,
-    weights::Weights,
 };
 use std::{
     ops::{Deref, DerefMut},
@@ -88,13 +87,8 @@ impl<D: Backend> TrainableModel<D> {
     /// lie in memory ([`Plan::offsets`](crate::Plan::offsets)): weights of neighbours can be joined to one view, and so
     /// can their gradients.
     pub fn parameters(&mut self) -> Vec<ParameterMut<'_, D>> {
-        let mut parameters: Vec<_> = if self.model.weights.norm.scale.gradient.is_some() {
-            let base = self.model.weights.base_mut();
-            base.filter_map(Parameter::trained).collect()
-        } else {
-            let adapter = self.model.weights.adapter_mut();
-            adapter.filter_map(Parameter::trained).collect()
-        };
+        let parameters = self.model.weights.parameters_mut();
+        let mut parameters: Vec<_> = parameters.filter_map(Parameter::trained).collect();
         parameters.sort_by_key(|parameter| parameter.weight.view().as_ptr());
         parameters
     }
@@ -162,14 +156,16 @@ impl<D: Backend> TrainableModel<D> {
             }
             TokenWeights::OfLosses(weigh) => {
                 let results = (&inputs.targets, &mut inputs.losses);
-                let loss = loss(architecture, (&work.normed, head(weights)), results, tokens);
+                let head = &weights.head(Adapters::On).value;
+                let loss = loss(architecture, (&work.normed, head), results, tokens);
                 device.linear_cross_entropy_forward(loss.checked()?)?;
                 let mut of_losses = vec![0.0; tokens];
                 weigh(&read_losses(&inputs.losses, batch)?, &mut of_losses);
                 step.weights.write(&of_losses)?;
             }
         }
-        let (head, dhead) = head_mut(weights);
+        let head = weights.head_mut();
+        let (head, dhead) = (&head.value, head.gradient.as_mut());
         let loss = linear_cross_entropy::ForwardBackward {
             forward: loss(
                 architecture,
@@ -189,7 +185,7 @@ impl<D: Backend> TrainableModel<D> {
             .norm
             .backward(&pass, &work.branch, last, dhidden, false)?;
         // Below the lowest trained layer no gradient is needed.
-        let embedding_trained = weights.embedding.gradient.is_some();
+        let embedding_trained = weights.embedding.is_trained();
         let lowest = match embedding_trained {
             true => Some(0),
             false => weights.layers.iter().position(Layer::is_trained),
@@ -207,7 +203,7 @@ impl<D: Backend> TrainableModel<D> {
             let lowest = index == lowest && !embedding_trained;
             layer.backward(&pass, stream, saved, work, &mut step.backward, lowest)?;
         }
-        if let Some(dtable) = &mut weights.embedding.gradient {
+        if let Some(dtable) = &mut weights.embedding.trained_mut().gradient {
             let gradient = embedding::Backward {
                 ids: inputs.ids.view(),
                 dy: step.backward.dhidden.view(),
@@ -221,13 +217,6 @@ impl<D: Backend> TrainableModel<D> {
         }
         read_losses(&inputs.losses, batch)
     }
-}
-
-/// The weight of the output projection with its gradient, which for a tied head is the gradient of
-/// the embedding.
-fn head_mut<D: Device>(weights: &mut Weights<Tensor<D>>) -> (&Tensor<D>, Option<&mut Tensor<D>>) {
-    let head = weights.head.as_mut().unwrap_or(&mut weights.embedding);
-    (&head.value, head.gradient.as_mut())
 }
 
 /// Sequence of each token and its position in the sequence: dropout hashes them, so that a token

@@ -5,7 +5,7 @@ use super::{Held, HeldMut, Linear, linear, with_buffer};
 use crate::{
     ModelError, activations,
     cache::LayerCache,
-    parameter::{Parameter, ParameterKind},
+    parameter::{ParameterKind, Replaceable},
     pass::Pass,
     plan::Allocate,
     weights,
@@ -38,8 +38,8 @@ pub(crate) struct Attention<T> {
 /// Norms of the queries and keys of each head, f32 `[head_dim]`.
 #[derive(Debug)]
 struct HeadNorms<T> {
-    q: Parameter<T>,
-    k: Parameter<T>,
+    q: Replaceable<T>,
+    k: Replaceable<T>,
 }
 
 /// Values that the backward pass needs from the forward pass.
@@ -173,7 +173,7 @@ impl<T> Attention<T> {
             true => {
                 let mut norm = |part: &str| {
                     let name = name(&format!("{part}.weight"));
-                    weights.parameter(name, ParameterKind::Norm, &[architecture.head_dim])
+                    weights.replaceable(name, ParameterKind::Norm, &[architecture.head_dim])
                 };
                 Some(HeadNorms {
                     q: norm("q_norm")?,
@@ -207,7 +207,9 @@ impl<T> Attention<T> {
 
     pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
         let norms = self.head_norms.iter();
-        all.extend(norms.flat_map(|norms| [&norms.q, &norms.k]).map(Held::Base));
+        norms
+            .flat_map(|norms| [&norms.q, &norms.k])
+            .for_each(|norm| norm.held(all));
         self.linears()
             .into_iter()
             .for_each(|linear| linear.held(all));
@@ -215,10 +217,23 @@ impl<T> Attention<T> {
 
     pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
         let norms = self.head_norms.iter_mut();
-        let norms = norms.flat_map(|norms| [&mut norms.q, &mut norms.k]);
-        all.extend(norms.map(HeldMut::Base));
+        norms
+            .flat_map(|norms| [&mut norms.q, &mut norms.k])
+            .for_each(|norm| norm.held_mut(all));
         let linears = [&mut self.q, &mut self.k, &mut self.v, &mut self.o];
         linears.into_iter().for_each(|linear| linear.held_mut(all));
+    }
+
+    /// Parameters of the part that an adapter may replace.
+    pub(crate) fn replaceable_mut<'a>(&'a mut self, all: &mut Vec<&'a mut Replaceable<T>>) {
+        let norms = self.head_norms.iter_mut();
+        all.extend(norms.flat_map(|norms| [&mut norms.q, &mut norms.k]));
+        let linears = [&mut self.q, &mut self.k, &mut self.v, &mut self.o];
+        all.extend(
+            linears
+                .into_iter()
+                .filter_map(|linear| linear.bias.as_mut()),
+        );
     }
 
     fn config<'a, D: Device>(&self, pass: &Pass<'a, D>) -> attention::Config<'a, D> {
@@ -287,14 +302,14 @@ impl<D: Kernels> Attention<Tensor<D>> {
         let forward = qk_norm_rope::Forward {
             q: HeadsForward {
                 x: saved.q.view(),
-                weight: norms.q.value.view(),
+                weight: norms.q.of(pass.adapters).value.view(),
                 y: q.view_mut(),
                 rstd: q_rstd.view_mut(),
                 heads: architecture.heads,
             },
             k: HeadsForward {
                 x: saved.k.view(),
-                weight: norms.k.value.view(),
+                weight: norms.k.of(pass.adapters).value.view(),
                 y: k.view_mut(),
                 rstd: k_rstd.view_mut(),
                 heads: architecture.kv_heads,
@@ -376,21 +391,22 @@ impl<D: Kernels> Attention<Tensor<D>> {
         else {
             return self.rotate(pass, dq, dk, Direction::Backward);
         };
+        let (of_q, of_k) = (norms.q.trained_mut(), norms.k.trained_mut());
         let normed = qk_norm_rope::Backward {
             q: HeadsBackward {
                 dx: dq.view_mut(),
                 x: saved.q.view(),
                 rstd: q_rstd.view(),
-                weight: norms.q.value.view(),
-                dweight: norms.q.gradient.as_mut().map(Tensor::view_mut),
+                weight: of_q.value.view(),
+                dweight: of_q.gradient.as_mut().map(Tensor::view_mut),
                 heads: architecture.heads,
             },
             k: HeadsBackward {
                 dx: dk.view_mut(),
                 x: saved.k.view(),
                 rstd: k_rstd.view(),
-                weight: norms.k.value.view(),
-                dweight: norms.k.gradient.as_mut().map(Tensor::view_mut),
+                weight: of_k.value.view(),
+                dweight: of_k.gradient.as_mut().map(Tensor::view_mut),
                 heads: architecture.kv_heads,
             },
             plus_one: architecture.norm_plus_one,

@@ -6,7 +6,10 @@ use super::{
     mlp::{self, Mlp},
     with_buffer,
 };
-use crate::{ModelError, activations, cache::LayerCache, pass::Pass, plan::Allocate, weights};
+use crate::{
+    ModelError, activations, cache::LayerCache, parameter::Replaceable, pass::Pass, plan::Allocate,
+    weights,
+};
 use tightrope_device::{DType, Tensor};
 use tightrope_kernels::Kernels;
 
@@ -207,6 +210,23 @@ impl<T> Layer<T> {
         branch.for_each(|norm| norm.held_mut(all));
     }
 
+    /// Parameters of the layer that an adapter may replace.
+    pub(crate) fn replaceable_mut<'a>(&'a mut self, all: &mut Vec<&'a mut Replaceable<T>>) {
+        let Self {
+            attention_norm,
+            attention,
+            attention_branch_norm,
+            mlp_norm,
+            mlp,
+            mlp_branch_norm,
+        } = self;
+        let branches = attention_branch_norm.iter_mut().chain(mlp_branch_norm);
+        let norms = [attention_norm, mlp_norm].into_iter().chain(branches);
+        all.extend(norms.map(|norm| &mut norm.scale));
+        attention.replaceable_mut(all);
+        mlp.replaceable_mut(all);
+    }
+
     /// Whether any parameter of the layer is trained.
     pub(crate) fn is_trained(&self) -> bool {
         let mut held = Vec::new();
@@ -292,8 +312,8 @@ impl<D: Kernels> Layer<Tensor<D>> {
     /// `backward.dhidden` is the gradient of the residual stream after the layer, and becomes the
     /// gradient before it. Consumes `saved` (gate and up are overwritten).
     ///
-    /// With `lowest`, nothing before this layer is trained, and `dhidden` lacks the part that comes
-    /// through the queries, keys and values.
+    /// With `lowest`, nothing before this layer is trained, and `dhidden` may lack the part that
+    /// comes through the queries, keys and values.
     pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
@@ -321,6 +341,8 @@ impl<D: Kernels> Layer<Tensor<D>> {
         self.mlp_norm
             .backward(pass, dnormed, &saved.middle, dhidden, true)?;
 
+        // The norm's own gradient needs that of its output.
+        let lowest = lowest && !self.attention_norm.scale.is_trained();
         self.attention_norm.forward(pass, stream, normed)?;
         let norm = self.attention_branch_norm.as_mut();
         let dy = gradient_of_branch(pass, norm, &saved.attention_branch, dhidden, dbranch)?;

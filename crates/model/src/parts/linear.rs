@@ -2,14 +2,15 @@
 
 use super::{Held, HeldMut, Nf4, with_buffer};
 use crate::{
-    BaseStorage, ModelError, activations,
+    Adapters, BaseStorage, ModelError, activations,
     checkpoint::Stored,
-    parameter::{Parameter, ParameterKind},
+    lora::PREFIX,
+    parameter::{Parameter, ParameterKind, Replaceable},
     pass::Pass,
     plan::Allocate,
     weights,
 };
-use tightrope_device::{DType, Device, Tensor};
+use tightrope_device::{Device, Tensor};
 use tightrope_kernels::{
     Check,
     linear::{
@@ -48,7 +49,7 @@ pub(crate) enum Weight<T> {
 #[derive(Debug)]
 pub(crate) struct Linear<T> {
     pub weight: Weight<T>,
-    pub bias: Option<Parameter<T>>,
+    pub bias: Option<Replaceable<T>>,
     pub adapter: Option<Adapter<T>>,
     /// Factor of the whole output (such a layer has no bias).
     pub factor: f32,
@@ -95,7 +96,7 @@ impl<T> Weight<T> {
         let stored = (weights.layout.stored)(&name);
         let double = match (stored, weights.layout.base) {
             (Stored::Float(_), BaseStorage::AsStored) => {
-                let weight = weights.parameter(name, ParameterKind::Matrix, shape)?;
+                let weight = weights.matrix(name, shape)?;
                 return Ok(Weight::Float(weight));
             }
             (Stored::Nf4 { double, .. }, _) => double,
@@ -131,7 +132,7 @@ impl<T> Linear<T> {
         let bias = match bias {
             true => {
                 let name = format!("{module}.bias");
-                Some(weights.parameter(name, ParameterKind::Bias, &[outputs])?)
+                Some(weights.replaceable(name, ParameterKind::Bias, &[outputs])?)
             }
             false => None,
         };
@@ -140,10 +141,8 @@ impl<T> Linear<T> {
             None => None,
             Some((rank, scale)) => {
                 let mut factor = |letter: &str, kind, shape: [usize; 2]| {
-                    let name = format!("base_model.model.{module}.lora_{letter}.weight");
-                    let trained = weights.layout.adapter_trained;
-                    let dtypes = (DType::F32, DType::F32);
-                    Parameter::allocate(weights.allocate, name, kind, dtypes, &shape, trained)
+                    let name = format!("{PREFIX}{module}.lora_{letter}.weight");
+                    weights.of_adapter(name, kind, &shape)
                 };
                 Some(Adapter {
                     a: factor("A", ParameterKind::LoraA, [rank, inputs])?,
@@ -179,7 +178,7 @@ impl<T> Linear<T> {
             Weight::Float(parameter) => Held::Base(parameter),
             Weight::Nf4(weight) => Held::Nf4(weight),
         });
-        all.extend(self.bias.as_ref().map(Held::Base));
+        self.bias.iter().for_each(|bias| bias.held(all));
         let factors = self
             .adapter
             .iter()
@@ -192,10 +191,15 @@ impl<T> Linear<T> {
             Weight::Float(parameter) => HeldMut::Base(parameter),
             Weight::Nf4(weight) => HeldMut::Nf4(weight),
         });
-        all.extend(self.bias.as_mut().map(HeldMut::Base));
+        self.bias.iter_mut().for_each(|bias| bias.held_mut(all));
         let adapters = self.adapter.iter_mut();
         let factors = adapters.flat_map(|adapter| [&mut adapter.a, &mut adapter.b]);
         all.extend(factors.map(HeldMut::Adapter));
+    }
+
+    /// Name of the layer in files.
+    pub(crate) fn module(&self) -> &str {
+        self.weight.name().trim_end_matches(".weight")
     }
 
     /// Rank of the layer's adapter.
@@ -210,7 +214,8 @@ impl<T> Linear<T> {
             Weight::Nf4(_) => None,
         };
         let factors = self.adapter.iter().flat_map(|a| [&a.a, &a.b]);
-        let mut parameters = weight.into_iter().chain(&self.bias).chain(factors);
+        let bias = self.bias.as_ref().map(|bias| bias.of(Adapters::On));
+        let mut parameters = weight.into_iter().chain(bias).chain(factors);
         parameters.any(|parameter| parameter.gradient.is_some())
     }
 
@@ -234,11 +239,12 @@ impl<D: linear::Linear> Linear<Tensor<D>> {
     ) -> Result<(), ModelError> {
         let adapter = pass.adapter(&self.adapter);
         let lora = with_buffer(adapter, saved.xa.as_mut(), ADAPTER)?;
+        let bias = self.bias.as_ref();
         let forward = Forward {
             x: x.view(),
             weight: self.weight.view(),
             factor: self.factor,
-            bias: self.bias.as_ref().map(|bias| bias.value.view()),
+            bias: bias.map(|bias| bias.of(pass.adapters).value.view()),
             lora: lora.map(|(adapter, xa)| LoraForward {
                 a: adapter.a.value.view(),
                 b: adapter.b.value.view(),
@@ -325,7 +331,8 @@ impl<D: linear::Linear> Linear<Tensor<D>> {
             Weight::Float(parameter) => parameter.gradient.as_mut(),
             Weight::Nf4(_) => None,
         };
-        let dbias = self.bias.as_mut().and_then(|bias| bias.gradient.as_mut());
+        let dbias = self.bias.as_mut();
+        let dbias = dbias.and_then(|bias| bias.trained_mut().gradient.as_mut());
         let backward = BackwardWeights {
             x: x.view(),
             dy: dy.view(),

@@ -1,7 +1,7 @@
 //! The gated feed-forward unit: `down(activation(gate(x)) · up(x))`.
 
 use super::{Held, HeldMut, Linear, linear};
-use crate::{ModelError, activations, pass::Pass, plan::Allocate, weights};
+use crate::{ModelError, activations, parameter::Replaceable, pass::Pass, plan::Allocate, weights};
 use tightrope_device::Tensor;
 use tightrope_kernels::{Check, Kernels, glu};
 
@@ -100,6 +100,16 @@ impl<T> Mlp<T> {
     pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
         let linears = [&mut self.gate, &mut self.up, &mut self.down];
         linears.into_iter().for_each(|linear| linear.held_mut(all));
+    }
+
+    /// Parameters of the part that an adapter may replace.
+    pub(crate) fn replaceable_mut<'a>(&'a mut self, all: &mut Vec<&'a mut Replaceable<T>>) {
+        let linears = [&mut self.gate, &mut self.up, &mut self.down];
+        all.extend(
+            linears
+                .into_iter()
+                .filter_map(|linear| linear.bias.as_mut()),
+        );
     }
 }
 

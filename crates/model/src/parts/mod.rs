@@ -19,7 +19,7 @@ use crate::{ModelError, parameter::Parameter};
 pub(crate) enum Held<'a, T> {
     /// A parameter of the model.
     Base(&'a Parameter<T>),
-    /// A factor of an adapter.
+    /// A parameter of the adapter.
     Adapter(&'a Parameter<T>),
     /// A frozen weight in NF4.
     Nf4(&'a Nf4<T>),
@@ -29,7 +29,7 @@ pub(crate) enum Held<'a, T> {
 pub(crate) enum HeldMut<'a, T> {
     /// A parameter of the model.
     Base(&'a mut Parameter<T>),
-    /// A factor of an adapter.
+    /// A parameter of the adapter.
     Adapter(&'a mut Parameter<T>),
     /// A frozen weight in NF4.
     Nf4(&'a mut Nf4<T>),

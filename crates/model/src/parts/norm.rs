@@ -2,8 +2,11 @@
 
 use super::{Held, HeldMut};
 use crate::{
-    ModelError, activations, parameter::Parameter, parameter::ParameterKind, pass::Pass,
-    plan::Allocate, weights,
+    ModelError, activations,
+    parameter::{ParameterKind, Replaceable},
+    pass::Pass,
+    plan::Allocate,
+    weights,
 };
 use tightrope_device::{Device, Tensor, View};
 use tightrope_kernels::{
@@ -15,7 +18,7 @@ use tightrope_kernels::{
 #[derive(Debug)]
 pub(crate) struct Norm<T> {
     /// f32 `[hidden]`.
-    pub scale: Parameter<T>,
+    pub scale: Replaceable<T>,
 }
 
 /// Rows that are normalised, and the statistics of the norm.
@@ -47,16 +50,16 @@ impl<T> Norm<T> {
     ) -> Result<Self, ModelError> {
         let shape = [weights.architecture.hidden];
         let name = format!("{module}.weight");
-        let scale = weights.parameter(name, ParameterKind::Norm, &shape)?;
+        let scale = weights.replaceable(name, ParameterKind::Norm, &shape)?;
         Ok(Self { scale })
     }
 
     pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
-        all.push(Held::Base(&self.scale));
+        self.scale.held(all);
     }
 
     pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
-        all.push(HeldMut::Base(&mut self.scale));
+        self.scale.held_mut(all);
     }
 }
 
@@ -98,7 +101,7 @@ impl<D: Device + RmsNorm> Norm<Tensor<D>> {
         let forward = rms_norm::Forward {
             x,
             residual,
-            weight: self.scale.value.view(),
+            weight: self.scale.of(pass.adapters).value.view(),
             plus_one: pass.architecture.norm_plus_one,
             eps: pass.architecture.norm_eps,
             y: y.view_mut(),
@@ -119,15 +122,16 @@ impl<D: Device + RmsNorm> Norm<Tensor<D>> {
         dx: &mut Tensor<D>,
         accumulate: bool,
     ) -> Result<(), ModelError> {
+        let scale = self.scale.trained_mut();
         let backward = rms_norm::Backward {
             dy: dy.view(),
             x: stream.hidden.view(),
             rstd: stream.rstd.view(),
-            weight: self.scale.value.view(),
+            weight: scale.value.view(),
             plus_one: pass.architecture.norm_plus_one,
             dx: dx.view_mut(),
             accumulate,
-            dweight: self.scale.gradient.as_mut().map(Tensor::view_mut),
+            dweight: scale.gradient.as_mut().map(Tensor::view_mut),
             rows: pass.tokens,
             dim: pass.architecture.hidden,
         };

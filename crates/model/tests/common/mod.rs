@@ -1,6 +1,7 @@
 //! Golden cases: reading them, and running a model on them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod adamw;
 pub(crate) mod files;
 
 use serde::Deserialize;

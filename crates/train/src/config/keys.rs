@@ -30,8 +30,18 @@ pub enum Kind {
     Boolean,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// `"all-linear"` or a list of module names.
+    /// `"all-linear"`, a list of module names or a regular expression.
+    Targets,
+    /// A list of module names, or a regular expression.
     Modules,
+    /// A list of module names.
+    Names,
+    /// A list of whole numbers.
+    Integers,
+    /// A table with a whole number of at least 1 for each regular expression, in order.
+    Ranks,
+    /// A table with a number above 0 for each regular expression, in order.
+    Scales,
 }
 
 /// Whether a run may be resumed with another value.
@@ -94,8 +104,22 @@ impl Kind {
             Kind::Number(_, rule) => format!("a number {rule}"),
             Kind::Boolean => "true or false".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
+            Kind::Targets => {
+                "\"all-linear\", a list of module names such as [\"q_proj\", \"v_proj\"], or a \
+                 regular expression for whole names"
+                    .into()
+            }
             Kind::Modules => {
-                "\"all-linear\" or a list of module names such as [\"q_proj\", \"v_proj\"]".into()
+                "a list of module names, or a regular expression for whole names".into()
+            }
+            Kind::Names => "a list of module names such as [\"embed_tokens\", \"lm_head\"]".into(),
+            Kind::Integers => "a list of whole numbers such as [0, 1]".into(),
+            Kind::Ranks => "a table of whole numbers of at least 1 by regular expression, such as \
+                 { \"q_proj\" = 8 }"
+                .into(),
+            Kind::Scales => {
+                "a table of numbers above 0 by regular expression, such as { \"q_proj\" = 16 }"
+                    .into()
             }
         }
     }
@@ -137,7 +161,7 @@ const FORMATS: Kind = Choice(&[
 ]);
 const TRAIN_ON: Kind = Choice(&["completion", "assistant", "all"]);
 
-use Kind::{Boolean, Choice, Integer, Modules};
+use Kind::{Boolean, Choice, Integer};
 use OnResume::{Fixed, Free};
 
 const fn key(
@@ -284,8 +308,24 @@ pub const KEYS: &[Key] = &[
         "Scale: the adapter's output is multiplied by alpha / r."),
     key("lora", "dropout", BELOW_ONE, Some("0.0"), Fixed,
         "Probability of dropping an input of the adapter while training."),
-    key("lora", "target_modules", Modules, Some("\"all-linear\""), Fixed,
-        "Linear layers that get an adapter."),
+    key("lora", "target_modules", Kind::Targets, Some("\"all-linear\""), Fixed,
+        "Linear layers that get an adapter (docs/adapters.md says how names are matched)."),
+    key("lora", "exclude_modules", Kind::Modules, None, Fixed,
+        "Layers among these that get none."),
+    key("lora", "layers", Kind::Integers, None, Fixed,
+        "Decoder layers, from 0, that get an adapter; absent: all."),
+    key("lora", "rank_pattern", Kind::Ranks, None, Fixed,
+        "Other ranks: the first expression that matches the end of a layer's name counts."),
+    key("lora", "alpha_pattern", Kind::Scales, None, Fixed,
+        "Other values of alpha, by the same rule."),
+    key("lora", "bias", Choice(&["none", "all", "lora_only"]), Some("\"none\""), Fixed,
+        "Biases that are trained too: none, all, or those of layers with an adapter."),
+    key("lora", "modules_to_save", Kind::Names, Some("[]"), Fixed,
+        "Modules that are trained whole and kept in the adapter, by the ends of their names: \
+         embed_tokens, lm_head, norms."),
+    key("lora", "ensure_weight_tying", Boolean, Some("false"), Fixed,
+        "Keep a head that is the embedding the embedding if modules_to_save has one of them; else \
+         each is trained for itself."),
     key("lora", "rslora", Boolean, Some("false"), Fixed,
         "Scale by alpha / sqrt(r) instead."),
     key("lora", "quantize", Choice(&["none", "nf4"]), Some("\"none\""), Fixed,

@@ -6,6 +6,7 @@ mod elsewhere;
 mod error;
 mod keys;
 mod kinds;
+mod lora;
 mod model;
 mod objective;
 mod optimizer;
@@ -19,6 +20,7 @@ pub(crate) use batch::counts_sequences;
 pub use data::{CacheChoice, DataSection};
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS, SET_KEYS};
+pub use lora::{AllLinear, LoraSection, ModuleNames, Quantize, TargetModules, TrainedBiases};
 pub use model::{load_options, training};
 pub use objective::{ObjectiveKind, ObjectiveSection, Reference};
 pub use optimizer::{
@@ -102,47 +104,6 @@ pub struct PackingSection {
     pub window: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
-}
-
-/// `[lora]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "the table of keys documents each field")]
-pub struct LoraSection {
-    pub r: usize,
-    pub alpha: f64,
-    pub dropout: f64,
-    pub target_modules: TargetModules,
-    pub rslora: bool,
-    pub quantize: Quantize,
-    pub lora_plus_ratio: f64,
-}
-
-/// Storage of frozen weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the table of keys documents each field")]
-pub enum Quantize {
-    None,
-    Nf4,
-}
-
-/// Selects the linear layers that get an adapter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TargetModules {
-    /// `"all-linear"`: every linear layer but the head.
-    AllLinear(AllLinear),
-    /// Layers by the last part of their names.
-    Names(Vec<String>),
-}
-
-/// The word `all-linear`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AllLinear {
-    /// The word itself.
-    #[serde(rename = "all-linear")]
-    AllLinear,
 }
 
 /// `[batch]`; exactly one of the first two keys is present.

@@ -1,8 +1,8 @@
 //! What a configuration says about its model: what is trained, and how it is loaded.
 
-use super::{Config, LoraSection, PrecisionChoice, TargetModules};
+use super::{Config, PrecisionChoice};
 use tightrope_device::DType;
-use tightrope_model::{LoadOptions, LoraConfig, Training};
+use tightrope_model::{LoadOptions, Training};
 
 /// Parameters that a configuration trains.
 pub fn training(config: &Config) -> Training {
@@ -21,21 +21,6 @@ pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
         recompute: config.run.recompute,
         precision: config.precision.dtype(),
         seed: config.seed,
-    }
-}
-
-impl From<&LoraSection> for LoraConfig {
-    fn from(section: &LoraSection) -> Self {
-        Self {
-            r: section.r,
-            alpha: section.alpha,
-            dropout: section.dropout as f32,
-            target_modules: match &section.target_modules {
-                TargetModules::AllLinear(_) => tightrope_model::TargetModules::AllLinear,
-                TargetModules::Names(names) => tightrope_model::TargetModules::List(names.clone()),
-            },
-            rslora: section.rslora,
-        }
     }
 }
 

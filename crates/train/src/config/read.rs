@@ -8,6 +8,7 @@ use super::{
 };
 use crate::paths::{self, looks_local};
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt,
     ops::Range,
@@ -66,7 +67,7 @@ impl Places {
 #[derive(Debug, Default)]
 pub(super) struct Values {
     values: BTreeMap<String, (Value, Place)>,
-    /// Places of keys inside values, such as `data.train[0].columns`.
+    /// Places of keys inside values, such as `data.train[0].columns`, and of entries of tables.
     inner: BTreeMap<String, Place>,
     sections: Vec<String>,
 }
@@ -164,6 +165,12 @@ impl Values {
                 hint: hint(path),
             });
         };
+        if let (Kind::Ranks | Kind::Scales, DeValue::Table(table)) = (key.kind, value.get_ref()) {
+            self.inner.extend(table.keys().map(|name| {
+                let entry = format!("{path}.{}", name.get_ref());
+                (entry, text.place(name.span()))
+            }));
+        }
         let value = match key.kind {
             Kind::Sets => sets::read(text, path, &place, value, &mut self.inner)?,
             kind => one(text, path, kind, &place, value)?,
@@ -239,7 +246,7 @@ pub(super) fn one(
         expected: kind.expected(),
         got,
     };
-    let value = plain(value.get_ref()).ok_or_else(|| wrong(shown(value.get_ref())))?;
+    let value = plain(&kind, value).ok_or_else(|| wrong(shown(value.get_ref())))?;
     let columns = columns(kind, &value);
     let columns = columns.map(|problem| format!("`{path}`: {problem}"));
     if let Some(message) = address(&kind, &value).or(columns) {
@@ -272,26 +279,39 @@ fn columns(kind: Kind, value: &Value) -> Option<String> {
 fn default_value(text: &str) -> Value {
     let value = DeValue::parse(text).ok();
     value
-        .and_then(|value| plain(value.get_ref()))
+        .and_then(|value| plain(&Kind::Text, &value))
         .expect("the defaults in the table of keys are TOML; a test reads them all")
 }
 
-/// A parsed value without its spans; `None` for numbers out of range.
-fn plain(value: &DeValue<'_>) -> Option<Value> {
-    Some(match value {
+/// A parsed value without its spans; `None` for numbers out of range. A table of patterns becomes
+/// a list of pairs in the order of the text.
+fn plain(kind: &Kind, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+    let inner = |value| plain(&Kind::Text, value);
+    Some(match value.get_ref() {
         DeValue::String(text) => Value::String(text.clone().into_owned()),
         DeValue::Integer(n) => Value::Integer(i64::from_str_radix(n.as_str(), n.radix()).ok()?),
         DeValue::Float(x) => Value::Float(x.as_str().parse().ok()?),
         DeValue::Boolean(b) => Value::Boolean(*b),
         DeValue::Datetime(date) => Value::Datetime(*date),
         DeValue::Array(items) => {
-            let items: Option<Vec<_>> = items.iter().map(|item| plain(item.get_ref())).collect();
+            let items: Option<Vec<_>> = items.iter().map(inner).collect();
             Value::Array(items?)
+        }
+        DeValue::Table(table) if matches!(kind, Kind::Ranks | Kind::Scales) => {
+            let mut entries: Vec<_> = table.iter().collect();
+            entries.sort_by_key(|(name, _)| name.span().start);
+            let pair = |(name, value): (&Spanned<_>, _)| {
+                let name: &Cow<'_, str> = name.get_ref();
+                let pair = vec![Value::String(name.to_string()), inner(value)?];
+                Some(Value::Array(pair))
+            };
+            let pairs: Option<Vec<_>> = entries.into_iter().map(pair).collect();
+            Value::Array(pairs?)
         }
         DeValue::Table(table) => {
             let entries: Option<_> = table
                 .iter()
-                .map(|(name, value)| Some((name.get_ref().to_string(), plain(value.get_ref())?)))
+                .map(|(name, value)| Some((name.get_ref().to_string(), inner(value)?)))
                 .collect();
             Value::Table(entries?)
         }
@@ -358,11 +378,38 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
             .values()
             .all(Value::is_str)
             .then_some(Value::Table(table)),
-        (Kind::Modules, Value::String(text)) if text == "all-linear" => Some(Value::String(text)),
-        (Kind::Modules, value @ Value::Array(_)) => {
+        (Kind::Targets | Kind::Modules, Value::String(text)) if !text.is_empty() => {
+            Some(Value::String(text))
+        }
+        (Kind::Names, Value::Array(items)) if items.is_empty() => Some(Value::Array(items)),
+        (Kind::Targets | Kind::Modules | Kind::Names, value @ Value::Array(_)) => {
             let modules = strings(value)?;
             let some = !modules.is_empty();
             some.then(|| Value::Array(modules.into_iter().map(Value::String).collect()))
+        }
+        (Kind::Integers, Value::Array(items)) => {
+            let is_count = |item: &Value| item.as_integer().is_some_and(|n| n >= 0);
+            let right = !items.is_empty() && items.iter().all(is_count);
+            right.then_some(Value::Array(items))
+        }
+        (Kind::Ranks | Kind::Scales, Value::Array(pairs)) => {
+            let checked = |pair| match (kind, pair) {
+                (kind, Value::Array(pair)) => match (kind, <[Value; 2]>::try_from(pair).ok()?) {
+                    (Kind::Ranks, [name, Value::Integer(n)]) if n >= 1 => {
+                        Some(Value::Array(vec![name, Value::Integer(n)]))
+                    }
+                    (Kind::Scales, [name, value]) => {
+                        let number = value.as_float();
+                        let number = number.or_else(|| value.as_integer().map(|n| n as f64))?;
+                        let right = number > 0.0 && number.is_finite();
+                        right.then(|| Value::Array(vec![name, Value::Float(number)]))
+                    }
+                    _ => None,
+                },
+                _ => None,
+            };
+            let pairs: Option<Vec<_>> = pairs.into_iter().map(checked).collect();
+            Some(Value::Array(pairs?))
         }
         (Kind::Integer(least), Value::Integer(n)) if n >= *least => Some(Value::Integer(n)),
         (Kind::Number(rule, _), Value::Float(x)) if rule(x) => Some(Value::Float(x)),

@@ -165,7 +165,8 @@ fn the_sections_of_the_manual_are_understood() {
     let lora = config.lora.unwrap();
     assert_eq!((lora.r, lora.alpha, lora.lora_plus_ratio), (8, 16.0, 4.0));
     let names = ["q_proj", "v_proj"].map(String::from).to_vec();
-    assert_eq!(lora.target_modules, TargetModules::Names(names));
+    let names = TargetModules::Named(ModuleNames::List(names));
+    assert_eq!(lora.target_modules, names);
     assert_eq!(
         (config.schedule.warmup_steps, config.schedule.warmup_ratio),
         (Some(3), None)
@@ -175,6 +176,27 @@ fn the_sections_of_the_manual_are_understood() {
         (config.batch.packs_per_step, config.batch.sequences_per_step),
         (None, Some(4))
     );
+}
+
+#[test]
+fn patterns_keep_their_order_and_their_places() {
+    let text = "model = \"a/b\"\n[lora]\ntarget_modules = \".*_proj\"\nlayers = [1, 0]\n\
+                alpha_pattern = { z = 2, a = 1.5 }\nmodules_to_save = [\"norm\"]\n\
+                bias = \"lora_only\"\n[lora.rank_pattern]\n\"z.*\" = 3\na = 4\n";
+    let config = parse(text).unwrap();
+    let lora = config.lora.unwrap();
+    let expression = TargetModules::Named(ModuleNames::Expression(".*_proj".into()));
+    assert_eq!(lora.target_modules, expression);
+    assert_eq!(lora.rank_pattern, [("z.*".into(), 3), ("a".into(), 4)]);
+    assert_eq!(lora.alpha_pattern, [("z".into(), 2.0), ("a".into(), 1.5)]);
+    assert_eq!(
+        (lora.layers, lora.bias),
+        (vec![1, 0], TrainedBiases::LoraOnly)
+    );
+    assert_eq!(lora.modules_to_save, ["norm"]);
+    let line = |key: &str| config.places.of(key).unwrap().to_string();
+    assert_eq!(line("lora.rank_pattern.a"), "/etc/runs/my.toml:10");
+    assert_eq!(line("lora.alpha_pattern.z"), "/etc/runs/my.toml:5");
 }
 
 #[test]
@@ -345,11 +367,15 @@ fn wrong_values_say_what_is_expected() {
         ),
         (
             "[lora]\ntarget_modules = []",
-            "\"all-linear\" or a list of module names such as [\"q_proj\", \"v_proj\"], got []",
+            "[\"q_proj\", \"v_proj\"], or a regular expression for whole names, got []",
         ),
         (
-            "[lora]\ntarget_modules = \"q_proj\"",
-            "\"all-linear\" or a list",
+            "[lora]\nrank_pattern = { q_proj = 0 }",
+            "`lora.rank_pattern` must be a table of whole numbers of at least 1",
+        ),
+        (
+            "[lora]\nlayers = [-1]",
+            "a list of whole numbers such as [0, 1], got [-1]",
         ),
         (
             "lora = true",

@@ -168,10 +168,10 @@ pub(super) fn read_weights<D: Backend>(
     checkpoint: &Path,
 ) -> Result<(), TrainError> {
     let folder = checkpoint.join(weights_name(config));
-    let files = match config.lora {
-        Some(_) => Tensors::open(&folder.join("adapter_model.safetensors"))?,
-        None => Tensors::open(&folder)?,
-    };
+    if config.lora.is_some() {
+        return Ok(model.read_adapter(&folder)?);
+    }
+    let files = Tensors::open(&folder)?;
     let weights = model.parameters().into_iter();
     restore(
         &files,

@@ -1,0 +1,75 @@
+//! The modules of a model, as PEFT sees them.
+
+use crate::{parameter::ParameterKind, weights::Weights};
+use std::collections::BTreeSet;
+
+/// Name of the embedding's module.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens";
+/// Name of the head's module.
+pub(crate) const HEAD: &str = "lm_head";
+
+/// Kind of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ModuleKind {
+    /// A linear layer of the decoder, with or without a bias.
+    Linear {
+        bias: bool,
+    },
+    Norm,
+    Embedding,
+    Head,
+    /// A module that only holds others, or computes without parameters.
+    Other,
+}
+
+/// Every module of a model.
+#[derive(Debug)]
+pub(crate) struct Inventory {
+    pub modules: Vec<(String, ModuleKind)>,
+    /// Whether the head is the embedding.
+    pub tied: bool,
+    /// Number of decoder layers.
+    pub layers: usize,
+}
+
+impl Inventory {
+    pub(crate) fn of<T>(weights: &Weights<T>) -> Self {
+        let mut modules = vec![
+            (EMBEDDING.to_owned(), ModuleKind::Embedding),
+            (HEAD.to_owned(), ModuleKind::Head),
+        ];
+        modules.extend(weights.linears().map(|linear| {
+            let bias = linear.bias.is_some();
+            (linear.module().to_owned(), ModuleKind::Linear { bias })
+        }));
+        let norms = weights.base().filter(|p| p.kind == ParameterKind::Norm);
+        modules.extend(norms.map(|norm| {
+            let name = norm.name.trim_end_matches(".weight").to_owned();
+            (name, ModuleKind::Norm)
+        }));
+        let mut others = BTreeSet::from(["model.rotary_emb".to_owned()]);
+        for (name, _) in &modules {
+            let mut name = name.as_str();
+            while let Some((holder, _)) = name.rsplit_once('.') {
+                others.insert(holder.to_owned());
+                if holder.ends_with(".mlp") {
+                    others.insert(format!("{holder}.act_fn"));
+                }
+                name = holder;
+            }
+        }
+        modules.extend(others.into_iter().map(|name| (name, ModuleKind::Other)));
+        Self {
+            modules,
+            tied: weights.head.is_tied(),
+            layers: weights.layers.len(),
+        }
+    }
+
+    /// Names of the linear layers of the decoder.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &str> {
+        let is_linear = |kind: &ModuleKind| matches!(kind, ModuleKind::Linear { .. });
+        let linears = self.modules.iter().filter(move |(_, kind)| is_linear(kind));
+        linears.map(|(name, _)| name.as_str())
+    }
+}

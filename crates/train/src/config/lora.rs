@@ -1,0 +1,111 @@
+//! `[lora]`, and what it says about an adapter.
+
+use serde::{Deserialize, Serialize};
+use tightrope_model::LoraConfig;
+
+/// `[lora]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
+pub struct LoraSection {
+    pub r: usize,
+    pub alpha: f64,
+    pub dropout: f64,
+    pub target_modules: TargetModules,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_modules: Option<ModuleNames>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rank_pattern: Vec<(String, usize)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alpha_pattern: Vec<(String, f64)>,
+    pub bias: TrainedBiases,
+    pub modules_to_save: Vec<String>,
+    pub ensure_weight_tying: bool,
+    pub rslora: bool,
+    pub quantize: Quantize,
+    pub lora_plus_ratio: f64,
+}
+
+/// Storage of frozen weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
+pub enum Quantize {
+    None,
+    Nf4,
+}
+
+/// Selects the linear layers that get an adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetModules {
+    /// `"all-linear"`: every linear layer but the head.
+    AllLinear(AllLinear),
+    /// The named layers.
+    Named(ModuleNames),
+}
+
+/// Names of modules, or an expression for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ModuleNames {
+    /// Modules by the ends of their names.
+    List(Vec<String>),
+    /// Modules whose whole name a regular expression matches.
+    Expression(String),
+}
+
+/// The word `all-linear`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AllLinear {
+    /// The word itself.
+    #[serde(rename = "all-linear")]
+    AllLinear,
+}
+
+/// Biases that are trained beside an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
+pub enum TrainedBiases {
+    None,
+    All,
+    LoraOnly,
+}
+
+impl From<&ModuleNames> for tightrope_model::ModuleNames {
+    fn from(names: &ModuleNames) -> Self {
+        match names {
+            ModuleNames::List(names) => Self::List(names.clone()),
+            ModuleNames::Expression(expression) => Self::Expression(expression.clone()),
+        }
+    }
+}
+
+impl From<&LoraSection> for LoraConfig {
+    fn from(section: &LoraSection) -> Self {
+        Self {
+            r: section.r,
+            alpha: section.alpha,
+            dropout: section.dropout as f32,
+            target_modules: match &section.target_modules {
+                TargetModules::AllLinear(_) => tightrope_model::TargetModules::AllLinear,
+                TargetModules::Named(names) => tightrope_model::TargetModules::Named(names.into()),
+            },
+            exclude_modules: section.exclude_modules.as_ref().map(Into::into),
+            layers: section.layers.clone(),
+            rank_pattern: section.rank_pattern.clone(),
+            alpha_pattern: section.alpha_pattern.clone(),
+            rslora: section.rslora,
+            bias: match section.bias {
+                TrainedBiases::None => tightrope_model::TrainedBiases::None,
+                TrainedBiases::All => tightrope_model::TrainedBiases::All,
+                TrainedBiases::LoraOnly => tightrope_model::TrainedBiases::LoraOnly,
+            },
+            modules_to_save: section.modules_to_save.clone(),
+            ensure_weight_tying: section.ensure_weight_tying,
+        }
+    }
+}
