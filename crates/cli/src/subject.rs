@@ -28,7 +28,7 @@ pub(crate) struct Subject {
 
     /// PEFT adapter folder to add to the model
     #[arg(long, value_name = "FOLDER", requires = "model", value_parser = paths::path())]
-    adapter: Option<PathBuf>,
+    adapter: Vec<PathBuf>,
 }
 
 impl Subject {
@@ -37,12 +37,31 @@ impl Subject {
     pub(crate) fn resolve(&self, options: Vec<String>) -> Result<Config> {
         let sets = [&self.sets[..], &options].concat();
         let mut config = configuration(self.config.as_deref(), self.model.as_deref(), sets)?;
-        if let Some(adapter) = &self.adapter {
+        if let [adapter, others @ ..] = &self.adapter[..] {
+            ensure!(
+                others.is_empty(),
+                "a model answers with one adapter: `tightrope merge` makes one of several"
+            );
             config.adapter = Some(adapter.clone());
         } else if self.config.is_some() && !self.base {
             trained(&mut config)?;
         }
         Ok(config)
+    }
+}
+
+impl Subject {
+    /// The same for a command that takes several adapters, and the adapters if it was given several.
+    /// The chat template is that of the first.
+    pub(crate) fn resolve_with_several(&self) -> Result<(Config, Vec<PathBuf>)> {
+        let first = Self {
+            config: self.config.clone(),
+            sets: self.sets.clone(),
+            base: self.base,
+            model: self.model.clone(),
+            adapter: self.adapter.iter().take(1).cloned().collect(),
+        };
+        Ok((first.resolve(Vec::new())?, self.adapter.clone()))
     }
 }
 

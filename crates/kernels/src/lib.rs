@@ -24,6 +24,7 @@ pub mod attention;
 pub mod cast;
 mod check;
 mod cpu;
+pub mod dora;
 pub mod dynamic_map;
 pub mod embedding;
 mod error;
@@ -53,6 +54,7 @@ pub trait Kernels:
     + adamw::AdamW
     + adamw_8bit::AdamW8bit
     + attention::Attention
+    + dora::Dora
     + embedding::Embedding
     + glu::Glu
     + linear::Linear
@@ -75,6 +77,7 @@ impl<D> Kernels for D where
         + adamw::AdamW
         + adamw_8bit::AdamW8bit
         + attention::Attention
+        + dora::Dora
         + embedding::Embedding
         + glu::Glu
         + linear::Linear

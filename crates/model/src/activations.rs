@@ -3,7 +3,7 @@
 
 use crate::{
     Architecture, ModelError,
-    parts::{BackwardWork, Linear, Saved, Stream, Work},
+    parts::{BackwardWork, Saved, Stream, Work},
     plan::{Allocate, PlannedBuffer, Purpose},
     weights::Weights,
 };
@@ -95,11 +95,10 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     /// Lays out the additional buffers of a training step for the model whose parameters are
     /// `weights`.
     pub(crate) fn step<W>(&mut self, weights: &Weights<W>) -> Result<Step<T>, ModelError> {
-        let rank = weights.linears().filter_map(Linear::rank).max();
         Ok(Step {
             weights: self.fixed("weights of losses", DType::F32, 1)?,
             keys: self.fixed("dropout keys", DType::U32, 2)?,
-            backward: BackwardWork::lay_out(self, rank)?,
+            backward: BackwardWork::lay_out(self, weights.linears())?,
         })
     }
 

@@ -4,6 +4,7 @@ use crate::{
     Backend, ConfigError, LoadOptions, Model, ModelError,
     checkpoint::{self, Expected},
     parameter::ParameterKind,
+    parts::host,
     random::uniforms,
     weights::Weights,
 };
@@ -13,8 +14,12 @@ use tightrope_packing::random::Random;
 
 impl<D: Backend> Model<D> {
     /// Reads the adapter, or creates a new one as PEFT does: `A` uniform with bound `1/√inputs`
-    /// (Kaiming with a = √5), `B` zero, and everything else as in the model.
+    /// (Kaiming with a = √5), `B` zero, magnitudes the norms, and everything else as in the model.
     pub(crate) fn fill_adapter(&mut self, options: &LoadOptions) -> Result<(), ModelError> {
+        let host = host(&self.device)?;
+        for linear in self.weights.linears_mut() {
+            linear.fill_squares(&host)?;
+        }
         if let Some(folder) = &options.adapter {
             return self.read_adapter(folder);
         }
@@ -26,6 +31,11 @@ impl<D: Backend> Model<D> {
                 parameter.value.write(&fresh)?;
             }
         }
+        self.refresh_norms()?;
+        for linear in self.weights.linears_mut() {
+            linear.start_magnitude()?;
+        }
+        self.norms_are_old = true;
         self.weights.start_copies()
     }
 
@@ -37,6 +47,7 @@ impl<D: Backend> Model<D> {
         };
         let values = adapter.open_weights(folder)?;
         check_factors(&values, &self.weights)?;
+        self.norms_are_old = true;
         for parameter in self.weights.adapter_mut() {
             checkpoint::read_into(&values, &parameter.name, &mut parameter.value)?;
         }
@@ -59,6 +70,7 @@ pub(crate) fn as_lora(error: ConfigError) -> ModelError {
     let key = match &*error.key {
         "lora_alpha" => "alpha",
         "lora_dropout" => "dropout",
+        "use_dora" => "dora",
         "use_rslora" => "rslora",
         "layers_to_transform" => "layers",
         key => key,

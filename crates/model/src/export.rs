@@ -183,7 +183,7 @@ fn set_dtype(settings: &mut Map<String, Value>, name: &str) {
     settings.insert(key.into(), name.into());
 }
 
-/// Computes `W += scale · B·A`, accumulated in f64.
+/// Computes `W += scale · B·A`, accumulated in f64; with DoRA, rows then get their magnitudes.
 fn add_adapter<D: tightrope_device::Device>(
     linear: &Linear<Tensor<D>>,
     weight: &mut [f32],
@@ -198,16 +198,31 @@ fn add_adapter<D: tightrope_device::Device>(
         let reason = "the factors of an adapter do not fit the weight that they are added to";
         return Err(ModelError::Unsupported(reason));
     }
+    let magnitudes = match &adapter.dora {
+        Some(dora) => Some(dora.magnitude.value.to_f32_vec()?),
+        None => None,
+    };
     let mut row = vec![0f64; inputs];
-    for (weights, b) in weight.chunks_exact_mut(inputs).zip(b.chunks_exact(rank)) {
+    let rows = weight.chunks_exact_mut(inputs).zip(b.chunks_exact(rank));
+    for (index, (weights, b)) in rows.enumerate() {
         row.fill(0.0);
         for (&b, a) in b.iter().zip(a.chunks_exact(inputs)) {
             for (sum, &a) in row.iter_mut().zip(a) {
                 *sum += f64::from(b) * f64::from(a);
             }
         }
-        for (weight, &delta) in weights.iter_mut().zip(&row) {
-            *weight = (f64::from(*weight) + f64::from(adapter.scale) * delta) as f32;
+        for (sum, &weight) in row.iter_mut().zip(&*weights) {
+            *sum = f64::from(weight) + f64::from(adapter.scale) * *sum;
+        }
+        let gain = match &magnitudes {
+            Some(magnitudes) => {
+                let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+                f64::from(magnitudes[index]) / norm
+            }
+            None => 1.0,
+        };
+        for (weight, &sum) in weights.iter_mut().zip(&row) {
+            *weight = (gain * sum) as f32;
         }
     }
     Ok(())

@@ -35,6 +35,7 @@ pub use architecture::Architecture;
 pub use cache::KvCache;
 pub use config::ModelConfig;
 pub use error::{ConfigError, ModelError};
+pub use lora::{Combination, combine_adapters};
 pub use loss::Loss;
 pub use model::{Model, TokenWeights, TrainableModel};
 pub use options::{

@@ -163,6 +163,7 @@ impl<D: Backend> Model<D> {
             adapter: all.adapter,
             generation: None,
             capacity: options.capacity,
+            norms_are_old: true,
         };
         Ok((model, all.step))
     }

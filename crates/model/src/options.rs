@@ -77,6 +77,9 @@ pub struct LoraConfig {
     pub alpha_pattern: Vec<(String, f64)>,
     /// Scale by α/√r (rank-stabilised LoRA).
     pub rslora: bool,
+    /// Train the magnitudes of the rows of a weight beside their direction (DoRA; Liu et al.,
+    /// 2024).
+    pub dora: bool,
     /// Biases that are trained too.
     pub bias: TrainedBiases,
     /// Modules that are trained whole and kept in the adapter: ends of names of the embedding, of
@@ -98,6 +101,7 @@ impl Default for LoraConfig {
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
             rslora: false,
+            dora: false,
             bias: TrainedBiases::None,
             modules_to_save: Vec::new(),
             ensure_weight_tying: false,

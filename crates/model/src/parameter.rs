@@ -14,6 +14,8 @@ pub enum ParameterKind {
     LoraA,
     /// Second factor of an adapter, `[outputs, r]`.
     LoraB,
+    /// Magnitudes of an adapter (DoRA), `[outputs]`.
+    Magnitude,
     /// The embedding (and a head that is tied to it).
     Embedding,
     /// A head that is not tied to the embedding.
@@ -35,13 +37,17 @@ impl ParameterKind {
             ParameterKind::Head => 1,
             ParameterKind::LoraA | ParameterKind::Matrix => 2,
             ParameterKind::LoraB => 3,
-            ParameterKind::Norm | ParameterKind::Bias => 4,
+            ParameterKind::Norm | ParameterKind::Bias | ParameterKind::Magnitude => 4,
         }
     }
 
-    /// Whether weight decay applies: to matrices and embeddings, not to norms and biases.
+    /// Whether weight decay applies: to matrices and embeddings, not to norms, biases and
+    /// magnitudes.
     pub fn decays(self) -> bool {
-        !matches!(self, ParameterKind::Norm | ParameterKind::Bias)
+        !matches!(
+            self,
+            ParameterKind::Norm | ParameterKind::Bias | ParameterKind::Magnitude
+        )
     }
 }
 

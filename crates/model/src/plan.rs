@@ -186,12 +186,19 @@ mod tests {
         for case in ["llama_biases", "qwen3_window", "gemma2"] {
             let config = config(case);
             let lora = || Some(Training::Lora(LoraConfig::default()));
+            let whole = LoraConfig {
+                dora: true,
+                modules_to_save: vec!["embed_tokens".into(), "norm".into()],
+                ..LoraConfig::default()
+            };
             for (training, base) in [
                 (None, BaseStorage::AsStored),
                 (None, BaseStorage::Nf4),
                 (Some(Training::Full), BaseStorage::AsStored),
                 (lora(), BaseStorage::AsStored),
                 (lora(), BaseStorage::Nf4),
+                (Some(Training::Lora(whole.clone())), BaseStorage::AsStored),
+                (Some(Training::Lora(whole)), BaseStorage::Nf4),
             ] {
                 for (recompute, capacity) in [(false, 0), (false, 7), (true, 33)] {
                     let options = LoadOptions {

@@ -248,6 +248,11 @@ impl<T> Weights<T> {
     pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear<T>> {
         self.layers.iter().flat_map(Layer::linears)
     }
+
+    /// Every linear layer of the decoder.
+    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear<T>> {
+        self.layers.iter_mut().flat_map(Layer::linears_mut)
+    }
 }
 
 impl<T> Weights<T> {

@@ -291,6 +291,11 @@ fn a_new_adapter_is_read_back_and_starts_from_the_model() {
         modules_to_save: vec!["embed_tokens".into(), "norm".into(), "lm_head".into()],
         ..LoraConfig::default()
     };
+    a_new_adapter_comes_back(lora.clone());
+    a_new_adapter_comes_back(LoraConfig { dora: true, ..lora });
+}
+
+fn a_new_adapter_comes_back(lora: LoraConfig) {
     let sequences = documents(&case(CASE));
     let (_, batches) = batchings(&sequences).remove(0);
     let load = |adapter: Option<&Path>| {
@@ -310,7 +315,11 @@ fn a_new_adapter_is_read_back_and_starts_from_the_model() {
         &options(&case(CASE), false, &sequences),
     );
     let expected = bare.as_mut().unwrap().logits(&batches[0]).unwrap();
-    assert_eq!(logits, expected);
+    for (a, b) in logits.iter().zip(&expected) {
+        // Norms that are computed in another order may differ in the last bit.
+        let close = (a - b).abs() <= if lora.dora { 1e-5 } else { 0.0 };
+        assert!(close, "{a} and {b}");
+    }
     step(&mut model, &batches);
     for parameter in model.parameters() {
         let gradient = parameter.gradient.to_vec::<f32>().unwrap();
@@ -343,7 +352,6 @@ fn a_new_adapter_is_read_back_and_starts_from_the_model() {
 fn what_peft_can_and_this_cannot_is_refused_by_name() {
     for (key, value) in [
         ("peft_type", json!("IA3")),
-        ("use_dora", json!(true)),
         ("bias", json!("some")),
         ("modules_to_save", json!(["mlp"])),
         ("modules_to_save", json!(["lm_haed"])),

@@ -34,6 +34,7 @@ struct Draw {
     /// For each layer, the rank of the adapter on each of [`MODULES`]; 0 = none.
     ranks: Vec<[usize; 7]>,
     rslora: bool,
+    dora: bool,
     seed: u64,
 }
 
@@ -45,11 +46,13 @@ fn draw() -> impl Strategy<Value = Draw> {
     let ranks = ranks.prop_filter("no adapter at all", |ranks| {
         ranks.iter().flatten().any(|&rank| rank > 0)
     });
-    (0..cases().len(), ranks, any::<bool>(), any::<u64>()).prop_map(
-        |(case, ranks, rslora, seed)| Draw {
+    let flags = (any::<bool>(), any::<bool>());
+    (0..cases().len(), ranks, flags, any::<u64>()).prop_map(
+        |(case, ranks, (rslora, dora), seed)| Draw {
             case,
             ranks,
             rslora,
+            dora,
             seed,
         },
     )
@@ -111,6 +114,14 @@ fn write_adapter(draw: &Draw, architecture: &Architecture, folder: &Path) {
                 bytes,
             ));
         }
+        if draw.dora {
+            let elements = (0..outputs).map(|_| 0.5 + random.uniform() as f32);
+            tensors.push((
+                format!("base_model.model.{name}.lora_magnitude_vector"),
+                json!({"dtype": "F32", "shape": [outputs]}),
+                elements.flat_map(f32::to_le_bytes).collect(),
+            ));
+        }
         if rank != RANK {
             pattern.insert(name.clone(), json!(rank));
         }
@@ -123,6 +134,7 @@ fn write_adapter(draw: &Draw, architecture: &Architecture, folder: &Path) {
         "lora_alpha": 6,
         "rank_pattern": pattern,
         "target_modules": names,
+        "use_dora": draw.dora,
         "use_rslora": draw.rslora,
     });
     std::fs::write(folder.join("adapter_config.json"), settings.to_string()).unwrap();
@@ -179,7 +191,8 @@ fn check<D: Backend>(device: &D, draw: &Draw) {
     });
     assert!(kept == recomputed, "recomputation changes bits: {draw:?}");
     let (loss, gradients) = kept;
-    assert_eq!(gradients.len(), 2 * adapters(draw).count());
+    let each = if draw.dora { 3 } else { 2 };
+    assert_eq!(gradients.len(), each * adapters(draw).count());
     for (name, gradient) in &gradients {
         let trained = gradient.iter().any(|&g| g != 0.0) && gradient.iter().all(|g| g.is_finite());
         assert!(trained, "{name}: {draw:?}");

@@ -186,12 +186,21 @@ fn recomputation_gives_the_same_bits() {
     for case in cases() {
         let sequences = documents(&case);
         let (_, batches) = batchings(&sequences).remove(0);
-        let adapter = Training::Lora(LoraConfig {
+        let adapter = LoraConfig {
             dropout: 0.25,
             ..LoraConfig::default()
-        });
-        for training in [Training::Full, adapter] {
-            let lora = training != Training::Full;
+        };
+        let dora = LoraConfig {
+            dora: true,
+            ..adapter.clone()
+        };
+        for training in [
+            Training::Full,
+            Training::Lora(adapter),
+            Training::Lora(dora.clone()),
+        ] {
+            // The case's adapter has no magnitudes.
+            let lora = training != Training::Full && training != Training::Lora(dora.clone());
             let run = |recompute| {
                 let options = LoadOptions {
                     recompute,
@@ -209,14 +218,34 @@ fn recomputation_gives_the_same_bits() {
 
 #[test]
 fn dropout_depends_on_the_step_and_on_the_sequence_not_on_the_batch() {
+    for dora in [false, true] {
+        dropout_depends_on_the_sequence_alone(dora);
+    }
+}
+
+fn dropout_depends_on_the_sequence_alone(dora: bool) {
     let case = &cases()[0];
     let sequences = documents(case);
-    let options = options(case, true, &sequences);
+    // The case's adapter has no magnitudes; a new one has to be moved first.
+    let options = options(case, !dora, &sequences);
+    let lora = LoraConfig {
+        dora,
+        ..LoraConfig::default()
+    };
     let dropped = Training::Lora(LoraConfig {
         dropout: 0.5,
-        ..LoraConfig::default()
+        ..lora.clone()
     });
-    let mut model = load(case, &dropped, &options, 2);
+    let load_moved = |training: &Training| {
+        let mut model = load(case, training, &options, 2);
+        for parameter in model.parameters().into_iter().filter(|_| dora) {
+            let weight = parameter.weight.to_vec::<f32>().unwrap();
+            let moved: Vec<f32> = weight.iter().map(|w| w + 0.02).collect();
+            parameter.weight.write(&moved).unwrap();
+        }
+        model
+    };
+    let mut model = load_moved(&dropped);
     let mut losses = |batches: &[Batch], salt| {
         let mut losses = vec![Vec::new(); sequences.len()];
         for batch in batches {
@@ -235,7 +264,7 @@ fn dropout_depends_on_the_step_and_on_the_sequence_not_on_the_batch() {
         assert!(reference == losses(&batches, 7), "{way}");
     }
     // Without training, nothing is dropped.
-    let mut plain = load(case, &training(true), &options, 2);
+    let mut plain = load_moved(&Training::Lora(lora));
     let evaluated = model.evaluate(&packed[0]).unwrap();
     assert_eq!(evaluated, plain.evaluate(&packed[0]).unwrap());
 }

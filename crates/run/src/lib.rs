@@ -34,4 +34,5 @@ pub use merge::{MergeError, MergeOptions, merge};
 pub use sampler::Sampling;
 pub use session::{Base, train};
 pub use tightrope_device::DType;
+pub use tightrope_model::Combination;
 pub use verify::{Check, Verification, verify};

@@ -127,14 +127,34 @@ fn a_configuration_file_is_all_it_takes() {
     // A type of its own for every tensor.
     let half = MergeOptions {
         dtype: Some(DType::BF16),
-        ..overwrite
+        ..overwrite.clone()
     };
     written(&half).unwrap();
     assert_eq!(json(merged.join("config.json"))["dtype"], "bfloat16");
     written(&overwrite).unwrap();
+    // Half of the adapter twice is the adapter, as a model or as one adapter.
+    let both = folder.path().join("both");
+    let mut halves = MergeOptions {
+        adapters: vec![(adapter.to_owned(), 0.5); 2],
+        ..MergeOptions::default()
+    };
+    merge(&adapted, &both, &halves, &()).unwrap();
+    let one = folder.path().join("one");
+    halves.as_adapter = true;
+    merge(&adapted, &one, &halves, &()).unwrap();
+    assert_eq!(
+        json(one.join("adapter_config.json"))["base_model_name_or_path"],
+        base_name
+    );
     let data = dataset(40, 1).sequences;
     let mut losses = Vec::new();
-    for (path, adapter) in [(&base, Some(adapter)), (&merged, None), (&base, None)] {
+    for (path, adapter) in [
+        (&base, Some(adapter)),
+        (&merged, None),
+        (&base, None),
+        (&both, None),
+        (&base, Some(one.as_path())),
+    ] {
         let options = options(adapter);
         let mut model = Model::load(&device, path, &options).unwrap();
         losses.push(evaluate(&config, &mut model, &data, 64).unwrap());
@@ -143,6 +163,10 @@ fn a_configuration_file_is_all_it_takes() {
     let close = (losses[0].loss - losses[1].loss).abs() <= 1e-5 * losses[0].loss;
     assert!(close, "{losses:?}");
     assert!(losses[0].loss < 0.8 * losses[2].loss, "{losses:?}");
+    for other in &losses[3..] {
+        let close = (losses[0].loss - other.loss).abs() <= 1e-5 * losses[0].loss;
+        assert!(close, "{losses:?}");
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! `tightrope merge`: writes a model with its adapter added, as a folder that Transformers loads.
 
 use crate::{exit::Exit, paths, progress::Bars, signals, subject::Subject, terminal::Terminal};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 use std::path::PathBuf;
-use tightrope_run::{DType, MergeOptions};
+use tightrope_report::numbers::counted;
+use tightrope_run::{Combination, DType, MergeOptions};
 use tightrope_train::StopFlag;
 
 const EXAMPLES: &str = "\
@@ -15,10 +16,13 @@ Examples:
   tightrope merge --model M --adapter A --to my-model
   tightrope merge --model M.gguf --to my-model   dequantised, as safetensors
   tightrope merge my.toml --dtype bf16 --overwrite
+  tightrope merge --model M --adapter A --adapter B --weights 0.7,0.3 --to my-model
 
 An adapter that was trained with lora.quantize = \"nf4\" is added to the weights
 of the model's files, not to what NF4 makes of them, as PEFT does with a base in
 full precision; a model whose files are in NF4 is dequantised.
+Several adapters become one first: with cat, the change of each weight is the
+weighted sum of the changes; linear adds their factors, which is no such sum.
 The folder must not exist, or be empty, or be what an earlier merge has written
 (its merged.json lists that); it appears whole or not at all.
 
@@ -46,6 +50,25 @@ pub(crate) struct Args {
     #[arg(long)]
     overwrite: bool,
 
+    /// Weight of each adapter, in their order [default: 1 for each]
+    #[arg(
+        long,
+        value_name = "NUMBER,…",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        requires = "adapter"
+    )]
+    weights: Vec<f64>,
+
+    /// How several adapters become one, as in PEFT: cat or linear
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(["cat", "linear"])
+        .map(|name| combination(&name)), default_value = "cat", hide_possible_values = true)]
+    combination: Combination,
+
+    /// Write the one adapter, and not a model with it
+    #[arg(long, requires = "adapter", conflicts_with = "dtype")]
+    as_adapter: bool,
+
     /// Add the adapter even to another model than the one that it was trained on
     #[arg(long)]
     any_base: bool,
@@ -59,14 +82,50 @@ fn dtype(name: &str) -> DType {
     }
 }
 
+fn combination(name: &str) -> Combination {
+    match name {
+        "linear" => Combination::Linear,
+        _ => Combination::Cat,
+    }
+}
+
+/// Each adapter with its weight; nothing for one adapter as it is.
+fn weighted(
+    adapters: Vec<PathBuf>,
+    weights: Vec<f64>,
+    as_adapter: bool,
+) -> Result<Vec<(PathBuf, f64)>> {
+    if adapters.len() < 2 && weights.is_empty() && !as_adapter {
+        return Ok(Vec::new());
+    }
+    let weights = match weights.is_empty() {
+        true => vec![1.0; adapters.len()],
+        false => weights,
+    };
+    ensure!(
+        weights.len() == adapters.len(),
+        "{} for {}: give one weight for each --adapter, in their order",
+        counted(weights.len() as u64, "weight"),
+        counted(adapters.len() as u64, "adapter")
+    );
+    ensure!(
+        weights.iter().all(|weight| weight.is_finite()),
+        "--weights: every weight must be a finite number"
+    );
+    Ok(adapters.into_iter().zip(weights).collect())
+}
+
 pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
-    let config = args.subject.resolve(Vec::new())?;
+    let (config, adapters) = args.subject.resolve_with_several()?;
     let folder = args.to.unwrap_or_else(|| config.output.join("merged"));
     let options = MergeOptions {
         threads: terminal.threads(),
         dtype: args.dtype,
         overwrite: args.overwrite,
         any_base: args.any_base,
+        adapters: weighted(adapters, args.weights, args.as_adapter)?,
+        combination: args.combination,
+        as_adapter: args.as_adapter,
     };
     signals::stop_on_signal(StopFlag::default(), || ())?;
     tightrope_run::merge(&config, &folder, &options, &Bars::default())?;

@@ -1,11 +1,11 @@
 //! Products on the CPU.
 
 use super::{
-    Args, ColumnSums, Elements, Matrix, Prepared, Product, Start, Through,
+    Args, ColumnSums, DroppedTerm, Elements, Matrix, Prepared, Product, Start, Through,
     dropout::{Dropped, Mask},
     matmul::{self, Base, Gate, Operand, Output, Term, Weight},
 };
-use crate::{Checked, KernelError, nf4};
+use crate::{Checked, KernelError, cpu::block_rows, nf4};
 use tightrope_device::{Cpu, DType, View};
 
 /// A transposed `a` has to be packed like `b`, and the left operand costs more to pack. Up to this
@@ -146,6 +146,35 @@ impl Product for Cpu {
                 *sum = (f64::from(*sum) + total) as f32;
             }
         }
+        Ok(())
+    }
+
+    fn dropped_term(&self, args: Checked<DroppedTerm<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.on(self)?;
+        let (m, n) = (args.m, args.n);
+        let term = &args.term.as_slice::<f32>()?[..m * n];
+        let c = &mut args.c.into_slice::<f32>()?[..m * n];
+        let mask = Mask::new(&Some(args.dropout), m)?;
+        let adds = args.accumulate;
+        let parts = (
+            tightrope_device::rows(term, n),
+            tightrope_device::rows(c, n),
+        );
+        self.for_each_block(m, block_rows(n), parts, |first, _, (term, c)| {
+            let mut kept = vec![0f32; n];
+            let width = n.max(1);
+            let rows = term.slice.chunks_exact(width);
+            for (row, (term, c)) in rows.zip(c.slice.chunks_exact_mut(width)).enumerate() {
+                kept.copy_from_slice(term);
+                if let Some(mask) = &mask {
+                    mask.apply(first + row, 0..n, &mut kept);
+                }
+                match adds {
+                    true => c.iter_mut().zip(&kept).for_each(|(c, kept)| *c += kept),
+                    false => c.copy_from_slice(&kept),
+                }
+            }
+        });
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Products on NVIDIA GPUs, through cuBLASLt in the type of the left factor.
 
 use super::{
-    Args, ColumnSums, Dropout, Elements, Matrix, Prepared, Product, Start, Through,
+    Args, ColumnSums, Dropout, DroppedTerm, Elements, Matrix, Prepared, Product, Start, Through,
     dropout::Parameters,
     kernel::{ProductAddPartials, ProductColumnSums, ProductDropout, ProductDropoutTerm},
     stored,
@@ -337,6 +337,28 @@ impl Product for Cuda {
         let launch = partials::launch(n)?;
         // SAFETY: the scratch memory has `n` sums for each run, and `sums` has `n` elements.
         Ok(unsafe { self.launch(kernel, &[], launch) }?)
+    }
+
+    fn dropped_term(&self, args: Checked<DroppedTerm<'_, Self>>) -> Result<(), KernelError> {
+        let args = args.on(self)?;
+        let dtype = args.c.dtype();
+        let parameters = Parameters::of(&args.dropout);
+        let width = self.index_width(args.m.saturating_mul(args.n));
+        let kernel = ProductDropoutTerm {
+            term: Input::of(args.term),
+            c: Output::of(args.c),
+            accumulate: u32::from(args.accumulate),
+            salt: parameters.salt,
+            keys: Input::of(args.dropout.keys),
+            threshold: parameters.threshold,
+            factor: parameters.factor,
+            first: 0,
+            columns: args.n as u64,
+        };
+        let variant = [dtype.name(), width.suffix()];
+        let launch = Launch::linear(args.m, THREADS)?;
+        // SAFETY: the check of the arguments proved every operand.
+        Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 
     fn prepare<'a>(

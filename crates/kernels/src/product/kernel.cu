@@ -69,8 +69,9 @@ __device__ __forceinline__ void dropout_term_row(
         if (accumulate) result = load<N>(c + i);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
-            const float masked = change[k] * kept(mask, state, uint32_t(i) + k);
-            result[k] = accumulate ? result[k] + masked : masked;
+            const float factor = kept(mask, state, uint32_t(i) + k);
+            // The compiler must not choose for each index width whether to round in between.
+            result[k] = accumulate ? fmaf(change[k], factor, result[k]) : change[k] * factor;
         }
         store(result, c + i);
     }

@@ -236,6 +236,23 @@ pub struct ColumnSums<'a, D: Device> {
     pub n: usize,
 }
 
+/// `c = dropout(term)`, or `c += dropout(term)`.
+#[derive(Debug)]
+pub struct DroppedTerm<'a, D: Device> {
+    /// f32 `[m, n]`.
+    pub term: View<'a, D>,
+    /// Dropout of the rows of `term`.
+    pub dropout: Dropout<'a, D>,
+    /// `[m, n]`, of a type of activations.
+    pub c: ViewMut<'a, D>,
+    /// Whether `c` is added into; otherwise it is overwritten.
+    pub accumulate: bool,
+    /// Number of rows.
+    pub m: usize,
+    /// Number of columns.
+    pub n: usize,
+}
+
 /// Elements of a factor in the type of a product.
 #[derive(Debug)]
 pub enum Prepared<'a, D: Device> {
@@ -272,6 +289,8 @@ pub trait Product: Device {
     fn product_through(&self, args: Checked<Through<'_, Self>>) -> Result<(), KernelError>;
     /// Adds into `sums`, in an order that depends on the sizes alone.
     fn column_sums(&self, args: Checked<ColumnSums<'_, Self>>) -> Result<(), KernelError>;
+    /// Writes `c`, or adds into it.
+    fn dropped_term(&self, args: Checked<DroppedTerm<'_, Self>>) -> Result<(), KernelError>;
     /// Rounds the first `len` elements of a factor to the type of a product once, for several
     /// products with it. A device that reads other types without a copy returns the elements as
     /// they are.
@@ -402,6 +421,18 @@ impl<D: Device> Check for Through<'_, D> {
         check_dropout(operands, &self.after, m)?;
         let len = product("c", &[m, n])?;
         check_result(operands, &self.start, self.c.as_view(), &[dtype], n, len)
+    }
+}
+
+impl<D: Device> Check for DroppedTerm<'_, D> {
+    type Device = D;
+
+    fn check_operands<'a>(&'a self, operands: &mut Operands<'a, D>) -> Result<(), KernelError> {
+        let shape = [self.m, self.n];
+        operands.at_least("term", self.term, DType::F32, &shape)?;
+        check_dropout(operands, &Some(self.dropout), self.m)?;
+        let dtype = operands.activation("c", self.c.as_view())?;
+        operands.at_least("c", self.c.as_view(), dtype, &shape)
     }
 }
 

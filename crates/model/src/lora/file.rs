@@ -65,8 +65,9 @@ impl AdapterConfig {
     }
 }
 
-/// The module that a tensor is a factor of.
-fn factor_of(tensor: &str) -> Option<&str> {
-    let a = tensor.strip_suffix(".lora_A.weight");
-    a.or_else(|| tensor.strip_suffix(".lora_B.weight"))
+/// The module whose factor or magnitude a tensor is.
+pub(super) fn factor_of(tensor: &str) -> Option<&str> {
+    [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"]
+        .into_iter()
+        .find_map(|end| tensor.strip_suffix(end))
 }

@@ -1,11 +1,13 @@
 //! LoRA adapters in the form of PEFT: `adapter_config.json`, and what it selects in a model.
 
+mod combine;
 mod file;
 mod inventory;
 mod keys;
 mod matching;
 mod select;
 
+pub use combine::{Combination, combine_adapters};
 pub(crate) use file::{CONFIG, WEIGHTS};
 pub(crate) use inventory::{EMBEDDING, HEAD, Inventory};
 
@@ -26,6 +28,7 @@ pub(crate) struct AdapterConfig {
     rank: usize,
     alpha: f64,
     rslora: bool,
+    dora: bool,
     rules: Rules,
     bias: TrainedBiases,
     /// `modules_to_save`.
@@ -71,7 +74,7 @@ impl AdapterConfig {
             "rank_pattern": map(&config.rank_pattern, |rank| json!(rank)),
             "target_modules": targets,
             "task_type": "CAUSAL_LM",
-            "use_dora": false,
+            "use_dora": config.dora,
             "use_rslora": config.rslora,
         });
         // Older releases of PEFT refuse the key.
@@ -98,6 +101,7 @@ impl AdapterConfig {
             rank: reader.required_dimension("r")?,
             alpha: alpha.ok_or_else(|| ConfigError::new("lora_alpha", "is missing"))?,
             rslora: reader.flag("use_rslora", false)?,
+            dora: reader.flag("use_dora", false)?,
             rules: Rules::read(settings)?,
             bias: match reader.text("bias")? {
                 None | Some("none") => TrainedBiases::None,
@@ -120,6 +124,22 @@ impl AdapterConfig {
     /// Rank and scale of the adapter of a module, if it has one.
     pub(crate) fn matching(&self, module: &str) -> Option<(usize, f32)> {
         self.modules.get(module).copied()
+    }
+
+    /// Whether the adapter has magnitudes.
+    pub(crate) fn is_dora(&self) -> bool {
+        self.dora
+    }
+
+    /// Rank and scale that a module has if it is selected.
+    fn rank_and_scale(&self, module: &str) -> Result<(usize, f64), ConfigError> {
+        let rank = self.rules.rank(module)?.unwrap_or(self.rank);
+        let alpha = self.rules.alpha(module)?.unwrap_or(self.alpha);
+        let divisor = match self.rslora {
+            true => (rank as f64).sqrt(),
+            false => rank as f64,
+        };
+        Ok((rank, alpha / divisor))
     }
 
     /// Name in the adapter's file of a parameter that the adapter replaces.

@@ -20,13 +20,8 @@ impl AdapterConfig {
             if !matches!(kind, ModuleKind::Linear { .. }) {
                 return Err(no_adapter_for(module, *kind));
             }
-            let rank = self.rules.rank(module)?.unwrap_or(self.rank);
-            let alpha = self.rules.alpha(module)?.unwrap_or(self.alpha);
-            let divisor = match self.rslora {
-                true => (rank as f64).sqrt(),
-                false => rank as f64,
-            };
-            let scale = (alpha / divisor) as f32;
+            let (rank, scale) = self.rank_and_scale(module)?;
+            let scale = scale as f32;
             self.modules.insert(module.clone(), (rank, scale));
         }
         self.copies.clear();

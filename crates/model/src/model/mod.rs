@@ -35,6 +35,8 @@ pub struct Model<D: Device> {
     /// `generation_config.json` of the folder that the model came from.
     pub(crate) generation: Option<serde_json::Value>,
     pub(crate) capacity: usize,
+    /// Whether parameters may have changed since the norms of DoRA were computed.
+    pub(crate) norms_are_old: bool,
 }
 
 impl<D: Backend> Model<D> {
@@ -110,6 +112,16 @@ impl<D: Backend> Model<D> {
         self.activations.work.normed.dtype()
     }
 
+    /// Computes the norms of DoRA again if parameters may have changed.
+    pub(crate) fn refresh_norms(&mut self) -> Result<(), ModelError> {
+        if self.norms_are_old {
+            let mut linears = self.weights.linears_mut();
+            linears.try_for_each(|linear| linear.refresh_norms(&self.device))?;
+            self.norms_are_old = false;
+        }
+        Ok(())
+    }
+
     /// Runs the layers from tokens to `work.normed`.
     fn run(&mut self, batch: &Batch, adapters: Adapters) -> Result<(), ModelError> {
         self.stage(batch)?;
@@ -123,6 +135,7 @@ impl<D: Backend> Model<D> {
         cache: Option<&mut KvCache<D>>,
         adapters: Adapters,
     ) -> Result<(), ModelError> {
+        self.refresh_norms()?;
         let Activations {
             inputs,
             stream,

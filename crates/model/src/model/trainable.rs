@@ -87,6 +87,7 @@ impl<D: Backend> TrainableModel<D> {
     /// lie in memory ([`Plan::offsets`](crate::Plan::offsets)): weights of neighbours can be joined to one view, and so
     /// can their gradients.
     pub fn parameters(&mut self) -> Vec<ParameterMut<'_, D>> {
+        self.model.norms_are_old = true;
         let parameters = self.model.weights.parameters_mut();
         let mut parameters: Vec<_> = parameters.filter_map(Parameter::trained).collect();
         parameters.sort_by_key(|parameter| parameter.weight.view().as_ptr());
@@ -105,6 +106,7 @@ impl<D: Backend> TrainableModel<D> {
         salt: u64,
     ) -> Result<Loss, ModelError> {
         self.model.stage(batch)?;
+        self.model.refresh_norms()?;
         let Self {
             model,
             step,

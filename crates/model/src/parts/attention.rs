@@ -205,6 +205,11 @@ impl<T> Attention<T> {
         [&self.q, &self.k, &self.v, &self.o]
     }
 
+    /// Linear layers of the part.
+    pub(crate) fn linears_mut(&mut self) -> [&mut Linear<T>; 4] {
+        [&mut self.q, &mut self.k, &mut self.v, &mut self.o]
+    }
+
     pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
         let norms = self.head_norms.iter();
         norms
@@ -334,7 +339,10 @@ impl<D: Kernels> Attention<Tensor<D>> {
         (x, dy): (&Tensor<D>, &Tensor<D>),
         mut dx: Option<&mut Tensor<D>>,
         (saved, work): (&mut Saved<Tensor<D>>, &mut Work<Tensor<D>>),
-        (backward, dyb): (&mut BackwardWork<Tensor<D>>, &mut Option<Tensor<D>>),
+        (backward, adapters): (
+            &mut BackwardWork<Tensor<D>>,
+            &mut linear::BackwardWork<Tensor<D>>,
+        ),
     ) -> Result<(), ModelError> {
         // If heads are normalised, the inputs of attention are computed again.
         self.norm_heads(pass, saved, work)?;
@@ -346,8 +354,13 @@ impl<D: Kernels> Attention<Tensor<D>> {
             delta,
         } = backward;
         let o = (&saved.attended, dy);
-        self.o
-            .backward(pass, o, (Some(&mut *dattended), false), &saved.of_o, dyb)?;
+        self.o.backward(
+            pass,
+            o,
+            (Some(&mut *dattended), false),
+            &saved.of_o,
+            adapters,
+        )?;
         let (q, k) = match &work.rotated {
             Some((q, k)) => (q, k),
             None => (&saved.q, &saved.k),
@@ -369,12 +382,12 @@ impl<D: Kernels> Attention<Tensor<D>> {
         self.rotate_back(pass, saved, (&mut *dq, &mut *dk))?;
         let q = (x, &*dq);
         self.q
-            .backward(pass, q, (dx.as_deref_mut(), false), &saved.of_q, dyb)?;
+            .backward(pass, q, (dx.as_deref_mut(), false), &saved.of_q, adapters)?;
         let k = (x, &*dk);
         self.k
-            .backward(pass, k, (dx.as_deref_mut(), true), &saved.of_k, dyb)?;
+            .backward(pass, k, (dx.as_deref_mut(), true), &saved.of_k, adapters)?;
         let v = (x, &*dv);
-        self.v.backward(pass, v, (dx, true), &saved.of_v, dyb)
+        self.v.backward(pass, v, (dx, true), &saved.of_v, adapters)
     }
 
     /// Turns the gradients of the inputs of attention into those of the projections, in place.

@@ -3,6 +3,7 @@
 use super::{
     Held, HeldMut, Linear, Norm, Stream,
     attention::{self, Attention},
+    linear,
     mlp::{self, Mlp},
     with_buffer,
 };
@@ -10,7 +11,7 @@ use crate::{
     ModelError, activations, cache::LayerCache, parameter::Replaceable, pass::Pass, plan::Allocate,
     weights,
 };
-use tightrope_device::{DType, Tensor};
+use tightrope_device::Tensor;
 use tightrope_kernels::Kernels;
 
 /// Name of the part in messages of [`with_buffer`].
@@ -62,8 +63,8 @@ pub(crate) struct BackwardWork<T> {
     /// Gradient of a branch before its norm, `[tokens, hidden]`.
     dbranch: Option<T>,
     attention: attention::BackwardWork<T>,
-    /// `dy·B` of the current adapter, f32 `[tokens, largest rank]`.
-    dyb: Option<T>,
+    /// For the current linear layer.
+    adapters: linear::BackwardWork<T>,
 }
 
 impl<T> Saved<T> {
@@ -105,10 +106,10 @@ impl<T> Work<T> {
 }
 
 impl<T> BackwardWork<T> {
-    /// Lays out the buffers; `rank` is the largest rank of all adapters.
-    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
+    /// Lays out the buffers for a model with these linear layers.
+    pub(crate) fn lay_out<'a, W: 'a, A: Allocate<Buffer = T>>(
         step: &mut activations::Builder<'_, A>,
-        rank: Option<usize>,
+        linears: impl Iterator<Item = &'a Linear<W>>,
     ) -> Result<Self, ModelError> {
         let hidden = step.architecture.hidden;
         let dhidden = step.work("gradient of the residual", hidden)?;
@@ -117,12 +118,11 @@ impl<T> BackwardWork<T> {
             false => None,
         };
         let attention = attention::BackwardWork::lay_out(step)?;
-        let dyb = rank.map(|rank| step.fixed("gradient of the adapter", DType::F32, rank));
         Ok(Self {
             dhidden,
             dbranch,
             attention,
-            dyb: dyb.transpose()?,
+            adapters: linear::BackwardWork::lay_out(step, linears)?,
         })
     }
 }
@@ -186,6 +186,12 @@ impl<T> Layer<T> {
     pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear<T>> {
         let attention = self.attention.linears().into_iter();
         attention.chain(self.mlp.linears())
+    }
+
+    /// Linear layers of the layer.
+    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear<T>> {
+        let attention = self.attention.linears_mut().into_iter();
+        attention.chain(self.mlp.linears_mut())
     }
 
     pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
@@ -327,7 +333,7 @@ impl<D: Kernels> Layer<Tensor<D>> {
             dhidden,
             dbranch,
             attention,
-            dyb,
+            adapters,
         } = backward;
         // Outputs of norms are computed again and not kept; from here on `work.branch` is the
         // gradient of such an output.
@@ -337,7 +343,7 @@ impl<D: Kernels> Layer<Tensor<D>> {
         let dy = gradient_of_branch(pass, norm, &saved.mlp_branch, dhidden, dbranch)?;
         let buffers = (&mut saved.mlp, &mut work.mlp);
         self.mlp
-            .backward(pass, (&*normed, dy), dnormed, buffers, dyb)?;
+            .backward(pass, (&*normed, dy), dnormed, buffers, adapters)?;
         self.mlp_norm
             .backward(pass, dnormed, &saved.middle, dhidden, true)?;
 
@@ -348,7 +354,7 @@ impl<D: Kernels> Layer<Tensor<D>> {
         let dy = gradient_of_branch(pass, norm, &saved.attention_branch, dhidden, dbranch)?;
         let buffers = (&mut saved.attention, &mut work.attention);
         let dx = (!lowest).then_some(&mut *dnormed);
-        let gradients = (attention, dyb);
+        let gradients = (attention, adapters);
         self.attention
             .backward(pass, (&*normed, dy), dx, buffers, gradients)?;
         match lowest {

@@ -1,20 +1,20 @@
 //! A linear layer with its adapter.
 
-use super::{Held, HeldMut, Nf4, with_buffer};
+use super::{Dora, Held, HeldMut, Nf4, with_buffer};
 use crate::{
     Adapters, BaseStorage, ModelError, activations,
     checkpoint::Stored,
-    lora::PREFIX,
+    lora::{AdapterConfig, PREFIX},
     parameter::{Parameter, ParameterKind, Replaceable},
     pass::Pass,
     plan::Allocate,
     weights,
 };
-use tightrope_device::{Device, Tensor};
+use tightrope_device::{Cpu, DType, Device, Tensor};
 use tightrope_kernels::{
-    Check,
+    Check, Kernels, dora,
     linear::{
-        self, BackwardInput, BackwardWeights, Forward, LoraBackwardInput, LoraBackwardWeights,
+        BackwardInput, BackwardWeights, Forward, LoraBackwardInput, LoraBackwardWeights,
         LoraForward, Shape,
     },
     product::Elements,
@@ -32,6 +32,8 @@ pub(crate) struct Adapter<T> {
     /// α/r, or α/√r.
     pub scale: f32,
     pub rank: usize,
+    /// Present with DoRA.
+    pub dora: Option<Dora<T>>,
     /// Distinguishes adapters in the hash of dropout.
     pub salt: u64,
 }
@@ -57,11 +59,43 @@ pub(crate) struct Linear<T> {
     pub outputs: usize,
 }
 
-/// Values that a linear layer keeps for its backward pass: `x·Aᵀ` of its adapter, f32 `[tokens,
-/// rank]`, with the largest rank of the layers that share it.
+/// Values that a linear layer with an adapter keeps for its backward pass, with the largest rank of
+/// the layers that share them.
 #[derive(Debug)]
 pub(crate) struct Saved<T> {
+    /// `x·Aᵀ`, f32 `[tokens, rank]`.
     xa: Option<T>,
+    /// With DoRA the output before the gain, `[tokens, outputs]`.
+    z: Option<T>,
+}
+
+/// Work space of the backward pass of layers with adapters, with the largest sizes of all layers.
+#[derive(Debug)]
+pub(crate) struct BackwardWork<T> {
+    /// `dy·B`, f32 `[tokens, rank]`.
+    dyb: Option<T>,
+    /// With DoRA the gradient before the gain, `[tokens, outputs]`.
+    dz: Option<T>,
+}
+
+impl<T> BackwardWork<T> {
+    /// Lays out the buffers for these layers.
+    pub(crate) fn lay_out<'a, W: 'a, A: Allocate<Buffer = T>>(
+        step: &mut activations::Builder<'_, A>,
+        linears: impl Iterator<Item = &'a Linear<W>>,
+    ) -> Result<Self, ModelError> {
+        let (mut rank, mut outputs) = (None, None);
+        for linear in linears {
+            rank = rank.max(linear.rank());
+            outputs = outputs.max(linear.has_dora().then_some(linear.outputs));
+        }
+        let dyb = rank.map(|rank| step.fixed("gradient of the adapter", DType::F32, rank));
+        let dz = outputs.map(|outputs| step.work("gradient before the gain", outputs));
+        Ok(Self {
+            dyb: dyb.transpose()?,
+            dz: dz.transpose()?,
+        })
+    }
 }
 
 impl<T> Saved<T> {
@@ -71,10 +105,16 @@ impl<T> Saved<T> {
         at: &str,
         sharing: impl Iterator<Item = &'a Linear<W>>,
     ) -> Result<Self, ModelError> {
-        let rank = sharing.filter_map(Linear::rank).max();
+        let (mut rank, mut outputs) = (None, None);
+        for linear in sharing {
+            rank = rank.max(linear.rank());
+            outputs = outputs.max(linear.has_dora().then_some(linear.outputs));
+        }
         let xa = rank.map(|rank| step.statistic(format!("{at}: adapter"), rank));
+        let z = outputs.map(|outputs| step.kept(format!("{at}: before the gain"), outputs));
         Ok(Self {
             xa: xa.transpose()?,
+            z: z.transpose()?,
         })
     }
 }
@@ -112,10 +152,18 @@ impl<T> Weight<T> {
 }
 
 impl<D: Device> Weight<Tensor<D>> {
-    fn view(&self) -> Elements<'_, D> {
+    pub(super) fn view(&self) -> Elements<'_, D> {
         match self {
             Weight::Float(parameter) => Elements::Float(parameter.value.view()),
             Weight::Nf4(weight) => Elements::Nf4(weight.view()),
+        }
+    }
+
+    /// The elements, decoded on the host.
+    pub(super) fn to_f32_vec(&self, host: &Cpu) -> Result<Vec<f32>, ModelError> {
+        match self {
+            Weight::Float(parameter) => Ok(parameter.value.to_f32_vec()?),
+            Weight::Nf4(weight) => weight.to_f32_vec(host),
         }
     }
 }
@@ -144,11 +192,18 @@ impl<T> Linear<T> {
                     let name = format!("{PREFIX}{module}.lora_{letter}.weight");
                     weights.of_adapter(name, kind, &shape)
                 };
+                let a = factor("A", ParameterKind::LoraA, [rank, inputs])?;
+                let b = factor("B", ParameterKind::LoraB, [outputs, rank])?;
+                let dora = match weights.layout.adapter.is_some_and(AdapterConfig::is_dora) {
+                    true => Some(Dora::lay_out(weights, &module, outputs)?),
+                    false => None,
+                };
                 Some(Adapter {
-                    a: factor("A", ParameterKind::LoraA, [rank, inputs])?,
-                    b: factor("B", ParameterKind::LoraB, [outputs, rank])?,
+                    a,
+                    b,
                     scale,
                     rank,
+                    dora,
                     salt: random::hash(module.as_bytes()),
                 })
             }
@@ -179,11 +234,10 @@ impl<T> Linear<T> {
             Weight::Nf4(weight) => Held::Nf4(weight),
         });
         self.bias.iter().for_each(|bias| bias.held(all));
-        let factors = self
-            .adapter
-            .iter()
-            .flat_map(|adapter| [&adapter.a, &adapter.b]);
-        all.extend(factors.map(Held::Adapter));
+        if let Some(Adapter { a, b, dora, .. }) = &self.adapter {
+            let magnitude = dora.as_ref().map(|dora| &dora.magnitude);
+            all.extend([a, b].into_iter().chain(magnitude).map(Held::Adapter));
+        }
     }
 
     pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
@@ -192,9 +246,10 @@ impl<T> Linear<T> {
             Weight::Nf4(weight) => HeldMut::Nf4(weight),
         });
         self.bias.iter_mut().for_each(|bias| bias.held_mut(all));
-        let adapters = self.adapter.iter_mut();
-        let factors = adapters.flat_map(|adapter| [&mut adapter.a, &mut adapter.b]);
-        all.extend(factors.map(HeldMut::Adapter));
+        if let Some(Adapter { a, b, dora, .. }) = &mut self.adapter {
+            let magnitude = dora.as_mut().map(|dora| &mut dora.magnitude);
+            all.extend([a, b].into_iter().chain(magnitude).map(HeldMut::Adapter));
+        }
     }
 
     /// Name of the layer in files.
@@ -205,6 +260,11 @@ impl<T> Linear<T> {
     /// Rank of the layer's adapter.
     pub(crate) fn rank(&self) -> Option<usize> {
         self.adapter.as_ref().map(|adapter| adapter.rank)
+    }
+
+    fn has_dora(&self) -> bool {
+        let adapter = self.adapter.as_ref();
+        adapter.is_some_and(|adapter| adapter.dora.is_some())
     }
 
     /// Whether any parameter of the layer is trained.
@@ -228,7 +288,7 @@ impl<T> Linear<T> {
     }
 }
 
-impl<D: linear::Linear> Linear<Tensor<D>> {
+impl<D: Kernels> Linear<Tensor<D>> {
     /// Writes `y` and the values kept for the backward pass.
     pub(crate) fn forward(
         &self,
@@ -240,6 +300,26 @@ impl<D: linear::Linear> Linear<Tensor<D>> {
         let adapter = pass.adapter(&self.adapter);
         let lora = with_buffer(adapter, saved.xa.as_mut(), ADAPTER)?;
         let bias = self.bias.as_ref();
+        let dora = adapter.and_then(|adapter| adapter.dora.as_ref());
+        let dora = with_buffer(dora, saved.z.as_mut(), ADAPTER)?;
+        let lora = match (lora, dora) {
+            (Some((adapter, xa)), Some((dora, z))) => {
+                let dropout = pass.dropout(adapter.salt);
+                let forward = dora::Forward {
+                    x: x.view(),
+                    weight: self.weight.view(),
+                    factor: self.factor,
+                    bias: bias.map(|bias| bias.of(pass.adapters).value.view()),
+                    adapter: adapter.with_gain(dora, self.factor, dropout),
+                    xa: xa.view_mut(),
+                    z: z.view_mut(),
+                    y: y.view_mut(),
+                    shape: self.shape(pass.tokens),
+                };
+                return Ok(forward.run(pass.device)?);
+            }
+            (lora, _) => lora,
+        };
         let forward = Forward {
             x: x.view(),
             weight: self.weight.view(),
@@ -259,28 +339,71 @@ impl<D: linear::Linear> Linear<Tensor<D>> {
     }
 
     /// Adds into the gradients of trained parameters. Before that it writes or adds into `dx`, if
-    /// it is wanted; with an adapter it writes `dyb`, f32 `[tokens, rank]`.
+    /// it is wanted; with an adapter it writes `work`.
     pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
         (x, dy): (&Tensor<D>, &Tensor<D>),
         (dx, accumulate): (Option<&mut Tensor<D>>, bool),
         saved: &Saved<Tensor<D>>,
-        dyb: &mut Option<Tensor<D>>,
+        work: &mut BackwardWork<Tensor<D>>,
     ) -> Result<(), ModelError> {
-        self.backward_input(pass, dy, (dx, accumulate), dyb)?;
-        self.backward_weights(pass, (x, dy), saved, dyb)
+        self.backward_input(pass, dy, (dx, accumulate), saved, work)?;
+        self.backward_weights(pass, (x, dy), saved, work)
     }
 
     /// The first half of [`Linear::backward`], which does not need `x`.
     pub(crate) fn backward_input(
-        &self,
+        &mut self,
         pass: &Pass<'_, D>,
         dy: &Tensor<D>,
         (dx, accumulate): (Option<&mut Tensor<D>>, bool),
-        dyb: &mut Option<Tensor<D>>,
+        saved: &Saved<Tensor<D>>,
+        work: &mut BackwardWork<Tensor<D>>,
     ) -> Result<(), ModelError> {
-        let lora = with_buffer(pass.adapter(&self.adapter), dyb.as_mut(), ADAPTER)?;
+        let shape = self.shape(pass.tokens);
+        if let Some(adapter) = self
+            .adapter
+            .as_mut()
+            .filter(|adapter| adapter.dora.is_some())
+        {
+            let buffers = saved
+                .z
+                .as_ref()
+                .zip(work.dyb.as_mut().zip(work.dz.as_mut()));
+            let Some((z, (dyb, dz))) = buffers else {
+                return Err(ModelError::NoBuffer(ADAPTER));
+            };
+            // The gradient is taken out, so that the rest can be read at the same time.
+            let gradient = |dora: &mut Dora<_>| dora.magnitude.gradient.take();
+            let Some(mut dmagnitude) = adapter.dora.as_mut().and_then(gradient) else {
+                return Err(ModelError::NoBuffer(ADAPTER));
+            };
+            let Some(dora) = &adapter.dora else {
+                return Err(ModelError::NoBuffer(ADAPTER));
+            };
+            let dropout = pass.dropout(adapter.salt);
+            let backward = dora::BackwardInput {
+                dy: dy.view(),
+                weight: self.weight.view(),
+                factor: self.factor,
+                adapter: adapter.with_gain(dora, self.factor, dropout),
+                norm: dora.norm.view(),
+                z: z.view(),
+                dz: dz.view_mut(),
+                dyb: dyb.view_mut(),
+                dmagnitude: dmagnitude.view_mut(),
+                dx: dx.map(Tensor::view_mut),
+                accumulate,
+                shape,
+            };
+            let result = backward.run(pass.device);
+            if let Some(dora) = &mut adapter.dora {
+                dora.magnitude.gradient = Some(dmagnitude);
+            }
+            return Ok(result?);
+        }
+        let lora = with_buffer(pass.adapter(&self.adapter), work.dyb.as_mut(), ADAPTER)?;
         let backward = BackwardInput {
             dy: dy.view(),
             weight: self.weight.view(),
@@ -294,24 +417,24 @@ impl<D: linear::Linear> Linear<Tensor<D>> {
             }),
             dx: dx.map(Tensor::view_mut),
             accumulate,
-            shape: self.shape(pass.tokens),
+            shape,
         };
         Ok(pass.device.linear_backward_input(backward.checked()?)?)
     }
 
-    /// The second half of [`Linear::backward`], with the `dyb` of the first.
+    /// The second half of [`Linear::backward`], with the `work` of the first.
     pub(crate) fn backward_weights(
         &mut self,
         pass: &Pass<'_, D>,
         (x, dy): (&Tensor<D>, &Tensor<D>),
         saved: &Saved<Tensor<D>>,
-        dyb: &Option<Tensor<D>>,
+        work: &BackwardWork<Tensor<D>>,
     ) -> Result<(), ModelError> {
         if !self.is_trained() {
             return Ok(());
         }
-        let shape = self.shape(pass.tokens);
-        let buffers = saved.xa.as_ref().zip(dyb.as_ref());
+        let (shape, has_dora) = (self.shape(pass.tokens), self.has_dora());
+        let buffers = saved.xa.as_ref().zip(work.dyb.as_ref());
         let lora = match with_buffer(self.adapter.as_mut(), buffers, ADAPTER)? {
             None => None,
             Some((adapter, (xa, dyb))) => {
@@ -333,6 +456,20 @@ impl<D: linear::Linear> Linear<Tensor<D>> {
         };
         let dbias = self.bias.as_mut();
         let dbias = dbias.and_then(|bias| bias.trained_mut().gradient.as_mut());
+        let lora = match (lora, work.dz.as_ref().filter(|_| has_dora)) {
+            (Some(lora), Some(dz)) => {
+                let backward = dora::BackwardWeights {
+                    x: x.view(),
+                    dy: dy.view(),
+                    dz: dz.view(),
+                    dbias: dbias.map(Tensor::view_mut),
+                    lora,
+                    shape,
+                };
+                return Ok(backward.run(pass.device)?);
+            }
+            (lora, _) => lora,
+        };
         let backward = BackwardWeights {
             x: x.view(),
             dy: dy.view(),

@@ -91,6 +91,11 @@ impl<T> Mlp<T> {
         [&self.gate, &self.up, &self.down]
     }
 
+    /// Linear layers of the part.
+    pub(crate) fn linears_mut(&mut self) -> [&mut Linear<T>; 3] {
+        [&mut self.gate, &mut self.up, &mut self.down]
+    }
+
     pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
         self.linears()
             .into_iter()
@@ -98,8 +103,8 @@ impl<T> Mlp<T> {
     }
 
     pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
-        let linears = [&mut self.gate, &mut self.up, &mut self.down];
-        linears.into_iter().for_each(|linear| linear.held_mut(all));
+        let linears = self.linears_mut().into_iter();
+        linears.for_each(|linear| linear.held_mut(all));
     }
 
     /// Parameters of the part that an adapter may replace.
@@ -170,11 +175,11 @@ impl<D: Kernels> Mlp<Tensor<D>> {
         (x, dy): (&Tensor<D>, &Tensor<D>),
         dx: &mut Tensor<D>,
         (saved, work): (&mut Saved<Tensor<D>>, &mut Work<Tensor<D>>),
-        dyb: &mut Option<Tensor<D>>,
+        adapters: &mut linear::BackwardWork<Tensor<D>>,
     ) -> Result<(), ModelError> {
         let activated = &mut work.activated;
         self.down
-            .backward_input(pass, dy, (Some(activated), false), dyb)?;
+            .backward_input(pass, dy, (Some(activated), false), &saved.of_down, adapters)?;
         let gated = glu::Backward {
             gate: saved.gate.view_mut(),
             up: saved.up.view_mut(),
@@ -185,12 +190,17 @@ impl<D: Kernels> Mlp<Tensor<D>> {
         pass.device.glu_backward(gated.checked()?)?;
         let down = (&*activated, dy);
         self.down
-            .backward_weights(pass, down, &saved.of_down, dyb)?;
+            .backward_weights(pass, down, &saved.of_down, adapters)?;
         let gate = (x, &saved.gate);
-        self.gate
-            .backward(pass, gate, (Some(&mut *dx), false), &saved.of_gate, dyb)?;
+        self.gate.backward(
+            pass,
+            gate,
+            (Some(&mut *dx), false),
+            &saved.of_gate,
+            adapters,
+        )?;
         let up = (x, &saved.up);
         self.up
-            .backward(pass, up, (Some(dx), true), &saved.of_up, dyb)
+            .backward(pass, up, (Some(dx), true), &saved.of_up, adapters)
     }
 }

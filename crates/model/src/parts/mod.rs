@@ -2,12 +2,14 @@
 //! space, layout, forward and backward.
 
 mod attention;
+mod dora;
 mod layer;
 mod linear;
 mod mlp;
 mod nf4;
 mod norm;
 
+pub(crate) use dora::Dora;
 pub(crate) use layer::{BackwardWork, Layer, Saved, Work, module_names};
 pub(crate) use linear::{Adapter, Linear};
 pub(crate) use nf4::{HostScales, Nf4, host};

@@ -49,6 +49,14 @@ CASES = {
     "saved_and_kept_tied": ("qwen2_tied", dict(
         target_modules=["q_proj"], r=3, lora_alpha=8, modules_to_save=["embed_tokens"],
         ensure_weight_tying=True)),
+    "dora": ("llama_biases", dict(
+        target_modules="all-linear", r=3, lora_alpha=8, use_dora=True)),
+    "dora_and_more": ("granite", dict(
+        target_modules=["q_proj", "down_proj", "gate_proj"], r=4, lora_alpha=6, use_dora=True,
+        use_rslora=True, rank_pattern={"down_proj": 2}, modules_to_save=["norm"])),
+    "dora_biases": ("qwen2_windows", dict(
+        target_modules=["q_proj", "v_proj", "o_proj"], bias="lora_only", r=3, lora_alpha=8,
+        use_dora=True)),
 }
 
 

@@ -6,17 +6,20 @@ mod place;
 pub(crate) use place::other_base;
 
 use crate::{RunError, session::Base, source::Origin};
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 use tightrope_device::{Cpu, DType};
 use tightrope_formats::{
     FormatError,
     files::{Temporary, folder_of},
 };
-use tightrope_model::{LoadOptions, Model};
+use tightrope_model::{Combination, LoadOptions, Model, combine_adapters};
 use tightrope_train::{Config, Observer, Output, checkpoint::folder::digests};
 
 /// Options of a merge.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct MergeOptions {
     /// Number of threads; 0 = one per core.
     pub threads: usize,
@@ -26,6 +29,12 @@ pub struct MergeOptions {
     pub overwrite: bool,
     /// Adds the adapter also to another model than the one that it names.
     pub any_base: bool,
+    /// Several adapters, or one with a weight, in place of the configuration's adapter.
+    pub adapters: Vec<(PathBuf, f64)>,
+    /// How several adapters become one.
+    pub combination: Combination,
+    /// Writes the adapter that several become, and not a model with it.
+    pub as_adapter: bool,
 }
 
 /// Error of a merge that is refused. Nothing has been written.
@@ -104,39 +113,68 @@ fn advice(target: &str) -> &'static str {
 /// of an earlier merge; it appears whole or not at all. The merge computes in f32 on the processor,
 /// with the weights of the model's files, even if the adapter was trained on their NF4 form; only
 /// weights that the files hold in NF4 are dequantised.
+///
+/// Several adapters of [`MergeOptions::adapters`] first become one.
 pub fn merge(
     config: &Config,
     folder: &Path,
     options: &MergeOptions,
     observer: &dyn Observer,
 ) -> Result<(), RunError> {
-    let (model, adapter) = (&config.model, config.adapter.as_deref());
+    let model = &config.model;
+    let adapters: Vec<&Path> = match &options.adapters[..] {
+        [] => config.adapter.iter().map(PathBuf::as_path).collect(),
+        several => several.iter().map(|(path, _)| path.as_path()).collect(),
+    };
     let target = place::target(folder)?;
     let parent = folder_of(&target);
     manifest::check(&target, options.overwrite)?;
     place::keep_apart(&target, "the model", Path::new(model))?;
-    if let Some(adapter) = adapter {
+    for adapter in &adapters {
         place::keep_apart(&target, "the adapter", adapter)?;
     }
     let base = Base::of(config, observer)?;
     place::keep_apart(&target, "the model", base.source.path())?;
-    if let (Some(adapter), false) = (adapter, options.any_base) {
-        place::check_base(adapter, &Origin::new(model, &base.source), &base.source)?;
+    if !options.any_base {
+        for adapter in &adapters {
+            place::check_base(adapter, &Origin::new(model, &base.source), &base.source)?;
+        }
     }
+    let make_parent = || fs::create_dir_all(parent).map_err(FormatError::io(parent));
+    let combined = match options.adapters.is_empty() {
+        true => None,
+        false => {
+            make_parent()?;
+            let folder = Temporary::folder(&target).map_err(FormatError::io(&target))?;
+            combine_adapters(&options.adapters, options.combination, folder.path())?;
+            Some(folder)
+        }
+    };
     let load = LoadOptions {
-        adapter: config.adapter.clone(),
+        adapter: match &combined {
+            Some(combined) => Some(combined.path().to_owned()),
+            None => config.adapter.clone(),
+        },
         ..LoadOptions::new(1)
     };
     let model = Model::load(&Cpu::new(options.threads)?, base.source.path(), &load)?;
     if let Some(tensor) = model.first_not_finite()? {
         return Err(MergeError::NotFinite { tensor }.into());
     }
-    fs::create_dir_all(parent).map_err(FormatError::io(parent))?;
+    drop(combined);
+    make_parent()?;
     let temporary = Temporary::folder(&target).map_err(FormatError::io(&target))?;
-    model.save_merged_as(temporary.path(), options.dtype)?;
-    base.say_if_without_tokenizer(observer);
-    if let Some(tokenizer) = &base.tokenizer {
-        tokenizer.save_to_folder(temporary.path())?;
+    if options.as_adapter {
+        model.save_adapter(temporary.path())?;
+        if let Some(tokenizer) = &base.tokenizer {
+            tokenizer.save_chat_templates(temporary.path())?;
+        }
+    } else {
+        model.save_merged_as(temporary.path(), options.dtype)?;
+        base.say_if_without_tokenizer(observer);
+        if let Some(tokenizer) = &base.tokenizer {
+            tokenizer.save_to_folder(temporary.path())?;
+        }
     }
     manifest::write(temporary.path())?;
     temporary.sync().map_err(FormatError::io(&target))?;

@@ -51,6 +51,7 @@ const NAMES: &[(&str, &str)] = &[
     ("save_total_limit", "run.keep"),
     ("sequence_len", "data.max_length"),
     ("train_dataset", "data.train"),
+    ("use_dora", "lora.dora"),
     ("use_rslora", "lora.rslora"),
     ("val_set_size", "data.eval_ratio"),
     ("val_size", "data.eval_ratio"),

@@ -328,6 +328,8 @@ pub const KEYS: &[Key] = &[
          each is trained for itself."),
     key("lora", "rslora", Boolean, Some("false"), Fixed,
         "Scale by alpha / sqrt(r) instead."),
+    key("lora", "dora", Boolean, Some("false"), Fixed,
+        "Train the magnitude of each row of a weight beside its direction (DoRA)."),
     key("lora", "quantize", Choice(&["none", "nf4"]), Some("\"none\""), Fixed,
         "Storage of the frozen weights of linear layers: as in the model's files, or in 4 bits \
          (QLoRA). Merging always adds the adapter to the weights of the files."),

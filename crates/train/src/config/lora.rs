@@ -24,6 +24,7 @@ pub struct LoraSection {
     pub modules_to_save: Vec<String>,
     pub ensure_weight_tying: bool,
     pub rslora: bool,
+    pub dora: bool,
     pub quantize: Quantize,
     pub lora_plus_ratio: f64,
 }
@@ -99,6 +100,7 @@ impl From<&LoraSection> for LoraConfig {
             rank_pattern: section.rank_pattern.clone(),
             alpha_pattern: section.alpha_pattern.clone(),
             rslora: section.rslora,
+            dora: section.dora,
             bias: match section.bias {
                 TrainedBiases::None => tightrope_model::TrainedBiases::None,
                 TrainedBiases::All => tightrope_model::TrainedBiases::All,
