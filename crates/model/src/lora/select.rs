@@ -166,10 +166,10 @@ impl AdapterConfig {
     }
 
     /// Refuses an adapter's file with factors for other modules than the configuration selects.
-    pub(super) fn check_file<'a>(
+    pub(super) fn check_file(
         &self,
         found: impl Fn(&str) -> bool,
-        inventory: &'a Inventory,
+        inventory: &Inventory,
     ) -> Result<(), ConfigError> {
         for module in inventory.linears() {
             let (chosen, found) = (self.modules.contains_key(module), found(module));

@@ -53,7 +53,7 @@ impl Treatment {
         let own = match kind {
             ParameterKind::Embedding => settings.embedding_learning_rate.or(left),
             ParameterKind::Head => settings.head_learning_rate.or(left),
-            ParameterKind::Norm | ParameterKind::Bias => left,
+            ParameterKind::Norm | ParameterKind::Bias | ParameterKind::Magnitude => left,
             ParameterKind::LoraA | ParameterKind::LoraB | ParameterKind::Matrix => None,
         };
         Self {
