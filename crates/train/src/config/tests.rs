@@ -183,27 +183,6 @@ fn the_sections_of_the_manual_are_understood() {
 }
 
 #[test]
-fn patterns_keep_their_order_and_their_places() {
-    let text = "model = \"a/b\"\n[lora]\ntarget_modules = \".*_proj\"\nlayers = [1, 0]\n\
-                alpha_pattern = { z = 2, a = 1.5 }\nmodules_to_save = [\"norm\"]\n\
-                bias = \"lora_only\"\n[lora.rank_pattern]\n\"z.*\" = 3\na = 4\n";
-    let config = parse(text).unwrap();
-    let lora = config.lora.unwrap();
-    let expression = TargetModules::Named(ModuleNames::Expression(".*_proj".into()));
-    assert_eq!(lora.target_modules, expression);
-    assert_eq!(lora.rank_pattern, [("z.*".into(), 3), ("a".into(), 4)]);
-    assert_eq!(lora.alpha_pattern, [("z".into(), 2.0), ("a".into(), 1.5)]);
-    assert_eq!(
-        (lora.layers, lora.bias),
-        (vec![1, 0], TrainedBiases::LoraOnly)
-    );
-    assert_eq!(lora.modules_to_save, ["norm"]);
-    let line = |key: &str| config.places.of(key).unwrap().to_string();
-    assert_eq!(line("lora.rank_pattern.a"), "/etc/runs/my.toml:10");
-    assert_eq!(line("lora.alpha_pattern.z"), "/etc/runs/my.toml:5");
-}
-
-#[test]
 fn without_lora_everything_is_trained() {
     let config = parse("model = \"a/b\"").unwrap();
     assert_eq!(config.lora, None);
