@@ -45,7 +45,7 @@ pub struct Plan {
     pub examples_per_step: f64,
     /// Number of trained tokens in a step: a mean.
     pub trained_tokens_per_step: f64,
-    /// Number of steps in an epoch if a step took eight examples, as is common without packing.
+    /// Number of steps in an epoch if a step took eight examples and not packs.
     pub steps_of_eight: u64,
 }
 

@@ -20,7 +20,7 @@ use save::read_weights;
 use std::time::Instant;
 use tightrope_data::{ExampleKind, Examples, Tokenizer};
 use tightrope_model::{Backend, TrainableModel};
-use tightrope_packing::{Batch, Packing, random};
+use tightrope_packing::{Batch, Packing, Sequence, random};
 use tightrope_report::numbers::counted;
 
 /// Trains a model on prepared data, in an output folder.
@@ -244,7 +244,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let config = self.config;
         let begins = batches.packing().pieces().iter();
         let examples = begins.filter(|piece| piece.start == 0).count() as u64;
-        let trained = self.prepared.train.report.trained_tokens;
+        let all = &self.prepared.train.sequences;
+        let trained: usize = all.iter().map(Sequence::trained_tokens).sum();
         let steps = batches.steps_per_epoch().max(1) as f64;
         Ok(Plan {
             model: config.model.clone(),
@@ -273,7 +274,10 @@ impl<'a, D: Backend> Trainer<'a, D> {
             },
             examples_per_step: examples as f64 / steps,
             trained_tokens_per_step: trained as f64 / steps,
-            steps_of_eight: examples.div_ceil(8),
+            steps_of_eight: match config.batch.packs_per_step {
+                Some(_) => examples.div_ceil(8),
+                None => batches.steps_per_epoch(),
+            },
         })
     }
 
