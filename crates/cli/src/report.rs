@@ -156,8 +156,10 @@ fn adapter(plan: Option<&AdapterPlan>) -> String {
         TargetModules::Named(ModuleNames::Expression(expression)) => expression.clone(),
     };
     let mut text = format!(
-        "LoRA, rank {}, alpha {}, {modules}",
-        section.r, section.alpha
+        "{}, rank {}, alpha {}, {modules}",
+        if section.dora { "DoRA" } else { "LoRA" },
+        section.r,
+        section.alpha
     );
     if section.quantize == Quantize::Nf4 {
         text += ", base in NF4";

@@ -11,7 +11,7 @@ use crate::error::{DataError, Key, KeyPath, RowProblem};
 use crate::source::RawRow;
 
 /// Keys of a row that a column can be named for.
-const OF_ROWS: [&str; 27] = [
+const OF_ROWS: [&str; 29] = [
     "text",
     "prompt",
     "completion",
@@ -27,7 +27,9 @@ const OF_ROWS: [&str; 27] = [
     "chat_template_kwargs",
     "chosen",
     "rejected",
+    "label",
     "prompt_ids",
+    "completion_ids",
     "chosen_ids",
     "rejected_ids",
     "input_ids",

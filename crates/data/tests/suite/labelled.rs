@@ -49,6 +49,13 @@ fn every_layout_is_the_same_answer() {
         (plain.kind, &plain.desirable[..]),
         (ExampleKind::Labelled, &[true][..])
     );
+    // A column of another name.
+    let options = DataOptions {
+        columns: serde_json::from_str(r#"{"label": "is_good"}"#).unwrap(),
+        ..DataOptions::default()
+    };
+    let row = r#"{"prompt": "Tea? ", "completion": "Yes", "is_good": 0}"#;
+    assert_eq!(read(row, &options, &t).desirable, [false]);
     let ids = r#"{"prompt_ids": [5, 6], "completion_ids": [7], "label": true}"#;
     let ids = load_bytes("a.jsonl", ids, &DataOptions::default(), None).unwrap();
     assert_eq!(ids.sequences[0].tokens(), [5, 6, 7]);
