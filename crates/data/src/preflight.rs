@@ -266,6 +266,11 @@ impl Preflight {
             "trained answer",
             "without text: at most an end token is trained there",
         );
+        let idle = self
+            .sets
+            .iter()
+            .filter(|set| set.sequences > 0 && set.trained_tokens == 0);
+        notes.extend(idle.map(|set| format!("set {}: no token is trained", set.name)));
         let tokens = self.files.iter().any(|file| file.format == Format::Tokens);
         if tokens && self.trained_tokens + self.sequences == self.tokens {
             notes.push("every token is trained: no `labels` and no mask leave any out".to_owned());

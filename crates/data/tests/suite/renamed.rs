@@ -97,6 +97,11 @@ fn every_format_reads_columns_as_its_own_keys() {
             &[("chosen", "good"), ("role", "who")],
         ),
         (
+            r#"{"prompt": "a", "completion": "b", "label": false}"#,
+            r#"{"q": "a", "a": "b", "good": false}"#,
+            &[("prompt", "q"), ("completion", "a"), ("label", "good")],
+        ),
+        (
             r#"{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}"#,
             r#"{"ids": [5, 6, 7], "targets": [-100, 6, 7]}"#,
             &[("input_ids", "ids"), ("labels", "targets")],

@@ -263,3 +263,29 @@ fn the_same_rows_in_two_sets_are_counted() {
     };
     assert_eq!(load(&[one, other]).unwrap().report.duplicate_rows, 4);
 }
+
+#[test]
+fn a_set_that_trains_nothing_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |name: &str, row: &str| FileSet {
+        name: Some(name.to_owned()),
+        paths: vec![write(folder.path(), &format!("{name}.jsonl"), row)],
+        ..FileSet::default()
+    };
+    let sets = [
+        with("all", r#"{"input_ids": [5, 6, 7]}"#),
+        with(
+            "none",
+            r#"{"input_ids": [5, 6, 8], "labels": [-100, -100, -100]}"#,
+        ),
+    ];
+    let notes = |sets: &[FileSet]| load(sets).unwrap().mixed(1).unwrap().report.notes();
+    let said = notes(&sets);
+    assert!(
+        said.contains(&"set none: no token is trained".to_owned()),
+        "{said:?}"
+    );
+    let every = "every token is trained: no `labels` and no mask leave any out";
+    assert!(!said.contains(&every.to_owned()), "{said:?}");
+    assert!(notes(&sets[..1]).contains(&every.to_owned()));
+}

@@ -2,8 +2,9 @@
 //! starts with them.
 //!
 //! A file holds, in little-endian numbers: [`MAGIC`], the length of a JSON text and the text, then
-//! for each sequence its length (u32), file (u32), row (u64), line (u64, 0: none) and label (u32), then the tokens
-//! (u32) and the targets (i32) of one sequence after the other, and the SHA-256 of all this.
+//! for each sequence its length (u32), file (u32), row (u64), line (u64, 0: none) and label (u32),
+//! then the tokens (u32) and the targets (i32) of one sequence after the other, and the SHA-256 of
+//! all this.
 
 use crate::fingerprint::of_files;
 use serde::{Deserialize, Serialize};
