@@ -45,6 +45,11 @@ pub(crate) struct Cli {
     global: Global,
 }
 
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse()
+        .map_err(|_| "must be a whole number of at least 1".to_owned())
+}
+
 /// Options of every command.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Global options")]
@@ -54,7 +59,7 @@ struct Global {
     json: bool,
 
     /// Threads to compute with; results do not depend on it [default: one per core]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
 
     /// When to color the output; auto: on a terminal, unless NO_COLOR is set

@@ -117,7 +117,8 @@ impl RawRow {
             Err(Refused::Twice(key, offset)) => Err(bad(offset, RowProblem::Twice { key })),
             Err(Refused::Json(e)) => {
                 let offset = locate::offset_of(text, e.line(), e.column());
-                if text[offset..].trim_ascii() == b"," {
+                let is_whole = text[..offset].trim_ascii_end().ends_with(b"}");
+                if is_whole && text[offset..].trim_ascii() == b"," {
                     return Err(bad(offset, RowProblem::Comma));
                 }
                 // serde_json appends its own, relative position.

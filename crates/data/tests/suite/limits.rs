@@ -263,6 +263,11 @@ fn files_of_other_kinds_have_words_of_their_own() {
             b"{\"text\": \"a\"},\n{\"text\": \"b\"},\n".to_vec(),
             "a comma behind the row",
         ),
+        (
+            "a.jsonl",
+            b"{\"text\": \"a\"}\n{\"text\": \"b\",".to_vec(),
+            "invalid JSON",
+        ),
     ] {
         let shown = error(name, bytes);
         assert!(shown.contains(words), "{name}: {shown}");
