@@ -35,6 +35,7 @@ pub mod lion;
 mod moment;
 pub mod muon;
 pub mod nf4;
+pub mod noise;
 #[cfg(feature = "cuda")]
 mod partials;
 pub mod product;
@@ -62,6 +63,7 @@ pub trait Kernels:
     + lion::Lion
     + muon::Muon
     + nf4::Nf4
+    + noise::Noise
     + product::Product
     + qk_norm_rope::QkNormRope
     + rms_norm::RmsNorm
@@ -85,6 +87,7 @@ impl<D> Kernels for D where
         + lion::Lion
         + muon::Muon
         + nf4::Nf4
+        + noise::Noise
         + product::Product
         + qk_norm_rope::QkNormRope
         + rms_norm::RmsNorm

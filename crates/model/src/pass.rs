@@ -1,7 +1,7 @@
 //! State that all parts of a model share while they process a batch.
 
 use crate::{Architecture, parts::Adapter};
-use tightrope_device::{Device, Tensor};
+use tightrope_device::{Device, Scratch, Tensor};
 use tightrope_kernels::{attention::Ranges, product::Dropout};
 use tightrope_packing::random::mix;
 
@@ -28,6 +28,17 @@ pub(crate) struct Pass<'a, D: Device> {
     /// Dropout of adapters in training, with the salt of the step.
     pub dropout: Option<Dropout<'a, D>>,
     pub adapters: Adapters,
+    /// Noise of the embeddings in training.
+    pub noise: Option<&'a Noise<'a, D>>,
+}
+
+/// Noise that is added to embeddings.
+#[derive(Debug)]
+pub(crate) struct Noise<'a, D: Device> {
+    /// Random bits of each token, `[tokens, 2]`.
+    pub states: Scratch<'a, D>,
+    /// Largest noise of each token, `[tokens]`.
+    pub scales: Scratch<'a, D>,
 }
 
 impl<D: Device> Pass<'_, D> {

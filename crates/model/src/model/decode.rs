@@ -8,7 +8,7 @@ use crate::{
     weights::Weights,
 };
 use tightrope_device::{Tensor, View};
-use tightrope_kernels::{Check, Kernels, embedding, linear, product::Elements};
+use tightrope_kernels::{Check, Kernels, embedding, linear, noise, product::Elements};
 
 /// Runs all layers: from token ids to `work.normed`, the output of the last norm.
 pub(super) fn decode<D: Kernels>(
@@ -31,6 +31,16 @@ pub(super) fn decode<D: Kernels>(
         hidden: architecture.hidden,
     };
     pass.device.embedding_forward(embed.checked()?)?;
+    if let Some(noise) = pass.noise {
+        let add = noise::Add {
+            y: stream[0].hidden.view_mut(),
+            states: noise.states.view(),
+            scales: noise.scales.view(),
+            rows: pass.tokens,
+            features: architecture.hidden,
+        };
+        pass.device.noise_add(add.checked()?)?;
+    }
     // The norm of a layer, or the final norm after the last layer.
     let norm_before = |layer: usize| match weights.layers.get(layer) {
         Some(layer) => &layer.attention_norm,

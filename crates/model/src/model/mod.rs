@@ -151,6 +151,7 @@ impl<D: Backend> Model<D> {
             sin: &inputs.sin,
             dropout: None,
             adapters,
+            noise: None,
         };
         decode(
             &pass,

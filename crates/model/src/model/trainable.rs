@@ -2,19 +2,20 @@
 
 use super::{Model, decode, loss, read_losses};
 use crate::{
-    Adapters, Backend, LoadOptions, Loss, ModelConfig, ModelError, ParameterMut, Training,
+    Adapters, Architecture, Backend, LoadOptions, Loss, ModelConfig, ModelError, ParameterMut,
+    Training,
     activations::{Activations, Step, slot},
     load::Loaded,
     parameter::Parameter,
     parts::Layer,
-    pass::Pass,
+    pass::{Noise, Pass},
 };
 use std::{
     ops::{Deref, DerefMut},
     path::Path,
 };
-use tightrope_device::{Device, Tensor, ViewMut};
-use tightrope_kernels::{Check, embedding, linear_cross_entropy, product::Dropout};
+use tightrope_device::{DType, Device, Tensor, ViewMut};
+use tightrope_kernels::{Check, embedding, linear_cross_entropy, noise, product::Dropout};
 use tightrope_packing::{Batch, Segment};
 
 /// A model with gradients and the additional buffers of a training step. It evaluates, generates
@@ -25,6 +26,8 @@ pub struct TrainableModel<D: Device> {
     step: Step<Tensor<D>>,
     /// Probability that an input of an adapter is dropped.
     dropout: f32,
+    /// Size of the noise on embeddings.
+    noise_alpha: f64,
 }
 
 /// Weights of the tokens' losses in the sum whose gradient is computed.
@@ -71,7 +74,15 @@ impl<D: Backend> TrainableModel<D> {
                 Training::Lora(lora) => lora.dropout,
                 Training::Full => 0.0,
             },
+            noise_alpha: 0.0,
         })
+    }
+
+    /// Adds noise to the embeddings of later training passes (NEFTune, Jain et al., 2023): uniform in
+    /// ±`alpha` / √(L·d) for a sequence of L tokens, with d features, drawn as a function of the salt,
+    /// the sequence, the position and the feature. 0: none. A scale of the embeddings applies to it.
+    pub fn set_noise(&mut self, alpha: f64) {
+        self.noise_alpha = alpha;
     }
 
     /// Sets all gradients to zero.
@@ -111,6 +122,7 @@ impl<D: Backend> TrainableModel<D> {
             model,
             step,
             dropout,
+            noise_alpha,
         } = self;
         if *dropout > 0.0 {
             let keys: Vec<u32> = batch.segments().as_slice().iter().flat_map(keys).collect();
@@ -132,6 +144,10 @@ impl<D: Backend> TrainableModel<D> {
         } = activations;
         let architecture = config.architecture();
         let tokens = batch.len();
+        let noise = match *noise_alpha > 0.0 {
+            true => Some(noise(device, architecture, batch, *noise_alpha, salt)?),
+            false => None,
+        };
         let pass = Pass {
             device,
             architecture,
@@ -145,6 +161,7 @@ impl<D: Backend> TrainableModel<D> {
                 keys: step.keys.view(),
             }),
             adapters: Adapters::On,
+            noise: noise.as_ref(),
         };
         decode(&pass, weights, &inputs.ids, stream, saved, work, None)?;
 
@@ -221,6 +238,39 @@ impl<D: Backend> TrainableModel<D> {
     }
 }
 
+/// Random bits and largest noise of each token.
+fn noise<'a, D: Device>(
+    device: &'a D,
+    architecture: &Architecture,
+    batch: &Batch,
+    alpha: f64,
+    salt: u64,
+) -> Result<Noise<'a, D>, ModelError> {
+    let (tokens, segments) = (batch.len(), batch.segments().as_slice());
+    let (mut states, mut scales) = (Vec::new(), Vec::new());
+    for segment in segments {
+        let mut root = segment;
+        while let Some(prefix) = root.prefix.and_then(|prefix| segments.get(prefix)) {
+            root = prefix;
+        }
+        // What the sequence has before the segment, and the segment.
+        let length = segment.end_position() - root.first_position;
+        let size = f64::from(length) * architecture.hidden as f64;
+        let scale = alpha / size.sqrt() * f64::from(architecture.embedding_scale);
+        scales.resize(scales.len() + segment.length, scale as f32);
+        let keys: Vec<u32> = keys(segment).collect();
+        let keys = keys.as_chunks::<2>().0.iter();
+        states.extend(keys.flat_map(|key| noise::state(salt, *key)));
+    }
+    let mut noise = Noise {
+        states: device.scratch(DType::U32, &[tokens, 2])?,
+        scales: device.scratch(DType::F32, &[tokens])?,
+    };
+    noise.states.view_mut().write(&states)?;
+    noise.scales.view_mut().write(&scales)?;
+    Ok(noise)
+}
+
 /// Sequence of each token and its position in the sequence: dropout hashes them, so that a token
 /// gets the same mask in every packing. Parts of a unit count as separate sequences.
 fn keys(segment: &Segment) -> impl Iterator<Item = u32> {
@@ -242,5 +292,51 @@ impl<D: Device> Deref for TrainableModel<D> {
 impl<D: Device> DerefMut for TrainableModel<D> {
     fn deref_mut(&mut self) -> &mut Model<D> {
         &mut self.model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use tightrope_device::Cpu;
+    use tightrope_packing::{Groups, Piece, Sequence, Units};
+
+    #[test]
+    fn noise_is_as_large_as_its_own_sequence_says() {
+        let cpu = Cpu::new(1).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gemma2");
+        let config = ModelConfig::read(&folder).unwrap();
+        let architecture = config.architecture();
+        assert!(architecture.embedding_scale != 1.0);
+        let sequence = |length: u32| {
+            let labels: Vec<i64> = (0..length).map(i64::from).collect();
+            Sequence::from_labels((0..length).collect(), &labels).unwrap()
+        };
+        // A beginning with two ends, and a sequence of its own.
+        let mut units = Groups::default();
+        let ends = [(sequence(2), Some(0)), (sequence(5), Some(0))];
+        let parts = [(sequence(4), None)].into_iter().chain(ends);
+        units.push(parts).unwrap();
+        units.push(vec![(sequence(3), None)]).unwrap();
+        let piece = |(length, sequence)| Piece {
+            sequence,
+            start: 0,
+            length,
+        };
+        let pieces: Vec<_> = units.lengths().into_iter().zip(0..).map(piece).collect();
+        let batch = Batch::packed(&units, &pieces).unwrap();
+        let noise = noise(&cpu, architecture, &batch, 5.0, 7).unwrap();
+        let lengths = [[4].repeat(4), [6].repeat(2), [9].repeat(5), [3].repeat(3)].concat();
+        let scales = noise.scales.view().to_vec::<f32>().unwrap();
+        assert_eq!(scales.len(), lengths.len());
+        for (scale, length) in scales.into_iter().zip(lengths) {
+            let size = f64::from(length * architecture.hidden as i32);
+            let expected = 5.0 / size.sqrt() * f64::from(architecture.embedding_scale);
+            assert!((f64::from(scale) / expected - 1.0).abs() < 1e-6);
+        }
+        let states = noise.states.view().to_vec::<u32>().unwrap();
+        let distinct: HashSet<_> = states.as_chunks::<2>().0.iter().collect();
+        assert_eq!(distinct.len(), 14);
     }
 }

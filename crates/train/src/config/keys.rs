@@ -436,4 +436,7 @@ pub const KEYS: &[Key] = &[
     key("run", "recompute", Boolean, Some("false"), Free,
         "Keep only the input of each layer and compute the rest again in the backward pass: less \
          memory, more time, the same result."),
+    key("run", "neftune_noise_alpha", NOT_NEGATIVE, Some("0.0"), Fixed,
+        "Noise on the embeddings of training passes (NEFTune): uniform in ±alpha / sqrt(L d) for a \
+         sequence of L tokens with d features; 0: none, usual: 5."),
 ];

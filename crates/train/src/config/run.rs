@@ -19,6 +19,7 @@ pub struct RunSection {
     pub patience: Option<u64>,
     pub result: RunResult,
     pub recompute: bool,
+    pub neftune_noise_alpha: f64,
 }
 
 /// Weights that are the result of a run.

@@ -63,6 +63,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
             .lora
             .as_ref()
             .map_or(1.0, |lora| lora.lora_plus_ratio);
+        model.set_noise(config.run.neftune_noise_alpha);
         let mut optimizer = Optimizer::new(&mut model, &config.optimizer, ratio)?;
         let total_steps = prepared.batches.total_steps(config);
         let identity = Identity::new(config, &prepared.facts());
