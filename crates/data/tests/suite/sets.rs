@@ -98,7 +98,7 @@ fn what_a_set_takes_does_not_depend_on_the_other_sets() {
         own.map(|index| data.sequences[index].clone())
             .collect::<Vec<_>>()
     };
-    let alone = of_a(&[half.clone()]);
+    let alone = of_a(std::slice::from_ref(&half));
     assert_eq!(alone.len(), 10);
     assert_eq!(alone, of_a(&[half.clone(), other.clone()]));
     assert_eq!(alone, of_a(&[other, half]));
