@@ -48,49 +48,19 @@ fn every_default_of_the_table_is_read() {
     for key in KEYS {
         let path = key.path();
         let value = config.entries().into_iter().find(|(k, _)| k.path() == path);
-        let may_be_absent = [
-            "adapter",
-            "data.chat_template",
-            "objective.beta",
-            "objective.reference",
-            "objective.gamma",
-            "objective.label_smoothing",
-            "objective.cross_entropy",
-            "objective.desirable_weight",
-            "objective.undesirable_weight",
-            "packing.max_sequences",
-            "packing.file",
-            "lora.exclude_modules",
-            "lora.layers",
-            "lora.rank_pattern",
-            "lora.alpha_pattern",
-            "batch.sequences_per_step",
-            "optimizer.embedding_learning_rate",
-            "optimizer.head_learning_rate",
-            "optimizer.momentum",
-            "optimizer.nesterov",
-            "optimizer.ns_steps",
-            "optimizer.adjust_lr",
-            "optimizer.adamw_learning_rate",
-            "optimizer.decay_rate",
-            "optimizer.clip_threshold",
-            "optimizer.scale_parameter",
-            "optimizer.r",
-            "optimizer.weight_lr_power",
-            "schedule.warmup_steps",
-            "schedule.decay_steps",
-            "schedule.decay_ratio",
-            "schedule.decay_shape",
-            "schedule.timescale",
-            "schedule.cycles",
-            "schedule.power",
-            "run.max_steps",
-            "run.eval_every",
-            "run.patience",
-        ];
+        let may_be_absent = "adapter data.chat_template objective.beta objective.reference objective.gamma \
+            objective.label_smoothing objective.cross_entropy objective.desirable_weight \
+            objective.undesirable_weight packing.max_sequences packing.file lora.exclude_modules \
+            lora.layers lora.rank_pattern lora.alpha_pattern batch.sequences_per_step \
+            optimizer.embedding_learning_rate optimizer.head_learning_rate optimizer.momentum \
+            optimizer.nesterov optimizer.ns_steps optimizer.adjust_lr \
+            optimizer.adamw_learning_rate optimizer.decay_rate optimizer.clip_threshold \
+            optimizer.scale_parameter optimizer.r optimizer.weight_lr_power schedule.warmup_steps \
+            schedule.decay_steps schedule.decay_ratio schedule.decay_shape schedule.timescale \
+            schedule.cycles schedule.power run.max_steps run.eval_every run.patience";
         assert_eq!(
             value.is_none(),
-            may_be_absent.contains(&path.as_str()),
+            may_be_absent.split(' ').any(|absent| absent == path),
             "{path}"
         );
         assert!(
