@@ -1,4 +1,4 @@
-//! `cargo xtask fetch`: a real model and a real data set, downloaded with pip, checksums pinned.
+//! `cargo xtask fetch`: a real model and real data sets, downloaded with pip, checksums pinned.
 
 use crate::digest::sha256;
 use anyhow::{Context, Result, bail, ensure};
@@ -16,6 +16,10 @@ pub(crate) enum Item {
     Smollm2,
     /// 1,000 instructions with answers in Alpaca's format, 0.8 MB (Apache-2.0)
     Alpaca,
+    /// 300 pairs of answers of which one is better, 1.7 MB (Apache-2.0)
+    Pairs,
+    /// 300 answers that are good or bad, 0.9 MB (Apache-2.0)
+    Answers,
 }
 
 /// One file inside a Python package.
@@ -47,16 +51,32 @@ impl Item {
                 sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
                 folder: "models",
             },
-            Item::Alpaca => Source {
-                requirement: "llamafactory==0.9.5",
-                package_sha256: "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f",
-                kind: "--no-binary=llamafactory",
-                unpack: "tarfile",
-                member: "llamafactory-0.9.5/data/alpaca_en_demo.json",
-                sha256: "bcc37c64db1a739a0789a1b81f251146fcf4459f903474bc9e3c21bbb5628318",
-                folder: "datasets",
-            },
+            Item::Alpaca => data(
+                "llamafactory-0.9.5/data/alpaca_en_demo.json",
+                "bcc37c64db1a739a0789a1b81f251146fcf4459f903474bc9e3c21bbb5628318",
+            ),
+            Item::Pairs => data(
+                "llamafactory-0.9.5/data/dpo_en_demo.json",
+                "b949be2421cfa62744afcf1b479f95b299d643d1a4c1c97d1341b314a1aa5cb3",
+            ),
+            Item::Answers => data(
+                "llamafactory-0.9.5/data/kto_en_demo.json",
+                "9891687dea7c00e54af2e39534085c151ce3462d073574eeff2af927cc56fb74",
+            ),
         }
+    }
+}
+
+/// A data set of LLaMA-Factory.
+fn data(member: &'static str, sha256: &'static str) -> Source {
+    Source {
+        requirement: "llamafactory==0.9.5",
+        package_sha256: "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f",
+        kind: "--no-binary=llamafactory",
+        unpack: "tarfile",
+        member,
+        sha256,
+        folder: "datasets",
     }
 }
 
