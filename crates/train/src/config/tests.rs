@@ -460,13 +460,6 @@ fn a_model_is_a_path_only_if_it_can_be_one() {
 }
 
 #[test]
-fn a_configuration_survives_json() {
-    let config = parse(&default_toml()).unwrap();
-    let json = serde_json::to_string(&config).unwrap();
-    assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
-}
-
-#[test]
 fn the_document_has_the_table_of_keys() {
     let document = include_str!("../../../../docs/configuration.md");
     let table = reference_markdown();

@@ -191,3 +191,10 @@ fn paths_are_short_and_begin_at_home() {
         assert_eq!(config.output, folder.path().join("link/../x"));
     }
 }
+
+#[test]
+fn a_configuration_survives_json() {
+    let config = parse(&crate::config::default_toml()).unwrap();
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+}
