@@ -104,6 +104,9 @@ pub(crate) fn plan(plan: &Plan) -> String {
         counted(plan.tokens_per_epoch, "token")
     );
     block.line("epoch", rows);
+    if let Some(shared) = plan.shared_tokens_per_epoch {
+        block.line("shared", shared_beginnings(shared, plan.tokens_per_epoch));
+    }
     let packs = counted(plan.packs, "pack");
     let capacity = counted(plan.capacity, "token");
     block.line("packs", format!("{packs} of at most {capacity}"));
@@ -139,6 +142,17 @@ fn step(plan: &Plan) -> String {
         text += &format!("; {steps} an epoch with batch.sequences_per_step = 8");
     }
     text
+}
+
+/// Describes what shared beginnings save, beside the tokens that are computed.
+pub(crate) fn shared_beginnings(saved: u64, computed: u64) -> String {
+    let all = saved + computed;
+    format!(
+        "beginnings are computed once: {} instead of {} ({} fewer)",
+        counted(computed, "token"),
+        grouped(all),
+        percent_of(saved, all)
+    )
 }
 
 /// Describes what is trained: `LoRA, rank 16, alpha 32, all linear layers`; an adapter from files

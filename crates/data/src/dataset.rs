@@ -9,6 +9,7 @@ use crate::error::DataError;
 use crate::examples::ExampleKind;
 use crate::preflight::Preflight;
 use crate::sets::Amount;
+use crate::shared::Shared;
 
 /// Largest number of records that are taken of a set.
 const MOST: usize = 1 << 28;
@@ -22,6 +23,8 @@ pub struct Dataset {
     pub kind: ExampleKind,
     /// Whether each sequence of labelled answers is a good one; empty for other kinds.
     pub desirable: Vec<bool>,
+    /// Examples with shared beginnings, if they are to be shared ([`Dataset::share_beginnings`]).
+    pub shared: Option<Shared>,
     /// Origin of each sequence.
     pub origins: Vec<Origin>,
     /// Report about the data.
@@ -40,6 +43,19 @@ pub struct Origin {
 }
 
 impl Dataset {
+    /// Makes examples whose sequences share their beginning, which is then computed once: the answers
+    /// of a pair, or sequences that begin alike, in groups of at most `capacity` tokens. No sequence
+    /// longer than `longest` shares its beginning. Labelled answers share nothing.
+    pub fn share_beginnings(&mut self, longest: u64, capacity: u64) {
+        self.shared = match self.kind {
+            ExampleKind::Pairs => Some(Shared::of_pairs(&self.sequences, longest)),
+            ExampleKind::Sequences => {
+                Some(Shared::of_sequences(&self.sequences, longest, capacity))
+            }
+            ExampleKind::Labelled => None,
+        };
+    }
+
     /// Set of a sequence; 0 if there are no sets.
     pub fn set_of(&self, sequence: usize) -> usize {
         let file = self

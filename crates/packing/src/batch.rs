@@ -109,6 +109,23 @@ impl Batch {
             segments: self.segments.clone(),
         }
     }
+    /// Other tokens with the same targets.
+    ///
+    /// # Panics
+    /// If there is not one token for each target.
+    #[must_use]
+    pub fn with_tokens(&self, tokens: Vec<u32>) -> Self {
+        assert_eq!(
+            tokens.len(),
+            self.targets.len(),
+            "one token for each target"
+        );
+        Self {
+            tokens,
+            targets: self.targets.clone(),
+            segments: self.segments.clone(),
+        }
+    }
     /// Boundaries between the sequences.
     pub fn segments(&self) -> &Segments {
         &self.segments

@@ -52,7 +52,7 @@ pub use improve::{Improved, improve};
 pub use overlong::{Cut, CutCounts, Cuts, MAX_CUTS, Overlong};
 pub use packer::{HistogramPacking, Packer};
 pub use packing::Packing;
-pub use segments::{Segment, SegmentError, Segments};
+pub use segments::{RowSequence, Segment, SegmentError, Segments};
 pub use sequence::{IGNORED, Sequence, SequenceError};
 pub use steps::Steps;
 pub use strategies::{Run, Strategies};

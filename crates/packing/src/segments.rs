@@ -1,5 +1,7 @@
 //! Which tokens see which: the only description of the boundaries inside a row of tokens.
 
+use std::ops::Range;
+
 /// A run of tokens that see only each other, and the segment that it continues, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -31,9 +33,40 @@ impl Segment {
         }
     }
 
+    /// Its tokens in the row.
+    pub fn tokens(&self) -> Range<usize> {
+        self.start..self.start + self.length
+    }
+
     /// Position after the last token.
     pub fn end_position(&self) -> u32 {
         self.first_position + self.length as u32
+    }
+}
+
+/// A sequence of a row: a segment that no other one continues, and the one that it continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowSequence<'a> {
+    /// Index of the sequence, or unit, in the data set.
+    pub unit: usize,
+    /// Place among the sequences of the unit, from 0.
+    pub place: usize,
+    /// The beginning that it shares with other sequences of the unit, if it does.
+    pub prefix: Option<&'a Segment>,
+    /// The rest of it.
+    pub own: &'a Segment,
+}
+
+impl RowSequence<'_> {
+    /// Number of tokens.
+    pub fn length(&self) -> usize {
+        self.prefix.map_or(0, |prefix| prefix.length) + self.own.length
+    }
+
+    /// Places of its tokens in the row, in order.
+    pub fn tokens(&self) -> impl Iterator<Item = usize> + Clone {
+        let prefix = self.prefix.map_or(0..0, Segment::tokens);
+        prefix.chain(self.own.tokens())
     }
 }
 
@@ -211,6 +244,32 @@ impl Segments {
     /// The segments in order.
     pub fn as_slice(&self) -> &[Segment] {
         &self.segments
+    }
+    /// The sequences of the row, in order, without padding.
+    pub fn sequences(&self) -> impl Iterator<Item = RowSequence<'_>> {
+        let mut continued = vec![false; self.segments.len()];
+        for prefix in self.segments.iter().filter_map(|segment| segment.prefix) {
+            continued[prefix] = true;
+        }
+        let mut next = 0;
+        let segments = self.segments.iter().zip(continued);
+        segments.filter_map(move |(own, continued)| {
+            let unit = own.sequence?;
+            if own.part == 0 {
+                next = 0;
+            }
+            if continued {
+                return None;
+            }
+            let place = next;
+            next += 1;
+            Some(RowSequence {
+                unit,
+                place,
+                prefix: own.prefix.map(|prefix| &self.segments[prefix]),
+                own,
+            })
+        })
     }
     /// Number of tokens, padding included.
     pub fn tokens(&self) -> usize {

@@ -1,5 +1,7 @@
 //! One tokenized training example.
 
+use std::ops::Range;
+
 /// Target of a position that is not trained, as in Transformers and PyTorch.
 pub const IGNORED: i32 = -100;
 
@@ -80,6 +82,26 @@ impl Sequence {
     pub fn trained_tokens(&self) -> usize {
         self.targets.iter().filter(|&&t| t != IGNORED).count()
     }
+    /// Number of tokens before the first one with a target; all of them if there is none.
+    pub fn untrained_beginning(&self) -> usize {
+        let first = self.targets.iter().position(|&target| target != IGNORED);
+        first.unwrap_or(self.len())
+    }
+    /// The tokens of a range; the last of them has no target.
+    ///
+    /// # Panics
+    /// If the sequence has no such tokens.
+    #[must_use]
+    pub fn part(&self, range: Range<usize>) -> Self {
+        let mut targets = self.targets[range.clone()].to_vec();
+        if let Some(last) = targets.last_mut() {
+            *last = IGNORED;
+        }
+        Self {
+            tokens: self.tokens[range].to_vec(),
+            targets,
+        }
+    }
     /// Keeps the first `len` tokens; a token that is cut is no target any more.
     pub fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
@@ -101,6 +123,25 @@ mod tests {
         let mut shorter = sequence;
         shorter.truncate(2);
         assert_eq!(shorter.targets(), [6, IGNORED]);
+    }
+
+    #[test]
+    fn parts_keep_their_targets_but_the_last() {
+        let sequence = Sequence::from_labels(vec![5, 6, 7, 8], &[-100, -100, 7, 8]).unwrap();
+        assert_eq!(sequence.untrained_beginning(), 1);
+        let (first, rest) = (sequence.part(0..2), sequence.part(2..4));
+        assert_eq!(
+            (first.tokens(), first.targets()),
+            (&[5, 6][..], &[IGNORED; 2][..])
+        );
+        assert_eq!(
+            (rest.tokens(), rest.targets()),
+            (&[7, 8][..], &[8, IGNORED][..])
+        );
+        assert_eq!(
+            (first.untrained_beginning(), first.trained_tokens()),
+            (2, 0)
+        );
     }
 
     #[test]

@@ -163,6 +163,17 @@ mod tests {
                 (alone, 0, None)
             ]
         );
+        let sequences: Vec<_> = batch.segments().sequences().collect();
+        let found = sequences
+            .iter()
+            .map(|s| (s.unit, s.place, s.tokens().collect::<Vec<_>>()));
+        let expected = [
+            (1, 0, vec![0, 1, 2]),
+            (1, 1, vec![0, 3]),
+            (0, 0, vec![4, 5]),
+        ];
+        assert!(found.eq(expected));
+        assert_eq!(sequences[1].length(), 2);
         // 1 + (3² − 1²) + (2² − 1²) + 2².
         assert_eq!(batch.segments().attention_cost(), 1 + 8 + 3 + 4);
     }

@@ -10,9 +10,10 @@ use tightrope_data::{Examples, Tokenizer};
 use tightrope_device::Cpu;
 #[cfg(feature = "cuda")]
 use tightrope_device::Cuda;
-use tightrope_model::{Backend, LoadOptions, Model, TrainableModel};
+use tightrope_model::{Backend, LoadOptions, Model, TrainableModel, Training};
 use tightrope_train::{
-    Config, Evaluation, Observer, Prepared, TrainError, evaluate_sets, load_options, training,
+    Config, Evaluation, Observer, Prepared, TrainError, batches::share_eval, evaluate_sets,
+    load_options, training,
 };
 
 /// Number of tokens that generation reads at a time.
@@ -52,7 +53,11 @@ pub fn evaluate_config(
     let base = Base::of(config, observer)?;
     base.say_if_other_base(config, observer)?;
     let data = match config.data.eval.is_empty() {
-        false => Some(base.load(&config.data.eval, config, observer)?),
+        false => {
+            let mut data = base.load(&config.data.eval, config, observer)?;
+            share_eval(config, &mut data, base.longest_shared());
+            Some(data)
+        }
         true => base.load_both(config, observer)?.1,
     };
     let data = data.ok_or(TrainError::NothingToEvaluate)?;
@@ -86,10 +91,16 @@ pub fn verify_config(
     let prepared = Prepared::new(config, &data, None, base.padding_token())?;
     let options = load_options(config, prepared.capacity());
     on_device!(chosen, |device| {
-        let training = training(config);
+        let mut training = training(config);
+        if let Training::Lora(lora) = &mut training
+            && prepared.batches().examples().are_whole()
+        {
+            // A shared beginning has one mask, and copies of it have several.
+            lora.dropout = 0.0;
+        }
         let model = TrainableModel::load(device, base.source.path(), &training, &options);
         let mut model = model.map_err(|error| placed(config, error))?;
-        verify(&mut model, prepared.batches(), packs)
+        verify(&mut model, &config.objective, prepared.batches(), packs)
     })
 }
 

@@ -14,7 +14,7 @@ use tightrope_model::{Architecture, Backend, ModelConfig, ModelError, TrainableM
 use tightrope_report::numbers::{counted, grouped};
 use tightrope_train::{
     Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, Trainer,
-    batches::hold_out,
+    batches::{hold_out, share, share_eval},
     config::{ConfigError, DataSection, SetSection},
     load_options, training,
 };
@@ -192,14 +192,25 @@ impl Base {
             }
             false => (train, None),
         };
-        let train = train.mixed(config.seed).map_err(located)?;
+        let mut train = train.mixed(config.seed).map_err(located)?;
         self.announce(&train, sets, observer);
         self.say_which_template_serves(config, &train, observer);
-        let eval = match config.data.eval.is_empty() {
+        let mut eval = match config.data.eval.is_empty() {
             true => held,
             false => Some(self.load(&config.data.eval, config, observer)?),
         };
+        share(config, &mut train, self.longest_shared());
+        if let Some(eval) = &mut eval {
+            share_eval(config, eval, self.longest_shared());
+        }
         Ok((train, eval))
+    }
+
+    /// Longest sequence that may share its beginning with others: beyond it, the rotary frequencies
+    /// of the model depend on the length of the sequence.
+    pub fn longest_shared(&self) -> u64 {
+        let model = ModelConfig::read(self.source.path());
+        model.map_or(u64::MAX, |model| model.architecture().rope.fixed_length())
     }
 
     /// Says where conversations are rendered otherwise than by the tokenizer of the model.

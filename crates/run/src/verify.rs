@@ -4,9 +4,9 @@ use crate::RunError;
 use serde::Serialize;
 use tightrope_data::Examples;
 use tightrope_device::DType;
-use tightrope_model::{Backend, TokenWeights, TrainableModel};
-use tightrope_packing::{Batch, IGNORED, Piece, Sequence};
-use tightrope_train::batches::Batches;
+use tightrope_model::{Adapters, Backend, TokenWeights, TrainableModel};
+use tightrope_packing::{Batch, IGNORED, Piece};
+use tightrope_train::{Weighed, batches::Batches, config::ObjectiveSection};
 
 /// Result of one comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -66,27 +66,37 @@ impl Tolerances {
 
 const SALT: u64 = 1;
 
-/// Compares the first `limit` packs with their sequences one by one, padded, and in another order;
-/// changes one sequence and checks that the others stay the same. Dropout, if any, draws the same
-/// numbers for a token in every batch. Overwrites the gradients; the weights stay.
+/// Compares the first `limit` packs, in which examples may share beginnings, with their sequences one
+/// by one, each with its own beginning, and with the pack in another order; changes one sequence and
+/// checks that the others stay the same. Losses and gradients are those of the objective.
+///
+/// Dropout draws the same numbers for a token in every batch, unless beginnings are shared or answers
+/// compared: then the model must have none. Overwrites the gradients; the weights stay.
 pub fn verify<D: Backend>(
     model: &mut TrainableModel<D>,
+    section: &ObjectiveSection,
     batches: &Batches<'_>,
     limit: usize,
 ) -> Result<Verification, RunError> {
     let (packing, examples) = (batches.packing(), batches.examples());
-    let sequences = examples.sequences();
     let mut worst: Vec<Check> = Vec::new();
     let (mut count, mut tokens) = (0, 0);
     let packs = packing.len().min(limit);
     for index in 0..packs {
-        let pieces = pieces(examples, packing.pack(index));
+        let pack = packing.pack(index);
+        let pieces = pieces(examples, pack);
         count += pieces.len();
         tokens += pieces
             .iter()
             .map(|piece| piece.length as usize)
             .sum::<usize>();
-        for check in pack_checks(model, sequences, &pieces)? {
+        let pack = Pack {
+            section,
+            examples,
+            pack,
+            pieces,
+        };
+        for check in pack.checks(model)? {
             let same = |known: &&mut Check| {
                 (known.compared_with, known.quantity) == (check.compared_with, check.quantity)
             };
@@ -107,114 +117,149 @@ pub fn verify<D: Backend>(
     })
 }
 
-/// The pieces of a pack as pieces of sequences: the answers of a pair one after the other.
+/// The pieces of a pack as pieces of whole sequences, those of an example one after the other.
 fn pieces(examples: Examples<'_>, pack: &[Piece]) -> Vec<Piece> {
-    if !examples.are_pairs() {
+    if !examples.are_whole() {
         return pack.to_vec();
     }
-    let answers = pack.iter().flat_map(|piece| {
+    let members = pack.iter().flat_map(|piece| {
         let example = piece.sequence as usize;
-        let first = examples.start(example) as u32;
-        let answers = (first..).zip(examples.of(example));
-        answers.map(|(sequence, answer)| Piece {
-            sequence,
+        let members = examples.members(example).zip(examples.of(example));
+        members.map(|(index, sequence)| Piece {
+            sequence: index as u32,
             start: 0,
-            length: answer.len() as u32,
+            length: sequence.len() as u32,
         })
     });
-    answers.collect()
+    members.collect()
 }
 
-fn pack_checks<D: Backend>(
-    model: &mut TrainableModel<D>,
-    sequences: &[Sequence],
-    pieces: &[Piece],
-) -> Result<Vec<Check>, RunError> {
-    let packed = Batch::packed(sequences, pieces)?;
-    let scale = 1.0 / packed.trained_tokens().max(1) as f32;
-    let reference = Run::of(model, std::slice::from_ref(&packed), scale)?;
-    let allowed = Tolerances::of(model.precision());
-    let mut checks = Vec::new();
-    let mut compare = |name: &'static str, run: &Run, order: &[usize]| {
-        let losses = run.losses_in(order, pieces);
-        let loss = largest_difference(&reference.losses, &losses);
-        checks.push(check(name, "loss of each token", loss, allowed.loss));
-        let gradient = relative_distance(&run.gradients, &reference.gradients);
-        checks.push(check(name, "gradient", gradient, allowed.gradient));
-    };
-
-    let in_order: Vec<usize> = (0..pieces.len()).collect();
-    let alone: Result<Vec<Batch>, _> = pieces
-        .iter()
-        .map(|piece| Batch::packed(sequences, &[*piece]))
-        .collect();
-    compare("one by one", &Run::of(model, &alone?, scale)?, &in_order);
-    let reversed: Vec<Piece> = pieces.iter().rev().copied().collect();
-    let reversed = Batch::packed(sequences, &reversed)?;
-    let backwards: Vec<usize> = in_order.iter().rev().copied().collect();
-    compare(
-        "packed in reverse order",
-        &Run::of(model, &[reversed], scale)?,
-        &backwards,
-    );
-    checks.extend(perturbation(model, sequences, pieces, scale)?);
-    Ok(checks)
+/// A pack to compare.
+struct Pack<'a> {
+    section: &'a ObjectiveSection,
+    examples: Examples<'a>,
+    pack: &'a [Piece],
+    /// The same as pieces of sequences.
+    pieces: Vec<Piece>,
 }
 
-/// Changes every token of one sequence, which is not trained here: the losses of the others and all
-/// gradients must stay the same bit for bit.
+impl Pack<'_> {
+    fn checks<D: Backend>(&self, model: &mut TrainableModel<D>) -> Result<Vec<Check>, RunError> {
+        let packed = Batch::packed(&self.examples, self.pack)?;
+        let whole = Weighed::new(self.section, packed.clone());
+        let reference = Run::of(model, &whole, std::slice::from_ref(whole.needed()))?;
+        let allowed = Tolerances::of(model.precision());
+        let mut checks = Vec::new();
+        let mut compare = |name: &'static str, run: &Run, examples: Vec<Vec<f32>>| {
+            let losses = largest_difference(&reference.examples.concat(), &examples.concat());
+            checks.push(check(name, "loss of each token", losses, allowed.loss));
+            if whole.compares() {
+                let loss = (run.loss - reference.loss).abs();
+                checks.push(check(name, "loss of the pairs", loss, allowed.loss));
+            }
+            let gradient = relative_distance(&run.gradients, &reference.gradients);
+            checks.push(check(name, "gradient", gradient, allowed.gradient));
+        };
+
+        let alone = self.alone()?;
+        let run = Run::of(model, &alone, &self.divided(&alone)?)?;
+        let examples = match self.examples.are_pairs() {
+            true => run.examples.clone(),
+            // Those of a group, one after the other.
+            false => self.grouped(&run.examples),
+        };
+        compare("one by one", &run, examples);
+        let reversed: Vec<Piece> = self.pack.iter().rev().copied().collect();
+        let reversed = Batch::packed(&self.examples, &reversed)?;
+        let reversed = Weighed::new(self.section, reversed);
+        let run = Run::of(model, &reversed, std::slice::from_ref(reversed.needed()))?;
+        let examples = run.examples.iter().rev().cloned().collect();
+        compare("packed in reverse order", &run, examples);
+        checks.extend(perturbation(model, &packed)?);
+        Ok(checks)
+    }
+
+    /// The sequences side by side, each with its own beginning.
+    fn alone(&self) -> Result<Weighed, RunError> {
+        let sequences = self.examples.sequences();
+        let batch = match self.examples.are_pairs() {
+            true => {
+                let lengths = self
+                    .pieces
+                    .chunks_exact(2)
+                    .map(|pair| pair[0].length + pair[1].length);
+                let pairs = self.pack.iter().zip(lengths);
+                let pairs: Vec<_> = pairs
+                    .map(|(pair, length)| Piece { length, ..*pair })
+                    .collect();
+                Batch::packed(&Examples::pairs(sequences), &pairs)?
+            }
+            false => Batch::packed(sequences, &self.pieces)?,
+        };
+        Ok(Weighed::new(self.section, batch))
+    }
+
+    /// Each of these sequences in a batch of its own.
+    fn divided(&self, alone: &Weighed) -> Result<Vec<Batch>, RunError> {
+        let sequences = self.examples.sequences();
+        let mut start = 0;
+        let batch = |piece: &Piece| {
+            let targets = &alone.needed().targets()[start..][..piece.length as usize];
+            start += piece.length as usize;
+            let batch = Batch::packed(sequences, std::slice::from_ref(piece))?;
+            Ok(batch.with_targets(targets.to_vec()))
+        };
+        self.pieces.iter().map(batch).collect()
+    }
+
+    /// Losses of sequences as losses of the examples of the pack.
+    fn grouped(&self, sequences: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        let mut sequences = sequences.iter();
+        let members = self
+            .pack
+            .iter()
+            .map(|piece| match self.examples.are_whole() {
+                true => self.examples.members(piece.sequence as usize).count(),
+                false => 1,
+            });
+        let example = |count| sequences.by_ref().take(count).flatten().copied().collect();
+        members.map(example).collect()
+    }
+}
+
+/// Changes every token of one sequence, which is not trained here, behind the beginning that it
+/// shares: the losses of the others and all gradients must stay the same bit for bit.
 fn perturbation<D: Backend>(
     model: &mut TrainableModel<D>,
-    sequences: &[Sequence],
-    pieces: &[Piece],
-    scale: f32,
+    packed: &Batch,
 ) -> Result<Vec<Check>, RunError> {
-    let changed = pieces.len() / 2;
-    let mut own: Vec<Sequence> = Vec::with_capacity(pieces.len());
-    for (index, piece) in pieces.iter().enumerate() {
-        let range = piece.start as usize..(piece.start + piece.length) as usize;
-        let sequence = &sequences[piece.sequence as usize];
-        let tokens = sequence.tokens()[range.clone()].to_vec();
-        let mut labels = vec![i64::from(IGNORED); tokens.len()];
-        if index != changed {
-            let targets = &sequence.targets()[range][..tokens.len().saturating_sub(1)];
-            labels
-                .iter_mut()
-                .skip(1)
-                .zip(targets)
-                .for_each(|(l, t)| *l = i64::from(*t));
-        }
-        own.push(Sequence::from_labels(tokens, &labels)?);
-    }
-    let row = |own: &[Sequence]| {
-        let pieces: Vec<Piece> = (0..own.len())
-            .map(|index| Piece {
-                sequence: index as u32,
-                start: 0,
-                length: own[index].len() as u32,
-            })
-            .collect();
-        Batch::packed(own, &pieces)
-    };
-    let before = Run::of(model, &[row(&own)?], scale)?;
+    let sequences: Vec<_> = packed.segments().sequences().collect();
+    let changed = sequences.get(sequences.len() / 2);
+    let changed = changed.map_or(0..0, |sequence| sequence.own.tokens());
+    let mut targets = packed.targets().to_vec();
+    targets[changed.clone()].fill(IGNORED);
+    let before = packed.with_targets(targets);
     // Ids that are used elsewhere are inside the vocabulary, so every token takes the id of
     // another.
-    let all: Vec<u32> = own
-        .iter()
-        .flat_map(|s| s.tokens().iter().copied())
-        .collect();
-    let highest = all.iter().copied().max().unwrap_or(0);
-    let lowest = all.iter().copied().min().unwrap_or(0);
-    let tokens = own[changed].tokens().iter();
-    let tokens: Vec<u32> = tokens
-        .map(|&t| if t == highest { lowest } else { highest })
-        .collect();
-    let labels = vec![i64::from(IGNORED); tokens.len()];
-    own[changed] = Sequence::from_labels(tokens, &labels)?;
-    let after = Run::of(model, &[row(&own)?], scale)?;
+    let mut tokens = packed.tokens().to_vec();
+    let highest = tokens.iter().copied().max().unwrap_or(0);
+    let lowest = tokens.iter().copied().min().unwrap_or(0);
+    for token in &mut tokens[changed] {
+        *token = if *token == highest { lowest } else { highest };
+    }
+    let after = before.with_tokens(tokens);
+    let scale = 1.0 / packed.trained_tokens().max(1) as f32;
+    let mut run = |batch: &Batch| -> Result<_, RunError> {
+        model.zero_gradients()?;
+        let weights = vec![scale; batch.len()];
+        let weights = TokenWeights::Known(&weights);
+        let losses = model.forward_backward(batch, weights, SALT)?.per_token;
+        Ok((losses, gradients(model)?))
+    };
+    let (before, after) = (run(&before)?, run(&after)?);
     let name = "another sequence changed";
-    let loss = largest_difference(&before.losses, &after.losses);
-    let gradient = largest_difference(&before.gradients, &after.gradients);
+    let loss = largest_difference(&before.0, &after.0);
+    let gradient = largest_difference(&before.1, &after.1);
     Ok(vec![
         check(name, "loss of each token", loss, 0.0),
         check(name, "gradient", gradient, 0.0),
@@ -236,46 +281,54 @@ fn check(
     }
 }
 
-/// Losses and gradients of some batches together.
+/// Loss and gradients of a step that is computed in some batches.
 struct Run {
-    losses: Vec<f32>,
+    loss: f64,
+    /// Losses of the trained tokens of each example.
+    examples: Vec<Vec<f32>>,
     gradients: Vec<f32>,
 }
 
 impl Run {
+    /// The batches hold the tokens of `step` in order, with the targets that it needs.
     fn of<D: Backend>(
         model: &mut TrainableModel<D>,
+        step: &Weighed,
         batches: &[Batch],
-        scale: f32,
     ) -> Result<Self, RunError> {
+        let (mut losses, mut reference) = (Vec::new(), Vec::new());
+        for batch in batches.iter().filter(|_| step.compares()) {
+            losses.extend(model.evaluate(batch)?.per_token);
+            if step.has_reference() {
+                reference.extend(model.evaluate_with(batch, Adapters::Off)?.per_token);
+            }
+        }
+        // Without a comparison, the weights do not depend on the losses.
+        losses.resize(step.needed().len(), 0.0);
+        let known = step.has_reference().then_some(&reference[..]);
+        let (_, weights) = step.weigh(losses, known);
         model.zero_gradients()?;
-        let mut losses = Vec::new();
+        let (mut losses, mut start) = (Vec::new(), 0);
         for batch in batches {
-            let weights = vec![scale; batch.len()];
-            let weights = TokenWeights::Known(&weights);
+            let weights = &weights[start..][..batch.len()];
+            start += batch.len();
+            let weights = TokenWeights::Known(weights);
             losses.extend(model.forward_backward(batch, weights, SALT)?.per_token);
         }
-        let mut gradients = Vec::new();
-        for parameter in model.parameters() {
-            gradients.extend(parameter.gradient.to_vec::<f32>()?);
-        }
-        Ok(Self { losses, gradients })
+        Ok(Self {
+            examples: step.by_example(&losses),
+            loss: step.weigh(losses, known).0,
+            gradients: gradients(model)?,
+        })
     }
+}
 
-    /// The losses in the order of the pieces, which lie in `order` here.
-    fn losses_in(&self, order: &[usize], pieces: &[Piece]) -> Vec<f32> {
-        let mut starts = vec![0; pieces.len()];
-        let mut start = 0;
-        for &piece in order {
-            starts[piece] = start;
-            start += pieces[piece].length as usize;
-        }
-        let pieces = starts.iter().zip(pieces);
-        pieces
-            .flat_map(|(&start, piece)| &self.losses[start..start + piece.length as usize])
-            .copied()
-            .collect()
+fn gradients<D: Backend>(model: &mut TrainableModel<D>) -> Result<Vec<f32>, RunError> {
+    let mut gradients = Vec::new();
+    for parameter in model.parameters() {
+        gradients.extend(parameter.gradient.to_vec::<f32>()?);
     }
+    Ok(gradients)
 }
 
 /// Largest difference; NaN if one value is NaN, or if the numbers of values differ.

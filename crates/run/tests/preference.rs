@@ -345,7 +345,8 @@ fn packing_and_resuming_change_nothing() {
                 "data.max_length=16",
             ],
         );
-        for other in [padded, packs, steps] {
+        let unshared = losses("unshared", &["packing.share_prefix=false"]);
+        for other in [padded, packs, steps, unshared] {
             for (a, b) in whole.iter().zip(&other) {
                 assert!((a - b).abs() < 2e-5 * a.abs().max(1.0), "{kind}: {a} {b}");
             }

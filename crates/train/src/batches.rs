@@ -2,7 +2,7 @@
 
 use crate::{Config, TrainError, config::counts_sequences, report::Padding, stored};
 use std::iter;
-use tightrope_data::{Amount, Dataset, Examples};
+use tightrope_data::{Amount, Dataset, ExampleKind, Examples};
 use tightrope_packing::{
     Algorithm, Batch, Layout, Overlong, PackError, Packer, Packing, Piece, SegmentError, random,
 };
@@ -60,14 +60,13 @@ impl<'a> Batches<'a> {
     ) -> Result<Self, TrainError> {
         let examples = examples.into();
         let (mut packer, lengths) = (packer(config), examples.packed_lengths());
-        if examples.are_pairs() {
+        if examples.are_whole() {
             packer.overlong = Overlong::Error;
         }
         let (seed, mode) = (config.seed, config.packing.mode);
         let per_step = config.batch.sequences_per_step;
         // Buckets of similar lengths are packs of all data.
         let dealt = per_step.filter(|_| mode != Algorithm::Bucketed);
-        let whole = examples.are_pairs();
         let (division, packing, epoch) = match (&config.packing.file, dealt) {
             (None, Some(per_step)) => {
                 let steps = packer.pack_steps(&lengths, per_step, seed, 0)?;
@@ -82,7 +81,7 @@ impl<'a> Batches<'a> {
             }
             (file, _) => {
                 let packing = match file {
-                    Some(file) => stored::read(file, config, &packer, &lengths, whole)?,
+                    Some(file) => stored::read(file, config, &packer, &lengths, examples)?,
                     None => packer.pack(&lengths)?,
                 };
                 let per_pass = config.batch.packs_per_step.unwrap_or(1);
@@ -251,6 +250,22 @@ impl Epoch {
         };
         let end = self.ends.get(index).copied().unwrap_or(first);
         &self.order[first as usize..end as usize]
+    }
+}
+
+/// Lets training sequences share their beginnings as `packing.share_prefix` says: the answers of
+/// pairs, or groups of sequences. No sequence longer than `longest` shares its beginning
+/// (`RopeConfig::fixed_length` of the model).
+pub fn share(config: &Config, train: &mut Dataset, longest: u64) {
+    if config.packing.share_prefix {
+        train.share_beginnings(longest, config.packing.capacity);
+    }
+}
+
+/// The same for evaluation data, whose single sequences stay as they are.
+pub fn share_eval(config: &Config, eval: &mut Dataset, longest: u64) {
+    if eval.kind == ExampleKind::Pairs {
+        share(config, eval, longest);
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     objective::{Objective, Totals, members},
 };
 use tightrope_model::{Backend, TrainableModel};
-use tightrope_packing::{Batch, Piece};
+use tightrope_packing::{Batch, Piece, Units};
 
 /// Tries the sequences of a step one by one; overwrites the gradients. Returns the origins of the
 /// sequences that fail alone, or of all sequences if they fail only together.
@@ -20,27 +20,25 @@ pub(crate) fn culprits<D: Backend>(
     let mut found = Vec::new();
     for &sequence in &sequences {
         let examples = prepared.batches.examples();
-        let parts = examples.of(sequence).iter();
+        let parts = (0..).map_while(|part| examples.part(sequence, part));
+        let length: usize = parts.map(|part| part.sequence.len()).sum();
         let piece = Piece {
             sequence: sequence as u32,
             start: 0,
-            length: parts.map(|part| part.len() as u32).sum(),
-        };
-        // Cut sequences may be longer than the buffers; as much of them is tried as fits.
-        let piece = Piece {
-            length: piece.length.min(prepared.capacity() as u32),
-            ..piece
+            // Cut sequences may be longer than the buffers; as much of them is tried as fits.
+            length: length.min(prepared.capacity()) as u32,
         };
         let batch = Batch::packed(&examples, &[piece])?;
         let batch = [batch];
         model.zero_gradients()?;
         let results = objective.pass(model, &batch[0], Totals::of(&batch), salt)?;
         if !results.loss.is_finite() || !gradient_norm(model)?.is_finite() {
-            found.push(prepared.origin(sequence));
+            found.extend(prepared.origins(sequence));
         }
     }
     if found.is_empty() {
-        found = sequences.into_iter().map(|s| prepared.origin(s)).collect();
+        let all = sequences.into_iter();
+        found = all.flat_map(|s| prepared.origins(s)).collect();
     }
     Ok(found)
 }

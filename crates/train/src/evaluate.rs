@@ -40,7 +40,12 @@ pub(crate) fn set_packs(
     let packs = sets.map(|(set, report)| {
         let mut own = lengths.clone();
         for (example, length) in own.iter_mut().enumerate() {
-            if data.set_of(examples.start(example)) != set {
+            if examples
+                .members(example)
+                .next()
+                .map(|index| data.set_of(index))
+                != Some(set)
+            {
                 *length = 0;
             }
         }

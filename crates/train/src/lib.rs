@@ -36,7 +36,7 @@ pub use error::TrainError;
 pub use evaluate::{evaluate, evaluate_sets};
 pub use lock::OutputLock;
 pub use metrics::{EvalRow, Metrics, StepRow, peak_memory_bytes};
-pub use objective::Rewards;
+pub use objective::{Rewards, Weighed};
 pub use observer::{AdapterPlan, Observer, Plan};
 pub use optimizer::{Optimizer, StatePlan, gradient_norm};
 pub use output::{Output, RunOptions};

@@ -31,8 +31,11 @@ pub struct Plan {
     pub capacity: u64,
     /// Number of packs (or batches) in an epoch.
     pub packs: u64,
-    /// Number of real tokens in an epoch.
+    /// Number of real tokens in an epoch; a shared beginning counts once.
     pub tokens_per_epoch: u64,
+    /// Number of further tokens in an epoch that are not computed, because sequences share their
+    /// beginnings; absent if they do not.
+    pub shared_tokens_per_epoch: Option<u64>,
     /// Number of steps done in an earlier part of the run.
     pub first_step: u64,
     /// Number of steps at the end of the run.

@@ -108,9 +108,16 @@ impl<'a> Prepared<'a> {
         facts
     }
 
-    /// Origin of a training example, in a form that helps to find it.
-    pub(crate) fn origin(&self, example: usize) -> String {
-        let index = self.batches.examples().start(example);
+    /// Origins of the sequences of a training example, in a form that helps to find them; those of a
+    /// pair have one.
+    pub(crate) fn origins(&self, example: usize) -> Vec<String> {
+        let members = self.batches.examples().members(example);
+        let mut origins: Vec<_> = members.map(|index| self.origin(index)).collect();
+        origins.dedup();
+        origins
+    }
+
+    fn origin(&self, index: usize) -> String {
         let origin = self.train.origins.get(index);
         let file = origin.and_then(|o| self.train.report.files.get(o.file as usize));
         match (origin, file) {

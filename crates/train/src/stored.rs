@@ -2,6 +2,7 @@
 
 use crate::{Config, TrainError, config::counts_sequences, files::at};
 use std::{fs::File, io::BufReader, path::Path};
+use tightrope_data::Examples;
 use tightrope_packing::{Algorithm, Layout, PackError, Packer, Packing, Piece};
 
 /// Error of a stored packing that does not belong to the run.
@@ -42,11 +43,22 @@ pub enum StoredPackingError {
         /// Value of the limit.
         limit: u32,
     },
-    /// A pair of answers would be cut.
-    #[error("cuts pair {pair}, whose answers must lie in one pack; pack with another mode")]
-    CutPair {
-        /// Number of the pair, from 1.
-        pair: usize,
+    /// Sequences that belong together would be cut.
+    #[error("cuts {what} {index}, whose sequences must lie in one pack; pack with another mode")]
+    CutExample {
+        /// Kind of the example.
+        what: &'static str,
+        /// Number of the example, from 1.
+        index: usize,
+    },
+    /// Beginnings are shared in only one of the two.
+    #[error(
+        "packed with `packing.share_prefix` = {stored}, but the configuration has {}; make them the \
+         same", !stored
+    )]
+    SharePrefix {
+        /// Whether beginnings are shared in the stored packing.
+        stored: bool,
     },
     /// The packing was made from other data.
     #[error(
@@ -64,23 +76,37 @@ fn rows(layout: Layout) -> &'static str {
     }
 }
 
-/// Reads the packing in `path`; it must hold exactly `lengths`, in rows like those of `packer`, the
-/// packer of the configuration.
+/// Reads the packing in `path`; it must hold exactly `lengths`, those of the examples, in rows like
+/// those of `packer`, the packer of the configuration.
 pub(crate) fn read(
     path: &Path,
     config: &Config,
     packer: &Packer,
     lengths: &[u32],
-    whole: bool,
+    examples: Examples<'_>,
 ) -> Result<Packing, TrainError> {
     let file = File::open(path).map_err(at(path))?;
     let packing = parse(BufReader::with_capacity(1 << 20, file));
     let checked = packing.and_then(|packing| {
-        check(&packing, config, packer, lengths)?;
+        check(&packing, config, packer)?;
+        if let Err(error) = packing.check_lengths(lengths) {
+            let otherwise = examples.lengths_otherwise(config.packing.capacity);
+            let stored = examples.shared().is_none();
+            return Err(match packing.check_lengths(&otherwise) {
+                Ok(()) => StoredPackingError::SharePrefix { stored },
+                Err(_) => StoredPackingError::Data(error),
+            });
+        }
+        let whole = examples.are_whole();
         let is_cut = |piece: &&Piece| Some(&piece.length) != lengths.get(piece.sequence as usize);
         match packing.pieces().iter().find(is_cut).filter(|_| whole) {
-            Some(piece) => Err(StoredPackingError::CutPair {
-                pair: piece.sequence as usize + 1,
+            Some(piece) => Err(StoredPackingError::CutExample {
+                what: if examples.are_pairs() {
+                    "pair"
+                } else {
+                    "group"
+                },
+                index: piece.sequence as usize + 1,
             }),
             None => Ok(packing),
         }
@@ -95,12 +121,7 @@ fn parse(reader: impl std::io::Read) -> Result<Packing, StoredPackingError> {
     Ok(serde_json::from_reader(reader)?)
 }
 
-fn check(
-    packing: &Packing,
-    config: &Config,
-    packer: &Packer,
-    lengths: &[u32],
-) -> Result<(), StoredPackingError> {
+fn check(packing: &Packing, config: &Config, packer: &Packer) -> Result<(), StoredPackingError> {
     let (stored, mode) = (packing.layout(), config.packing.mode);
     if stored != mode.layout() {
         return Err(StoredPackingError::Layout { stored, mode });
@@ -124,7 +145,5 @@ fn check(
             });
         }
     }
-    packing
-        .check_lengths(lengths)
-        .map_err(StoredPackingError::Data)
+    Ok(())
 }

@@ -2,11 +2,14 @@
 
 mod common;
 
-use common::{LORA, Run, dataset};
+use common::{LORA, Run, alike, dataset};
 use std::{error::Error, fs, path::Path};
 use tightrope_data::{ExampleKind, Examples};
 use tightrope_packing::{Algorithm, Packer};
-use tightrope_train::{Config, batches::packer};
+use tightrope_train::{
+    Config,
+    batches::{self, packer},
+};
 
 /// Packs the data of the run as its configuration says, and stores it.
 fn store(run: &Run, file: &Path) {
@@ -167,6 +170,7 @@ fn a_packing_that_cuts_pairs_is_refused_before_anything_is_written() {
     let mut run = Run::new(&["packing.capacity=64", "objective.kind=dpo", "lora.r=2"]);
     run.train = dataset(12, 1);
     run.train.kind = ExampleKind::Pairs;
+    run.set(&["packing.share_prefix=false"]);
     let wrapped = Packer {
         algorithm: Algorithm::Wrapped,
         ..packer(&run.config())
@@ -179,4 +183,34 @@ fn a_packing_that_cuts_pairs_is_refused_before_anything_is_written() {
     let why = error.source().unwrap().to_string();
     assert!(why.contains("cuts pair"), "{why}");
     assert!(!run.output.join("checkpoints").exists());
+}
+
+#[test]
+fn a_packing_with_other_beginnings_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("packing.json");
+    for (pairs, kind) in [
+        (true, "objective.kind=dpo"),
+        (false, "objective.kind=cross-entropy"),
+    ] {
+        for shares in [false, true] {
+            let mut run = Run::new(&["packing.capacity=128", kind, "lora.r=2"]);
+            run.set(&[&format!("packing.share_prefix={shares}")]);
+            run.train = alike(pairs);
+            let config = run.config();
+            let mut data = run.train.clone();
+            batches::share(&config, &mut data, u64::MAX);
+            let lengths = Examples::from(&data).packed_lengths();
+            let packing = packer(&config).pack(&lengths).unwrap();
+            fs::write(&file, serde_json::to_vec(&packing).unwrap()).unwrap();
+            run.set(&[&named(&file)]);
+            run.go(None).unwrap();
+            run.set(&[&format!("packing.share_prefix={}", !shares)]);
+            run.options.overwrite = true;
+            let error = run.go(None).unwrap_err();
+            let why = error.source().unwrap().to_string();
+            let expected = format!("packed with `packing.share_prefix` = {shares}");
+            assert!(why.contains(&expected), "{why}");
+        }
+    }
 }

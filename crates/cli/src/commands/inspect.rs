@@ -84,8 +84,10 @@ struct InspectedPack {
 
 #[derive(Serialize)]
 struct InspectedSegment {
-    /// Number of the sequence, from 1; `None` for padding.
+    /// Number of the sequence, from 1; `None` for padding and for a shared beginning.
     sequence: Option<usize>,
+    /// Numbers of the sequences that begin with the segment, if several do.
+    shared_by: Vec<usize>,
     start: usize,
     length: usize,
     first_position: u32,
@@ -183,7 +185,14 @@ fn packs(
             InspectedSegment {
                 sequence: segment
                     .sequence
-                    .map(|example| examples.start(example) + segment.part + 1),
+                    .and_then(|example| examples.sequence_of(example, segment.part))
+                    .map(|sequence| sequence + 1),
+                shared_by: match (segment.sequence, segment.part) {
+                    (Some(example), part) if examples.sequence_of(example, part).is_none() => {
+                        examples.members(example).map(|index| index + 1).collect()
+                    }
+                    _ => Vec::new(),
+                },
                 start: segment.start,
                 length: segment.length,
                 first_position: segment.first_position,
@@ -253,7 +262,17 @@ fn pack_table(pack: &InspectedPack, pairs: bool) -> String {
     let mut table = Table::new(&["segment", ">start", ">tokens", "positions", ">trained"]);
     for segment in &pack.segments {
         table.row([
-            segment.sequence.map_or("padding".to_owned(), named),
+            match (segment.sequence, &segment.shared_by[..]) {
+                (Some(sequence), _) => named(sequence),
+                (None, []) => "padding".to_owned(),
+                (None, [first, .., last]) if last - first + 1 == segment.shared_by.len() => {
+                    format!("beginning of {first} to {last}")
+                }
+                (None, shared_by) => format!(
+                    "beginning of {}",
+                    counted(shared_by.len() as u64, "sequence")
+                ),
+            },
             grouped(segment.start as u64),
             grouped(segment.length as u64),
             format!("{}–{}", segment.first_position, segment.last_position),

@@ -20,9 +20,10 @@ Examples:
   tightrope verify my.toml --packs 4 --json
   tightrope verify --model M --data chats.jsonl
 
-Packed sequences are compared with the same sequences one by one and in another
-order; then one sequence is changed, and nothing of the others may change, not
-in a single bit.
+Packed sequences are compared with the same sequences one by one, each with its
+own beginning, and in another order, under the objective of the configuration;
+then one sequence is changed, and nothing of the others may change, not in a
+single bit.
 Exit code 0 if every check has passed, else 1.";
 
 /// Prove on your own model and data that packing changes nothing

@@ -332,6 +332,7 @@ fn parse(file: File, size: u64, key: &str, observer: &dyn Observer) -> Result<Da
         sequences,
         kind: header.kind,
         desirable,
+        shared: None,
         origins,
         report: header.report,
     })

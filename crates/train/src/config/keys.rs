@@ -297,6 +297,10 @@ pub const KEYS: &[Key] = &[
         "Largest number of sequences, or of pairs, in a pack; absent: unlimited (nnlshp: 3)."),
     key("packing", "window", Integer(1), Some("1024"), Fixed,
         "Number of packs that streaming keeps open."),
+    key("packing", "share_prefix", Boolean, None, Fixed,
+        "Whether sequences that begin alike share the beginning, which is computed once: the prompt of \
+         a pair of answers, or any untrained beginning (docs/packing.md); absent: true for pairs that \
+         are packed, else false."),
     // The resulting packs are compared, so that the file may be moved.
     key("packing", "file", Kind::Path, None, Free,
         "Stored packing to use, written by `tightrope pack CONFIGURATION --write FILE` for the same \

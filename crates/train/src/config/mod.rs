@@ -10,6 +10,7 @@ mod lora;
 mod model;
 mod objective;
 mod optimizer;
+mod packing;
 mod read;
 mod run;
 mod schedule;
@@ -27,6 +28,7 @@ pub use optimizer::{
     AdafactorSettings, AdamwSettings, AdjustLr, LionSettings, MuonSettings, OptimizerKind,
     OptimizerSection, OptimizerState, ScheduleFreeSettings,
 };
+pub use packing::PackingSection;
 pub use read::{Place, Places};
 pub use run::{RunResult, RunSection};
 pub use schedule::{DecayShape, ScheduleKind, ScheduleSection};
@@ -90,20 +92,6 @@ pub enum PrecisionChoice {
     Auto,
     F32,
     Bf16,
-}
-
-/// `[packing]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "the table of keys documents each field")]
-pub struct PackingSection {
-    pub mode: Algorithm,
-    pub capacity: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_sequences: Option<u32>,
-    pub window: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
 }
 
 /// `[batch]`; exactly one of the first two keys is present.
@@ -348,6 +336,7 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     let derived = [
         ("output", Value::String(output.to_string_lossy().into())),
         ("data.max_length", Value::Integer(max_length)),
+        packing::share_prefix(&values, mode)?,
         ("packing.capacity", Value::Integer(capacity)),
         size,
         ("optimizer.learning_rate", Value::Float(learning_rate)),

@@ -5,9 +5,11 @@ mod dft;
 pub(crate) mod kto;
 mod preference;
 mod rewards;
+mod weighed;
 
 pub(crate) use preference::reference;
 pub use rewards::Rewards;
+pub use weighed::Weighed;
 
 use crate::{Config, TrainError, config::ObjectiveKind};
 use cross_entropy::CrossEntropy;
@@ -63,7 +65,7 @@ pub(crate) enum Set {
 
 /// Log-probabilities of the reference model for each example: sums over both answers of a pair, or
 /// over a labelled answer and its mismatched one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct References {
     pub train: Vec<[f64; 2]>,
     pub eval: Vec<[f64; 2]>,
@@ -114,11 +116,12 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
+    /// Place of each sequence in its example, its length, and the number of its trained tokens.
     fn new(sequences: impl Iterator<Item = (usize, usize, usize)>) -> Self {
         let mut totals = Self::default();
-        for (part, length, trained) in sequences {
+        for (place, length, trained) in sequences {
             totals.trained_tokens += trained as f64;
-            match part {
+            match place {
                 0 => {
                     totals.chosen_tokens += trained as f64;
                     totals.chosen_steps += length.saturating_sub(1) as f64;
@@ -139,11 +142,11 @@ impl Totals {
     /// Sizes of the passes of a step.
     pub(crate) fn of(step: &[Batch]) -> Self {
         Self::new(step.iter().flat_map(|pass| {
-            let segments = pass.segments().as_slice().iter();
-            segments.filter(|s| s.sequence.is_some()).map(|segment| {
-                let targets = &pass.targets()[segment.start..][..segment.length];
+            pass.segments().sequences().map(|sequence| {
+                // No token of a shared beginning is trained.
+                let targets = &pass.targets()[sequence.own.tokens()];
                 let trained = targets.iter().filter(|target| **target >= 0).count();
-                (segment.part, segment.length, trained)
+                (sequence.place, sequence.length(), trained)
             })
         }))
     }
@@ -152,13 +155,16 @@ impl Totals {
     pub(crate) fn of_examples(examples: Examples<'_>, counts: impl Fn(usize) -> bool) -> Self {
         let counted = || (0..examples.count()).filter(|&example| counts(example));
         let totals = Self::new(counted().flat_map(|example| {
-            let parts = examples.of(example).iter().enumerate();
-            parts.map(|(part, sequence)| (part, sequence.len(), sequence.trained_tokens()))
+            let sequences = examples.of(example).enumerate();
+            sequences.map(|(place, sequence)| (place, sequence.len(), sequence.trained_tokens()))
         }));
         let [mut good, mut bad] = [0.0; 2];
         for example in counted().take(examples.desirable().len()) {
             // Answers without a token to train are left out.
-            if examples.of(example)[0].trained_tokens() > 0 {
+            if examples
+                .of(example)
+                .any(|sequence| sequence.trained_tokens() > 0)
+            {
                 match examples.desirable()[example] {
                     true => good += 1.0,
                     false => bad += 1.0,

@@ -22,7 +22,7 @@ use crate::{
 use std::ops::Range;
 use tightrope_data::Progress;
 use tightrope_model::{Adapters, Backend, Loss, Model, TokenWeights, TrainableModel};
-use tightrope_packing::{Batch, IGNORED, Packing, Segment};
+use tightrope_packing::{Batch, IGNORED, Packing, RowSequence, Segment};
 
 /// A method with its settings.
 #[derive(Clone, Copy, Debug)]
@@ -109,16 +109,25 @@ impl Method {
 pub(super) struct Side {
     /// Example of the answer, and whether it is the better (0) or the worse one (1).
     pub(super) place: (usize, usize),
+    /// Tokens of a beginning that it shares with the other answer, none of which is trained.
+    shared: Range<usize>,
     pub(super) range: Range<usize>,
     /// Sum of the log-probabilities of the answer's tokens.
     pub(super) sum: f64,
     tokens: f64,
 }
 
+impl Side {
+    /// All its tokens.
+    fn all(&self) -> impl Iterator<Item = usize> + Clone {
+        self.shared.clone().chain(self.range.clone())
+    }
+}
+
 /// The answers of a batch; those of a pair follow each other.
 pub(super) fn sides(batch: &Batch, losses: &[f32]) -> Vec<Side> {
-    let side = |segment: &Segment| {
-        let range = segment.start..segment.start + segment.length;
+    let side = |sequence: RowSequence<'_>| {
+        let range = sequence.own.tokens();
         let targets = batch.targets()[range.clone()].iter();
         let trained = targets
             .zip(&losses[range.clone()])
@@ -126,19 +135,15 @@ pub(super) fn sides(batch: &Batch, losses: &[f32]) -> Vec<Side> {
         let (sum, tokens) = trained.fold((0.0, 0.0), |(sum, tokens), (_, &loss)| {
             (sum - f64::from(loss), tokens + 1.0)
         });
-        Some(Side {
-            place: (segment.sequence?, segment.part),
+        Side {
+            place: (sequence.unit, sequence.place),
+            shared: sequence.prefix.map_or(0..0, Segment::tokens),
             range,
             sum,
             tokens,
-        })
+        }
     };
-    batch
-        .segments()
-        .as_slice()
-        .iter()
-        .filter_map(side)
-        .collect()
+    batch.segments().sequences().map(side).collect()
 }
 
 /// Sums of log-probabilities of both answers of each example of some packings. Examples that are
@@ -169,7 +174,7 @@ pub(crate) fn reference<D: Backend>(
 }
 
 /// Trains or measures a preference.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Preference {
     method: Method,
     /// `None`: the reference is the model without its adapter.
@@ -182,6 +187,10 @@ impl Preference {
             method: Method::of(section),
             references,
         }
+    }
+
+    pub(super) fn has_reference(&self) -> bool {
+        self.method.kind.has_reference()
     }
 
     /// Log-probabilities of the reference model for the pairs of a batch, in their order; nothing
@@ -201,24 +210,21 @@ impl Preference {
             let pairs = sides.chunks_exact(2);
             return Ok(pairs.map(|pair| [pair[0].sum, pair[1].sum]).collect());
         };
-        let better = batch.segments().as_slice().iter().filter(|s| s.part == 0);
-        let examples = better.filter_map(|segment| segment.sequence);
+        let better = batch.segments().sequences().filter(|s| s.place == 0);
+        let examples = better.map(|sequence| sequence.unit);
         let of = |example: usize| stored.get(example).copied().unwrap_or_default();
         Ok(examples.map(of).collect())
     }
 
     /// The batch with the targets whose losses are needed.
-    fn targets<'a>(&self, batch: &'a Batch, own: &'a mut Option<Batch>) -> &'a Batch {
+    pub(super) fn targets<'a>(&self, batch: &'a Batch, own: &'a mut Option<Batch>) -> &'a Batch {
         if !self.method.trains_prompts() {
             return batch;
         }
         let mut targets = batch.targets().to_vec();
-        let segments = batch.segments().as_slice().iter();
-        for segment in segments.filter(|s| s.sequence.is_some() && s.part == 0) {
-            let range = segment.start..segment.start + segment.length;
-            let next = batch.tokens()[range.clone()].iter().skip(1);
-            for (target, &token) in targets[range].iter_mut().zip(next) {
-                *target = i32::try_from(token).unwrap_or(IGNORED);
+        for better in batch.segments().sequences().filter(|s| s.place == 0) {
+            for (token, next) in better.tokens().zip(better.tokens().skip(1)) {
+                targets[token] = i32::try_from(batch.tokens()[next]).unwrap_or(IGNORED);
             }
         }
         own.insert(batch.with_targets(targets))
@@ -226,7 +232,7 @@ impl Preference {
 
     /// Results of a batch; writes the weights of the tokens if they are wanted. `with` has the
     /// targets whose losses are given, and `batch` those of the answers.
-    fn results(
+    pub(super) fn results(
         &self,
         batch: &Batch,
         with: &Batch,
@@ -249,10 +255,11 @@ impl Preference {
                 false => totals.chosen_tokens,
             };
             let factor = self.method.cross_entropy / of_all;
-            let own = &with.targets()[chosen.range.clone()];
-            let all = own.iter().zip(&losses.per_token[chosen.range.clone()]);
-            let trained = all.filter(|(target, _)| **target >= 0);
-            let entropy: f64 = trained.map(|(_, &loss)| f64::from(loss)).sum();
+            let trained = chosen.all().filter(|&token| with.targets()[token] >= 0);
+            let losses = trained
+                .clone()
+                .map(|token| f64::from(losses.per_token[token]));
+            let entropy: f64 = losses.sum();
             results += Results {
                 loss: compared.loss / totals.pairs + factor * entropy,
                 rewards: Rewards::of_pair(compared.rewards, totals.pairs),
@@ -271,10 +278,8 @@ impl Preference {
                     };
                 }
             }
-            for (weight, target) in weights[chosen.range.clone()].iter_mut().zip(own) {
-                if *target >= 0 {
-                    *weight += factor as f32;
-                }
+            for token in trained {
+                weights[token] += factor as f32;
             }
         }
         results

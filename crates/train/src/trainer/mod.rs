@@ -18,7 +18,7 @@ use crate::{
 };
 use save::read_weights;
 use std::time::Instant;
-use tightrope_data::{ExampleKind, Examples, Tokenizer};
+use tightrope_data::{ExampleKind, Examples, Shared, Tokenizer};
 use tightrope_model::{Backend, TrainableModel};
 use tightrope_packing::{Batch, Packing, Sequence, random};
 use tightrope_report::numbers::counted;
@@ -265,6 +265,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
             sequences: self.prepared.train.sequences.len() as u64,
             packs: batches.packing().len() as u64,
             tokens_per_epoch: batches.packing().tokens(),
+            shared_tokens_per_epoch: batches.examples().shared().map(Shared::saved_tokens),
             first_step: self.state.step,
             total_steps: self.total_steps,
             steps_per_epoch: batches.steps_per_epoch(),

@@ -6,14 +6,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use tightrope_data::{Dataset, Origin, Progress};
+use tightrope_data::{Dataset, ExampleKind, Origin, Progress};
 use tightrope_device::Cpu;
 use tightrope_model::{Backend, ModelConfig, TrainableModel};
 use tightrope_packing::{IGNORED, Sequence};
 use tightrope_testkit::Random;
 use tightrope_train::{
     Config, Observer, Output, Plan, Prepared, RunOptions, RunReport, StepRow, StopFlag, TrainError,
-    Trainer, load_options, training,
+    Trainer, batches, load_options, training,
 };
 
 pub(crate) const VOCABULARY: u32 = 37;
@@ -38,6 +38,30 @@ pub(crate) fn dataset(count: usize, seed: u64) -> Dataset {
         data.origins.push(Origin {
             file: 0,
             row: row as u64 + 1,
+            line: None,
+        });
+    }
+    data
+}
+
+/// Pairs, or sequences, with prompts that several have.
+pub(crate) fn alike(pairs: bool) -> Dataset {
+    let mut data = dataset(0, 1);
+    if pairs {
+        data.kind = ExampleKind::Pairs;
+    }
+    for row in 0..24u32 {
+        let prompt = (0..5 + row / 4).map(|token| (token * 7 + row / 2 * 3) % VOCABULARY);
+        let answer = (0..1 + row % 5).map(|token| (token * 5 + row) % VOCABULARY);
+        let tokens: Vec<u32> = prompt.clone().chain(answer).collect();
+        let untrained = prompt.map(|_| i64::from(IGNORED));
+        let mut labels: Vec<i64> = untrained.collect();
+        labels.extend(tokens[labels.len()..].iter().map(|&token| i64::from(token)));
+        data.sequences
+            .push(Sequence::from_labels(tokens, &labels).unwrap());
+        data.origins.push(Origin {
+            file: 0,
+            row: u64::from(row) + 1,
             line: None,
         });
     }
@@ -153,7 +177,11 @@ impl Run {
     ) -> Result<RunReport, TrainError> {
         let config = self.config();
         let output = Output::open(&config, &self.options, watch)?;
-        let prepared = Prepared::new(&config, &self.train, self.eval.as_ref(), 0)?;
+        let (mut train, mut eval) = (self.train.clone(), self.eval.clone());
+        batches::share(&config, &mut train, u64::MAX);
+        eval.iter_mut()
+            .for_each(|eval| batches::share_eval(&config, eval, u64::MAX));
+        let prepared = Prepared::new(&config, &train, eval.as_ref(), 0)?;
         let model = self.model(device, &config, prepared.capacity());
         let trainer = Trainer::new(&config, &self.options, output, prepared, None, model, watch);
         trainer?.run(&watch.stop, watch)

@@ -9,8 +9,8 @@ use std::{
 use anyhow::Context;
 use indicatif::ProgressBar;
 use tightrope_data::{
-    ExampleKind, Examples,
-    packing::{Algorithm, Histogram, PackError},
+    Dataset, Examples,
+    packing::{Algorithm, Histogram, Layout, PackError, Sequence},
 };
 use tightrope_report::numbers::counted;
 use tightrope_run::{
@@ -19,7 +19,10 @@ use tightrope_run::{
 };
 use tightrope_train::Config;
 
-use crate::progress::{Bars, share_done};
+use crate::{
+    progress::{Bars, share_done},
+    report::shared_beginnings,
+};
 
 /// Lengths to pack.
 pub(super) struct Input {
@@ -27,8 +30,10 @@ pub(super) struct Input {
     pub name: PathBuf,
     /// All lengths in order; `None` if only the histogram is known.
     pub lengths: Option<Vec<u32>>,
-    /// Whether the lengths are those of pairs of answers, which are not cut.
-    pub pairs: bool,
+    /// Whether the lengths are those of sequences that belong together, which are not cut.
+    pub whole: bool,
+    /// What `packing.share_prefix` saves, or would save.
+    pub shared: Option<String>,
     /// Whether each line of the file is a length.
     pub by_line: bool,
     /// Number of occurrences of each length.
@@ -59,14 +64,39 @@ impl Input {
 /// Lengths of the configuration's training sequences, as its run packs them.
 pub(super) fn data_set(config: &Config) -> anyhow::Result<Input> {
     let bars = Bars::default();
-    let (data, _) = Base::of(config, &bars)?.load_both(config, &bars)?;
-    let lengths = Examples::from(&data).packed_lengths();
+    let base = Base::of(config, &bars)?;
+    let (mut data, _) = base.load_both(config, &bars)?;
+    let examples = Examples::from(&data);
+    let (lengths, whole) = (examples.packed_lengths(), examples.are_whole());
     Ok(Input {
         name: "training data".into(),
         histogram: Histogram::from_lengths(lengths.iter().copied())?,
+        shared: shared(config, &mut data, base.longest_shared()),
         lengths: Some(lengths),
-        pairs: data.kind == ExampleKind::Pairs,
+        whole,
         by_line: false,
+    })
+}
+
+/// Says what sharing beginnings saves or, if the mode allows it, would save.
+fn shared(config: &Config, data: &mut Dataset, longest: u64) -> Option<String> {
+    let mode = config.packing.mode;
+    let (name, is_on) = ("packing.share_prefix", data.shared.is_some());
+    if !is_on {
+        if mode.layout() != Layout::Packed || mode.cuts_sequences() {
+            return None;
+        }
+        data.share_beginnings(longest, config.packing.capacity);
+    }
+    let saved = data.shared.as_ref()?.saved_tokens();
+    if !is_on && saved == 0 {
+        return None;
+    }
+    let all: usize = data.sequences.iter().map(Sequence::len).sum();
+    let said = shared_beginnings(saved, (all as u64).saturating_sub(saved));
+    Some(match is_on {
+        true => format!("{name}: {said}"),
+        false => format!("with {name} = true, {said}"),
     })
 }
 
@@ -85,7 +115,8 @@ pub(super) fn lengths(file: &Path) -> anyhow::Result<Input> {
         name: file.to_owned(),
         histogram: histogram.with_context(|| file.display().to_string())?,
         lengths: Some(lengths),
-        pairs: false,
+        whole: false,
+        shared: None,
         by_line: true,
     })
 }
@@ -97,7 +128,8 @@ pub(super) fn histogram(file: &Path) -> anyhow::Result<Input> {
     Ok(Input {
         name: file.to_owned(),
         lengths: None,
-        pairs: false,
+        whole: false,
+        shared: None,
         by_line: false,
         histogram: Histogram::from_counts(&counts).with_context(|| file.display().to_string())?,
     })

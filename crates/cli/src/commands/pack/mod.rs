@@ -158,8 +158,9 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
     let (input, packer) = match (&args.config, &args.lengths, &args.histogram) {
         (Some(file), _, _) => {
             let mut config = Config::load(file, &args.sets)?;
-            // The longest answer of a pair follows from the capacity.
-            if let (Some(capacity), true) = (args.capacity, config.objective.kind.compares()) {
+            // The longest answer of a pair follows from the capacity, and so do groups.
+            let whole = config.objective.kind.compares() || config.packing.share_prefix;
+            if let (Some(capacity), true) = (args.capacity, whole) {
                 let set = format!("packing.capacity={capacity}");
                 config = Config::load(file, &[&args.sets[..], &[set]].concat())?;
             }
@@ -190,9 +191,12 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
     packer.overlong = options.overlong;
     packer.seed = options.seed.or(packer.seed);
     packer.improve_ms = options.improve_ms;
-    if input.pairs {
+    if input.whole {
         if packer.algorithm.cuts_sequences() || packer.overlong == Overlong::Split {
-            bail!("pairs of answers cannot be cut: choose another --algorithm or --overlong");
+            bail!(
+                "pairs of answers, and sequences that share a beginning, cannot be cut: choose \
+                 another --algorithm or --overlong"
+            );
         }
         packer.overlong = Overlong::Error;
     }
@@ -254,7 +258,7 @@ fn compare(
     let chosen = packer.algorithm;
     let compared = |a: &Algorithm| {
         all && a.layout() == Layout::Packed
-            && !(input.pairs && a.cuts_sequences())
+            && !(input.whole && a.cuts_sequences())
             && (*a != Algorithm::Nnlshp || packer.capacity <= NNLSHP_UNASKED)
     };
     let algorithms = Algorithm::ALL.into_iter();
@@ -430,6 +434,7 @@ fn describe(input: &Input, first: &Outcome) -> String {
     if cuts.lost_tokens > 0 {
         text += &format!("; {} lost", counted(cuts.lost_tokens, "token"));
     }
+    text.extend(input.shared.iter().flat_map(|shared| ["\n", shared]));
     text
 }
 
