@@ -16,7 +16,7 @@ Examples:
   tightrope merge --model M --adapter A --to my-model
   tightrope merge --model M.gguf --to my-model   dequantised, as safetensors
   tightrope merge my.toml --dtype bf16 --overwrite
-  tightrope merge --model M --adapter A --adapter B --weights 0.7,0.3 --to my-model
+  tightrope merge --model M --adapter A --adapter B --weights 0.7,0.3 --to both
 
 An adapter that was trained with lora.quantize = \"nf4\" is added to the weights
 of the model's files, not to what NF4 makes of them, as PEFT does with a base in
