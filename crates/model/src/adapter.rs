@@ -1,14 +1,19 @@
 //! Values of an adapter: new ones, and those of an adapter's file.
 
 use crate::{
-    Backend, ConfigError, LoadOptions, Model, ModelError,
+    Backend, ConfigError, InitialFactors, LoadOptions, Model, ModelError,
     checkpoint::{self, Expected},
-    parameter::ParameterKind,
-    parts::host,
+    lora::AdapterConfig,
+    parameter::{Parameter, ParameterKind},
+    parts::{Linear, host},
     random::uniforms,
     weights::Weights,
 };
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+use tightrope_device::{Device, Tensor};
 use tightrope_formats::Tensors;
 use tightrope_packing::random::Random;
 
@@ -22,6 +27,13 @@ impl<D: Backend> Model<D> {
         }
         if let Some(folder) = &options.adapter {
             return self.read_adapter(folder);
+        }
+        let initial = self.adapter.as_ref().map(AdapterConfig::initial);
+        if let Some(initial) = initial.filter(|initial| *initial != InitialFactors::Random) {
+            for linear in self.weights.linears_mut() {
+                linear.start_from_weight(initial, &host)?;
+            }
+            return self.weights.start_copies();
         }
         for parameter in self.weights.adapter_mut() {
             if parameter.kind == ParameterKind::LoraA {
@@ -48,8 +60,18 @@ impl<D: Backend> Model<D> {
         let values = adapter.open_weights(folder)?;
         check_factors(&values, &self.weights)?;
         self.norms_are_old = true;
+        let started: BTreeSet<String> = self
+            .weights
+            .started()
+            .map(|(p, _)| p.name.clone())
+            .collect();
         for parameter in self.weights.adapter_mut() {
-            checkpoint::read_into(&values, &parameter.name, &mut parameter.value)?;
+            if !started.contains(&parameter.name) {
+                checkpoint::read_into(&values, &parameter.name, &mut parameter.value)?;
+            }
+        }
+        for linear in self.weights.linears_mut() {
+            linear.read_started(&values)?;
         }
         Ok(())
     }
@@ -57,12 +79,92 @@ impl<D: Backend> Model<D> {
 
 /// Checks that the file has exactly the parameters of the adapter, in their shapes.
 pub(crate) fn check_factors<T>(factors: &Tensors, weights: &Weights<T>) -> Result<(), ModelError> {
+    let wide: BTreeMap<&str, Vec<usize>> = weights
+        .started()
+        .map(|(parameter, _)| (parameter.name.as_str(), both_shape(parameter)))
+        .collect();
     let expected = weights.adapter().map(|p| Expected {
         name: &p.name,
-        shape: &p.shape,
+        shape: wide.get(p.name.as_str()).unwrap_or(&p.shape),
         nf4: false,
     });
     checkpoint::check(factors, expected, |_| false)
+}
+
+/// Shape in files of a factor that started from the weight: twice the rank.
+pub(crate) fn both_shape<T>(parameter: &Parameter<T>) -> Vec<usize> {
+    match parameter.kind {
+        ParameterKind::LoraA => vec![2 * parameter.shape[0], parameter.shape[1]],
+        _ => vec![parameter.shape[0], 2 * parameter.shape[1]],
+    }
+}
+
+impl<T> Weights<T> {
+    /// Factors that started from the weight, with the values that they started from.
+    pub(crate) fn started(&self) -> impl Iterator<Item = (&Parameter<T>, &T)> {
+        self.linears().flat_map(|linear| {
+            let adapter = linear.adapter.as_ref();
+            let started = adapter.and_then(|adapter| {
+                let start = adapter.start.as_ref()?;
+                Some([(&adapter.a, &start.a), (&adapter.b, &start.b)])
+            });
+            started.into_iter().flatten()
+        })
+    }
+}
+
+/// A factor in files, where it belongs to the model's own weights: `[A; A₀]` and `[B, −B₀]`, so that
+/// their product is `B·A − B₀·A₀`.
+pub(crate) fn both<D: Device>(
+    parameter: &Parameter<Tensor<D>>,
+    start: &Tensor<D>,
+) -> Result<Vec<f32>, ModelError> {
+    let (now, start) = (parameter.value.to_f32_vec()?, start.to_f32_vec()?);
+    Ok(match parameter.kind {
+        ParameterKind::LoraA => [now, start].concat(),
+        _ => {
+            let rank = parameter.shape[1];
+            let rows = now.chunks_exact(rank).zip(start.chunks_exact(rank));
+            rows.flat_map(|(now, start)| now.iter().copied().chain(start.iter().map(|x| -x)))
+                .collect()
+        }
+    })
+}
+
+impl<D: Device> Linear<Tensor<D>> {
+    /// Reads the factors of an adapter that started from this weight.
+    fn read_started(&mut self, values: &Tensors) -> Result<(), ModelError> {
+        let Some(adapter) = &mut self.adapter else {
+            return Ok(());
+        };
+        let Some(start) = &adapter.start else {
+            return Ok(());
+        };
+        for (parameter, start) in [(&mut adapter.a, &start.a), (&mut adapter.b, &start.b)] {
+            let read = values.read_f32(&parameter.name)?;
+            let now = match parameter.kind {
+                ParameterKind::LoraA => read[..read.len() / 2].to_vec(),
+                _ => {
+                    let rank = parameter.shape[1];
+                    let rows = read.chunks_exact(2 * rank);
+                    rows.flat_map(|row| &row[..rank]).copied().collect()
+                }
+            };
+            parameter.value.write(&now)?;
+            let same = both(parameter, start)?;
+            if !same
+                .iter()
+                .map(|x| x.to_bits())
+                .eq(read.iter().map(|x| x.to_bits()))
+            {
+                return Err(ModelError::OtherStart {
+                    file: values.file(&parameter.name).to_owned(),
+                    tensor: parameter.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Names a wrong setting of a new adapter by its key in a run's configuration.

@@ -41,6 +41,18 @@ pub enum ModelError {
         /// The setting and the reason.
         error: ConfigError,
     },
+    /// An adapter started from other values than those that the model's weights give here.
+    #[error(
+        "{file}: tensor `{tensor}` started from other values than these weights give on this \
+         processor; a run that started from the weights goes on only with the same weights, \
+         settings and kind of processor"
+    )]
+    OtherStart {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
     /// A setting of a new adapter cannot be used.
     #[error("`lora.{}`: {}", .0.key, .0.reason)]
     Lora(ConfigError),

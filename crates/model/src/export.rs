@@ -2,6 +2,7 @@
 
 use crate::{
     Backend, Model, ModelError,
+    adapter::{both, both_shape},
     checkpoint::HEAD,
     lora::{CONFIG, WEIGHTS},
     parameter::Parameter,
@@ -33,7 +34,18 @@ impl<D: Backend> Model<D> {
         };
         let mut parameters: Vec<_> = self.weights.adapter().collect();
         parameters.sort_by(|a, b| a.name.cmp(&b.name));
+        let started: BTreeMap<&str, _> = self
+            .weights
+            .started()
+            .map(|(parameter, start)| (parameter.name.as_str(), start))
+            .collect();
         let tensors = parameters.into_iter().map(|parameter| {
+            if let Some(start) = started.get(parameter.name.as_str()).copied() {
+                let shape = both_shape(parameter);
+                return TensorOut::new(parameter.name.clone(), Encoding::F32, &shape, move || {
+                    Ok::<_, ModelError>(to_bytes(DType::F32, &both(parameter, start)?))
+                });
+            }
             let (name, value) = (parameter.name.clone(), &parameter.value);
             TensorOut::new(name, Encoding::F32, &parameter.shape, move || {
                 Ok::<_, ModelError>(to_bytes(DType::F32, &value.to_f32_vec()?))
@@ -241,7 +253,7 @@ fn fits(dtype: DType, elements: &[f32]) -> bool {
 }
 
 /// Little-endian bytes, rounded to the nearest.
-fn to_bytes(dtype: DType, elements: &[f32]) -> Vec<u8> {
+pub(crate) fn to_bytes(dtype: DType, elements: &[f32]) -> Vec<u8> {
     match dtype {
         DType::BF16 => {
             let halves = elements.iter().map(|&x| bf16::from_f32(x).to_le_bytes());

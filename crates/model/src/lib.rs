@@ -39,7 +39,8 @@ pub use lora::{Combination, combine_adapters};
 pub use loss::Loss;
 pub use model::{Model, TokenWeights, TrainableModel};
 pub use options::{
-    BaseStorage, LoadOptions, LoraConfig, ModuleNames, TargetModules, TrainedBiases, Training,
+    BaseStorage, InitialFactors, LoadOptions, LoraConfig, ModuleNames, TargetModules,
+    TrainedBiases, Training,
 };
 pub use parameter::{ParameterKind, ParameterMut};
 pub use pass::Adapters;

@@ -54,6 +54,20 @@ impl TrainedBiases {
     }
 }
 
+/// Initial values of the factors of a new adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum InitialFactors {
+    /// `A` uniform and `B` zero, as in PEFT.
+    #[default]
+    Random,
+    /// The largest singular vectors of the weight, which are taken out of it (PiSSA; Meng et al.,
+    /// 2024).
+    Pissa,
+    /// The first columns of `Q` and rows of `R` of the weight, which are taken out of it (OLoRA;
+    /// Büyükakyüz, 2024).
+    Olora,
+}
+
 /// A new LoRA adapter.
 ///
 /// Names and expressions are matched as PEFT matches them; `docs/adapters.md` has the rules.
@@ -80,6 +94,9 @@ pub struct LoraConfig {
     /// Train the magnitudes of the rows of a weight beside their direction (DoRA; Liu et al.,
     /// 2024).
     pub dora: bool,
+    /// Initial values of the factors. An adapter that started from the weights is saved with twice
+    /// the rank, so that it belongs to the model's own weights.
+    pub init: InitialFactors,
     /// Biases that are trained too.
     pub bias: TrainedBiases,
     /// Modules that are trained whole and kept in the adapter: ends of names of the embedding, of
@@ -102,6 +119,7 @@ impl Default for LoraConfig {
             alpha_pattern: Vec::new(),
             rslora: false,
             dora: false,
+            init: InitialFactors::Random,
             bias: TrainedBiases::None,
             modules_to_save: Vec::new(),
             ensure_weight_tying: false,

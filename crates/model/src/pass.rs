@@ -42,10 +42,11 @@ pub(crate) struct Noise<'a, D: Device> {
 }
 
 impl<D: Device> Pass<'_, D> {
-    /// The adapter of a layer, unless adapters are off.
+    /// The adapter of a layer, unless adapters are off; one that started from the weight is always
+    /// on, because the weight lacks a part.
     pub(crate) fn adapter<'a, T>(&self, adapter: &'a Option<Adapter<T>>) -> Option<&'a Adapter<T>> {
         let adapter = adapter.as_ref();
-        adapter.filter(|_| self.adapters == Adapters::On)
+        adapter.filter(|adapter| self.adapters == Adapters::On || adapter.start.is_some())
     }
 
     /// Dropout with a separate salt for each adapter.

@@ -6,7 +6,7 @@ use crate::{
     lora::AdapterConfig,
     parameter::{Parameter, ParameterKind, Replaceable},
     parts::{Held, HeldMut, Layer, Linear, Nf4, Norm},
-    plan::{Allocate, Purpose},
+    plan::{Allocate, PlannedBuffer, Purpose},
 };
 use tightrope_device::{DType, Device, Tensor};
 
@@ -135,6 +135,22 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         let place = (Purpose::Adapter, self.layout.adapter_trained);
         let dtypes = (DType::F32, DType::F32);
         Parameter::allocate(self.allocate, name, kind, dtypes, shape, place)
+    }
+
+    /// Lays out a factor that an adapter starts from, which is never trained.
+    pub(crate) fn start(
+        &mut self,
+        module: &str,
+        letter: &str,
+        shape: &[usize],
+    ) -> Result<T, ModelError> {
+        self.allocate.allocate(PlannedBuffer {
+            name: format!("{module}: initial {letter}"),
+            purpose: Purpose::Adapter,
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            trained: None,
+        })
     }
 
     /// Lays out a parameter of the model, and the adapter's copy if it has one.

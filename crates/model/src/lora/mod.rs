@@ -12,7 +12,8 @@ pub(crate) use file::{CONFIG, WEIGHTS};
 pub(crate) use inventory::{EMBEDDING, HEAD, Inventory};
 
 use crate::{
-    ConfigError, LoraConfig, ModuleNames, TargetModules, TrainedBiases, settings::Settings,
+    ConfigError, InitialFactors, LoraConfig, ModuleNames, TargetModules, TrainedBiases,
+    settings::Settings,
 };
 use matching::Rules;
 use serde_json::{Map, Value, json};
@@ -29,6 +30,8 @@ pub(crate) struct AdapterConfig {
     alpha: f64,
     rslora: bool,
     dora: bool,
+    /// Initial factors of a new adapter; those of files are plain.
+    initial: InitialFactors,
     rules: Rules,
     bias: TrainedBiases,
     /// `modules_to_save`.
@@ -83,6 +86,11 @@ impl AdapterConfig {
         }
         let mut adapter = Self::from_json(&settings)?;
         adapter.set_dropout(config.dropout)?;
+        adapter.initial = config.init;
+        if config.init != InitialFactors::Random && config.dora {
+            let reason = "an adapter with magnitudes cannot start from the weights";
+            return Err(ConfigError::new("init", reason));
+        }
         adapter.select(inventory)?;
         adapter.check_use(inventory)?;
         Ok(adapter)
@@ -102,6 +110,7 @@ impl AdapterConfig {
             alpha: alpha.ok_or_else(|| ConfigError::new("lora_alpha", "is missing"))?,
             rslora: reader.flag("use_rslora", false)?,
             dora: reader.flag("use_dora", false)?,
+            initial: InitialFactors::Random,
             rules: Rules::read(settings)?,
             bias: match reader.text("bias")? {
                 None | Some("none") => TrainedBiases::None,
@@ -124,6 +133,11 @@ impl AdapterConfig {
     /// Rank and scale of the adapter of a module, if it has one.
     pub(crate) fn matching(&self, module: &str) -> Option<(usize, f32)> {
         self.modules.get(module).copied()
+    }
+
+    /// Initial factors of a new adapter.
+    pub(crate) fn initial(&self) -> InitialFactors {
+        self.initial
     }
 
     /// Whether the adapter has magnitudes.
@@ -167,9 +181,25 @@ impl AdapterConfig {
         Ok(())
     }
 
-    /// The settings as an `adapter_config.json`.
+    /// The settings as an `adapter_config.json`. An adapter that started from the weights has twice
+    /// the rank in files, and the same scale.
     pub(crate) fn to_json(&self) -> Value {
-        Value::Object(self.settings.clone())
+        let mut settings = self.settings.clone();
+        if self.initial != InitialFactors::Random {
+            let wider = if self.rslora { 2f64.sqrt() } else { 2.0 };
+            let times = |value: &Value, factor: f64| number(factor * value.as_f64().unwrap_or(0.0));
+            for (key, patterns, factor) in [
+                ("r", "rank_pattern", 2.0),
+                ("lora_alpha", "alpha_pattern", wider),
+            ] {
+                settings.insert(key.into(), times(&settings[key], factor));
+                if let Some(Value::Object(map)) = settings.get_mut(patterns) {
+                    map.values_mut()
+                        .for_each(|value| *value = times(value, factor));
+                }
+            }
+        }
+        Value::Object(settings)
     }
 }
 

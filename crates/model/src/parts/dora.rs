@@ -1,6 +1,6 @@
 //! The magnitude of a weight-decomposed adapter (DoRA).
 
-use super::linear::{Adapter, Linear};
+use super::{Adapter, linear::Linear};
 use crate::{
     ModelError,
     lora::PREFIX,

@@ -1,10 +1,9 @@
 //! A linear layer with its adapter.
 
-use super::{Dora, Held, HeldMut, Nf4, with_buffer};
+use super::{Adapter, Dora, Held, HeldMut, Nf4, with_buffer};
 use crate::{
     Adapters, BaseStorage, ModelError, activations,
     checkpoint::Stored,
-    lora::{AdapterConfig, PREFIX},
     parameter::{Parameter, ParameterKind, Replaceable},
     pass::Pass,
     plan::Allocate,
@@ -19,24 +18,9 @@ use tightrope_kernels::{
     },
     product::Elements,
 };
-use tightrope_packing::random;
 
 /// Name of the part in messages of [`with_buffer`].
 const ADAPTER: &str = "an adapter";
-
-/// Factors of a LoRA adapter.
-#[derive(Debug)]
-pub(crate) struct Adapter<T> {
-    pub a: Parameter<T>,
-    pub b: Parameter<T>,
-    /// α/r, or α/√r.
-    pub scale: f32,
-    pub rank: usize,
-    /// Present with DoRA.
-    pub dora: Option<Dora<T>>,
-    /// Distinguishes adapters in the hash of dropout.
-    pub salt: u64,
-}
 
 /// The weight of a linear layer.
 #[derive(Debug)]
@@ -184,30 +168,7 @@ impl<T> Linear<T> {
             }
             false => None,
         };
-        let matched = weights.layout.adapter.and_then(|a| a.matching(&module));
-        let adapter = match matched {
-            None => None,
-            Some((rank, scale)) => {
-                let mut factor = |letter: &str, kind, shape: [usize; 2]| {
-                    let name = format!("{PREFIX}{module}.lora_{letter}.weight");
-                    weights.of_adapter(name, kind, &shape)
-                };
-                let a = factor("A", ParameterKind::LoraA, [rank, inputs])?;
-                let b = factor("B", ParameterKind::LoraB, [outputs, rank])?;
-                let dora = match weights.layout.adapter.is_some_and(AdapterConfig::is_dora) {
-                    true => Some(Dora::lay_out(weights, &module, outputs)?),
-                    false => None,
-                };
-                Some(Adapter {
-                    a,
-                    b,
-                    scale,
-                    rank,
-                    dora,
-                    salt: random::hash(module.as_bytes()),
-                })
-            }
-        };
+        let adapter = Adapter::lay_out(weights, &module, (inputs, outputs))?;
         Ok(Self {
             weight,
             bias,
@@ -326,8 +287,8 @@ impl<D: Kernels> Linear<Tensor<D>> {
             factor: self.factor,
             bias: bias.map(|bias| bias.of(pass.adapters).value.view()),
             lora: lora.map(|(adapter, xa)| LoraForward {
-                a: adapter.a.value.view(),
-                b: adapter.b.value.view(),
+                a: adapter.factors(pass.adapters).0.view(),
+                b: adapter.factors(pass.adapters).1.view(),
                 scale: adapter.scale * self.factor,
                 dropout: pass.dropout(adapter.salt),
                 xa: xa.view_mut(),

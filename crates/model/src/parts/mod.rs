@@ -1,6 +1,7 @@
 //! Parts of a decoder layer, one file for each: weights, values kept for the backward pass, work
 //! space, layout, forward and backward.
 
+mod adapter;
 mod attention;
 mod dora;
 mod layer;
@@ -8,12 +9,15 @@ mod linear;
 mod mlp;
 mod nf4;
 mod norm;
+mod start;
 
+pub(crate) use adapter::Adapter;
 pub(crate) use dora::Dora;
 pub(crate) use layer::{BackwardWork, Layer, Saved, Work, module_names};
-pub(crate) use linear::{Adapter, Linear};
+pub(crate) use linear::Linear;
 pub(crate) use nf4::{HostScales, Nf4, host};
 pub(crate) use norm::{Norm, Stream};
+pub(crate) use start::Start;
 
 use crate::{ModelError, parameter::Parameter};
 

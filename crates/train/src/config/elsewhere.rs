@@ -21,6 +21,7 @@ const NAMES: &[(&str, &str)] = &[
     ("fp32", "precision"),
     ("gradient_accumulation_steps", "batch.accumulation"),
     ("gradient_checkpointing", "run.recompute"),
+    ("init_lora_weights", "lora.init"),
     ("load_best_model_at_end", "run.result"),
     ("load_in_4bit", "lora.quantize"),
     ("lora_alpha", "lora.alpha"),

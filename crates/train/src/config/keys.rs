@@ -334,6 +334,9 @@ pub const KEYS: &[Key] = &[
         "Scale by alpha / sqrt(r) instead."),
     key("lora", "dora", Boolean, Some("false"), Fixed,
         "Train the magnitude of each row of a weight beside its direction (DoRA)."),
+    key("lora", "init", Choice(&["random", "pissa", "olora"]), Some("\"random\""), Fixed,
+        "Initial factors: A random and B zero, or a part of the weight, which is taken out of it \
+         (docs/adapters.md)."),
     key("lora", "quantize", Choice(&["none", "nf4"]), Some("\"none\""), Fixed,
         "Storage of the frozen weights of linear layers: as in the model's files, or in 4 bits \
          (QLoRA). Merging always adds the adapter to the weights of the files."),

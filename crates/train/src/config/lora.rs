@@ -25,8 +25,19 @@ pub struct LoraSection {
     pub ensure_weight_tying: bool,
     pub rslora: bool,
     pub dora: bool,
+    pub init: InitialFactors,
     pub quantize: Quantize,
     pub lora_plus_ratio: f64,
+}
+
+/// Initial values of the factors of a new adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
+pub enum InitialFactors {
+    Random,
+    Pissa,
+    Olora,
 }
 
 /// Storage of frozen weights.
@@ -101,6 +112,11 @@ impl From<&LoraSection> for LoraConfig {
             alpha_pattern: section.alpha_pattern.clone(),
             rslora: section.rslora,
             dora: section.dora,
+            init: match section.init {
+                InitialFactors::Random => tightrope_model::InitialFactors::Random,
+                InitialFactors::Pissa => tightrope_model::InitialFactors::Pissa,
+                InitialFactors::Olora => tightrope_model::InitialFactors::Olora,
+            },
             bias: match section.bias {
                 TrainedBiases::None => tightrope_model::TrainedBiases::None,
                 TrainedBiases::All => tightrope_model::TrainedBiases::All,

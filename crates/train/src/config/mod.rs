@@ -21,7 +21,9 @@ pub(crate) use batch::counts_sequences;
 pub use data::{CacheChoice, DataSection};
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS, SET_KEYS};
-pub use lora::{AllLinear, LoraSection, ModuleNames, Quantize, TargetModules, TrainedBiases};
+pub use lora::{
+    AllLinear, InitialFactors, LoraSection, ModuleNames, Quantize, TargetModules, TrainedBiases,
+};
 pub use model::{load_options, training};
 pub use objective::{ObjectiveKind, ObjectiveSection, Reference};
 pub use optimizer::{
@@ -320,6 +322,14 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
         let message = "`run.result` = \"best\" needs something to evaluate on; set `data.eval` or \
                        `data.eval_ratio`";
         return Err(conflict("run.result", message.into()));
+    }
+
+    let text = |key: &str| values.get(key).and_then(Value::as_str);
+    let starts_from_weights = text("lora.init").is_some_and(|init| init != "random");
+    if starts_from_weights && text("lora.quantize") == Some("nf4") {
+        let message = "`lora.init` takes a part out of the weights, which weights in NF4 cannot lose; \
+                       use `lora.init` = \"random\" with `lora.quantize`";
+        return Err(conflict("lora.init", message.into()));
     }
 
     // An adapter to continue from is trained as one.

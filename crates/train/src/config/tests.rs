@@ -350,8 +350,12 @@ fn wrong_values_say_what_is_expected() {
 
 #[test]
 fn contradictions_say_what_to_do() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["run.max_steps=1", "run.epochs=2"], "remove one"),
+        (
+            &["lora.init=pissa", "lora.quantize=nf4"],
+            "use `lora.init` = \"random\" with `lora.quantize`",
+        ),
         (
             &["schedule.warmup_steps=1", "schedule.warmup_ratio=0.1"],
             "remove one",
