@@ -15,7 +15,8 @@ fn runs() -> [Vec<&'static str>; 2] {
     [WITH_EVAL.to_vec(), [WITH_EVAL, LORA].concat()]
 }
 
-/// Every other optimizer, with all weights and with an adapter, and every other schedule.
+/// Every other optimizer, with all weights and with an adapter, every other schedule, and adapters
+/// that start from the weights.
 fn other_runs() -> Vec<Vec<&'static str>> {
     let kinds: [&[&str]; 6] = [
         &["optimizer.kind=lion", "schedule.kind=wsd"],
@@ -30,7 +31,9 @@ fn other_runs() -> Vec<Vec<&'static str>> {
         &["optimizer.kind=schedule-free"],
     ];
     let with = |kind: &&[&'static str]| runs().map(|run| [run, kind.to_vec()].concat());
-    kinds.iter().flat_map(with).collect()
+    let starts = ["lora.init=pissa", "lora.init=olora"];
+    let starts = starts.map(|start| [WITH_EVAL, LORA, &[start]].concat());
+    kinds.iter().flat_map(with).chain(starts).collect()
 }
 
 fn fresh(sets: &[&str]) -> Run {
@@ -72,14 +75,14 @@ fn a_run_stopped_anywhere_ends_with_the_same_bits() {
 }
 
 #[test]
-fn every_optimizer_stopped_anywhere_ends_with_the_same_bits() {
+fn every_optimizer_and_start_stopped_anywhere_ends_with_the_same_bits() {
     for sets in other_runs() {
         check_resuming(&Run::new(&[]).cpu(), || fresh(&sets));
     }
 }
 
 #[test]
-fn every_optimizer_stopped_anywhere_ends_with_the_same_bits_on_cuda() {
+fn every_optimizer_and_start_stopped_anywhere_ends_with_the_same_bits_on_cuda() {
     for sets in other_runs() {
         let short = [&sets[..], &["run.max_steps=4", "run.eval_every=2"]].concat();
         check_resuming(cuda(), || fresh(&short));
@@ -87,14 +90,14 @@ fn every_optimizer_stopped_anywhere_ends_with_the_same_bits_on_cuda() {
 }
 
 #[test]
-fn every_optimizer_has_the_same_bits_for_any_number_of_threads() {
+fn every_optimizer_and_start_has_the_same_bits_for_any_number_of_threads() {
     for sets in other_runs() {
         check_threads(|| fresh(&sets));
     }
 }
 
 #[test]
-fn every_optimizer_learns() {
+fn every_optimizer_and_start_learns() {
     let constant = ["schedule.kind=constant", "run.max_steps=40"];
     for sets in other_runs() {
         let sets = sets.into_iter().filter(|set| !set.starts_with("schedule."));
