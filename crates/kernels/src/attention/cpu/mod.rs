@@ -3,10 +3,10 @@
 //! Scores are stored transposed, `[keys, queries]`: the softmax then runs over rows with one query
 //! per lane, `q` is the packed operand (packed once for each block of queries), and both uses of
 //! the probabilities read them without packing. Blocks are counted from the start of the range (keys
-//! from that of its prefix), and every sum runs over blocks in ascending order: the bits of a range depend neither on its place,
-//! nor on the number of threads, nor on the division of the work. Only the tiles of 16 × 16 with
-//! visible pairs are computed in a pair of blocks, because sequences are often shorter than a
-//! block.
+//! from that of its prefix), and every sum runs over blocks in ascending order: the bits of a range
+//! depend neither on its place, nor on the number of threads, nor on the division of the work. Only
+//! the tiles of 16 × 16 with visible pairs are computed in a pair of blocks, because sequences are
+//! often shorter than a block.
 
 mod backward;
 mod block;

@@ -21,6 +21,8 @@ mod names;
 mod partial;
 #[cfg(feature = "hub")]
 mod replies;
+#[cfg(feature = "hub")]
+mod splits;
 
 pub(crate) use data::Part;
 pub use environment::{Environment, Secret};
