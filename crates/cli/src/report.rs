@@ -131,8 +131,13 @@ fn step(plan: &Plan) -> String {
         true => format!("{number:.1}"),
         false => grouped(number.round() as u64),
     };
+    let plural = if plan.examples_per_step == 1.0 {
+        ""
+    } else {
+        "s"
+    };
     let mut text = format!(
-        "{} {}s with {} trained tokens on average",
+        "{} {}{plural} with {} trained tokens on average",
         rounded(plan.examples_per_step),
         plan.example,
         rounded(plan.trained_tokens_per_step)

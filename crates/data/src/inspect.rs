@@ -11,7 +11,7 @@ pub struct InspectedToken {
     /// Id of the token.
     pub id: u32,
     /// Text of the token; a character that several tokens make up belongs to the last of them.
-    /// Without a tokenizer, the id.
+    /// Without a tokenizer, the id and a space.
     pub text: String,
     /// Whether the model is trained to produce it.
     pub trained: bool,
@@ -26,7 +26,11 @@ pub fn inspect(
 ) -> Result<Vec<InspectedToken>, DataError> {
     let texts = match tokenizer {
         Some(tokenizer) => tokenizer.texts(sequence.tokens())?,
-        None => sequence.tokens().iter().map(u32::to_string).collect(),
+        None => sequence
+            .tokens()
+            .iter()
+            .map(|id| format!("{id} "))
+            .collect(),
     };
     let targets = std::iter::once(IGNORED).chain(sequence.targets().iter().copied());
     let tokens = sequence.tokens().iter().zip(texts).zip(targets);

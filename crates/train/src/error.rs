@@ -234,7 +234,7 @@ fn other_data(data: &str, found: ExampleKind, objective: ObjectiveKind) -> Strin
     };
     format!(
         "`objective.kind` = \"{kind}\" {needs}, and {data} {has}; set `objective.kind` to {fits}, or \
-         train on other data"
+         give other data"
     )
 }
 

@@ -16,14 +16,14 @@ const IDS: [&str; 2] = ["prompt_ids", "completion_ids"];
 fn verdict(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(verdict) => Some(*verdict),
-        Value::Number(number) => match number.as_i64() {
-            Some(0) => Some(false),
-            Some(1) => Some(true),
+        Value::Number(number) => match number.as_f64() {
+            Some(0.0) => Some(false),
+            Some(1.0) => Some(true),
             _ => None,
         },
         Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
-            "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
+            "true" | "1" | "1.0" => Some(true),
+            "false" | "0" | "0.0" => Some(false),
             _ => None,
         },
         _ => None,
@@ -54,8 +54,18 @@ pub(super) fn labelled(
     let present = VERDICTS.into_iter().find(|key| fields.contains_key(*key));
     let key = verdict_among(fields).or(present).unwrap_or("label");
     let value = take(fields, key)?;
-    let desirable = verdict(&value)
-        .ok_or_else(|| wrong(KeyPath::name(key), "true (good) or false (bad)", &value))?;
+    let expected = "true or 1 (good), false or 0 (bad)";
+    let desirable = verdict(&value).ok_or_else(|| wrong(KeyPath::name(key), expected, &value))?;
+    // Other columns may say the same once more, but not the opposite.
+    while let Some(other) = verdict_among(fields) {
+        let again = take(fields, other)?;
+        if verdict(&again) != Some(desirable) {
+            return Err(RowProblem::Refused {
+                key: KeyPath::name(other),
+                why: format!("contradicts `{key}`; leave out one of the two columns"),
+            });
+        }
+    }
     let answer = match has_ids(fields) {
         true => {
             let [prompt, answer] = IDS.map(|key| take_list(fields, key));

@@ -107,11 +107,15 @@ fn what_is_no_verdict_is_named() {
         ),
         (
             r#"{"prompt": "q", "completion": "a", "label": 2}"#,
-            "`label`: expected true (good) or false (bad), got a number",
+            "`label`: expected true or 1 (good), false or 0 (bad), got a number",
         ),
         (
             r#"{"prompt": "q", "label": true}"#,
             "`completion` is missing",
+        ),
+        (
+            r#"{"prompt": "q", "completion": "a", "label": true, "kto_tag": false}"#,
+            "`label`: contradicts `kto_tag`",
         ),
         (
             r#"{"prompt": "q", "completion": "a", "label": true, "rejected": "b"}"#,

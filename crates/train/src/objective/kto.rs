@@ -117,15 +117,20 @@ pub(crate) fn reference<D: Backend>(
 
 /// Says that good and bad answers are out of balance, with the weight that balances them.
 pub(crate) fn imbalance(section: &ObjectiveSection, examples: Examples<'_>) -> Option<String> {
-    let all = examples.desirable();
-    let good = all.iter().filter(|good| **good).count();
-    let bad = all.len() - good;
+    // Answers without a token to train are left out.
+    let all = examples.desirable().iter().zip(examples.sequences());
+    let trained = all.filter(|(_, sequence)| sequence.trained_tokens() > 0);
+    let (good, bad): (Vec<bool>, Vec<bool>) = trained.map(|(good, _)| *good).partition(|g| *g);
+    let (good, bad) = (good.len(), bad.len());
     let weights = (section.desirable_weight?, section.undesirable_weight?);
+    if weights.0 == 0.0 || weights.1 == 0.0 {
+        return None;
+    }
     if good == 0 || bad == 0 {
         let only = if bad == 0 { "good" } else { "bad" };
         return Some(format!(
             "all {} are {only}: nothing tells the model what the others would be",
-            counted(all.len() as u64, "answer")
+            counted((good + bad) as u64, "trained answer")
         ));
     }
     let ratio = weights.0 * good as f64 / (weights.1 * bad as f64);
@@ -137,12 +142,21 @@ pub(crate) fn imbalance(section: &ObjectiveSection, examples: Examples<'_>) -> O
             false => ("desirable_weight", weights.0 / ratio),
         };
         format!(
-            "{} good and {}: with their weights {ratio:.2} to 1, and the authors of KTO advise \
-             between 1 and 1.33 to 1: objective.{key} = {weight:.2}",
-            good,
+            "{good} good and {}: with their weights {} to 1, and the authors of KTO advise between \
+             1 and 1.33 to 1: objective.{key} = {}",
             counted(bad as u64, "bad answer"),
+            short(ratio),
+            short(weight),
         )
     })
+}
+
+/// A few digits of a number.
+fn short(number: f64) -> String {
+    match (0.01..1e4).contains(&number) {
+        true => format!("{number:.2}"),
+        false => format!("{number:.1e}"),
+    }
 }
 
 impl Kto {

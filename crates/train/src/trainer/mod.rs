@@ -244,7 +244,15 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let batches = &self.prepared.batches;
         let config = self.config;
         let begins = batches.packing().pieces().iter();
-        let examples = begins.filter(|piece| piece.start == 0).count() as u64;
+        let begins = begins.filter(|piece| piece.start == 0);
+        let all = batches.examples();
+        let count = |example: usize| match all.are_pairs() {
+            true => 1,
+            // A group of sequences with a shared beginning.
+            false => all.members(example).count(),
+        };
+        let examples: usize = begins.map(|piece| count(piece.sequence as usize)).sum();
+        let examples = examples as u64;
         let all = &self.prepared.train.sequences;
         let trained: usize = all.iter().map(Sequence::trained_tokens).sum();
         let steps = batches.steps_per_epoch().max(1) as f64;

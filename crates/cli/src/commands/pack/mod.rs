@@ -164,6 +164,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> anyhow::Result<Exit> {
                 let set = format!("packing.capacity={capacity}");
                 config = Config::load(file, &[&args.sets[..], &[set]].concat())?;
             }
+            output::check_steps(&config, &args.files)?;
             let mut packer = batches::packer(&config);
             if config.batch.sequences_per_step.is_none() {
                 packer.batch_size = BATCH_SIZE;
@@ -232,8 +233,7 @@ struct Outcome {
     packing: Option<Packing>,
 }
 
-/// Largest capacity at which NNLSHP runs without request: above it, its enumeration takes from
-/// seconds to minutes.
+/// Largest capacity at which NNLSHP, which takes minutes above it, runs without request.
 const NNLSHP_UNASKED: u64 = 512;
 
 /// Packs `input` with `packer`, or with all packing algorithms, and shows the results.

@@ -8,12 +8,25 @@ use std::{
 
 use anyhow::{Context, ensure};
 
+use super::Files;
 use crate::signals;
+use tightrope_data::packing::Layout;
 use tightrope_formats::files::{Temporary, folder_of};
-use tightrope_train::StopFlag;
+use tightrope_train::{Config, StopFlag};
 
 /// Beginning of every stored packing.
 pub(super) const PACKING: &str = "{\"layout\":";
+
+/// Refuses to store packs that no run could use.
+pub(super) fn check_steps(config: &Config, files: &Files) -> anyhow::Result<()> {
+    let packs = config.packing.mode.layout() == Layout::Packed;
+    ensure!(
+        files.write.is_none() || !packs || config.batch.sequences_per_step.is_none(),
+        "with batch.sequences_per_step each step is packed by itself, and no stored packing can be \
+         used; take packs (batch.packs_per_step), or leave out --write"
+    );
+    Ok(())
+}
 
 /// Fails early if [`write_atomically`] would fail after the work, or if it would replace a file that
 /// does not begin as the files that this command writes.
