@@ -118,7 +118,7 @@ struct State {
     shape: Vec<usize>,
     nested_blocksize: Option<usize>,
     nested_dtype: Option<String>,
-    nested_offset: Option<f32>,
+    nested_offset: Option<f64>,
 }
 
 impl Bitsandbytes {
@@ -216,7 +216,9 @@ fn read_weight(files: &Tensors, name: &str) -> Result<Weight, ModelError> {
     };
     part("", Encoding::U8, elements.div_ceil(2))?;
     map(MAP, &nf4::VALUES)?;
-    let offset = match (state.nested_blocksize, state.nested_offset) {
+    // A number beyond f32 becomes infinite.
+    let offset = state.nested_offset.map(|offset| offset as f32);
+    let offset = match (state.nested_blocksize, offset) {
         (None, None) => {
             part(ABSMAX, Encoding::F32, blocks)?;
             None
