@@ -2,10 +2,7 @@
 
 use anyhow::Context;
 use serde::Serialize;
-use std::{
-    io::{self, IsTerminal, Write},
-    num::NonZeroUsize,
-};
+use std::io::{self, IsTerminal, Write};
 
 /// Writes one line to standard error; errors are ignored.
 pub(crate) fn complain(text: impl std::fmt::Display) {
@@ -45,11 +42,7 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     /// Applies the options to the whole process: colors, and the size of the shared thread pool.
-    pub(crate) fn new(
-        json: bool,
-        threads: Option<NonZeroUsize>,
-        color: Color,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn new(json: bool, threads: Option<usize>, color: Color) -> anyhow::Result<Self> {
         let enabled = match color {
             Color::Auto => None,
             Color::Always => Some(true),
@@ -59,7 +52,7 @@ impl Terminal {
             console::set_colors_enabled(enabled);
             console::set_colors_enabled_stderr(enabled);
         }
-        let threads = threads.map_or(0, NonZeroUsize::get);
+        let threads = threads.unwrap_or(0);
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()

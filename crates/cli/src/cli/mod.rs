@@ -10,7 +10,6 @@ use clap::{
     builder::StyledStr,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use std::num::NonZeroUsize;
 use tightrope_train::config::{KEYS, Key};
 
 const EXAMPLES: &str = "\
@@ -45,9 +44,10 @@ pub(crate) struct Cli {
     global: Global,
 }
 
-fn threads(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse()
-        .map_err(|_| "must be a whole number of at least 1".to_owned())
+/// Reads a number of things of which there must be some.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "must be a whole number of at least 1".to_owned())
 }
 
 /// Options of every command.
@@ -59,8 +59,8 @@ struct Global {
     json: bool,
 
     /// Threads to compute with; results do not depend on it [default: one per core]
-    #[arg(long, global = true, value_name = "N", value_parser = threads)]
-    threads: Option<NonZeroUsize>,
+    #[arg(long, global = true, value_name = "N", value_parser = at_least_one)]
+    threads: Option<usize>,
 
     /// When to color the output; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]

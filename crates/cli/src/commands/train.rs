@@ -1,6 +1,7 @@
 //! `tightrope train`: fine-tunes a model as configured.
 
 use crate::{
+    cli::at_least_one,
     exit::{self, Exit},
     paths, report,
     screen::Screen,
@@ -56,7 +57,7 @@ pub(crate) struct Args {
 
     /// Number of records that the demonstration trains on
     #[arg(long, value_name = "N", default_value_t = demo::Settings::default().records, conflicts_with_all = ["config", "sets"])]
-    #[arg(value_parser = records)]
+    #[arg(value_parser = at_least_one)]
     records: usize,
 
     /// Number of questions that the demonstration asks at the end
@@ -78,11 +79,6 @@ pub(crate) struct Args {
     /// Print a configuration with every key, its default and its effect, and do nothing else
     #[arg(long)]
     template: bool,
-}
-
-fn records(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| "must be a whole number of at least 1".to_owned())
 }
 
 pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {

@@ -1,6 +1,7 @@
 //! `tightrope verify`: proves on the user's own model and data that packing changes nothing.
 
 use crate::{
+    cli::at_least_one,
     exit::{self, Exit},
     progress::Bars,
     subject::ModelAndData,
@@ -22,9 +23,8 @@ Examples:
 
 Packed sequences are compared with the same sequences one by one, each with its
 own beginning, and in another order, under the objective of the configuration
-(kto and dft by cross-entropy);
-then one sequence is changed, and nothing of the others may change, not in a
-single bit.
+(kto and dft by cross-entropy); then one sequence is changed, and nothing of the
+others may change, not in a single bit.
 Exit code 0 if every check has passed, else 1.";
 
 /// Prove on your own model and data that packing changes nothing
@@ -36,13 +36,8 @@ pub(crate) struct Args {
 
     /// Number of packs to compare
     #[arg(long, value_name = "N", default_value_t = 2)]
-    #[arg(value_parser = packs)]
+    #[arg(value_parser = at_least_one)]
     packs: usize,
-}
-
-fn packs(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| "must be a whole number of at least 1".to_owned())
 }
 
 pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
