@@ -70,8 +70,7 @@ impl<'a> Batches<'a> {
         let (division, packing, epoch) = match (&config.packing.file, dealt) {
             (None, Some(per_step)) => {
                 let steps = packer.pack_steps(&lengths, per_step, seed, 0)?;
-                let order = (0..steps.packing.len() as u32).collect();
-                let epoch = Epoch::new(0, order, steps.ends);
+                let epoch = Epoch::of_steps(steps.ends, 0);
                 let division = Division::Sequences {
                     per_step,
                     packer,
@@ -198,10 +197,9 @@ impl<'a> Batches<'a> {
                 lengths,
             } => {
                 let steps = packer.pack_steps(lengths, *per_step, self.seed, number)?;
-                let order = (0..steps.packing.len() as u32).collect();
                 Ok(Epoch {
                     packing: Some(steps.packing),
-                    ..Epoch::new(number, order, steps.ends)
+                    ..Epoch::of_steps(steps.ends, number)
                 })
             }
         }
@@ -230,6 +228,12 @@ impl Epoch {
             order,
             ends,
         }
+    }
+
+    /// Steps whose packs follow each other.
+    fn of_steps(ends: Vec<u32>, number: u64) -> Self {
+        let packs = ends.last().copied().unwrap_or(0);
+        Self::new(number, (0..packs).collect(), ends)
     }
 
     /// Steps of `per_step` packs each.

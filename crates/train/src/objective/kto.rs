@@ -93,21 +93,20 @@ pub(crate) fn reference<D: Backend>(
     max_length: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<[f64; 2]>, TrainError> {
+    let mut all = super::reference(model, examples, packings, progress)?;
     let packs: usize = packings.iter().map(|packing| packing.len()).sum();
-    progress.start("computing the reference", Some(packs as u64));
-    let mut all = vec![[0.0; 2]; examples.count()];
+    progress.start(
+        "computing the reference of other answers",
+        Some(packs as u64),
+    );
     for pack in packings.iter().flat_map(|packing| packing.iter()) {
-        let members: Vec<usize> = pack.iter().map(|piece| piece.sequence as usize).collect();
-        let own = members
-            .iter()
-            .map(|&index| examples.sequences()[index].clone());
-        let own = sums(model, &own.collect::<Vec<_>>(), Adapters::On)?;
+        let members = pack.iter().map(|piece| piece.sequence as usize);
         let others = members
-            .iter()
-            .map(|&index| mismatched(examples, index, max_length));
+            .clone()
+            .map(|index| mismatched(examples, index, max_length));
         let others = sums(model, &others.collect::<Vec<_>>(), Adapters::On)?;
-        for (index, sums) in members.into_iter().zip(own.into_iter().zip(others)) {
-            all[index] = sums.into();
+        for (index, sum) in members.zip(others) {
+            all[index][1] = sum;
         }
         progress.advance(1);
     }
@@ -120,8 +119,10 @@ pub(crate) fn imbalance(section: &ObjectiveSection, examples: Examples<'_>) -> O
     // Answers without a token to train are left out.
     let all = examples.desirable().iter().zip(examples.sequences());
     let trained = all.filter(|(_, sequence)| sequence.trained_tokens() > 0);
-    let (good, bad): (Vec<bool>, Vec<bool>) = trained.map(|(good, _)| *good).partition(|g| *g);
-    let (good, bad) = (good.len(), bad.len());
+    let (good, bad) = trained.fold((0, 0), |(good, bad), (is_good, _)| match is_good {
+        true => (good + 1, bad),
+        false => (good, bad + 1),
+    });
     let weights = (section.desirable_weight?, section.undesirable_weight?);
     if weights.0 == 0.0 || weights.1 == 0.0 {
         return None;
@@ -130,7 +131,7 @@ pub(crate) fn imbalance(section: &ObjectiveSection, examples: Examples<'_>) -> O
         let only = if bad == 0 { "good" } else { "bad" };
         return Some(format!(
             "all {} are {only}: nothing tells the model what the others would be",
-            counted((good + bad) as u64, "trained answer")
+            counted(good + bad, "trained answer")
         ));
     }
     let ratio = weights.0 * good as f64 / (weights.1 * bad as f64);
@@ -144,7 +145,7 @@ pub(crate) fn imbalance(section: &ObjectiveSection, examples: Examples<'_>) -> O
         format!(
             "{good} good and {}: with their weights {} to 1, and the authors of KTO advise between \
              1 and 1.33 to 1: objective.{key} = {}",
-            counted(bad as u64, "bad answer"),
+            counted(bad, "bad answer"),
             short(ratio),
             short(weight),
         )
