@@ -1,7 +1,11 @@
 //! Description of the computation of a model, whatever its family: the forward and backward passes
 //! interpret it.
 
-use crate::{ConfigError, settings::Settings};
+use crate::{
+    ConfigError,
+    checkpoint::{HEAD, SCORE},
+    settings::Settings,
+};
 use serde_json::Value;
 use tightrope_kernels::glu::Activation;
 use tightrope_rope::{RopeConfig, RotaryEmbedding};
@@ -56,12 +60,23 @@ pub struct Architecture {
     pub logit_scale: f32,
     /// Softcap of the output logits (Gemma 2).
     pub logit_softcap: Option<f32>,
+    /// What the head computes.
+    pub head: HeadKind,
     /// Whether the head is the embedding.
     pub tied_head: bool,
     /// Frequencies of the rotation.
     pub rope: RopeConfig,
     /// Standard deviation of newly initialised weights.
     pub initializer_range: f64,
+}
+
+/// What the head of a model computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// The logits of the next token.
+    Tokens,
+    /// One number for a whole sequence, from its last token: a reward model.
+    Score,
 }
 
 /// Defaults that differ between families if a key is absent.
@@ -138,10 +153,19 @@ impl Architecture {
             attention_softcap: None,
             logit_scale: 1.0,
             logit_softcap: None,
+            head: HeadKind::Tokens,
             tied_head: settings.flag("tie_word_embeddings", defaults.tied_head)?,
             rope,
             initializer_range: settings.positive("initializer_range")?.unwrap_or(0.02),
         })
+    }
+
+    /// Name of the head's tensor in files, and its shape.
+    pub(crate) fn head_tensor(&self) -> (&'static str, [usize; 2]) {
+        match self.head {
+            HeadKind::Tokens => (HEAD, [self.vocabulary, self.hidden]),
+            HeadKind::Score => (SCORE, [1, self.hidden]),
+        }
     }
 
     /// Number of layers.

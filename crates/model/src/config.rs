@@ -1,12 +1,12 @@
 //! `config.json`: the family of a model and its computation.
 
 use crate::{
-    Architecture, ConfigError,
+    Architecture, ConfigError, HeadKind,
     checkpoint::{Quantization, Stored},
     family::{self, Family},
     settings::Settings,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tightrope_device::DType;
 
 /// Configuration of a model: the settings as read, and their meaning.
@@ -47,12 +47,67 @@ impl ModelConfig {
         for (key, reason) in UNSUPPORTED {
             reader.refuse(key, reason)?;
         }
-        Ok(Self {
+        let mut config = Self {
             architecture: (family.describe)(&reader)?,
             quantization: Quantization::read(&reader)?,
             family,
             settings: settings.clone(),
-        })
+        };
+        let classes = settings.get("architectures").and_then(Value::as_array);
+        let class = classes.and_then(|classes| classes.first()?.as_str());
+        if class.is_some_and(|class| class.ends_with("ForSequenceClassification")) {
+            let labels = match reader.value("id2label") {
+                Some(Value::Object(labels)) => labels.len(),
+                // The default of Transformers.
+                _ => reader.count("num_labels")?.unwrap_or(2),
+            };
+            if labels != 1 {
+                let reason = format!(
+                    "{labels} labels are not supported: a model that scores sequences has one"
+                );
+                return Err(ConfigError::new("num_labels", reason));
+            }
+            config.architecture.head = HeadKind::Score;
+            config.architecture.tied_head = false;
+        }
+        Ok(config)
+    }
+
+    /// Replaces the head by one that scores sequences, as Transformers' sequence classifiers with one
+    /// label have it; nothing changes if it is one.
+    pub(crate) fn score_sequences(&mut self) -> Result<(), ConfigError> {
+        if self.architecture.head == HeadKind::Score {
+            return Ok(());
+        }
+        let Some(class) = self.family.classifier else {
+            let reason = format!(
+                "`{}` cannot score sequences: Transformers has no sequence classifier for it",
+                self.family.model_type
+            );
+            return Err(ConfigError::new("model_type", reason));
+        };
+        self.architecture.head = HeadKind::Score;
+        self.architecture.tied_head = false;
+        let settings = &mut self.settings;
+        settings.insert("architectures".into(), json!([class]));
+        settings.insert("id2label".into(), json!({ "0": "LABEL_0" }));
+        settings.insert("label2id".into(), json!({ "LABEL_0": 0 }));
+        Ok(())
+    }
+
+    /// The token that fills rows, if the settings name it.
+    pub(crate) fn padding(&self) -> Option<u32> {
+        let id = self.settings.get("pad_token_id")?.as_u64()?;
+        u32::try_from(id).ok()
+    }
+
+    /// Names the token that fills rows, by which Transformers finds the last token of a sequence,
+    /// unless there is one.
+    pub(crate) fn name_padding(&mut self, id: u32) {
+        let pad = self.settings.entry("pad_token_id").or_insert(Value::Null);
+        if pad.is_null() {
+            *pad = json!(id);
+        }
     }
 
     /// The settings as read, as a `config.json` that Transformers loads.

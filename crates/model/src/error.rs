@@ -41,6 +41,9 @@ pub enum ModelError {
         /// The setting and the reason.
         error: ConfigError,
     },
+    /// A setting of a configuration that is in no file cannot be used.
+    #[error(transparent)]
+    Setting(ConfigError),
     /// An adapter started from other values than those that the model's weights give here.
     #[error(
         "{file}: tensor `{tensor}` started from other values than these weights give on this \

@@ -1,12 +1,13 @@
 //! Reads a text token by token, with a cache of keys and values.
 
-use crate::{Adapters, Backend, KvCache, Model, ModelError, model::project};
+use crate::{Adapters, Backend, HeadKind, KvCache, Model, ModelError, model::project};
 use tightrope_kernels::attention::Range;
 use tightrope_packing::{Segment, Segments};
 
 impl<D: Backend> Model<D> {
     /// A cache for texts of up to `capacity` tokens.
     pub fn cache(&self, capacity: usize) -> Result<KvCache<D>, ModelError> {
+        self.expect_head(HeadKind::Tokens)?;
         let precision = self.precision();
         KvCache::new(
             &self.device,

@@ -31,7 +31,7 @@ mod random;
 mod settings;
 mod weights;
 
-pub use architecture::Architecture;
+pub use architecture::{Architecture, HeadKind};
 pub use cache::KvCache;
 pub use config::ModelConfig;
 pub use error::{ConfigError, ModelError};

@@ -1,12 +1,12 @@
 //! Creates a model from files, or with new parameters from a seed.
 
 use crate::{
-    Architecture, Backend, LoadOptions, Model, ModelConfig, ModelError, Plan, Training,
+    Architecture, Backend, HeadKind, LoadOptions, Model, ModelConfig, ModelError, Plan, Training,
     activations::{self, Activations, Step},
     adapter::{as_lora, check_factors},
-    checkpoint::{self, Bitsandbytes, Checkpoint, Expected, GgufModel, HEAD, Stored},
-    lora::{AdapterConfig, Inventory},
-    parameter::ParameterKind,
+    checkpoint::{self, Bitsandbytes, Checkpoint, Expected, GgufModel, HEAD, SCORE, Stored},
+    lora::{self, AdapterConfig, Inventory},
+    parameter::{Parameter, ParameterKind},
     parts::host,
     plan::{Allocate, Allocator},
     random::normals,
@@ -53,7 +53,12 @@ impl<D: Backend> Model<D> {
         training: Option<&Training>,
         options: &LoadOptions,
     ) -> Result<Loaded<D>, ModelError> {
-        let (config, checkpoint) = open(path)?;
+        let (mut config, checkpoint) = open(path)?;
+        if options.score || options.adapter.as_deref().is_some_and(lora::scores) {
+            let file = path.join("config.json");
+            let scored = config.score_sequences();
+            scored.map_err(ModelError::config(&file))?;
+        }
         let stored = |name: &str| {
             let found = checkpoint::find(&*checkpoint, name);
             let info = found.and_then(|name| checkpoint.info(name));
@@ -64,8 +69,12 @@ impl<D: Backend> Model<D> {
         // is allocated.
         let nowhere = &mut Plan::default();
         let (expected, _) = lay_out(nowhere, &config, training, options, &base, &stored)?;
-        let tied = config.architecture().tied_head;
-        let parameters = expected.base().map(|p| Expected {
+        let Architecture {
+            tied_head, head, ..
+        } = *config.architecture();
+        let new_score = head == HeadKind::Score && checkpoint.info(SCORE).is_none();
+        let read = |parameter: &&Parameter<()>| !new_score || parameter.name != SCORE;
+        let parameters = expected.base().filter(read).map(|p| Expected {
             name: &p.name,
             shape: &p.shape,
             nf4: false,
@@ -77,11 +86,18 @@ impl<D: Backend> Model<D> {
         });
         checkpoint::check(&*checkpoint, parameters.chain(quantized), |name| {
             // Old files contain the frequencies, and may contain a tied head.
-            name.ends_with(".rotary_emb.inv_freq") || tied && name == HEAD
+            let unused = tied_head || head == HeadKind::Score;
+            name.ends_with(".rotary_emb.inv_freq") || unused && name == HEAD
         })?;
         let (mut model, step) = Self::build(device, config, training, options, &base, &stored)?;
+        let range = model.config.architecture().initializer_range;
         for parameter in model.weights.base_mut() {
-            checkpoint::read_into(&*checkpoint, &parameter.name, &mut parameter.value)?;
+            match new_score && parameter.name == SCORE {
+                true => fill_normal(parameter, options.seed, range)?,
+                false => {
+                    checkpoint::read_into(&*checkpoint, &parameter.name, &mut parameter.value)?;
+                }
+            }
         }
         let host = host(device)?;
         for weight in model.weights.nf4_mut() {
@@ -100,10 +116,13 @@ impl<D: Backend> Model<D> {
     /// Like [`Model::random`], also for training.
     pub(crate) fn fresh(
         device: &D,
-        config: ModelConfig,
+        mut config: ModelConfig,
         training: Option<&Training>,
         options: &LoadOptions,
     ) -> Result<Loaded<D>, ModelError> {
+        if options.score {
+            config.score_sequences().map_err(ModelError::Setting)?;
+        }
         let stored = &|_: &str| Stored::Float(DType::F32);
         let (mut model, step) = Self::build(device, config, training, options, "", stored)?;
         let Architecture {
@@ -117,11 +136,7 @@ impl<D: Backend> Model<D> {
                 ParameterKind::Norm if norm_plus_one => {}
                 ParameterKind::Norm => parameter.value.write(&vec![1f32; len])?,
                 ParameterKind::Bias => {}
-                _ => {
-                    let mut random = Random::named(options.seed, &parameter.name);
-                    let fresh = normals(&mut random, len, initializer_range);
-                    parameter.value.write(&fresh)?;
-                }
+                _ => fill_normal(parameter, options.seed, initializer_range)?,
             }
         }
         let host = host(device)?;
@@ -180,10 +195,25 @@ impl Plan {
         dtype: DType,
     ) -> Result<Self, ModelError> {
         let mut plan = Self::default();
+        let mut config = config.clone();
+        if options.score {
+            config.score_sequences().map_err(ModelError::Setting)?;
+        }
         let stored = |name: &str| config.stored(name, dtype);
-        lay_out_all(&mut plan, config, training, options, "", &stored)?;
+        lay_out_all(&mut plan, &config, training, options, "", &stored)?;
         Ok(plan)
     }
+}
+
+/// Draws the values of a new parameter.
+fn fill_normal<D: Backend>(
+    parameter: &mut Parameter<Tensor<D>>,
+    seed: u64,
+    range: f64,
+) -> Result<(), ModelError> {
+    let mut random = Random::named(seed, &parameter.name);
+    let fresh = normals(&mut random, parameter.value.len(), range);
+    Ok(parameter.value.write(&fresh)?)
 }
 
 /// Opens the configuration and the weights.

@@ -163,6 +163,9 @@ pub struct LoadOptions {
     /// Type of activations: f32, or on a GPU bf16. Statistics, trained parameters and their
     /// gradients are always f32.
     pub precision: DType,
+    /// Whether the head scores sequences, which is the head of a reward model. Files without such a
+    /// head get a new one; a model or an adapter that has one keeps it in any case.
+    pub score: bool,
     /// Seed of new parameters.
     pub seed: u64,
 }
@@ -176,6 +179,7 @@ impl LoadOptions {
             capacity,
             recompute: false,
             precision: DType::F32,
+            score: false,
             seed: 0,
         }
     }

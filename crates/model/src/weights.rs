@@ -2,7 +2,7 @@
 
 use crate::{
     Adapters, Architecture, BaseStorage, ModelError,
-    checkpoint::{HEAD, Stored},
+    checkpoint::Stored,
     lora::AdapterConfig,
     parameter::{Parameter, ParameterKind, Replaceable},
     parts::{Held, HeldMut, Layer, Linear, Nf4, Norm},
@@ -76,13 +76,14 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             .map(|layer| Layer::lay_out(self, layer))
             .collect::<Result<_, _>>()?;
         let norm = Norm::lay_out(self, "model.norm".into())?;
+        let (name, shape) = architecture.head_tensor();
         let own = match architecture.tied_head {
             true => None,
-            false => Some(self.parameter(HEAD.to_owned(), ParameterKind::Head, &table)?),
+            false => Some(self.parameter(name.to_owned(), ParameterKind::Head, &shape)?),
         };
         let head = Head {
             own,
-            copy: self.copy(HEAD, ParameterKind::Head, &table)?,
+            copy: self.copy(name, ParameterKind::Head, &shape)?,
             shared: self
                 .layout
                 .adapter

@@ -30,7 +30,9 @@ fn load<D: Backend>(
         recompute: false,
         ..load_options(config, capacity)
     };
-    Ok(Model::load(device, base.source.path(), &options)?)
+    let mut model = Model::load(device, base.source.path(), &options)?;
+    base.name_padding(&mut model);
+    Ok(model)
 }
 
 /// Evaluates the configuration's model and adapter on the first `limit` examples of its evaluation
@@ -100,6 +102,8 @@ pub fn verify_config(
         }
         let model = TrainableModel::load(device, base.source.path(), &training, &options);
         let mut model = model.map_err(|error| placed(config, error))?;
+        base.name_padding(&mut model);
+        config.objective.check_model(model.config())?;
         verify(&mut model, &config.objective, prepared.batches(), packs)
     })
 }

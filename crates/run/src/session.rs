@@ -10,7 +10,9 @@ use crate::{
     tokens::TokenCache,
 };
 use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Format, Tokenizer};
-use tightrope_model::{Architecture, Backend, ModelConfig, ModelError, TrainableModel, Training};
+use tightrope_model::{
+    Architecture, Backend, HeadKind, Model, ModelConfig, ModelError, TrainableModel, Training,
+};
 use tightrope_report::numbers::{counted, grouped};
 use tightrope_train::{
     Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, Trainer,
@@ -281,6 +283,16 @@ impl Base {
             .unwrap_or(0)
     }
 
+    /// Names the token that fills rows to a model that scores sequences, as Transformers and TRL find
+    /// their ends: the padding token of the tokenizer, else its end token.
+    pub(crate) fn name_padding<D: Backend>(&self, model: &mut Model<D>) {
+        let tokenizer = self.tokenizer.as_ref();
+        let id = tokenizer.and_then(|own| own.pad_id().or(own.eos_id()));
+        if let (Some(id), HeadKind::Score) = (id, model.config().architecture().head) {
+            model.name_padding(id);
+        }
+    }
+
     /// Warns that a model without a tokenizer will be written without one.
     pub fn say_if_without_tokenizer(&self, observer: &dyn Observer) {
         if self.tokenizer.is_none() {
@@ -379,6 +391,7 @@ fn train_on<D: Backend>(
     if training == Training::Full {
         base.say_if_without_tokenizer(observer);
     }
+    base.name_padding(&mut model);
     let origin = Origin::new(&config.model, &base.source);
     model.name_base(&origin.name, origin.revision.as_deref());
     let tokenizer = base.tokenizer.as_ref();

@@ -4,7 +4,7 @@ use crate::RunError;
 use serde::Serialize;
 use tightrope_data::Examples;
 use tightrope_device::DType;
-use tightrope_model::{Adapters, Backend, TokenWeights, TrainableModel};
+use tightrope_model::{Adapters, Backend, HeadKind, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Piece};
 use tightrope_train::{Weighed, batches::Batches, config::ObjectiveSection};
 
@@ -150,10 +150,11 @@ impl Pack<'_> {
         let reference = Run::of(model, &whole, std::slice::from_ref(whole.needed()))?;
         let allowed = Tolerances::of(model.precision());
         let mut checks = Vec::new();
+        let each = each(model);
         let mut compare = |name: &'static str, run: &Run, examples: Vec<Vec<f32>>| {
             let losses = largest_difference(&reference.examples.concat(), &examples.concat());
-            checks.push(check(name, "loss of each token", losses, allowed.loss));
-            if whole.compares() {
+            checks.push(check(name, each, losses, allowed.loss));
+            if whole.compares() || whole.scores() {
                 let loss = (run.loss - reference.loss).abs();
                 checks.push(check(name, "loss of the pairs", loss, allowed.loss));
             }
@@ -249,8 +250,20 @@ fn perturbation<D: Backend>(
     }
     let after = before.with_tokens(tokens);
     let scale = 1.0 / packed.trained_tokens().max(1) as f32;
+    let each = each(model);
     let mut run = |batch: &Batch| -> Result<_, RunError> {
         model.zero_gradients()?;
+        if model.config().architecture().head == HeadKind::Score {
+            let mut slopes = |scores: &[f64], slopes: &mut [f64]| {
+                slopes.fill(1.0 / scores.len() as f64);
+                slopes[scores.len() / 2] = 0.0;
+            };
+            let scores = model.forward_backward_scores(batch, &mut slopes, SALT)?;
+            let others = scores.iter().enumerate();
+            let others = others.filter(|(index, _)| *index != scores.len() / 2);
+            let others = others.map(|(_, &score)| score as f32).collect();
+            return Ok((others, gradients(model)?));
+        }
         let weights = vec![scale; batch.len()];
         let weights = TokenWeights::Known(&weights);
         let losses = model.forward_backward(batch, weights, SALT)?.per_token;
@@ -261,9 +274,17 @@ fn perturbation<D: Backend>(
     let loss = largest_difference(&before.0, &after.0);
     let gradient = largest_difference(&before.1, &after.1);
     Ok(vec![
-        check(name, "loss of each token", loss, 0.0),
+        check(name, each, loss, 0.0),
         check(name, "gradient", gradient, 0.0),
     ])
+}
+
+/// What is compared of each token, or of each sequence.
+fn each<D: Backend>(model: &TrainableModel<D>) -> &'static str {
+    match model.config().architecture().head {
+        HeadKind::Tokens => "loss of each token",
+        HeadKind::Score => "score of each sequence",
+    }
 }
 
 fn check(
@@ -296,6 +317,9 @@ impl Run {
         step: &Weighed,
         batches: &[Batch],
     ) -> Result<Self, RunError> {
+        if step.scores() {
+            return Self::of_scores(model, step, batches);
+        }
         let (mut losses, mut reference) = (Vec::new(), Vec::new());
         for batch in batches.iter().filter(|_| step.compares()) {
             losses.extend(model.evaluate(batch)?.per_token);
@@ -318,6 +342,37 @@ impl Run {
         Ok(Self {
             examples: step.by_example(&losses),
             loss: step.weigh(losses, known).0,
+            gradients: gradients(model)?,
+        })
+    }
+}
+
+impl Run {
+    fn of_scores<D: Backend>(
+        model: &mut TrainableModel<D>,
+        step: &Weighed,
+        batches: &[Batch],
+    ) -> Result<Self, RunError> {
+        let mut scores = Vec::new();
+        for batch in batches {
+            scores.extend(model.scores(batch)?);
+        }
+        let (loss, slopes) = step.weigh_scores(&scores);
+        model.zero_gradients()?;
+        let mut start = 0;
+        for batch in batches {
+            let mut known = |scores: &[f64], by_score: &mut [f64]| {
+                by_score.copy_from_slice(&slopes[start..][..scores.len()]);
+                start += scores.len();
+            };
+            model.forward_backward_scores(batch, &mut known, SALT)?;
+        }
+        let pairs = scores.as_chunks::<2>().0.iter();
+        Ok(Self {
+            loss,
+            examples: pairs
+                .map(|pair| pair.map(|score| score as f32).to_vec())
+                .collect(),
             gradients: gradients(model)?,
         })
     }

@@ -123,8 +123,11 @@ fn run(config: &Config) -> Rows {
     rows
 }
 
-fn adapter() -> String {
-    format!("adapter={}", golden().join("preference/adapter").display())
+fn adapter(folder: &str) -> String {
+    format!(
+        "adapter={}",
+        golden().join(folder).join("adapter").display()
+    )
 }
 
 /// The settings of a case; `None` if the loss is not offered.
@@ -156,6 +159,12 @@ fn settings(name: &str) -> Option<Vec<&'static str>> {
         ],
         "kto_full" => vec!["objective.kind=kto", "optimizer.learning_rate=1e-3"],
         "dft" => vec!["objective.kind=dft"],
+        "reward" => vec!["objective.kind=reward"],
+        "reward_centered" => vec![
+            "objective.kind=reward",
+            "objective.center_rewards_coefficient=0.3",
+        ],
+        "reward_full" => vec!["objective.kind=reward", "optimizer.learning_rate=1e-3"],
         "dpo_hinge" | "dpo_robust" => return None,
         other => panic!("unknown case {other}"),
     })
@@ -189,6 +198,17 @@ fn trajectories_of_labelled_answers_are_those_of_trl() {
     assert_eq!(compare(&folder, &[&answers, &eval]), 4);
 }
 
+#[test]
+fn trajectories_of_reward_models_are_those_of_trl() {
+    let folder = golden().join("reward");
+    let model = format!("model={}", folder.join("model").display());
+    let eval = format!("data.eval={}", folder.join("eval.jsonl").display());
+    assert_eq!(compare(&folder, &[&model, &eval]), 3);
+    // Shared beginnings change nothing.
+    let alone = "packing.share_prefix=false";
+    assert_eq!(compare(&folder, &[&model, &eval, alone]), 3);
+}
+
 /// Compares our runs with the cases of a folder; returns their number.
 fn compare(golden: &Path, data: &[&str]) -> usize {
     let text = fs::read_to_string(golden.join("cases.json")).unwrap();
@@ -204,7 +224,10 @@ fn compare(golden: &Path, data: &[&str]) -> usize {
         sets.extend(data);
         let sequences = unlabelled_data(&case.name, data, unlabelled.path());
         sets.extend(sequences.iter().map(String::as_str));
-        let adapter = adapter();
+        let adapter = adapter(match golden.join("adapter").is_dir() {
+            true => golden.file_name().unwrap().to_str().unwrap(),
+            false => "preference",
+        });
         let full = case.name.ends_with("_full");
         if !full {
             sets.push(&adapter);
@@ -287,7 +310,7 @@ fn unlabelled_data(case: &str, data: &[&str], folder: &Path) -> Vec<String> {
 #[test]
 fn a_continued_adapter_is_its_own_reference() {
     let folder = tempfile::tempdir().unwrap();
-    let adapter = adapter();
+    let adapter = adapter("preference");
     for (name, sets) in [
         ("continued", &["objective.kind=dpo", &adapter][..]),
         ("fresh", &["objective.kind=dpo", "lora.r=2"]),

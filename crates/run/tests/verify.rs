@@ -47,7 +47,7 @@ fn verification_passes_on_a_base_in_four_bits() {
 /// Pairs that share their prompts, and groups of sequences that begin alike.
 #[test]
 fn verification_passes_on_shared_beginnings_and_would_notice() {
-    let objectives = ["dpo", "ipo", "simpo", "cpo", "orpo"].map(|kind| (true, kind));
+    let objectives = ["dpo", "ipo", "simpo", "cpo", "orpo", "reward"].map(|kind| (true, kind));
     for (pairs, kind) in objectives.into_iter().chain([(false, "cross-entropy")]) {
         for adapter in [&["lora.r=4"][..], &[]] {
             let mut run = Run::new(adapter);
@@ -67,10 +67,9 @@ fn verification_passes_on_shared_beginnings_and_would_notice() {
                 "{result:#?}"
             );
             assert!(result.packs >= 2);
-            let losses = result
-                .checks
-                .iter()
-                .filter(|c| c.quantity == "loss of each token");
+            let losses = result.checks.iter().filter(|c| {
+                c.quantity.ends_with("of each token") || c.quantity.ends_with("of each sequence")
+            });
             assert!(
                 losses.into_iter().all(|check| check.difference == 0.0),
                 "{result:#?}"

@@ -137,6 +137,16 @@ pub enum TrainError {
         /// The objective.
         objective: ObjectiveKind,
     },
+    /// The model scores sequences, and the objective needs probabilities of tokens.
+    #[error(
+        "the model scores sequences (a reward model), which `objective.kind` = \"{}\" cannot use; \
+         `objective.kind` = \"reward\" trains and evaluates it",
+        .objective.name()
+    )]
+    OtherHead {
+        /// The objective.
+        objective: ObjectiveKind,
+    },
     /// No sequence has a target.
     #[error("no sequence has a token to train on{}", match *held_out {
         0 => String::new(),
@@ -229,7 +239,7 @@ fn other_data(data: &str, found: ExampleKind, objective: ObjectiveKind) -> Strin
     };
     let fits = match found {
         ExampleKind::Sequences => "cross-entropy",
-        ExampleKind::Pairs => "dpo, ipo, simpo, cpo or orpo",
+        ExampleKind::Pairs => "dpo, ipo, simpo, cpo, orpo or reward",
         ExampleKind::Labelled => "kto",
     };
     format!(

@@ -79,6 +79,7 @@ pub fn evaluate_sets<D: Backend>(
 ) -> Result<Evaluation, TrainError> {
     let section = &config.objective;
     section.check_kind("the evaluation data", examples.kind())?;
+    section.check_model(model.config())?;
     let sets = set_packs(data, examples, capacity)?;
     let mut objective = objective::of(config, None);
     let stop = StopFlag::default();

@@ -28,7 +28,7 @@ fn steps<D: Backend + Device>(device: &D, sets: &[&str]) -> Vec<[f64; 2]> {
 
 #[test]
 fn an_emulated_gpu_and_prompts_of_their_own_agree_with_shared_prompts() {
-    for kind in ["dpo", "ipo", "simpo", "cpo", "orpo", "kto"] {
+    for kind in ["dpo", "ipo", "simpo", "cpo", "orpo", "kto", "reward"] {
         let kind_set = format!("objective.kind={kind}");
         // One mask for a shared prompt differs from one for each copy of it.
         for adapter in [&["lora.r=4"][..], &[]] {

@@ -5,6 +5,8 @@ use crate::{ModelConfig, ModelError};
 
 /// Name of the head's tensor.
 pub(crate) const HEAD: &str = "lm_head.weight";
+/// Name of the tensor of a head that scores sequences.
+pub(crate) const SCORE: &str = "score.weight";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// If the configuration ties the head to the embedding, files may hold the shared tensor under the

@@ -6,7 +6,7 @@ mod head;
 
 pub(crate) use bitsandbytes::{Bitsandbytes, Quantization};
 pub(crate) use gguf::GgufModel;
-pub(crate) use head::{HEAD, settle};
+pub(crate) use head::{HEAD, SCORE, settle};
 
 use crate::{
     ModelError,

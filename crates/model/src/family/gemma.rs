@@ -12,6 +12,7 @@ use tightrope_kernels::glu::Activation;
 pub(super) static FAMILY: Family = Family {
     model_type: "gemma",
     class: "GemmaForCausalLM",
+    classifier: Some("GemmaForSequenceClassification"),
     describe,
     gguf: Some(GgufFiles {
         architecture: "gemma",

@@ -12,6 +12,7 @@ use tightrope_kernels::glu::Activation;
 pub(super) static FAMILY: Family = Family {
     model_type: "gemma2",
     class: "Gemma2ForCausalLM",
+    classifier: Some("Gemma2ForSequenceClassification"),
     describe,
     gguf: Some(GgufFiles {
         architecture: "gemma2",

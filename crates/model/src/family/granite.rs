@@ -12,6 +12,7 @@ use tightrope_formats::{FormatError, gguf};
 pub(super) static FAMILY: Family = Family {
     model_type: "granite",
     class: "GraniteForCausalLM",
+    classifier: None,
     describe,
     gguf: Some(GgufFiles {
         architecture: "granite",

@@ -11,6 +11,7 @@ use tightrope_formats::FormatError;
 pub(super) static FAMILY: Family = Family {
     model_type: "llama",
     class: "LlamaForCausalLM",
+    classifier: Some("LlamaForSequenceClassification"),
     describe,
     gguf: Some(GgufFiles {
         architecture: "llama",

@@ -6,6 +6,7 @@ use crate::{Architecture, ConfigError, architecture::Defaults, settings::Setting
 pub(super) static FAMILY: Family = Family {
     model_type: "mistral",
     class: "MistralForCausalLM",
+    classifier: Some("MistralForSequenceClassification"),
     describe,
     // Its GGUF files are those of Llama, with a window.
     gguf: None,

@@ -20,6 +20,8 @@ pub(crate) struct Family {
     pub model_type: &'static str,
     /// `architectures` in `config.json`.
     pub class: &'static str,
+    /// `architectures` of a model that scores sequences, if Transformers has such a class.
+    pub classifier: Option<&'static str>,
     /// Reads the settings, with the defaults of Transformers.
     pub describe: fn(&Settings<'_>) -> Result<Architecture, ConfigError>,
     /// Its GGUF files, if they can be read under a name of their own.

@@ -11,6 +11,7 @@ use tightrope_formats::FormatError;
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen2",
     class: "Qwen2ForCausalLM",
+    classifier: Some("Qwen2ForSequenceClassification"),
     describe,
     gguf: Some(GgufFiles {
         architecture: "qwen2",

@@ -12,6 +12,7 @@ use tightrope_formats::FormatError;
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen3",
     class: "Qwen3ForCausalLM",
+    classifier: Some("Qwen3ForSequenceClassification"),
     describe,
     gguf: Some(GgufFiles {
         architecture: "qwen3",

@@ -11,6 +11,7 @@ use tightrope_formats::FormatError;
 pub(super) static FAMILY: Family = Family {
     model_type: "smollm3",
     class: "SmolLM3ForCausalLM",
+    classifier: Some("SmolLM3ForSequenceClassification"),
     describe,
     gguf: Some(GgufFiles {
         architecture: "smollm3",

@@ -1,6 +1,6 @@
 //! The two files of a PEFT adapter.
 
-use super::{AdapterConfig, EMBEDDING, HEAD, Inventory, PREFIX};
+use super::{AdapterConfig, EMBEDDING, HEAD, Inventory, PREFIX, SCORES};
 use crate::{ModelError, checkpoint::only_floats, read_json};
 use std::{
     collections::BTreeSet,
@@ -63,6 +63,13 @@ impl AdapterConfig {
         }
         Ok(weights)
     }
+}
+
+/// Whether the adapter in a folder has a head that scores sequences. What cannot be read is no such
+/// adapter here, and an error where it is opened.
+pub(crate) fn scores(folder: &Path) -> bool {
+    let config = read_json(&folder.join(CONFIG));
+    config.is_ok_and(|config| config["task_type"] == SCORES)
 }
 
 /// The module whose factor or magnitude a tensor is.

@@ -1,12 +1,15 @@
 //! The modules of a model, as PEFT sees them.
 
-use crate::{parameter::ParameterKind, weights::Weights};
+use crate::{checkpoint::SCORE as SCORE_TENSOR, parameter::ParameterKind, weights::Weights};
 use std::collections::BTreeSet;
 
 /// Name of the embedding's module.
 pub(crate) const EMBEDDING: &str = "model.embed_tokens";
 /// Name of the head's module.
 pub(crate) const HEAD: &str = "lm_head";
+
+/// Name of the module of a head that scores sequences.
+pub(crate) const SCORE: &str = "score";
 
 /// Kind of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +31,20 @@ pub(crate) struct Inventory {
     pub modules: Vec<(String, ModuleKind)>,
     /// Whether the head is the embedding.
     pub tied: bool,
+    /// Whether the head scores sequences.
+    pub scores: bool,
     /// Number of decoder layers.
     pub layers: usize,
 }
 
 impl Inventory {
     pub(crate) fn of<T>(weights: &Weights<T>) -> Self {
+        let own = weights.head.own.as_ref();
+        let scores = own.is_some_and(|head| head.name == SCORE_TENSOR);
+        let head = if scores { SCORE } else { HEAD };
         let mut modules = vec![
             (EMBEDDING.to_owned(), ModuleKind::Embedding),
-            (HEAD.to_owned(), ModuleKind::Head),
+            (head.to_owned(), ModuleKind::Head),
         ];
         modules.extend(weights.linears().map(|linear| {
             let bias = linear.bias.is_some();
@@ -62,6 +70,7 @@ impl Inventory {
         Self {
             modules,
             tied: weights.head.is_tied(),
+            scores,
             layers: weights.layers.len(),
         }
     }

@@ -8,8 +8,8 @@ mod matching;
 mod select;
 
 pub use combine::{Combination, combine_adapters};
-pub(crate) use file::{CONFIG, WEIGHTS};
-pub(crate) use inventory::{EMBEDDING, HEAD, Inventory};
+pub(crate) use file::{CONFIG, WEIGHTS, scores};
+pub(crate) use inventory::{EMBEDDING, HEAD, Inventory, SCORE};
 
 use crate::{
     ConfigError, InitialFactors, LoraConfig, ModuleNames, TargetModules, TrainedBiases,
@@ -21,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Prefix that PEFT puts before the name of a module.
 pub(crate) const PREFIX: &str = "base_model.model.";
+
+/// `task_type` of an adapter for a model that scores sequences.
+const SCORES: &str = "SEQ_CLS";
 
 /// PEFT's `adapter_config.json`, and what it selects.
 #[derive(Clone, Debug)]
@@ -59,6 +62,11 @@ impl AdapterConfig {
                 json!(short.collect::<Vec<_>>())
             }
         };
+        // A head for a task is trained whole, as in PEFT.
+        let mut saved = config.modules_to_save.clone();
+        if inventory.scores && !saved.iter().any(|name| name == SCORE) {
+            saved.push(SCORE.to_owned());
+        }
         let mut settings = json!({
             "alpha_pattern": map(&config.alpha_pattern, |&alpha| number(alpha)),
             "base_model_name_or_path": base,
@@ -70,13 +78,12 @@ impl AdapterConfig {
             "layers_to_transform": (!config.layers.is_empty()).then_some(&config.layers),
             "lora_alpha": number(config.alpha),
             "lora_dropout": 0.0,
-            "modules_to_save": (!config.modules_to_save.is_empty())
-                .then_some(&config.modules_to_save),
+            "modules_to_save": (!saved.is_empty()).then_some(saved),
             "peft_type": "LORA",
             "r": config.r,
             "rank_pattern": map(&config.rank_pattern, |rank| json!(rank)),
             "target_modules": targets,
-            "task_type": "CAUSAL_LM",
+            "task_type": if inventory.scores { SCORES } else { "CAUSAL_LM" },
             "use_dora": config.dora,
             "use_rslora": config.rslora,
         });

@@ -33,7 +33,9 @@ impl AdapterConfig {
     /// `modules_to_save`: every module whose name ends with one of the names.
     fn select_saved(&mut self, inventory: &Inventory) -> Result<(), ConfigError> {
         let wrong = |reason| ConfigError::new("modules_to_save", reason);
-        for name in &self.saved {
+        // PEFT lists all names that such heads have.
+        let other_head = |name: &&String| inventory.scores && *name == "classifier";
+        for name in self.saved.iter().filter(|name| !other_head(name)) {
             let mut found = false;
             for (module, kind) in &inventory.modules {
                 if !module.ends_with(name.as_str()) {

@@ -1,6 +1,8 @@
 //! A model on a device, with the loss and logits of a batch; a trained model also has gradients.
 
 mod decode;
+mod head;
+mod score;
 mod stage;
 mod trainable;
 
@@ -10,7 +12,7 @@ pub use trainable::{TokenWeights, TrainableModel};
 use decode::decode;
 
 use crate::{
-    Adapters, Architecture, Backend, KvCache, Loss, ModelConfig, ModelError, Plan,
+    Adapters, Architecture, Backend, HeadKind, KvCache, Loss, ModelConfig, ModelError, Plan,
     activations::Activations, lora::AdapterConfig, pass::Pass, weights::Weights,
 };
 use tightrope_device::{DType, Device, Tensor};
@@ -77,6 +79,7 @@ impl<D: Backend> Model<D> {
 
     /// The loss of a batch, with or without the adapter.
     pub fn evaluate_with(&mut self, batch: &Batch, adapters: Adapters) -> Result<Loss, ModelError> {
+        self.expect_head(HeadKind::Tokens)?;
         self.run(batch, adapters)?;
         let architecture = self.config.architecture();
         let Activations { inputs, work, .. } = &mut self.activations;
@@ -93,6 +96,7 @@ impl<D: Backend> Model<D> {
     /// Logits `[tokens, vocabulary]`, with the softcap. They are for tests and verification,
     /// because training never holds them. Allocates them.
     pub fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        self.expect_head(HeadKind::Tokens)?;
         self.run(batch, Adapters::On)?;
         let architecture = self.config.architecture();
         let shape = [batch.len(), architecture.vocabulary];

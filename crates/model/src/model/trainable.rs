@@ -1,9 +1,9 @@
 //! A model for training: the loss of a batch and its gradient.
 
-use super::{Model, decode, loss, read_losses};
+use super::{Model, decode, head::HeadPass};
 use crate::{
-    Adapters, Architecture, Backend, LoadOptions, Loss, ModelConfig, ModelError, ParameterMut,
-    Training,
+    Adapters, Architecture, Backend, HeadKind, LoadOptions, Loss, ModelConfig, ModelError,
+    ParameterMut, Training,
     activations::{Activations, Step, slot},
     load::Loaded,
     parameter::Parameter,
@@ -15,7 +15,7 @@ use std::{
     path::Path,
 };
 use tightrope_device::{DType, Device, Tensor, ViewMut};
-use tightrope_kernels::{Check, embedding, linear_cross_entropy, noise, product::Dropout};
+use tightrope_kernels::{Check, embedding, noise, product::Dropout};
 use tightrope_packing::{Batch, Segment};
 
 /// A model with gradients and the additional buffers of a training step. It evaluates, generates
@@ -116,6 +116,30 @@ impl<D: Backend> TrainableModel<D> {
         token_weights: TokenWeights<'_>,
         salt: u64,
     ) -> Result<Loss, ModelError> {
+        self.model.expect_head(HeadKind::Tokens)?;
+        self.pass(batch, salt, |head| head.losses(batch, token_weights))
+    }
+
+    /// Returns the score of each sequence of a batch ([`Model::scores`]), and adds the gradient of a
+    /// function of them into the gradients. `slopes` gets the scores and writes the derivative by
+    /// each; `salt` is that of [`Self::forward_backward`].
+    pub fn forward_backward_scores(
+        &mut self,
+        batch: &Batch,
+        slopes: &mut dyn FnMut(&[f64], &mut [f64]),
+        salt: u64,
+    ) -> Result<Vec<f64>, ModelError> {
+        self.model.expect_head(HeadKind::Score)?;
+        self.pass(batch, salt, |head| head.scores(batch, slopes))
+    }
+
+    /// Runs the layers forward, the head, and the layers backward.
+    fn pass<R>(
+        &mut self,
+        batch: &Batch,
+        salt: u64,
+        head: impl FnOnce(HeadPass<'_, D>) -> Result<R, ModelError>,
+    ) -> Result<R, ModelError> {
         self.model.stage(batch)?;
         self.model.refresh_norms()?;
         let Self {
@@ -165,38 +189,17 @@ impl<D: Backend> TrainableModel<D> {
         };
         decode(&pass, weights, &inputs.ids, stream, saved, work, None)?;
 
-        match token_weights {
-            TokenWeights::Known(known) if known.len() == tokens => step.weights.write(known)?,
-            TokenWeights::Known(known) => {
-                return Err(ModelError::Weights {
-                    weights: known.len(),
-                    tokens,
-                });
-            }
-            TokenWeights::OfLosses(weigh) => {
-                let results = (&inputs.targets, &mut inputs.losses);
-                let head = &weights.head(Adapters::On).value;
-                let loss = loss(architecture, (&work.normed, head), results, tokens);
-                device.linear_cross_entropy_forward(loss.checked()?)?;
-                let mut of_losses = vec![0.0; tokens];
-                weigh(&read_losses(&inputs.losses, batch)?, &mut of_losses);
-                step.weights.write(&of_losses)?;
-            }
-        }
-        let head = weights.head_mut();
-        let (head, dhead) = (&head.value, head.gradient.as_mut());
-        let loss = linear_cross_entropy::ForwardBackward {
-            forward: loss(
-                architecture,
-                (&work.normed, head),
-                (&inputs.targets, &mut inputs.losses),
-                tokens,
-            ),
-            weights: step.weights.view(),
-            dx: work.branch.view_mut(),
-            dweight: dhead.map(Tensor::view_mut),
-        };
-        device.linear_cross_entropy_forward_backward(loss.checked()?)?;
+        let result = head(HeadPass {
+            device,
+            architecture,
+            padding: config.padding(),
+            weights,
+            targets: &inputs.targets,
+            losses: &mut inputs.losses,
+            normed: &work.normed,
+            dnormed: &mut work.branch,
+            loss_weights: &mut step.weights,
+        })?;
 
         let last = &stream[architecture.layers()];
         let dhidden = &mut step.backward.dhidden;
@@ -234,7 +237,7 @@ impl<D: Backend> TrainableModel<D> {
             };
             device.embedding_backward(gradient.checked()?)?;
         }
-        read_losses(&inputs.losses, batch)
+        Ok(result)
     }
 }
 

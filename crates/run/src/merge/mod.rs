@@ -157,7 +157,8 @@ pub fn merge(
         },
         ..LoadOptions::new(1)
     };
-    let model = Model::load(&Cpu::new(options.threads)?, base.source.path(), &load)?;
+    let mut model = Model::load(&Cpu::new(options.threads)?, base.source.path(), &load)?;
+    base.name_padding(&mut model);
     if let Some(tensor) = model.first_not_finite()? {
         return Err(MergeError::NotFinite { tensor }.into());
     }

@@ -266,7 +266,7 @@ pub const KEYS: &[Key] = &[
     key("objective", "kind", Choice(ObjectiveKind::NAMES), Some("\"cross-entropy\""), Fixed,
         "cross-entropy predicts the next token; dft weighs each token by its probability; dpo, ipo, \
          simpo, cpo and orpo train on pairs of a better and a worse answer, kto on answers that are \
-         good or bad (docs/preference.md)."),
+         good or bad, and reward trains a head that scores answers, on pairs (docs/preference.md)."),
     key("objective", "beta", POSITIVE, None, Fixed,
         "Strength of the preference, or how far the model may leave the reference; absent: 2.0 for \
          simpo, else 0.1."),
@@ -281,6 +281,9 @@ pub const KEYS: &[Key] = &[
         "Weight of the losses of bad answers (kto); absent: 1."),
     key("objective", "label_smoothing", Kind::Number(|x| (0.0..0.5).contains(&x), "in [0, 0.5)"), None, Fixed,
         "Share of pairs that are taken to be the wrong way round (dpo, simpo, cpo); absent: 0."),
+    key("objective", "center_rewards_coefficient", NOT_NEGATIVE, None, Fixed,
+        "Weight of the squared sum of both scores of a pair, which keeps scores around 0 (reward); \
+         absent: 0."),
     key("objective", "cross_entropy", NOT_NEGATIVE, None, Fixed,
         "Weight of the cross-entropy of the better answer, which is added; absent: 1.0 for cpo and \
          orpo (there with the prompt), else 0."),

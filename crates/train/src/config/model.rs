@@ -20,6 +20,7 @@ pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
         capacity,
         recompute: config.run.recompute,
         precision: config.precision.dtype(),
+        score: config.objective.kind.scores(),
         seed: config.seed,
     }
 }

@@ -4,6 +4,7 @@ use super::{ConfigError, kinds, read::Values};
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use tightrope_data::ExampleKind;
+use tightrope_model::{HeadKind, ModelConfig};
 use tightrope_packing::Algorithm;
 use toml::Value;
 
@@ -27,6 +28,8 @@ pub struct ObjectiveSection {
     pub desirable_weight: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undesirable_weight: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub center_rewards_coefficient: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
 }
@@ -54,6 +57,19 @@ impl ObjectiveSection {
     }
 }
 
+impl ObjectiveSection {
+    /// Returns an error if the model has a head that the objective cannot use.
+    pub fn check_model(&self, model: &ModelConfig) -> Result<(), TrainError> {
+        let scores = model.architecture().head == HeadKind::Score;
+        match scores && !self.kind.scores() {
+            false => Ok(()),
+            true => Err(TrainError::OtherHead {
+                objective: self.kind,
+            }),
+        }
+    }
+}
+
 /// What is trained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -68,6 +84,7 @@ pub enum ObjectiveKind {
     Orpo,
     Kto,
     Dft,
+    Reward,
 }
 
 impl ObjectiveKind {
@@ -81,6 +98,7 @@ impl ObjectiveKind {
         "orpo",
         "kto",
         "dft",
+        "reward",
     ];
 
     /// Name in configurations.
@@ -93,13 +111,20 @@ impl ObjectiveKind {
         match self {
             Self::CrossEntropy | Self::Dft => ExampleKind::Sequences,
             Self::Kto => ExampleKind::Labelled,
-            Self::Dpo | Self::Ipo | Self::Simpo | Self::Cpo | Self::Orpo => ExampleKind::Pairs,
+            Self::Dpo | Self::Ipo | Self::Simpo | Self::Cpo | Self::Orpo | Self::Reward => {
+                ExampleKind::Pairs
+            }
         }
     }
 
     /// Whether it compares pairs of answers.
     pub fn compares(self) -> bool {
         self.data() == ExampleKind::Pairs
+    }
+
+    /// Whether it trains a head that scores sequences.
+    pub fn scores(self) -> bool {
+        self == Self::Reward
     }
 
     /// Whether it compares with a reference model.
@@ -139,6 +164,7 @@ impl ObjectiveKind {
                 ("objective.cross_entropy", 1.0),
             ],
             Self::Orpo => &[("objective.beta", 0.1), ("objective.cross_entropy", 1.0)],
+            Self::Reward => &[("objective.center_rewards_coefficient", 0.0)],
         }
     }
 }

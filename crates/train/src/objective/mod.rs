@@ -4,6 +4,7 @@ mod cross_entropy;
 mod dft;
 pub(crate) mod kto;
 mod preference;
+mod reward;
 mod rewards;
 mod weighed;
 
@@ -209,6 +210,7 @@ pub(crate) fn of<D: Backend>(
             let max_length = config.data.max_length;
             Box::new(kto::Kto::new(section, max_length, references))
         }
+        ObjectiveKind::Reward => Box::new(reward::Reward::new(section)),
         ObjectiveKind::Dpo
         | ObjectiveKind::Ipo
         | ObjectiveKind::Simpo

@@ -3,6 +3,7 @@
 use super::{
     Totals,
     preference::{Preference, sides},
+    reward::Reward,
 };
 use crate::config::ObjectiveSection;
 use tightrope_model::Loss;
@@ -14,13 +15,15 @@ pub struct Weighed {
     batch: Batch,
     needed: Batch,
     preference: Option<Preference>,
+    reward: Option<Reward>,
 }
 
 impl Weighed {
     /// A batch of examples under an objective. Objectives that do not compare answers count as
     /// cross-entropy.
     pub fn new(section: &ObjectiveSection, batch: Batch) -> Self {
-        let compares = section.kind.compares();
+        let scores = section.kind.scores();
+        let compares = section.kind.compares() && !scores;
         let preference = compares.then(|| Preference::new(section, None));
         let mut own = None;
         let needed = match &preference {
@@ -31,6 +34,7 @@ impl Weighed {
             batch,
             needed,
             preference,
+            reward: scores.then(|| Reward::new(section)),
         }
     }
 
@@ -45,7 +49,22 @@ impl Weighed {
         preference.is_some_and(Preference::has_reference)
     }
 
-    /// Whether answers are compared.
+    /// Whether sequences are scored: then [`Self::weigh_scores`] takes the place of
+    /// [`Self::weigh`].
+    pub fn scores(&self) -> bool {
+        self.reward.is_some()
+    }
+
+    /// The loss of the step, and its derivative by each score.
+    pub fn weigh_scores(&self, scores: &[f64]) -> (f64, Vec<f64>) {
+        let totals = Totals::of(std::slice::from_ref(&self.batch));
+        let mut slopes = vec![0.0; scores.len()];
+        let of_reward = |reward: &Reward| reward.results(scores, totals, Some(&mut slopes)).loss;
+        let loss = self.reward.as_ref().map_or(0.0, of_reward);
+        (loss, slopes)
+    }
+
+    /// Whether log-probabilities of answers are compared.
     pub fn compares(&self) -> bool {
         self.preference.is_some()
     }

@@ -59,6 +59,7 @@ impl<'a, D: Backend> Trainer<'a, D> {
         observer: &dyn Observer,
     ) -> Result<Self, TrainError> {
         prepared.check_kind(config)?;
+        config.objective.check_model(model.config())?;
         let ratio = config
             .lora
             .as_ref()
