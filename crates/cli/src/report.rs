@@ -107,9 +107,12 @@ pub(crate) fn plan(plan: &Plan) -> String {
     if let Some(shared) = plan.shared_tokens_per_epoch {
         block.line("shared", shared_beginnings(shared, plan.tokens_per_epoch));
     }
-    let packs = counted(plan.packs, "pack");
+    let packs = counted(plan.packs, plan.row);
     let capacity = counted(plan.capacity, "token");
-    block.line("packs", format!("{packs} of at most {capacity}"));
+    block.line(
+        &format!("{}s", plan.row),
+        format!("{packs} of at most {capacity}"),
+    );
     let from = match plan.first_step {
         0 => String::new(),
         step => format!(", {} done before", grouped(step)),

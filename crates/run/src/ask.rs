@@ -11,6 +11,7 @@ use tightrope_device::Cpu;
 #[cfg(feature = "cuda")]
 use tightrope_device::Cuda;
 use tightrope_model::{Backend, LoadOptions, Model, TrainableModel, Training};
+use tightrope_packing::Layout;
 use tightrope_train::{
     Config, Evaluation, Observer, Prepared, TrainError, batches::share_eval, evaluate_sets,
     load_options, training,
@@ -92,12 +93,34 @@ pub fn verify_config(
     let (data, _) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &data, None, base.padding_token())?;
     let options = load_options(config, prepared.capacity());
+    let said = [
+        (
+            config.packing.mode.layout() == Layout::Padded,
+            format!(
+                "`packing.mode` = \"{}\" packs nothing: its rows are compared with single sequences",
+                config.packing.mode
+            ),
+        ),
+        (
+            config.run.neftune_noise_alpha > 0.0,
+            "verified without the noise of `run.neftune_noise_alpha`".to_owned(),
+        ),
+    ];
+    said.iter()
+        .filter(|(applies, _)| *applies)
+        .for_each(|(_, text)| observer.notice(text));
     on_device!(chosen, |device| {
         let mut training = training(config);
         if let Training::Lora(lora) = &mut training
             && prepared.batches().examples().are_whole()
         {
             // A shared beginning has one mask, and copies of it have several.
+            if lora.dropout > 0.0 {
+                observer.notice(
+                    "verified without `lora.dropout`: a shared beginning is dropped once, and copies \
+                     of it each for itself",
+                );
+            }
             lora.dropout = 0.0;
         }
         let model = TrainableModel::load(device, base.source.path(), &training, &options);

@@ -61,7 +61,11 @@ pub enum RunError {
     /// Nothing can be compared with the reference model.
     #[error(
         "`objective.kind` = \"{kind}\" compares a model with its adapter and without, so only an adapter \
-         can be evaluated (--adapter); `--set objective.kind=simpo` needs none"
+         can be evaluated (--adapter){}", match *kind {
+            // No other objective judges single answers.
+            "kto" => "",
+            _ => "; `--set objective.kind=simpo` needs none",
+        }
     )]
     NoReference {
         /// The objective.

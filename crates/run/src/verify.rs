@@ -235,6 +235,9 @@ fn perturbation<D: Backend>(
     packed: &Batch,
 ) -> Result<Vec<Check>, RunError> {
     let sequences: Vec<_> = packed.segments().sequences().collect();
+    if sequences.len() < 2 {
+        return Ok(Vec::new());
+    }
     let changed = sequences.get(sequences.len() / 2);
     let changed = changed.map_or(0..0, |sequence| sequence.own.tokens());
     let mut targets = packed.targets().to_vec();

@@ -29,8 +29,10 @@ pub struct Plan {
     pub sequences: u64,
     /// Largest number of tokens in a pack, or in a sequence of a batch.
     pub capacity: u64,
-    /// Number of packs (or batches) in an epoch.
+    /// Number of packs (or rows of padded batches) in an epoch.
     pub packs: u64,
+    /// What `packs` counts: `pack`, or `row`.
+    pub row: &'static str,
     /// Number of real tokens in an epoch; a shared beginning counts once.
     pub tokens_per_epoch: u64,
     /// Number of further tokens in an epoch that are not computed, because sequences share their

@@ -291,3 +291,17 @@ fn nothing_to_train_is_an_error() {
     let nothing = TrainError::NothingToTrain { held_out: 1 }.to_string();
     assert!(nothing.contains("holds out 1 sequence:"), "{nothing}");
 }
+
+#[test]
+fn losses_of_two_objectives_are_not_compared() {
+    let mut run = Run::new(&["schedule.kind=constant", "objective.kind=dft"]);
+    run.set(LORA);
+    run.go(Some(2)).unwrap();
+    run.resume().set(&["objective.kind=cross-entropy"]);
+    run.options.allow_change = true;
+    let watch = Watch::new(None);
+    let report = run.watched(&watch).unwrap();
+    let notices = watch.notices.into_inner().unwrap().join("\n");
+    assert!(notices.contains("losses of another objective"), "{notices}");
+    assert_eq!(report.first_loss, Some(run.losses()[2]));
+}

@@ -120,43 +120,60 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         let model = result.report.weights.display().to_string();
         let subject = vec!["--model".to_owned(), model];
         let (text, event) = (report::demonstration(&result), json!(result));
-        return finish(&result.report, text, event, subject, terminal);
+        let next = Some(answering(&result.report, subject));
+        return finish(&result.report, text, event, next, terminal);
     };
     let result = tightrope_run::train(&config, &options, &stop, &screen);
     screen.close();
     let report = result?;
     let weights = report.weights.display().to_string();
-    let subject = match config.lora {
-        Some(_) => vec!["--model".into(), config.model, "--adapter".into(), weights],
-        None => vec!["--model".into(), weights],
+    let next = match (config.objective.kind.scores(), &args.config) {
+        // A model that scores does not answer.
+        (true, Some(path)) if report.evaluation.is_some() => {
+            Some(vec!["eval".to_owned(), path.display().to_string()])
+        }
+        (true, _) => None,
+        (false, _) if !has_tokenizer(&config.model) => None,
+        (false, _) => Some(answering(
+            &report,
+            match config.lora {
+                Some(_) => vec!["--model".into(), config.model, "--adapter".into(), weights],
+                None => vec!["--model".into(), weights],
+            },
+        )),
     };
-    finish(
-        &report,
-        report::run(&report),
-        json!({ "report": report }),
-        subject,
-        terminal,
-    )
+    let (text, event) = (report::run(&report), json!({ "report": report }));
+    finish(&report, text, event, next, terminal)
 }
 
-/// Shows the result and the next step; `subject` names the trained model.
-fn finish(
-    report: &RunReport,
-    text: String,
-    event: Value,
-    subject: Vec<String>,
-    terminal: &Terminal,
-) -> Result<Exit> {
-    let stopped = matches!(report.outcome, Outcome::Stopped { .. });
+/// Whether a model can have a tokenizer: a folder shows it.
+fn has_tokenizer(model: &str) -> bool {
+    let folder = Path::new(model);
+    !folder.is_dir() || folder.join("tokenizer.json").exists()
+}
+
+/// The command that answers with a trained model, which `subject` names.
+fn answering(report: &RunReport, subject: Vec<String>) -> Vec<String> {
     // Without a template the model cannot chat.
     let chats = ChatTemplates::beside_adapter(&report.weights);
-    let next = match chats.is_ok_and(|templates| templates.is_some()) {
+    match chats.is_ok_and(|templates| templates.is_some()) {
         true => [vec!["chat".to_owned()], subject].concat(),
         false => {
             let raw = ["--raw", "--prompt", "Once"].map(str::to_owned);
             [vec!["generate".to_owned()], subject, raw.into()].concat()
         }
-    };
+    }
+}
+
+/// Shows the result and the next step.
+fn finish(
+    report: &RunReport,
+    text: String,
+    event: Value,
+    next: Option<Vec<String>>,
+    terminal: &Terminal,
+) -> Result<Exit> {
+    let stopped = matches!(report.outcome, Outcome::Stopped { .. });
     let said = say(stopped, text, event, next, terminal);
     exit::after(if stopped { Exit::Saved } else { Exit::Success }, said)
 }
@@ -165,7 +182,7 @@ fn say(
     stopped: bool,
     text: String,
     mut event: Value,
-    next: Vec<String>,
+    next: Option<Vec<String>>,
     terminal: &Terminal,
 ) -> Result<()> {
     let resume = resume_command(env::args());
@@ -179,7 +196,7 @@ fn say(
         terminal.line(text)?;
         if stopped {
             terminal.line(format!("go on with: {resume}"))?;
-        } else {
+        } else if let Some(next) = next {
             // The program is called as this process was, because it may be on no search path.
             let program = env::args().next().unwrap_or_else(|| "tightrope".to_owned());
             let words = [vec![program], next].concat();

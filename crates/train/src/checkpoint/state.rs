@@ -64,6 +64,17 @@ pub struct Change {
     pub new: Option<Value>,
 }
 
+impl State {
+    /// Forgets losses, so that later ones are not compared with them.
+    pub(crate) fn forget_losses(&mut self) {
+        self.first_loss = None;
+        self.evaluation_before = None;
+        self.best_loss = None;
+        self.best_step = None;
+        self.evaluations_without_gain = 0;
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |value: &Option<Value>| match value {

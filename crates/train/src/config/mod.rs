@@ -253,6 +253,21 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
             return Err(conflict(other, message));
         }
     }
+    let share = |key| values.get(key).and_then(Value::as_float).unwrap_or(0.0);
+    let [warmup, decay] = ["schedule.warmup_ratio", "schedule.decay_ratio"].map(share);
+    if warmup + decay > 1.0 {
+        let message = format!(
+            "`schedule.warmup_ratio` = {warmup} and `schedule.decay_ratio` = {decay} are more than the \
+             whole run"
+        );
+        return Err(conflict("schedule.decay_ratio", message));
+    }
+    let weight = |key| values.get(key).and_then(Value::as_float) == Some(0.0);
+    if weight("objective.desirable_weight") && weight("objective.undesirable_weight") {
+        let message = "`objective.desirable_weight` = 0 and `objective.undesirable_weight` = 0 train \
+                       nothing";
+        return Err(conflict("objective.undesirable_weight", message.into()));
+    }
     if values.get("model").is_none() {
         return Err(ConfigError::Missing {
             path: path.to_owned(),

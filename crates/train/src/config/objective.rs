@@ -288,6 +288,14 @@ mod tests {
                 ],
                 "pairs of answers of up to `data.max_length` = 64",
             ),
+            (
+                &[
+                    "objective.kind=kto",
+                    "objective.desirable_weight=0",
+                    "objective.undesirable_weight=0",
+                ],
+                "train nothing",
+            ),
         ] {
             let error = with(sets).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -180,6 +180,14 @@ mod tests {
                 ],
                 "remove one",
             ),
+            (
+                &[
+                    "schedule.kind=wsd",
+                    "schedule.warmup_ratio=0.6",
+                    "schedule.decay_ratio=0.5",
+                ],
+                "more than the whole run",
+            ),
         ] {
             let error = with(sets).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -50,8 +50,8 @@ fn every_default_of_the_table_is_read() {
         let value = config.entries().into_iter().find(|(k, _)| k.path() == path);
         let may_be_absent = "adapter data.chat_template objective.beta objective.reference objective.gamma \
             objective.label_smoothing objective.cross_entropy objective.desirable_weight \
-            objective.undesirable_weight packing.max_sequences packing.share_prefix packing.file \
-            lora.exclude_modules \
+            objective.undesirable_weight objective.center_rewards_coefficient \
+            packing.max_sequences packing.share_prefix packing.file lora.exclude_modules \
             lora.layers lora.rank_pattern lora.alpha_pattern batch.sequences_per_step \
             optimizer.embedding_learning_rate optimizer.head_learning_rate optimizer.momentum \
             optimizer.nesterov optimizer.ns_steps optimizer.adjust_lr \

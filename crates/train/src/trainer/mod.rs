@@ -6,7 +6,7 @@ use crate::{
     Config, Metrics, Observer, Optimizer, Outcome, Output, Plan, Prepared, RunOptions, RunReport,
     Schedule, StepRow, StopFlag, TrainError,
     checkpoint::{Identity, Retention, State},
-    config::{ObjectiveKind, Reference},
+    config::{ObjectiveKind, Reference, ScheduleKind},
     diagnosis,
     evaluate::evaluate_packed,
     gradient_norm,
@@ -20,7 +20,7 @@ use save::read_weights;
 use std::time::Instant;
 use tightrope_data::{ExampleKind, Examples, Shared, Tokenizer};
 use tightrope_model::{Backend, TrainableModel};
-use tightrope_packing::{Batch, Packing, Sequence, random};
+use tightrope_packing::{Batch, Layout, Packing, Sequence, random};
 use tightrope_report::numbers::counted;
 
 /// Trains a model on prepared data, in an output folder.
@@ -79,7 +79,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
             for change in &changes {
                 observer.notice(&format!("changed since the checkpoint: {change}"));
             }
-            if saved.total_steps != total_steps && Schedule::depends_on_length(&config.schedule) {
+            let goes_on = saved.step < total_steps && saved.total_steps != total_steps;
+            if goes_on && Schedule::depends_on_length(&config.schedule) {
                 observer.notice(&format!(
                     "the run now has {} instead of {}: from step {} on the learning \
                      rate follows the schedule of the new length, so the result is not that of a run \
@@ -93,6 +94,14 @@ impl<'a, D: Backend> Trainer<'a, D> {
             optimizer.read(&mut model, checkpoint)?;
             state = saved.clone();
             state.identity = identity;
+            if changes
+                .iter()
+                .any(|change| change.key.starts_with("objective."))
+            {
+                state.forget_losses();
+                observer
+                    .notice("losses of another objective are not compared with those from here on");
+            }
         }
         state.total_steps = total_steps;
         if config.objective.kind == ObjectiveKind::Kto {
@@ -169,9 +178,16 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let Some(warmup) = self.schedule.unfinished_warmup() else {
             if let Some(decay) = self.schedule.unfinished_decay() {
                 observer.notice(&format!(
-                    "the run ends before its decay of {} (`schedule.decay_steps`), which begins after \
+                    "the run ends before its decay of {} (`schedule.decay_{}`), which begins after \
                      the warm-up: the learning rate falls to {:.2e}",
                     counted(decay, "step"),
+                    match self.config.schedule.kind {
+                        ScheduleKind::Wsd {
+                            decay_ratio: Some(_),
+                            ..
+                        } => "ratio",
+                        _ => "steps",
+                    },
                     self.schedule.learning_rate(self.total_steps),
                 ));
             }
@@ -273,6 +289,10 @@ impl<'a, D: Backend> Trainer<'a, D> {
             optimizer: self.optimizer.plan()?,
             sequences: self.prepared.train.sequences.len() as u64,
             packs: batches.packing().len() as u64,
+            row: match config.packing.mode.layout() {
+                Layout::Padded => "row",
+                Layout::Packed | Layout::PaddingFree => "pack",
+            },
             tokens_per_epoch: batches.packing().tokens(),
             shared_tokens_per_epoch: batches.examples().shared().map(Shared::saved_tokens),
             first_step: self.state.step,
