@@ -145,6 +145,7 @@ fn linear_cross_entropy(criterion: &mut Criterion) {
                     weights: weights.view(),
                     dx: dx.view_mut(),
                     dweight: None,
+                    rows: None,
                 };
                 let args = args.checked().unwrap();
                 cpu.linear_cross_entropy_forward_backward(args).unwrap();

@@ -1,7 +1,7 @@
 //! Values of an adapter: new ones, and those of an adapter's file.
 
 use crate::{
-    Backend, ConfigError, InitialFactors, LoadOptions, Model, ModelError,
+    Adapters, Backend, ConfigError, InitialFactors, LoadOptions, Model, ModelError,
     checkpoint::{self, Expected},
     lora::AdapterConfig,
     parameter::{Parameter, ParameterKind},
@@ -28,6 +28,9 @@ impl<D: Backend> Model<D> {
         if let Some(folder) = &options.adapter {
             return self.read_adapter(folder);
         }
+        for (table, rows) in self.weights.tables_with_rows_mut() {
+            rows.keep_own(&table.value, true)?;
+        }
         let initial = self.adapter.as_ref().map(AdapterConfig::initial);
         if let Some(initial) = initial.filter(|initial| *initial != InitialFactors::Random) {
             for linear in self.weights.linears_mut() {
@@ -43,7 +46,7 @@ impl<D: Backend> Model<D> {
                 parameter.value.write(&fresh)?;
             }
         }
-        self.refresh_norms()?;
+        self.refresh(Adapters::On)?;
         for linear in self.weights.linears_mut() {
             linear.start_magnitude()?;
         }
@@ -58,8 +61,20 @@ impl<D: Backend> Model<D> {
             return Err(ModelError::Unsupported("the model has no adapter to read"));
         };
         let values = adapter.open_weights(folder)?;
-        check_factors(&values, &self.weights)?;
+        check_factors(adapter, &values, &self.weights)?;
         self.norms_are_old = true;
+        for (own, in_file) in adapter.tables() {
+            let table = self.weights.base_mut().find(|p| p.name == own);
+            if let Some(table) = table {
+                checkpoint::read_into(&values, in_file, table.value.view_mut())?;
+                self.shown = None;
+            }
+        }
+        if self.shown.is_none() {
+            for (table, rows) in self.weights.tables_with_rows_mut() {
+                rows.keep_own(&table.value, false)?;
+            }
+        }
         let started: BTreeSet<String> = self
             .weights
             .started()
@@ -67,7 +82,8 @@ impl<D: Backend> Model<D> {
             .collect();
         for parameter in self.weights.adapter_mut() {
             if !started.contains(&parameter.name) {
-                checkpoint::read_into(&values, &parameter.name, &mut parameter.value)?;
+                let value = parameter.value.view_mut();
+                checkpoint::read_into(&values, &parameter.name, value)?;
             }
         }
         for linear in self.weights.linears_mut() {
@@ -77,8 +93,12 @@ impl<D: Backend> Model<D> {
     }
 }
 
-/// Checks that the file has exactly the parameters of the adapter, in their shapes.
-pub(crate) fn check_factors<T>(factors: &Tensors, weights: &Weights<T>) -> Result<(), ModelError> {
+/// Checks that the file has exactly the parameters of the adapter and its tables, in their shapes.
+pub(crate) fn check_factors<T>(
+    adapter: &AdapterConfig,
+    factors: &Tensors,
+    weights: &Weights<T>,
+) -> Result<(), ModelError> {
     let wide: BTreeMap<&str, Vec<usize>> = weights
         .started()
         .map(|(parameter, _)| (parameter.name.as_str(), both_shape(parameter)))
@@ -88,7 +108,16 @@ pub(crate) fn check_factors<T>(factors: &Tensors, weights: &Weights<T>) -> Resul
         shape: wide.get(p.name.as_str()).unwrap_or(&p.shape),
         nf4: false,
     });
-    checkpoint::check(factors, expected, |_| false)
+    let table = &weights.embedding.base.shape;
+    let tables = adapter.tables().map(|(_, name)| Expected {
+        name,
+        shape: table,
+        nf4: false,
+    });
+    let tied = weights.head.is_tied();
+    checkpoint::check(factors, expected.chain(tables), |name| {
+        adapter.is_beside(name, tied)
+    })
 }
 
 /// Shape in files of a factor that started from the weight: twice the rank.

@@ -126,6 +126,14 @@ impl ModelConfig {
             .insert("tie_word_embeddings".into(), Value::Bool(false));
     }
 
+    /// Sets the number of rows of the embedding.
+    pub(crate) fn resize(&mut self, rows: usize) {
+        if self.architecture.vocabulary != rows {
+            self.architecture.vocabulary = rows;
+            self.settings.insert("vocab_size".into(), rows.into());
+        }
+    }
+
     /// Whether files hold weights of linear layers in NF4, in the layout of bitsandbytes.
     pub fn is_quantized(&self) -> bool {
         self.quantization.is_some()

@@ -1,7 +1,7 @@
 //! Writes trained weights: a PEFT adapter, or a whole model for Transformers.
 
 use crate::{
-    Backend, Model, ModelError,
+    Adapters, Backend, Model, ModelError,
     adapter::{both, both_shape},
     checkpoint::HEAD,
     lora::{CONFIG, WEIGHTS},
@@ -39,6 +39,15 @@ impl<D: Backend> Model<D> {
             .started()
             .map(|(parameter, start)| (parameter.name.as_str(), start))
             .collect();
+        let tables = adapter.tables().filter_map(|(own, in_file)| {
+            let table = self.weights.base().find(|p| p.name == own)?;
+            let name = in_file.to_owned();
+            let elements = self.elements_of(table, Adapters::Off);
+            let encoding = encoding(table.stored);
+            Some(TensorOut::new(name, encoding, &table.shape, move || {
+                Ok::<_, ModelError>(to_bytes(table.stored, &elements()?))
+            }))
+        });
         let tensors = parameters.into_iter().map(|parameter| {
             if let Some(start) = started.get(parameter.name.as_str()).copied() {
                 let shape = both_shape(parameter);
@@ -52,7 +61,9 @@ impl<D: Backend> Model<D> {
             })
         });
         let path = folder.join(WEIGHTS);
-        safetensors::write(&path, &[("format", "pt")], tensors.collect())?;
+        let mut tensors: Vec<_> = tensors.chain(tables).collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        safetensors::write(&path, &[("format", "pt")], tensors)?;
         Ok(write_json(&folder.join(CONFIG), &adapter.to_json())?)
     }
 
@@ -131,7 +142,7 @@ impl<D: Backend> Model<D> {
         };
         let parameters = self.weights.base().map(|parameter| {
             let used = copy(&parameter.name).unwrap_or(parameter);
-            let elements = Box::new(|| Ok(used.value.to_f32_vec()?));
+            let elements = self.elements_of(used, Adapters::On);
             let Parameter {
                 name,
                 stored,
@@ -154,6 +165,23 @@ impl<D: Backend> Model<D> {
             out(&weight.name, weight.stored, &weight.shape, elements)
         });
         parameters.chain(head).chain(quantized).collect()
+    }
+
+    /// Elements of a parameter; a table of which rows are trained has these rows, or its own.
+    fn elements_of<'a>(
+        &'a self,
+        parameter: &'a Parameter<Tensor<D>>,
+        adapters: Adapters,
+    ) -> Elements<'a> {
+        let mut tables = self.weights.tables_with_rows();
+        let rows = tables.find(|(table, _)| table.name == parameter.name);
+        Box::new(move || {
+            let mut elements = parameter.value.to_f32_vec()?;
+            if let Some((table, rows)) = rows {
+                rows.write_to(&mut elements, table.value.dtype(), adapters)?;
+            }
+            Ok(elements)
+        })
     }
 
     fn merged_config(&self, dtype: Option<DType>) -> Value {
@@ -240,16 +268,20 @@ fn add_adapter<D: tightrope_device::Device>(
     Ok(())
 }
 
-/// Whether every finite number stays finite.
-fn fits(dtype: DType, elements: &[f32]) -> bool {
-    let rounded = |x: f32| match dtype {
+/// A number in the precision of a type.
+pub(crate) fn rounded(dtype: DType, x: f32) -> f32 {
+    match dtype {
         DType::F16 => f16::from_f32(x).to_f32(),
         DType::BF16 => bf16::from_f32(x).to_f32(),
         _ => x,
-    };
+    }
+}
+
+/// Whether every finite number stays finite.
+fn fits(dtype: DType, elements: &[f32]) -> bool {
     elements
         .iter()
-        .all(|&x| !x.is_finite() || rounded(x).is_finite())
+        .all(|&x| !x.is_finite() || rounded(dtype, x).is_finite())
 }
 
 /// Little-endian bytes, rounded to the nearest.

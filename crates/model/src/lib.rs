@@ -29,6 +29,7 @@ mod pass;
 mod plan;
 mod random;
 mod settings;
+mod vocabulary;
 mod weights;
 
 pub use architecture::{Architecture, HeadKind};
@@ -39,8 +40,8 @@ pub use lora::{Combination, combine_adapters};
 pub use loss::Loss;
 pub use model::{Model, TokenWeights, TrainableModel};
 pub use options::{
-    BaseStorage, InitialFactors, LoadOptions, LoraConfig, ModuleNames, TargetModules,
-    TrainedBiases, Training,
+    BaseStorage, InitialFactors, LoadOptions, LoraConfig, ModuleNames, NewToken, TargetModules,
+    TokenIndices, TrainedBiases, Training,
 };
 pub use parameter::{ParameterKind, ParameterMut};
 pub use pass::Adapters;

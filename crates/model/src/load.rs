@@ -11,6 +11,7 @@ use crate::{
     plan::{Allocate, Allocator},
     random::normals,
     read_json,
+    vocabulary::is_table,
     weights::{self, Layout, Weights},
 };
 use serde_json::{Map, Value};
@@ -59,6 +60,8 @@ impl<D: Backend> Model<D> {
             let scored = config.score_sequences();
             scored.map_err(ModelError::config(&file))?;
         }
+        let own = config.architecture().vocabulary;
+        config.resize(config.rows(options)?);
         let stored = |name: &str| {
             let found = checkpoint::find(&*checkpoint, name);
             let info = found.and_then(|name| checkpoint.info(name));
@@ -74,9 +77,10 @@ impl<D: Backend> Model<D> {
         } = *config.architecture();
         let new_score = head == HeadKind::Score && checkpoint.info(SCORE).is_none();
         let read = |parameter: &&Parameter<()>| !new_score || parameter.name != SCORE;
+        let table = [own, config.architecture().hidden];
         let parameters = expected.base().filter(read).map(|p| Expected {
             name: &p.name,
-            shape: &p.shape,
+            shape: if is_table(p) { &table } else { &p.shape },
             nf4: false,
         });
         let quantized = expected.nf4().map(|weight| Expected {
@@ -92,13 +96,18 @@ impl<D: Backend> Model<D> {
         let (mut model, step) = Self::build(device, config, training, options, &base, &stored)?;
         let range = model.config.architecture().initializer_range;
         for parameter in model.weights.base_mut() {
-            match new_score && parameter.name == SCORE {
-                true => fill_normal(parameter, options.seed, range)?,
-                false => {
-                    checkpoint::read_into(&*checkpoint, &parameter.name, &mut parameter.value)?;
-                }
+            if new_score && parameter.name == SCORE {
+                fill_normal(parameter, options.seed, range)?;
+                continue;
             }
+            let is_table = is_table(parameter);
+            let mut value = parameter.value.view_mut();
+            if is_table {
+                value = value.rows(0..own)?;
+            }
+            checkpoint::read_into(&*checkpoint, &parameter.name, value)?;
         }
+        model.start_new_tokens(own, &options.new_tokens)?;
         let host = host(device)?;
         for weight in model.weights.nf4_mut() {
             checkpoint::read_nf4_into(&*checkpoint, &host, weight)?;
@@ -179,6 +188,7 @@ impl<D: Backend> Model<D> {
             generation: None,
             capacity: options.capacity,
             norms_are_old: true,
+            shown: None,
         };
         Ok((model, all.step))
     }
@@ -340,11 +350,12 @@ fn lay_out<A: Allocate>(
                 layout: layout(training, options, stored, Some(&adapter)),
             }
             .weights()?;
-            check_factors(&factors, &planned)?;
+            check_factors(&adapter, &factors, &planned)?;
             Some(adapter)
         }
         (Some(Training::Lora(lora)), None) => {
-            Some(AdapterConfig::new(lora, &inventory, base).map_err(as_lora)?)
+            let new: Vec<u32> = options.new_tokens.iter().map(|new| new.id).collect();
+            Some(AdapterConfig::new(lora, &inventory, base, &new).map_err(as_lora)?)
         }
         (_, None) => None,
     };

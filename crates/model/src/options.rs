@@ -54,6 +54,15 @@ impl TrainedBiases {
     }
 }
 
+/// Rows of tables that are trained beside an adapter, while the others of the table stay frozen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenIndices {
+    /// Rows of the embedding, and of a head that is the embedding.
+    Embedding(Vec<u32>),
+    /// Rows by the end of the module's name: `embed_tokens`, `lm_head`.
+    ByModule(Vec<(String, Vec<u32>)>),
+}
+
 /// Initial values of the factors of a new adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum InitialFactors {
@@ -102,6 +111,8 @@ pub struct LoraConfig {
     /// Modules that are trained whole and kept in the adapter: ends of names of the embedding, of
     /// the head and of norms.
     pub modules_to_save: Vec<String>,
+    /// Rows of the embedding and of the head that are trained; `None`: those of new tokens.
+    pub trainable_token_indices: Option<TokenIndices>,
     /// Whether a head that is the embedding stays the embedding if one of them is trained whole.
     pub ensure_weight_tying: bool,
 }
@@ -122,6 +133,7 @@ impl Default for LoraConfig {
             init: InitialFactors::Random,
             bias: TrainedBiases::None,
             modules_to_save: Vec::new(),
+            trainable_token_indices: None,
             ensure_weight_tying: false,
         }
     }
@@ -129,6 +141,7 @@ impl Default for LoraConfig {
 
 /// Selects the trained parameters.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a run has one of it")]
 pub enum Training {
     /// Trains every parameter, kept in f32.
     Full,
@@ -146,6 +159,16 @@ pub enum BaseStorage {
     /// NF4 with quantised scales, 4.13 bits per element (QLoRA; Dettmers et al., 2023). Embeddings,
     /// head, norms and biases keep their type.
     Nf4,
+}
+
+/// A token that the model does not know: its row of the embedding and of the head is new, or was
+/// never trained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewToken {
+    /// Id of the token, the number of its row.
+    pub id: u32,
+    /// Tokens of the model whose rows' mean the row starts with; empty: all.
+    pub from: Vec<u32>,
 }
 
 /// Options for loading a model.
@@ -168,6 +191,9 @@ pub struct LoadOptions {
     pub score: bool,
     /// Seed of new parameters.
     pub seed: u64,
+    /// New tokens. The embedding and the head get the rows that they lack, and so do those of an
+    /// adapter that has more rows than the model.
+    pub new_tokens: Vec<NewToken>,
 }
 
 impl LoadOptions {
@@ -181,6 +207,7 @@ impl LoadOptions {
             precision: DType::F32,
             score: false,
             seed: 0,
+            new_tokens: Vec::new(),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::{
     Adapters, Architecture, BaseStorage, ModelError,
-    checkpoint::Stored,
+    checkpoint::{EMBEDDING, Stored},
     lora::AdapterConfig,
     parameter::{Parameter, ParameterKind, Replaceable},
-    parts::{Held, HeldMut, Layer, Linear, Nf4, Norm},
+    parts::{Held, HeldMut, Layer, Linear, Nf4, Norm, Rows},
     plan::{Allocate, PlannedBuffer, Purpose},
 };
 use tightrope_device::{DType, Device, Tensor};
@@ -21,6 +21,8 @@ pub(crate) const NAMES: [(&str, &str); 3] = [
 #[derive(Debug)]
 pub(crate) struct Weights<T> {
     pub embedding: Replaceable<T>,
+    /// Rows of the embedding that are trained alone.
+    pub embedding_rows: Option<Rows<T>>,
     pub layers: Vec<Layer<T>>,
     pub norm: Norm<T>,
     pub head: Head<T>,
@@ -33,6 +35,8 @@ pub(crate) struct Head<T> {
     pub own: Option<Parameter<T>>,
     /// The adapter's head, if it replaces the model's.
     pub copy: Option<Parameter<T>>,
+    /// Rows of a head of its own that are trained alone.
+    pub rows: Option<Rows<T>>,
     /// Whether the head is also the adapter's embedding.
     shared: bool,
 }
@@ -70,8 +74,9 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     pub(crate) fn weights(&mut self) -> Result<Weights<T>, ModelError> {
         let architecture = self.architecture;
         let table = [architecture.vocabulary, architecture.hidden];
-        let embedding = "model.embed_tokens.weight".to_string();
-        let embedding = self.replaceable(embedding, ParameterKind::Embedding, &table)?;
+        let hidden = architecture.hidden;
+        let embedding = self.replaceable(EMBEDDING.into(), ParameterKind::Embedding, &table)?;
+        let embedding_rows = Rows::lay_out(self, EMBEDDING, ParameterKind::Embedding, hidden)?;
         let layers = (0..architecture.layers())
             .map(|layer| Layer::lay_out(self, layer))
             .collect::<Result<_, _>>()?;
@@ -84,6 +89,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         let head = Head {
             own,
             copy: self.copy(name, ParameterKind::Head, &shape)?,
+            rows: Rows::lay_out(self, name, ParameterKind::Head, hidden)?,
             shared: self
                 .layout
                 .adapter
@@ -91,6 +97,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         };
         Ok(Weights {
             embedding,
+            embedding_rows,
             layers,
             norm,
             head,
@@ -187,6 +194,10 @@ impl<T> Weights<T> {
     fn held(&self) -> Vec<Held<'_, T>> {
         let mut all = Vec::new();
         self.embedding.held(&mut all);
+        let rows = [&self.embedding_rows, &self.head.rows]
+            .into_iter()
+            .flatten();
+        all.extend(rows.map(|rows| Held::Adapter(&rows.trained)));
         self.layers.iter().for_each(|layer| layer.held(&mut all));
         self.norm.held(&mut all);
         all.extend(self.head.own.as_ref().map(Held::Base));
@@ -197,6 +208,9 @@ impl<T> Weights<T> {
     fn held_mut(&mut self) -> Vec<HeldMut<'_, T>> {
         let mut all = Vec::new();
         self.embedding.held_mut(&mut all);
+        let rows = [&mut self.embedding_rows, &mut self.head.rows];
+        let rows = rows.into_iter().flatten();
+        all.extend(rows.map(|rows| HeldMut::Adapter(&mut rows.trained)));
         let layers = self.layers.iter_mut();
         layers.for_each(|layer| layer.held_mut(&mut all));
         self.norm.held_mut(&mut all);
@@ -275,7 +289,9 @@ impl<T> Weights<T> {
 impl<T> Weights<T> {
     /// The output projection that a pass uses.
     pub(crate) fn head(&self, adapters: Adapters) -> &Parameter<T> {
-        let Head { own, copy, shared } = &self.head;
+        let Head {
+            own, copy, shared, ..
+        } = &self.head;
         match (adapters, copy, own) {
             (Adapters::On, Some(copy), _) => copy,
             (Adapters::On, None, _) if *shared => self.embedding.of(Adapters::On),
@@ -286,21 +302,69 @@ impl<T> Weights<T> {
 
     /// The output projection, if the adapter makes it another one than the embedding.
     pub(crate) fn untied_head(&self) -> Option<&Parameter<T>> {
-        let Head { own, copy, shared } = &self.head;
+        let Head {
+            own, copy, shared, ..
+        } = &self.head;
         let replaced = copy.is_some() || self.embedding.copy.is_some();
         (own.is_none() && replaced && !*shared).then(|| self.head(Adapters::On))
     }
 
     /// The output projection of training.
-    pub(crate) fn head_mut(&mut self) -> &mut Parameter<T> {
-        let Head { own, copy, shared } = &mut self.head;
-        match (copy, own) {
-            (Some(copy), _) => copy,
-            (None, _) if *shared => self.embedding.trained_mut(),
-            (None, Some(own)) => own,
-            (None, None) => &mut self.embedding.base,
+    pub(crate) fn trained_head(&mut self) -> TrainedHead<'_, T> {
+        let Head {
+            own,
+            copy,
+            rows: of_own,
+            shared,
+        } = &mut self.head;
+        let (head, rows) = match (copy, own) {
+            (Some(copy), _) => (copy, None),
+            (None, _) if *shared => (self.embedding.trained_mut(), None),
+            (None, Some(own)) => (own, of_own.as_mut()),
+            (None, None) => (&mut self.embedding.base, self.embedding_rows.as_mut()),
+        };
+        match rows {
+            Some(rows) => TrainedHead {
+                value: &head.value,
+                gradient: rows.trained.gradient.as_mut(),
+                rows: Some(&rows.ids),
+            },
+            None => TrainedHead {
+                value: &head.value,
+                gradient: head.gradient.as_mut(),
+                rows: None,
+            },
         }
     }
+
+    /// Tables of which rows are trained, with these rows.
+    pub(crate) fn tables_with_rows(&self) -> impl Iterator<Item = (&Parameter<T>, &Rows<T>)> {
+        let embedding = self
+            .embedding_rows
+            .iter()
+            .map(|r| (&self.embedding.base, r));
+        let head = self.head.own.as_ref().zip(self.head.rows.as_ref());
+        embedding.chain(head)
+    }
+
+    /// Tables of which rows are trained, with these rows.
+    pub(crate) fn tables_with_rows_mut(
+        &mut self,
+    ) -> impl Iterator<Item = (&mut Parameter<T>, &mut Rows<T>)> {
+        let embedding = self.embedding_rows.as_mut();
+        let embedding = embedding.map(|rows| (&mut self.embedding.base, rows));
+        let head = self.head.own.as_mut().zip(self.head.rows.as_mut());
+        embedding.into_iter().chain(head)
+    }
+}
+
+/// The output projection of training.
+pub(crate) struct TrainedHead<'a, T> {
+    pub value: &'a T,
+    /// Gradient of the projection, or of some rows of it.
+    pub gradient: Option<&'a mut T>,
+    /// The rows that `gradient` has; `None`: all.
+    pub rows: Option<&'a [usize]>,
 }
 
 impl<D: Device> Weights<Tensor<D>> {

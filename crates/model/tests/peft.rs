@@ -46,7 +46,11 @@ fn cases() -> Vec<Case> {
         let base = case(base.trim());
         Case {
             name: folder.file_name().unwrap().to_string_lossy().into_owned(),
-            sequences: documents(&base),
+            // New tokens need documents of their own.
+            sequences: match folder.join("documents.jsonl").exists() {
+                true => documents(&folder),
+                false => documents(&base),
+            },
             expected: Expected::open(&folder.join("expected.safetensors")),
             folder,
             base,
@@ -74,6 +78,10 @@ impl Case {
         };
         let lora = Training::Lora(LoraConfig::default());
         TrainableModel::load(device, &self.base, &lora, &options).unwrap()
+    }
+
+    fn has_new_tokens(&self) -> bool {
+        self.folder.join("documents.jsonl").exists()
     }
 
     fn packed(&self) -> Batch {
@@ -126,6 +134,9 @@ fn check_logits<D: Backend>(device: &D) {
         let logits = model.logits(&batch).unwrap();
         let distance = relative_distance(&logits, &case.expected.get("logits"));
         at_most(&case.name, distance, LOGITS);
+        if case.has_new_tokens() {
+            continue;
+        }
         // Without the adapter every value is the model's own.
         let off = model.evaluate_with(&batch, Adapters::Off).unwrap();
         let mut bare = Model::load(device, &case.base, &case.options(None)).unwrap();
@@ -206,11 +217,13 @@ fn what_is_saved_is_what_peft_saved() {
             all
         });
         let name = &case.name;
-        // PEFT writes a shared embedding twice.
-        let twice = "base_model.model.lm_head.weight";
-        let before = before
-            .into_iter()
-            .filter(|(tensor, ..)| name != "saved_and_kept_tied" || tensor != twice);
+        // PEFT writes a head that is the embedding, and modules that are trained whole, several
+        // times.
+        let before = before.into_iter().filter(|(tensor, ..)| {
+            let of_head = tensor.starts_with("base_model.model.lm_head.");
+            let of_tied = ["saved_and_kept_tied", "resized_tied"].contains(&&**name);
+            !(of_head && of_tied || tensor.ends_with(".modules_to_save.weight"))
+        });
         let before: Vec<_> = before.collect();
         assert_eq!(before.len(), after.len(), "{name}");
         for (before, after) in before.iter().zip(&after) {

@@ -14,7 +14,7 @@ use tightrope_model::{Backend, LoadOptions, Model, TrainableModel, Training};
 use tightrope_packing::Layout;
 use tightrope_train::{
     Config, Evaluation, Observer, Prepared, TrainError, batches::share_eval, evaluate_sets,
-    load_options, training,
+    training,
 };
 
 /// Number of tokens that generation reads at a time.
@@ -29,7 +29,7 @@ fn load<D: Backend>(
 ) -> Result<Model<D>, RunError> {
     let options = LoadOptions {
         recompute: false,
-        ..load_options(config, capacity)
+        ..base.load_options(config, capacity)
     };
     let mut model = Model::load(device, base.source.path(), &options)?;
     base.name_padding(&mut model);
@@ -92,7 +92,7 @@ pub fn verify_config(
     base.say_if_other_base(config, observer)?;
     let (data, _) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &data, None, base.padding_token())?;
-    let options = load_options(config, prepared.capacity());
+    let options = base.load_options(config, prepared.capacity());
     let said = [
         (
             config.packing.mode.layout() == Layout::Padded,

@@ -83,6 +83,12 @@ pub enum RunError {
         /// Reason why there is no tokenizer.
         why: String,
     },
+    /// A new token cannot be added.
+    #[error("{message}")]
+    NewToken {
+        /// Reason and advice.
+        message: String,
+    },
     /// No logit is a number.
     #[error("the model's logits are not numbers; its weights are damaged")]
     NoLogits,

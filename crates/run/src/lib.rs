@@ -19,6 +19,7 @@ mod fingerprint;
 mod generate;
 pub mod lengths;
 mod merge;
+mod new_tokens;
 mod sampler;
 mod session;
 pub mod source;

@@ -5,13 +5,15 @@ use crate::{
     device::on_device,
     fingerprint,
     merge::other_base,
+    new_tokens,
     source::{self, Hub, Origin, Source},
     tokenizer,
     tokens::TokenCache,
 };
 use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Format, Tokenizer};
 use tightrope_model::{
-    Architecture, Backend, HeadKind, Model, ModelConfig, ModelError, TrainableModel, Training,
+    Architecture, Backend, HeadKind, LoadOptions, Model, ModelConfig, ModelError, NewToken,
+    TrainableModel, Training,
 };
 use tightrope_report::numbers::{counted, grouped};
 use tightrope_train::{
@@ -30,6 +32,8 @@ pub struct Base {
     pub tokenizer: Option<Tokenizer>,
     /// Reason why there is no tokenizer.
     pub no_tokenizer: String,
+    /// Tokens that the configuration adds to those of the model.
+    pub(crate) new_tokens: Vec<NewToken>,
     /// Whether the model has another chat template than the configuration.
     replaced_template: bool,
     /// The hub, for data sets.
@@ -54,6 +58,7 @@ impl Base {
             source,
             tokenizer: found.ok(),
             no_tokenizer,
+            new_tokens: Vec::new(),
             replaced_template: false,
             hub,
         })
@@ -76,7 +81,12 @@ impl Base {
             return Err(RunError::NoAdapter { path });
         }
         let mut base = Self::find(stop, &config.model, observer)?;
+        if base.tokenizer.is_none() && config.tokens.all().next().is_some() {
+            let why = base.no_tokenizer;
+            return Err(RunError::NoTokenizer { why });
+        }
         if let Some(tokenizer) = &mut base.tokenizer {
+            base.new_tokens = new_tokens::add(tokenizer, config)?;
             let given = config.data.chat_template.as_deref();
             let given = given.map(ChatTemplate::from_option).transpose()?;
             let beside = || match &config.adapter {
@@ -91,7 +101,44 @@ impl Base {
                 tokenizer.set_chat_template(templates);
             }
         }
+        base.say_new_tokens(config, observer);
         Ok(base)
+    }
+
+    /// Options for loading the model of the configuration, with its new tokens.
+    pub(crate) fn load_options(&self, config: &Config, capacity: usize) -> LoadOptions {
+        LoadOptions {
+            new_tokens: self.new_tokens.clone(),
+            ..load_options(config, capacity)
+        }
+    }
+
+    /// Number of rows of the embedding, if the model can be read.
+    fn rows(&self, config: &Config) -> Option<usize> {
+        let model = ModelConfig::read(self.source.path()).ok()?;
+        model.rows(&self.load_options(config, 1)).ok()
+    }
+
+    fn say_new_tokens(&self, config: &Config, observer: &dyn Observer) {
+        let (Some(first), Some(last)) = (self.new_tokens.first(), self.new_tokens.last()) else {
+            return;
+        };
+        let own = self.architecture().map_or(0, |model| model.vocabulary);
+        let rows = self.rows(config).unwrap_or(own);
+        let ids = match first.id == last.id {
+            true => format!("has the id {}", first.id),
+            false => format!("have the ids {} to {}", first.id, last.id),
+        };
+        let grown = match rows > own {
+            true => format!(
+                "; the embedding grows from {} to {} rows",
+                grouped(own as u64),
+                grouped(rows as u64)
+            ),
+            false => "; the embedding has rows for all of them".to_owned(),
+        };
+        let count = counted(self.new_tokens.len() as u64, "new token");
+        observer.notice(&format!("{count} {ids}{grown}"));
     }
 
     /// Reads sets of files for evaluation as configured, and takes their records as often as the sets say.
@@ -119,7 +166,7 @@ impl Base {
     ) -> Result<Dataset, RunError> {
         // Ids are compared with the model while the row is known. Data can be inspected without a
         // usable model; training reports what is wrong with the model.
-        let embedding = self.architecture().map(|model| model.vocabulary);
+        let embedding = self.rows(config);
         let tokenizer = self.tokenizer.as_ref();
         let mut files = Vec::with_capacity(sets.len());
         for set in sets {
@@ -384,7 +431,7 @@ fn train_on<D: Backend>(
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);
-    let load = load_options(config, prepared.capacity());
+    let load = base.load_options(config, prepared.capacity());
     let training = training(config);
     let model = TrainableModel::load(device, base.source.path(), &training, &load);
     let mut model = model.map_err(|error| placed(config, error))?;

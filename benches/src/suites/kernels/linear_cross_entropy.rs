@@ -89,6 +89,7 @@ fn case(tokens: usize, vocabulary: usize, gradients: Gradients) -> Case {
                     weights: weights.view(),
                     dx: dx.view_mut(),
                     dweight: dweight.as_mut().map(Tensor::view_mut),
+                    rows: None,
                 };
                 Ok(cuda.linear_cross_entropy_forward_backward(args.checked()?)?)
             }))

@@ -4,6 +4,7 @@ mod added;
 mod file;
 mod folder;
 mod gguf;
+mod new;
 mod save;
 mod special;
 
@@ -33,6 +34,8 @@ pub struct Tokenizer {
     /// `tokenizer_config.json` as read or made.
     config: Map<String, Value>,
     notes: Vec<String>,
+    /// Whether tokens were added to those of the model.
+    has_new_tokens: bool,
 }
 
 /// A token, with the bytes of the text that it represents.
@@ -186,6 +189,7 @@ impl Tokenizer {
             templates,
             config,
             notes: Vec::new(),
+            has_new_tokens: false,
         };
         tokenizer.apply_flags();
         Ok(tokenizer)

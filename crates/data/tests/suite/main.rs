@@ -14,6 +14,7 @@ mod layouts;
 mod limits;
 mod masks;
 mod messages;
+mod new_tokens;
 mod patterns;
 mod preference;
 mod renamed;

@@ -6,6 +6,7 @@ use crate::{
     Check, KernelError,
     product::{Args, Matrix, MatrixMut, Product, Start},
 };
+use std::ops::Range;
 use tightrope_device::{DType, Device, View, ViewMut};
 
 /// The rows of a chunk.
@@ -82,6 +83,22 @@ pub(super) struct Gradient<'a, D: Device> {
     pub(super) weights: View<'a, D>,
     pub(super) dx: ViewMut<'a, D>,
     pub(super) dweight: Option<ViewMut<'a, D>>,
+    pub(super) rows: Option<&'a [usize]>,
+}
+
+/// Classes that follow each other, with the first row of `dweight` that has their gradients.
+fn runs(rows: Option<&[usize]>, vocabulary: usize) -> Vec<(usize, Range<usize>)> {
+    let Some(rows) = rows else {
+        return vec![(0, 0..vocabulary)];
+    };
+    let mut first = 0;
+    rows.chunk_by(|one, next| one + 1 == *next)
+        .map(|run| {
+            let at = first;
+            first += run.len();
+            (at, run[0]..run[0] + run.len())
+        })
+        .collect()
 }
 
 /// Writes the losses, and the gradients if they are wanted.
@@ -160,20 +177,25 @@ pub(super) fn run<D: Steps>(
         let Some(gradient) = &mut gradient else {
             continue;
         };
-        let dlogits = logits.view().reinterpreted(dtype)?;
-        let dlogits = Matrix::rows(dlogits, stride * size_of::<f32>() / dtype.size());
+        let elements = logits.view().reinterpreted(dtype)?;
+        let stride = stride * size_of::<f32>() / dtype.size();
+        let dlogits = Matrix::rows(elements, stride);
         if let Some(dweight) = &mut gradient.dweight {
-            let product = Args {
-                alpha: logit_scale,
-                start: Start::Result,
-                ..Args::new(
-                    dlogits.transposed(),
-                    Matrix::rows(gathered.view(), hidden),
-                    MatrixMut::rows(dweight.reborrow(), hidden),
-                    (vocabulary, hidden, m),
-                )
-            };
-            device.product(product.checked()?)?;
+            for (at, classes) in runs(gradient.rows, vocabulary) {
+                let of_classes = elements.elements(classes.start..elements.len())?;
+                let dweight = dweight.reborrow().rows(at..at + classes.len())?;
+                let product = Args {
+                    alpha: logit_scale,
+                    start: Start::Result,
+                    ..Args::new(
+                        Matrix::rows(of_classes, stride).transposed(),
+                        Matrix::rows(gathered.view(), hidden),
+                        MatrixMut::rows(dweight, hidden),
+                        (classes.len(), hidden, m),
+                    )
+                };
+                device.product(product.checked()?)?;
+            }
         }
         let product = Args {
             alpha: logit_scale,

@@ -7,6 +7,8 @@ mod cuda;
 #[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(test)]
+mod rows_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::{Check, Checked, KernelError, check::Operands};
@@ -51,8 +53,11 @@ pub struct ForwardBackward<'a, D: Device> {
     pub weights: View<'a, D>,
     /// Overwritten, `[tokens, hidden]`; zero in rows without target.
     pub dx: ViewMut<'a, D>,
-    /// Added into, f32 `[vocabulary, hidden]`; `None` when the projection is frozen.
+    /// Added into, f32 `[vocabulary, hidden]`, or `[rows, hidden]` with `rows`; `None` when the
+    /// projection is frozen.
     pub dweight: Option<ViewMut<'a, D>>,
+    /// Rows of the weight whose gradients `dweight` has, in this order; `None`: all of them.
+    pub rows: Option<&'a [usize]>,
 }
 
 /// Output projection and cross-entropy. Accumulation is f32; `x` and `dx` are both f32 or both bf16
@@ -103,11 +108,13 @@ macro_rules! over_chunks {
                     weights,
                     dx,
                     dweight,
+                    rows,
                 } = args.on(self)?;
                 let gradient = Gradient {
                     weights,
                     dx,
                     dweight,
+                    rows,
                 };
                 run(self, forward, Some(gradient))
             }
@@ -184,12 +191,18 @@ impl<D: Device> Check for ForwardBackward<'_, D> {
             dtype,
             &[forward.tokens, forward.hidden],
         )?;
+        if let Some(&row) = self.rows.iter().flat_map(|rows| rows.iter()).max()
+            && row >= forward.vocabulary
+        {
+            return Err(KernelError::Value {
+                operand: "rows",
+                value: row as f64,
+                rule: "must be below the vocabulary",
+            });
+        }
+        let rows = self.rows.map_or(forward.vocabulary, <[usize]>::len);
         match &self.dweight {
-            Some(dweight) => operands.exact(
-                "dweight",
-                dweight.as_view(),
-                &[forward.vocabulary, forward.hidden],
-            ),
+            Some(dweight) => operands.exact("dweight", dweight.as_view(), &[rows, forward.hidden]),
             None => Ok(()),
         }
     }

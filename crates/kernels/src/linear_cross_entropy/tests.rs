@@ -8,17 +8,17 @@ use tightrope_testkit::{
 };
 
 #[derive(Clone)]
-struct Case {
+pub(super) struct Case {
     /// Types of the activations and of the stored weight.
-    types: (DType, DType),
-    hidden: usize,
-    vocabulary: usize,
-    x: Vec<f32>,
-    weight: Vec<f32>,
-    targets: Vec<i32>,
-    weights: Vec<f32>,
-    logit_scale: f32,
-    softcap: Option<f32>,
+    pub(super) types: (DType, DType),
+    pub(super) hidden: usize,
+    pub(super) vocabulary: usize,
+    pub(super) x: Vec<f32>,
+    pub(super) weight: Vec<f32>,
+    pub(super) targets: Vec<i32>,
+    pub(super) weights: Vec<f32>,
+    pub(super) logit_scale: f32,
+    pub(super) softcap: Option<f32>,
 }
 
 const SHAPES: [(usize, usize, usize); 7] = [
@@ -31,13 +31,13 @@ const SHAPES: [(usize, usize, usize); 7] = [
     (140, 24, 515),
     (3, 8, 4100),
 ];
-const ACTIVATIONS: [DType; 2] = [DType::F32, DType::BF16];
+pub(super) const ACTIVATIONS: [DType; 2] = [DType::F32, DType::BF16];
 /// Types of weights.
 const STORED: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 /// The largest weight of a token.
 const LARGEST: f32 = 0.125;
 /// Initial value of `dweight`.
-const BEFORE: f32 = 0.5;
+pub(super) const BEFORE: f32 = 0.5;
 
 /// `losses`, `dx`, `dweight`.
 type Results = [Vec<f32>; 3];
@@ -48,7 +48,7 @@ impl Case {
         Self::of((DType::F32, DType::F32), shape, every)
     }
 
-    fn of(
+    pub(super) fn of(
         types: (DType, DType),
         (tokens, hidden, vocabulary): (usize, usize, usize),
         every: usize,
@@ -119,6 +119,7 @@ impl Case {
             weights: weights.view(),
             dx: frozen_dx.view_mut(),
             dweight: None,
+            rows: None,
         };
         device.linear_cross_entropy_forward_backward(args.checked()?)?;
         let args = ForwardBackward {
@@ -126,6 +127,7 @@ impl Case {
             weights: weights.view(),
             dx: dx.view_mut(),
             dweight: Some(dweight.view_mut()),
+            rows: None,
         };
         device.linear_cross_entropy_forward_backward(args.checked()?)?;
         assert_eq!(
@@ -145,7 +147,7 @@ impl Case {
         ])
     }
 
-    fn expected(&self) -> [Vec<f64>; 3] {
+    pub(super) fn expected(&self) -> [Vec<f64>; 3] {
         let options = oracle::Options {
             logit_scale: self.logit_scale.into(),
             softcap: self.softcap.map(f64::from),
@@ -167,7 +169,7 @@ impl Case {
     }
 
     /// Bounds of rounding for each result, for any order of the sums.
-    fn errors(&self, expected: &[Vec<f64>; 3]) -> [Vec<f64>; 3] {
+    pub(super) fn errors(&self, expected: &[Vec<f64>; 3]) -> [Vec<f64>; 3] {
         let Self {
             hidden,
             vocabulary,

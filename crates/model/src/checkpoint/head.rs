@@ -7,7 +7,8 @@ use crate::{ModelConfig, ModelError};
 pub(crate) const HEAD: &str = "lm_head.weight";
 /// Name of the tensor of a head that scores sequences.
 pub(crate) const SCORE: &str = "score.weight";
-const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Name of the embedding's tensor.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// If the configuration ties the head to the embedding, files may hold the shared tensor under the
 /// head's name, which then becomes the embedding; or they may hold a different head, which is then

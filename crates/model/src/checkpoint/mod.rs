@@ -6,15 +6,16 @@ mod head;
 
 pub(crate) use bitsandbytes::{Bitsandbytes, Quantization};
 pub(crate) use gguf::GgufModel;
-pub(crate) use head::{HEAD, SCORE, settle};
+pub(crate) use head::{EMBEDDING, HEAD, SCORE, settle};
 
 use crate::{
     ModelError,
+    export::to_bytes,
     parts::{HostScales, Nf4},
 };
 use half::{bf16, f16};
 use std::path::Path;
-use tightrope_device::{Cpu, DType, Device, Tensor};
+use tightrope_device::{Cpu, DType, Device, Tensor, ViewMut};
 use tightrope_formats::{Encoding, FormatError, Tensors};
 
 /// Storage of a tensor in a file.
@@ -190,15 +191,16 @@ pub(crate) fn check<'a>(
 pub(crate) fn read_into<D: Device>(
     checkpoint: &dyn Checkpoint,
     name: &str,
-    destination: &mut Tensor<D>,
+    destination: ViewMut<'_, D>,
 ) -> Result<(), ModelError> {
     let (encoding, bytes) = read(checkpoint, name)?;
     if dtype(encoding) == Some(destination.dtype()) {
-        return Ok(destination.view_mut().write_bytes(&bytes)?);
+        return Ok(destination.write_bytes(&bytes)?);
     }
     let elements = encoding.to_f32(&bytes);
     let elements = elements.ok_or_else(|| unsupported(checkpoint, name, encoding))?;
-    Ok(destination.write(&elements)?)
+    let bytes = to_bytes(destination.dtype(), &elements);
+    Ok(destination.write_bytes(&bytes)?)
 }
 
 /// Reads a weight in NF4, or quantises it on the host if the file stores it in another type.

@@ -177,6 +177,9 @@ impl Part {
         if !config.saved.is_empty() {
             return refuse("modules_to_save", "modules that are trained whole");
         }
+        if !config.tokens.is_empty() {
+            return refuse("trainable_token_indices", "rows of their own");
+        }
         let tensors = only_floats(Tensors::open(&path.join(WEIGHTS))?)?;
         let mut part = Self {
             path: path.to_owned(),

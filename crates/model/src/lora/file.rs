@@ -33,12 +33,18 @@ impl AdapterConfig {
         let mut config = Self::from_json(&read_json(&path)?).map_err(in_config)?;
         config.select(inventory).map_err(in_config)?;
         let weights = config.open_weights(folder)?;
+        config.note_tables(&weights, inventory);
         let mut found = BTreeSet::new();
         for name in weights.names() {
             let module = name.strip_prefix(PREFIX).and_then(factor_of);
             let known = match module {
                 Some(module) => inventory.linears().any(|linear| linear == module),
-                None => config.copies.values().any(|copy| copy == name),
+                None => {
+                    let mut rows = config.rows.values();
+                    config.copies.values().any(|copy| copy == name)
+                        || rows.any(|(known, _)| known == name)
+                        || config.is_beside(name, inventory.tied)
+                }
             };
             if !known {
                 return Err(ModelError::Unexpected {

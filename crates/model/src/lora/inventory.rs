@@ -35,6 +35,8 @@ pub(crate) struct Inventory {
     pub scores: bool,
     /// Number of decoder layers.
     pub layers: usize,
+    /// Number of rows of the embedding.
+    pub vocabulary: usize,
 }
 
 impl Inventory {
@@ -72,6 +74,15 @@ impl Inventory {
             tied: weights.head.is_tied(),
             scores,
             layers: weights.layers.len(),
+            vocabulary: weights.embedding.base.shape[0],
+        }
+    }
+
+    /// Names of the modules with a row for each token.
+    pub(super) fn tables(&self) -> &'static [&'static str] {
+        match self.scores {
+            true => &[EMBEDDING],
+            false => &[EMBEDDING, HEAD],
         }
     }
 

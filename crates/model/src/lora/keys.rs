@@ -19,6 +19,7 @@ const READ: &[&str] = &[
     "r",
     "rank_pattern",
     "target_modules",
+    "trainable_token_indices",
     "use_dora",
     "use_rslora",
 ];

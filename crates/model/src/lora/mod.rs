@@ -6,10 +6,12 @@ mod inventory;
 mod keys;
 mod matching;
 mod select;
+mod tokens;
 
 pub use combine::{Combination, combine_adapters};
 pub(crate) use file::{CONFIG, WEIGHTS, scores};
 pub(crate) use inventory::{EMBEDDING, HEAD, Inventory, SCORE};
+pub(crate) use tokens::vocabulary;
 
 use crate::{
     ConfigError, InitialFactors, LoraConfig, ModuleNames, TargetModules, TrainedBiases,
@@ -46,14 +48,22 @@ pub(crate) struct AdapterConfig {
     copies: BTreeMap<String, String>,
     /// Whether the head uses the adapter's embedding.
     shared: bool,
+    /// `trainable_token_indices`.
+    tokens: tokens::ByModule,
+    /// Name in the adapter's file and numbers of the trained rows of each table.
+    rows: BTreeMap<String, (String, Vec<usize>)>,
+    /// Names in the adapter's file of tables that it holds whole, by their own names.
+    tables: BTreeMap<String, String>,
 }
 
 impl AdapterConfig {
-    /// Configuration of a new adapter for a model; `base` is the origin of the model.
+    /// Configuration of a new adapter for a model with `new` tokens; `base` is the origin of the
+    /// model.
     pub(crate) fn new(
         config: &LoraConfig,
         inventory: &Inventory,
         base: &str,
+        new: &[u32],
     ) -> Result<Self, ConfigError> {
         let targets = match &config.target_modules {
             TargetModules::Named(names) => named(names),
@@ -87,6 +97,9 @@ impl AdapterConfig {
             "use_dora": config.dora,
             "use_rslora": config.rslora,
         });
+        if let Some(indices) = &config.trainable_token_indices {
+            settings["trainable_token_indices"] = tokens::to_json(indices);
+        }
         // Older releases of PEFT refuse the key.
         if config.ensure_weight_tying {
             settings["ensure_weight_tying"] = json!(true);
@@ -98,8 +111,10 @@ impl AdapterConfig {
             let reason = "an adapter with magnitudes cannot start from the weights";
             return Err(ConfigError::new("init", reason));
         }
+        adapter.add_new_tokens(new, inventory)?;
         adapter.select(inventory)?;
         adapter.check_use(inventory)?;
+        adapter.check_new_tokens(new, inventory)?;
         Ok(adapter)
     }
 
@@ -133,6 +148,9 @@ impl AdapterConfig {
             modules: BTreeMap::new(),
             copies: BTreeMap::new(),
             shared: false,
+            tokens: tokens::read(settings)?,
+            rows: BTreeMap::new(),
+            tables: BTreeMap::new(),
             settings: settings.clone(),
         })
     }

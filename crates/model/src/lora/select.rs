@@ -27,7 +27,7 @@ impl AdapterConfig {
         self.copies.clear();
         self.select_saved(inventory)?;
         self.select_biases(inventory);
-        Ok(())
+        self.select_rows(inventory)
     }
 
     /// `modules_to_save`: every module whose name ends with one of the names.

@@ -2,8 +2,8 @@
 
 use super::{loss, read_losses, score};
 use crate::{
-    Adapters, Architecture, Backend, Loss, ModelError, TokenWeights, parameter::Parameter,
-    weights::Weights,
+    Adapters, Architecture, Backend, Loss, ModelError, TokenWeights,
+    weights::{TrainedHead, Weights},
 };
 use tightrope_device::{Device, Tensor};
 use tightrope_kernels::{Check, linear_cross_entropy};
@@ -56,18 +56,18 @@ impl<D: Backend> HeadPass<'_, D> {
                 self.loss_weights.write(&of_losses)?;
             }
         }
-        let head = self.weights.head_mut();
-        let (head, dhead) = (&head.value, head.gradient.as_mut());
+        let head = self.weights.trained_head();
         let loss = linear_cross_entropy::ForwardBackward {
             forward: loss(
                 self.architecture,
-                (self.normed, head),
+                (self.normed, head.value),
                 (self.targets, &mut *self.losses),
                 tokens,
             ),
             weights: self.loss_weights.view(),
             dx: self.dnormed.view_mut(),
-            dweight: dhead.map(Tensor::view_mut),
+            dweight: head.gradient.map(Tensor::view_mut),
+            rows: head.rows,
         };
         self.device
             .linear_cross_entropy_forward_backward(loss.checked()?)?;
@@ -81,15 +81,15 @@ impl<D: Backend> HeadPass<'_, D> {
         slopes: &mut dyn FnMut(&[f64], &mut [f64]),
     ) -> Result<Vec<f64>, ModelError> {
         let ends = score::ends(batch, self.padding);
-        let Parameter {
+        let TrainedHead {
             value, gradient, ..
-        } = self.weights.head_mut();
+        } = self.weights.trained_head();
         let head = value.to_f32_vec()?;
         let scores = score::of_rows(self.normed, &ends, &head)?;
         let mut by_score = vec![0.0; scores.len()];
         slopes(&scores, &mut by_score);
         let rows = (batch.len(), self.normed, self.dnormed);
-        score::backward(rows, &ends, &by_score, &head, gradient.as_mut())?;
+        score::backward(rows, &ends, &by_score, &head, gradient)?;
         Ok(scores)
     }
 }

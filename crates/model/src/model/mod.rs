@@ -39,6 +39,8 @@ pub struct Model<D: Device> {
     pub(crate) capacity: usize,
     /// Whether parameters may have changed since the norms of DoRA were computed.
     pub(crate) norms_are_old: bool,
+    /// The rows that tables with trained rows have now; `None` before the first pass.
+    pub(crate) shown: Option<Adapters>,
 }
 
 impl<D: Backend> Model<D> {
@@ -116,12 +118,20 @@ impl<D: Backend> Model<D> {
         self.activations.work.normed.dtype()
     }
 
-    /// Computes the norms of DoRA again if parameters may have changed.
-    pub(crate) fn refresh_norms(&mut self) -> Result<(), ModelError> {
-        if self.norms_are_old {
+    /// Computes what depends on parameters that may have changed: the norms of DoRA, and the rows of
+    /// tables that are trained alone.
+    pub(crate) fn refresh(&mut self, adapters: Adapters) -> Result<(), ModelError> {
+        let changed = self.norms_are_old;
+        if changed {
             let mut linears = self.weights.linears_mut();
             linears.try_for_each(|linear| linear.refresh_norms(&self.device))?;
             self.norms_are_old = false;
+        }
+        if changed || self.shown != Some(adapters) {
+            for (table, rows) in self.weights.tables_with_rows_mut() {
+                rows.show(&mut table.value, adapters)?;
+            }
+            self.shown = Some(adapters);
         }
         Ok(())
     }
@@ -139,7 +149,7 @@ impl<D: Backend> Model<D> {
         cache: Option<&mut KvCache<D>>,
         adapters: Adapters,
     ) -> Result<(), ModelError> {
-        self.refresh_norms()?;
+        self.refresh(adapters)?;
         let Activations {
             inputs,
             stream,

@@ -7,7 +7,7 @@ use crate::{
     activations::{Activations, Step, slot},
     load::Loaded,
     parameter::Parameter,
-    parts::Layer,
+    parts::{Layer, OfTokens},
     pass::{Noise, Pass},
 };
 use std::{
@@ -141,7 +141,7 @@ impl<D: Backend> TrainableModel<D> {
         head: impl FnOnce(HeadPass<'_, D>) -> Result<R, ModelError>,
     ) -> Result<R, ModelError> {
         self.model.stage(batch)?;
-        self.model.refresh_norms()?;
+        self.model.refresh(Adapters::On)?;
         let Self {
             model,
             step,
@@ -207,7 +207,7 @@ impl<D: Backend> TrainableModel<D> {
             .norm
             .backward(&pass, &work.branch, last, dhidden, false)?;
         // Below the lowest trained layer no gradient is needed.
-        let embedding_trained = weights.embedding.is_trained();
+        let embedding_trained = weights.embedding.is_trained() || weights.embedding_rows.is_some();
         let lowest = match embedding_trained {
             true => Some(0),
             false => weights.layers.iter().position(Layer::is_trained),
@@ -224,6 +224,15 @@ impl<D: Backend> TrainableModel<D> {
             }
             let lowest = index == lowest && !embedding_trained;
             layer.backward(&pass, stream, saved, work, &mut step.backward, lowest)?;
+        }
+        if let Some(rows) = &mut weights.embedding_rows {
+            let of = OfTokens {
+                tokens: batch.tokens(),
+                dhidden: &step.backward.dhidden,
+                scale: architecture.embedding_scale,
+                hidden: architecture.hidden,
+            };
+            rows.backward(device, &of)?;
         }
         if let Some(dtable) = &mut weights.embedding.trained_mut().gradient {
             let gradient = embedding::Backward {

@@ -9,6 +9,7 @@ mod linear;
 mod mlp;
 mod nf4;
 mod norm;
+mod rows;
 mod start;
 
 pub(crate) use adapter::Adapter;
@@ -17,6 +18,7 @@ pub(crate) use layer::{BackwardWork, Layer, Saved, Work, module_names};
 pub(crate) use linear::Linear;
 pub(crate) use nf4::{HostScales, Nf4, host};
 pub(crate) use norm::{Norm, Stream};
+pub(crate) use rows::{OfTokens, Rows};
 pub(crate) use start::Start;
 
 use crate::{ModelError, parameter::Parameter};

@@ -57,6 +57,22 @@ CASES = {
     "dora_biases": ("qwen2_windows", dict(
         target_modules=["q_proj", "v_proj", "o_proj"], bias="lora_only", r=3, lora_alpha=8,
         use_dora=True)),
+    "tokens": ("llama_linear", dict(
+        target_modules=["q_proj"], r=3, lora_alpha=8, trainable_token_indices=[5, 7, 8, 60])),
+    "tokens_of_both": ("llama_yarn", dict(
+        target_modules=["q_proj"], r=3, lora_alpha=8,
+        trainable_token_indices={"embed_tokens": [40, 2, 3], "lm_head": [95, 1, 2, 0]})),
+    "tokens_tied": ("gemma2", dict(
+        target_modules=["q_proj"], r=3, lora_alpha=8, trainable_token_indices=[1, 2, 9, 50])),
+    "resized": ("llama_linear", dict(
+        new_rows=2, target_modules=["q_proj"], r=3, lora_alpha=8,
+        trainable_token_indices={"embed_tokens": [5, 96, 97], "lm_head": [96, 97]})),
+    "resized_tied": ("qwen2_tied", dict(
+        new_rows=2, target_modules=["q_proj"], r=3, lora_alpha=8,
+        trainable_token_indices=[97, 3, 96])),
+    "resized_saved": ("llama_yarn", dict(
+        new_rows=3, target_modules=["q_proj"], r=3, lora_alpha=8,
+        modules_to_save=["embed_tokens", "lm_head"])),
 }
 
 
@@ -81,9 +97,23 @@ def run(model, rows, trained, backward):
     return loss, torch.cat(logits)
 
 
-def load(golden):
-    return AutoModelForCausalLM.from_pretrained(
+def load(golden, new_rows=0):
+    model = AutoModelForCausalLM.from_pretrained(
         golden, attn_implementation="eager", dtype=torch.float32)
+    if new_rows:
+        model.resize_token_embeddings(model.config.vocab_size + new_rows, mean_resizing=False)
+    return model
+
+
+def with_new_tokens(rows, first, count):
+    """The documents, in which every fifth token is a new one."""
+    for row in rows:
+        for place in range(1, len(row["input_ids"]), 5):
+            token = first + place % count
+            row["input_ids"][place] = token
+            if row["labels"][place] != -100:
+                row["labels"][place] = token
+    return rows
 
 
 def trained_parameters(model):
@@ -93,8 +123,14 @@ def trained_parameters(model):
 def make(golden, folder, settings):
     shutil.rmtree(folder, ignore_errors=True)
     rows = [json.loads(line) for line in (golden / "documents.jsonl").read_text().splitlines()]
+    new_rows = settings.pop("new_rows", 0)
+    if new_rows:
+        rows = with_new_tokens(rows, load(golden).config.vocab_size, new_rows)
+        folder.mkdir()
+        lines = [json.dumps(row) + "\n" for row in rows]
+        (folder / "documents.jsonl").write_text("".join(lines))
     trained = sum(label != -100 for row in rows for label in row["labels"][1:])
-    model = get_peft_model(load(golden), LoraConfig(task_type="CAUSAL_LM", **settings))
+    model = get_peft_model(load(golden, new_rows), LoraConfig(task_type="CAUSAL_LM", **settings))
     with torch.no_grad():
         for name, parameter in trained_parameters(model).items():
             if "lora_magnitude_vector" in name:
@@ -108,7 +144,7 @@ def make(golden, folder, settings):
     text["base_model_name_or_path"] = golden.name
     config.write_text(json.dumps(text, indent=2) + "\n")
     # What PEFT reads from its own files is what is computed on.
-    model = PeftModel.from_pretrained(load(golden), folder / "adapter", is_trainable=True)
+    model = PeftModel.from_pretrained(load(golden, new_rows), folder / "adapter", is_trainable=True)
     model = model.double()
 
     model.train()

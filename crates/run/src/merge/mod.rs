@@ -155,6 +155,7 @@ pub fn merge(
             Some(combined) => Some(combined.path().to_owned()),
             None => config.adapter.clone(),
         },
+        new_tokens: base.new_tokens.clone(),
         ..LoadOptions::new(1)
     };
     let mut model = Model::load(&Cpu::new(options.threads)?, base.source.path(), &load)?;
@@ -168,7 +169,7 @@ pub fn merge(
     if options.as_adapter {
         model.save_adapter(temporary.path())?;
         if let Some(tokenizer) = &base.tokenizer {
-            tokenizer.save_chat_templates(temporary.path())?;
+            tokenizer.save_beside_adapter(temporary.path())?;
         }
     } else {
         model.save_merged_as(temporary.path(), options.dtype)?;

@@ -36,8 +36,14 @@ pub enum Kind {
     Modules,
     /// A list of module names.
     Names,
+    /// A list of texts.
+    Texts,
+    /// A table with a text for each name.
+    Descriptions,
     /// A list of whole numbers.
     Integers,
+    /// A list of whole numbers, or a table of such lists.
+    TokenIndices,
     /// A table with a whole number of at least 1 for each regular expression, in order.
     Ranks,
     /// A table with a number above 0 for each regular expression, in order.
@@ -113,6 +119,15 @@ impl Kind {
                 "a list of module names, or a regular expression for whole names".into()
             }
             Kind::Names => "a list of module names such as [\"embed_tokens\", \"lm_head\"]".into(),
+            Kind::Texts => "a list of texts such as [\"<tool>\"]".into(),
+            Kind::Descriptions => {
+                "a table of texts such as { \"<tool>\" = \"calls a tool\" }".into()
+            }
+            Kind::TokenIndices => {
+                "a list of token ids, or a table of such lists by module, such as \
+                 { embed_tokens = [5], lm_head = [5] }"
+                    .into()
+            }
             Kind::Integers => "a list of whole numbers such as [0, 1]".into(),
             Kind::Ranks => "a table of whole numbers of at least 1 by regular expression, such as \
                  { \"q_proj\" = 8 }"
@@ -128,6 +143,7 @@ impl Kind {
 /// Sections in the order of the template, with a line about each.
 pub const SECTIONS: &[(&str, &str)] = &[
     ("", "The model to train, and the output."),
+    ("tokens", "New tokens of the model."),
     ("data", "Data for training and evaluation."),
     (
         "objective",
@@ -227,6 +243,17 @@ pub const KEYS: &[Key] = &[
         "Type of activations; auto: bf16 on a GPU, f32 on the processor, which supports nothing else."),
     key("", "seed", Integer(0), Some("42"), Fixed,
         "Seed of everything random: order of the data, new adapters, dropout."),
+
+    key("tokens", "add", Kind::Texts, None, Fixed,
+        "Ordinary tokens to add to the tokenizer; the embedding and the head get the rows that they \
+         lack (docs/adapters.md says what trains them)."),
+    key("tokens", "add_special", Kind::Texts, None, Fixed,
+        "Special tokens to add, which are left out of decoded text."),
+    key("tokens", "init", Choice(&["mean", "pieces"]), None, Fixed,
+        "Initial rows of new tokens: the mean of all rows of the model, or of the tokens that the \
+         text of the token was encoded to before; absent: mean."),
+    key("tokens", "descriptions", Kind::Descriptions, None, Fixed,
+        "Text for a new token, whose row then starts with the mean of the tokens of the text."),
 
     // The resulting sequences are compared by their contents, so that files may be moved.
     key("data", "train", Kind::Sets, Some("[]"), Free,
@@ -330,6 +357,9 @@ pub const KEYS: &[Key] = &[
     key("lora", "modules_to_save", Kind::Names, Some("[]"), Fixed,
         "Modules that are trained whole and kept in the adapter, by the ends of their names: \
          embed_tokens, lm_head, norms."),
+    key("lora", "trainable_token_indices", Kind::TokenIndices, None, Fixed,
+        "Tokens whose rows are trained, while the others of the embedding stay frozen: those of the \
+         embedding and of a head that is the embedding, or by module; absent: new tokens."),
     key("lora", "ensure_weight_tying", Boolean, Some("false"), Fixed,
         "Keep a head that is the embedding the embedding if modules_to_save has one of them; else \
          each is trained for itself."),

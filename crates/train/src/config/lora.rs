@@ -1,6 +1,7 @@
 //! `[lora]`, and what it says about an adapter.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use tightrope_model::LoraConfig;
 
 /// `[lora]`
@@ -22,6 +23,8 @@ pub struct LoraSection {
     pub alpha_pattern: Vec<(String, f64)>,
     pub bias: TrainedBiases,
     pub modules_to_save: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainable_token_indices: Option<TokenIndices>,
     pub ensure_weight_tying: bool,
     pub rslora: bool,
     pub dora: bool,
@@ -77,6 +80,16 @@ pub enum AllLinear {
     AllLinear,
 }
 
+/// Rows of tables that are trained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TokenIndices {
+    /// Of the embedding, and of a head that is the embedding.
+    Embedding(Vec<u32>),
+    /// By the end of the module's name.
+    ByModule(BTreeMap<String, Vec<u32>>),
+}
+
 /// Biases that are trained beside an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -123,6 +136,12 @@ impl From<&LoraSection> for LoraConfig {
                 TrainedBiases::LoraOnly => tightrope_model::TrainedBiases::LoraOnly,
             },
             modules_to_save: section.modules_to_save.clone(),
+            trainable_token_indices: section.trainable_token_indices.clone().map(|of| match of {
+                TokenIndices::Embedding(ids) => tightrope_model::TokenIndices::Embedding(ids),
+                TokenIndices::ByModule(modules) => {
+                    tightrope_model::TokenIndices::ByModule(modules.into_iter().collect())
+                }
+            }),
             ensure_weight_tying: section.ensure_weight_tying,
         }
     }

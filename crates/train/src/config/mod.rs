@@ -15,14 +15,17 @@ mod read;
 mod run;
 mod schedule;
 mod sets;
+mod suggestion;
 mod template;
+mod tokens;
 
 pub(crate) use batch::counts_sequences;
 pub use data::{CacheChoice, DataSection};
 pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind, OnResume, SECTIONS, SET_KEYS};
 pub use lora::{
-    AllLinear, InitialFactors, LoraSection, ModuleNames, Quantize, TargetModules, TrainedBiases,
+    AllLinear, InitialFactors, LoraSection, ModuleNames, Quantize, TargetModules, TokenIndices,
+    TrainedBiases,
 };
 pub use model::{load_options, training};
 pub use objective::{ObjectiveKind, ObjectiveSection, Reference};
@@ -36,6 +39,7 @@ pub use run::{RunResult, RunSection};
 pub use schedule::{DecayShape, ScheduleKind, ScheduleSection};
 pub use sets::SetSection;
 pub use template::{default_toml, reference_markdown};
+pub use tokens::{TokenStart, TokensSection};
 
 use read::{Text, Values};
 use serde::{Deserialize, Serialize};
@@ -62,6 +66,8 @@ pub struct Config {
     pub device: DeviceChoice,
     pub precision: PrecisionChoice,
     pub seed: u64,
+    #[serde(default)]
+    pub tokens: TokensSection,
     pub data: DataSection,
     pub objective: ObjectiveSection,
     pub packing: PackingSection,
@@ -275,6 +281,8 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
             help: "write model = \"path or hub id\" at the top of the configuration",
         });
     }
+
+    tokens::check(&values)?;
 
     let mode = values.get("packing.mode").and_then(Value::as_str);
     let mode: Algorithm = mode.and_then(|mode| mode.parse().ok()).unwrap_or_default();

@@ -12,7 +12,7 @@ pub fn training(config: &Config) -> Training {
     }
 }
 
-/// Options for loading the model of a configuration for training.
+/// Options for loading the model of a configuration for training, without new tokens.
 pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
     LoadOptions {
         adapter: config.adapter.clone(),
@@ -22,6 +22,7 @@ pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
         precision: config.precision.dtype(),
         score: config.objective.kind.scores(),
         seed: config.seed,
+        new_tokens: Vec::new(),
     }
 }
 

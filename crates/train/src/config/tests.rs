@@ -51,7 +51,9 @@ fn every_default_of_the_table_is_read() {
         let may_be_absent = "adapter data.chat_template objective.beta objective.reference objective.gamma \
             objective.label_smoothing objective.cross_entropy objective.desirable_weight \
             objective.undesirable_weight objective.center_rewards_coefficient \
+            tokens.add tokens.add_special tokens.init tokens.descriptions \
             packing.max_sequences packing.share_prefix packing.file lora.exclude_modules \
+            lora.trainable_token_indices \
             lora.layers lora.rank_pattern lora.alpha_pattern batch.sequences_per_step \
             optimizer.embedding_learning_rate optimizer.head_learning_rate optimizer.momentum \
             optimizer.nesterov optimizer.ns_steps optimizer.adjust_lr \
@@ -204,6 +206,7 @@ fn words_of_the_table_are_the_words_of_the_crates() {
                 let mut sets = vec!["data.eval_ratio=0.5"];
                 sets.extend(match &*path {
                     "objective.reference" => Some("objective.kind=dpo"),
+                    "tokens.init" => Some("tokens.add=[\"<tool>\"]"),
                     "optimizer.adjust_lr" => Some("optimizer.kind=muon"),
                     "schedule.decay_shape" => Some("schedule.kind=wsd"),
                     _ => None,
@@ -280,7 +283,7 @@ fn unknown_keys_are_errors_with_a_place_and_the_nearest_key() {
         ("qqqq = 1", "the top level has model, adapter,"),
         (
             "qqqq = 1",
-            "and the sections [data], [objective], [packing],",
+            "and the sections [tokens], [data], [objective],",
         ),
     ];
     for (text, expected) in cases {

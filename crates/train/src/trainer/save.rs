@@ -60,7 +60,7 @@ impl<D: Backend> Trainer<'_, D> {
             if self.config.lora.is_some() {
                 self.model.save_adapter(&weights)?;
                 if let Some(tokenizer) = self.tokenizer {
-                    tokenizer.save_chat_templates(&weights)?;
+                    tokenizer.save_beside_adapter(&weights)?;
                 }
             } else {
                 self.model.save_merged(&weights)?;

@@ -3,7 +3,8 @@
 use super::{
     ConfigError,
     keys::{KEYS, Key, Kind, SET_KEYS},
-    read::{Place, Text, nearest, one},
+    read::{Place, Text, one},
+    suggestion::nearest,
 };
 use serde::{Deserialize, Serialize};
 use std::{
