@@ -16,12 +16,17 @@ pub(crate) struct Inputs<T> {
     pub ids: T,
     /// i32 `[tokens]`.
     pub targets: T,
-    /// f32 `[tokens, rotary_dim / 2]`.
-    pub cos: T,
-    /// f32 `[tokens, rotary_dim / 2]`.
-    pub sin: T,
+    /// Angles of each of the frequencies that the model has.
+    pub angles: Vec<Angles<T>>,
     /// f32 `[tokens]`.
     pub losses: T,
+}
+
+/// Angles of the rotation, f32 `[tokens, rotary_dim / 2]`.
+#[derive(Debug)]
+pub(crate) struct Angles<T> {
+    pub cos: T,
+    pub sin: T,
 }
 
 /// All activations.
@@ -103,12 +108,19 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
     }
 
     fn inputs(&mut self) -> Result<Inputs<T>, ModelError> {
-        let pairs = self.architecture.rope.rotary_dim() / 2;
+        let ropes = self.architecture.ropes();
+        let pairs: Vec<usize> = ropes.map(|rope| rope.rotary_dim() / 2).collect();
         Ok(Inputs {
             ids: self.fixed("token ids", DType::U32, 1)?,
             targets: self.fixed("targets", DType::I32, 1)?,
-            cos: self.fixed("cosines", DType::F32, pairs)?,
-            sin: self.fixed("sines", DType::F32, pairs)?,
+            angles: pairs
+                .into_iter()
+                .map(|pairs| {
+                    let cos = self.fixed("cosines", DType::F32, pairs)?;
+                    let sin = self.fixed("sines", DType::F32, pairs)?;
+                    Ok(Angles { cos, sin })
+                })
+                .collect::<Result<_, ModelError>>()?,
             losses: self.fixed("losses", DType::F32, 1)?,
         })
     }

@@ -35,10 +35,10 @@ pub struct Architecture {
     pub norm_eps: f32,
     /// Gemma's norms store `w - 1`.
     pub norm_plus_one: bool,
-    /// Qwen3 normalises the queries and keys of each head before the rotation.
-    pub head_norms: bool,
-    /// Gemma 2 also normalises the outputs of attention and MLP.
-    pub branch_norms: bool,
+    /// Norms of queries and keys before the rotation.
+    pub query_norms: QueryNorms,
+    /// Places of the norms in a layer.
+    pub norm_places: NormPlaces,
     /// Whether the projections to queries, keys and values have biases.
     pub qkv_bias: bool,
     /// Whether the projection after attention has a bias.
@@ -66,6 +66,8 @@ pub struct Architecture {
     pub tied_head: bool,
     /// Frequencies of the rotation.
     pub rope: RopeConfig,
+    /// Frequencies of layers with a window, if these have their own (Gemma 3, OLMo 3).
+    pub window_rope: Option<RopeConfig>,
     /// Standard deviation of newly initialised weights.
     pub initializer_range: f64,
 }
@@ -77,6 +79,37 @@ pub enum HeadKind {
     Tokens,
     /// One number for a whole sequence, from its last token: a reward model.
     Score,
+}
+
+/// Norms of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryNorms {
+    /// There are none.
+    None,
+    /// Of each head by itself (Qwen3, Gemma 3, EXAONE 4).
+    Heads,
+    /// Of all heads of a token together (OLMo 2).
+    Tokens,
+}
+
+/// Places of the norms of attention and MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlaces {
+    /// Of the inputs (Llama).
+    Before,
+    /// Of inputs and outputs (Gemma 2).
+    Around,
+    /// Of inputs and outputs, under other names (HyperCLOVA X).
+    Peri,
+    /// Of the outputs (OLMo 2).
+    After,
+}
+
+impl NormPlaces {
+    /// Whether outputs are normalised.
+    pub(crate) fn after(self) -> bool {
+        self != Self::Before
+    }
 }
 
 /// Defaults that differ between families if a key is absent.
@@ -121,9 +154,7 @@ impl Architecture {
         let max_positions = settings
             .count("max_position_embeddings")?
             .unwrap_or(defaults.max_positions);
-        let rope = RopeConfig::from_json(settings.0, head_dim, max_positions)
-            .and_then(|rope| RotaryEmbedding::new(&rope).map(|_| rope))
-            .map_err(|error| ConfigError::new("rope_parameters", error.to_string()))?;
+        let rope = rope_of("full_attention", settings, head_dim, max_positions)?;
         if rope.partial_rotary_factor != 1.0 {
             let reason = "rotations of a part of the head are not supported";
             return Err(ConfigError::new("partial_rotary_factor", reason));
@@ -139,8 +170,8 @@ impl Architecture {
             head_dim,
             norm_eps: settings.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             norm_plus_one: false,
-            head_norms: false,
-            branch_norms: false,
+            query_norms: QueryNorms::None,
+            norm_places: NormPlaces::Before,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
@@ -156,6 +187,7 @@ impl Architecture {
             head: HeadKind::Tokens,
             tied_head: settings.flag("tie_word_embeddings", defaults.tied_head)?,
             rope,
+            window_rope: None,
             initializer_range: settings.positive("initializer_range")?.unwrap_or(0.02),
         })
     }
@@ -166,6 +198,30 @@ impl Architecture {
             HeadKind::Tokens => (HEAD, [self.vocabulary, self.hidden]),
             HeadKind::Score => (SCORE, [1, self.hidden]),
         }
+    }
+
+    /// Reads the frequencies of layers with a window, which a file may give apart.
+    pub(crate) fn read_window_rope(&mut self, settings: &Settings<'_>) -> Result<(), ConfigError> {
+        let (head_dim, positions) = (self.head_dim, self.rope.max_position_embeddings);
+        let rope = rope_of("sliding_attention", settings, head_dim, positions)?;
+        self.window_rope = (rope != self.rope).then_some(rope);
+        Ok(())
+    }
+
+    /// Frequencies of all kinds of layers; [`Self::rope_of`] says which a layer has.
+    pub fn ropes(&self) -> impl Iterator<Item = &RopeConfig> {
+        std::iter::once(&self.rope).chain(&self.window_rope)
+    }
+
+    /// Index of the frequencies of a layer in [`Self::ropes`].
+    pub fn rope_of(&self, layer: usize) -> usize {
+        usize::from(self.window_rope.is_some() && self.windows[layer].is_some())
+    }
+
+    /// Number of positions up to which no frequency depends on the length of the sequence.
+    pub fn fixed_length(&self) -> u64 {
+        let lengths = self.ropes().map(RopeConfig::fixed_length);
+        lengths.min().unwrap_or(u64::MAX)
     }
 
     /// Number of layers.
@@ -221,6 +277,18 @@ impl Architecture {
         self.windows = windows.collect::<Result<_, _>>()?;
         Ok(())
     }
+}
+
+/// Frequencies of the layers of one type.
+fn rope_of(
+    layers: &str,
+    settings: &Settings<'_>,
+    head_dim: usize,
+    positions: usize,
+) -> Result<RopeConfig, ConfigError> {
+    RopeConfig::from_json_for_layers(settings.0, layers, head_dim, positions)
+        .and_then(|rope| RotaryEmbedding::new(&rope).map(|_| rope))
+        .map_err(|error| ConfigError::new("rope_parameters", error.to_string()))
 }
 
 /// Whether each layer slides.

@@ -32,7 +32,7 @@ mod settings;
 mod vocabulary;
 mod weights;
 
-pub use architecture::{Architecture, HeadKind};
+pub use architecture::{Architecture, HeadKind, NormPlaces, QueryNorms};
 pub use cache::KvCache;
 pub use config::ModelConfig;
 pub use error::{ConfigError, ModelError};

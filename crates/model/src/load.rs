@@ -173,15 +173,17 @@ impl<D: Backend> Model<D> {
         let mut allocator = Allocator::new(device, plan)?;
         let all = lay_out_all(&mut allocator, &config, training, options, base, stored)?;
         let plan = allocator.into_plan()?;
-        let rope = RotaryEmbedding::new(&config.architecture().rope)?;
-        let angles = options.capacity * rope.rotary_dim() / 2;
+        let ropes = config.architecture().ropes().map(RotaryEmbedding::new);
+        let ropes = ropes.collect::<Result<Vec<_>, _>>()?;
+        let widest = ropes.iter().map(RotaryEmbedding::rotary_dim).max();
+        let angles = options.capacity * widest.unwrap_or(0) / 2;
         let model = Self {
             device: device.clone(),
             config,
             weights: all.weights,
             activations: all.activations,
             plan,
-            rope,
+            ropes,
             tables: [vec![0.0; angles], vec![0.0; angles]],
             ranges: Ranges::empty(device)?,
             adapter: all.adapter,

@@ -1,6 +1,6 @@
 //! State that all parts of a model share while they process a batch.
 
-use crate::{Architecture, parts::Adapter};
+use crate::{Architecture, activations::Angles, parts::Adapter};
 use tightrope_device::{Device, Scratch, Tensor};
 use tightrope_kernels::{attention::Ranges, product::Dropout};
 use tightrope_packing::random::mix;
@@ -23,8 +23,8 @@ pub(crate) struct Pass<'a, D: Device> {
     /// Number of rows of every buffer that are in use.
     pub tokens: usize,
     pub ranges: &'a Ranges<D>,
-    pub cos: &'a Tensor<D>,
-    pub sin: &'a Tensor<D>,
+    /// Angles of each of the frequencies that the model has.
+    pub angles: &'a [Angles<Tensor<D>>],
     /// Dropout of adapters in training, with the salt of the step.
     pub dropout: Option<Dropout<'a, D>>,
     pub adapters: Adapters,

@@ -259,7 +259,7 @@ impl Base {
     /// of the model depend on the length of the sequence.
     pub fn longest_shared(&self) -> u64 {
         let model = ModelConfig::read(self.source.path());
-        model.map_or(u64::MAX, |model| model.architecture().rope.fixed_length())
+        model.map_or(u64::MAX, |model| model.architecture().fixed_length())
     }
 
     /// Says where conversations are rendered otherwise than by the tokenizer of the model.

@@ -4,7 +4,7 @@ use super::{
     Family, gemma,
     gguf::{GgufFiles, Metadata},
 };
-use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+use crate::{Architecture, ConfigError, NormPlaces, architecture::Defaults, settings::Settings};
 use serde_json::{Map, Value, json};
 use tightrope_formats::FormatError;
 use tightrope_kernels::glu::Activation;
@@ -29,7 +29,7 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     };
     let mut architecture = Architecture::common(settings, &defaults)?;
     gemma::set_gemma(&mut architecture, settings)?;
-    architecture.branch_norms = true;
+    architecture.norm_places = NormPlaces::Around;
     architecture.activation = settings
         .activation("hidden_activation")?
         .unwrap_or(Activation::GeluTanh);

@@ -1,13 +1,19 @@
 //! The model families: one file each, and one line in [`FAMILIES`].
 
+mod exaone4;
 mod gemma;
 mod gemma2;
+mod gemma3;
 pub(crate) mod gguf;
 mod granite;
+mod hyperclovax;
 mod llama;
 mod mistral;
+mod olmo2;
+mod olmo3;
 mod qwen2;
 mod qwen3;
+mod seed_oss;
 mod smollm3;
 
 use crate::{Architecture, ConfigError, settings::Settings};
@@ -28,7 +34,7 @@ pub(crate) struct Family {
     pub gguf: Option<GgufFiles>,
 }
 
-static FAMILIES: [&Family; 8] = [
+static FAMILIES: [&Family; 14] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -37,6 +43,12 @@ static FAMILIES: [&Family; 8] = [
     &gemma2::FAMILY,
     &smollm3::FAMILY,
     &granite::FAMILY,
+    &gemma3::FAMILY,
+    &olmo2::FAMILY,
+    &olmo3::FAMILY,
+    &exaone4::FAMILY,
+    &seed_oss::FAMILY,
+    &hyperclovax::FAMILY,
 ];
 
 /// Finds the family of a `model_type`.

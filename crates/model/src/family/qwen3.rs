@@ -5,7 +5,7 @@ use super::{
     gguf::{GgufFiles, Metadata},
     qwen2::set_upper_windows,
 };
-use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
+use crate::{Architecture, ConfigError, QueryNorms, architecture::Defaults, settings::Settings};
 use serde_json::{Map, Value};
 use tightrope_formats::FormatError;
 
@@ -30,7 +30,7 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
         max_positions: 32_768,
     };
     let mut architecture = Architecture::common(settings, &defaults)?;
-    architecture.head_norms = true;
+    architecture.query_norms = QueryNorms::Heads;
     architecture.read_attention_bias(settings)?;
     set_upper_windows(&mut architecture, settings)?;
     Ok(architecture)

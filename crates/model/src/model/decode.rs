@@ -41,12 +41,12 @@ pub(super) fn decode<D: Kernels>(
         };
         pass.device.noise_add(add.checked()?)?;
     }
-    // The norm of a layer, or the final norm after the last layer.
-    let norm_before = |layer: usize| match weights.layers.get(layer) {
-        Some(layer) => &layer.attention_norm,
-        None => &weights.norm,
-    };
-    norm_before(0).forward(pass, &mut stream[0], &mut work.normed)?;
+    match weights.layers.first() {
+        Some(layer) => layer.norm_input(pass, &mut stream[0], &mut work.normed)?,
+        None => weights
+            .norm
+            .forward(pass, &mut stream[0], &mut work.normed)?,
+    }
     let (streams, slots) = (stream.len(), saved.len());
     for (index, layer) in weights.layers.iter().enumerate() {
         let saved = &mut saved[slot(index, slots)];
@@ -55,7 +55,11 @@ pub(super) fn decode<D: Kernels>(
         layer.forward(pass, hidden, saved, work, cache)?;
         let add = (&saved.middle.hidden, &work.branch);
         let next = &mut stream[(index + 1) % streams];
-        norm_before(index + 1).forward_of_sum(pass, add, next, &mut work.normed)?;
+        let normed = &mut work.normed;
+        match weights.layers.get(index + 1) {
+            Some(layer) => layer.enter(pass, add, next, normed)?,
+            None => weights.norm.forward_of_sum(pass, add, next, normed)?,
+        }
     }
     Ok(())
 }

@@ -30,7 +30,8 @@ pub struct Model<D: Device> {
     /// Ranges of the current batch.
     pub(crate) ranges: Ranges<D>,
     pub(crate) plan: Plan,
-    pub(crate) rope: RotaryEmbedding,
+    /// Frequencies, as in [`Architecture::ropes`].
+    pub(crate) ropes: Vec<RotaryEmbedding>,
     /// Cosines and sines on the host, before they are copied to the device.
     pub(crate) tables: [Vec<f32>; 2],
     pub(crate) adapter: Option<AdapterConfig>,
@@ -161,8 +162,7 @@ impl<D: Backend> Model<D> {
             architecture: self.config.architecture(),
             tokens,
             ranges: &self.ranges,
-            cos: &inputs.cos,
-            sin: &inputs.sin,
+            angles: &inputs.angles,
             dropout: None,
             adapters,
             noise: None,

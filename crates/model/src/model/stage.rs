@@ -4,6 +4,7 @@ use super::Model;
 use crate::{Backend, ModelError, activations::Inputs};
 use tightrope_kernels::attention::Range;
 use tightrope_packing::{Batch, Segment, Segments};
+use tightrope_rope::RotaryEmbedding;
 
 impl<D: Backend> Model<D> {
     /// Copies a batch to the device.
@@ -52,27 +53,30 @@ impl<D: Backend> Model<D> {
             });
         }
         self.check_prefixes(segments)?;
-        let Inputs { ids, cos, sin, .. } = &mut self.activations.inputs;
+        let Inputs { ids, angles, .. } = &mut self.activations.inputs;
         ids.write(tokens)?;
-        let runs = segments
-            .as_slice()
-            .iter()
-            .map(|s| (s.first_position, s.length));
-        let [cosines, sines] = &mut self.tables;
-        self.rope.fill_tables(runs, cosines, sines)?;
-        let angles = tokens.len() * self.rope.rotary_dim() / 2;
-        cos.write(&cosines[..angles])?;
-        Ok(sin.write(&sines[..angles])?)
+        for (rope, angles) in self.ropes.iter().zip(angles) {
+            let segments = segments.as_slice().iter();
+            let runs = segments.map(|s| (s.first_position, s.length));
+            let [cosines, sines] = &mut self.tables;
+            rope.fill_tables(runs, cosines, sines)?;
+            let count = tokens.len() * rope.rotary_dim() / 2;
+            angles.cos.write(&cosines[..count])?;
+            angles.sin.write(&sines[..count])?;
+        }
+        Ok(())
     }
 
     /// Refuses a segment that continues another one with other frequencies.
     fn check_prefixes(&self, segments: &Segments) -> Result<(), ModelError> {
-        let fixed = self.config.architecture().rope.fixed_length();
+        let fixed = self.config.architecture().fixed_length();
         for segment in segments.as_slice().iter().filter(|s| s.prefix.is_some()) {
             let prefix = u64::from(segment.first_position);
             let length = u64::from(segment.end_position());
-            let frequencies = |length| self.rope.inverse_frequencies(length);
-            if length > fixed && frequencies(prefix) != frequencies(length) {
+            let differ = |rope: &RotaryEmbedding| {
+                rope.inverse_frequencies(prefix) != rope.inverse_frequencies(length)
+            };
+            if length > fixed && self.ropes.iter().any(differ) {
                 return Err(ModelError::Prefix {
                     prefix,
                     length,

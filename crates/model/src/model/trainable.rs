@@ -177,8 +177,7 @@ impl<D: Backend> TrainableModel<D> {
             architecture,
             tokens,
             ranges,
-            cos: &inputs.cos,
-            sin: &inputs.sin,
+            angles: &inputs.angles,
             dropout: (*dropout > 0.0).then_some(Dropout {
                 probability: *dropout,
                 salt,

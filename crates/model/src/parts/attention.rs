@@ -1,9 +1,9 @@
-//! Self-attention: projections, rotation (in one pass with the norms of heads), attention, output
-//! projection.
+//! Self-attention: projections, norms of queries and keys, rotation (in one pass with the norms of
+//! heads), attention, output projection.
 
 use super::{Held, HeldMut, Linear, linear, with_buffer};
 use crate::{
-    ModelError, activations,
+    ModelError, QueryNorms, activations,
     cache::LayerCache,
     parameter::{ParameterKind, Replaceable},
     pass::Pass,
@@ -14,11 +14,12 @@ use tightrope_device::{DType, Device, Tensor};
 use tightrope_kernels::{
     Check, Kernels, attention,
     qk_norm_rope::{self, HeadsBackward, HeadsForward},
+    rms_norm,
     rope::{Direction, Heads, Pairing, Rotate},
 };
 
 /// Name of the part in messages of [`with_buffer`].
-const HEAD_NORMS: &str = "the norms of heads";
+const QUERY_NORMS: &str = "the norms of queries and keys";
 
 /// Weights, and settings that differ between layers.
 #[derive(Debug)]
@@ -27,17 +28,20 @@ pub(crate) struct Attention<T> {
     pub k: Linear<T>,
     pub v: Linear<T>,
     pub o: Linear<T>,
-    /// Present if the queries and keys of each head are normalised.
-    head_norms: Option<HeadNorms<T>>,
+    /// Present if queries and keys are normalised.
+    norms: Option<Norms<T>>,
     /// Largest number of keys that a query sees, its own included; `None` = all.
     window: Option<usize>,
     /// Number of features of a head that rotate.
     rotary_dim: usize,
+    /// Index of its frequencies.
+    rope: usize,
 }
 
-/// Norms of the queries and keys of each head, f32 `[head_dim]`.
+/// Norms of queries and keys: f32 `[head_dim]` for each head, or `[heads · head_dim]` and
+/// `[kv_heads · head_dim]` for all of a token.
 #[derive(Debug)]
-struct HeadNorms<T> {
+struct Norms<T> {
     q: Replaceable<T>,
     k: Replaceable<T>,
 }
@@ -45,14 +49,15 @@ struct HeadNorms<T> {
 /// Values that the backward pass needs from the forward pass.
 #[derive(Debug)]
 pub(crate) struct Saved<T> {
-    /// `[tokens, heads · head_dim]`: rotated, or as projected if heads are normalised.
+    /// `[tokens, heads · head_dim]`: rotated, or as projected if they are normalised.
     q: T,
-    /// `[tokens, kv_heads · head_dim]`: rotated, or as projected if heads are normalised.
+    /// `[tokens, kv_heads · head_dim]`: rotated, or as projected if they are normalised.
     k: T,
     /// `[tokens, kv_heads · head_dim]`.
     v: T,
-    /// Statistics of the norms of heads: f32 `[tokens, heads]` and `[tokens, kv_heads]`.
-    head_rstd: Option<(T, T)>,
+    /// Statistics of the norms of queries and keys: f32 `[tokens, heads]` and `[tokens, kv_heads]`,
+    /// or `[tokens, 1]`.
+    norm_rstd: Option<(T, T)>,
     /// Output of attention, `[tokens, heads · head_dim]`.
     attended: T,
     /// f32 `[tokens, heads]`.
@@ -66,7 +71,7 @@ pub(crate) struct Saved<T> {
 /// Work space of both passes.
 #[derive(Debug)]
 pub(crate) struct Work<T> {
-    /// Normalised and rotated queries and keys, if heads are normalised.
+    /// Normalised and rotated queries and keys, if they are normalised.
     rotated: Option<(T, T)>,
 }
 
@@ -99,12 +104,15 @@ impl<T> Saved<T> {
             q: step.kept(name("queries"), queries)?,
             k: step.kept(name("keys"), keys)?,
             v: step.kept(name("values"), keys)?,
-            head_rstd: match architecture.head_norms {
-                true => {
-                    let q = step.statistic(name("query norms"), architecture.heads)?;
-                    Some((q, step.statistic(name("key norms"), architecture.kv_heads)?))
+            norm_rstd: match architecture.query_norms {
+                QueryNorms::None => None,
+                norms => {
+                    let each = norms == QueryNorms::Heads;
+                    let [heads, kv_heads] = [architecture.heads, architecture.kv_heads]
+                        .map(|heads| if each { heads } else { 1 });
+                    let q = step.statistic(name("query norms"), heads)?;
+                    Some((q, step.statistic(name("key norms"), kv_heads)?))
                 }
-                false => None,
             },
             attended: step.kept(name("attended"), queries)?,
             lse: step.statistic(name("log-sum-exp"), architecture.heads)?,
@@ -121,12 +129,12 @@ impl<T> Work<T> {
         step: &mut activations::Builder<'_, A>,
     ) -> Result<Self, ModelError> {
         let architecture = step.architecture;
-        let rotated = match architecture.head_norms {
-            true => {
+        let rotated = match architecture.query_norms {
+            QueryNorms::None => None,
+            QueryNorms::Heads | QueryNorms::Tokens => {
                 let q = step.work("rotated queries", architecture.q_features())?;
                 Some((q, step.work("rotated keys", architecture.kv_features())?))
             }
-            false => None,
         };
         Ok(Self { rotated })
     }
@@ -169,18 +177,23 @@ impl<T> Attention<T> {
         let hidden = architecture.hidden;
         let (queries, keys) = (architecture.q_features(), architecture.kv_features());
         let name = |part: &str| format!("{layer}.self_attn.{part}");
-        let head_norms = match architecture.head_norms {
-            true => {
-                let mut norm = |part: &str| {
+        let sizes = match architecture.query_norms {
+            QueryNorms::None => None,
+            QueryNorms::Heads => Some([architecture.head_dim; 2]),
+            QueryNorms::Tokens => Some([queries, keys]),
+        };
+        let norms = match sizes {
+            Some([of_q, of_k]) => {
+                let mut norm = |part: &str, size| {
                     let name = name(&format!("{part}.weight"));
-                    weights.replaceable(name, ParameterKind::Norm, &[architecture.head_dim])
+                    weights.replaceable(name, ParameterKind::Norm, &[size])
                 };
-                Some(HeadNorms {
-                    q: norm("q_norm")?,
-                    k: norm("k_norm")?,
+                Some(Norms {
+                    q: norm("q_norm", of_q)?,
+                    k: norm("k_norm", of_k)?,
                 })
             }
-            false => None,
+            None => None,
         };
         let (qkv_bias, output_bias) = (architecture.qkv_bias, architecture.output_bias);
         let mut linear =
@@ -191,8 +204,9 @@ impl<T> Attention<T> {
             v: linear("v_proj", (hidden, keys), qkv_bias)?,
             o: linear("o_proj", (queries, hidden), output_bias)?
                 .times(architecture.residual_scale)?,
-            head_norms,
+            norms,
             window: architecture.windows[index],
+            rope: architecture.rope_of(index),
             rotary_dim: match architecture.rotated[index] {
                 true => architecture.rope.rotary_dim(),
                 false => 0,
@@ -211,7 +225,7 @@ impl<T> Attention<T> {
     }
 
     pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
-        let norms = self.head_norms.iter();
+        let norms = self.norms.iter();
         norms
             .flat_map(|norms| [&norms.q, &norms.k])
             .for_each(|norm| norm.held(all));
@@ -221,7 +235,7 @@ impl<T> Attention<T> {
     }
 
     pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
-        let norms = self.head_norms.iter_mut();
+        let norms = self.norms.iter_mut();
         norms
             .flat_map(|norms| [&mut norms.q, &mut norms.k])
             .for_each(|norm| norm.held_mut(all));
@@ -231,7 +245,7 @@ impl<T> Attention<T> {
 
     /// Parameters of the part that an adapter may replace.
     pub(crate) fn replaceable_mut<'a>(&'a mut self, all: &mut Vec<&'a mut Replaceable<T>>) {
-        let norms = self.head_norms.iter_mut();
+        let norms = self.norms.iter_mut();
         all.extend(norms.flat_map(|norms| [&mut norms.q, &mut norms.k]));
         let linears = [&mut self.q, &mut self.k, &mut self.v, &mut self.o];
         all.extend(
@@ -267,7 +281,7 @@ impl<D: Kernels> Attention<Tensor<D>> {
         self.q.forward(pass, x, &mut saved.q, &mut saved.of_q)?;
         self.k.forward(pass, x, &mut saved.k, &mut saved.of_k)?;
         self.v.forward(pass, x, &mut saved.v, &mut saved.of_v)?;
-        if !self.norm_heads(pass, saved, work)? {
+        if !self.normalise(pass, saved, work)? {
             self.rotate(pass, &mut saved.q, &mut saved.k, Direction::Forward)?;
         }
         let (q, k) = match &work.rotated {
@@ -290,39 +304,63 @@ impl<D: Kernels> Attention<Tensor<D>> {
         self.o.forward(pass, &saved.attended, y, &mut saved.of_o)
     }
 
-    /// Normalises and rotates `saved.q` and `saved.k` into `work.rotated` if heads are normalised;
+    /// Normalises and rotates `saved.q` and `saved.k` into `work.rotated` if they are normalised;
     /// returns whether they are.
-    fn norm_heads(
+    fn normalise(
         &self,
         pass: &Pass<'_, D>,
         saved: &mut Saved<Tensor<D>>,
         work: &mut Work<Tensor<D>>,
     ) -> Result<bool, ModelError> {
         let architecture = pass.architecture;
-        let buffers = saved.head_rstd.as_mut().zip(work.rotated.as_mut());
-        let norms = with_buffer(self.head_norms.as_ref(), buffers, HEAD_NORMS)?;
+        let buffers = saved.norm_rstd.as_mut().zip(work.rotated.as_mut());
+        let norms = with_buffer(self.norms.as_ref(), buffers, QUERY_NORMS)?;
         let Some((norms, ((q_rstd, k_rstd), (q, k)))) = norms else {
             return Ok(false);
         };
+        let (of_q, of_k) = (norms.q.of(pass.adapters), norms.k.of(pass.adapters));
+        if architecture.query_norms == QueryNorms::Tokens {
+            let sides = [
+                (&saved.q, of_q, &mut *q, q_rstd, architecture.q_features()),
+                (&saved.k, of_k, &mut *k, k_rstd, architecture.kv_features()),
+            ];
+            for (x, weight, y, rstd, dim) in sides {
+                let forward = rms_norm::Forward {
+                    x: x.view(),
+                    residual: None,
+                    weight: weight.value.view(),
+                    plus_one: architecture.norm_plus_one,
+                    eps: architecture.norm_eps,
+                    y: y.view_mut(),
+                    rstd: rstd.view_mut(),
+                    rows: pass.tokens,
+                    dim,
+                };
+                pass.device.rms_norm_forward(forward.checked()?)?;
+            }
+            self.rotate(pass, q, k, Direction::Forward)?;
+            return Ok(true);
+        }
+        let angles = &pass.angles[self.rope];
         let forward = qk_norm_rope::Forward {
             q: HeadsForward {
                 x: saved.q.view(),
-                weight: norms.q.of(pass.adapters).value.view(),
+                weight: of_q.value.view(),
                 y: q.view_mut(),
                 rstd: q_rstd.view_mut(),
                 heads: architecture.heads,
             },
             k: HeadsForward {
                 x: saved.k.view(),
-                weight: norms.k.of(pass.adapters).value.view(),
+                weight: of_k.value.view(),
                 y: k.view_mut(),
                 rstd: k_rstd.view_mut(),
                 heads: architecture.kv_heads,
             },
             plus_one: architecture.norm_plus_one,
             eps: architecture.norm_eps,
-            cos: pass.cos.view(),
-            sin: pass.sin.view(),
+            cos: angles.cos.view(),
+            sin: angles.sin.view(),
             tokens: pass.tokens,
             head_dim: architecture.head_dim,
             rotary_dim: self.rotary_dim,
@@ -331,21 +369,21 @@ impl<D: Kernels> Attention<Tensor<D>> {
         Ok(true)
     }
 
-    /// Writes the gradient with respect to `x` to `dx`, if it is wanted, and adds into the
-    /// gradients of trained parameters.
+    /// Writes the gradient with respect to `x` to `dx`, if it is wanted, or adds it there with
+    /// `accumulate`, and adds into the gradients of trained parameters.
     pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
         (x, dy): (&Tensor<D>, &Tensor<D>),
-        mut dx: Option<&mut Tensor<D>>,
+        (mut dx, accumulate): (Option<&mut Tensor<D>>, bool),
         (saved, work): (&mut Saved<Tensor<D>>, &mut Work<Tensor<D>>),
         (backward, adapters): (
             &mut BackwardWork<Tensor<D>>,
             &mut linear::BackwardWork<Tensor<D>>,
         ),
     ) -> Result<(), ModelError> {
-        // If heads are normalised, the inputs of attention are computed again.
-        self.norm_heads(pass, saved, work)?;
+        // If queries and keys are normalised, the inputs of attention are computed again.
+        self.normalise(pass, saved, work)?;
         let BackwardWork {
             dq,
             dk,
@@ -379,32 +417,80 @@ impl<D: Kernels> Attention<Tensor<D>> {
             config: self.config(pass),
         };
         pass.device.attention_backward(attended.checked()?)?;
-        self.rotate_back(pass, saved, (&mut *dq, &mut *dk))?;
-        let q = (x, &*dq);
-        self.q
-            .backward(pass, q, (dx.as_deref_mut(), false), &saved.of_q, adapters)?;
-        let k = (x, &*dk);
+        let (dq, dk) = self.rotate_back(pass, saved, work, (dq, dk))?;
+        let q = (x, dq);
+        let dx_of_q = (dx.as_deref_mut(), accumulate);
+        self.q.backward(pass, q, dx_of_q, &saved.of_q, adapters)?;
+        let k = (x, dk);
         self.k
             .backward(pass, k, (dx.as_deref_mut(), true), &saved.of_k, adapters)?;
         let v = (x, &*dv);
         self.v.backward(pass, v, (dx, true), &saved.of_v, adapters)
     }
 
-    /// Turns the gradients of the inputs of attention into those of the projections, in place.
-    fn rotate_back(
+    /// The gradients of the projections from those of the inputs of attention, which are
+    /// overwritten.
+    fn rotate_back<'a>(
         &mut self,
         pass: &Pass<'_, D>,
         saved: &Saved<Tensor<D>>,
-        (dq, dk): (&mut Tensor<D>, &mut Tensor<D>),
-    ) -> Result<(), ModelError> {
+        work: &'a mut Work<Tensor<D>>,
+        (dq, dk): (&'a mut Tensor<D>, &'a mut Tensor<D>),
+    ) -> Result<(&'a Tensor<D>, &'a Tensor<D>), ModelError> {
         let architecture = pass.architecture;
-        let norms = self.head_norms.as_mut();
+        let whole = architecture.query_norms == QueryNorms::Tokens;
+        if whole || self.norms.is_none() {
+            self.rotate(pass, dq, dk, Direction::Backward)?;
+        }
+        let norms = self.norms.as_mut();
         let Some((norms, (q_rstd, k_rstd))) =
-            with_buffer(norms, saved.head_rstd.as_ref(), HEAD_NORMS)?
+            with_buffer(norms, saved.norm_rstd.as_ref(), QUERY_NORMS)?
         else {
-            return self.rotate(pass, dq, dk, Direction::Backward);
+            return Ok((dq, dk));
         };
         let (of_q, of_k) = (norms.q.trained_mut(), norms.k.trained_mut());
+        if whole {
+            // The normalised queries and keys are no longer needed.
+            let (q, k) = work
+                .rotated
+                .as_mut()
+                .ok_or(ModelError::NoBuffer(QUERY_NORMS))?;
+            let sides = [
+                (
+                    &*dq,
+                    &saved.q,
+                    of_q,
+                    q_rstd,
+                    &mut *q,
+                    architecture.q_features(),
+                ),
+                (
+                    &*dk,
+                    &saved.k,
+                    of_k,
+                    k_rstd,
+                    &mut *k,
+                    architecture.kv_features(),
+                ),
+            ];
+            for (dy, x, scale, rstd, dx, dim) in sides {
+                let backward = rms_norm::Backward {
+                    dy: dy.view(),
+                    x: x.view(),
+                    rstd: rstd.view(),
+                    weight: scale.value.view(),
+                    plus_one: architecture.norm_plus_one,
+                    dx: dx.view_mut(),
+                    accumulate: false,
+                    dweight: scale.gradient.as_mut().map(Tensor::view_mut),
+                    rows: pass.tokens,
+                    dim,
+                };
+                pass.device.rms_norm_backward(backward.checked()?)?;
+            }
+            return Ok((q, k));
+        }
+        let angles = &pass.angles[self.rope];
         let normed = qk_norm_rope::Backward {
             q: HeadsBackward {
                 dx: dq.view_mut(),
@@ -423,13 +509,14 @@ impl<D: Kernels> Attention<Tensor<D>> {
                 heads: architecture.kv_heads,
             },
             plus_one: architecture.norm_plus_one,
-            cos: pass.cos.view(),
-            sin: pass.sin.view(),
+            cos: angles.cos.view(),
+            sin: angles.sin.view(),
             tokens: pass.tokens,
             head_dim: architecture.head_dim,
             rotary_dim: self.rotary_dim,
         };
-        Ok(pass.device.qk_norm_rope_backward(normed.checked()?)?)
+        pass.device.qk_norm_rope_backward(normed.checked()?)?;
+        Ok((dq, dk))
     }
 
     /// Rotates queries and keys in place, or rotates their gradients back.
@@ -452,8 +539,8 @@ impl<D: Kernels> Attention<Tensor<D>> {
         let rotate = Rotate {
             q: heads(q.view_mut(), architecture.heads),
             k: heads(k.view_mut(), architecture.kv_heads),
-            cos: pass.cos.view(),
-            sin: pass.sin.view(),
+            cos: pass.angles[self.rope].cos.view(),
+            sin: pass.angles[self.rope].sin.view(),
             tokens: pass.tokens,
             head_dim: architecture.head_dim,
             rotary_dim: self.rotary_dim,

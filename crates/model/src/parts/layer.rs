@@ -8,8 +8,8 @@ use super::{
     with_buffer,
 };
 use crate::{
-    ModelError, activations, cache::LayerCache, parameter::Replaceable, pass::Pass, plan::Allocate,
-    weights,
+    ModelError, NormPlaces, activations, cache::LayerCache, parameter::Replaceable, pass::Pass,
+    plan::Allocate, weights,
 };
 use tightrope_device::Tensor;
 use tightrope_kernels::Kernels;
@@ -20,11 +20,13 @@ const BRANCH_NORM: &str = "the norm of a branch";
 /// Weights of the layer.
 #[derive(Debug)]
 pub(crate) struct Layer<T> {
-    pub attention_norm: Norm<T>,
+    /// Norm of the input of attention.
+    attention_norm: Option<Norm<T>>,
     pub attention: Attention<T>,
     /// Norm of the output of attention.
     attention_branch_norm: Option<Norm<T>>,
-    mlp_norm: Norm<T>,
+    /// Norm of the input of the MLP.
+    mlp_norm: Option<Norm<T>>,
     pub mlp: Mlp<T>,
     /// Norm of the output of the MLP.
     mlp_branch_norm: Option<Norm<T>>,
@@ -76,7 +78,7 @@ impl<T> Saved<T> {
     ) -> Result<Self, ModelError> {
         let attention: Vec<_> = sharing.iter().map(|layer| &layer.attention).collect();
         let mlp: Vec<_> = sharing.iter().map(|layer| &layer.mlp).collect();
-        let has_branches = step.architecture.branch_norms;
+        let has_branches = step.architecture.norm_places.after();
         let branch = |step: &mut _, part: &str| match has_branches {
             true => Stream::lay_out(step, &format!("{at}: {part} branch")).map(Some),
             false => Ok(None),
@@ -113,7 +115,7 @@ impl<T> BackwardWork<T> {
     ) -> Result<Self, ModelError> {
         let hidden = step.architecture.hidden;
         let dhidden = step.work("gradient of the residual", hidden)?;
-        let dbranch = match step.architecture.branch_norms {
+        let dbranch = match step.architecture.norm_places.after() {
             true => Some(step.work("gradient of the branch", hidden)?),
             false => None,
         };
@@ -127,27 +129,40 @@ impl<T> BackwardWork<T> {
     }
 }
 
-/// Names of the norms in a layer of Transformers and of GGUF files.
-const NAMES: [(&str, &str); 2] = [
-    ("input_layernorm", "attn_norm"),
-    ("post_attention_layernorm", "ffn_norm"),
-];
-/// The same with norms of branches. The norm that Llama names after attention is the one before the
-/// MLP; here it is the one that its name says.
-const BRANCH_NAMES: [(&str, &str); 4] = [
-    ("input_layernorm", "attn_norm"),
-    ("post_attention_layernorm", "post_attention_norm"),
-    ("pre_feedforward_layernorm", "ffn_norm"),
-    ("post_feedforward_layernorm", "post_ffw_norm"),
-];
+/// Names of the norms in a layer of Transformers and of GGUF files: of the input of attention, its
+/// output, the input of the MLP, and its output.
+type NormNames = [Option<(&'static str, &'static str)>; 4];
+
+/// The norm that Llama names after attention is the one before the MLP; elsewhere it is the one that
+/// its name says.
+fn norm_names(places: NormPlaces) -> NormNames {
+    let input = ("input_layernorm", "attn_norm");
+    let before_mlp = ("post_attention_layernorm", "ffn_norm");
+    let attention = ("post_attention_layernorm", "post_attention_norm");
+    let mlp = ("post_feedforward_layernorm", "post_ffw_norm");
+    match places {
+        NormPlaces::Before => [Some(input), None, Some(before_mlp), None],
+        NormPlaces::Around => {
+            let before_mlp = ("pre_feedforward_layernorm", "ffn_norm");
+            [Some(input), Some(attention), Some(before_mlp), Some(mlp)]
+        }
+        NormPlaces::Peri => {
+            let [attention, mlp] = [("post_norm1", attention.1), ("post_norm2", mlp.1)];
+            [Some(input), Some(attention), Some(before_mlp), Some(mlp)]
+        }
+        NormPlaces::After => [None, Some(attention), None, Some(mlp)],
+    }
+}
 
 /// Names of all modules in a layer of Transformers and of GGUF files.
 pub(crate) fn module_names(
-    branch_norms: bool,
+    places: NormPlaces,
 ) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let norms: &[_] = if branch_norms { &BRANCH_NAMES } else { &NAMES };
     let parts = attention::NAMES.iter().chain(&mlp::NAMES);
-    norms.iter().chain(parts).copied()
+    norm_names(places)
+        .into_iter()
+        .flatten()
+        .chain(parts.copied())
 }
 
 impl<T> Layer<T> {
@@ -157,28 +172,19 @@ impl<T> Layer<T> {
         index: usize,
     ) -> Result<Self, ModelError> {
         let name = format!("model.layers.{index}");
-        let norm = |weights: &mut _, part: &str| Norm::lay_out(weights, format!("{name}.{part}"));
-        let [attention_branch, mlp, mlp_branch] = match weights.architecture.branch_norms {
-            true => [
-                Some("post_attention_layernorm"),
-                Some("pre_feedforward_layernorm"),
-                Some("post_feedforward_layernorm"),
-            ],
-            false => [None, Some("post_attention_layernorm"), None],
+        let norm = |weights: &mut _, names: Option<(&str, &str)>| {
+            let norm = names.map(|(part, _)| Norm::lay_out(weights, format!("{name}.{part}")));
+            norm.transpose()
         };
-        let attention_norm = norm(weights, "input_layernorm")?;
-        let attention = Attention::lay_out(weights, &name, index)?;
-        let mut optional = |part: Option<&str>| part.map(|part| norm(weights, part)).transpose();
-        let attention_branch_norm = optional(attention_branch)?;
-        let mlp_norm = optional(mlp)?.ok_or(ModelError::NotAsPlanned)?;
-        let mlp_branch_norm = optional(mlp_branch)?;
+        let [of_attention, after_attention, of_mlp, after_mlp] =
+            norm_names(weights.architecture.norm_places);
         Ok(Self {
-            attention_norm,
-            attention,
-            attention_branch_norm,
-            mlp_norm,
+            attention_norm: norm(weights, of_attention)?,
+            attention: Attention::lay_out(weights, &name, index)?,
+            attention_branch_norm: norm(weights, after_attention)?,
+            mlp_norm: norm(weights, of_mlp)?,
             mlp: Mlp::lay_out(weights, &name)?,
-            mlp_branch_norm,
+            mlp_branch_norm: norm(weights, after_mlp)?,
         })
     }
 
@@ -195,25 +201,27 @@ impl<T> Layer<T> {
     }
 
     pub(crate) fn held<'a>(&'a self, all: &mut Vec<Held<'a, T>>) {
-        self.attention_norm.held(all);
+        let norm = |norm: &'a Option<Norm<T>>, all: &mut Vec<_>| {
+            norm.iter().for_each(|norm| norm.held(all));
+        };
+        norm(&self.attention_norm, all);
         self.attention.held(all);
-        self.attention_branch_norm
-            .iter()
-            .for_each(|norm| norm.held(all));
-        self.mlp_norm.held(all);
+        norm(&self.attention_branch_norm, all);
+        norm(&self.mlp_norm, all);
         self.mlp.held(all);
-        self.mlp_branch_norm.iter().for_each(|norm| norm.held(all));
+        norm(&self.mlp_branch_norm, all);
     }
 
     pub(crate) fn held_mut<'a>(&'a mut self, all: &mut Vec<HeldMut<'a, T>>) {
-        self.attention_norm.held_mut(all);
+        let norm = |norm: &'a mut Option<Norm<T>>, all: &mut Vec<_>| {
+            norm.iter_mut().for_each(|norm| norm.held_mut(all));
+        };
+        norm(&mut self.attention_norm, all);
         self.attention.held_mut(all);
-        let branch = self.attention_branch_norm.iter_mut();
-        branch.for_each(|norm| norm.held_mut(all));
-        self.mlp_norm.held_mut(all);
+        norm(&mut self.attention_branch_norm, all);
+        norm(&mut self.mlp_norm, all);
         self.mlp.held_mut(all);
-        let branch = self.mlp_branch_norm.iter_mut();
-        branch.for_each(|norm| norm.held_mut(all));
+        norm(&mut self.mlp_branch_norm, all);
     }
 
     /// Parameters of the layer that an adapter may replace.
@@ -226,9 +234,13 @@ impl<T> Layer<T> {
             mlp,
             mlp_branch_norm,
         } = self;
-        let branches = attention_branch_norm.iter_mut().chain(mlp_branch_norm);
-        let norms = [attention_norm, mlp_norm].into_iter().chain(branches);
-        all.extend(norms.map(|norm| &mut norm.scale));
+        let norms = [
+            attention_norm,
+            mlp_norm,
+            attention_branch_norm,
+            mlp_branch_norm,
+        ];
+        all.extend(norms.into_iter().flatten().map(|norm| &mut norm.scale));
         attention.replaceable_mut(all);
         mlp.replaceable_mut(all);
     }
@@ -242,8 +254,34 @@ impl<T> Layer<T> {
 }
 
 impl<D: Kernels> Layer<Tensor<D>> {
-    /// Computes `saved.middle` and `work.branch` from `work.normed` (the norm of `hidden`); their
-    /// sum is the residual stream after the layer.
+    /// The residual stream before the layer, `x + branch`, and in `normed` the norm of it if the layer
+    /// has one.
+    pub(crate) fn enter(
+        &self,
+        pass: &Pass<'_, D>,
+        add: (&Tensor<D>, &Tensor<D>),
+        stream: &mut Stream<Tensor<D>>,
+        normed: &mut Tensor<D>,
+    ) -> Result<(), ModelError> {
+        let norms = [&self.attention_norm, &self.attention_branch_norm];
+        sum(pass, norms, add, stream, normed)
+    }
+
+    /// The norm of the residual stream before the layer, if the layer has one.
+    pub(crate) fn norm_input(
+        &self,
+        pass: &Pass<'_, D>,
+        stream: &mut Stream<Tensor<D>>,
+        normed: &mut Tensor<D>,
+    ) -> Result<(), ModelError> {
+        match &self.attention_norm {
+            Some(norm) => norm.forward(pass, stream, normed),
+            None => Ok(()),
+        }
+    }
+
+    /// Computes `saved.middle` and `work.branch` from `work.normed` (the norm of `hidden`, if the
+    /// layer has one); their sum is the residual stream after the layer.
     pub(crate) fn forward(
         &self,
         pass: &Pass<'_, D>,
@@ -253,16 +291,17 @@ impl<D: Kernels> Layer<Tensor<D>> {
         cache: Option<LayerCache<'_, D>>,
     ) -> Result<(), ModelError> {
         self.forward_attention(pass, hidden, saved, work, cache)?;
+        let x = input(&self.mlp_norm, &work.normed, &saved.middle.hidden);
         let norm = self.mlp_branch_norm.as_ref();
         let (buffers, of_mlp) = (&mut work.mlp, &mut saved.mlp);
         match with_buffer(norm, saved.mlp_branch.as_mut(), BRANCH_NORM)? {
             Some((norm, branch)) => {
                 let y = &mut branch.hidden;
-                self.mlp.forward(pass, &work.normed, y, of_mlp, buffers)?;
+                self.mlp.forward(pass, x, y, of_mlp, buffers)?;
                 norm.forward(pass, branch, &mut work.branch)
             }
             None => {
-                let (x, y) = (&work.normed, &mut work.branch);
+                let y = &mut work.branch;
                 self.mlp.forward(pass, x, y, of_mlp, buffers)
             }
         }
@@ -276,18 +315,18 @@ impl<D: Kernels> Layer<Tensor<D>> {
         saved: &mut Saved<Tensor<D>>,
         work: &mut Work<Tensor<D>>,
     ) -> Result<(), ModelError> {
-        self.attention_norm
-            .forward(pass, stream, &mut work.normed)?;
+        self.norm_input(pass, stream, &mut work.normed)?;
         if self.mlp_branch_norm.is_some() {
             return self.forward(pass, &stream.hidden, saved, work, None);
         }
         self.forward_attention(pass, &stream.hidden, saved, work, None)?;
-        let (x, y) = (&work.normed, &mut work.branch);
+        let x = input(&self.mlp_norm, &work.normed, &saved.middle.hidden);
+        let y = &mut work.branch;
         self.mlp
             .forward_again(pass, x, y, &mut saved.mlp, &mut work.mlp)
     }
 
-    /// Computes `saved.middle`, and its norm in `work.normed`.
+    /// Computes `saved.middle`, and its norm in `work.normed` if the layer has one.
     fn forward_attention(
         &self,
         pass: &Pass<'_, D>,
@@ -296,23 +335,23 @@ impl<D: Kernels> Layer<Tensor<D>> {
         work: &mut Work<Tensor<D>>,
         cache: Option<LayerCache<'_, D>>,
     ) -> Result<(), ModelError> {
+        let x = input(&self.attention_norm, &work.normed, hidden);
         let norm = self.attention_branch_norm.as_ref();
         let buffers = (&mut saved.attention, &mut work.attention);
         match with_buffer(norm, saved.attention_branch.as_mut(), BRANCH_NORM)? {
             Some((norm, branch)) => {
                 let y = &mut branch.hidden;
-                self.attention
-                    .forward(pass, &work.normed, y, buffers, cache)?;
+                self.attention.forward(pass, x, y, buffers, cache)?;
                 norm.forward(pass, branch, &mut work.branch)?;
             }
             None => {
-                let (x, y) = (&work.normed, &mut work.branch);
+                let y = &mut work.branch;
                 self.attention.forward(pass, x, y, buffers, cache)?;
             }
         }
-        let (add, normed) = ((hidden, &work.branch), &mut work.normed);
-        self.mlp_norm
-            .forward_of_sum(pass, add, &mut saved.middle, normed)
+        let norms = [&self.mlp_norm, &self.mlp_branch_norm];
+        let add = (hidden, &work.branch);
+        sum(pass, norms, add, &mut saved.middle, &mut work.normed)
     }
 
     /// `backward.dhidden` is the gradient of the residual stream after the layer, and becomes the
@@ -338,32 +377,82 @@ impl<D: Kernels> Layer<Tensor<D>> {
         // Outputs of norms are computed again and not kept; from here on `work.branch` is the
         // gradient of such an output.
         let (normed, dnormed) = (&mut work.normed, &mut work.branch);
-        self.mlp_norm.forward(pass, &mut saved.middle, normed)?;
-        let norm = self.mlp_branch_norm.as_mut();
-        let dy = gradient_of_branch(pass, norm, &saved.mlp_branch, dhidden, dbranch)?;
         let buffers = (&mut saved.mlp, &mut work.mlp);
-        self.mlp
-            .backward(pass, (&*normed, dy), dnormed, buffers, adapters)?;
-        self.mlp_norm
-            .backward(pass, dnormed, &saved.middle, dhidden, true)?;
+        match &mut self.mlp_norm {
+            Some(mlp_norm) => {
+                mlp_norm.forward(pass, &mut saved.middle, normed)?;
+                let norm = self.mlp_branch_norm.as_mut();
+                let dy = gradient_of_branch(pass, norm, &saved.mlp_branch, dhidden, dbranch)?;
+                let (x, dx) = (&*normed, (&mut *dnormed, false));
+                self.mlp.backward(pass, (x, dy), dx, buffers, adapters)?;
+                mlp_norm.backward(pass, dnormed, &saved.middle, dhidden, true)?;
+            }
+            None => {
+                let norm = self.mlp_branch_norm.as_mut();
+                let dy = own_gradient(pass, norm, &saved.mlp_branch, dhidden, dbranch)?;
+                let (x, dx) = (&saved.middle.hidden, (&mut *dhidden, true));
+                self.mlp.backward(pass, (x, dy), dx, buffers, adapters)?;
+            }
+        }
 
+        let buffers = (&mut saved.attention, &mut work.attention);
+        let gradients = (attention, adapters);
+        let Some(attention_norm) = &mut self.attention_norm else {
+            let norm = self.attention_branch_norm.as_mut();
+            let dy = own_gradient(pass, norm, &saved.attention_branch, dhidden, dbranch)?;
+            let dx = ((!lowest).then_some(dhidden), true);
+            let x = &stream.hidden;
+            return self
+                .attention
+                .backward(pass, (x, dy), dx, buffers, gradients);
+        };
         // The norm's own gradient needs that of its output.
-        let lowest = lowest && !self.attention_norm.scale.is_trained();
-        self.attention_norm.forward(pass, stream, normed)?;
+        let lowest = lowest && !attention_norm.scale.is_trained();
+        attention_norm.forward(pass, stream, normed)?;
         let norm = self.attention_branch_norm.as_mut();
         let dy = gradient_of_branch(pass, norm, &saved.attention_branch, dhidden, dbranch)?;
-        let buffers = (&mut saved.attention, &mut work.attention);
-        let dx = (!lowest).then_some(&mut *dnormed);
-        let gradients = (attention, adapters);
+        let dx = ((!lowest).then_some(&mut *dnormed), false);
         self.attention
             .backward(pass, (&*normed, dy), dx, buffers, gradients)?;
         match lowest {
             true => Ok(()),
-            false => self
-                .attention_norm
-                .backward(pass, dnormed, stream, dhidden, true),
+            false => attention_norm.backward(pass, dnormed, stream, dhidden, true),
         }
     }
+}
+
+/// The input of attention or MLP: the norm of the residual stream, or the stream itself.
+fn input<'a, T>(norm: &Option<Norm<T>>, normed: &'a T, hidden: &'a T) -> &'a T {
+    match norm {
+        Some(_) => normed,
+        None => hidden,
+    }
+}
+
+/// `stream.hidden = x + branch`, and in `normed` its norm before a part. A part without such a norm
+/// has one of its output, which then serves for the sum alone: `normed` is not read.
+fn sum<D: Kernels>(
+    pass: &Pass<'_, D>,
+    [before, after]: [&Option<Norm<Tensor<D>>>; 2],
+    add: (&Tensor<D>, &Tensor<D>),
+    stream: &mut Stream<Tensor<D>>,
+    normed: &mut Tensor<D>,
+) -> Result<(), ModelError> {
+    let norm = before.as_ref().or(after.as_ref());
+    let norm = norm.ok_or(ModelError::NotAsPlanned)?;
+    norm.forward_of_sum(pass, add, stream, normed)
+}
+
+/// The gradient of the output of a part whose output is normalised, in `dbranch`.
+fn own_gradient<'a, D: Kernels>(
+    pass: &Pass<'_, D>,
+    norm: Option<&mut Norm<Tensor<D>>>,
+    branch: &Option<Stream<Tensor<D>>>,
+    dhidden: &Tensor<D>,
+    dbranch: &'a mut Option<Tensor<D>>,
+) -> Result<&'a Tensor<D>, ModelError> {
+    gradient_of_branch(pass, norm, branch, dhidden, dbranch)?;
+    dbranch.as_ref().ok_or(ModelError::NoBuffer(BRANCH_NORM))
 }
 
 /// The gradient of the output of attention or MLP: the gradient of the residual stream, or, if the

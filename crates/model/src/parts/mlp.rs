@@ -167,13 +167,13 @@ impl<D: Kernels> Mlp<Tensor<D>> {
         self.up.forward(pass, x, &mut saved.up, &mut saved.of_up)
     }
 
-    /// Writes the gradient with respect to `x` to `dx`, and adds into the gradients of trained
-    /// parameters.
+    /// Writes the gradient with respect to `x` to `dx`, or adds it there with `accumulate`, and adds
+    /// into the gradients of trained parameters.
     pub(crate) fn backward(
         &mut self,
         pass: &Pass<'_, D>,
         (x, dy): (&Tensor<D>, &Tensor<D>),
-        dx: &mut Tensor<D>,
+        (dx, accumulate): (&mut Tensor<D>, bool),
         (saved, work): (&mut Saved<Tensor<D>>, &mut Work<Tensor<D>>),
         adapters: &mut linear::BackwardWork<Tensor<D>>,
     ) -> Result<(), ModelError> {
@@ -195,7 +195,7 @@ impl<D: Kernels> Mlp<Tensor<D>> {
         self.gate.backward(
             pass,
             gate,
-            (Some(&mut *dx), false),
+            (Some(&mut *dx), accumulate),
             &saved.of_gate,
             adapters,
         )?;

@@ -1,7 +1,7 @@
 """Makes golden cases: tiny random models, and what Transformers, PEFT and PyTorch compute in f64.
 
 Needs torch, transformers 5, peft and safetensors; the project itself never does.
-Usage: python generate.py FOLDER
+Usage: python generate.py FOLDER [CASE ...]
 """
 
 import json
@@ -13,13 +13,19 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
+    Exaone4Config,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GraniteConfig,
+    HyperCLOVAXConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Olmo3Config,
     Qwen2Config,
     Qwen3Config,
+    SeedOssConfig,
     SmolLM3Config,
 )
 
@@ -76,6 +82,29 @@ CASES = {
     "granite": (GraniteConfig, dict(
         num_hidden_layers=3, tie_word_embeddings=True, embedding_multiplier=12.0,
         attention_multiplier=0.2, residual_multiplier=0.22, logits_scaling=8.0)),
+    "gemma3": (Gemma3TextConfig, dict(
+        num_hidden_layers=3, head_dim=10, sliding_window=6, query_pre_attn_scalar=24,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters=dict(
+            full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1000000.0),
+            sliding_attention=dict(rope_type="default", rope_theta=10000.0)),
+        tie_word_embeddings=True)),
+    "olmo2": (Olmo2Config, dict(num_hidden_layers=3)),
+    "olmo3": (Olmo3Config, dict(
+        num_hidden_layers=4, sliding_window=7, num_key_value_heads=4,
+        rope_parameters=dict(
+            full_attention=dict(
+                rope_type="yarn", factor=4.0, rope_theta=500000.0,
+                original_max_position_embeddings=64),
+            sliding_attention=dict(rope_type="default", rope_theta=500000.0)))),
+    "exaone4": (Exaone4Config, dict(
+        num_hidden_layers=4, sliding_window=6, sliding_window_pattern="LLLG",
+        layer_types=["sliding_attention"] * 3 + ["full_attention"])),
+    "seed_oss": (SeedOssConfig, dict(
+        head_dim=12, attention_bias=True, attention_dropout=0.0, residual_dropout=0.0)),
+    "hyperclovax": (HyperCLOVAXConfig, dict(
+        num_hidden_layers=3, embedding_multiplier=10.0, attention_multiplier=0.2,
+        logits_scaling=0.125)),
 }
 
 
@@ -181,6 +210,8 @@ def make(folder, config):
 
 if __name__ == "__main__":
     for index, (name, (config, changes)) in enumerate(CASES.items()):
+        if sys.argv[2:] and name not in sys.argv[2:]:
+            continue
         torch.manual_seed(index)
         make(pathlib.Path(sys.argv[1]) / name, config(**{**BASE, **changes}))
         print(name)

@@ -68,7 +68,7 @@ impl GgufModel {
         let config = ModelConfig::from_json(&settings).map_err(ModelError::config(path))?;
         let conversion = Conversion {
             files,
-            branch_norms: config.architecture().branch_norms,
+            norm_places: config.architecture().norm_places,
         };
         let mut names = BTreeMap::new();
         for name in tensors.names().filter(|name| *name != FREQUENCIES) {

@@ -1,14 +1,14 @@
 //! Differences between the tensors of a GGUF file and those of Transformers: names, the order of
 //! rows, and Gemma's norms.
 
-use crate::{family::gguf::GgufFiles, parts::module_names, weights};
+use crate::{NormPlaces, family::gguf::GgufFiles, parts::module_names, weights};
 
 /// The conversion of the tensors of a family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conversion {
     pub files: &'static GgufFiles,
     /// Whether layers have norms of branches.
-    pub branch_norms: bool,
+    pub norm_places: NormPlaces,
 }
 
 impl Conversion {
@@ -20,7 +20,7 @@ impl Conversion {
         let renamed = name.strip_prefix("blk.").and_then(|rest| {
             let (layer, rest) = rest.split_once('.')?;
             let (module, kind) = rest.rsplit_once('.')?;
-            let mut names = module_names(self.branch_norms);
+            let mut names = module_names(self.norm_places);
             let (renamed, _) = names.find(|(_, gguf)| *gguf == module)?;
             Some(format!("model.layers.{layer}.{renamed}.{kind}"))
         });

@@ -1,0 +1,28 @@
+//! OLMo 3: OLMo 2 with windows in three of four layers, whose frequencies are not scaled.
+
+use super::{Family, olmo2};
+use crate::{Architecture, ConfigError, settings::Settings};
+use serde_json::json;
+
+pub(super) static FAMILY: Family = Family {
+    model_type: "olmo3",
+    class: "Olmo3ForCausalLM",
+    classifier: Some("Olmo3ForSequenceClassification"),
+    describe,
+    gguf: None,
+};
+
+fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
+    let mut architecture = olmo2::common(settings)?;
+    let window = match settings.count("sliding_window")? {
+        None if !settings.0.contains_key("sliding_window") => Some(4096),
+        window => window,
+    };
+    architecture.set_windows(settings, window, |layer| !(layer + 1).is_multiple_of(4))?;
+    // A shared scaling is that of the other layers.
+    let mut all = settings.0.clone();
+    let theta = json!(architecture.rope.theta);
+    all.entry("rope_local_base_freq").or_insert(theta);
+    architecture.read_window_rope(&Settings(&all))?;
+    Ok(architecture)
+}
