@@ -16,6 +16,38 @@ pub struct ModelConfig {
     family: &'static Family,
     architecture: Architecture,
     quantization: Option<Quantization>,
+    /// Whether the files also have parts for images, which are left out.
+    text_part: bool,
+}
+
+/// Types of models with other parts beside the text, and the type of the text if it is not named.
+const WITH_OTHER_PARTS: &[(&str, &str)] = &[("gemma3", "gemma3_text"), ("mistral3", "mistral")];
+
+/// Keys of a whole model that count for its text.
+const OF_THE_WHOLE: &[&str] = &[
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "pad_token_id",
+    "quantization_config",
+    "tie_word_embeddings",
+    "torch_dtype",
+];
+
+/// The settings of the text of a model that has other parts too; `None` for others.
+fn of_text(settings: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let whole = settings.get("model_type")?.as_str()?;
+    let (_, text) = WITH_OTHER_PARTS.iter().find(|(name, _)| *name == whole)?;
+    let own = settings.get("text_config")?.as_object()?;
+    let mut own = own.clone();
+    own.entry("model_type").or_insert_with(|| json!(text));
+    for key in OF_THE_WHOLE {
+        if let Some(value) = settings.get(*key) {
+            own.entry(*key).or_insert_with(|| value.clone());
+        }
+    }
+    own.shift_remove("architectures");
+    Some(own)
 }
 
 /// Settings that would change the computation and are not supported.
@@ -39,6 +71,9 @@ impl ModelConfig {
         let Value::Object(settings) = settings else {
             return Err(ConfigError::new("config", "expected an object"));
         };
+        let text = of_text(settings);
+        let text_part = text.is_some();
+        let settings = text.as_ref().unwrap_or(settings);
         let reader = Settings(settings);
         let model_type = reader
             .text("model_type")?
@@ -52,6 +87,7 @@ impl ModelConfig {
             quantization: Quantization::read(&reader)?,
             family,
             settings: settings.clone(),
+            text_part,
         };
         let classes = settings.get("architectures").and_then(Value::as_array);
         let class = classes.and_then(|classes| classes.first()?.as_str());
@@ -132,6 +168,11 @@ impl ModelConfig {
             self.architecture.vocabulary = rows;
             self.settings.insert("vocab_size".into(), rows.into());
         }
+    }
+
+    /// Whether the files also have parts for images, which are left out.
+    pub fn is_text_part(&self) -> bool {
+        self.text_part
     }
 
     /// Whether files hold weights of linear layers in NF4, in the layout of bitsandbytes.

@@ -75,6 +75,7 @@ impl<D: Backend> Model<D> {
         let Architecture {
             tied_head, head, ..
         } = *config.architecture();
+        let text_part = config.is_text_part();
         let new_score = head == HeadKind::Score && checkpoint.info(SCORE).is_none();
         let read = |parameter: &&Parameter<()>| !new_score || parameter.name != SCORE;
         let table = [own, config.architecture().hidden];
@@ -90,6 +91,9 @@ impl<D: Backend> Model<D> {
         });
         checkpoint::check(&*checkpoint, parameters.chain(quantized), |name| {
             // Old files contain the frequencies, and may contain a tied head.
+            if text_part && checkpoint::is_of_other_part(name) {
+                return true;
+            }
             let unused = tied_head || head == HeadKind::Score;
             name.ends_with(".rotary_emb.inv_freq") || unused && name == HEAD
         })?;
@@ -245,6 +249,9 @@ fn open(path: &Path) -> Result<(ModelConfig, Box<dyn Checkpoint>), ModelError> {
         true => Box::new(Bitsandbytes::new(files)?),
         false => Box::new(checkpoint::only_floats(files)?),
     };
+    if config.is_text_part() {
+        checkpoint::take_text_part(&mut *checkpoint);
+    }
     checkpoint::settle(&mut config, &mut *checkpoint)?;
     Ok((config, checkpoint))
 }

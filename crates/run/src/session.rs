@@ -49,6 +49,12 @@ impl Base {
     fn find(stop: &StopFlag, model: &str, observer: &dyn Observer) -> Result<Self, RunError> {
         let hub = Hub::from_env(stop);
         let source = source::resolve(model, &hub, observer)?;
+        if ModelConfig::read(source.path()).is_ok_and(|config| config.is_text_part()) {
+            observer.notice(
+                "the model also reads images: those parts are left out, and the text part is saved as \
+                 a model of its own",
+            );
+        }
         let found = tokenizer::find(&source)?;
         for note in found.iter().flat_map(Tokenizer::notes) {
             observer.notice(note);

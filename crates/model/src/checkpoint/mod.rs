@@ -127,6 +127,30 @@ pub(crate) fn only_floats(files: Tensors) -> Result<Tensors, ModelError> {
     Ok(files)
 }
 
+/// Names of the other parts of a model with a text part, wherever they stand in a tensor's name.
+const OTHER_PARTS: [&str; 2] = ["vision_tower.", "multi_modal_projector."];
+
+/// Whether a tensor is of a part that is left out.
+pub(crate) fn is_of_other_part(name: &str) -> bool {
+    let own = name.strip_prefix(PREFIX).unwrap_or(name);
+    OTHER_PARTS.iter().any(|part| own.starts_with(part))
+}
+
+/// Gives the tensors of a model's text the names that they have in a model of text alone. Transformers 5
+/// writes `model.language_model.norm.weight`, and earlier releases wrote
+/// `language_model.model.norm.weight` and `language_model.lm_head.weight`.
+pub(crate) fn take_text_part(checkpoint: &mut dyn Checkpoint) {
+    const TEXT: &str = "language_model.";
+    let names: Vec<String> = checkpoint.names().into_iter().map(String::from).collect();
+    for name in names {
+        if let Some(own) = name.strip_prefix(TEXT) {
+            checkpoint.rename(&name, own);
+        } else if let Some(own) = name.strip_prefix(PREFIX).and_then(|n| n.strip_prefix(TEXT)) {
+            checkpoint.rename(&name, &format!("{PREFIX}{own}"));
+        }
+    }
+}
+
 /// Types that can be loaded without conversion of blocks.
 const FLOATS: &str = "F32, BF16 or F16";
 
