@@ -62,6 +62,10 @@ const UNSUPPORTED: &[(&str, &str)] = &[
         "attention_dropout",
         "dropout in attention is not supported: set it to 0",
     ),
+    (
+        "residual_dropout",
+        "dropout on the residual stream is not supported: set it to 0",
+    ),
     ("clip_qkv", "clipped queries are not supported"),
 ];
 

@@ -81,3 +81,28 @@ pub(crate) fn find_gguf(
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_the_table_of_families() {
+        let rows = FAMILIES.iter().map(|family| {
+            let mark = |has: bool| if has { "yes" } else { "no" };
+            format!(
+                "| `{}` | `{}` | {} | {} |\n",
+                family.model_type,
+                family.class,
+                mark(family.classifier.is_some()),
+                mark(family.gguf.is_some())
+            )
+        });
+        let table: String = rows.collect();
+        let document = include_str!("../../../../docs/models.md");
+        assert!(
+            document.contains(&table),
+            "docs/models.md lacks these rows; put them in:\n{table}"
+        );
+    }
+}
