@@ -1,9 +1,10 @@
 //! The step loop: batches, gradients, update, evaluation, checkpoints.
 
+mod plan;
 mod save;
 
 use crate::{
-    Config, Metrics, Observer, Optimizer, Outcome, Output, Plan, Prepared, RunOptions, RunReport,
+    Config, Metrics, Observer, Optimizer, Outcome, Output, Prepared, RunOptions, RunReport,
     Schedule, StepRow, StopFlag, TrainError,
     checkpoint::{Identity, Retention, State},
     config::{ObjectiveKind, Reference, ScheduleKind},
@@ -12,15 +13,14 @@ use crate::{
     gradient_norm,
     metrics::{EvalRow, peak_memory_bytes},
     objective::{self, Objective, References, Results, Set, Totals, kto},
-    observer::AdapterPlan,
     optimizer,
     rank::Rank,
 };
 use save::read_weights;
 use std::time::Instant;
-use tightrope_data::{ExampleKind, Examples, Shared, Tokenizer};
+use tightrope_data::{ExampleKind, Examples, Tokenizer};
 use tightrope_model::{Backend, TrainableModel};
-use tightrope_packing::{Batch, Layout, Packing, Sequence, random};
+use tightrope_packing::{Batch, Packing, random};
 use tightrope_report::numbers::counted;
 
 /// Trains a model on prepared data, in an output folder.
@@ -253,63 +253,6 @@ impl<'a, D: Backend> Trainer<'a, D> {
     /// The model, with the weights that the run left after the last step.
     pub fn into_model(self) -> TrainableModel<D> {
         self.model
-    }
-
-    fn plan(&mut self) -> Result<Plan, TrainError> {
-        let parameters = self.model.parameters();
-        let trained_parameters = parameters.iter().map(|p| p.weight.len() as u64).sum();
-        let batches = &self.prepared.batches;
-        let config = self.config;
-        let begins = batches.packing().pieces().iter();
-        let begins = begins.filter(|piece| piece.start == 0);
-        let all = batches.examples();
-        let count = |example: usize| match all.are_pairs() {
-            true => 1,
-            // A group of sequences with a shared beginning.
-            false => all.members(example).count(),
-        };
-        let examples: usize = begins.map(|piece| count(piece.sequence as usize)).sum();
-        let examples = examples as u64;
-        let all = &self.prepared.train.sequences;
-        let trained: usize = all.iter().map(Sequence::trained_tokens).sum();
-        let steps = batches.steps_per_epoch().max(1) as f64;
-        Ok(Plan {
-            model: config.model.clone(),
-            objective: config.objective.kind.name(),
-            device: self.model.device().name(),
-            precision: self.model.precision().name(),
-            parameters: self.model.elements(),
-            adapter: config.lora.as_ref().map(|lora| AdapterPlan {
-                from: config.adapter.clone(),
-                section: lora.clone(),
-            }),
-            learning_rate: config.optimizer.learning_rate,
-            capacity: config.packing.capacity,
-            trained_parameters,
-            optimizer: self.optimizer.plan()?,
-            sequences: self.prepared.train.sequences.len() as u64,
-            packs: batches.packing().len() as u64,
-            row: match config.packing.mode.layout() {
-                Layout::Padded => "row",
-                Layout::Packed | Layout::PaddingFree => "pack",
-            },
-            tokens_per_epoch: batches.packing().tokens(),
-            shared_tokens_per_epoch: batches.examples().shared().map(Shared::saved_tokens),
-            first_step: self.state.step,
-            total_steps: self.total_steps,
-            steps_per_epoch: batches.steps_per_epoch(),
-            example: match batches.examples().kind() {
-                ExampleKind::Sequences => "sequence",
-                ExampleKind::Pairs => "pair",
-                ExampleKind::Labelled => "answer",
-            },
-            examples_per_step: examples as f64 / steps,
-            trained_tokens_per_step: trained as f64 / steps,
-            steps_of_eight: match config.batch.packs_per_step {
-                Some(_) => examples.div_ceil(8),
-                None => batches.steps_per_epoch(),
-            },
-        })
     }
 
     fn step(&mut self, observer: &dyn Observer) -> Result<(), TrainError> {

@@ -1,25 +1,19 @@
 //! Self-attention: projections, norms of queries and keys, rotation (in one pass with the norms of
 //! heads), attention, output projection.
 
-use super::{Held, HeldMut, Linear, linear, with_buffer};
+mod query_norms;
+
+use super::{Held, HeldMut, Linear, linear};
 use crate::{
-    ModelError, QueryNorms, activations,
-    cache::LayerCache,
-    parameter::{ParameterKind, Replaceable},
-    pass::Pass,
-    plan::Allocate,
-    weights,
+    ModelError, QueryNorms, activations, cache::LayerCache, parameter::Replaceable, pass::Pass,
+    plan::Allocate, weights,
 };
+use query_norms::Norms;
 use tightrope_device::{DType, Device, Tensor};
 use tightrope_kernels::{
     Check, Kernels, attention,
-    qk_norm_rope::{self, HeadsBackward, HeadsForward},
-    rms_norm,
     rope::{Direction, Heads, Pairing, Rotate},
 };
-
-/// Name of the part in messages of [`with_buffer`].
-const QUERY_NORMS: &str = "the norms of queries and keys";
 
 /// Weights, and settings that differ between layers.
 #[derive(Debug)]
@@ -36,14 +30,6 @@ pub(crate) struct Attention<T> {
     rotary_dim: usize,
     /// Index of its frequencies.
     rope: usize,
-}
-
-/// Norms of queries and keys: f32 `[head_dim]` for each head, or `[heads · head_dim]` and
-/// `[kv_heads · head_dim]` for all of a token.
-#[derive(Debug)]
-struct Norms<T> {
-    q: Replaceable<T>,
-    k: Replaceable<T>,
 }
 
 /// Values that the backward pass needs from the forward pass.
@@ -177,24 +163,7 @@ impl<T> Attention<T> {
         let hidden = architecture.hidden;
         let (queries, keys) = (architecture.q_features(), architecture.kv_features());
         let name = |part: &str| format!("{layer}.self_attn.{part}");
-        let sizes = match architecture.query_norms {
-            QueryNorms::None => None,
-            QueryNorms::Heads => Some([architecture.head_dim; 2]),
-            QueryNorms::Tokens => Some([queries, keys]),
-        };
-        let norms = match sizes {
-            Some([of_q, of_k]) => {
-                let mut norm = |part: &str, size| {
-                    let name = name(&format!("{part}.weight"));
-                    weights.replaceable(name, ParameterKind::Norm, &[size])
-                };
-                Some(Norms {
-                    q: norm("q_norm", of_q)?,
-                    k: norm("k_norm", of_k)?,
-                })
-            }
-            None => None,
-        };
+        let norms = Norms::lay_out(weights, layer)?;
         let (qkv_bias, output_bias) = (architecture.qkv_bias, architecture.output_bias);
         let mut linear =
             |part: &str, sizes, bias| Linear::lay_out(weights, name(part), sizes, bias);
@@ -304,71 +273,6 @@ impl<D: Kernels> Attention<Tensor<D>> {
         self.o.forward(pass, &saved.attended, y, &mut saved.of_o)
     }
 
-    /// Normalises and rotates `saved.q` and `saved.k` into `work.rotated` if they are normalised;
-    /// returns whether they are.
-    fn normalise(
-        &self,
-        pass: &Pass<'_, D>,
-        saved: &mut Saved<Tensor<D>>,
-        work: &mut Work<Tensor<D>>,
-    ) -> Result<bool, ModelError> {
-        let architecture = pass.architecture;
-        let buffers = saved.norm_rstd.as_mut().zip(work.rotated.as_mut());
-        let norms = with_buffer(self.norms.as_ref(), buffers, QUERY_NORMS)?;
-        let Some((norms, ((q_rstd, k_rstd), (q, k)))) = norms else {
-            return Ok(false);
-        };
-        let (of_q, of_k) = (norms.q.of(pass.adapters), norms.k.of(pass.adapters));
-        if architecture.query_norms == QueryNorms::Tokens {
-            let sides = [
-                (&saved.q, of_q, &mut *q, q_rstd, architecture.q_features()),
-                (&saved.k, of_k, &mut *k, k_rstd, architecture.kv_features()),
-            ];
-            for (x, weight, y, rstd, dim) in sides {
-                let forward = rms_norm::Forward {
-                    x: x.view(),
-                    residual: None,
-                    weight: weight.value.view(),
-                    plus_one: architecture.norm_plus_one,
-                    eps: architecture.norm_eps,
-                    y: y.view_mut(),
-                    rstd: rstd.view_mut(),
-                    rows: pass.tokens,
-                    dim,
-                };
-                pass.device.rms_norm_forward(forward.checked()?)?;
-            }
-            self.rotate(pass, q, k, Direction::Forward)?;
-            return Ok(true);
-        }
-        let angles = &pass.angles[self.rope];
-        let forward = qk_norm_rope::Forward {
-            q: HeadsForward {
-                x: saved.q.view(),
-                weight: of_q.value.view(),
-                y: q.view_mut(),
-                rstd: q_rstd.view_mut(),
-                heads: architecture.heads,
-            },
-            k: HeadsForward {
-                x: saved.k.view(),
-                weight: of_k.value.view(),
-                y: k.view_mut(),
-                rstd: k_rstd.view_mut(),
-                heads: architecture.kv_heads,
-            },
-            plus_one: architecture.norm_plus_one,
-            eps: architecture.norm_eps,
-            cos: angles.cos.view(),
-            sin: angles.sin.view(),
-            tokens: pass.tokens,
-            head_dim: architecture.head_dim,
-            rotary_dim: self.rotary_dim,
-        };
-        pass.device.qk_norm_rope_forward(forward.checked()?)?;
-        Ok(true)
-    }
-
     /// Writes the gradient with respect to `x` to `dx`, if it is wanted, or adds it there with
     /// `accumulate`, and adds into the gradients of trained parameters.
     pub(crate) fn backward(
@@ -426,97 +330,6 @@ impl<D: Kernels> Attention<Tensor<D>> {
             .backward(pass, k, (dx.as_deref_mut(), true), &saved.of_k, adapters)?;
         let v = (x, &*dv);
         self.v.backward(pass, v, (dx, true), &saved.of_v, adapters)
-    }
-
-    /// The gradients of the projections from those of the inputs of attention, which are
-    /// overwritten.
-    fn rotate_back<'a>(
-        &mut self,
-        pass: &Pass<'_, D>,
-        saved: &Saved<Tensor<D>>,
-        work: &'a mut Work<Tensor<D>>,
-        (dq, dk): (&'a mut Tensor<D>, &'a mut Tensor<D>),
-    ) -> Result<(&'a Tensor<D>, &'a Tensor<D>), ModelError> {
-        let architecture = pass.architecture;
-        let whole = architecture.query_norms == QueryNorms::Tokens;
-        if whole || self.norms.is_none() {
-            self.rotate(pass, dq, dk, Direction::Backward)?;
-        }
-        let norms = self.norms.as_mut();
-        let Some((norms, (q_rstd, k_rstd))) =
-            with_buffer(norms, saved.norm_rstd.as_ref(), QUERY_NORMS)?
-        else {
-            return Ok((dq, dk));
-        };
-        let (of_q, of_k) = (norms.q.trained_mut(), norms.k.trained_mut());
-        if whole {
-            // The normalised queries and keys are no longer needed.
-            let (q, k) = work
-                .rotated
-                .as_mut()
-                .ok_or(ModelError::NoBuffer(QUERY_NORMS))?;
-            let sides = [
-                (
-                    &*dq,
-                    &saved.q,
-                    of_q,
-                    q_rstd,
-                    &mut *q,
-                    architecture.q_features(),
-                ),
-                (
-                    &*dk,
-                    &saved.k,
-                    of_k,
-                    k_rstd,
-                    &mut *k,
-                    architecture.kv_features(),
-                ),
-            ];
-            for (dy, x, scale, rstd, dx, dim) in sides {
-                let backward = rms_norm::Backward {
-                    dy: dy.view(),
-                    x: x.view(),
-                    rstd: rstd.view(),
-                    weight: scale.value.view(),
-                    plus_one: architecture.norm_plus_one,
-                    dx: dx.view_mut(),
-                    accumulate: false,
-                    dweight: scale.gradient.as_mut().map(Tensor::view_mut),
-                    rows: pass.tokens,
-                    dim,
-                };
-                pass.device.rms_norm_backward(backward.checked()?)?;
-            }
-            return Ok((q, k));
-        }
-        let angles = &pass.angles[self.rope];
-        let normed = qk_norm_rope::Backward {
-            q: HeadsBackward {
-                dx: dq.view_mut(),
-                x: saved.q.view(),
-                rstd: q_rstd.view(),
-                weight: of_q.value.view(),
-                dweight: of_q.gradient.as_mut().map(Tensor::view_mut),
-                heads: architecture.heads,
-            },
-            k: HeadsBackward {
-                dx: dk.view_mut(),
-                x: saved.k.view(),
-                rstd: k_rstd.view(),
-                weight: of_k.value.view(),
-                dweight: of_k.gradient.as_mut().map(Tensor::view_mut),
-                heads: architecture.kv_heads,
-            },
-            plus_one: architecture.norm_plus_one,
-            cos: angles.cos.view(),
-            sin: angles.sin.view(),
-            tokens: pass.tokens,
-            head_dim: architecture.head_dim,
-            rotary_dim: self.rotary_dim,
-        };
-        pass.device.qk_norm_rope_backward(normed.checked()?)?;
-        Ok((dq, dk))
     }
 
     /// Rotates queries and keys in place, or rotates their gradients back.
