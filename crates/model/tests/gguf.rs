@@ -44,7 +44,9 @@ fn every_case_gives_the_same_logits_from_gguf() {
         let scaled = ["dynamic", "longrope", "llama3_"]
             .iter()
             .any(|part| name.contains(part));
-        if unsaid || scaled || ["gemma2", "smollm3", "smollm3_window"].contains(&&*name) {
+        let own = ["gemma2", "gemma3", "smollm3", "smollm3_window"];
+        let without = ["exaone4", "hyperclovax", "olmo3", "seed_oss"];
+        if unsaid || scaled || own.into_iter().chain(without).any(|other| other == name) {
             continue;
         }
         let sequences = documents(&case);
@@ -121,6 +123,33 @@ fn gemma_2_reads_windows_caps_and_its_scalar() {
     expected.attention_scale = (expected.head_dim as f64).powf(-0.5) as f32;
     expected.initializer_range = read.initializer_range;
     assert_eq!(read, expected);
+}
+
+#[test]
+fn gemma_3_reads_windows_and_both_frequencies() {
+    let (_folder, path) = write(&convert(&case("gemma3")).bytes());
+    let read = ModelConfig::read(&path).unwrap();
+    let expected = ModelConfig::read(&case("gemma3")).unwrap();
+    let (read, mut expected) = (read.architecture().clone(), expected.architecture().clone());
+    // The file does not hold the scalar, and every sixth layer sees all.
+    expected.attention_scale = (expected.head_dim as f64).powf(-0.5) as f32;
+    expected.windows = vec![Some(6); 3];
+    expected.initializer_range = read.initializer_range;
+    assert_eq!(read, expected);
+    // The logits are those of a folder with these settings.
+    let folder = copy(&case("gemma3"));
+    change_json(&folder.path().join("config.json"), |config| {
+        config["query_pre_attn_scalar"] = expected.head_dim.into();
+        config["layer_types"] = vec!["sliding_attention"; 3].into();
+    });
+    let (_, batches) = batchings(&documents(&case("gemma3"))).remove(0);
+    let logits = |path: &Path| {
+        let model = Model::load(&cpu(1), path, &LoadOptions::new(128));
+        model.unwrap().logits(&batches[0]).unwrap()
+    };
+    for (a, b) in logits(folder.path()).iter().zip(logits(&path)) {
+        assert!((a - b).abs() <= 1e-5 * a.abs().max(1.0), "{a} and {b}");
+    }
 }
 
 #[test]

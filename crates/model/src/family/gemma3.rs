@@ -1,11 +1,15 @@
 //! Gemma 3: Gemma 2 without softcaps, with norms of queries and keys, and frequencies of their own in
 //! layers with a window.
 
-use super::{Family, gemma};
+use super::{
+    Family, gemma,
+    gguf::{GgufFiles, Metadata},
+};
 use crate::{
     Architecture, ConfigError, NormPlaces, QueryNorms, architecture::Defaults, settings::Settings,
 };
 use serde_json::{Map, Value, json};
+use tightrope_formats::FormatError;
 use tightrope_kernels::glu::Activation;
 
 pub(super) static FAMILY: Family = Family {
@@ -13,7 +17,12 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma3ForCausalLM",
     classifier: Some("Gemma3TextForSequenceClassification"),
     describe,
-    gguf: None,
+    gguf: Some(GgufFiles {
+        architecture: "gemma3",
+        permuted: false,
+        norm_plus_one: true,
+        settings: gguf_settings,
+    }),
 };
 
 /// Published files leave out what is the default of Transformers.
@@ -63,4 +72,29 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     })?;
     architecture.read_window_rope(settings)?;
     Ok(architecture)
+}
+
+fn gguf_settings(
+    metadata: &Metadata<'_>,
+    settings: &mut Map<String, Value>,
+) -> Result<(), FormatError> {
+    settings.insert("sliding_window".into(), json!(metadata.window()?));
+    // The file does not say it: llama.cpp knows that only the 27B model differs.
+    let head_dim = settings.get("head_dim").and_then(Value::as_u64);
+    let (hidden, heads) = (
+        metadata.required("embedding_length")?,
+        metadata.required("attention.head_count")?,
+    );
+    let scalar = match metadata.required("block_count")? {
+        62 => Some(hidden / heads.max(1)),
+        _ => head_dim,
+    };
+    settings.insert("query_pre_attn_scalar".into(), json!(scalar));
+    if let Some(theta) = metadata.number("rope.freq_base_swa")? {
+        settings.insert("rope_local_base_freq".into(), json!(theta));
+    }
+    if metadata.number("rope.freq_base")?.is_none() {
+        settings.insert("rope_theta".into(), json!(1_000_000.0));
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! OLMo 2: Llama with norms of the outputs of attention and MLP, and of all queries and keys of a
 //! token together.
 
-use super::Family;
+use super::{Family, gguf::GgufFiles};
 use crate::{
     Architecture, ConfigError, NormPlaces, QueryNorms, architecture::Defaults, settings::Settings,
 };
@@ -11,7 +11,13 @@ pub(super) static FAMILY: Family = Family {
     class: "Olmo2ForCausalLM",
     classifier: Some("Olmo2ForSequenceClassification"),
     describe,
-    gguf: None,
+    gguf: Some(GgufFiles {
+        architecture: "olmo2",
+        permuted: false,
+        norm_plus_one: false,
+        // Files of OLMo 3 have windows.
+        settings: |metadata, _| metadata.refuse_window(),
+    }),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {

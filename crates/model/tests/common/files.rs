@@ -162,11 +162,13 @@ pub(crate) fn convert(case: &Path) -> GgufWriter {
     let config: Value =
         serde_json::from_slice(&std::fs::read(case.join("config.json")).unwrap()).unwrap();
     let model_type = config["model_type"].as_str().unwrap();
-    let arch = if model_type == "mistral" {
-        "llama"
-    } else {
-        model_type
+    let arch = match model_type {
+        "mistral" => "llama",
+        "gemma3_text" => "gemma3",
+        other => other,
     };
+    let rope = &config["rope_parameters"];
+    let rope = rope.get("full_attention").unwrap_or(rope);
     let count = |key: &str| config[key].as_u64();
     let heads = count("num_attention_heads").unwrap();
     let head_dim = count("head_dim").unwrap_or(count("hidden_size").unwrap() / heads);
@@ -190,13 +192,13 @@ pub(crate) fn convert(case: &Path) -> GgufWriter {
     let float = |value: &Value| value.as_f64();
     for (value, name) in [
         (&config["rms_norm_eps"], "attention.layer_norm_rms_epsilon"),
-        (&config["rope_parameters"]["rope_theta"], "rope.freq_base"),
+        (&rope["rope_theta"], "rope.freq_base"),
         (&config["attn_logit_softcapping"], "attn_logit_softcapping"),
         (
             &config["final_logit_softcapping"],
             "final_logit_softcapping",
         ),
-        (&config["rope_parameters"]["factor"], "rope.scaling.factor"),
+        (&rope["factor"], "rope.scaling.factor"),
         (&config["embedding_multiplier"], "embedding_scale"),
         (&config["residual_multiplier"], "residual_scale"),
         (&config["attention_multiplier"], "attention.scale"),
@@ -206,10 +208,10 @@ pub(crate) fn convert(case: &Path) -> GgufWriter {
             gguf.float(&format!("{arch}.{name}"), value);
         }
     }
-    if let Some(kind @ ("linear" | "yarn")) = config["rope_parameters"]["rope_type"].as_str() {
+    if let Some(kind @ ("linear" | "yarn")) = rope["rope_type"].as_str() {
         gguf.text(&format!("{arch}.rope.scaling.type"), kind);
     }
-    if let Some(original) = config["rope_parameters"]["original_max_position_embeddings"].as_u64() {
+    if let Some(original) = rope["original_max_position_embeddings"].as_u64() {
         gguf.number(
             &format!("{arch}.rope.scaling.original_context_length"),
             original,
@@ -250,7 +252,7 @@ fn rename(name: &str, model_type: &str) -> String {
         .replace("model.norm", "output_norm")
         .replace("lm_head", "output")
         .replace("model.layers.", "blk.");
-    if model_type == "gemma2" {
+    if ["gemma2", "gemma3_text", "olmo2"].contains(&model_type) {
         name = name
             .replace("post_attention_layernorm", "post_attention_norm")
             .replace("pre_feedforward_layernorm", "ffn_norm")
