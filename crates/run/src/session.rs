@@ -19,7 +19,7 @@ use tightrope_report::numbers::{counted, grouped};
 use tightrope_train::{
     Config, Observer, Output, Prepared, RunOptions, RunReport, StopFlag, Trainer,
     batches::{hold_out, share, share_eval},
-    config::{ConfigError, DataSection, SetSection},
+    config::{ConfigError, DataSection, KEYS, Key, SetSection},
     load_options, training,
 };
 
@@ -357,6 +357,28 @@ impl Base {
     }
 }
 
+/// Says which settings of the configuration an adapter that goes on replaces by its own.
+fn say_unused_settings(config: &Config, observer: &dyn Observer) {
+    const USED: [&str; 3] = ["dropout", "quantize", "lora_plus_ratio"];
+    if config.adapter.is_none() {
+        return;
+    }
+    let of_adapter = KEYS
+        .iter()
+        .filter(|key| key.section == "lora" && !USED.contains(&key.name));
+    let written = of_adapter
+        .map(Key::path)
+        .filter(|path| config.places.of(path).is_some());
+    let unused: Vec<String> = written.collect();
+    if !unused.is_empty() {
+        observer.notice(&format!(
+            "the adapter goes on with its own settings, and these of the configuration are not used: \
+             {}",
+            unused.join(", ")
+        ));
+    }
+}
+
 /// Adds the place of the wrong key, if the configuration has it.
 pub(crate) fn placed(config: &Config, error: ModelError) -> RunError {
     let ModelError::Lora(wrong) = &error else {
@@ -434,6 +456,7 @@ fn train_on<D: Backend>(
     let base = Base::until(stop, config, observer)?;
     output.keep_apart("the model", base.source.path())?;
     base.say_if_other_base(config, observer)?;
+    say_unused_settings(config, observer);
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);

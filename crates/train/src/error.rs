@@ -223,6 +223,31 @@ pub enum TrainError {
         /// Differences between the runs.
         changes: Vec<Change>,
     },
+    /// The checkpoint does not have the parameters that the run now trains.
+    #[error(
+        "the checkpoint does not have what the run now trains ({error}), and --allow-change cannot \
+         change that:\n{}\nput the old values back, or start a new run from the saved adapter or model",
+        lines(changes)
+    )]
+    OtherTrained {
+        /// Differences between the runs.
+        changes: Vec<Change>,
+        /// What the checkpoint lacks, or has otherwise.
+        error: Box<TrainError>,
+    },
+}
+
+impl TrainError {
+    /// The error of a checkpoint that is read after these changes, if there are any.
+    pub(crate) fn of_changes(changes: &[Change], error: Self) -> Self {
+        match changes {
+            [] => error,
+            _ => Self::OtherTrained {
+                changes: changes.to_vec(),
+                error: Box::new(error),
+            },
+        }
+    }
 }
 
 fn other_data(data: &str, found: ExampleKind, objective: ObjectiveKind) -> String {

@@ -90,7 +90,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
                     saved.step + 1,
                 ));
             }
-            read_weights(&mut model, config, checkpoint)?;
+            read_weights(&mut model, config, checkpoint)
+                .map_err(|error| TrainError::of_changes(&changes, error))?;
             optimizer.read(&mut model, checkpoint)?;
             state = saved.clone();
             state.identity = identity;
