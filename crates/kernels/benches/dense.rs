@@ -134,6 +134,7 @@ fn linear_cross_entropy(criterion: &mut Criterion) {
                     forward: loss::Forward {
                         x: x.view(),
                         weight: weight.view(),
+                        lora: None,
                         targets: targets.view(),
                         logit_scale: 1.0,
                         softcap,
@@ -146,6 +147,7 @@ fn linear_cross_entropy(criterion: &mut Criterion) {
                     dx: dx.view_mut(),
                     dweight: None,
                     rows: None,
+                    dlora: None,
                 };
                 let args = args.checked().unwrap();
                 cpu.linear_cross_entropy_forward_backward(args).unwrap();

@@ -6,7 +6,7 @@ use crate::{
     lora::AdapterConfig,
     parameter::{Parameter, ParameterKind},
     parts::{Linear, host},
-    random::uniforms,
+    random::{normals, uniforms},
     weights::Weights,
 };
 use std::{
@@ -43,6 +43,12 @@ impl<D: Backend> Model<D> {
                 let bound = (parameter.shape[1] as f64).powf(-0.5);
                 let mut random = Random::named(options.seed, &parameter.name);
                 let fresh = uniforms(&mut random, parameter.value.len(), bound);
+                parameter.value.write(&fresh)?;
+            }
+            // PEFT: `A` is zero, and `B` normal.
+            if parameter.kind == ParameterKind::EmbeddingFactor && !parameter.transposed {
+                let mut random = Random::named(options.seed, &parameter.name);
+                let fresh = normals(&mut random, parameter.value.len(), 1.0);
                 parameter.value.write(&fresh)?;
             }
         }
@@ -82,8 +88,7 @@ impl<D: Backend> Model<D> {
             .collect();
         for parameter in self.weights.adapter_mut() {
             if !started.contains(&parameter.name) {
-                let value = parameter.value.view_mut();
-                checkpoint::read_into(&values, &parameter.name, value)?;
+                parameter.write_from_file(&values.read_f32(&parameter.name)?)?;
             }
         }
         for linear in self.weights.linears_mut() {
@@ -103,9 +108,14 @@ pub(crate) fn check_factors<T>(
         .started()
         .map(|(parameter, _)| (parameter.name.as_str(), both_shape(parameter)))
         .collect();
-    let expected = weights.adapter().map(|p| Expected {
-        name: &p.name,
-        shape: wide.get(p.name.as_str()).unwrap_or(&p.shape),
+    let shapes: Vec<_> = weights.adapter().map(|p| (p, p.file_shape())).collect();
+    let shapes = shapes.iter().map(|(p, shape)| {
+        let name = p.name.as_str();
+        (name, wide.get(name).unwrap_or(shape))
+    });
+    let expected = shapes.map(|(name, shape)| Expected {
+        name,
+        shape,
         nf4: false,
     });
     let table = &weights.embedding.base.shape;

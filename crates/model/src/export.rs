@@ -3,15 +3,15 @@
 use crate::{
     Adapters, Backend, Model, ModelError,
     adapter::{both, both_shape},
-    checkpoint::HEAD,
+    checkpoint::{EMBEDDING, HEAD},
     lora::{CONFIG, WEIGHTS},
-    parameter::Parameter,
-    parts::{Linear, host},
+    parameter::{Parameter, transposed},
+    parts::{Adapter, EmbeddingAdapter, host},
 };
 use half::{bf16, f16};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, path::Path};
-use tightrope_device::{Cpu, DType, Tensor};
+use tightrope_device::{Cpu, DType, Device, Tensor};
 use tightrope_formats::{Encoding, TensorOut, files::write_json, safetensors};
 
 /// Files larger than this are split, as in Transformers.
@@ -55,9 +55,9 @@ impl<D: Backend> Model<D> {
                     Ok::<_, ModelError>(to_bytes(DType::F32, &both(parameter, start)?))
                 });
             }
-            let (name, value) = (parameter.name.clone(), &parameter.value);
-            TensorOut::new(name, Encoding::F32, &parameter.shape, move || {
-                Ok::<_, ModelError>(to_bytes(DType::F32, &value.to_f32_vec()?))
+            let (name, shape) = (parameter.name.clone(), parameter.file_shape());
+            TensorOut::new(name, Encoding::F32, &shape, move || {
+                Ok::<_, ModelError>(to_bytes(DType::F32, &parameter.to_file()?))
             })
         });
         let path = folder.join(WEIGHTS);
@@ -109,18 +109,24 @@ impl<D: Backend> Model<D> {
         host: &'a Cpu,
         wanted: Option<DType>,
     ) -> Vec<TensorOut<'a, ModelError>> {
-        let linears = self.weights.linears();
-        let adapted: BTreeMap<&str, &Linear<Tensor<D>>> = linears
-            .filter(|linear| linear.adapter.is_some())
-            .map(|linear| (linear.weight.name(), linear))
-            .collect();
+        let linears = self.weights.linears().filter_map(|linear| {
+            let factors = Factors::of(linear.adapter.as_ref()?, linear.inputs);
+            Some((linear.weight.name(), factors))
+        });
+        let hidden = self.weights.embedding.base.shape[1];
+        let head = self.weights.head.adapter.as_ref();
+        let head = head.map(|head| (HEAD, Factors::of(head, hidden)));
+        let embedding = self.weights.embedding_adapter.as_ref();
+        let embedding = embedding.map(|adapter| (EMBEDDING, Factors::of_embedding(adapter)));
+        let adapted: BTreeMap<&str, Factors<'_, D>> =
+            linears.chain(head).chain(embedding).collect();
         let out = |name: &'a str, stored, shape: &'a [usize], elements: Elements<'a>| {
-            let linear = adapted.get(name).copied();
+            let factors = adapted.get(name).copied();
             let dtype = wanted.unwrap_or(stored);
             TensorOut::new(name, encoding(dtype), shape, move || {
                 let mut elements = elements()?;
-                if let Some(linear) = linear {
-                    add_adapter(linear, &mut elements)?;
+                if let Some(factors) = &factors {
+                    factors.add_to(&mut elements)?;
                 }
                 match dtype == stored || fits(dtype, &elements) {
                     true => Ok(to_bytes(dtype, &elements)),
@@ -223,49 +229,90 @@ fn set_dtype(settings: &mut Map<String, Value>, name: &str) {
     settings.insert(key.into(), name.into());
 }
 
-/// Computes `W += scale · B·A`, accumulated in f64; with DoRA, rows then get their magnitudes.
-fn add_adapter<D: tightrope_device::Device>(
-    linear: &Linear<Tensor<D>>,
-    weight: &mut [f32],
-) -> Result<(), ModelError> {
-    let Some(adapter) = &linear.adapter else {
-        return Ok(());
-    };
-    let (a, b) = (adapter.a.value.to_f32_vec()?, adapter.b.value.to_f32_vec()?);
-    let (inputs, outputs, rank) = (linear.inputs, linear.outputs, adapter.rank);
-    let expected = [inputs * outputs, rank * inputs, outputs * rank];
-    if [weight.len(), a.len(), b.len()] != expected {
-        let reason = "the factors of an adapter do not fit the weight that they are added to";
-        return Err(ModelError::Unsupported(reason));
+/// Factors of an adapter, to add them to the weight.
+struct Factors<'a, D: Device> {
+    /// `[rank, inputs]`; of the embedding, the transpose.
+    a: &'a Parameter<Tensor<D>>,
+    /// `[outputs, rank]`.
+    b: &'a Parameter<Tensor<D>>,
+    a_transposed: bool,
+    scale: f32,
+    rank: usize,
+    inputs: usize,
+    magnitude: Option<&'a Parameter<Tensor<D>>>,
+}
+
+impl<D: Device> Clone for Factors<'_, D> {
+    fn clone(&self) -> Self {
+        *self
     }
-    let magnitudes = match &adapter.dora {
-        Some(dora) => Some(dora.magnitude.value.to_f32_vec()?),
-        None => None,
-    };
-    let mut row = vec![0f64; inputs];
-    let rows = weight.chunks_exact_mut(inputs).zip(b.chunks_exact(rank));
-    for (index, (weights, b)) in rows.enumerate() {
-        row.fill(0.0);
-        for (&b, a) in b.iter().zip(a.chunks_exact(inputs)) {
-            for (sum, &a) in row.iter_mut().zip(a) {
-                *sum += f64::from(b) * f64::from(a);
-            }
-        }
-        for (sum, &weight) in row.iter_mut().zip(&*weights) {
-            *sum = f64::from(weight) + f64::from(adapter.scale) * *sum;
-        }
-        let gain = match &magnitudes {
-            Some(magnitudes) => {
-                let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-                f64::from(magnitudes[index]) / norm
-            }
-            None => 1.0,
-        };
-        for (weight, &sum) in weights.iter_mut().zip(&row) {
-            *weight = (gain * sum) as f32;
+}
+impl<D: Device> Copy for Factors<'_, D> {}
+
+impl<'a, D: Device> Factors<'a, D> {
+    fn of(adapter: &'a Adapter<Tensor<D>>, inputs: usize) -> Self {
+        Self {
+            a: &adapter.a,
+            b: &adapter.b,
+            a_transposed: false,
+            scale: adapter.scale,
+            rank: adapter.rank,
+            inputs,
+            magnitude: adapter.dora.as_ref().map(|dora| &dora.magnitude),
         }
     }
-    Ok(())
+
+    /// A row of the embedding is a row of `Aᵀ` times `Bᵀ`.
+    fn of_embedding(adapter: &'a EmbeddingAdapter<Tensor<D>>) -> Self {
+        Self {
+            a: &adapter.b,
+            b: &adapter.a,
+            a_transposed: true,
+            scale: adapter.scale,
+            rank: adapter.rank,
+            inputs: adapter.b.shape[0],
+            magnitude: None,
+        }
+    }
+
+    /// Computes `W += scale · B·A`, accumulated in f64; with DoRA, rows then get their magnitudes.
+    fn add_to(&self, weight: &mut [f32]) -> Result<(), ModelError> {
+        let (rank, inputs) = (self.rank, self.inputs);
+        let (mut a, b) = (self.a.value.to_f32_vec()?, self.b.value.to_f32_vec()?);
+        if self.a_transposed {
+            a = transposed(&a, inputs);
+        }
+        if a.len() != rank * inputs || weight.len() * rank != b.len() * inputs {
+            let reason = "the factors of an adapter do not fit the weight that they are added to";
+            return Err(ModelError::Unsupported(reason));
+        }
+        let magnitudes = self.magnitude.map(|magnitude| magnitude.value.to_f32_vec());
+        let magnitudes = magnitudes.transpose()?;
+        let mut row = vec![0f64; inputs];
+        let rows = weight.chunks_exact_mut(inputs).zip(b.chunks_exact(rank));
+        for (index, (weights, b)) in rows.enumerate() {
+            row.fill(0.0);
+            for (&b, a) in b.iter().zip(a.chunks_exact(inputs)) {
+                for (sum, &a) in row.iter_mut().zip(a) {
+                    *sum += f64::from(b) * f64::from(a);
+                }
+            }
+            for (sum, &weight) in row.iter_mut().zip(&*weights) {
+                *sum = f64::from(weight) + f64::from(self.scale) * *sum;
+            }
+            let gain = match &magnitudes {
+                Some(magnitudes) => {
+                    let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+                    f64::from(magnitudes[index]) / norm
+                }
+                None => 1.0,
+            };
+            for (weight, &sum) in weights.iter_mut().zip(&row) {
+                *weight = (gain * sum) as f32;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A number in the precision of a type.

@@ -44,8 +44,15 @@ impl<D: Backend> Model<D> {
         let normed = self.activations.work.normed.view();
         let last = normed.rows(rows - 1..rows)?;
         let architecture = self.config.architecture();
-        let head = &self.weights.head(Adapters::On).value;
-        project(&self.device, architecture, head, last, &mut cache.logits, 1)
+        let weights = &self.weights;
+        project(
+            &self.device,
+            architecture,
+            weights,
+            last,
+            &mut cache.logits,
+            1,
+        )
     }
 
     /// Reads one more token, and returns the logits after it.

@@ -14,6 +14,8 @@ pub enum ParameterKind {
     LoraA,
     /// Second factor of an adapter, `[outputs, r]`.
     LoraB,
+    /// A factor of an adapter of the embedding, `[vocabulary, r]` or `[hidden, r]`.
+    EmbeddingFactor,
     /// Magnitudes of an adapter (DoRA), `[outputs]`.
     Magnitude,
     /// The embedding (and a head that is tied to it).
@@ -35,7 +37,7 @@ impl ParameterKind {
         match self {
             ParameterKind::Embedding => 0,
             ParameterKind::Head => 1,
-            ParameterKind::LoraA | ParameterKind::Matrix => 2,
+            ParameterKind::LoraA | ParameterKind::EmbeddingFactor | ParameterKind::Matrix => 2,
             ParameterKind::LoraB => 3,
             ParameterKind::Norm | ParameterKind::Bias | ParameterKind::Magnitude => 4,
         }
@@ -57,7 +59,7 @@ pub struct ParameterMut<'a, D: Device> {
     /// Name of the tensor in checkpoint files: `model.layers.0.mlp.up_proj.weight`, or PEFT's name
     /// in an adapter.
     pub name: &'a str,
-    /// f32.
+    /// f32; the factor `A` of the embedding lies transposed, `[vocabulary, r]`.
     pub weight: &'a mut Tensor<D>,
     /// f32, with the shape of the weight.
     pub gradient: &'a mut Tensor<D>,
@@ -77,6 +79,8 @@ pub(crate) struct Parameter<T> {
     pub gradient: Option<T>,
     /// Type that exports convert back to.
     pub stored: DType,
+    /// Whether files have the transpose of the matrix.
+    pub transposed: bool,
 }
 
 impl<T> Parameter<T> {
@@ -115,8 +119,16 @@ impl<T> Parameter<T> {
             value,
             gradient,
             stored,
+            transposed: false,
         })
     }
+}
+
+/// The transpose of a matrix with this number of rows.
+pub(crate) fn transposed(elements: &[f32], rows: usize) -> Vec<f32> {
+    let columns = elements.len() / rows.max(1);
+    let at = |index: usize| elements[index % rows * columns + index / rows];
+    (0..elements.len()).map(at).collect()
 }
 
 /// A parameter of the model that an adapter may replace.
@@ -168,7 +180,35 @@ impl<D: Device> Replaceable<Tensor<D>> {
     }
 }
 
+impl<T> Parameter<T> {
+    /// Shape in files.
+    pub(crate) fn file_shape(&self) -> Vec<usize> {
+        match (self.transposed, &self.shape[..]) {
+            (true, &[rows, columns]) => vec![columns, rows],
+            _ => self.shape.clone(),
+        }
+    }
+}
+
 impl<D: Device> Parameter<Tensor<D>> {
+    /// The elements in the order of files.
+    pub(crate) fn to_file(&self) -> Result<Vec<f32>, ModelError> {
+        let elements = self.value.to_f32_vec()?;
+        Ok(match self.transposed {
+            true => transposed(&elements, self.shape[0]),
+            false => elements,
+        })
+    }
+
+    /// Writes elements in the order of files.
+    pub(crate) fn write_from_file(&mut self, elements: &[f32]) -> Result<(), ModelError> {
+        let written = match self.transposed {
+            true => self.value.write(&transposed(elements, self.shape[1])),
+            false => self.value.write(elements),
+        };
+        Ok(written?)
+    }
+
     /// The parameter for an optimizer, if it is trained.
     pub(crate) fn trained(&mut self) -> Option<ParameterMut<'_, D>> {
         let gradient = self.gradient.as_mut()?;

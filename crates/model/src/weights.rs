@@ -5,7 +5,7 @@ use crate::{
     checkpoint::{EMBEDDING, Stored},
     lora::AdapterConfig,
     parameter::{Parameter, ParameterKind, Replaceable},
-    parts::{Held, HeldMut, Layer, Linear, Nf4, Norm, Rows},
+    parts::{Adapter, EmbeddingAdapter, Held, HeldMut, Layer, Linear, Nf4, Norm, Rows},
     plan::{Allocate, PlannedBuffer, Purpose},
 };
 use tightrope_device::{DType, Device, Tensor};
@@ -23,6 +23,7 @@ pub(crate) struct Weights<T> {
     pub embedding: Replaceable<T>,
     /// Rows of the embedding that are trained alone.
     pub embedding_rows: Option<Rows<T>>,
+    pub embedding_adapter: Option<EmbeddingAdapter<T>>,
     pub layers: Vec<Layer<T>>,
     pub norm: Norm<T>,
     pub head: Head<T>,
@@ -37,6 +38,7 @@ pub(crate) struct Head<T> {
     pub copy: Option<Parameter<T>>,
     /// Rows of a head of its own that are trained alone.
     pub rows: Option<Rows<T>>,
+    pub adapter: Option<Adapter<T>>,
     /// Whether the head is also the adapter's embedding.
     shared: bool,
 }
@@ -77,6 +79,8 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         let hidden = architecture.hidden;
         let embedding = self.replaceable(EMBEDDING.into(), ParameterKind::Embedding, &table)?;
         let embedding_rows = Rows::lay_out(self, EMBEDDING, ParameterKind::Embedding, hidden)?;
+        let sizes = (architecture.vocabulary, hidden);
+        let embedding_adapter = EmbeddingAdapter::lay_out(self, sizes)?;
         let layers = (0..architecture.layers())
             .map(|layer| Layer::lay_out(self, layer))
             .collect::<Result<_, _>>()?;
@@ -90,6 +94,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
             own,
             copy: self.copy(name, ParameterKind::Head, &shape)?,
             rows: Rows::lay_out(self, name, ParameterKind::Head, hidden)?,
+            adapter: Adapter::lay_out(self, name.trim_end_matches(".weight"), (hidden, shape[0]))?,
             shared: self
                 .layout
                 .adapter
@@ -98,6 +103,7 @@ impl<T, A: Allocate<Buffer = T>> Builder<'_, A> {
         Ok(Weights {
             embedding,
             embedding_rows,
+            embedding_adapter,
             layers,
             norm,
             head,
@@ -198,10 +204,16 @@ impl<T> Weights<T> {
             .into_iter()
             .flatten();
         all.extend(rows.map(|rows| Held::Adapter(&rows.trained)));
+        if let Some(EmbeddingAdapter { a, b, .. }) = &self.embedding_adapter {
+            all.extend([a, b].map(Held::Adapter));
+        }
         self.layers.iter().for_each(|layer| layer.held(&mut all));
         self.norm.held(&mut all);
         all.extend(self.head.own.as_ref().map(Held::Base));
         all.extend(self.head.copy.as_ref().map(Held::Adapter));
+        if let Some(Adapter { a, b, .. }) = &self.head.adapter {
+            all.extend([a, b].map(Held::Adapter));
+        }
         all
     }
 
@@ -211,11 +223,17 @@ impl<T> Weights<T> {
         let rows = [&mut self.embedding_rows, &mut self.head.rows];
         let rows = rows.into_iter().flatten();
         all.extend(rows.map(|rows| HeldMut::Adapter(&mut rows.trained)));
+        if let Some(EmbeddingAdapter { a, b, .. }) = &mut self.embedding_adapter {
+            all.extend([a, b].map(HeldMut::Adapter));
+        }
         let layers = self.layers.iter_mut();
         layers.for_each(|layer| layer.held_mut(&mut all));
         self.norm.held_mut(&mut all);
         all.extend(self.head.own.as_mut().map(HeldMut::Base));
         all.extend(self.head.copy.as_mut().map(HeldMut::Adapter));
+        if let Some(Adapter { a, b, .. }) = &mut self.head.adapter {
+            all.extend([a, b].map(HeldMut::Adapter));
+        }
         all
     }
 
@@ -300,12 +318,19 @@ impl<T> Weights<T> {
         }
     }
 
+    /// The adapter of the output projection that a pass uses.
+    pub(crate) fn head_adapter(&self, adapters: Adapters) -> Option<&Adapter<T>> {
+        let adapter = self.head.adapter.as_ref();
+        adapter.filter(|_| adapters == Adapters::On)
+    }
+
     /// The output projection, if the adapter makes it another one than the embedding.
     pub(crate) fn untied_head(&self) -> Option<&Parameter<T>> {
         let Head {
             own, copy, shared, ..
         } = &self.head;
-        let replaced = copy.is_some() || self.embedding.copy.is_some();
+        let adapted = self.embedding_adapter.is_some() || self.head.adapter.is_some();
+        let replaced = adapted || copy.is_some() || self.embedding.copy.is_some();
         (own.is_none() && replaced && !*shared).then(|| self.head(Adapters::On))
     }
 
@@ -315,6 +340,7 @@ impl<T> Weights<T> {
             own,
             copy,
             rows: of_own,
+            adapter,
             shared,
         } = &mut self.head;
         let (head, rows) = match (copy, own) {
@@ -328,11 +354,13 @@ impl<T> Weights<T> {
                 value: &head.value,
                 gradient: rows.trained.gradient.as_mut(),
                 rows: Some(&rows.ids),
+                adapter: adapter.as_mut(),
             },
             None => TrainedHead {
                 value: &head.value,
                 gradient: head.gradient.as_mut(),
                 rows: None,
+                adapter: adapter.as_mut(),
             },
         }
     }
@@ -365,6 +393,7 @@ pub(crate) struct TrainedHead<'a, T> {
     pub gradient: Option<&'a mut T>,
     /// The rows that `gradient` has; `None`: all.
     pub rows: Option<&'a [usize]>,
+    pub adapter: Option<&'a mut Adapter<T>>,
 }
 
 impl<D: Device> Weights<Tensor<D>> {

@@ -149,7 +149,6 @@ fn targets_that_name_nothing_are_errors_of_the_run() {
             vec!["model.layers.1.mlp.up_prj".into()],
             "did you mean `model.layers.1.mlp.up_proj`?",
         ),
-        (vec!["lm_head".into()], "the decoder's linear layers alone"),
         (
             vec!["mlp".into()],
             "`model.layers.0.mlp`: it is no linear layer",

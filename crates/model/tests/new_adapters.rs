@@ -8,8 +8,8 @@ use std::path::Path;
 use tempfile::TempDir;
 use tightrope_device::Cpu;
 use tightrope_model::{
-    LoadOptions, LoraConfig, Model, ModelError, ModuleNames, TargetModules, TrainableModel,
-    TrainedBiases, Training,
+    InitialFactors, LoadOptions, LoraConfig, Model, ModelError, ModuleNames, TargetModules,
+    TrainableModel, TrainedBiases, Training,
 };
 
 const CASE: &str = "llama_biases";
@@ -45,7 +45,7 @@ fn settings_that_choose_nothing_are_errors_of_the_run() {
         fresh(lora).map(|_| ()).unwrap_err().to_string()
     };
     let target = |text: &str| TargetModules::Named(expression(text));
-    let cases: [(Change<'_>, &str); 14] = [
+    let cases: [(Change<'_>, &str); 20] = [
         (
             &|l| l.target_modules = target("q_proj"),
             "`lora.target_modules`: selects no linear layer",
@@ -99,6 +99,37 @@ fn settings_that_choose_nothing_are_errors_of_the_run() {
             "",
         ),
         (&|l| l.layers = vec![7], "`lora.layers`"),
+        (
+            &|l| l.rank_pattern = vec![(".*_proj".into(), 2), ("q_proj".into(), 3)],
+            "`lora.rank_pattern.q_proj`: never counts",
+        ),
+        (
+            &|l| l.exclude_modules = Some(expression(".*")),
+            "`lora.exclude_modules`: leaves out every module",
+        ),
+        (
+            &|l| (l.dora, l.target_modules) = (true, TargetModules::list(["lm_head"])),
+            "`lora.dora`: the embedding and the head have no magnitudes here",
+        ),
+        (
+            &|l| {
+                l.init = InitialFactors::Pissa;
+                l.target_modules = TargetModules::list(["embed_tokens"]);
+            },
+            "`lora.init`: the embedding and the head cannot start",
+        ),
+        (
+            &|l| {
+                (l.ensure_weight_tying, l.target_modules) = (true, TargetModules::list(["lm_head"]))
+            },
+            "`lora.ensure_weight_tying`: the embedding and the head have factors",
+        ),
+        (
+            // Positions are those of the text.
+            &|l| l.target_modules = target("ab(c"),
+            "`lora.target_modules`: is no regular expression that is understood here: Parsing error \
+             at position 4",
+        ),
     ];
     for (change, expected) in cases {
         if expected.is_empty() {

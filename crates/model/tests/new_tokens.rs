@@ -371,3 +371,42 @@ fn rows_have_their_gradients_whatever_the_batch_holds() {
     };
     assert!(!of("embed_tokens.token_adapter") && of("lm_head.token_adapter"));
 }
+
+#[test]
+fn tables_with_factors_are_saved_if_they_have_new_rows() {
+    let batch = batch(&[1, 96, 2, 5, 96]);
+    let factors = LoraConfig {
+        target_modules: TargetModules::list(["embed_tokens", "lm_head"]),
+        ..lora()
+    };
+    for (new, tables) in [(&[][..], 0), (&[(96, &[3, 4][..])], 2)] {
+        let options = self::new(new);
+        let batch = if new.is_empty() {
+            self::batch(&[1, 2, 5])
+        } else {
+            batch.clone()
+        };
+        let mut model = train(&case("llama_linear"), factors.clone(), &options);
+        let off = model.evaluate_with(&batch, Adapters::Off).unwrap();
+        assert_eq!(off, model.evaluate(&batch).unwrap());
+        let trained = change(&mut model, &batch);
+        assert_ne!(off, model.evaluate(&batch).unwrap());
+        assert_eq!(off, model.evaluate_with(&batch, Adapters::Off).unwrap());
+        let folder = TempDir::new().unwrap();
+        model.save_adapter(folder.path()).unwrap();
+        let saved = tensors(&folder.path().join("adapter_model.safetensors"));
+        let whole = saved
+            .iter()
+            .filter(|(name, ..)| name.ends_with("base_layer.weight"));
+        assert_eq!(whole.count(), tables);
+        let beside = LoadOptions {
+            adapter: Some(folder.path().to_owned()),
+            ..LoadOptions::new(8)
+        };
+        let mut loaded = Model::load(&cpu(1), &case("llama_linear"), &beside).unwrap();
+        assert_eq!(loaded.logits(&batch).unwrap(), trained);
+        let mut again = train(&case("llama_linear"), factors.clone(), &options);
+        again.read_adapter(folder.path()).unwrap();
+        assert_eq!(again.logits(&batch).unwrap(), trained);
+    }
+}

@@ -73,6 +73,7 @@ fn case(tokens: usize, vocabulary: usize, gradients: Gradients) -> Case {
                 let forward = Forward {
                     x: x.view(),
                     weight: weight.view(),
+                    lora: None,
                     targets: targets.view(),
                     logit_scale: 1.0,
                     softcap: None,
@@ -90,6 +91,7 @@ fn case(tokens: usize, vocabulary: usize, gradients: Gradients) -> Case {
                     dx: dx.view_mut(),
                     dweight: dweight.as_mut().map(Tensor::view_mut),
                     rows: None,
+                    dlora: None,
                 };
                 Ok(cuda.linear_cross_entropy_forward_backward(args.checked()?)?)
             }))

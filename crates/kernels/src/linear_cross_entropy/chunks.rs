@@ -1,7 +1,11 @@
 //! Output projection and cross-entropy, a chunk of rows at a time: written once, over the products
 //! of a device and the few steps between them.
 
-use super::{Forward, rows_with_target};
+use super::{
+    Forward, LoraGradient,
+    lora::{Adapter, Shape},
+    rows_with_target,
+};
 use crate::{
     Check, KernelError,
     product::{Args, Matrix, MatrixMut, Product, Start},
@@ -84,6 +88,7 @@ pub(super) struct Gradient<'a, D: Device> {
     pub(super) dx: ViewMut<'a, D>,
     pub(super) dweight: Option<ViewMut<'a, D>>,
     pub(super) rows: Option<&'a [usize]>,
+    pub(super) dlora: Option<LoraGradient<'a, D>>,
 }
 
 /// Classes that follow each other, with the first row of `dweight` that has their gradients.
@@ -110,6 +115,7 @@ pub(super) fn run<D: Steps>(
     let Forward {
         x,
         weight,
+        lora,
         targets,
         logit_scale,
         softcap,
@@ -138,6 +144,10 @@ pub(super) fn run<D: Steps>(
     let mut logits = device.scratch(DType::F32, &[capacity, stride])?;
     let mut gathered = device.scratch(dtype, &[capacity, hidden])?;
     let mut numbers = device.scratch(DType::U8, &[capacity * size_of::<u64>()])?;
+    let mut adapter = match lora {
+        Some(lora) => Some(Adapter::new(device, lora, logit_scale, capacity)?),
+        None => None,
+    };
     let weight = device.prepare(weight, vocabulary * hidden, dtype)?;
     let weight = Matrix::rows(weight.view(), hidden);
     for rows in rows.chunks(capacity) {
@@ -153,8 +163,22 @@ pub(super) fn run<D: Steps>(
             tokens,
         };
         device.gather(chunk, x, gathered.view_mut(), hidden)?;
+        let shape = Shape {
+            tokens: m,
+            hidden,
+            vocabulary,
+            stride,
+        };
+        if let Some(adapter) = &mut adapter {
+            adapter.forward(device, chunk, gathered.view(), logits.view_mut(), shape)?;
+        }
+        let start = match adapter {
+            Some(_) => Start::Result,
+            None => Start::Zero,
+        };
         let product = Args {
             alpha: logit_scale,
+            start,
             ..Args::new(
                 Matrix::rows(gathered.view(), hidden),
                 weight.transposed(),
@@ -197,8 +221,14 @@ pub(super) fn run<D: Steps>(
                 device.product(product.checked()?)?;
             }
         }
+        if let Some(adapter) = &mut adapter {
+            let shape = Shape { stride, ..shape };
+            let dlora = gradient.dlora.as_mut();
+            adapter.backward(device, elements, gathered.view_mut(), dlora, shape)?;
+        }
         let product = Args {
             alpha: logit_scale,
+            start,
             ..Args::new(
                 dlogits,
                 weight,

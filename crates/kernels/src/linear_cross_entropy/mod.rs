@@ -6,18 +6,47 @@ mod cpu;
 mod cuda;
 #[cfg(feature = "cuda")]
 mod kernel;
+mod lora;
+#[cfg(test)]
+mod lora_tests;
 #[cfg(test)]
 mod rows_tests;
 #[cfg(test)]
 mod tests;
 
-use crate::{Check, Checked, KernelError, check::Operands};
+use crate::{
+    Check, Checked, KernelError,
+    check::Operands,
+    product::{Dropout, check_dropout},
+};
 use chunks::{Gradient, run};
 #[cfg(feature = "cuda")]
 use tightrope_device::Cuda;
 use tightrope_device::{Cpu, DType, Device, View, ViewMut};
 
-/// With `z = logit_scale · x·Wᵀ` and `l = softcap · tanh(z / softcap)` (`l = z` without softcap):
+/// Adapter of the projection.
+#[derive(Debug)]
+pub struct Lora<'a, D: Device> {
+    /// f32 `[rank, hidden]`.
+    pub a: View<'a, D>,
+    /// f32 `[vocabulary, rank]`.
+    pub b: View<'a, D>,
+    /// α/r, or α/√r (rsLoRA).
+    pub scale: f32,
+    /// Dropout before `A`.
+    pub dropout: Option<Dropout<'a, D>>,
+}
+
+/// Gradients of an adapter's factors.
+#[derive(Debug)]
+pub struct LoraGradient<'a, D: Device> {
+    /// Added into, f32 `[rank, hidden]`.
+    pub da: ViewMut<'a, D>,
+    /// Added into, f32 `[vocabulary, rank]`.
+    pub db: ViewMut<'a, D>,
+}
+
+/// With `z = logit_scale · (x·Wᵀ + scale · (dropout(x)·Aᵀ)·Bᵀ)` and `l = softcap · tanh(z / softcap)` (`l = z` without softcap):
 /// `losses[t] = logsumexp(l[t,:]) − l[t, targets[t]]`, and 0 where the target is negative: minus the
 /// log-probability of the target.
 #[derive(Debug)]
@@ -26,6 +55,8 @@ pub struct Forward<'a, D: Device> {
     pub x: View<'a, D>,
     /// `[vocabulary, hidden]`; f32, bf16 or f16.
     pub weight: View<'a, D>,
+    /// The adapter.
+    pub lora: Option<Lora<'a, D>>,
     /// i32 `[tokens]`; a negative target is ignored, and its row is never computed.
     pub targets: View<'a, D>,
     /// Factor before the softcap; 1 for most models.
@@ -58,13 +89,17 @@ pub struct ForwardBackward<'a, D: Device> {
     pub dweight: Option<ViewMut<'a, D>>,
     /// Rows of the weight whose gradients `dweight` has, in this order; `None`: all of them.
     pub rows: Option<&'a [usize]>,
+    /// Gradients of the adapter; `None` when it is frozen.
+    pub dlora: Option<LoraGradient<'a, D>>,
 }
 
 /// Output projection and cross-entropy. Accumulation is f32; `x` and `dx` are both f32 or both bf16
 /// (f32 on the CPU). Targets outside the vocabulary give [`KernelError::Index`].
 ///
 /// A chunk of `r` rows is computed at a time; `r` depends on the vocabulary, and on the CPU also on
-/// the number of rows. `dweight` is summed chunk by chunk.
+/// the number of rows. `dweight` and the gradients of an adapter are summed chunk by chunk. With an
+/// adapter, working memory also holds two times `r · rank` f32, and `r · hidden` f32 for the
+/// gradient with dropout; the smaller contribution, through `A`, is written first.
 ///
 /// On the CPU, working memory holds the logits and the rows of `x` of a chunk, at most `r ·
 /// (vocabulary + hidden)` f32, and the packed operands of the matrix product. A chunk has at most
@@ -109,12 +144,14 @@ macro_rules! over_chunks {
                     dx,
                     dweight,
                     rows,
+                    dlora,
                 } = args.on(self)?;
                 let gradient = Gradient {
                     weights,
                     dx,
                     dweight,
                     rows,
+                    dlora,
                 };
                 run(self, forward, Some(gradient))
             }
@@ -156,6 +193,12 @@ impl<D: Device> Check for Forward<'_, D> {
         let dtype = operands.activation("x", self.x)?;
         operands.at_least("x", self.x, dtype, &[self.tokens, self.hidden])?;
         operands.weight("weight", self.weight, &[self.vocabulary, self.hidden])?;
+        if let Some(lora) = &self.lora {
+            let rank = lora.a.shape().first().copied().unwrap_or(0);
+            operands.exact("a", lora.a, &[rank, self.hidden])?;
+            operands.exact("b", lora.b, &[self.vocabulary, rank])?;
+            check_dropout(operands, &lora.dropout, self.tokens)?;
+        }
         if i32::try_from(self.vocabulary).is_err() {
             return Err(KernelError::Value {
                 operand: "vocabulary",
@@ -199,6 +242,12 @@ impl<D: Device> Check for ForwardBackward<'_, D> {
                 value: row as f64,
                 rule: "must be below the vocabulary",
             });
+        }
+        if let Some(LoraGradient { da, db }) = &self.dlora {
+            let rank = forward.lora.as_ref().map(|lora| lora.a.shape()[0]);
+            let rank = rank.unwrap_or(0);
+            operands.exact("da", da.as_view(), &[rank, forward.hidden])?;
+            operands.exact("db", db.as_view(), &[forward.vocabulary, rank])?;
         }
         let rows = self.rows.map_or(forward.vocabulary, <[usize]>::len);
         match &self.dweight {

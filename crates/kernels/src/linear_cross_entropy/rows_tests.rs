@@ -27,6 +27,7 @@ impl Case {
             forward: Forward {
                 x: x.view(),
                 weight: weight.view(),
+                lora: None,
                 targets: targets.view(),
                 logit_scale: self.logit_scale,
                 softcap: self.softcap,
@@ -39,6 +40,7 @@ impl Case {
             dx: dx.view_mut(),
             dweight: Some(dweight.view_mut()),
             rows: Some(rows),
+            dlora: None,
         };
         device.linear_cross_entropy_forward_backward(args.checked()?)?;
         Ok(dweight.to_f32_vec()?)

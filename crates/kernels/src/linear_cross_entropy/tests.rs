@@ -102,6 +102,7 @@ impl Case {
         let forward = |losses| Forward {
             x: x.view(),
             weight: weight.view(),
+            lora: None,
             targets: targets.view(),
             logit_scale: self.logit_scale,
             softcap: self.softcap,
@@ -120,6 +121,7 @@ impl Case {
             dx: frozen_dx.view_mut(),
             dweight: None,
             rows: None,
+            dlora: None,
         };
         device.linear_cross_entropy_forward_backward(args.checked()?)?;
         let args = ForwardBackward {
@@ -128,6 +130,7 @@ impl Case {
             dx: dx.view_mut(),
             dweight: Some(dweight.view_mut()),
             rows: None,
+            dlora: None,
         };
         device.linear_cross_entropy_forward_backward(args.checked()?)?;
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Several adapters of one model as one adapter.
 
-use super::{AdapterConfig, CONFIG, PREFIX, WEIGHTS, file};
+use super::{AdapterConfig, CONFIG, HEAD, PREFIX, WEIGHTS, file};
 use crate::{ConfigError, ModelError, TrainedBiases, checkpoint::only_floats, read_json};
 use serde_json::{Value, json};
 use std::{
@@ -191,6 +191,13 @@ impl Part {
         };
         let names: Vec<String> = part.tensors.names().map(str::to_owned).collect();
         for name in names {
+            if name.contains(".lora_embedding_") {
+                return refuse("target_modules", "factors of the embedding");
+            }
+            // PEFT saves the head of the model beside the factors of the head.
+            if name == format!("{PREFIX}{HEAD}.base_layer.weight") {
+                continue;
+            }
             let Some(module) = module_of(&name) else {
                 return Err(ModelError::Unexpected {
                     file: part.tensors.file(&name).to_owned(),

@@ -38,7 +38,7 @@ impl AdapterConfig {
         for name in weights.names() {
             let module = name.strip_prefix(PREFIX).and_then(factor_of);
             let known = match module {
-                Some(module) => inventory.linears().any(|linear| linear == module),
+                Some(module) => inventory.adaptable().any(|known| known == module),
                 None => {
                     let mut rows = config.rows.values();
                     config.copies.values().any(|copy| copy == name)
@@ -80,7 +80,13 @@ pub(crate) fn scores(folder: &Path) -> bool {
 
 /// The module whose factor or magnitude a tensor is.
 pub(super) fn factor_of(tensor: &str) -> Option<&str> {
-    [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"]
-        .into_iter()
-        .find_map(|end| tensor.strip_suffix(end))
+    [
+        ".lora_A.weight",
+        ".lora_B.weight",
+        ".lora_embedding_A",
+        ".lora_embedding_B",
+        ".lora_magnitude_vector",
+    ]
+    .into_iter()
+    .find_map(|end| tensor.strip_suffix(end))
 }

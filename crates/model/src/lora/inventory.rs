@@ -86,6 +86,11 @@ impl Inventory {
         }
     }
 
+    /// Names of the modules that an adapter can have factors for.
+    pub(super) fn adaptable(&self) -> impl Iterator<Item = &str> {
+        self.linears().chain(self.tables().iter().copied())
+    }
+
     /// Names of the linear layers of the decoder.
     pub(super) fn linears(&self) -> impl Iterator<Item = &str> {
         let is_linear = |kind: &ModuleKind| matches!(kind, ModuleKind::Linear { .. });

@@ -43,12 +43,15 @@ pub(super) struct Pattern {
     value: f64,
 }
 
-/// Compiles an expression that `key` gives.
-fn compile(key: &str, expression: &str) -> Result<Regex, ConfigError> {
-    Regex::new(expression).map_err(|error| {
+/// Compiles an expression that `key` gives, with what surrounds it.
+fn compile(key: &str, (before, text, after): (&str, &str, &str)) -> Result<Regex, ConfigError> {
+    let wrong = |error| {
         let reason = format!("is no regular expression that is understood here: {error}");
         ConfigError::new(key, reason)
-    })
+    };
+    // Errors have positions, which are those of the text.
+    Regex::new(text).map_err(wrong)?;
+    Regex::new(&format!("{before}{text}{after}")).map_err(wrong)
 }
 
 fn is_match(key: &str, expression: &Regex, module: &str) -> Result<bool, ConfigError> {
@@ -69,7 +72,7 @@ impl Names {
             None => Ok(None),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
             Some(Value::String(text)) => {
-                let whole = compile(key, &format!(r"\A(?:{text})\z"))?;
+                let whole = compile(key, (r"\A(?:", text, r")\z"))?;
                 Ok(Some(Self::Expression(whole)))
             }
             Some(_) => Ok(match settings.texts(key)? {
@@ -110,13 +113,13 @@ impl Rules {
             return Err(ConfigError::new("layers_pattern", reason));
         }
         let lists = lists.iter().filter(|list| !list.is_empty()).map(|list| {
-            let expression = format!(r"\A(?:^|.*?\.){list}\.(?P<idx>\d+)\.");
-            compile("layers_pattern", &expression)
+            let around = (r"\A(?:^|.*?\.)", r"\.(?P<idx>\d+)\.");
+            compile("layers_pattern", (around.0, list, around.1))
         });
         let saved = reader.texts("modules_to_save")?;
         let saved = saved.iter().map(|name| {
-            let expression = format!(r"\A(?:^|.*\.){name}(?:$|\..*)");
-            compile("modules_to_save", &expression)
+            let around = (r"\A(?:^|.*\.)", r"(?:$|\..*)");
+            compile("modules_to_save", (around.0, name, around.1))
         });
         Ok(Self {
             targets,
@@ -124,7 +127,7 @@ impl Rules {
             saved: saved.collect::<Result<_, _>>()?,
             layers,
             lists: match lists.collect::<Result<Vec<_>, _>>()? {
-                lists if lists.is_empty() => vec![compile("layers_pattern", ANY_LIST)?],
+                lists if lists.is_empty() => vec![compile("layers_pattern", ("", ANY_LIST, ""))?],
                 lists => lists,
             },
             ranks: patterns(settings, "rank_pattern")?,
@@ -220,6 +223,23 @@ impl Rules {
     }
 }
 
+impl Rules {
+    /// Whether a pattern is the first of its key that matches the module.
+    pub(super) fn is_first(
+        &self,
+        key: &'static str,
+        pattern: &Pattern,
+        module: &str,
+    ) -> Result<bool, ConfigError> {
+        for (other, earlier) in self.patterns().filter(|(other, _)| *other == key) {
+            if earlier.matches(other, module)? {
+                return Ok(std::ptr::eq(earlier, pattern));
+            }
+        }
+        Ok(false)
+    }
+}
+
 impl Pattern {
     /// Whether the expression matches the end of the module's name, from its start or from a dot.
     pub(super) fn matches(&self, key: &str, module: &str) -> Result<bool, ConfigError> {
@@ -248,7 +268,7 @@ fn patterns(settings: &Map<String, Value>, key: &str) -> Result<Vec<Pattern>, Co
     };
     let pattern = |(pattern, value): (&String, &Value)| {
         let path = format!("{key}.{pattern}");
-        let expression = compile(&path, &format!(r"\A(?:.*\.)?({pattern})$"))?;
+        let expression = compile(&path, (r"\A(?:.*\.)?(", pattern, ")$"))?;
         let whole = key == "alpha_pattern" || value.as_u64().is_some_and(|r| r <= 1 << 20);
         match value.as_f64() {
             Some(number) if number > 0.0 && whole => Ok(Pattern {

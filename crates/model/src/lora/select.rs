@@ -7,7 +7,7 @@ use super::{
     matching::{Choice, ends_with},
     short_names,
 };
-use crate::{ConfigError, TrainedBiases};
+use crate::{ConfigError, InitialFactors, TrainedBiases};
 
 impl AdapterConfig {
     /// Selects modules and parameters of a model, as PEFT does.
@@ -17,8 +17,11 @@ impl AdapterConfig {
             if self.rules.choice(module)? != Choice::Chosen {
                 continue;
             }
-            if !matches!(kind, ModuleKind::Linear { .. }) {
-                return Err(no_adapter_for(module, *kind));
+            match kind {
+                ModuleKind::Linear { .. } => {}
+                ModuleKind::Head if inventory.scores => return Err(no_adapter_for(module)),
+                ModuleKind::Embedding | ModuleKind::Head => self.check_table(module)?,
+                ModuleKind::Norm | ModuleKind::Other => return Err(no_adapter_for(module)),
             }
             let (rank, scale) = self.rank_and_scale(module)?;
             let scale = scale as f32;
@@ -28,6 +31,23 @@ impl AdapterConfig {
         self.select_saved(inventory)?;
         self.select_biases(inventory);
         self.select_rows(inventory)
+    }
+
+    /// Refuses settings that do not exist for the embedding and the head.
+    fn check_table(&self, module: &str) -> Result<(), ConfigError> {
+        let (key, what) = match (self.dora, self.initial, self.ensure_weight_tying) {
+            (true, ..) => ("use_dora", "have no magnitudes here"),
+            (_, InitialFactors::Pissa | InitialFactors::Olora, _) => {
+                ("init", "cannot start from their weights")
+            }
+            (.., true) => ("ensure_weight_tying", "have factors of their own each"),
+            (false, InitialFactors::Random, false) => return Ok(()),
+        };
+        let reason = format!(
+            "the embedding and the head {what}, and target_modules selects `{module}`; \
+             exclude_modules takes it out"
+        );
+        Err(ConfigError::new(key, reason))
     }
 
     /// `modules_to_save`: every module whose name ends with one of the names.
@@ -125,6 +145,14 @@ impl AdapterConfig {
             return Err(ConfigError::new("layers_to_transform", reason));
         }
         if self.modules.is_empty() {
+            for module in inventory.adaptable() {
+                let ruled_out = match self.rules.choice(module)? {
+                    Choice::Not("target_modules") | Choice::Chosen => continue,
+                    Choice::Not(key) => key,
+                };
+                let reason = "leaves out every module that target_modules selects";
+                return Err(ConfigError::new(ruled_out, reason));
+            }
             let hint = match self.rules.target_names() {
                 [] => {
                     let short: Vec<_> = short_names(inventory.linears()).collect();
@@ -146,6 +174,15 @@ impl AdapterConfig {
             }
             if !matches {
                 let reason = "matches no module that has an adapter";
+                return Err(ConfigError::new(format!("{key}.{}", pattern.key), reason));
+            }
+            let mut counts = false;
+            for module in self.modules.keys() {
+                counts |= self.rules.is_first(key, pattern, module)?;
+            }
+            if !counts {
+                let reason = "never counts: the first expression that matches a module counts, and \
+                              an earlier one matches each of its modules";
                 return Err(ConfigError::new(format!("{key}.{}", pattern.key), reason));
             }
         }
@@ -173,7 +210,7 @@ impl AdapterConfig {
         found: impl Fn(&str) -> bool,
         inventory: &Inventory,
     ) -> Result<(), ConfigError> {
-        for module in inventory.linears() {
+        for module in inventory.adaptable() {
             let (chosen, found) = (self.modules.contains_key(module), found(module));
             if chosen == found {
                 continue;
@@ -195,14 +232,9 @@ impl AdapterConfig {
 }
 
 /// Error about a selected module that cannot have an adapter.
-fn no_adapter_for(module: &str, kind: ModuleKind) -> ConfigError {
-    let why = match kind {
-        ModuleKind::Head | ModuleKind::Embedding => {
-            "adapters are for the decoder's linear layers alone; modules_to_save trains it whole"
-        }
-        _ => "it is no linear layer",
-    };
-    ConfigError::new("target_modules", format!("selects `{module}`: {why}"))
+fn no_adapter_for(module: &str) -> ConfigError {
+    let reason = format!("selects `{module}`: it is no linear layer and no embedding");
+    ConfigError::new("target_modules", reason)
 }
 
 /// Error about a target that no module has; it lists the existing modules.

@@ -1,13 +1,13 @@
 //! Runs all layers one after the other, and the output projection.
 
 use crate::{
-    Architecture, KvCache, ModelError,
+    Adapters, Architecture, KvCache, ModelError,
     activations::slot,
     parts::{Saved, Stream, Work},
     pass::Pass,
     weights::Weights,
 };
-use tightrope_device::{Tensor, View};
+use tightrope_device::{DType, Tensor, View};
 use tightrope_kernels::{Check, Kernels, embedding, linear, noise, product::Elements};
 
 /// Runs all layers: from token ids to `work.normed`, the output of the last norm.
@@ -31,6 +31,9 @@ pub(super) fn decode<D: Kernels>(
         hidden: architecture.hidden,
     };
     pass.device.embedding_forward(embed.checked()?)?;
+    if let Some(adapter) = &weights.embedding_adapter {
+        adapter.forward(pass, ids, &mut stream[0].hidden)?;
+    }
     if let Some(noise) = pass.noise {
         let add = noise::Add {
             y: stream[0].hidden.view_mut(),
@@ -68,17 +71,26 @@ pub(super) fn decode<D: Kernels>(
 pub(crate) fn project<D: Kernels>(
     device: &D,
     architecture: &Architecture,
-    head: &Tensor<D>,
+    weights: &Weights<Tensor<D>>,
     x: View<'_, D>,
     y: &mut Tensor<D>,
     tokens: usize,
 ) -> Result<Vec<f32>, ModelError> {
+    let head = weights.head(Adapters::On).value.view();
+    let adapter = weights.head_adapter(Adapters::On);
+    let mut xa = device.scratch(DType::F32, &[tokens, adapter.map_or(0, |a| a.rank)])?;
     let forward = linear::Forward {
         x,
-        weight: Elements::Float(head.view()),
+        weight: Elements::Float(head),
         factor: 1.0,
         bias: None,
-        lora: None,
+        lora: adapter.map(|adapter| linear::LoraForward {
+            a: adapter.a.value.view(),
+            b: adapter.b.value.view(),
+            scale: adapter.scale,
+            dropout: None,
+            xa: xa.view_mut(),
+        }),
         y: y.view_mut(),
         shape: linear::Shape {
             tokens,

@@ -3,15 +3,18 @@
 use super::{loss, read_losses, score};
 use crate::{
     Adapters, Architecture, Backend, Loss, ModelError, TokenWeights,
+    parts::Adapter,
     weights::{TrainedHead, Weights},
 };
 use tightrope_device::{Device, Tensor};
-use tightrope_kernels::{Check, linear_cross_entropy};
+use tightrope_kernels::{Check, linear_cross_entropy, product::Dropout};
 use tightrope_packing::Batch;
 
 /// What the head reads and overwrites, after the layers.
 pub(super) struct HeadPass<'a, D: Device> {
     pub device: &'a D,
+    /// Dropout of the head's adapter.
+    pub dropout: Option<Dropout<'a, D>>,
     pub architecture: &'a Architecture,
     /// Token that fills rows.
     pub padding: Option<u32>,
@@ -49,7 +52,15 @@ impl<D: Backend> HeadPass<'_, D> {
             TokenWeights::OfLosses(weigh) => {
                 let results = (self.targets, &mut *self.losses);
                 let head = &self.weights.head(Adapters::On).value;
-                let loss = loss(self.architecture, (self.normed, head), results, tokens);
+                let lora = self.weights.head_adapter(Adapters::On);
+                let lora = lora.map(|head| head.of_loss(self.dropout));
+                let loss = loss(
+                    self.architecture,
+                    (self.normed, head),
+                    lora,
+                    results,
+                    tokens,
+                );
                 self.device.linear_cross_entropy_forward(loss.checked()?)?;
                 let mut of_losses = vec![0.0; tokens];
                 weigh(&read_losses(self.losses, batch)?, &mut of_losses);
@@ -57,10 +68,13 @@ impl<D: Backend> HeadPass<'_, D> {
             }
         }
         let head = self.weights.trained_head();
+        let split = |head| split(head, self.dropout);
+        let (lora, dlora) = head.adapter.map(split).unzip();
         let loss = linear_cross_entropy::ForwardBackward {
             forward: loss(
                 self.architecture,
                 (self.normed, head.value),
+                lora,
                 (self.targets, &mut *self.losses),
                 tokens,
             ),
@@ -68,6 +82,7 @@ impl<D: Backend> HeadPass<'_, D> {
             dx: self.dnormed.view_mut(),
             dweight: head.gradient.map(Tensor::view_mut),
             rows: head.rows,
+            dlora: dlora.flatten(),
         };
         self.device
             .linear_cross_entropy_forward_backward(loss.checked()?)?;
@@ -92,4 +107,27 @@ impl<D: Backend> HeadPass<'_, D> {
         score::backward(rows, &ends, &by_score, &head, gradient)?;
         Ok(scores)
     }
+}
+
+/// The adapter of the output projection, and its gradients.
+fn split<'a, D: Device>(
+    head: &'a mut Adapter<Tensor<D>>,
+    dropout: Option<Dropout<'a, D>>,
+) -> (
+    linear_cross_entropy::Lora<'a, D>,
+    Option<linear_cross_entropy::LoraGradient<'a, D>>,
+) {
+    let Adapter { a, b, scale, .. } = head;
+    let lora = linear_cross_entropy::Lora {
+        a: a.value.view(),
+        b: b.value.view(),
+        scale: *scale,
+        dropout,
+    };
+    let gradients = a.gradient.as_mut().zip(b.gradient.as_mut());
+    let gradients = gradients.map(|(da, db)| linear_cross_entropy::LoraGradient {
+        da: da.view_mut(),
+        db: db.view_mut(),
+    });
+    (lora, gradients)
 }

@@ -89,6 +89,9 @@ impl<D: Backend> Model<D> {
         let loss = loss(
             architecture,
             (&work.normed, &self.weights.head(adapters).value),
+            self.weights
+                .head_adapter(adapters)
+                .map(|head| head.of_loss(None)),
             (&inputs.targets, &mut inputs.losses),
             batch.len(),
         );
@@ -107,7 +110,7 @@ impl<D: Backend> Model<D> {
         project(
             &self.device,
             architecture,
-            &self.weights.head(Adapters::On).value,
+            &self.weights,
             self.activations.work.normed.view(),
             &mut y,
             batch.len(),
@@ -183,12 +186,14 @@ impl<D: Backend> Model<D> {
 fn loss<'a, D: Device>(
     architecture: &Architecture,
     (x, head): (&'a Tensor<D>, &'a Tensor<D>),
+    lora: Option<linear_cross_entropy::Lora<'a, D>>,
     (targets, losses): (&'a Tensor<D>, &'a mut Tensor<D>),
     tokens: usize,
 ) -> linear_cross_entropy::Forward<'a, D> {
     linear_cross_entropy::Forward {
         x: x.view(),
         weight: head.view(),
+        lora,
         targets: targets.view(),
         logit_scale: architecture.logit_scale,
         softcap: architecture.logit_softcap,

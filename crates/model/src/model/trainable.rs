@@ -188,8 +188,11 @@ impl<D: Backend> TrainableModel<D> {
         };
         decode(&pass, weights, &inputs.ids, stream, saved, work, None)?;
 
+        let adapter = weights.head_adapter(Adapters::On);
+        let dropout = adapter.and_then(|head| pass.dropout(head.salt));
         let result = head(HeadPass {
             device,
+            dropout,
             architecture,
             padding: config.padding(),
             weights,
@@ -206,7 +209,9 @@ impl<D: Backend> TrainableModel<D> {
             .norm
             .backward(&pass, &work.branch, last, dhidden, false)?;
         // Below the lowest trained layer no gradient is needed.
-        let embedding_trained = weights.embedding.is_trained() || weights.embedding_rows.is_some();
+        let embedding_trained = weights.embedding.is_trained()
+            || weights.embedding_rows.is_some()
+            || weights.embedding_adapter.is_some();
         let lowest = match embedding_trained {
             true => Some(0),
             false => weights.layers.iter().position(Layer::is_trained),
@@ -223,6 +228,9 @@ impl<D: Backend> TrainableModel<D> {
             }
             let lowest = index == lowest && !embedding_trained;
             layer.backward(&pass, stream, saved, work, &mut step.backward, lowest)?;
+        }
+        if let Some(adapter) = &mut weights.embedding_adapter {
+            adapter.backward(&pass, &inputs.ids, &step.backward.dhidden)?;
         }
         if let Some(rows) = &mut weights.embedding_rows {
             let of = OfTokens {

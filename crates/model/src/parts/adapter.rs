@@ -8,6 +8,8 @@ use crate::{
     plan::Allocate,
     weights,
 };
+use tightrope_device::{Device, Tensor};
+use tightrope_kernels::{linear_cross_entropy, product::Dropout};
 use tightrope_packing::random;
 
 /// Factors of a LoRA adapter.
@@ -28,7 +30,7 @@ pub(crate) struct Adapter<T> {
 
 impl<T> Adapter<T> {
     /// Lays out the adapter of the layer called `module` in files, if it has one.
-    pub(super) fn lay_out<A: Allocate<Buffer = T>>(
+    pub(crate) fn lay_out<A: Allocate<Buffer = T>>(
         weights: &mut weights::Builder<'_, A>,
         module: &str,
         (inputs, outputs): (usize, usize),
@@ -72,6 +74,21 @@ impl<T> Adapter<T> {
         match (adapters, &self.start) {
             (Adapters::Off, Some(start)) => (&start.a, &start.b),
             _ => (&self.a.value, &self.b.value),
+        }
+    }
+}
+
+impl<D: Device> Adapter<Tensor<D>> {
+    /// The adapter of the output projection for its losses.
+    pub(crate) fn of_loss<'a>(
+        &'a self,
+        dropout: Option<Dropout<'a, D>>,
+    ) -> linear_cross_entropy::Lora<'a, D> {
+        linear_cross_entropy::Lora {
+            a: self.a.value.view(),
+            b: self.b.value.view(),
+            scale: self.scale,
+            dropout,
         }
     }
 }

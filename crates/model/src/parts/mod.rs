@@ -4,6 +4,7 @@
 mod adapter;
 mod attention;
 mod dora;
+mod embedding;
 mod layer;
 mod linear;
 mod mlp;
@@ -14,6 +15,7 @@ mod start;
 
 pub(crate) use adapter::Adapter;
 pub(crate) use dora::Dora;
+pub(crate) use embedding::EmbeddingAdapter;
 pub(crate) use layer::{BackwardWork, Layer, Saved, Work, module_names};
 pub(crate) use linear::Linear;
 pub(crate) use nf4::{HostScales, Nf4, host};

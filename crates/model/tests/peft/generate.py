@@ -73,6 +73,21 @@ CASES = {
     "resized_saved": ("llama_yarn", dict(
         new_rows=3, target_modules=["q_proj"], r=3, lora_alpha=8,
         modules_to_save=["embed_tokens", "lm_head"])),
+    "head": ("llama_linear", dict(
+        target_modules=["q_proj", "lm_head"], r=3, lora_alpha=8, alpha_pattern={"lm_head": 5})),
+    "embedding": ("llama_yarn", dict(
+        target_modules=["v_proj", "embed_tokens"], r=3, lora_alpha=8, use_rslora=True,
+        rank_pattern={"embed_tokens": 2})),
+    "embedding_and_head": ("llama_biases", dict(
+        target_modules=["embed_tokens", "lm_head"], r=4, lora_alpha=6)),
+    "embedding_of_tied": ("gemma2", dict(
+        target_modules=["q_proj", "embed_tokens"], r=3, lora_alpha=8)),
+    "head_of_tied": ("granite", dict(
+        target_modules=["q_proj", "lm_head"], r=3, lora_alpha=8)),
+    "embedding_and_head_of_tied": ("qwen2_tied", dict(
+        target_modules=r".*(embed_tokens|lm_head|q_proj)", r=2, lora_alpha=8)),
+    "resized_factors": ("gemma2", dict(
+        new_rows=2, target_modules=["lm_head", "embed_tokens"], r=3, lora_alpha=8)),
 }
 
 

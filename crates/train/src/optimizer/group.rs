@@ -54,7 +54,10 @@ impl Treatment {
             ParameterKind::Embedding => settings.embedding_learning_rate.or(left),
             ParameterKind::Head => settings.head_learning_rate.or(left),
             ParameterKind::Norm | ParameterKind::Bias | ParameterKind::Magnitude => left,
-            ParameterKind::LoraA | ParameterKind::LoraB | ParameterKind::Matrix => None,
+            ParameterKind::LoraA
+            | ParameterKind::LoraB
+            | ParameterKind::EmbeddingFactor
+            | ParameterKind::Matrix => None,
         };
         Self {
             method: Method::of(&settings.kind, kind),

@@ -100,7 +100,10 @@ impl Method {
             (OptimizerKind::Adamw(_), _) => Self::Adamw,
             (
                 OptimizerKind::Muon(_),
-                ParameterKind::Matrix | ParameterKind::LoraA | ParameterKind::LoraB,
+                ParameterKind::Matrix
+                | ParameterKind::LoraA
+                | ParameterKind::LoraB
+                | ParameterKind::EmbeddingFactor,
             ) => Self::Muon,
             (OptimizerKind::Muon(_), _) => Self::Adamw,
             (OptimizerKind::Adafactor(_), _) => Self::Adafactor,
