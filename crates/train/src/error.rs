@@ -151,7 +151,7 @@ pub enum TrainError {
     #[error("no sequence has a token to train on{}", match *held_out {
         0 => String::new(),
         count => format!(
-            "; `data.eval_ratio` holds out {}: lower it, or name files in `data.eval`",
+            "; `data.eval_ratio` holds out {}: lower or remove it, or name files in `data.eval`",
             counted(count, "sequence")
         ),
     })]
@@ -260,7 +260,9 @@ fn other_data(data: &str, found: ExampleKind, objective: ObjectiveKind) -> Strin
     let needs = match objective.data() {
         ExampleKind::Sequences => "does not judge answers",
         ExampleKind::Pairs => "compares pairs of answers (`prompt`, `chosen`, `rejected`)",
-        ExampleKind::Labelled => "needs answers that are good or bad (`label`)",
+        ExampleKind::Labelled => {
+            "needs answers that are good or bad (`label`: true or false, 1 or 0, good or bad)"
+        }
     };
     let fits = match found {
         ExampleKind::Sequences => "cross-entropy",

@@ -22,8 +22,8 @@ fn verdict(value: &Value) -> Option<bool> {
             _ => None,
         },
         Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
-            "true" | "1" | "1.0" => Some(true),
-            "false" | "0" | "0.0" => Some(false),
+            "true" | "1" | "1.0" | "good" => Some(true),
+            "false" | "0" | "0.0" | "bad" => Some(false),
             _ => None,
         },
         _ => None,
@@ -45,6 +45,13 @@ pub(crate) fn has_ids(fields: &Fields) -> bool {
     IDS.iter().all(|key| fields.contains_key(*key))
 }
 
+/// Whether the last message of a conversation is the user's.
+fn ends_in_a_question(messages: Option<&Value>) -> bool {
+    let last = messages.and_then(|messages| messages.as_array()?.last());
+    let role = last.and_then(|last| last.get("role").or_else(|| last.get("from")));
+    matches!(role.and_then(Value::as_str), Some("user" | "human"))
+}
+
 /// Reads an answer with its verdict: a conversation, an alpaca record, or prompt and completion.
 pub(super) fn labelled(
     fields: &mut Fields,
@@ -54,7 +61,7 @@ pub(super) fn labelled(
     let present = VERDICTS.into_iter().find(|key| fields.contains_key(*key));
     let key = verdict_among(fields).or(present).unwrap_or("label");
     let value = take(fields, key)?;
-    let expected = "true or 1 (good), false or 0 (bad)";
+    let expected = "true, 1 or good, or false, 0 or bad";
     let desirable = verdict(&value).ok_or_else(|| wrong(KeyPath::name(key), expected, &value))?;
     // Other columns may say the same once more, but not the opposite.
     while let Some(other) = verdict_among(fields) {
@@ -65,6 +72,18 @@ pub(super) fn labelled(
                 why: format!("contradicts `{key}`; leave out one of the two columns"),
             });
         }
+    }
+    if let Some(key) = ["messages", "conversations"]
+        .into_iter()
+        .find(|key| ends_in_a_question(fields.get(*key)))
+    {
+        return Err(RowProblem::Refused {
+            key: KeyPath::name(key),
+            why:
+                "ends in a turn of the user, and the verdict is on an answer; end the conversation \
+                  in the answer"
+                    .into(),
+        });
     }
     let answer = match has_ids(fields) {
         true => {

@@ -178,6 +178,22 @@ impl Layout {
         // At least the last message of each is its answer.
         let most = chosen.len().min(rejected.len()).saturating_sub(1);
         let same = same.count().min(most);
+        let system = |answer: &[Value]| {
+            let first = answer.first().cloned();
+            first.filter(|first| {
+                let role = first.get("role").or_else(|| first.get("from"));
+                role.is_some_and(|role| role == "system" || role == "developer")
+            })
+        };
+        if fields.contains_key("prompt") && system(chosen) != system(rejected) {
+            return Err(RowProblem::Refused {
+                key: KeyPath::name(keys[1]).then(0),
+                why: format!(
+                    "has another system prompt than `{}[0]`, so the two are no answers to one prompt",
+                    keys[0]
+                ),
+            });
+        }
         if let Some(prompt) = fields.get("prompt") {
             // Whole conversations, with their beginning once more beside them.
             let repeated = match prompt {

@@ -58,8 +58,8 @@ fn every_layout_is_the_same_answer() {
     assert_eq!(read(row, &options, &t).desirable, [false]);
     let ids = r#"{"prompt_ids": [5, 6], "completion_ids": [7], "label": true}"#;
     let ids = load_bytes("a.jsonl", ids, &DataOptions::default(), None).unwrap();
-    assert_eq!(ids.sequences[0].tokens(), [5, 6, 7]);
-    assert_eq!(ids.sequences[0].targets(), [-100, 7, -100]);
+    assert_eq!(ids.sequences.get(0).unwrap().tokens(), [5, 6, 7]);
+    assert_eq!(ids.sequences.get(0).unwrap().targets(), [-100, 7, -100]);
     let examples = Examples::from(&ids);
     assert_eq!(examples.kind(), ExampleKind::Labelled);
     assert_eq!(examples.desirable(), [true]);
@@ -107,7 +107,7 @@ fn what_is_no_verdict_is_named() {
         ),
         (
             r#"{"prompt": "q", "completion": "a", "label": 2}"#,
-            "`label`: expected true or 1 (good), false or 0 (bad), got a number",
+            "`label`: expected true, 1 or good, or false, 0 or bad, got a number",
         ),
         (
             r#"{"prompt": "q", "label": true}"#,
@@ -116,6 +116,14 @@ fn what_is_no_verdict_is_named() {
         (
             r#"{"prompt": "q", "completion": "a", "label": true, "kto_tag": false}"#,
             "`label`: contradicts `kto_tag`",
+        ),
+        (
+            r#"{"prompt": "q", "completion": "a", "label": "yes"}"#,
+            "`label`: expected true, 1 or good, or false, 0 or bad, got",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "thanks"}], "label": true}"#,
+            "`messages`: ends in a turn of the user",
         ),
         (
             r#"{"prompt": "q", "completion": "a", "label": true, "rejected": "b"}"#,
@@ -128,6 +136,8 @@ fn what_is_no_verdict_is_named() {
             "{row}: {shown}"
         );
     }
+    let row = r#"{"prompt": "q", "completion": "a", "label": "Bad"}"#;
+    assert_eq!(read(row, &DataOptions::default(), &t).desirable, [false]);
     // A number beside an answer that is no verdict is an ordinary column.
     let row = r#"{"prompt": "q", "completion": "a", "label": 3}"#;
     assert_eq!(

@@ -351,7 +351,7 @@ fn checked(kind: &Kind, value: Value, base: &Path) -> Option<Value> {
         (Kind::Cache, Value::String(text)) if ["auto", "off"].contains(&text.as_str()) => {
             Some(Value::String(text))
         }
-        (Kind::Cache, Value::String(text)) if !text.is_empty() => {
+        (Kind::Cache, Value::String(text)) if !["", "on"].contains(&&*text) => {
             Some(Value::String(join(base, &text)))
         }
         (Kind::Template, Value::String(text)) if is_inline(&text) => Some(Value::String(text)),

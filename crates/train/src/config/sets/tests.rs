@@ -164,7 +164,7 @@ fn a_cache_is_a_word_or_a_folder() {
         parse("model = \"a/b\"").unwrap().data.cache,
         CacheChoice::Auto
     );
-    for wrong in ["\"\"", "true", "[]"] {
+    for wrong in ["\"\"", "true", "\"on\"", "[]"] {
         let error = cache(wrong).unwrap_err().to_string();
         assert!(
             error.contains("`data.cache` must be \"auto\", \"off\", or"),
