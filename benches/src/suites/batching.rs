@@ -6,6 +6,7 @@ use crate::{Row, Suite, row};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use std::{path::Path, time::Instant};
+use tightrope_data::Sequences;
 use tightrope_device::Cpu;
 use tightrope_model::{Backend, ModelConfig, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Sequence};
@@ -54,8 +55,9 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
     let packed = config("best-fit", "batch.packs_per_step=1")?;
     let base = Base::open(&packed.model, &Rows::default())?;
     let (data, _) = base.load_both(&packed, &Rows::default())?;
-    let sequences = data.sequences.iter().take(SEQUENCES).map(folded);
-    let sequences = sequences.collect::<Result<Vec<_>>>()?;
+    let sequences = data.sequences.iter().take(SEQUENCES);
+    let sequences = sequences.map(|sequence| folded(&sequence?));
+    let sequences: Sequences = sequences.collect::<Result<_>>()?;
     let padding_token = base.padding_token() % VOCABULARY;
 
     let mut all = vec![Batches::new(&packed, &sequences, padding_token)?];

@@ -1,9 +1,9 @@
 //! The examples of a data set as units of packing.
 
-use crate::{Dataset, Format, Shared};
+use crate::{DataError, Dataset, Format, Sequences, Shared};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use tightrope_packing::{Part, Sequence, Units};
+use tightrope_packing::{Part, SegmentError, Units};
 
 /// Kind of the examples of a data set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl fmt::Display for ExampleKind {
 /// of sequences that share their beginning.
 #[derive(Clone, Copy, Debug)]
 pub struct Examples<'a> {
-    sequences: &'a [Sequence],
+    sequences: &'a Sequences,
     kind: ExampleKind,
     /// Number of sequences in an example, unless beginnings are shared.
     parts: usize,
@@ -54,7 +54,7 @@ pub struct Examples<'a> {
 
 impl<'a> Examples<'a> {
     /// Pairs: sequence `2i` is better than sequence `2i + 1`.
-    pub fn pairs(sequences: &'a [Sequence]) -> Self {
+    pub fn pairs(sequences: &'a Sequences) -> Self {
         Self {
             kind: ExampleKind::Pairs,
             parts: 2,
@@ -67,7 +67,7 @@ impl<'a> Examples<'a> {
     ///
     /// # Panics
     /// If there is not one label for each sequence.
-    pub fn labelled(sequences: &'a [Sequence], desirable: &'a [bool]) -> Self {
+    pub fn labelled(sequences: &'a Sequences, desirable: &'a [bool]) -> Self {
         assert_eq!(
             sequences.len(),
             desirable.len(),
@@ -102,11 +102,11 @@ impl<'a> Examples<'a> {
 
     /// The same examples if beginnings were shared in groups of at most `capacity` tokens or, if they
     /// are shared, if they were not: lengths for the packer.
-    pub fn lengths_otherwise(&self, capacity: u64) -> Vec<u32> {
+    pub fn lengths_otherwise(&self, capacity: u64) -> Result<Vec<u32>, DataError> {
         let shared = match self.parts {
             _ if self.shared.is_some() => None,
-            2 => Some(Shared::of_pairs(self.sequences, u64::MAX)),
-            _ => Some(Shared::of_sequences(self.sequences, u64::MAX, capacity)),
+            2 => Some(Shared::of_pairs(self.sequences, u64::MAX)?),
+            _ => Some(Shared::of_sequences(self.sequences, u64::MAX, capacity)?),
         };
         let count = match &shared {
             None => self.sequences.len() / self.parts,
@@ -118,7 +118,7 @@ impl<'a> Examples<'a> {
             count,
             ..*self
         };
-        otherwise.packed_lengths()
+        Ok(otherwise.packed_lengths())
     }
 
     /// The shared beginnings, if they may be shared.
@@ -127,7 +127,7 @@ impl<'a> Examples<'a> {
     }
 
     /// All sequences, whole.
-    pub fn sequences(&self) -> &'a [Sequence] {
+    pub fn sequences(&self) -> &'a Sequences {
         self.sequences
     }
 
@@ -135,16 +135,7 @@ impl<'a> Examples<'a> {
     #[must_use]
     pub fn first(self, examples: usize) -> Self {
         let count = examples.min(self.count);
-        let end = match self.shared {
-            None => count * self.parts,
-            Some(_) => self.sequences.len(),
-        };
-        Self {
-            count,
-            sequences: &self.sequences[..end],
-            desirable: &self.desirable[..end.min(self.desirable.len())],
-            ..self
-        }
+        Self { count, ..self }
     }
 
     /// Indices of the sequences of an example.
@@ -154,12 +145,6 @@ impl<'a> Examples<'a> {
             Some(shared) => (0..0, shared.members(example)),
         };
         own.chain(shared.iter().map(|&index| index as usize))
-    }
-
-    /// The sequences of an example, whole.
-    pub fn of(&self, example: usize) -> impl Iterator<Item = &'a Sequence> {
-        let sequences = self.sequences;
-        self.members(example).map(move |index| &sequences[index])
     }
 
     /// Index of the sequence that a part of an example belongs to; `None` for a beginning that its
@@ -176,10 +161,8 @@ impl<'a> Examples<'a> {
     pub fn packed_lengths(&self) -> Vec<u32> {
         let mut lengths = self.lengths();
         for (example, length) in lengths.iter_mut().enumerate() {
-            if self
-                .of(example)
-                .all(|sequence| sequence.trained_tokens() == 0)
-            {
+            let trained = |index| self.sequences.trained_tokens(index);
+            if self.members(example).all(|index| trained(index) == 0) {
                 *length = 0;
             }
         }
@@ -187,8 +170,8 @@ impl<'a> Examples<'a> {
     }
 }
 
-impl<'a> From<&'a [Sequence]> for Examples<'a> {
-    fn from(sequences: &'a [Sequence]) -> Self {
+impl<'a> From<&'a Sequences> for Examples<'a> {
+    fn from(sequences: &'a Sequences) -> Self {
         Self {
             sequences,
             kind: ExampleKind::Sequences,
@@ -200,16 +183,10 @@ impl<'a> From<&'a [Sequence]> for Examples<'a> {
     }
 }
 
-impl<'a> From<&'a Vec<Sequence>> for Examples<'a> {
-    fn from(sequences: &'a Vec<Sequence>) -> Self {
-        sequences.as_slice().into()
-    }
-}
-
 impl<'a> From<&'a Dataset> for Examples<'a> {
     fn from(data: &'a Dataset) -> Self {
         let examples = match data.kind {
-            ExampleKind::Sequences => data.sequences.as_slice().into(),
+            ExampleKind::Sequences => (&data.sequences).into(),
             ExampleKind::Pairs => Self::pairs(&data.sequences),
             ExampleKind::Labelled => Self::labelled(&data.sequences, &data.desirable),
         };
@@ -229,17 +206,29 @@ impl Units for Examples<'_> {
         self.count
     }
 
-    fn part(&self, unit: usize, part: usize) -> Option<Part<'_>> {
+    fn lengths(&self) -> Vec<u32> {
+        let length = |example| match self.shared {
+            Some(shared) => shared.length(self.sequences, example),
+            None => {
+                let members = self.members(example);
+                members.map(|index| self.sequences.length(index)).sum()
+            }
+        };
+        let lengths = (0..self.count).map(length);
+        lengths
+            .map(|length| u32::try_from(length).unwrap_or(u32::MAX))
+            .collect()
+    }
+
+    fn parts(&self, unit: usize) -> Result<Vec<Part<'_>>, SegmentError> {
         if unit >= self.count {
-            return None;
+            return Ok(Vec::new());
         }
         if let Some(shared) = self.shared {
-            return shared.part(self.sequences, unit, part);
+            return shared.parts(self.sequences, unit);
         }
-        let sequence = &self.sequences[self.members(unit).nth(part)?];
-        Some(Part {
-            sequence,
-            prefix: None,
-        })
+        let members = self.members(unit);
+        let parts = members.map(|index| self.sequences.parts(index));
+        Ok(parts.collect::<Result<Vec<_>, _>>()?.concat())
     }
 }

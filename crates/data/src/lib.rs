@@ -28,6 +28,7 @@ mod record;
 mod sets;
 mod shared;
 mod source;
+mod store;
 mod template;
 mod tokenizer;
 
@@ -42,12 +43,15 @@ pub use dataset::{Dataset, Origin};
 pub use error::{BadRow, DataError, Key, KeyPath, Place, RowProblem};
 pub use examples::{ExampleKind, Examples};
 pub use inspect::{InspectedToken, inspect};
-pub use load::{load, load_for, load_sets};
+pub use load::{load, load_for, load_into, load_sets};
 pub use options::{AddEndToken, DataOptions, Format, OnBadRow, TrainOn};
 pub use preflight::{FileReport, Lengths, Preflight, SkippedRow, UnusedKey, verdicts};
 pub use progress::Progress;
 pub use sets::{Amount, FileSet, SetReport};
 pub use shared::Shared;
+#[doc(hidden)]
+pub use store::with_digest;
+pub use store::{SequenceWriter, Sequences};
 pub use template::{ChatTemplate, ChatTemplates, Dropped, RenderError, Rendered, Turn, Variables};
 pub use tightrope_formats::gguf::GgufTokenizer;
 pub use tokenizer::{DecodeStream, Token, Tokenizer};

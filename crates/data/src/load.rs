@@ -20,6 +20,7 @@ use crate::progress::Progress;
 use crate::record::{self, Parsed, TemplateReads};
 use crate::sets::{FileSet, SetReport};
 use crate::source::{Limits, RawRow, Source, foreign};
+use crate::store::SequenceWriter;
 use crate::template::{ChatTemplate, ChatTemplates, limits};
 use crate::tokenizer::Tokenizer;
 
@@ -55,9 +56,22 @@ pub fn load_for(
     load_sets(&[set], tokenizer, embedding, progress)
 }
 
-/// Reads several sets of files, each with its options, one after the other. How often records are
-/// taken is up to [`Dataset::mixed`].
+/// Reads several sets of files into memory, each with its options, one after the other. How often
+/// records are taken is up to [`Dataset::mixed`].
 pub fn load_sets(
+    sets: &[FileSet],
+    tokenizer: Option<&Tokenizer>,
+    embedding: Option<usize>,
+    progress: &dyn Progress,
+) -> Result<Dataset, DataError> {
+    let memory = SequenceWriter::default();
+    load_into(memory, sets, tokenizer, embedding, progress)
+}
+
+/// The same, with the sequences wherever `writer` writes them: from a file, data may be larger than
+/// memory.
+pub fn load_into(
+    mut writer: SequenceWriter,
     sets: &[FileSet],
     tokenizer: Option<&Tokenizer>,
     embedding: Option<usize>,
@@ -107,6 +121,7 @@ pub fn load_sets(
                     end_texts: tokenizer.map(Tokenizer::end_texts).unwrap_or_default(),
                 },
                 dataset: &mut dataset,
+                writer: &mut writer,
                 seen: &mut seen,
                 uses_template: false,
             };
@@ -125,6 +140,8 @@ pub fn load_sets(
     };
     progress.finish();
     result?;
+    drop(seen);
+    dataset.sequences = writer.finish()?;
     let report = &mut dataset.report;
     report.train_on = sets[0].options.train_on;
     report.trains_differently = sets
@@ -156,6 +173,7 @@ struct Loader<'a> {
     options: &'a DataOptions,
     encoder: Encoder<'a>,
     dataset: &'a mut Dataset,
+    writer: &'a mut SequenceWriter,
     /// Hashes of the rows so far.
     seen: &'a mut HashSet<u64>,
     uses_template: bool,
@@ -327,50 +345,44 @@ impl Loader<'_> {
             row: row.row,
             line: row.place(path, None).line,
         };
-        let before = self.dataset.sequences.len();
-        for sequence in outcome.sequences {
-            self.sequence(path, row, origin, sequence)?;
+        let mut sequences = Vec::with_capacity(outcome.sequences.len());
+        for encoded in outcome.sequences {
+            self.cut(path, row, encoded, &mut sequences)?;
         }
-        if pair {
-            self.keep_pair(before);
+        if pair && !self.keeps_pair(&sequences) {
+            return Ok(());
         }
-        if let Some(desirable) = outcome.desirable {
-            let sequences = self.dataset.sequences.len();
-            self.dataset.desirable.resize(sequences, desirable);
+        let good = outcome.desirable;
+        for sequence in &sequences {
+            self.writer.push(sequence, origin, good == Some(true))?;
+            self.dataset.desirable.extend(good);
         }
         Ok(())
     }
 
-    /// Leaves out the pair that begins at sequence `first` if its answers do not differ, or one has
-    /// no trained token.
-    fn keep_pair(&mut self, first: usize) {
-        let Dataset {
-            sequences,
-            origins,
-            report,
-            ..
-        } = &mut *self.dataset;
-        let reason = match &sequences[first..] {
+    /// Whether the answers of a pair differ, and each has a trained token; counts why not.
+    fn keeps_pair(&mut self, pair: &[Sequence]) -> bool {
+        let report = &mut self.dataset.report;
+        let reason = match pair {
             [chosen, rejected] if chosen.trained_tokens().min(rejected.trained_tokens()) == 0 => {
                 &mut report.untrained_pairs
             }
             [chosen, rejected] if chosen == rejected => &mut report.equal_pairs,
-            [_, _] => return,
+            [_, _] => return true,
             // One side was dropped because of its length, and counted.
             _ => &mut report.halved_pairs,
         };
         *reason += 1;
-        sequences.truncate(first);
-        origins.truncate(first);
+        false
     }
 
     /// Adds one sequence of a row, cut as the options say.
-    fn sequence(
+    fn cut(
         &mut self,
         path: &Path,
         row: &RawRow,
-        origin: Origin,
         encoded: Encoded,
+        sequences: &mut Vec<Sequence>,
     ) -> Result<(), DataError> {
         let report = &mut self.dataset.report;
         report.doubled_bos += u64::from(encoded.doubled_bos);
@@ -412,8 +424,7 @@ impl Loader<'_> {
             let sequence = Sequence::from_labels(tokens.to_vec(), labels);
             let mut sequence = sequence.map_err(|e| row.bad(path, e.into()))?;
             sequence.truncate(limit);
-            self.dataset.sequences.push(sequence);
-            self.dataset.origins.push(origin);
+            sequences.push(sequence);
         }
         Ok(())
     }

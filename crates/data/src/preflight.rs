@@ -3,11 +3,12 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tightrope_packing::Sequence;
+use tightrope_packing::Units;
 
 use crate::error::{BadRow, Place};
 use crate::options::{Format, TrainOn};
 use crate::sets::SetReport;
+use crate::store::Sequences;
 use crate::template::Dropped;
 use tightrope_report::numbers::{counted, grouped, percent_of};
 
@@ -162,23 +163,23 @@ pub struct Lengths {
 }
 
 impl Lengths {
-    fn of(sequences: &[Sequence]) -> Self {
-        let mut lengths: Vec<usize> = sequences.iter().map(Sequence::len).collect();
+    fn of(mut lengths: Vec<u32>) -> Self {
         lengths.sort_unstable();
         let n = lengths.len();
         if n == 0 {
             return Self::default();
         }
-        let quantile = |percent: usize| lengths[(n * percent).div_ceil(100).max(1) - 1];
+        let quantile = |percent: usize| lengths[(n * percent).div_ceil(100).max(1) - 1] as usize;
+        let all: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
         Self {
-            min: lengths[0],
+            min: lengths[0] as usize,
             p25: quantile(25),
             p50: quantile(50),
             p75: quantile(75),
             p95: quantile(95),
             p99: quantile(99),
-            max: lengths[n - 1],
-            mean: lengths.iter().sum::<usize>() as f64 / n as f64,
+            max: lengths[n - 1] as usize,
+            mean: all as f64 / n as f64,
         }
     }
 }
@@ -380,15 +381,15 @@ impl Preflight {
     }
 
     /// Fills in the values that follow from the sequences.
-    pub(crate) fn count(&mut self, sequences: &[Sequence]) {
+    pub(crate) fn count(&mut self, sequences: &Sequences) {
         self.sequences = sequences.len() as u64;
-        for sequence in sequences {
-            let trained = sequence.trained_tokens() as u64;
-            self.tokens += sequence.len() as u64;
+        for index in 0..sequences.len() {
+            let trained = sequences.trained_tokens(index) as u64;
+            self.tokens += sequences.length(index) as u64;
             self.trained_tokens += trained;
             self.untrained_sequences += u64::from(trained == 0);
         }
-        self.lengths = Lengths::of(sequences);
+        self.lengths = Lengths::of(sequences.lengths());
     }
 }
 

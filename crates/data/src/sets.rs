@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tightrope_packing::Sequence;
 
 use crate::options::DataOptions;
 use tightrope_report::numbers::{counted, grouped, percent};
@@ -103,11 +102,11 @@ impl SetReport {
         sets.iter().enumerate().map(report).collect()
     }
 
-    /// Adds a sequence.
-    pub(crate) fn count(&mut self, sequence: &Sequence) {
+    /// Adds a sequence of this length, with so many trained tokens.
+    pub(crate) fn count(&mut self, length: usize, trained: usize) {
         self.sequences += 1;
-        self.tokens += sequence.len() as u64;
-        self.trained_tokens += sequence.trained_tokens() as u64;
+        self.tokens += length as u64;
+        self.trained_tokens += trained as u64;
     }
 
     /// A number that follows from the name (FNV-1a).

@@ -50,7 +50,7 @@ impl Batch {
     /// The unit of each piece must exist and be long enough; a target outside its piece is ignored.
     ///
     /// # Errors
-    /// If a piece cuts a unit of several parts.
+    /// If a piece cuts a unit of several parts, or a unit cannot be read.
     ///
     /// # Panics
     /// If a piece names tokens that its unit does not have.
@@ -66,7 +66,7 @@ impl Batch {
     /// segment of its own with ignored targets.
     ///
     /// # Errors
-    /// If a piece cuts a unit of several parts.
+    /// If a piece cuts a unit of several parts, or a unit cannot be read.
     ///
     /// # Panics
     /// If a piece names tokens that its unit does not have.
@@ -159,11 +159,11 @@ impl Builder {
     fn push(&mut self, units: &(impl Units + ?Sized), piece: &Piece) -> Result<(), SegmentError> {
         let unit = piece.sequence as usize;
         let range = piece.start as usize..piece.start as usize + piece.length as usize;
-        let parts = (0..).map_while(|part| units.part(unit, part));
+        let parts = units.parts(unit)?;
         // Only a unit with a single part is cut.
-        let is_group = units.part(unit, 1).is_some();
+        let is_group = parts.len() > 1;
         let (first, mut length) = (self.segments.len(), 0);
-        for (index, part) in parts.enumerate() {
+        for (index, part) in parts.iter().enumerate() {
             let range = match is_group {
                 false => range.clone(),
                 true => 0..part.sequence.len(),
@@ -179,7 +179,7 @@ impl Builder {
                 part: index,
                 prefix,
             });
-            self.extend(part.sequence, range);
+            self.extend(&part.sequence, range);
         }
         match length == range.len() && !(is_group && range.start > 0) {
             true => Ok(()),

@@ -135,6 +135,14 @@ pub enum SegmentError {
         /// Index of the unit.
         unit: usize,
     },
+    /// A unit cannot be read from where it is stored.
+    #[error("{why}")]
+    Unreadable {
+        /// Index of the unit.
+        unit: usize,
+        /// The place and the reason.
+        why: String,
+    },
     /// The number of tokens overflows.
     #[error("segment {index} ends beyond the largest index")]
     TooLong {

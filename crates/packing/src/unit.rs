@@ -1,12 +1,13 @@
 //! Units that stay together in a pack: a sequence, or several parts that lie side by side.
 
 use crate::{SegmentError, Sequence};
+use std::borrow::Cow;
 
 /// A sequence of a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
     /// Tokens and targets of the part.
-    pub sequence: &'a Sequence,
+    pub sequence: Cow<'a, Sequence>,
     /// Index of the earlier part of the unit that this part continues: it sees all tokens of that
     /// part, and its positions follow. A token whose target differs between the parts that continue
     /// another is repeated in each of them.
@@ -21,18 +22,14 @@ pub trait Units {
     /// Number of units.
     fn count(&self) -> usize;
 
-    /// A part of a unit, counted from 0; `None` beyond the last.
-    fn part(&self, unit: usize, part: usize) -> Option<Part<'_>>;
-
     /// Length of each unit.
-    fn lengths(&self) -> Vec<u32> {
-        let length = |unit| {
-            let parts = (0..).map_while(|part| self.part(unit, part));
-            let tokens: usize = parts.map(|part| part.sequence.len()).sum();
-            u32::try_from(tokens).unwrap_or(u32::MAX)
-        };
-        (0..self.count()).map(length).collect()
-    }
+    fn lengths(&self) -> Vec<u32>;
+
+    /// Parts of a unit; none beyond the last unit.
+    ///
+    /// # Errors
+    /// If the unit cannot be read from where it is stored.
+    fn parts(&self, unit: usize) -> Result<Vec<Part<'_>>, SegmentError>;
 }
 
 impl<T: AsRef<[Sequence]> + ?Sized> Units for T {
@@ -40,13 +37,23 @@ impl<T: AsRef<[Sequence]> + ?Sized> Units for T {
         self.as_ref().len()
     }
 
-    fn part(&self, unit: usize, part: usize) -> Option<Part<'_>> {
-        let sequence = self.as_ref().get(unit).filter(|_| part == 0)?;
-        Some(Part {
-            sequence,
-            prefix: None,
-        })
+    fn lengths(&self) -> Vec<u32> {
+        let lengths = self.as_ref().iter().map(Sequence::len);
+        lengths.map(saturated).collect()
     }
+
+    fn parts(&self, unit: usize) -> Result<Vec<Part<'_>>, SegmentError> {
+        let sequence = self.as_ref().get(unit).map(|sequence| Part {
+            sequence: Cow::Borrowed(sequence),
+            prefix: None,
+        });
+        Ok(sequence.into_iter().collect())
+    }
+}
+
+/// A length that no capacity allows, if it is too large for 32 bits.
+fn saturated(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// Units of any number of parts.
@@ -94,22 +101,34 @@ impl Groups {
     }
 }
 
+impl Groups {
+    /// Parts of a unit, each with its prefix.
+    fn unit(&self, unit: usize) -> &[(Sequence, Option<usize>)] {
+        let Some(&end) = self.ends.get(unit) else {
+            return &[];
+        };
+        let start = unit.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.parts[start..end]
+    }
+}
+
 impl Units for Groups {
     fn count(&self) -> usize {
         self.ends.len()
     }
 
-    fn part(&self, unit: usize, part: usize) -> Option<Part<'_>> {
-        let start = match unit {
-            0 => 0,
-            unit => *self.ends.get(unit - 1)?,
-        };
-        let unit = &self.parts[start..*self.ends.get(unit)?];
-        let (sequence, prefix) = unit.get(part)?;
-        Some(Part {
-            sequence,
+    fn lengths(&self) -> Vec<u32> {
+        let tokens = |unit| self.unit(unit).iter().map(|(sequence, _)| sequence.len());
+        let units = 0..self.count();
+        units.map(|unit| saturated(tokens(unit).sum())).collect()
+    }
+
+    fn parts(&self, unit: usize) -> Result<Vec<Part<'_>>, SegmentError> {
+        let parts = self.unit(unit).iter().map(|(sequence, prefix)| Part {
+            sequence: Cow::Borrowed(sequence),
             prefix: *prefix,
-        })
+        });
+        Ok(parts.collect())
     }
 }
 

@@ -58,7 +58,7 @@ pub fn evaluate_config(
     let data = match config.data.eval.is_empty() {
         false => {
             let mut data = base.load(&config.data.eval, config, observer)?;
-            share_eval(config, &mut data, base.longest_shared());
+            share_eval(config, &mut data, base.longest_shared())?;
             Some(data)
         }
         true => base.load_both(config, observer)?.1,

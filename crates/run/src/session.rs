@@ -216,7 +216,8 @@ impl Base {
         observer.loaded(&DataSection::paths(sets), &data.report);
         if let Some(model) = self.architecture() {
             let limit = model.rope.max_position_embeddings;
-            let longer = data.sequences.iter().filter(|s| s.len() > limit).count();
+            let lengths = (0..data.sequences.len()).map(|index| data.sequences.length(index));
+            let longer = lengths.filter(|length| *length > limit).count();
             if longer > 0 {
                 observer.notice(&format!(
                     "{} longer than the {} positions of the model (max_position_embeddings), beyond \
@@ -254,9 +255,9 @@ impl Base {
             true => held,
             false => Some(self.load(&config.data.eval, config, observer)?),
         };
-        share(config, &mut train, self.longest_shared());
+        share(config, &mut train, self.longest_shared())?;
         if let Some(eval) = &mut eval {
-            share_eval(config, eval, self.longest_shared());
+            share_eval(config, eval, self.longest_shared())?;
         }
         Ok((train, eval))
     }

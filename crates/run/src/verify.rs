@@ -124,11 +124,10 @@ fn pieces(examples: Examples<'_>, pack: &[Piece]) -> Vec<Piece> {
     }
     let members = pack.iter().flat_map(|piece| {
         let example = piece.sequence as usize;
-        let members = examples.members(example).zip(examples.of(example));
-        members.map(|(index, sequence)| Piece {
+        examples.members(example).map(move |index| Piece {
             sequence: index as u32,
             start: 0,
-            length: sequence.len() as u32,
+            length: examples.sequences().length(index) as u32,
         })
     });
     members.collect()

@@ -55,7 +55,7 @@ fn verification_passes_on_shared_beginnings_and_would_notice() {
             run.set(&[&kind, "packing.capacity=128", "packing.share_prefix=true"]);
             run.train = alike(pairs);
             let config = run.config();
-            batches::share(&config, &mut run.train, u64::MAX);
+            batches::share(&config, &mut run.train, u64::MAX).unwrap();
             let saved = run.train.shared.as_ref().unwrap().saved_tokens();
             assert!(saved > 50, "{saved}");
             let prepared = Prepared::new(&config, &run.train, None, 0).unwrap();

@@ -1,8 +1,8 @@
 //! Assigns sequences to optimizer steps, as a pure function of data, seed and step.
 
 use crate::{Config, TrainError, config::counts_sequences, report::Padding, stored};
-use std::iter;
-use tightrope_data::{Amount, Dataset, ExampleKind, Examples};
+use std::mem;
+use tightrope_data::{Amount, DataError, Dataset, ExampleKind, Examples, Preflight};
 use tightrope_packing::{
     Algorithm, Batch, Layout, Overlong, PackError, Packer, Packing, Piece, SegmentError, random,
 };
@@ -260,16 +260,18 @@ impl Epoch {
 /// Lets training sequences share their beginnings as `packing.share_prefix` says: the answers of
 /// pairs, or groups of sequences. No sequence longer than `longest` shares its beginning
 /// (`RopeConfig::fixed_length` of the model).
-pub fn share(config: &Config, train: &mut Dataset, longest: u64) {
-    if config.packing.share_prefix {
-        train.share_beginnings(longest, config.packing.capacity);
+pub fn share(config: &Config, train: &mut Dataset, longest: u64) -> Result<(), DataError> {
+    match config.packing.share_prefix {
+        true => train.share_beginnings(longest, config.packing.capacity),
+        false => Ok(()),
     }
 }
 
 /// The same for evaluation data, whose single sequences stay as they are.
-pub fn share_eval(config: &Config, eval: &mut Dataset, longest: u64) {
-    if eval.kind == ExampleKind::Pairs {
-        share(config, eval, longest);
+pub fn share_eval(config: &Config, eval: &mut Dataset, longest: u64) -> Result<(), DataError> {
+    match eval.kind {
+        ExampleKind::Pairs => share(config, eval, longest),
+        ExampleKind::Sequences | ExampleKind::Labelled => Ok(()),
     }
 }
 
@@ -337,28 +339,14 @@ fn row_tokens(layout: Layout, pack: &[Piece]) -> usize {
 
 /// Separates a share of the records of each set for evaluation: the same records for the same seed.
 /// Sequences of one record (its pieces, or the contents of its packed row) stay together.
-pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) {
-    let mut held = Dataset {
-        kind: data.kind,
-        ..Dataset::default()
-    };
-    // Each held-out record is evaluated once, however often the others are trained.
-    held.report.files.clone_from(&data.report.files);
-    held.report.sets.clone_from(&data.report.sets);
-    for set in &mut held.report.sets {
-        set.amount = Amount::default();
-    }
-    let records = data.records();
-    let sets: Vec<usize> = records
-        .iter()
-        .map(|record| data.set_of(record.start))
-        .collect();
-    let mut chosen = vec![false; data.sequences.len()];
-    let last = sets.iter().copied().max().unwrap_or(0);
+pub fn hold_out(data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) {
+    let starts: Vec<u32> = data.records().map(|record| record.start as u32).collect();
+    let set_of = |start: &u32| data.set_of(*start as usize);
+    let last = starts.iter().map(set_of).max().unwrap_or(0);
+    let mut chosen = vec![false; starts.len()];
     for set in 0..=last {
-        let mut own: Vec<usize> = (0..records.len())
-            .filter(|&index| sets[index] == set)
-            .collect();
+        let own = (0..).zip(&starts).filter(|(_, start)| set_of(start) == set);
+        let mut own: Vec<u32> = own.map(|(record, _)| record).collect();
         let most = match last {
             0 => own.len().saturating_sub(1).max(1),
             _ => own.len().saturating_sub(1),
@@ -367,23 +355,29 @@ pub fn hold_out(mut data: Dataset, ratio: f64, seed: u64) -> (Dataset, Dataset) 
             .max(1)
             .min(most);
         // Records with the smallest hashes are held out.
-        own.sort_by_key(|&index| random::at(seed, index as u64));
-        for &index in own.iter().take(count) {
-            chosen[records[index].clone()].fill(true);
-        }
+        own.sort_by_cached_key(|&record| random::at(seed, record.into()));
+        let held = own.iter().take(count);
+        held.for_each(|&record| chosen[record as usize] = true);
     }
-    let labels = data.desirable.iter().copied().map(Some);
-    let labels: Vec<_> = labels.chain(iter::repeat_n(None, chosen.len())).collect();
-    let split = data.sequences.into_iter().zip(data.origins);
-    let split = split.zip(chosen.into_iter().zip(labels));
-    (data.sequences, data.origins, data.desirable) = (Vec::new(), Vec::new(), Vec::new());
-    for ((sequence, origin), (chosen, label)) in split {
-        let side = if chosen { &mut held } else { &mut data };
-        side.sequences.push(sequence);
-        side.origins.push(origin);
-        side.desirable.extend(label);
+    let side = |held: bool| {
+        let all = data.sequences.len() as u32;
+        let ends = starts.iter().skip(1).copied().chain([all]);
+        let records = starts.iter().zip(ends).zip(&chosen);
+        let own = records.filter(|(_, chosen)| **chosen == held);
+        data.select(own.flat_map(|((&start, end), _)| start..end).collect())
+    };
+    let (train, mut held) = (side(false), side(true));
+    // Each held-out record is evaluated once, however often the others are trained.
+    let Preflight { files, sets, .. } = mem::take(&mut held.report);
+    held.report = Preflight {
+        files,
+        sets,
+        ..Preflight::default()
+    };
+    for set in &mut held.report.sets {
+        set.amount = Amount::default();
     }
-    (data, held)
+    (train, held)
 }
 
 #[cfg(test)]
@@ -395,22 +389,27 @@ mod tests {
     #[test]
     fn sequences_of_one_record_are_held_out_together() {
         let sequence = |row| Sequence::from_labels(vec![row, row + 1], &[0, 1]).unwrap();
-        let mut data = Dataset::default();
-        // Two files with the same rows.
-        for (file, row) in (0..2).flat_map(|file| (1..=10).map(move |row| (file, row))) {
-            for _ in 0..3 {
-                data.sequences.push(sequence(row));
-                data.origins.push(Origin {
-                    file,
-                    row: row.into(),
-                    line: None,
-                });
-            }
-        }
+        // Two files with the same rows, of three sequences each.
+        let all = (0..2).flat_map(|file| (3..33).map(move |sequence| (file, sequence / 3)));
+        let all = all.map(|(file, row)| {
+            let origin = Origin {
+                file,
+                row: row.into(),
+                line: None,
+            };
+            (sequence(row), origin)
+        });
+        let data = Dataset {
+            sequences: all.collect(),
+            ..Dataset::default()
+        };
         let (train, held) = hold_out(data, 0.25, 7);
         assert_eq!((train.sequences.len(), held.sequences.len()), (45, 15));
         let records = |data: &Dataset| {
-            let origins = data.origins.iter().map(|o| (o.file, o.row));
+            let origins = (0..data.sequences.len()).map(|index| {
+                let origin = data.sequences.origin(index).unwrap();
+                (origin.file, origin.row)
+            });
             origins.collect::<std::collections::BTreeSet<_>>()
         };
         assert!(records(&train).is_disjoint(&records(&held)));

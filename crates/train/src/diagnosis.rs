@@ -20,8 +20,8 @@ pub(crate) fn culprits<D: Backend>(
     let mut found = Vec::new();
     for &sequence in &sequences {
         let examples = prepared.batches.examples();
-        let parts = (0..).map_while(|part| examples.part(sequence, part));
-        let length: usize = parts.map(|part| part.sequence.len()).sum();
+        let parts = examples.parts(sequence)?;
+        let length: usize = parts.iter().map(|part| part.sequence.len()).sum();
         let piece = Piece {
             sequence: sequence as u32,
             start: 0,

@@ -118,8 +118,12 @@ impl<'a> Prepared<'a> {
     }
 
     fn origin(&self, index: usize) -> String {
-        let origin = self.train.origins.get(index);
-        let file = origin.and_then(|o| self.train.report.files.get(o.file as usize));
+        let origin = self.train.sequences.origin(index).ok();
+        let file = self
+            .train
+            .report
+            .files
+            .get(self.train.sequences.file(index));
         match (origin, file) {
             (Some(origin), Some(file)) => match origin.line {
                 Some(line) => format!("{}:{line}", file.path),
@@ -145,26 +149,15 @@ fn packing_fact(packing: &Packing) -> Value {
     json!({ "packs": packing.len(), "sha256": hexadecimal(&hash.finalize()) })
 }
 
-/// Sizes, and the SHA-256 of all tokens and targets in order.
+/// Sizes, and the SHA-256 of all tokens, targets and verdicts in order.
 fn fact(data: &Dataset) -> Value {
     let mut hash = Sha256::new();
-    let mut tokens = 0;
-    for sequence in &data.sequences {
-        tokens += sequence.len();
-        hash.update((sequence.len() as u64).to_le_bytes());
-        let words = sequence.tokens().iter().map(|token| token.to_le_bytes());
-        let words = words.chain(sequence.targets().iter().map(|target| target.to_le_bytes()));
-        hash.update(words.flatten().collect::<Vec<u8>>());
-    }
-    hash.update(
-        data.desirable
-            .iter()
-            .map(|&good| good.into())
-            .collect::<Vec<u8>>(),
-    );
+    hash.update(data.sequences.identity());
+    let verdicts = data.desirable.iter().map(|&good| good.into());
+    hash.update(verdicts.collect::<Vec<u8>>());
     json!({
         "sequences": data.sequences.len(),
-        "tokens": tokens,
+        "tokens": data.sequences.tokens(),
         "sha256": hexadecimal(&hash.finalize()),
     })
 }

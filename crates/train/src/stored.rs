@@ -91,6 +91,7 @@ pub(crate) fn read(
         check(&packing, config, packer)?;
         if let Err(error) = packing.check_lengths(lengths) {
             let otherwise = examples.lengths_otherwise(config.packing.capacity);
+            let otherwise = otherwise.unwrap_or_default();
             let stored = examples.shared().is_none();
             return Err(match packing.check_lengths(&otherwise) {
                 Ok(()) => StoredPackingError::SharePrefix { stored },

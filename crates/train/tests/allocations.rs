@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Run, dataset, sized};
+use common::{Run, sized};
 use std::sync::Mutex;
 use tightrope_data::Progress;
 use tightrope_packing::Sequence;
@@ -33,12 +33,12 @@ fn allocated(sets: &[&str]) -> Vec<u64> {
     run.set(&[&format!("packing.capacity={TOKENS}")]);
     run.set(sets);
     run.architecture = sized(HIDDEN, 2 * HIDDEN);
-    run.train = dataset(40, 3);
-    for (row, sequence) in run.train.sequences.iter_mut().enumerate() {
-        let tokens: Vec<u32> = (0..60 + 10 * row as u32).map(|token| token % 37).collect();
+    let sequence = |row: u32| {
+        let tokens: Vec<u32> = (0..60 + 10 * row).map(|token| token % 37).collect();
         let labels: Vec<i64> = tokens.iter().map(|&token| token.into()).collect();
-        *sequence = Sequence::from_labels(tokens, &labels).unwrap();
-    }
+        Sequence::from_labels(tokens, &labels).unwrap()
+    };
+    run.train.sequences = (0..40).map(sequence).collect();
     run.options.threads = 2;
     let config = run.config();
     let steps = Steps::default();

@@ -17,7 +17,7 @@ fn losses<D: Backend>(device: &D, alpha: f64, salt: u64, order: &[usize]) -> Vec
     let piece = |&sequence: &usize| Piece {
         sequence: sequence as u32,
         start: 0,
-        length: data.sequences[sequence].len() as u32,
+        length: data.sequences.length(sequence) as u32,
     };
     let pieces: Vec<Piece> = order.iter().map(piece).collect();
     let batch = Batch::packed(&data.sequences, &pieces).unwrap();

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{LORA, Run, Watch, dataset, sized};
+use tightrope_data::Sequences;
 use tightrope_device::Cpu;
 use tightrope_model::TrainableModel;
 use tightrope_packing::Sequence;
@@ -83,17 +84,17 @@ fn a_loss_that_is_not_a_number_stops_before_the_update_and_names_the_sequence() 
         let labels: Vec<i64> = tokens.iter().map(|&token| token.into()).collect();
         Sequence::from_labels(tokens, &labels).unwrap()
     };
-    for trained in &mut run.train.sequences {
-        *trained = sequence(
-            trained
-                .tokens()
-                .iter()
-                .map(|&token| token.min(35))
-                .collect(),
-        );
-    }
     // Only sequence 4 has token 36, whose embedding is broken.
-    run.train.sequences[4] = sequence(vec![1, 36, 2]);
+    let all = run.train.sequences.iter().enumerate();
+    let all = all.map(|(index, trained)| match index {
+        4 => sequence(vec![1, 36, 2]),
+        _ => {
+            let tokens = trained.unwrap();
+            let tokens = tokens.tokens().iter().map(|&token| token.min(35));
+            sequence(tokens.collect())
+        }
+    });
+    run.train.sequences = all.collect();
     let config = run.config();
     let output = Output::open(&config, &run.options, &()).unwrap();
     let prepared = Prepared::new(&config, &run.train, None, 0).unwrap();
@@ -185,11 +186,12 @@ fn weights_that_are_not_finite_are_never_saved() {
 fn an_evaluation_that_is_not_finite_names_the_tensor() {
     let run = Run::new(&[]);
     let mut model = run.model(&run.cpu(), &run.config(), 8);
-    let sequences = [Sequence::from_labels(vec![1, 36, 2], &[1, 36, 2]).unwrap()];
+    let sequence = Sequence::from_labels(vec![1, 36, 2], &[1, 36, 2]).unwrap();
+    let sequences = [sequence].into_iter().collect::<Sequences>();
     let config = run.config();
-    evaluate(&config, &mut model, &sequences[..], 8).unwrap();
+    evaluate(&config, &mut model, &sequences, 8).unwrap();
     break_embedding(&mut model, 36);
-    let error = evaluate(&config, &mut model, &sequences[..], 8)
+    let error = evaluate(&config, &mut model, &sequences, 8)
         .unwrap_err()
         .to_string();
     assert!(error.contains("`model.embed_tokens.weight`"), "{error}");
@@ -281,10 +283,12 @@ fn a_run_that_no_longer_gains_stops_early() {
 #[test]
 fn nothing_to_train_is_an_error() {
     let mut run = Run::new(&[]);
-    for sequence in &mut run.train.sequences {
-        let labels = vec![-100; sequence.len()];
-        *sequence = Sequence::from_labels(sequence.tokens().to_vec(), &labels).unwrap();
-    }
+    let untrained = run.train.sequences.iter().map(|sequence| {
+        let tokens = sequence.unwrap().tokens().to_vec();
+        let labels = vec![-100; tokens.len()];
+        Sequence::from_labels(tokens, &labels).unwrap()
+    });
+    run.train.sequences = untrained.collect();
     let error = run.go(None).unwrap_err();
     let nothing = matches!(error, TrainError::NothingToTrain { held_out: 0 });
     assert!(nothing, "{error}");

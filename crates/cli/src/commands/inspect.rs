@@ -4,7 +4,7 @@ use crate::{exit::Exit, painting, progress::Bars, subject::ModelAndData, termina
 use anyhow::{Result, ensure};
 use console::style;
 use serde::Serialize;
-use tightrope_data::{Dataset, ExampleKind, Examples, InspectedToken, Preflight};
+use tightrope_data::{DataError, Dataset, ExampleKind, Examples, InspectedToken, Preflight};
 use tightrope_report::{
     numbers::{counted, grouped, percent_of},
     table::Table,
@@ -110,16 +110,12 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         args.first,
         counted(count as u64, "sequence")
     );
-    let shown = data
-        .sequences
-        .iter()
-        .enumerate()
-        .skip(first)
-        .take(args.sequences);
+    let shown = (first..count).take(args.sequences);
     let sequences = shown
-        .map(|(index, sequence)| {
-            let tokens = tightrope_data::inspect(sequence, base.tokenizer.as_ref())?;
-            Ok(inspected(&data, index, tokens))
+        .map(|index| {
+            let sequence = data.sequences.get(index)?;
+            let tokens = tightrope_data::inspect(&sequence, base.tokenizer.as_ref())?;
+            Ok(inspected(&data, index, tokens)?)
         })
         .collect::<Result<Vec<_>>>()?;
     let packs = packs(&prepared, &data, args.packs, base.padding_token())?;
@@ -152,10 +148,14 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
 /// The sequences of a pair.
 const ANSWERS: [&str; 2] = ["chosen", "rejected"];
 
-fn inspected(data: &Dataset, index: usize, tokens: Vec<InspectedToken>) -> InspectedSequence {
-    let origin = data.origins.get(index);
-    let file = origin.and_then(|origin| data.report.files.get(origin.file as usize));
-    InspectedSequence {
+fn inspected(
+    data: &Dataset,
+    index: usize,
+    tokens: Vec<InspectedToken>,
+) -> Result<InspectedSequence, DataError> {
+    let origin = data.sequences.origin(index)?;
+    let file = data.report.files.get(origin.file as usize);
+    Ok(InspectedSequence {
         sequence: index + 1,
         pair: (data.kind == ExampleKind::Pairs).then_some(index / 2 + 1),
         answer: match data.kind {
@@ -164,10 +164,10 @@ fn inspected(data: &Dataset, index: usize, tokens: Vec<InspectedToken>) -> Inspe
             ExampleKind::Labelled => Some(if data.desirable[index] { "good" } else { "bad" }),
         },
         file: file.map(|file| file.path.clone()),
-        row: origin.map(|origin| origin.row),
-        line: origin.and_then(|origin| origin.line),
+        row: Some(origin.row),
+        line: origin.line,
         tokens,
-    }
+    })
 }
 
 fn packs(

@@ -89,7 +89,7 @@ pub(crate) fn load_bytes(
 
 /// All texts of a sequence, trained parts in brackets.
 pub(crate) fn marked(dataset: &Dataset, index: usize, tokenizer: &Tokenizer) -> String {
-    let tokens = inspect(&dataset.sequences[index], Some(tokenizer)).unwrap();
+    let tokens = inspect(&dataset.sequences.get(index).unwrap(), Some(tokenizer)).unwrap();
     let mut out = String::new();
     let mut inside = false;
     for token in tokens {

@@ -16,7 +16,7 @@ fn default() -> DataOptions {
 
 fn tokens(dataset: &Dataset) -> Vec<Vec<u32>> {
     let sequences = dataset.sequences.iter();
-    sequences.map(|s| s.tokens().to_vec()).collect()
+    sequences.map(|s| s.unwrap().tokens().to_vec()).collect()
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -32,8 +32,8 @@ const LINES: &str =
 fn tokens_need_no_tokenizer() {
     let dataset = load_bytes("a.jsonl", LINES, &default(), None).unwrap();
     assert_eq!(tokens(&dataset), [vec![5, 6, 7], vec![8]]);
-    assert_eq!(dataset.sequences[0].targets(), [6, 7, -100]);
-    assert_eq!(dataset.origins[1].line, Some(3));
+    assert_eq!(dataset.sequences.get(0).unwrap().targets(), [6, 7, -100]);
+    assert_eq!(dataset.sequences.origin(1).unwrap().line, Some(3));
     assert_eq!(
         (dataset.report.rows, dataset.report.untrained_sequences),
         (2, 1)
@@ -42,7 +42,7 @@ fn tokens_need_no_tokenizer() {
         (dataset.report.tokens, dataset.report.trained_tokens),
         (4, 2)
     );
-    let inspected = inspect(&dataset.sequences[0], None).unwrap();
+    let inspected = inspect(&dataset.sequences.get(0).unwrap(), None).unwrap();
     let trained: Vec<bool> = inspected.iter().map(|t| t.trained).collect();
     assert_eq!(trained, [false, true, true]);
 }
@@ -94,7 +94,7 @@ fn padding_is_known_by_the_mask_never_by_id() {
     let rows = r#"{"input_ids": [0, 0, 5, 0, 0], "labels": [-100, -100, 5, 0, -100], "attention_mask": [0, 0, 1, 1, 0]}"#;
     let dataset = load_bytes("a.jsonl", rows, &default(), None).unwrap();
     assert_eq!(tokens(&dataset), [[5, 0]]);
-    assert_eq!(dataset.sequences[0].targets(), [0, -100]);
+    assert_eq!(dataset.sequences.get(0).unwrap().targets(), [0, -100]);
     // SmolLM2 pads with its EOS, which ends trained texts.
     let tokenizer = tokenizer(None);
     assert_eq!(tokenizer.pad_id(), tokenizer.eos_id());
@@ -120,7 +120,7 @@ fn parquet_holds_tokens_and_nested_messages() {
         marked(&dataset, 0, &tokenizer),
         "<|im_start|>user\n안녕<|im_end|>\n<|im_start|>assistant\n⟦hello<|im_end|>⟧\n"
     );
-    assert_eq!(dataset.origins[2].row, 3);
+    assert_eq!(dataset.sequences.origin(2).unwrap().row, 3);
     assert!(marked(&dataset, 2, &tokenizer).ends_with("⟦world<|im_end|>⟧\n"));
 }
 
@@ -131,8 +131,8 @@ fn csv_and_tab_separated_values() {
     let tsv = csv.replace("a, ", "a; ").replace(',', "\t");
     let dataset = load_bytes("a.csv", csv, &default(), Some(&tokenizer)).unwrap();
     assert_eq!(marked(&dataset, 0, &tokenizer), "a, \"b\"\nc⟦d</s>⟧");
-    assert_eq!(dataset.origins[0].line, Some(3));
-    assert_eq!(dataset.origins[1].line, Some(5));
+    assert_eq!(dataset.sequences.origin(0).unwrap().line, Some(3));
+    assert_eq!(dataset.sequences.origin(1).unwrap().line, Some(5));
     let dataset = load_bytes("a.tsv", tsv, &default(), Some(&tokenizer)).unwrap();
     assert_eq!(marked(&dataset, 0, &tokenizer), "a; \"b\"\nc⟦d</s>⟧");
     let ids = "input_ids\n\"[1, 2]\"\n";
@@ -277,7 +277,7 @@ fn overlong_sequences() {
     };
     let cut = load(Overlong::Truncate).unwrap();
     assert_eq!(tokens(&cut), [[1, 2], [6, 7]]);
-    assert_eq!(cut.sequences[0].targets(), [2, -100]);
+    assert_eq!(cut.sequences.get(0).unwrap().targets(), [2, -100]);
     assert_eq!(
         (cut.report.truncated_sequences, cut.report.truncated_tokens),
         (1, 3)
@@ -289,7 +289,9 @@ fn overlong_sequences() {
     );
     assert_eq!((split.report.split_rows, split.report.tokens), (1, 7));
     assert_eq!(
-        split.origins.iter().map(|o| o.row).collect::<Vec<_>>(),
+        (0..4)
+            .map(|i| split.sequences.origin(i).unwrap().row)
+            .collect::<Vec<_>>(),
         [1, 1, 1, 2]
     );
     let dropped = load(Overlong::Drop).unwrap();
@@ -364,8 +366,13 @@ fn order_and_result_do_not_depend_on_threads_or_chunks() {
         .unwrap()
     };
     let (one, three) = (load_with(1), load_with(3));
-    assert_eq!(one.sequences, three.sequences);
-    assert_eq!(one.origins, three.origins);
+    assert_eq!(one.sequences.identity(), three.sequences.identity());
+    let origins = |data: &Dataset| -> Vec<_> {
+        let all = 0..data.sequences.len();
+        all.map(|index| data.sequences.origin(index).unwrap())
+            .collect()
+    };
+    assert_eq!(origins(&one), origins(&three));
     assert_eq!(one.sequences.len(), 9000);
     assert!(marked(&one, 8999, &tokenizer).contains("8999?"));
 }

@@ -51,7 +51,8 @@ fn every_layout_is_the_same_pair() {
         assert_eq!(data.kind, ExampleKind::Pairs, "{row}");
         let both = [0, 1].map(|index| marked(&data, index, &t));
         assert_eq!(both, [said("Yes"), said("No")], "{row}");
-        assert_eq!(data.origins[0], data.origins[1]);
+        let [chosen, rejected] = [0, 1].map(|index| data.sequences.origin(index).unwrap());
+        assert_eq!(chosen, rejected);
         assert_eq!(data.report.files[0].format, Format::Preference);
         assert_eq!(data.report.unused, [], "{row}");
         assert_eq!(data.report.pairs, Some(1));
@@ -75,9 +76,9 @@ fn texts_and_ids_are_pairs_too() {
         let data = load_bytes("a.jsonl", &row, &DataOptions::default(), None).unwrap();
         let examples = Examples::from(&data);
         assert_eq!((examples.count(), examples.packed_lengths()), (1, vec![7]));
-        assert_eq!(data.sequences[0].tokens(), [5, 6, 7, 8]);
-        assert_eq!(data.sequences[0].targets(), [-100, 7, 8, -100]);
-        assert_eq!(data.sequences[1].targets(), [-100, 9, -100]);
+        assert_eq!(data.sequences.get(0).unwrap().tokens(), [5, 6, 7, 8]);
+        assert_eq!(data.sequences.get(0).unwrap().targets(), [-100, 7, 8, -100]);
+        assert_eq!(data.sequences.get(1).unwrap().targets(), [-100, 9, -100]);
     }
 }
 
@@ -127,7 +128,7 @@ fn pairs_without_a_difference_are_left_out_and_counted() {
     let rows = "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"bcdefg\"}\n\
                 {\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}";
     let data = read(rows, &short(Overlong::Drop), &t);
-    assert_eq!((data.report.halved_pairs, data.origins.len()), (1, 2));
+    assert_eq!((data.report.halved_pairs, data.sequences.len()), (1, 2));
 }
 
 #[test]
@@ -157,6 +158,10 @@ fn what_no_pair_can_be_is_refused() {
         (
             r#"{"prompt": "a", "chosen": "b", "rejected": null}"#,
             "`rejected` is missing",
+        ),
+        (
+            r#"{"prompt": [{"role": "user", "content": "x"}], "chosen": [{"role": "assistant", "content": "b"}], "rejected": [{"role": "system", "content": "y"}, {"role": "assistant", "content": "b"}]}"#,
+            "`rejected[0]`: has another system prompt than `chosen[0]`",
         ),
         (
             r#"{"chosen": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "y"}, {"role": "assistant", "content": "b"}]}"#,

@@ -275,7 +275,7 @@ fn rows_with_tools_take_the_template_for_tools() {
         let dataset =
             load_bytes("a.jsonl", rows, &DataOptions::default(), Some(&tokenizer)).unwrap();
         let text = |index: usize| -> String {
-            let tokens = inspect(&dataset.sequences[index], Some(&tokenizer)).unwrap();
+            let tokens = inspect(&dataset.sequences.get(index).unwrap(), Some(&tokenizer)).unwrap();
             tokens.iter().map(|token| token.text.as_str()).collect()
         };
         assert!(

@@ -42,10 +42,12 @@ impl Temporary {
         Ok(temporary)
     }
 
-    /// An empty file that will become `target`, open for writing.
+    /// An empty file that will become `target`, open for writing and reading.
     pub fn file(target: &Path) -> io::Result<(Self, File)> {
         let temporary = Self::named(target)?;
-        let file = File::create_new(&temporary.path)?;
+        let mut options = File::options();
+        let file = options.read(true).write(true).create_new(true);
+        let file = file.open(&temporary.path)?;
         Ok((temporary, file))
     }
 

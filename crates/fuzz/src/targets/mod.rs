@@ -10,6 +10,7 @@ mod run;
 mod shards;
 mod template;
 mod tokenizer;
+mod tokens;
 
 use crate::Target;
 
@@ -30,5 +31,6 @@ pub static TARGETS: &[Target] = &[
     lengths::LENGTHS,
     lengths::HISTOGRAM,
     packings::PACKING,
+    tokens::TOKENS,
     ptx::PTX,
 ];

@@ -1,10 +1,6 @@
-//! Tokens of data files, kept on disk: a run on the same files, with the same tokenizer and options,
-//! starts with them.
-//!
-//! A file holds, in little-endian numbers: [`MAGIC`], the length of a JSON text and the text, then
-//! for each sequence its length (u32), file (u32), row (u64), line (u64, 0: none) and label (u32),
-//! then the tokens (u32) and the targets (i32) of one sequence after the other, and the SHA-256 of
-//! all this.
+//! Tokens of data files, kept on disk: they are written there while the data is read, a run reads
+//! them from there, and a run on the same files, with the same tokenizer and options, starts with
+//! them. The files are those of [`Sequences::open`], with a [`Header`].
 
 use crate::fingerprint::of_files;
 use serde::{Deserialize, Serialize};
@@ -14,27 +10,23 @@ use std::{
     collections::BTreeSet,
     env,
     fs::{self, File},
-    io::{self, BufReader, BufWriter, Read, Write},
+    io,
     path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
 };
 use tightrope_data::{
-    ChatTemplate, DataError, Dataset, ExampleKind, FileSet, Origin, Preflight, Tokenizer, load_sets,
+    ChatTemplate, DataError, Dataset, ExampleKind, FileSet, Preflight, SequenceWriter, Sequences,
+    Tokenizer, load_into, load_sets,
 };
 use tightrope_formats::files::{Temporary, hexadecimal, remove_stale};
-use tightrope_packing::{IGNORED, Sequence};
 use tightrope_report::numbers::bytes;
 use tightrope_train::{Config, Observer, config::CacheChoice, paths};
 
-const MAGIC: &[u8] = b"tightrope tokens 2\n";
 /// Ending of the names of the files.
 const ENDING: &str = "tokens";
 /// Data of fewer bytes is read anew by default: that takes about a second.
 const WORTHWHILE: u64 = 16 << 20;
-/// Size of an entry of the index.
-const ENTRY: u64 = 28;
-const DIGEST: u64 = 32;
-/// Largest size of the JSON text.
-const HEADER: u64 = 64 << 20;
 
 /// Tokens of data, in a folder.
 #[derive(Debug)]
@@ -48,10 +40,11 @@ pub(crate) struct TokenCache {
 struct Header {
     key: String,
     kind: ExampleKind,
-    sequences: u64,
-    tokens: u64,
     report: Preflight,
 }
+
+/// A file that gets its name when it is whole, and the lock of its folder.
+type Unnamed = (Temporary, File);
 
 impl TokenCache {
     /// The cache that a configuration names, if it names one.
@@ -75,7 +68,7 @@ impl TokenCache {
     }
 
     /// Loads sets from the cache, or reads their files and keeps the tokens. Nothing that goes wrong
-    /// with the cache is an error.
+    /// with the cache is an error before the data is loaded.
     pub(crate) fn load(
         &self,
         sets: &[FileSet],
@@ -83,21 +76,21 @@ impl TokenCache {
         embedding: Option<usize>,
         observer: &dyn Observer,
     ) -> Result<Dataset, DataError> {
-        let read = || load_sets(sets, tokenizer, embedding, observer);
         let files = sets.iter().flat_map(|set| &set.paths);
         let size: u64 = files
             .filter_map(|path| Some(fs::metadata(path).ok()?.len()))
             .sum();
-        if size < self.from_bytes {
-            return read();
-        }
         // Files that cannot be digested cannot be read, and reading them says why.
-        let Some(key) = key(sets, tokenizer, embedding) else {
-            return read();
+        let key = match size < self.from_bytes {
+            true => None,
+            false => key(sets, tokenizer, embedding),
+        };
+        let Some(key) = key else {
+            return load_sets(sets, tokenizer, embedding, observer);
         };
         let file = self.folder.join(format!("{key}.{ENDING}"));
         if file.exists() {
-            match stored(&file, &key, sets, observer) {
+            match stored(&file, &key, sets) {
                 Ok(data) => return Ok(data),
                 Err(why) => observer.notice(&format!(
                     "{}: the tokens kept here cannot be used ({why}); the data is read anew",
@@ -105,85 +98,84 @@ impl TokenCache {
                 )),
             }
         }
-        let data = read()?;
-        if data.report.template_reads_clock {
-            return Ok(data);
-        }
-        match self.store(&file, &key, &data) {
-            Ok(Some(size)) => observer.notice(&format!(
-                "{}: keeps the tokens ({}), with which the next run on this data starts; \
-                 data.cache = \"off\" keeps none",
-                file.display(),
-                bytes(size)
-            )),
-            Ok(None) => {}
-            Err(error) => observer.notice(&format!(
+        let not_kept = |error: &io::Error| {
+            observer.notice(&format!(
                 "{}: the tokens cannot be kept here ({error}); the next run reads the data anew",
                 file.display()
-            )),
+            ));
+        };
+        let (new, unnamed) = match self.begin(&file) {
+            Ok(begun) => begun,
+            Err(error) => {
+                not_kept(&error);
+                return load_sets(sets, tokenizer, embedding, observer);
+            }
+        };
+        let read = SequenceWriter::to_file(new, &file)
+            .and_then(|writer| load_into(writer, sets, tokenizer, embedding, observer));
+        let data = match read {
+            Err(DataError::Io { path, source }) if path == file => {
+                not_kept(&source);
+                return load_sets(sets, tokenizer, embedding, observer);
+            }
+            other => other?,
+        };
+        match unnamed {
+            Some((temporary, _lock)) if !data.report.template_reads_clock => {
+                match seal(&data, key, temporary) {
+                    Ok(size) => observer.notice(&format!(
+                        "{}: keeps the tokens ({}), with which the next run on this data starts; \
+                         data.cache = \"off\" keeps none",
+                        file.display(),
+                        bytes(size)
+                    )),
+                    Err(error) => not_kept(&error),
+                }
+            }
+            // The file has no name, and is gone with the data.
+            _ => {}
         }
         Ok(data)
     }
 
-    /// Writes the file whole or not at all, and returns its size; `None` if another process is
-    /// writing to the folder.
-    fn store(&self, file: &Path, key: &str, data: &Dataset) -> io::Result<Option<u64>> {
+    /// A new file for tokens. It will not get the name `file` if another process is writing to the
+    /// folder.
+    fn begin(&self, file: &Path) -> io::Result<(File, Option<Unnamed>)> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         fs::create_dir_all(&self.folder)?;
         let lock = File::options()
             .create(true)
             .append(true)
             .open(self.folder.join(".lock"))?;
         match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Ok(None),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
-        }
-        remove_stale(&self.folder)?;
-        let (temporary, new) = Temporary::file(file)?;
-        let mut writer = Digesting {
-            inner: BufWriter::with_capacity(1 << 20, new),
-            hash: Sha256::new(),
-        };
-        let header = serde_json::to_vec(&Header {
-            key: key.to_owned(),
-            kind: data.kind,
-            sequences: data.sequences.len() as u64,
-            tokens: data
-                .sequences
-                .iter()
-                .map(|sequence| sequence.len() as u64)
-                .sum(),
-            report: data.report.clone(),
-        })?;
-        writer.write_all(MAGIC)?;
-        writer.write_all(&(header.len() as u64).to_le_bytes())?;
-        writer.write_all(&header)?;
-        for (index, (sequence, origin)) in data.sequences.iter().zip(&data.origins).enumerate() {
-            let good = data.desirable.get(index).copied().unwrap_or_default();
-            writer.write_all(&(sequence.len() as u32).to_le_bytes())?;
-            writer.write_all(&origin.file.to_le_bytes())?;
-            writer.write_all(&origin.row.to_le_bytes())?;
-            writer.write_all(&origin.line.unwrap_or(0).to_le_bytes())?;
-            writer.write_all(&u32::from(good).to_le_bytes())?;
-        }
-        for sequence in &data.sequences {
-            for token in sequence.tokens() {
-                writer.write_all(&token.to_le_bytes())?;
+            Ok(()) => {
+                remove_stale(&self.folder)?;
+                let (temporary, new) = Temporary::file(file)?;
+                Ok((new, Some((temporary, lock))))
             }
-            for target in sequence.targets() {
-                writer.write_all(&target.to_le_bytes())?;
+            Err(fs::TryLockError::WouldBlock) => {
+                let number = COUNT.fetch_add(1, Ordering::Relaxed);
+                let name = format!("{}-{number}.{ENDING}", process::id());
+                let (temporary, new) = Temporary::file(&self.folder.join(name))?;
+                // What is open stays readable without its name.
+                drop(temporary);
+                Ok((new, None))
             }
+            Err(fs::TryLockError::Error(error)) => Err(error),
         }
-        let Digesting { mut inner, hash } = writer;
-        inner.write_all(&hash.finalize())?;
-        let size = inner
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .metadata()?
-            .len();
-        temporary.finish()?;
-        Ok(Some(size))
     }
+}
+
+/// Ends the file that the sequences lie in, gives it its name, and returns its size.
+fn seal(data: &Dataset, key: String, temporary: Temporary) -> io::Result<u64> {
+    let header = Header {
+        key,
+        kind: data.kind,
+        report: data.report.clone(),
+    };
+    let size = data.sequences.seal(&serde_json::to_vec(&header)?)?;
+    temporary.finish()?;
+    Ok(size)
 }
 
 /// A digest of everything that decides the tokens: the contents and paths of the files, the options,
@@ -219,19 +211,25 @@ fn key(
     Some(hexadecimal(&Sha256::digest(all)))
 }
 
-/// Reads a file of the cache, or says what is wrong with it.
-fn stored(
-    file: &Path,
-    key: &str,
-    sets: &[FileSet],
-    observer: &dyn Observer,
-) -> Result<Dataset, String> {
-    let opened = File::open(file).map_err(|error| error.to_string())?;
-    let size = opened.metadata().map_err(|error| error.to_string())?.len();
-    observer.start("reading tokens", Some(size));
-    let data = parse(opened, size, key, observer);
-    observer.finish();
-    let mut data = data?;
+/// Opens a file of the cache, or says what is wrong with it.
+fn stored(file: &Path, key: &str, sets: &[FileSet]) -> Result<Dataset, String> {
+    let (sequences, header) = Sequences::open(file).map_err(|error| error.to_string())?;
+    let header: Header =
+        serde_json::from_slice(&header).map_err(|_| "it is cut off or damaged".to_owned())?;
+    if header.key != key {
+        return Err("it is of other data".to_owned());
+    }
+    let desirable = match header.kind {
+        ExampleKind::Labelled => sequences.verdicts().map_err(|error| error.to_string())?,
+        ExampleKind::Sequences | ExampleKind::Pairs => Vec::new(),
+    };
+    let mut data = Dataset {
+        sequences,
+        kind: header.kind,
+        desirable,
+        shared: None,
+        report: header.report,
+    };
     // What is not stored follows from the sets.
     let report = &mut data.report;
     let of_files = sets
@@ -251,120 +249,6 @@ fn stored(
         .collect();
     report.trains_differently = ways.len() > 1;
     Ok(data)
-}
-
-fn parse(file: File, size: u64, key: &str, observer: &dyn Observer) -> Result<Dataset, String> {
-    const SHORT: &str = "it is cut off or damaged";
-    let mut reader = Digesting {
-        inner: BufReader::with_capacity(1 << 20, file),
-        hash: Sha256::new(),
-    };
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => SHORT.to_owned(),
-        _ => error.to_string(),
-    };
-    if reader.bytes(MAGIC.len()).map_err(failed)? != MAGIC {
-        return Err("it has another format".to_owned());
-    }
-    let length = u64::from_le_bytes(reader.array().map_err(failed)?);
-    let rest = size.saturating_sub(MAGIC.len() as u64 + 8);
-    if length > rest.min(HEADER) {
-        return Err(SHORT.to_owned());
-    }
-    let header = reader.bytes(length as usize).map_err(failed)?;
-    let header: Header = serde_json::from_slice(&header).map_err(|_| SHORT.to_owned())?;
-    if header.key != key {
-        return Err("it is of other data".to_owned());
-    }
-    let index = u128::from(header.sequences) * u128::from(ENTRY);
-    let whole = u128::from(length) + index + u128::from(header.tokens) * 8 + u128::from(DIGEST);
-    if whole != u128::from(rest) {
-        return Err(SHORT.to_owned());
-    }
-    let count = header.sequences as usize;
-    let (mut lengths, mut origins) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let mut desirable = Vec::new();
-    let mut tokens = 0;
-    for _ in 0..count {
-        let length = u32::from_le_bytes(reader.array().map_err(failed)?);
-        let file = u32::from_le_bytes(reader.array().map_err(failed)?);
-        let row = u64::from_le_bytes(reader.array().map_err(failed)?);
-        let line = u64::from_le_bytes(reader.array().map_err(failed)?);
-        let good = u32::from_le_bytes(reader.array().map_err(failed)?);
-        if header.kind == ExampleKind::Labelled {
-            desirable.push(good > 0);
-        }
-        tokens += u64::from(length);
-        lengths.push(length as usize);
-        origins.push(Origin {
-            file,
-            row,
-            line: (line > 0).then_some(line),
-        });
-    }
-    if tokens != header.tokens {
-        return Err(SHORT.to_owned());
-    }
-    let mut sequences = Vec::with_capacity(count);
-    for length in lengths {
-        let words = reader.bytes(8 * length).map_err(failed)?;
-        let (words, _) = words.as_chunks::<4>();
-        let (ids, targets) = words.split_at(length);
-        let ids: Vec<u32> = ids.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        // Labels are the targets before they were shifted.
-        let labels = targets
-            .iter()
-            .map(|word| i64::from(i32::from_le_bytes(*word)));
-        let labels: Vec<i64> = [i64::from(IGNORED)]
-            .into_iter()
-            .chain(labels)
-            .take(length)
-            .collect();
-        let sequence = Sequence::from_labels(ids, &labels).map_err(|_| SHORT.to_owned())?;
-        observer.advance(8 * length as u64);
-        sequences.push(sequence);
-    }
-    let digest = std::mem::take(&mut reader.hash).finalize();
-    if reader.bytes(DIGEST as usize).map_err(failed)? != digest[..] {
-        return Err("it is damaged".to_owned());
-    }
-    Ok(Dataset {
-        sequences,
-        kind: header.kind,
-        desirable,
-        shared: None,
-        origins,
-        report: header.report,
-    })
-}
-
-/// Reads or writes, and digests what passes.
-struct Digesting<T> {
-    inner: T,
-    hash: Sha256,
-}
-
-impl<T: Write> Digesting<T> {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hash.update(bytes);
-        self.inner.write_all(bytes)
-    }
-}
-
-impl<T: Read> Digesting<T> {
-    fn bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; count];
-        self.inner.read_exact(&mut bytes)?;
-        self.hash.update(&bytes);
-        Ok(bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.inner.read_exact(&mut bytes)?;
-        self.hash.update(bytes);
-        Ok(bytes)
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 use super::{Objective, References, Results, Rewards, Set, Totals, preference::sides, sigmoid};
 use crate::{TrainError, config::ObjectiveSection};
 use std::collections::BTreeMap;
-use tightrope_data::{Examples, Progress};
+use tightrope_data::{DataError, Examples, Progress, Sequences};
 use tightrope_model::{Adapters, Backend, Loss, Model, TokenWeights, TrainableModel};
 use tightrope_packing::{Algorithm, Batch, Packer, Packing, Sequence, Units};
 use tightrope_report::numbers::counted;
@@ -38,31 +38,47 @@ struct Begun {
     divergence: f64,
 }
 
-/// The prompt of an example with the answer of the one before it that has one.
-fn mismatched(examples: Examples<'_>, example: usize, max_length: usize) -> Sequence {
-    let all = examples.sequences();
+/// The example before this one that has an answer; itself if there is no other.
+fn before(all: &Sequences, example: usize) -> usize {
     let mut before = (1..all.len()).map(|back| (example + all.len() - back) % all.len());
-    let before = before.find(|&index| all[index].trained_tokens() > 0);
-    let begins = |sequence: &Sequence| {
-        let first = sequence.targets().iter().position(|target| *target >= 0);
-        first.map_or(sequence.len(), |first| first + 1)
-    };
-    let (own, other) = (&all[example], &all[before.unwrap_or(example)]);
-    let (prompt, answer) = (begins(own), begins(other));
+    let answered = before.find(|&index| all.trained_tokens(index) > 0);
+    answered.unwrap_or(example)
+}
+
+/// Number of tokens before the second one of the answer, which is the first that has no target.
+fn prompt(all: &Sequences, example: usize) -> usize {
+    let first = all.untrained_beginning(example);
+    (first + 1).min(all.length(example))
+}
+
+/// The prompt of an example with the answer of the one before it that has one.
+fn mismatched(
+    examples: Examples<'_>,
+    example: usize,
+    max_length: usize,
+) -> Result<Sequence, DataError> {
+    let all = examples.sequences();
+    let other = before(all, example);
+    let (prompt, answer) = (prompt(all, example), prompt(all, other));
+    let (own, other) = (all.get(example)?, all.get(other)?);
     let tokens = [&own.tokens()[..prompt], &other.tokens()[answer..]].concat();
     let mut labels = vec![i64::from(tightrope_packing::IGNORED); prompt];
     labels.extend(other.targets()[answer - 1..].iter().map(|&t| i64::from(t)));
     labels.truncate(tokens.len());
     // Targets are ids or ignored, as labels are.
-    let mut sequence = Sequence::from_labels(tokens, &labels).unwrap_or_else(|_| own.clone());
+    let mut sequence = Sequence::from_labels(tokens, &labels).unwrap_or(own);
     sequence.truncate(max_length);
-    sequence
+    Ok(sequence)
 }
 
 /// Number of tokens of the longest prompt with another's answer.
 pub(crate) fn longest(examples: Examples<'_>, max_length: usize) -> usize {
-    let lengths = (0..examples.count()).map(|i| mismatched(examples, i, max_length).len());
-    lengths.max().unwrap_or(0)
+    let all = examples.sequences();
+    let lengths = (0..examples.count()).map(|example| {
+        let other = before(all, example);
+        prompt(all, example) + all.length(other) - prompt(all, other)
+    });
+    lengths.max().unwrap_or(0).min(max_length)
 }
 
 /// Sums of log-probabilities of sequences, in their order.
@@ -104,7 +120,8 @@ pub(crate) fn reference<D: Backend>(
         let others = members
             .clone()
             .map(|index| mismatched(examples, index, max_length));
-        let others = sums(model, &others.collect::<Vec<_>>(), Adapters::On)?;
+        let others = others.collect::<Result<Vec<_>, _>>()?;
+        let others = sums(model, &others, Adapters::On)?;
         for (index, sum) in members.zip(others) {
             all[index][1] = sum;
         }
@@ -117,9 +134,9 @@ pub(crate) fn reference<D: Backend>(
 /// Says that good and bad answers are out of balance, with the weight that balances them.
 pub(crate) fn imbalance(section: &ObjectiveSection, examples: Examples<'_>) -> Option<String> {
     // Answers without a token to train are left out.
-    let all = examples.desirable().iter().zip(examples.sequences());
-    let trained = all.filter(|(_, sequence)| sequence.trained_tokens() > 0);
-    let (good, bad) = trained.fold((0, 0), |(good, bad), (is_good, _)| match is_good {
+    let all = examples.desirable().iter().enumerate();
+    let trained = all.filter(|(index, _)| examples.sequences().trained_tokens(*index) > 0);
+    let (good, bad) = trained.fold((0, 0), |(good, bad), (_, is_good)| match is_good {
         true => (good + 1, bad),
         false => (good, bad + 1),
     });
@@ -267,7 +284,7 @@ impl<D: Backend> Objective<D> for Kto {
         let good = desirable.values().filter(|good| **good).count() as f64;
         let others = members.iter();
         let others = others.map(|&index| mismatched(examples, index, self.max_length));
-        let others: Vec<Sequence> = others.collect();
+        let others = others.collect::<Result<Vec<_>, _>>()?;
         let policy = sums(model, &others, Adapters::On)?;
         let reference = match &self.references {
             Some(references) => {
@@ -337,13 +354,14 @@ mod tests {
             sequence(&[7, 8], &[]),
             sequence(&[9], &[10, 11]),
         ];
-        let examples = Examples::from(&all[..]);
-        let of = |index| mismatched(examples, index, 9);
+        let all: Sequences = all.into_iter().collect();
+        let examples = Examples::from(&all);
+        let of = |index| mismatched(examples, index, 9).unwrap();
         assert_eq!(of(0), sequence(&[1, 2], &[10, 11]));
         assert_eq!(of(1), sequence(&[4], &[3]));
         // An example without an answer is passed over.
         assert_eq!(of(3), sequence(&[9], &[5, 6]));
-        assert_eq!(mismatched(examples, 0, 3), {
+        assert_eq!(mismatched(examples, 0, 3).unwrap(), {
             let mut cut = sequence(&[1, 2], &[10, 11]);
             cut.truncate(3);
             cut
@@ -353,7 +371,9 @@ mod tests {
         let tail = Sequence::from_labels(vec![1, 2, 3, 4], &[-100, 2, 3, -100]).unwrap();
         let all = [tail, sequence(&[5], &[6])];
         let expected = Sequence::from_labels(vec![5, 2, 3, 4], &[-100, 2, 3, -100]).unwrap();
-        assert_eq!(mismatched(Examples::from(&all[..]), 1, 9), expected);
+        let all: Sequences = all.into_iter().collect();
+        let found = mismatched(Examples::from(&all), 1, 9);
+        assert_eq!(found.unwrap(), expected);
     }
 
     #[test]

@@ -155,16 +155,17 @@ impl Totals {
     /// Sizes of all examples that are to be counted.
     pub(crate) fn of_examples(examples: Examples<'_>, counts: impl Fn(usize) -> bool) -> Self {
         let counted = || (0..examples.count()).filter(|&example| counts(example));
+        let all = examples.sequences();
         let totals = Self::new(counted().flat_map(|example| {
-            let sequences = examples.of(example).enumerate();
-            sequences.map(|(place, sequence)| (place, sequence.len(), sequence.trained_tokens()))
+            let members = examples.members(example).enumerate();
+            members.map(|(place, index)| (place, all.length(index), all.trained_tokens(index)))
         }));
         let [mut good, mut bad] = [0.0; 2];
         for example in counted().take(examples.desirable().len()) {
             // Answers without a token to train are left out.
             if examples
-                .of(example)
-                .any(|sequence| sequence.trained_tokens() > 0)
+                .members(example)
+                .any(|index| all.trained_tokens(index) > 0)
             {
                 match examples.desirable()[example] {
                     true => good += 1.0,

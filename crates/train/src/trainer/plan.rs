@@ -4,7 +4,7 @@ use super::Trainer;
 use crate::{Plan, TrainError, observer::AdapterPlan};
 use tightrope_data::{ExampleKind, Shared};
 use tightrope_model::Backend;
-use tightrope_packing::{Layout, Sequence};
+use tightrope_packing::Layout;
 
 impl<D: Backend> Trainer<'_, D> {
     /// What the run is about to do.
@@ -24,7 +24,7 @@ impl<D: Backend> Trainer<'_, D> {
         let examples: usize = begins.map(|piece| count(piece.sequence as usize)).sum();
         let examples = examples as u64;
         let all = &self.prepared.train.sequences;
-        let trained: usize = all.iter().map(Sequence::trained_tokens).sum();
+        let trained: usize = (0..all.len()).map(|index| all.trained_tokens(index)).sum();
         let steps = batches.steps_per_epoch().max(1) as f64;
         Ok(Plan {
             model: config.model.clone(),

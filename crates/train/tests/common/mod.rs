@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use tightrope_data::{Dataset, ExampleKind, Origin, Progress};
+use tightrope_data::{Dataset, ExampleKind, Progress};
 use tightrope_device::Cpu;
 use tightrope_model::{Backend, ModelConfig, TrainableModel};
 use tightrope_packing::{IGNORED, Sequence};
@@ -21,8 +21,7 @@ pub(crate) const VOCABULARY: u32 = 37;
 /// Sequences of 2 to 20 tokens that can be learned: each token follows from the one before.
 pub(crate) fn dataset(count: usize, seed: u64) -> Dataset {
     let mut random = Random::new(seed);
-    let mut data = Dataset::default();
-    for row in 0..count {
+    let sequence = |_| {
         let length = 2 + random.below(19);
         let mut tokens = vec![random.below(VOCABULARY as usize) as u32];
         while tokens.len() < length {
@@ -33,39 +32,33 @@ pub(crate) fn dataset(count: usize, seed: u64) -> Dataset {
         // tokens.
         let prompt = random.below(length - 1);
         labels[..prompt].fill(IGNORED.into());
-        data.sequences
-            .push(Sequence::from_labels(tokens, &labels).unwrap());
-        data.origins.push(Origin {
-            file: 0,
-            row: row as u64 + 1,
-            line: None,
-        });
+        Sequence::from_labels(tokens, &labels).unwrap()
+    };
+    Dataset {
+        sequences: (0..count).map(sequence).collect(),
+        ..Dataset::default()
     }
-    data
 }
 
 /// Pairs, or sequences, with prompts that several have.
 pub(crate) fn alike(pairs: bool) -> Dataset {
-    let mut data = dataset(0, 1);
-    if pairs {
-        data.kind = ExampleKind::Pairs;
-    }
-    for row in 0..24u32 {
+    let sequence = |row: u32| {
         let prompt = (0..5 + row / 4).map(|token| (token * 7 + row / 2 * 3) % VOCABULARY);
         let answer = (0..1 + row % 5).map(|token| (token * 5 + row) % VOCABULARY);
         let tokens: Vec<u32> = prompt.clone().chain(answer).collect();
         let untrained = prompt.map(|_| i64::from(IGNORED));
         let mut labels: Vec<i64> = untrained.collect();
         labels.extend(tokens[labels.len()..].iter().map(|&token| i64::from(token)));
-        data.sequences
-            .push(Sequence::from_labels(tokens, &labels).unwrap());
-        data.origins.push(Origin {
-            file: 0,
-            row: u64::from(row) + 1,
-            line: None,
-        });
+        Sequence::from_labels(tokens, &labels).unwrap()
+    };
+    Dataset {
+        sequences: (0..24).map(sequence).collect(),
+        kind: match pairs {
+            true => ExampleKind::Pairs,
+            false => ExampleKind::Sequences,
+        },
+        ..Dataset::default()
     }
-    data
 }
 
 pub(crate) fn architecture() -> ModelConfig {
@@ -178,9 +171,10 @@ impl Run {
         let config = self.config();
         let output = Output::open(&config, &self.options, watch)?;
         let (mut train, mut eval) = (self.train.clone(), self.eval.clone());
-        batches::share(&config, &mut train, u64::MAX);
-        eval.iter_mut()
-            .for_each(|eval| batches::share_eval(&config, eval, u64::MAX));
+        batches::share(&config, &mut train, u64::MAX)?;
+        if let Some(eval) = &mut eval {
+            batches::share_eval(&config, eval, u64::MAX)?;
+        }
         let prepared = Prepared::new(&config, &train, eval.as_ref(), 0)?;
         let model = self.model(device, &config, prepared.capacity());
         let trainer = Trainer::new(&config, &self.options, output, prepared, None, model, watch);

@@ -9,8 +9,8 @@ use std::{
 use anyhow::Context;
 use indicatif::ProgressBar;
 use tightrope_data::{
-    Dataset, Examples,
-    packing::{Algorithm, Histogram, Layout, PackError, Sequence},
+    DataError, Dataset, Examples, Shared,
+    packing::{Algorithm, Histogram, Layout, PackError},
 };
 use tightrope_report::numbers::counted;
 use tightrope_run::{
@@ -71,7 +71,7 @@ pub(super) fn data_set(config: &Config) -> anyhow::Result<Input> {
     Ok(Input {
         name: "training data".into(),
         histogram: Histogram::from_lengths(lengths.iter().copied())?,
-        shared: shared(config, &mut data, base.longest_shared()),
+        shared: shared(config, &mut data, base.longest_shared())?,
         lengths: Some(lengths),
         whole,
         by_line: false,
@@ -79,25 +79,26 @@ pub(super) fn data_set(config: &Config) -> anyhow::Result<Input> {
 }
 
 /// Says what sharing beginnings saves or, if the mode allows it, would save.
-fn shared(config: &Config, data: &mut Dataset, longest: u64) -> Option<String> {
+fn shared(config: &Config, data: &mut Dataset, longest: u64) -> Result<Option<String>, DataError> {
     let mode = config.packing.mode;
     let (name, is_on) = ("packing.share_prefix", data.shared.is_some());
     if !is_on {
         if mode.layout() != Layout::Packed || mode.cuts_sequences() {
-            return None;
+            return Ok(None);
         }
-        data.share_beginnings(longest, config.packing.capacity);
+        data.share_beginnings(longest, config.packing.capacity)?;
     }
-    let saved = data.shared.as_ref()?.saved_tokens();
+    let Some(saved) = data.shared.as_ref().map(Shared::saved_tokens) else {
+        return Ok(None);
+    };
     if !is_on && saved == 0 {
-        return None;
+        return Ok(None);
     }
-    let all: usize = data.sequences.iter().map(Sequence::len).sum();
-    let said = shared_beginnings(saved, (all as u64).saturating_sub(saved));
-    Some(match is_on {
+    let said = shared_beginnings(saved, data.sequences.tokens().saturating_sub(saved));
+    Ok(Some(match is_on {
         true => format!("{name}: {said}"),
         false => format!("with {name} = true, {said}"),
-    })
+    }))
 }
 
 /// Reads one length per line with [`read_lengths`].
