@@ -170,7 +170,7 @@ fn wrong_settings_of_tokens_are_errors_with_their_line() {
     let text = error("tokens.init=median");
     assert!(text.contains("one of mean, pieces"), "{text}");
     let text = error("lora.trainable_token_indices=[3]");
-    assert!(text.contains("does not have the new token 258"), "{text}");
+    assert!(text.contains("the row of the new token 258"), "{text}");
     let text = error("lora.trainable_token_indices={ embed_tokens = [-1] }");
     assert!(text.contains("a list of token ids"), "{text}");
     fixture.write(

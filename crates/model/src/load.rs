@@ -116,6 +116,7 @@ impl<D: Backend> Model<D> {
         for weight in model.weights.nf4_mut() {
             checkpoint::read_nf4_into(&*checkpoint, &host, weight)?;
         }
+        model.new_head = new_score && options.adapter.is_none();
         let generation = path.join("generation_config.json");
         model.generation = match generation.is_file() {
             true => Some(read_json(&generation)?),
@@ -194,6 +195,7 @@ impl<D: Backend> Model<D> {
             generation: None,
             capacity: options.capacity,
             norms_are_old: true,
+            new_head: false,
             shown: None,
         };
         Ok((model, all.step))

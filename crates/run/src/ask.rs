@@ -33,7 +33,10 @@ fn load<D: Backend>(
     };
     let mut model = Model::load(device, base.source.path(), &options)?;
     base.name_padding(&mut model);
-    Ok(model)
+    match model.has_new_head() {
+        true => Err(RunError::NoScores),
+        false => Ok(model),
+    }
 }
 
 /// Evaluates the configuration's model and adapter on the first `limit` examples of its evaluation

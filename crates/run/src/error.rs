@@ -71,6 +71,12 @@ pub enum RunError {
         /// The objective.
         kind: &'static str,
     },
+    /// Answers cannot be scored by a head of random numbers.
+    #[error(
+        "the model has no head that scores: name the adapter or the merged model of a run with \
+         `objective.kind` = \"reward\""
+    )]
+    NoScores,
     /// A chat needs a template, and there is none.
     #[error(
         "the model has no chat template; set one (`--set data.chat_template=FILE`), or go on from \

@@ -1,10 +1,12 @@
 //! New tokens of a run: adds them to the tokenizer and says what their rows start with.
 
 use crate::RunError;
+use serde_json::Value;
+use std::{fs, path::Path};
 use tightrope_data::Tokenizer;
 use tightrope_model::NewToken;
 use tightrope_train::{
-    Config,
+    Config, Observer,
     config::{ConfigError, TokenStart},
 };
 
@@ -67,4 +69,23 @@ pub(crate) fn add(tokenizer: &mut Tokenizer, config: &Config) -> Result<Vec<NewT
         tokenizer.add_tokens_of(beside)?;
     }
     Ok(new)
+}
+
+/// Says that an adapter has rows of tokens that the tokenizer does not have, if it has.
+pub(crate) fn say_if_unnamed(tokenizer: &Tokenizer, adapter: &Path, observer: &dyn Observer) {
+    let text = fs::read(adapter.join("adapter_config.json")).unwrap_or_default();
+    let settings: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let lists: Vec<&Value> = match &settings["trainable_token_indices"] {
+        Value::Object(modules) => modules.values().collect(),
+        list => vec![list],
+    };
+    let ids = lists.into_iter().filter_map(Value::as_array).flatten();
+    let highest = ids.filter_map(Value::as_u64).max();
+    if let Some(id) = highest.filter(|&id| id >= tokenizer.vocab_size() as u64) {
+        observer.notice(&format!(
+            "the adapter {} has the row of a token {id}, which no text becomes: the tokenizer has no \
+             such token, and the folder has no tokenizer.json; put the one of its training there",
+            adapter.display()
+        ));
+    }
 }

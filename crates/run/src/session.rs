@@ -93,6 +93,9 @@ impl Base {
         }
         if let Some(tokenizer) = &mut base.tokenizer {
             base.new_tokens = new_tokens::add(tokenizer, config)?;
+            if let Some(adapter) = &config.adapter {
+                new_tokens::say_if_unnamed(tokenizer, adapter, observer);
+            }
             let given = config.data.chat_template.as_deref();
             let given = given.map(ChatTemplate::from_option).transpose()?;
             let beside = || match &config.adapter {
@@ -456,6 +459,8 @@ fn train_on<D: Backend>(
     let output = Output::open(config, options, observer)?;
     let base = Base::until(stop, config, observer)?;
     output.keep_apart("the model", base.source.path())?;
+    // What is wrong with the model is said before the data is read.
+    ModelConfig::read(base.source.path())?;
     base.say_if_other_base(config, observer)?;
     say_unused_settings(config, observer);
     let (train, eval) = base.load_both(config, observer)?;
@@ -469,6 +474,9 @@ fn train_on<D: Backend>(
         base.say_if_without_tokenizer(observer);
     }
     base.name_padding(&mut model);
+    if model.has_new_head() && !options.resume {
+        observer.notice("the model has no head that scores: a new one is drawn from `seed`");
+    }
     let origin = Origin::new(&config.model, &base.source);
     model.name_base(&origin.name, origin.revision.as_deref());
     let tokenizer = base.tokenizer.as_ref();

@@ -9,7 +9,7 @@ use std::{
     sync::Mutex,
 };
 use tightrope_data::Progress;
-use tightrope_run::train;
+use tightrope_run::{evaluate_config, train};
 use tightrope_train::{Config, EvalRow, Observer, Rewards, RunOptions, StepRow, StopFlag};
 
 fn golden() -> PathBuf {
@@ -72,6 +72,7 @@ impl Measured {
 struct Rows {
     steps: Mutex<Vec<StepRow>>,
     evaluations: Mutex<Vec<EvalRow>>,
+    notices: Mutex<Vec<String>>,
 }
 
 impl Progress for Rows {
@@ -81,6 +82,9 @@ impl Progress for Rows {
 }
 
 impl Observer for Rows {
+    fn notice(&self, text: &str) {
+        self.notices.lock().unwrap().push(text.to_owned());
+    }
     fn stepped(&self, row: &StepRow) {
         self.steps.lock().unwrap().push(row.clone());
     }
@@ -441,4 +445,19 @@ fn data_of_another_kind_is_refused() {
         error.contains("needs answers that are good or bad"),
         "{error}"
     );
+}
+
+/// A head of random numbers is trained and said, but not evaluated.
+#[test]
+fn a_model_without_a_head_that_scores_is_not_evaluated() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&folder.path().join("run"), &["objective.kind=reward"]);
+    let error = evaluate_config(&config, 1, 9, &Rows::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("has no head that scores"),
+        "{error}"
+    );
+    let rows = run(&config);
+    let notices = rows.notices.into_inner().unwrap().join("\n");
+    assert!(notices.contains("a new one is drawn"), "{notices}");
 }

@@ -128,7 +128,8 @@ impl Backing {
 }
 
 fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "it is cut off or damaged")
+    let text = "it is cut off or damaged; without it, the data is read anew";
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 fn named(error: io::Error) -> io::Error {

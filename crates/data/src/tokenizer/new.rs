@@ -13,7 +13,31 @@ impl Tokenizer {
     /// Adds a token, which is found in a text before anything else; a special one is left out of
     /// decoded text. Returns its id if the tokenizer did not have it: the next one, as in
     /// Transformers.
+    ///
+    /// # Errors
+    /// If the text is an ordinary entry of the vocabulary, which words are made of.
     pub fn add_token(&mut self, token: &str, special: bool) -> Result<Option<u32>, DataError> {
+        if let Some(id) = self
+            .inner
+            .token_to_id(token)
+            .filter(|id| !self.is_added(*id))
+        {
+            let message = format!(
+                "`{token}` is already an entry of the vocabulary (id {id}), which words are made of: as \
+                 a token of its own it would be found inside them; choose another text, or train its \
+                 row with `lora.trainable_token_indices`"
+            );
+            return Err(DataError::Tokenize { message });
+        }
+        self.insert(token, special)
+    }
+
+    /// Whether an id is of an added token, which is found before anything else.
+    fn is_added(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().contains_key(&id)
+    }
+
+    fn insert(&mut self, token: &str, special: bool) -> Result<Option<u32>, DataError> {
         let known = self.inner.token_to_id(token);
         let added = AddedToken::from(token, special);
         let inner = &mut self.inner;
@@ -76,8 +100,9 @@ impl Tokenizer {
         tokens.sort_by_key(|(id, _)| *id);
         for (id, token) in tokens {
             let mut own = self.inner.token_to_id(&token.content);
-            if own.is_none() {
-                own = self.add_token(&token.content, token.special)?;
+            if own.is_none() || own == Some(id) && !self.is_added(id) {
+                let new = self.insert(&token.content, token.special)?;
+                own = own.or(new);
             }
             if own != Some(id) {
                 let message = format!(

@@ -49,7 +49,7 @@ fn new_tokens_get_the_next_ids_and_are_saved() {
         assert_eq!(tokenizer.add_token("<tool>", false).unwrap(), Some(5));
         assert_eq!(tokenizer.add_token("<|im_end|>", true).unwrap(), Some(6));
         // A token that is there keeps its id.
-        assert_eq!(tokenizer.add_token("b", false).unwrap(), None);
+        assert_eq!(tokenizer.add_token("</s>", true).unwrap(), None);
         assert_eq!(tokenizer.add_token("<tool>", false).unwrap(), None);
         assert!(tokenizer.has_new_tokens());
         assert_ne!(before, tokenizer.identity().unwrap());
@@ -100,4 +100,35 @@ fn an_adapter_with_other_ids_is_refused() {
         text.contains("`<x>` has the id 5 in the tokenizer beside the adapter and 6"),
         "{text}"
     );
+}
+
+/// As a token of its own, an entry of the vocabulary would be found inside words.
+#[test]
+fn an_entry_of_the_vocabulary_is_no_new_token() {
+    let folder = folder(false);
+    let mut tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+    let error = tokenizer.add_token("b", false).unwrap_err().to_string();
+    assert!(
+        error.contains("already an entry of the vocabulary (id 1)"),
+        "{error}"
+    );
+    assert!(!tokenizer.has_new_tokens());
+    // A tokenizer beside an adapter may have made it one.
+    let mut text = fs::read_to_string(folder.path().join("tokenizer.json")).unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    let mut token = json["added_tokens"][0].clone();
+    token["id"] = 1.into();
+    token["content"] = "b".into();
+    json["added_tokens"]
+        .as_array_mut()
+        .unwrap()
+        .insert(0, token);
+    text = json.to_string();
+    let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("tokenizer.json"), text).unwrap();
+    let beside = Tokenizer::beside_adapter(other.path()).unwrap().unwrap();
+    let expected = beside.encode("abb", false).unwrap();
+    assert_ne!(tokenizer.encode("abb", false).unwrap(), expected);
+    tokenizer.add_tokens_of(&beside).unwrap();
+    assert_eq!(tokenizer.encode("abb", false).unwrap(), expected);
 }

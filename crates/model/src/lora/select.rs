@@ -77,8 +77,9 @@ impl AdapterConfig {
             }
             if !found {
                 return Err(wrong(format!(
-                    "`{name}` is the end of no module's name in this model; there are \
-                     embed_tokens, lm_head and norms"
+                    "`{name}` is the end of no module's name in this model; there are embed_tokens, {} \
+                     and norms",
+                    if inventory.scores { "score" } else { "lm_head" }
                 )));
             }
         }

@@ -188,17 +188,20 @@ impl AdapterConfig {
                 self.tables.insert(table.clone(), in_file);
             } else if !whole && !new.iter().all(has) {
                 let id = new.iter().find(|id| !has(id)).unwrap_or(first);
-                return Err(ConfigError::new(
-                    KEY,
-                    format!(
-                        "does not have the new token {id} for `{module}`, whose row nothing else \
-                         trains; leave the key out, or name the module in modules_to_save{}",
-                        match inventory.tied {
-                            true => " and set ensure_weight_tying",
-                            false => "",
-                        }
-                    ),
-                ));
+                let (key, why) = match (self.settings.contains_key(KEY), self.saved.is_empty()) {
+                    (true, _) => (KEY, "does not have it; leave the key out, or"),
+                    (false, false) => ("modules_to_save", "does not name it;"),
+                    (false, true) => ("target_modules", "names a table of the model;"),
+                };
+                let reason = format!(
+                    "nothing trains the row of the new token {id} in `{module}`: this key {why} name \
+                     embed_tokens and lm_head in modules_to_save{}",
+                    match inventory.tied {
+                        true => ", or one of them with ensure_weight_tying",
+                        false => "",
+                    }
+                );
+                return Err(ConfigError::new(key, reason));
             }
         }
         Ok(())

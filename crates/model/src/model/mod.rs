@@ -40,6 +40,8 @@ pub struct Model<D: Device> {
     pub(crate) capacity: usize,
     /// Whether parameters may have changed since the norms of DoRA were computed.
     pub(crate) norms_are_old: bool,
+    /// Whether the head that scores was drawn, because the files have none.
+    pub(crate) new_head: bool,
     /// The rows that tables with trained rows have now; `None` before the first pass.
     pub(crate) shown: Option<Adapters>,
 }

@@ -23,6 +23,12 @@ impl<D: Backend> Model<D> {
         of_rows(&self.activations.work.normed, &ends, &head)
     }
 
+    /// Whether the head that scores was drawn from the seed, because neither the model's files nor an
+    /// adapter have one.
+    pub fn has_new_head(&self) -> bool {
+        self.new_head
+    }
+
     /// Names the token that fills rows in the configuration that is saved, unless it names one:
     /// Transformers' sequence classifiers need it.
     pub fn name_padding(&mut self, id: u32) {
