@@ -34,6 +34,8 @@ pub struct Base {
     pub no_tokenizer: String,
     /// Tokens that the configuration adds to those of the model.
     pub(crate) new_tokens: Vec<NewToken>,
+    /// Configuration of the model; absent if it cannot be read, which loading the model reports.
+    model: Option<ModelConfig>,
     /// Whether the model has another chat template than the configuration.
     replaced_template: bool,
     /// The hub, for data sets.
@@ -49,7 +51,8 @@ impl Base {
     fn find(stop: &StopFlag, model: &str, observer: &dyn Observer) -> Result<Self, RunError> {
         let hub = Hub::from_env(stop);
         let source = source::resolve(model, &hub, observer)?;
-        if ModelConfig::read(source.path()).is_ok_and(|config| config.is_text_part()) {
+        let model = ModelConfig::read(source.path()).ok();
+        if model.as_ref().is_some_and(ModelConfig::is_text_part) {
             observer.notice(
                 "the model also reads images: those parts are left out, and the text part is saved as \
                  a model of its own",
@@ -65,6 +68,7 @@ impl Base {
             tokenizer: found.ok(),
             no_tokenizer,
             new_tokens: Vec::new(),
+            model,
             replaced_template: false,
             hub,
         })
@@ -124,8 +128,10 @@ impl Base {
 
     /// Number of rows of the embedding, if the model can be read.
     fn rows(&self, config: &Config) -> Option<usize> {
-        let model = ModelConfig::read(self.source.path()).ok()?;
-        model.rows(&self.load_options(config, 1)).ok()
+        self.model
+            .as_ref()?
+            .rows(&self.load_options(config, 1))
+            .ok()
     }
 
     fn say_new_tokens(&self, config: &Config, observer: &dyn Observer) {
@@ -209,9 +215,8 @@ impl Base {
         Ok(data)
     }
 
-    fn architecture(&self) -> Option<Architecture> {
-        let model = ModelConfig::read(self.source.path()).ok();
-        model.map(|model| model.architecture().clone())
+    fn architecture(&self) -> Option<&Architecture> {
+        self.model.as_ref().map(ModelConfig::architecture)
     }
 
     /// Reports what was read.
@@ -268,8 +273,8 @@ impl Base {
     /// Longest sequence that may share its beginning with others: beyond it, the rotary frequencies
     /// of the model depend on the length of the sequence.
     pub fn longest_shared(&self) -> u64 {
-        let model = ModelConfig::read(self.source.path());
-        model.map_or(u64::MAX, |model| model.architecture().fixed_length())
+        self.architecture()
+            .map_or(u64::MAX, Architecture::fixed_length)
     }
 
     /// Says where conversations are rendered otherwise than by the tokenizer of the model.
@@ -460,7 +465,9 @@ fn train_on<D: Backend>(
     let base = Base::until(stop, config, observer)?;
     output.keep_apart("the model", base.source.path())?;
     // What is wrong with the model is said before the data is read.
-    ModelConfig::read(base.source.path())?;
+    if base.model.is_none() {
+        ModelConfig::read(base.source.path())?;
+    }
     base.say_if_other_base(config, observer)?;
     say_unused_settings(config, observer);
     let (train, eval) = base.load_both(config, observer)?;
