@@ -37,6 +37,23 @@ impl<'a> Settings<'a> {
             .ok_or_else(|| ConfigError::new(key, "is missing"))
     }
 
+    /// The settings, with `defaults` for the keys that are absent; an explicit null stays.
+    pub(crate) fn with_defaults(&self, defaults: &[(&str, Value)]) -> Map<String, Value> {
+        let mut all = self.0.clone();
+        for (key, value) in defaults {
+            all.entry(*key).or_insert_with(|| value.clone());
+        }
+        all
+    }
+
+    /// `sliding_window`, which is 4096 if the key is absent; an explicit null switches windows off.
+    pub(crate) fn window_or_4096(&self) -> Result<Option<usize>, ConfigError> {
+        match self.count("sliding_window")? {
+            None if !self.0.contains_key("sliding_window") => Ok(Some(4096)),
+            window => Ok(window),
+        }
+    }
+
     /// A whole number that may be 0 and is no size in memory.
     pub(crate) fn count(&self, key: &str) -> Result<Option<usize>, ConfigError> {
         let Some(value) = self.value(key) else {

@@ -15,8 +15,7 @@ pub(super) static FAMILY: Family = Family {
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
-    let mut all = settings.0.clone();
-    all.entry("rms_norm_eps").or_insert(1e-5.into());
+    let all = settings.with_defaults(&[("rms_norm_eps", 1e-5.into())]);
     let settings = &Settings(&all);
     let defaults = Defaults {
         kv_heads: Some(32),
@@ -27,10 +26,7 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = Architecture::common(settings, &defaults)?;
     architecture.norm_places = NormPlaces::After;
     architecture.query_norms = QueryNorms::Heads;
-    let window = match settings.count("sliding_window")? {
-        None if !settings.0.contains_key("sliding_window") => Some(4096),
-        window => window,
-    };
+    let window = settings.window_or_4096()?;
     // Without windows every layer sees all, whatever `layer_types` says, and rotates.
     if window.is_none() {
         return Ok(architecture);

@@ -5,7 +5,7 @@ use super::{
     gguf::{GgufFiles, Metadata},
 };
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tightrope_formats::FormatError;
 use tightrope_kernels::glu::Activation;
 
@@ -52,6 +52,27 @@ pub(super) fn set_gemma(
     architecture.norm_plus_one = true;
     architecture.embedding_scale = (architecture.hidden as f64).sqrt() as f32;
     architecture.read_attention_bias(settings)
+}
+
+/// Window and scalar of Gemma 2 and 3, whose 27B model has `layers` layers.
+pub(super) fn gguf_window_and_scalar(
+    metadata: &Metadata<'_>,
+    settings: &mut Map<String, Value>,
+    layers: u64,
+) -> Result<(), FormatError> {
+    settings.insert("sliding_window".into(), json!(metadata.window()?));
+    // The file does not say it: llama.cpp knows that only the 27B model differs.
+    let head_dim = settings.get("head_dim").and_then(Value::as_u64);
+    let (hidden, heads) = (
+        metadata.required("embedding_length")?,
+        metadata.required("attention.head_count")?,
+    );
+    let scalar = match metadata.required("block_count")? {
+        found if found == layers => Some(hidden / heads.max(1)),
+        _ => head_dim,
+    };
+    settings.insert("query_pre_attn_scalar".into(), json!(scalar));
+    Ok(())
 }
 
 fn gguf_settings(metadata: &Metadata<'_>, _: &mut Map<String, Value>) -> Result<(), FormatError> {

@@ -37,10 +37,7 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     architecture.attention_scale = scalar.powf(-0.5) as f32;
     architecture.attention_softcap = softcap(settings, "attn_logit_softcapping", 50.0)?;
     architecture.logit_softcap = softcap(settings, "final_logit_softcapping", 30.0)?;
-    let window = match settings.count("sliding_window")? {
-        None if !settings.0.contains_key("sliding_window") => Some(4096),
-        window => window,
-    };
+    let window = settings.window_or_4096()?;
     let pattern = settings.dimension("sliding_window_pattern")?.unwrap_or(2);
     architecture.set_windows(settings, window, |layer| {
         !(layer + 1).is_multiple_of(pattern)
@@ -60,18 +57,7 @@ fn gguf_settings(
     metadata: &Metadata<'_>,
     settings: &mut Map<String, Value>,
 ) -> Result<(), FormatError> {
-    settings.insert("sliding_window".into(), json!(metadata.window()?));
-    // The file does not say it: llama.cpp knows that only the 27B model differs.
-    let head_dim = settings.get("head_dim").and_then(Value::as_u64);
-    let (hidden, heads) = (
-        metadata.required("embedding_length")?,
-        metadata.required("attention.head_count")?,
-    );
-    let scalar = match metadata.required("block_count")? {
-        46 => Some(hidden / heads.max(1)),
-        _ => head_dim,
-    };
-    settings.insert("query_pre_attn_scalar".into(), json!(scalar));
+    gemma::gguf_window_and_scalar(metadata, settings, 46)?;
     for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
         if let Some(cap) = metadata.number(key)? {
             settings.insert(key.into(), json!(cap));

@@ -25,10 +25,9 @@ pub(super) static FAMILY: Family = Family {
     }),
 };
 
-/// Published files leave out what is the default of Transformers.
-fn with_defaults(settings: &Settings<'_>) -> Map<String, Value> {
-    let mut all = settings.0.clone();
-    for (key, value) in [
+fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
+    // Published files leave out what is the default of Transformers.
+    let all = settings.with_defaults(&[
         ("vocab_size", json!(262_208)),
         ("hidden_size", json!(2304)),
         ("intermediate_size", json!(9216)),
@@ -39,14 +38,7 @@ fn with_defaults(settings: &Settings<'_>) -> Map<String, Value> {
         ("query_pre_attn_scalar", json!(256)),
         ("sliding_window", json!(4096)),
         ("sliding_window_pattern", json!(6)),
-    ] {
-        all.entry(key).or_insert(value);
-    }
-    all
-}
-
-fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
-    let all = with_defaults(settings);
+    ]);
     let settings = &Settings(&all);
     let defaults = Defaults {
         kv_heads: Some(4),
@@ -78,18 +70,7 @@ fn gguf_settings(
     metadata: &Metadata<'_>,
     settings: &mut Map<String, Value>,
 ) -> Result<(), FormatError> {
-    settings.insert("sliding_window".into(), json!(metadata.window()?));
-    // The file does not say it: llama.cpp knows that only the 27B model differs.
-    let head_dim = settings.get("head_dim").and_then(Value::as_u64);
-    let (hidden, heads) = (
-        metadata.required("embedding_length")?,
-        metadata.required("attention.head_count")?,
-    );
-    let scalar = match metadata.required("block_count")? {
-        62 => Some(hidden / heads.max(1)),
-        _ => head_dim,
-    };
-    settings.insert("query_pre_attn_scalar".into(), json!(scalar));
+    gemma::gguf_window_and_scalar(metadata, settings, 62)?;
     if let Some(theta) = metadata.number("rope.freq_base_swa")? {
         settings.insert("rope_local_base_freq".into(), json!(theta));
     }

@@ -28,10 +28,11 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
 
 /// What OLMo 2 and OLMo 3 share.
 pub(super) fn common(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
-    let mut all = settings.0.clone();
-    for (key, value) in [("rope_theta", 500_000.0), ("rms_norm_eps", 1e-5)] {
-        all.entry(key).or_insert(value.into());
-    }
+    let defaults = [
+        ("rope_theta", 500_000.0.into()),
+        ("rms_norm_eps", 1e-5.into()),
+    ];
+    let all = settings.with_defaults(&defaults);
     let settings = &Settings(&all);
     let defaults = Defaults {
         kv_heads: None,

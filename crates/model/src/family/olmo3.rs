@@ -14,15 +14,11 @@ pub(super) static FAMILY: Family = Family {
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = olmo2::common(settings)?;
-    let window = match settings.count("sliding_window")? {
-        None if !settings.0.contains_key("sliding_window") => Some(4096),
-        window => window,
-    };
+    let window = settings.window_or_4096()?;
     architecture.set_windows(settings, window, |layer| !(layer + 1).is_multiple_of(4))?;
     // A shared scaling is that of the other layers.
-    let mut all = settings.0.clone();
     let theta = json!(architecture.rope.theta);
-    all.entry("rope_local_base_freq").or_insert(theta);
+    let all = settings.with_defaults(&[("rope_local_base_freq", theta)]);
     architecture.read_window_rope(&Settings(&all))?;
     Ok(architecture)
 }
