@@ -5,7 +5,7 @@ use crate::{
     checkpoint::{self, Expected},
     lora::AdapterConfig,
     parameter::{Parameter, ParameterKind},
-    parts::{Linear, host},
+    parts::{Linear, halves, host},
     random::{normals, uniforms},
     weights::Weights,
 };
@@ -20,7 +20,12 @@ use tightrope_packing::random::Random;
 impl<D: Backend> Model<D> {
     /// Reads the adapter, or creates a new one as PEFT does: `A` uniform with bound `1/√inputs`
     /// (Kaiming with a = √5), `B` zero, magnitudes the norms, and everything else as in the model.
-    pub(crate) fn fill_adapter(&mut self, options: &LoadOptions) -> Result<(), ModelError> {
+    /// `original` reads a weight as it was before it became NF4.
+    pub(crate) fn fill_adapter(
+        &mut self,
+        options: &LoadOptions,
+        original: &dyn Fn(&str) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<(), ModelError> {
         let host = host(&self.device)?;
         for linear in self.weights.linears_mut() {
             linear.fill_squares(&host)?;
@@ -32,9 +37,12 @@ impl<D: Backend> Model<D> {
             rows.keep_own(&table.value, true)?;
         }
         let initial = self.adapter.as_ref().map(AdapterConfig::initial);
-        if let Some(initial) = initial.filter(|initial| *initial != InitialFactors::Random) {
+        let initial = initial.unwrap_or_default();
+        if initial.are_taken_out() {
+            let earlier = options.started.as_deref();
+            let earlier = earlier.and_then(|folder| self.fitting(folder));
             for linear in self.weights.linears_mut() {
-                linear.start_from_weight(initial, &host)?;
+                linear.start_from_weight(initial, earlier.as_ref(), &host)?;
             }
             return self.weights.start_copies();
         }
@@ -52,12 +60,25 @@ impl<D: Backend> Model<D> {
                 parameter.value.write(&fresh)?;
             }
         }
+        if initial == InitialFactors::Loftq {
+            for linear in self.weights.linears_mut() {
+                linear.start_from_loss(original, &host)?;
+            }
+        }
         self.refresh(Adapters::On)?;
         for linear in self.weights.linears_mut() {
             linear.start_magnitude()?;
         }
         self.norms_are_old = true;
         self.weights.start_copies()
+    }
+
+    /// Values of a saved adapter, if they fit this model's.
+    fn fitting(&self, folder: &Path) -> Option<Tensors> {
+        let adapter = self.adapter.as_ref()?;
+        let values = adapter.open_weights(folder).ok()?;
+        let fit = check_factors(adapter, &values, &self.weights);
+        fit.ok().map(|()| values)
     }
 
     /// Overwrites the values of the adapter with those in the folder of an adapter of the same
@@ -180,27 +201,15 @@ impl<D: Device> Linear<Tensor<D>> {
             return Ok(());
         };
         for (parameter, start) in [(&mut adapter.a, &start.a), (&mut adapter.b, &start.b)] {
-            let read = values.read_f32(&parameter.name)?;
-            let now = match parameter.kind {
-                ParameterKind::LoraA => read[..read.len() / 2].to_vec(),
-                _ => {
-                    let rank = parameter.shape[1];
-                    let rows = read.chunks_exact(2 * rank);
-                    rows.flat_map(|row| &row[..rank]).copied().collect()
-                }
-            };
-            parameter.value.write(&now)?;
-            let same = both(parameter, start)?;
-            if !same
-                .iter()
-                .map(|x| x.to_bits())
-                .eq(read.iter().map(|x| x.to_bits()))
-            {
+            let (now, started) = halves(parameter, &values.read_f32(&parameter.name)?);
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            if bits(&started) != bits(&start.to_f32_vec()?) {
                 return Err(ModelError::OtherStart {
                     file: values.file(&parameter.name).to_owned(),
                     tensor: parameter.name.clone(),
                 });
             }
+            parameter.value.write(&now)?;
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! `config.json`: the family of a model and its computation.
 
 use crate::{
-    Architecture, ConfigError, HeadKind,
+    Architecture, ConfigError, HeadKind, LoadOptions, ModelError,
     checkpoint::{Quantization, Stored},
     family::{self, Family},
+    lora,
     settings::Settings,
 };
 use serde_json::{Map, Value, json};
@@ -132,6 +133,15 @@ impl ModelConfig {
         settings.insert("architectures".into(), json!([class]));
         settings.insert("id2label".into(), json!({ "0": "LABEL_0" }));
         settings.insert("label2id".into(), json!({ "LABEL_0": 0 }));
+        Ok(())
+    }
+
+    /// Takes over the head and the number of tokens that the options and their adapter ask for.
+    pub(crate) fn apply(&mut self, options: &LoadOptions) -> Result<(), ModelError> {
+        if options.score || options.adapter.as_deref().is_some_and(lora::scores) {
+            self.score_sequences().map_err(ModelError::Setting)?;
+        }
+        self.resize(self.rows(options)?);
         Ok(())
     }
 

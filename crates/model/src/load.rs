@@ -1,11 +1,12 @@
 //! Creates a model from files, or with new parameters from a seed.
 
 use crate::{
-    Architecture, Backend, HeadKind, LoadOptions, Model, ModelConfig, ModelError, Plan, Training,
+    Architecture, Backend, BaseStorage, HeadKind, LoadOptions, Model, ModelConfig, ModelError,
+    Plan, Training,
     activations::{self, Activations, Step},
     adapter::{as_lora, check_factors},
     checkpoint::{self, Bitsandbytes, Checkpoint, Expected, GgufModel, HEAD, SCORE, Stored},
-    lora::{self, AdapterConfig, Inventory},
+    lora::{AdapterConfig, Inventory},
     parameter::{Parameter, ParameterKind},
     parts::host,
     plan::{Allocate, Allocator},
@@ -15,7 +16,7 @@ use crate::{
     weights::{self, Layout, Weights},
 };
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 use tightrope_device::{DType, Tensor};
 use tightrope_formats::{Tensors, diagnosis};
 use tightrope_kernels::attention::Ranges;
@@ -54,50 +55,14 @@ impl<D: Backend> Model<D> {
         training: Option<&Training>,
         options: &LoadOptions,
     ) -> Result<Loaded<D>, ModelError> {
-        let (mut config, checkpoint) = open(path)?;
-        if options.score || options.adapter.as_deref().is_some_and(lora::scores) {
-            let file = path.join("config.json");
-            let scored = config.score_sequences();
-            scored.map_err(ModelError::config(&file))?;
-        }
-        let own = config.architecture().vocabulary;
-        config.resize(config.rows(options)?);
-        let stored = |name: &str| {
-            let found = checkpoint::find(&*checkpoint, name);
-            let info = found.and_then(|name| checkpoint.info(name));
-            info.map_or(Stored::Float(DType::F32), |info| info.stored)
-        };
-        let base = path.to_string_lossy();
         // The model is first laid out without memory, so that the files are checked before anything
         // is allocated.
-        let nowhere = &mut Plan::default();
-        let (expected, _) = lay_out(nowhere, &config, training, options, &base, &stored)?;
-        let Architecture {
-            tied_head, head, ..
-        } = *config.architecture();
-        let text_part = config.is_text_part();
-        let new_score = head == HeadKind::Score && checkpoint.info(SCORE).is_none();
-        let read = |parameter: &&Parameter<()>| !new_score || parameter.name != SCORE;
-        let table = [own, config.architecture().hidden];
-        let parameters = expected.base().filter(read).map(|p| Expected {
-            name: &p.name,
-            shape: if is_table(p) { &table } else { &p.shape },
-            nf4: false,
-        });
-        let quantized = expected.nf4().map(|weight| Expected {
-            name: &weight.name,
-            shape: &weight.shape,
-            nf4: true,
-        });
-        checkpoint::check(&*checkpoint, parameters.chain(quantized), |name| {
-            // Old files contain the frequencies, and may contain a tied head.
-            if text_part && checkpoint::is_of_other_part(name) {
-                return true;
-            }
-            let unused = tied_head || head == HeadKind::Score;
-            name.ends_with(".rotary_emb.inv_freq") || unused && name == HEAD
-        })?;
-        let (mut model, step) = Self::build(device, config, training, options, &base, &stored)?;
+        let files = Files::open(path, training, options)?;
+        let (config, own, new_score) = (files.config.clone(), files.own, files.new_score);
+        let stored = |name: &str| files.stored(name);
+        let (mut model, step) =
+            Self::build(device, config, training, options, &files.base, &stored)?;
+        let checkpoint = files.checkpoint;
         let range = model.config.architecture().initializer_range;
         for parameter in model.weights.base_mut() {
             if new_score && parameter.name == SCORE {
@@ -123,7 +88,9 @@ impl<D: Backend> Model<D> {
             false if path.is_file() => generation_settings(&model.config),
             false => None,
         };
-        model.fill_adapter(options)?;
+        model.fill_adapter(options, &|name| {
+            checkpoint::read_unquantized(&*checkpoint, name)
+        })?;
         Ok((model, step))
     }
 
@@ -154,13 +121,17 @@ impl<D: Backend> Model<D> {
             }
         }
         let host = host(device)?;
+        let draw = |name: &str, len| {
+            let mut random = Random::named(options.seed, name);
+            normals(&mut random, len, initializer_range)
+        };
+        let mut lengths = BTreeMap::new();
         for weight in model.weights.nf4_mut() {
-            let mut random = Random::named(options.seed, &weight.name);
             let len = weight.shape.iter().product();
-            let elements = normals(&mut random, len, initializer_range);
-            weight.quantize(&host, &elements)?;
+            weight.quantize(&host, &draw(&weight.name, len))?;
+            lengths.insert(weight.name.clone(), len);
         }
-        model.fill_adapter(options)?;
+        model.fill_adapter(options, &|name| Ok(draw(name, lengths[name])))?;
         Ok((model, step))
     }
 
@@ -214,12 +185,102 @@ impl Plan {
     ) -> Result<Self, ModelError> {
         let mut plan = Self::default();
         let mut config = config.clone();
-        if options.score {
-            config.score_sequences().map_err(ModelError::Setting)?;
-        }
+        config.apply(options)?;
         let stored = |name: &str| config.stored(name, dtype);
         lay_out_all(&mut plan, &config, training, options, "", &stored)?;
         Ok(plan)
+    }
+
+    /// Plans the same for the files of a model, and finds everything that is wrong with them, with
+    /// the options or with their adapter, except values that are not finite; reads no weights.
+    pub fn of_files(
+        path: &Path,
+        training: Option<&Training>,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
+        let mut plan = Self::default();
+        let files = Files::open(path, training, options)?;
+        let stored = |name: &str| files.stored(name);
+        let (config, base) = (&files.config, &files.base);
+        lay_out_all(&mut plan, config, training, options, base, &stored)?;
+        Ok(plan)
+    }
+}
+
+/// Files of a model that have every tensor of it.
+struct Files {
+    config: ModelConfig,
+    checkpoint: Box<dyn Checkpoint>,
+    base: String,
+    /// Number of tokens that the files have rows for.
+    own: usize,
+    /// Whether the model gets a head that the files lack.
+    new_score: bool,
+}
+
+impl Files {
+    fn open(
+        path: &Path,
+        training: Option<&Training>,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
+        let (mut config, checkpoint) = open(path)?;
+        let own = config.architecture().vocabulary;
+        config.apply(options).map_err(|error| match error {
+            ModelError::Setting(error) => ModelError::config(&path.join("config.json"))(error),
+            error => error,
+        })?;
+        let new_score = config.architecture().head == HeadKind::Score;
+        let files = Self {
+            own,
+            new_score: new_score && checkpoint.info(SCORE).is_none(),
+            base: path.to_string_lossy().into_owned(),
+            config,
+            checkpoint,
+        };
+        files.check(training, options)?;
+        Ok(files)
+    }
+
+    fn stored(&self, name: &str) -> Stored {
+        let found = checkpoint::find(&*self.checkpoint, name);
+        let info = found.and_then(|name| self.checkpoint.info(name));
+        info.map_or(Stored::Float(DType::F32), |info| info.stored)
+    }
+
+    /// Checks that the files have exactly the tensors of the model.
+    fn check(&self, training: Option<&Training>, options: &LoadOptions) -> Result<(), ModelError> {
+        let Self { config, base, .. } = self;
+        let stored = |name: &str| self.stored(name);
+        let nowhere = &mut Plan::default();
+        let (expected, _) = lay_out(nowhere, config, training, options, base, &stored)?;
+        let Architecture {
+            tied_head,
+            head,
+            hidden,
+            ..
+        } = *config.architecture();
+        let text_part = config.is_text_part();
+        let read = |parameter: &&Parameter<()>| !self.new_score || parameter.name != SCORE;
+        let table = [self.own, hidden];
+        let parameters = expected.base().filter(read).map(|p| Expected {
+            name: &p.name,
+            shape: if is_table(p) { &table } else { &p.shape },
+            nf4: false,
+        });
+        let quantized = expected.nf4().map(|weight| Expected {
+            name: &weight.name,
+            shape: &weight.shape,
+            nf4: true,
+        });
+        checkpoint::check(&*self.checkpoint, parameters.chain(quantized), |name| {
+            // Old files contain the frequencies, and may contain a tied head.
+            if text_part && checkpoint::is_of_other_part(name) {
+                return true;
+            }
+            let unused = tied_head || head == HeadKind::Score;
+            name.ends_with(".rotary_emb.inv_freq") || unused && name == HEAD
+        })
     }
 }
 
@@ -389,7 +450,10 @@ fn layout<'a>(
         full: training == Some(&Training::Full),
         adapter,
         adapter_trained: matches!(training, Some(Training::Lora(_))),
-        base: options.base,
+        base: match adapter.is_some_and(AdapterConfig::needs_nf4) {
+            true => BaseStorage::Nf4,
+            false => options.base,
+        },
         stored,
     }
 }

@@ -75,6 +75,16 @@ pub enum InitialFactors {
     /// The first columns of `Q` and rows of `R` of the weight, which are taken out of it (OLoRA;
     /// Büyükakyüz, 2024).
     Olora,
+    /// The best approximation of what NF4 loses of the weight (LoftQ with one iteration; Li et al.,
+    /// 2024); the base is then in NF4, whatever [`LoadOptions::base`] says.
+    Loftq,
+}
+
+impl InitialFactors {
+    /// Whether the factors start as a part of the weight, which the weight then lacks.
+    pub(crate) fn are_taken_out(self) -> bool {
+        matches!(self, Self::Pissa | Self::Olora)
+    }
 }
 
 /// A new LoRA adapter.
@@ -103,8 +113,9 @@ pub struct LoraConfig {
     /// Train the magnitudes of the rows of a weight beside their direction (DoRA; Liu et al.,
     /// 2024).
     pub dora: bool,
-    /// Initial values of the factors. An adapter that started from the weights is saved with twice
-    /// the rank, so that it belongs to the model's own weights.
+    /// Initial values of the factors. An adapter whose factors were taken out of the weights is saved
+    /// with twice the rank, so that it belongs to the model's own weights. One that makes up for NF4
+    /// says so in its files, and brings its base into NF4 wherever it is loaded.
     pub init: InitialFactors,
     /// Biases that are trained too.
     pub bias: TrainedBiases,
@@ -176,6 +187,10 @@ pub struct NewToken {
 pub struct LoadOptions {
     /// Folder of a PEFT adapter to start from.
     pub adapter: Option<PathBuf>,
+    /// Folder of a saved adapter of the same configuration. A new adapter whose factors are taken out
+    /// of the weights starts from the values that this one started from, bit by bit, instead of
+    /// decomposing the weights again. A folder that does not fit is not used.
+    pub started: Option<PathBuf>,
     /// Storage of frozen weights; full training needs [`BaseStorage::AsStored`].
     pub base: BaseStorage,
     /// Number of tokens in the largest batch; all buffers are laid out for it.
@@ -201,6 +216,7 @@ impl LoadOptions {
     pub fn new(capacity: usize) -> Self {
         Self {
             adapter: None,
+            started: None,
             base: BaseStorage::AsStored,
             capacity,
             recompute: false,

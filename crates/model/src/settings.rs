@@ -66,7 +66,7 @@ impl<'a> Settings<'a> {
             Some(number) => Ok(Some(number)),
             None => Err(ConfigError::new(
                 key,
-                format!("expected a whole number, got {value}"),
+                format!("expected a whole number of at least 0, got {value}"),
             )),
         }
     }

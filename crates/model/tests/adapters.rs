@@ -155,7 +155,7 @@ fn targets_that_name_nothing_are_errors_of_the_run() {
         ),
         (
             vec!["qqq".into()],
-            "There are down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj",
+            "; there are down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj",
         ),
         (vec![], "is empty"),
     ] {

@@ -15,8 +15,8 @@ use tightrope_kernels::{
     nf4::{self, Dequantize, Nf4, Scales, Weight},
 };
 use tightrope_model::{
-    Backend, BaseStorage, LoadOptions, Model, ModelConfig, ModelError, Plan, PlannedBuffer,
-    Purpose, TrainableModel, Training,
+    Backend, BaseStorage, LoadOptions, LoraConfig, Model, ModelConfig, ModelError, Plan,
+    PlannedBuffer, Purpose, TrainableModel, Training,
 };
 use tightrope_testkit::{Random, cuda, relative_distance};
 
@@ -117,6 +117,47 @@ fn a_step_is_that_of_the_dequantised_model_on_cuda() {
     let cases = ["gemma2", "llama_biases", "qwen3_window"].map(case);
     check_step(cuda(), DType::F32, &cases);
     check_step(cuda(), DType::BF16, &cases);
+}
+
+/// What DoRA does with floats is compared with PEFT elsewhere.
+#[test]
+fn magnitudes_on_nf4_are_those_of_the_dequantised_model() {
+    for name in ["gemma2", "llama_biases", "qwen3_window"] {
+        let case = case(name);
+        let folder = replaced(&case, dequantized);
+        let dora = Training::Lora(LoraConfig {
+            r: 3,
+            dora: true,
+            ..LoraConfig::default()
+        });
+        let [of_nf4, of_floats] = [
+            (&*case, BaseStorage::Nf4),
+            (folder.path(), BaseStorage::AsStored),
+        ]
+        .map(|(folder, base)| {
+            let options = LoadOptions {
+                base,
+                ..options(&case, true, &documents(&case))
+            };
+            let options = LoadOptions {
+                adapter: None,
+                ..options
+            };
+            let mut model = TrainableModel::load(&cpu(2), folder, &dora, &options).unwrap();
+            for parameter in model.parameters() {
+                let mut values = parameter.weight.to_f32_vec().unwrap();
+                values
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x = *x * 1.1 + 0.01 * (i % 3) as f32);
+                parameter.weight.write(&values).unwrap();
+            }
+            let (_, batches) = batchings(&documents(&case)).remove(0);
+            let (loss, gradients) = step(&mut model, &batches);
+            (loss, gradients, model.logits(&batches[0]).unwrap())
+        });
+        assert!(of_nf4 == of_floats, "{name}");
+    }
 }
 
 #[test]

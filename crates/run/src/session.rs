@@ -12,7 +12,7 @@ use crate::{
 };
 use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Format, Tokenizer};
 use tightrope_model::{
-    Architecture, Backend, HeadKind, LoadOptions, Model, ModelConfig, ModelError, NewToken,
+    Architecture, Backend, HeadKind, LoadOptions, Model, ModelConfig, ModelError, NewToken, Plan,
     TrainableModel, Training,
 };
 use tightrope_report::numbers::{counted, grouped};
@@ -464,17 +464,23 @@ fn train_on<D: Backend>(
     let output = Output::open(config, options, observer)?;
     let base = Base::until(stop, config, observer)?;
     output.keep_apart("the model", base.source.path())?;
-    // What is wrong with the model is said before the data is read.
-    if base.model.is_none() {
-        ModelConfig::read(base.source.path())?;
-    }
+    // What is wrong with the model or the adapter is said before the data is read.
+    let training = training(config);
+    let planned = Plan::of_files(
+        base.source.path(),
+        Some(&training),
+        &base.load_options(config, 1),
+    );
+    planned.map_err(|error| placed(config, error))?;
     base.say_if_other_base(config, observer)?;
     say_unused_settings(config, observer);
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);
-    let load = base.load_options(config, prepared.capacity());
-    let training = training(config);
+    let load = LoadOptions {
+        started: output.resumed_weights(config),
+        ..base.load_options(config, prepared.capacity())
+    };
     let model = TrainableModel::load(device, base.source.path(), &training, &load);
     let mut model = model.map_err(|error| placed(config, error))?;
     if training == Training::Full {

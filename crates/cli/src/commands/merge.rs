@@ -20,7 +20,8 @@ Examples:
 
 An adapter that was trained with lora.quantize = \"nf4\" is added to the weights
 of the model's files, not to what NF4 makes of them, as PEFT does with a base in
-full precision; a model whose files are in NF4 is dequantised.
+full precision; a model whose files are in NF4 is dequantised, and so is the
+base of an adapter that lora.init = \"loftq\" started, which belongs to NF4.
 Several adapters become one first: with cat, the change of each weight is the
 weighted sum of the changes; linear adds their factors, which is no such sum.
 The folder must not exist, or be empty, or be what an earlier merge has written

@@ -9,7 +9,7 @@ pub(crate) use gguf::GgufModel;
 pub(crate) use head::{EMBEDDING, HEAD, SCORE, settle};
 
 use crate::{
-    ModelError,
+    ConfigError, ModelError,
     export::to_bytes,
     parts::{HostScales, Nf4},
 };
@@ -255,6 +255,24 @@ pub(crate) fn read_nf4_into<D: Device>(
             destination.quantize(host, &elements)
         }
     }
+}
+
+/// Elements of a weight before its quantisation, which a file must store.
+pub(crate) fn read_unquantized(
+    checkpoint: &dyn Checkpoint,
+    name: &str,
+) -> Result<Vec<f32>, ModelError> {
+    let found = find(checkpoint, name).ok_or_else(|| missing(checkpoint, name))?;
+    if checkpoint.read_nf4(found)?.is_some() {
+        let reason = format!(
+            "the files hold `{name}` in NF4 already, so what was lost of it is not known: use a model in \
+             full precision, or lora.init = \"random\""
+        );
+        return Err(ModelError::Lora(ConfigError::new("init", reason)));
+    }
+    let (encoding, bytes) = checkpoint.read(found)?;
+    let elements = encoding.to_f32(&bytes);
+    elements.ok_or_else(|| unsupported(checkpoint, name, encoding))
 }
 
 /// Elements of a tensor that is not quantised, under either name.

@@ -171,6 +171,9 @@ impl Part {
         if config.dora {
             return refuse("use_dora", "magnitudes");
         }
+        if config.needs_nf4 {
+            return refuse("loftq_config", "a base of their own (NF4)");
+        }
         if config.bias != TrainedBiases::None {
             return refuse("bias", "trained biases");
         }

@@ -12,6 +12,7 @@ const READ: &[&str] = &[
     "init_lora_weights",
     "layers_pattern",
     "layers_to_transform",
+    "loftq_config",
     "lora_alpha",
     "lora_dropout",
     "modules_to_save",
@@ -32,7 +33,6 @@ const HARMLESS: &[&str] = &[
     "corda_config",
     "eva_config",
     "inference_mode",
-    "loftq_config",
     "lora_ga_config",
     "megatron_config",
     "megatron_core",
@@ -78,7 +78,7 @@ pub(super) fn check(settings: &Map<String, Value>) -> Result<(), ConfigError> {
 }
 
 /// Whether a value disables its key.
-fn is_off(value: &Value) -> bool {
+pub(super) fn is_off(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Array(list) => list.is_empty(),

@@ -37,6 +37,8 @@ pub(crate) struct AdapterConfig {
     dora: bool,
     /// Initial factors of a new adapter; those of files are plain.
     initial: InitialFactors,
+    /// Whether the adapter makes up for what NF4 loses of the weights (`loftq_config`).
+    needs_nf4: bool,
     rules: Rules,
     bias: TrainedBiases,
     /// `modules_to_save`.
@@ -100,6 +102,11 @@ impl AdapterConfig {
         if let Some(indices) = &config.trainable_token_indices {
             settings["trainable_token_indices"] = tokens::to_json(indices);
         }
+        // What PEFT itself starts so belongs to other weights than bitsandbytes makes; this adapter is
+        // a plain one for those of bitsandbytes.
+        if config.init == InitialFactors::Loftq {
+            settings["loftq_config"] = json!({"loftq_bits": 4, "loftq_iter": 1});
+        }
         // Older releases of PEFT refuse the key.
         if config.ensure_weight_tying {
             settings["ensure_weight_tying"] = json!(true);
@@ -107,7 +114,7 @@ impl AdapterConfig {
         let mut adapter = Self::from_json(&settings)?;
         adapter.set_dropout(config.dropout)?;
         adapter.initial = config.init;
-        if config.init != InitialFactors::Random && config.dora {
+        if config.init.are_taken_out() && config.dora {
             let reason = "an adapter with magnitudes cannot start from the weights";
             return Err(ConfigError::new("init", reason));
         }
@@ -133,6 +140,9 @@ impl AdapterConfig {
             rslora: reader.flag("use_rslora", false)?,
             dora: reader.flag("use_dora", false)?,
             initial: InitialFactors::Random,
+            needs_nf4: reader
+                .value("loftq_config")
+                .is_some_and(|v| !keys::is_off(v)),
             rules: Rules::read(settings)?,
             bias: match reader.text("bias")? {
                 None | Some("none") => TrainedBiases::None,
@@ -163,6 +173,11 @@ impl AdapterConfig {
     /// Initial factors of a new adapter.
     pub(crate) fn initial(&self) -> InitialFactors {
         self.initial
+    }
+
+    /// Whether the weights below the adapter have to be in NF4.
+    pub(crate) fn needs_nf4(&self) -> bool {
+        self.needs_nf4
     }
 
     /// Whether the adapter has magnitudes.
@@ -206,11 +221,11 @@ impl AdapterConfig {
         Ok(())
     }
 
-    /// The settings as an `adapter_config.json`. An adapter that started from the weights has twice
-    /// the rank in files, and the same scale.
+    /// The settings as an `adapter_config.json`. An adapter whose factors were taken out of the weights
+    /// has twice the rank in files, and the same scale.
     pub(crate) fn to_json(&self) -> Value {
         let mut settings = self.settings.clone();
-        if self.initial != InitialFactors::Random {
+        if self.initial.are_taken_out() {
             let wider = if self.rslora { 2f64.sqrt() } else { 2.0 };
             let times = |value: &Value, factor: f64| number(factor * value.as_f64().unwrap_or(0.0));
             for (key, patterns, factor) in [

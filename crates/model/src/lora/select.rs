@@ -7,7 +7,7 @@ use super::{
     matching::{Choice, ends_with},
     short_names,
 };
-use crate::{ConfigError, InitialFactors, TrainedBiases};
+use crate::{ConfigError, TrainedBiases};
 
 impl AdapterConfig {
     /// Selects modules and parameters of a model, as PEFT does.
@@ -19,9 +19,13 @@ impl AdapterConfig {
             }
             match kind {
                 ModuleKind::Linear { .. } => {}
-                ModuleKind::Head if inventory.scores => return Err(no_adapter_for(module)),
+                ModuleKind::Head if inventory.scores => {
+                    return Err(no_adapter_for(module, inventory));
+                }
                 ModuleKind::Embedding | ModuleKind::Head => self.check_table(module)?,
-                ModuleKind::Norm | ModuleKind::Other => return Err(no_adapter_for(module)),
+                ModuleKind::Norm | ModuleKind::Other => {
+                    return Err(no_adapter_for(module, inventory));
+                }
             }
             let (rank, scale) = self.rank_and_scale(module)?;
             let scale = scale as f32;
@@ -37,11 +41,11 @@ impl AdapterConfig {
     fn check_table(&self, module: &str) -> Result<(), ConfigError> {
         let (key, what) = match (self.dora, self.initial, self.ensure_weight_tying) {
             (true, ..) => ("use_dora", "have no magnitudes here"),
-            (_, InitialFactors::Pissa | InitialFactors::Olora, _) => {
+            (_, initial, _) if initial.are_taken_out() => {
                 ("init", "cannot start from their weights")
             }
             (.., true) => ("ensure_weight_tying", "have factors of their own each"),
-            (false, InitialFactors::Random, false) => return Ok(()),
+            (false, _, false) => return Ok(()),
         };
         let reason = format!(
             "the embedding and the head {what}, and target_modules selects `{module}`; \
@@ -233,8 +237,12 @@ impl AdapterConfig {
 }
 
 /// Error about a selected module that cannot have an adapter.
-fn no_adapter_for(module: &str) -> ConfigError {
-    let reason = format!("selects `{module}`: it is no linear layer and no embedding");
+fn no_adapter_for(module: &str, inventory: &Inventory) -> ConfigError {
+    let short: Vec<&str> = short_names(inventory.linears()).collect();
+    let reason = format!(
+        "selects `{module}`: it is no linear layer and no embedding; there are {}",
+        short.join(", ")
+    );
     ConfigError::new("target_modules", reason)
 }
 
@@ -245,11 +253,11 @@ fn no_such_module(target: &str, inventory: &Inventory) -> ConfigError {
     let all = short.iter().copied().chain(inventory.linears());
     let nearest = all.max_by(|a, b| similar(a).total_cmp(&similar(b)));
     let hint = match nearest.filter(|name| similar(name) > 0.8) {
-        Some(name) => format!("did you mean `{name}`? "),
-        None => String::new(),
+        Some(name) => format!("did you mean `{name}`? There"),
+        None => "there".to_owned(),
     };
     let reason = format!(
-        "`{target}`: it names no linear layer of this model; {hint}There are {}",
+        "`{target}`: it names no linear layer of this model; {hint} are {}",
         short.join(", ")
     );
     ConfigError::new("target_modules", reason)

@@ -2,7 +2,7 @@
 
 use super::{Dora, Start};
 use crate::{
-    Adapters, InitialFactors, ModelError,
+    Adapters, ConfigError, InitialFactors, ModelError,
     lora::PREFIX,
     parameter::{Parameter, ParameterKind},
     plan::Allocate,
@@ -41,6 +41,14 @@ impl<T> Adapter<T> {
         let Some((rank, scale)) = config.matching(module) else {
             return Ok(None);
         };
+        let most = inputs.min(outputs);
+        if config.initial() != InitialFactors::Random && rank > most {
+            let reason = format!(
+                "{rank} is more than the {most} that the weight `{module}.weight` has; such an \
+                 adapter cannot start from it"
+            );
+            return Err(ModelError::Lora(ConfigError::new("r", reason)));
+        }
         let mut factor = |letter: &str, kind, shape: [usize; 2]| {
             let name = format!("{PREFIX}{module}.lora_{letter}.weight");
             weights.of_adapter(name, kind, &shape)
@@ -51,9 +59,9 @@ impl<T> Adapter<T> {
             true => Some(Dora::lay_out(weights, module, outputs)?),
             false => None,
         };
-        let start = match config.initial() {
-            InitialFactors::Random => None,
-            InitialFactors::Pissa | InitialFactors::Olora => Some(Start {
+        let start = match config.initial().are_taken_out() {
+            false => None,
+            true => Some(Start {
                 a: weights.start(module, "A", &[rank, inputs])?,
                 b: weights.start(module, "B", &[outputs, rank])?,
             }),

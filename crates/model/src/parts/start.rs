@@ -1,12 +1,18 @@
-//! Initial factors that are taken out of the weight: PiSSA and OLoRA.
+//! Initial factors that follow from the weight: PiSSA and OLoRA take them out of it, and LoftQ makes
+//! up for what NF4 loses.
 
 use super::{
     Adapter,
     linear::{Linear, Weight},
 };
-use crate::{ConfigError, InitialFactors, ModelError, export::to_bytes};
+use crate::{
+    ConfigError, InitialFactors, ModelError,
+    export::to_bytes,
+    parameter::{Parameter, ParameterKind},
+};
 use faer::MatRef;
 use tightrope_device::{Cpu, Device, Tensor};
+use tightrope_formats::Tensors;
 
 /// The factors that an adapter started from, which the frozen weight lacks.
 #[derive(Debug)]
@@ -20,13 +26,15 @@ pub(crate) struct Start<T> {
 impl<D: Device> Linear<Tensor<D>> {
     /// Sets the factors of a new adapter to a part of the weight, and takes this part out of the
     /// weight: `W ← W − s·B·A`, rounded to the type of the weight (PiSSA: Meng et al., 2024; OLoRA:
-    /// Büyükakyüz, 2024). The decomposition is in f64. Does nothing without an adapter.
+    /// Büyükakyüz, 2024). The part is that of an earlier start, if there is one; otherwise the weight
+    /// is decomposed in f64. Does nothing without an adapter.
     ///
     /// # Errors
-    /// If the weight is in NF4, or the rank is above the smaller side of the weight.
+    /// If the weight is in NF4.
     pub(crate) fn start_from_weight(
         &mut self,
         initial: InitialFactors,
+        earlier: Option<&Tensors>,
         host: &Cpu,
     ) -> Result<(), ModelError> {
         let (inputs, outputs) = (self.inputs, self.outputs);
@@ -47,21 +55,20 @@ impl<D: Device> Linear<Tensor<D>> {
             let reason = "an adapter cannot start from weights in NF4";
             return Err(ModelError::Unsupported(reason));
         };
-        let most = inputs.min(outputs);
-        if rank > most {
-            let reason = format!(
-                "{rank} is more than the {most} that the weight `{}` has; such an adapter cannot \
-                 start from it",
-                parameter.name
-            );
-            return Err(ModelError::Lora(ConfigError::new("r", reason)));
-        }
-        let elements: Vec<f64> = weight.iter().map(|&w| w.into()).collect();
-        let matrix = MatRef::from_row_major_slice(&elements, outputs, inputs);
-        let (down, up) = match initial {
-            InitialFactors::Pissa => principal(matrix, rank, scale, &parameter.name)?,
-            InitialFactors::Olora => orthonormal(matrix, rank),
-            InitialFactors::Random => return Ok(()),
+        let (down, up) = match earlier {
+            Some(values) => (
+                halves(a, &values.read_f32(&a.name)?).1,
+                halves(b, &values.read_f32(&b.name)?).1,
+            ),
+            None => {
+                let elements: Vec<f64> = weight.iter().map(|&w| w.into()).collect();
+                let matrix = MatRef::from_row_major_slice(&elements, outputs, inputs);
+                match initial {
+                    InitialFactors::Pissa => principal(matrix, rank, scale, &parameter.name)?,
+                    InitialFactors::Olora => orthonormal(matrix, rank),
+                    InitialFactors::Random | InitialFactors::Loftq => return Ok(()),
+                }
+            }
         };
         for (row, up) in weight.chunks_exact_mut(inputs).zip(up.chunks_exact(rank)) {
             for (index, weight) in row.iter_mut().enumerate() {
@@ -82,6 +89,64 @@ impl<D: Device> Linear<Tensor<D>> {
             tensor.write(values)?;
         }
         Ok(())
+    }
+
+    /// Sets the factors of a new adapter to what NF4 lost of the weight, as far as their rank allows:
+    /// `s·B·A` is the best approximation of `W − NF4(W)` (LoftQ with one iteration; Li et al., 2024).
+    /// The decomposition is in f64. Rows of `A` for which nothing is left keep their random values.
+    /// `original` reads the weight as it was. Does nothing without an adapter.
+    ///
+    /// # Errors
+    /// If the weight is not in NF4.
+    pub(crate) fn start_from_loss(
+        &mut self,
+        original: &dyn Fn(&str) -> Result<Vec<f32>, ModelError>,
+        host: &Cpu,
+    ) -> Result<(), ModelError> {
+        let (inputs, outputs) = (self.inputs, self.outputs);
+        let Some(Adapter {
+            a, b, rank, scale, ..
+        }) = &mut self.adapter
+        else {
+            return Ok(());
+        };
+        let Weight::Nf4(weight) = &self.weight else {
+            let reason = "LoftQ makes up for what NF4 loses, and a weight is not in NF4";
+            return Err(ModelError::Unsupported(reason));
+        };
+        let (before, after) = (original(&weight.name)?, weight.to_f32_vec(host)?);
+        let lost = before.iter().zip(&after);
+        let lost: Vec<f64> = lost.map(|(&w, &q)| f64::from(w) - f64::from(q)).collect();
+        let matrix = MatRef::from_row_major_slice(&lost, outputs, inputs);
+        let (down, up) = principal(matrix, *rank, f64::from(*scale), &weight.name)?;
+        let mut values = a.value.to_f32_vec()?;
+        let rows = values.chunks_exact_mut(inputs);
+        for (row, down) in rows.zip(down.chunks_exact(inputs)) {
+            if down.iter().any(|&x| x != 0.0) {
+                row.copy_from_slice(down);
+            }
+        }
+        a.value.write(&values)?;
+        Ok(b.value.write(&up)?)
+    }
+}
+
+/// Splits a factor in files into the values that it has and those that it started from.
+pub(crate) fn halves<T>(parameter: &Parameter<T>, read: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    match parameter.kind {
+        ParameterKind::LoraA => {
+            let (now, start) = read.split_at(read.len() / 2);
+            (now.to_vec(), start.to_vec())
+        }
+        _ => {
+            let rank = parameter.shape[1];
+            let rows = || read.chunks_exact(2 * rank).map(|row| row.split_at(rank));
+            let now = rows().flat_map(|(now, _)| now).copied().collect();
+            (
+                now,
+                rows().flat_map(|(_, start)| start).map(|x| -x).collect(),
+            )
+        }
     }
 }
 

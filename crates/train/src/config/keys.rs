@@ -367,12 +367,13 @@ pub const KEYS: &[Key] = &[
         "Scale by alpha / sqrt(r) instead."),
     key("lora", "dora", Boolean, Some("false"), Fixed,
         "Train the magnitude of each row of a weight beside its direction (DoRA)."),
-    key("lora", "init", Choice(&["random", "pissa", "olora"]), Some("\"random\""), Fixed,
-        "Initial factors: A random and B zero, or a part of the weight, which is taken out of it \
-         (docs/adapters.md)."),
+    key("lora", "init", Choice(&["random", "pissa", "olora", "loftq"]),
+        Some("\"random\""), Fixed,
+        "Initial factors: A random and B zero; a part of the weight, which is taken out of it; or \
+         (loftq) what NF4 loses of it (docs/adapters.md)."),
     key("lora", "quantize", Choice(&["none", "nf4"]), Some("\"none\""), Fixed,
         "Storage of the frozen weights of linear layers: as in the model's files, or in 4 bits \
-         (QLoRA). Merging always adds the adapter to the weights of the files."),
+         (QLoRA). Merging adds the adapter to the weights of the files, unless loftq started it."),
     key("lora", "lora_plus_ratio", POSITIVE, Some("1.0"), Fixed,
         "Learning rate of the B matrices over that of the A matrices (LoRA+)."),
 

@@ -41,6 +41,7 @@ pub enum InitialFactors {
     Random,
     Pissa,
     Olora,
+    Loftq,
 }
 
 /// Storage of frozen weights.
@@ -129,6 +130,7 @@ impl From<&LoraSection> for LoraConfig {
                 InitialFactors::Random => tightrope_model::InitialFactors::Random,
                 InitialFactors::Pissa => tightrope_model::InitialFactors::Pissa,
                 InitialFactors::Olora => tightrope_model::InitialFactors::Olora,
+                InitialFactors::Loftq => tightrope_model::InitialFactors::Loftq,
             },
             bias: match section.bias {
                 TrainedBiases::None => tightrope_model::TrainedBiases::None,

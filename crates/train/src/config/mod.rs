@@ -348,10 +348,18 @@ fn finish(values: Values, path: &Path) -> Result<Config, ConfigError> {
     }
 
     let text = |key: &str| values.get(key).and_then(Value::as_str);
-    let starts_from_weights = text("lora.init").is_some_and(|init| init != "random");
-    if starts_from_weights && text("lora.quantize") == Some("nf4") {
-        let message = "`lora.init` takes a part out of the weights, which weights in NF4 cannot lose; \
-                       use `lora.init` = \"random\" with `lora.quantize`";
+    let message = match (text("lora.init"), text("lora.quantize") == Some("nf4")) {
+        (Some("pissa" | "olora"), true) => {
+            "`lora.init` takes a part out of the weights, which weights in NF4 cannot lose; use \
+             `lora.init` = \"loftq\" or \"random\" with `lora.quantize`"
+        }
+        (Some("loftq"), false) => {
+            "`lora.init` = \"loftq\" makes up for what NF4 loses of the weights; set `lora.quantize` = \
+             \"nf4\" too"
+        }
+        _ => "",
+    };
+    if !message.is_empty() {
         return Err(conflict("lora.init", message.into()));
     }
 

@@ -16,6 +16,7 @@ pub fn training(config: &Config) -> Training {
 pub fn load_options(config: &Config, capacity: usize) -> LoadOptions {
     LoadOptions {
         adapter: config.adapter.clone(),
+        started: None,
         base: config.base_storage(),
         capacity,
         recompute: config.run.recompute,

@@ -209,6 +209,7 @@ fn words_of_the_table_are_the_words_of_the_crates() {
                     "tokens.init" => Some("tokens.add=[\"<tool>\"]"),
                     "optimizer.adjust_lr" => Some("optimizer.kind=muon"),
                     "schedule.decay_shape" => Some("schedule.kind=wsd"),
+                    "lora.init" if *word == "loftq" => Some("lora.quantize=nf4"),
                     _ => None,
                 });
                 let set = format!("{path}={word}");
@@ -353,12 +354,13 @@ fn wrong_values_say_what_is_expected() {
 
 #[test]
 fn contradictions_say_what_to_do() {
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 15] = [
         (&["run.max_steps=1", "run.epochs=2"], "remove one"),
         (
             &["lora.init=pissa", "lora.quantize=nf4"],
-            "use `lora.init` = \"random\" with `lora.quantize`",
+            "use `lora.init` = \"loftq\" or \"random\" with `lora.quantize`",
         ),
+        (&["lora.init=loftq"], "set `lora.quantize` = \"nf4\" too"),
         (
             &["schedule.warmup_steps=1", "schedule.warmup_ratio=0.1"],
             "remove one",

@@ -224,6 +224,12 @@ impl Output {
             .map(|(path, state)| (path.as_path(), state))
     }
 
+    /// Folder of the weights that the run goes on from.
+    pub fn resumed_weights(&self, config: &Config) -> Option<PathBuf> {
+        let (checkpoint, _) = self.resume()?;
+        Some(checkpoint.join(weights_name(config)))
+    }
+
     /// Folder of the checkpoints of a run in `output`.
     pub(crate) fn checkpoints_in(output: &Path) -> PathBuf {
         output.join(CHECKPOINTS)

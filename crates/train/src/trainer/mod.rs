@@ -7,7 +7,7 @@ use crate::{
     Config, Metrics, Observer, Optimizer, Outcome, Output, Prepared, RunOptions, RunReport,
     Schedule, StepRow, StopFlag, TrainError,
     checkpoint::{Identity, Retention, State},
-    config::{ObjectiveKind, Reference, ScheduleKind},
+    config::{InitialFactors, LoraSection, ObjectiveKind, Reference, ScheduleKind},
     diagnosis,
     evaluate::evaluate_packed,
     gradient_norm,
@@ -423,8 +423,10 @@ fn references<D: Backend>(
     observer: &dyn Observer,
 ) -> Result<Option<References>, TrainError> {
     let section = &config.objective;
-    // A new adapter changes nothing until it is trained.
-    let is_start = section.reference == Some(Reference::Start) && config.adapter.is_some();
+    // A new adapter changes nothing until it is trained, unless it makes up for NF4.
+    let loftq = |lora: &LoraSection| lora.init == InitialFactors::Loftq;
+    let changes = config.adapter.is_some() || config.lora.as_ref().is_some_and(loftq);
+    let is_start = section.reference == Some(Reference::Start) && changes;
     if config.lora.is_some() && !is_start || !section.kind.has_reference() {
         return Ok(None);
     }
