@@ -109,7 +109,7 @@ fn config(output: &Path, sets: &[&str]) -> Config {
         "optimizer.learning_rate=1e-2",
         "schedule.kind=constant",
         "schedule.warmup_steps=0",
-        "run.max_steps=4",
+        "run.max_steps=10",
     ] {
         all.push(set.into());
     }
@@ -239,7 +239,7 @@ fn compare(golden: &Path, data: &[&str]) -> usize {
         let folder = tempfile::tempdir().unwrap();
         let rows = run(&config(&folder.path().join("run"), &sets));
         let steps = rows.steps.into_inner().unwrap();
-        assert_eq!(steps.len(), 4);
+        assert_eq!(steps.len(), 10);
         for (row, expected) in steps.iter().zip(&case.steps) {
             let place = format!("{} step {}", case.name, row.step);
             expected

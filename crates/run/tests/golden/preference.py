@@ -53,7 +53,7 @@ LORA = dict(
 PAIRS = [(3, 5, 2, 0), (9, 1, 4, 0), (4, 7, 7, 3), (6, 2, 6, 0), (5, 3, 1, 0), (7, 6, 5, 0)]
 EVAL = [(8, 4, 3, 0), (3, 1, 7, 0), (5, 6, 2, 0)]
 
-STEPS = 4
+STEPS = 10
 TRAINING = dict(
     max_steps=STEPS, learning_rate=1e-2, lr_scheduler_type="constant", optim="adamw_torch",
     adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8, weight_decay=0.0,
