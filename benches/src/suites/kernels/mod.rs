@@ -12,6 +12,7 @@ mod attention;
 mod case;
 mod cast;
 mod counted;
+mod dora;
 mod embedding;
 mod glu;
 mod linear;
@@ -19,6 +20,7 @@ mod linear_cross_entropy;
 mod lion;
 mod muon;
 mod nf4;
+mod noise;
 mod qk_norm_rope;
 mod rms_norm;
 mod rotate;
@@ -51,6 +53,7 @@ const OPERATIONS: &[(&str, Cases)] = &[
     ("adamw_8bit", adamw_8bit::cases),
     ("attention", attention::cases),
     ("cast", cast::cases),
+    ("dora", dora::cases),
     ("embedding", embedding::cases),
     ("glu", glu::cases),
     ("linear", linear::cases),
@@ -58,6 +61,7 @@ const OPERATIONS: &[(&str, Cases)] = &[
     ("lion", lion::cases),
     ("muon", muon::cases),
     ("nf4", nf4::cases),
+    ("noise", noise::cases),
     ("qk_norm_rope", qk_norm_rope::cases),
     ("rms_norm", rms_norm::cases),
     ("rotate", rotate::cases),
