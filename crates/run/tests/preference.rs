@@ -134,6 +134,9 @@ fn adapter(folder: &str) -> String {
     )
 }
 
+/// The formula of the paper.
+const PAPER: &str = "objective.convention=paper";
+
 /// The settings of a case; `None` if the loss is not offered.
 fn settings(name: &str) -> Option<Vec<&'static str>> {
     Some(match name {
@@ -149,6 +152,15 @@ fn settings(name: &str) -> Option<Vec<&'static str>> {
             "objective.cross_entropy=1.0",
         ],
         "dpo_ipo" => vec!["objective.kind=ipo", "objective.reference=base"],
+        "dpo_nll_paper" => vec![
+            "objective.kind=dpo",
+            "objective.reference=base",
+            "objective.cross_entropy=1.0",
+            PAPER,
+        ],
+        "dpo_ipo_paper" => vec!["objective.kind=ipo", "objective.reference=base", PAPER],
+        "cpo_paper" => vec!["objective.kind=cpo", PAPER],
+        "orpo_paper" => vec!["objective.kind=orpo", PAPER],
         "simpo" => vec!["objective.kind=simpo"],
         "cpo" => vec!["objective.kind=cpo"],
         "orpo" => vec!["objective.kind=orpo"],
@@ -191,7 +203,7 @@ fn weights(file: &Path) -> Vec<(String, Vec<f32>)> {
 
 #[test]
 fn trajectories_of_pairs_are_those_of_trl() {
-    assert_eq!(compare(&golden().join("preference"), &[]), 8);
+    assert_eq!(compare(&golden().join("preference"), &[]), 12);
 }
 
 #[test]
@@ -410,6 +422,17 @@ fn packing_and_resuming_change_nothing() {
             steps.iter().filter_map(of).collect()
         };
         assert_eq!(losses(&rows), losses(&whole));
+        // The reference of a model without an adapter is kept in the checkpoint.
+        let computes = |rows: &Rows| {
+            let notices = rows.notices.lock().unwrap();
+            notices
+                .iter()
+                .any(|text| text.contains("log-probabilities"))
+        };
+        let full = !sets.contains(&"lora.r=2");
+        assert_eq!((computes(&whole), computes(&rows)), (full, false), "{name}");
+        let kept = folder.path().join(&name).join("checkpoints/step-000010");
+        assert_eq!(kept.join("reference.safetensors").is_file(), full, "{name}");
     }
 }
 

@@ -1,6 +1,7 @@
 """Makes the golden cases of preference training: what TRL's trainers compute on a tiny model, in f32.
 
-Every loss, metric, norm and weight is checked against the formulas below, computed in f64.
+Every loss, metric, norm and weight is checked against the formulas below, computed in f64. Where a
+paper has another formula, a case of its own has that one, in f64.
 Made on Python 3.12 with torch 2.15.0, transformers 5.24.0, peft 0.21.2, trl 1.16.0, datasets 5.2.0,
 accelerate 1.15.0, tokenizers 0.23.3 and safetensors 0.8.0; the project itself never needs them.
 Usage: python preference.py FOLDER
@@ -248,8 +249,8 @@ def formula(name, policy, reference, paper=False):
         logps_chosen=reported[0].mean(), logps_rejected=reported[1].mean())
 
 
-def expect(folder, name, rows, eval_rows):
-    """The whole run by formula, in f64: what TRL's has to equal."""
+def expect(folder, name, rows, eval_rows, paper=False):
+    """The whole run by formula, in f64: what TRL's has to equal, or that of the paper."""
     trainer, settings, full = CASES[name]
     model = load(folder, full).double().eval()
     base = load(folder, full=True).double().eval()
@@ -261,7 +262,7 @@ def expect(folder, name, rows, eval_rows):
     def evaluate():
         with torch.no_grad():
             policy = log_probabilities(model, eval_rows)
-            loss, metrics = formula(name, policy, references["eval"])
+            loss, metrics = formula(name, policy, references["eval"], paper)
             return numbers(dict(loss=loss, **metrics))
 
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -273,11 +274,11 @@ def expect(folder, name, rows, eval_rows):
     for step in range(STEPS):
         policy = log_probabilities(model, rows)
         if step == 0:
-            paper, _ = formula(name, policy, references["train"], paper=True)
+            of_paper, _ = formula(name, policy, references["train"], paper=True)
             per_pair = dict(policy=sums(policy))
             if references["train"] is not None:
                 per_pair["reference"] = sums(references["train"])
-        loss, metrics = formula(name, policy, references["train"])
+        loss, metrics = formula(name, policy, references["train"], paper)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.stack([p.grad.norm() for p in parameters]).norm()
@@ -285,7 +286,7 @@ def expect(folder, name, rows, eval_rows):
         steps.append(numbers(dict(loss=loss, **metrics, grad_norm=norm)))
     return dict(
         steps=steps, eval=dict(before=before, after=evaluate()), per_pair=per_pair,
-        paper=paper.item(), weights=weights(model, full))
+        paper=of_paper.item(), weights=weights(model, full))
 
 
 def sums(values):
@@ -465,6 +466,15 @@ def make_case(folder, name):
         case, steps=found["steps"], eval=found["eval"], first_step_logps=wanted["per_pair"])
 
 
+def make_paper_case(folder, name):
+    rows, eval_rows = read_rows(folder / "pairs.jsonl"), read_rows(folder / "eval.jsonl")
+    found = expect(folder, name, rows, eval_rows, paper=True)
+    save_file(found["weights"], folder / "cases" / f"{name}_paper.safetensors")
+    return dict(
+        name=f"{name}_paper", settings=CASES[name][1], trained="adapter", note=FORMULAS[name][2],
+        steps=found["steps"], eval=found["eval"], first_step_logps=found["per_pair"])
+
+
 def main(folder):
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
@@ -475,7 +485,8 @@ def main(folder):
     cases = dict(
         versions=versions, training=TRAINING, notation=NOTATION,
         first_step_logps="sums over completion tokens, in the order of pairs.jsonl, in f64",
-        cases=[make_case(folder, name) for name in CASES])
+        cases=[make_case(folder, name) for name in CASES]
+        + [make_paper_case(folder, name) for name in ("dpo_nll", "dpo_ipo", "cpo", "orpo")])
     (folder / "cases.json").write_text(json.dumps(cases, indent=1) + "\n")
 
 

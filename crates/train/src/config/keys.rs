@@ -300,6 +300,9 @@ pub const KEYS: &[Key] = &[
     key("objective", "reference", Choice(&["start", "base"]), None, Fixed,
         "Reference model of dpo, ipo and kto: the model as the run starts, or the base model without any \
          adapter; absent: start."),
+    key("objective", "convention", Choice(&["trl", "paper"]), None, Fixed,
+        "Whose formula of dpo, ipo, cpo and orpo counts where TRL and the paper differ \
+         (docs/preference.md); absent: trl."),
     key("objective", "gamma", NOT_NEGATIVE, None, Fixed,
         "Margin of simpo between the rewards of both answers; absent: 0.5."),
     key("objective", "desirable_weight", NOT_NEGATIVE, None, Fixed,

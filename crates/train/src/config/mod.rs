@@ -28,7 +28,7 @@ pub use lora::{
     TrainedBiases,
 };
 pub use model::{load_options, training};
-pub use objective::{ObjectiveKind, ObjectiveSection, Reference};
+pub use objective::{Convention, ObjectiveKind, ObjectiveSection, Reference};
 pub use optimizer::{
     AdafactorSettings, AdamwSettings, AdjustLr, LionSettings, MuonSettings, OptimizerKind,
     OptimizerSection, OptimizerState, ScheduleFreeSettings,

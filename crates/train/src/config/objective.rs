@@ -9,6 +9,7 @@ use tightrope_packing::Algorithm;
 use toml::Value;
 
 const REFERENCE: &str = "objective.reference";
+const CONVENTION: &str = "objective.convention";
 
 /// `[objective]`; the keys that the kind does not read are absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,17 @@ pub struct ObjectiveSection {
     pub center_rewards_coefficient: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convention: Option<Convention>,
+}
+
+/// Whose formula counts where TRL and a paper differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the table of keys documents each field")]
+pub enum Convention {
+    Trl,
+    Paper,
 }
 
 /// Model that dpo, ipo and kto compare with.
@@ -132,9 +144,9 @@ impl ObjectiveKind {
         matches!(self, Self::Dpo | Self::Ipo | Self::Kto)
     }
 
-    /// Whether log-probabilities are means over the tokens of an answer.
-    pub(crate) fn averages(self) -> bool {
-        matches!(self, Self::Ipo | Self::Simpo | Self::Orpo)
+    /// Whether TRL and the paper differ.
+    fn has_conventions(self) -> bool {
+        matches!(self, Self::Dpo | Self::Ipo | Self::Cpo | Self::Orpo)
     }
 
     /// Keys beside `kind`, with their defaults, which are those of TRL.
@@ -209,14 +221,17 @@ pub(super) fn derived(values: &Values) -> Result<Vec<(&'static str, Value)>, Con
     let numbers = kind.defaults().iter();
     let numbers = numbers.map(|(key, value)| (*key, Value::Float(*value)));
     let reference = (REFERENCE, Value::String("start".into()));
+    let convention = (CONVENTION, Value::String("trl".into()));
     let defaults: Vec<_> = numbers
         .chain(kind.has_reference().then_some(reference))
+        .chain(kind.has_conventions().then_some(convention))
         .collect();
     let name = kind.name();
     let reads = |key: &str| defaults.iter().any(|(read, _)| *read == key);
-    let why = |key: &str| match key == REFERENCE {
-        true => ", which has no reference model",
-        false => "",
+    let why = |key: &str| match key {
+        REFERENCE => ", which has no reference model",
+        CONVENTION => ", which has one formula",
+        _ => "",
     };
     kinds::refuse_unread(values, "objective", name, reads, why)?;
     let judges = kind.data() != ExampleKind::Sequences;
@@ -270,6 +285,10 @@ mod tests {
             (
                 &["objective.kind=cpo", "objective.reference=base"],
                 "no reference model",
+            ),
+            (
+                &["objective.kind=simpo", "objective.convention=paper"],
+                "one formula",
             ),
             (&["objective.kind=dpo", "data.train_on=all"], "judged whole"),
             (

@@ -48,8 +48,8 @@ fn every_default_of_the_table_is_read() {
     for key in KEYS {
         let path = key.path();
         let value = config.entries().into_iter().find(|(k, _)| k.path() == path);
-        let may_be_absent = "adapter data.chat_template objective.beta objective.reference objective.gamma \
-            objective.label_smoothing objective.cross_entropy objective.desirable_weight \
+        let may_be_absent = "adapter data.chat_template objective.beta objective.reference \
+            objective.convention objective.gamma objective.label_smoothing objective.cross_entropy objective.desirable_weight \
             objective.undesirable_weight objective.center_rewards_coefficient \
             tokens.add tokens.add_special tokens.init tokens.descriptions \
             packing.max_sequences packing.share_prefix packing.file lora.exclude_modules \
@@ -205,7 +205,7 @@ fn words_of_the_table_are_the_words_of_the_crates() {
                 let path = key.path();
                 let mut sets = vec!["data.eval_ratio=0.5"];
                 sets.extend(match &*path {
-                    "objective.reference" => Some("objective.kind=dpo"),
+                    "objective.reference" | "objective.convention" => Some("objective.kind=dpo"),
                     "tokens.init" => Some("tokens.add=[\"<tool>\"]"),
                     "optimizer.adjust_lr" => Some("optimizer.kind=muon"),
                     "schedule.decay_shape" => Some("schedule.kind=wsd"),

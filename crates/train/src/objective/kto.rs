@@ -9,7 +9,7 @@
 
 use super::{Objective, References, Results, Rewards, Set, Totals, preference::sides, sigmoid};
 use crate::{TrainError, config::ObjectiveSection};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use tightrope_data::{DataError, Examples, Progress, Sequences};
 use tightrope_model::{Adapters, Backend, Loss, Model, TokenWeights, TrainableModel};
 use tightrope_packing::{Algorithm, Batch, Packer, Packing, Sequence, Units};
@@ -23,7 +23,7 @@ pub(super) struct Kto {
     undesirable_weight: f64,
     max_length: usize,
     /// `None`: the reference is the model without its adapter.
-    references: Option<References>,
+    references: Option<Arc<References>>,
     begun: Begun,
 }
 
@@ -181,7 +181,7 @@ impl Kto {
     pub(super) fn new(
         section: &ObjectiveSection,
         max_length: usize,
-        references: Option<References>,
+        references: Option<Arc<References>>,
     ) -> Self {
         Self {
             beta: section.beta.unwrap_or_default(),

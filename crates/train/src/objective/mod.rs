@@ -14,7 +14,7 @@ pub use weighed::Weighed;
 
 use crate::{Config, TrainError, config::ObjectiveKind};
 use cross_entropy::CrossEntropy;
-use std::{fmt::Debug, ops::AddAssign};
+use std::{fmt::Debug, ops::AddAssign, sync::Arc};
 use tightrope_data::Examples;
 use tightrope_model::{Backend, Model, TrainableModel};
 use tightrope_packing::{Batch, Units};
@@ -201,7 +201,7 @@ impl AddAssign for Results {
 /// unless it is the model without its adapter.
 pub(crate) fn of<D: Backend>(
     config: &Config,
-    references: Option<References>,
+    references: Option<Arc<References>>,
 ) -> Box<dyn Objective<D>> {
     let section = &config.objective;
     match section.kind {

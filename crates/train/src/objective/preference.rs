@@ -12,14 +12,16 @@
 //!   `o(l̄) = l̄ − ln(1 − exp l̄)`.
 //!
 //! A step's loss is the mean over its pairs, plus `cross_entropy` times the mean cross-entropy of
-//! all tokens of its better answers (for ORPO, of their prompts too).
+//! all tokens of its better answers (for ORPO, of their prompts too). These are the formulas of TRL.
+//! By the papers, IPO compares sums, and the cross-entropy is a mean over pairs: of the means over
+//! each answer's tokens, for CPO of their sums.
 
 use super::{Objective, References, Results, Rewards, Totals, log_sigmoid, sigmoid};
 use crate::{
     TrainError,
-    config::{ObjectiveKind, ObjectiveSection},
+    config::{Convention, ObjectiveKind, ObjectiveSection},
 };
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 use tightrope_data::Progress;
 use tightrope_model::{Adapters, Backend, Loss, Model, TokenWeights, TrainableModel};
 use tightrope_packing::{Batch, IGNORED, Packing, RowSequence, Segment};
@@ -33,6 +35,7 @@ struct Method {
     label_smoothing: f64,
     /// Factor of the cross-entropy of the better answer.
     cross_entropy: f64,
+    convention: Convention,
 }
 
 /// Loss of a pair, its derivatives by the two sums of log-probabilities, and the rewards.
@@ -52,17 +55,32 @@ impl Method {
             gamma: section.gamma.unwrap_or_default(),
             label_smoothing: section.label_smoothing.unwrap_or_default(),
             cross_entropy: section.cross_entropy.unwrap_or_default(),
+            convention: section.convention.unwrap_or(Convention::Trl),
+        }
+    }
+
+    /// Whether log-probabilities are means over the tokens of an answer.
+    fn averages(&self) -> bool {
+        match self.kind {
+            ObjectiveKind::Ipo => self.convention == Convention::Trl,
+            kind => matches!(kind, ObjectiveKind::Simpo | ObjectiveKind::Orpo),
+        }
+    }
+
+    /// Divisor of the cross-entropy of a better answer with so many tokens.
+    fn divisor(&self, tokens: f64, totals: Totals) -> f64 {
+        match (self.convention, self.kind) {
+            (Convention::Trl, ObjectiveKind::Orpo) => totals.chosen_steps,
+            (Convention::Trl, _) => totals.chosen_tokens,
+            (Convention::Paper, ObjectiveKind::Cpo) => totals.pairs,
+            (Convention::Paper, _) => totals.pairs * tokens.max(1.0),
         }
     }
 
     /// Compares two answers with these sums of log-probabilities and numbers of tokens.
     fn compare(&self, sums: [f64; 2], tokens: [f64; 2], reference: [f64; 2]) -> Compared {
         let beta = self.beta;
-        let by = if self.kind.averages() {
-            tokens
-        } else {
-            [1.0; 2]
-        };
+        let by = if self.averages() { tokens } else { [1.0; 2] };
         let [chosen, rejected] = [0, 1].map(|side| (sums[side] - reference[side]) / by[side]);
         // Derivatives by the two values above.
         let (loss, slopes) = match self.kind {
@@ -100,7 +118,7 @@ impl Method {
 
     /// Whether the cross-entropy includes the prompt.
     fn trains_prompts(&self) -> bool {
-        self.kind == ObjectiveKind::Orpo
+        self.kind == ObjectiveKind::Orpo && self.convention == Convention::Trl
     }
 }
 
@@ -178,11 +196,11 @@ pub(crate) fn reference<D: Backend>(
 pub(super) struct Preference {
     method: Method,
     /// `None`: the reference is the model without its adapter.
-    references: Option<References>,
+    references: Option<Arc<References>>,
 }
 
 impl Preference {
-    pub(super) fn new(section: &ObjectiveSection, references: Option<References>) -> Self {
+    pub(super) fn new(section: &ObjectiveSection, references: Option<Arc<References>>) -> Self {
         Self {
             method: Method::of(section),
             references,
@@ -250,11 +268,7 @@ impl Preference {
             let sums = [chosen.sum, rejected.sum];
             let compared = self.method.compare(sums, tokens, reference);
             // Cross-entropy of the better answer.
-            let of_all = match self.method.trains_prompts() {
-                true => totals.chosen_steps,
-                false => totals.chosen_tokens,
-            };
-            let factor = self.method.cross_entropy / of_all;
+            let factor = self.method.cross_entropy / self.method.divisor(chosen.tokens, totals);
             let trained = chosen.all().filter(|&token| with.targets()[token] >= 0);
             let losses = trained
                 .clone()
@@ -347,6 +361,7 @@ mod tests {
                 _ => 0.0,
             },
             cross_entropy: 0.0,
+            convention: Convention::Trl,
         }
     }
 

@@ -1,13 +1,14 @@
 //! The step loop: batches, gradients, update, evaluation, checkpoints.
 
 mod plan;
+mod references;
 mod save;
 
 use crate::{
     Config, Metrics, Observer, Optimizer, Outcome, Output, Prepared, RunOptions, RunReport,
     Schedule, StepRow, StopFlag, TrainError,
     checkpoint::{Identity, Retention, State},
-    config::{InitialFactors, LoraSection, ObjectiveKind, Reference, ScheduleKind},
+    config::{ObjectiveKind, ScheduleKind},
     diagnosis,
     evaluate::evaluate_packed,
     gradient_norm,
@@ -17,10 +18,10 @@ use crate::{
     rank::Rank,
 };
 use save::read_weights;
-use std::time::Instant;
-use tightrope_data::{ExampleKind, Examples, Tokenizer};
+use std::{sync::Arc, time::Instant};
+use tightrope_data::{Examples, Tokenizer};
 use tightrope_model::{Backend, TrainableModel};
-use tightrope_packing::{Batch, Packing, random};
+use tightrope_packing::{Batch, random};
 use tightrope_report::numbers::counted;
 
 /// Trains a model on prepared data, in an output folder.
@@ -34,6 +35,8 @@ pub struct Trainer<'a, D: Backend> {
     tokenizer: Option<&'a Tokenizer>,
     model: TrainableModel<D>,
     objective: Box<dyn Objective<D>>,
+    /// What the objective compares with, to be saved.
+    references: Option<Arc<References>>,
     optimizer: Optimizer<D>,
     schedule: Schedule,
     total_steps: u64,
@@ -70,7 +73,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
         let identity = Identity::new(config, &prepared.facts());
         let mut state = State::new(identity.clone());
         // The weights are still those of the reference model.
-        let references = references(config, &mut model, &prepared, observer)?;
+        let references =
+            References::find(config, &identity, &output, &mut model, &prepared, observer)?;
         if let Some((checkpoint, saved)) = output.resume() {
             let changes = saved.identity.changes(&identity);
             if !changes.is_empty() && !options.allow_change {
@@ -128,7 +132,8 @@ impl<'a, D: Backend> Trainer<'a, D> {
             prepared,
             tokenizer,
             model,
-            objective: objective::of(config, references),
+            objective: objective::of(config, references.clone()),
+            references,
             optimizer,
             total_steps,
             metrics,
@@ -412,41 +417,4 @@ impl<'a, D: Backend> Trainer<'a, D> {
         observer.evaluated(&row);
         Ok(true)
     }
-}
-
-/// Log-probabilities of the reference model, computed before the first update; `None` if the method
-/// has none, or if it is the model without its adapter.
-fn references<D: Backend>(
-    config: &Config,
-    model: &mut TrainableModel<D>,
-    prepared: &Prepared<'_>,
-    observer: &dyn Observer,
-) -> Result<Option<References>, TrainError> {
-    let section = &config.objective;
-    // A new adapter changes nothing until it is trained, unless it makes up for NF4.
-    let loftq = |lora: &LoraSection| lora.init == InitialFactors::Loftq;
-    let changes = config.adapter.is_some() || config.lora.as_ref().is_some_and(loftq);
-    let is_start = section.reference == Some(Reference::Start) && changes;
-    if config.lora.is_some() && !is_start || !section.kind.has_reference() {
-        return Ok(None);
-    }
-    observer.notice("computing the log-probabilities of the reference model, once for each answer");
-    let mut of = |examples: Examples<'_>, packings: &[&Packing]| match examples.kind() {
-        ExampleKind::Labelled => {
-            let max_length = config.data.max_length;
-            kto::reference(model, examples, packings, max_length, observer)
-        }
-        _ => objective::reference(model, examples, packings, observer),
-    };
-    let batches = &prepared.batches;
-    Ok(Some(References {
-        train: of(batches.examples(), &[batches.packing()])?,
-        eval: match &prepared.eval {
-            Some((data, sets)) => {
-                let packings: Vec<&Packing> = sets.iter().map(|set| &set.packing).collect();
-                of((*data).into(), &packings)?
-            }
-            None => Vec::new(),
-        },
-    }))
 }

@@ -54,6 +54,9 @@ impl<D: Backend> Trainer<'_, D> {
         let (path, _) = folder::write(&parent, step, |checkpoint| {
             self.optimizer.write(&mut self.model, checkpoint)?;
             self.state.write(checkpoint)?;
+            if let Some(references) = &self.references {
+                references.write(checkpoint)?;
+            }
             self.optimizer.show_averages(&mut self.model)?;
             let weights = checkpoint.join(weights_name(self.config));
             fs::create_dir(&weights).map_err(at(&weights))?;
