@@ -1,8 +1,8 @@
 //! Times linear layers of SmolLM2-135M with adapters of rank 16 on 1,024 tokens, as in training:
 //! operands come from memory, because no two consecutive layers are the same.
 //!
-//! Run `cargo run --release -p tightrope-benches --example lora_layers [THREADS [bf16]]`; weights
-//! are f32 unless `bf16` is given.
+//! Run `cargo run --release -p tightrope-benches --example lora_layers [THREADS [WEIGHTS
+//! [ACTIVATIONS]]]`; weights and activations are f32 unless `bf16` is given.
 //!
 //! Times are the best of several rounds, and at the end also the mean, which other work on the
 //! machine disturbs; shares are relative to the measured peak of the processor.
@@ -10,7 +10,7 @@
 use half::bf16;
 use std::time::Instant;
 use tightrope_benches::measure_flops;
-use tightrope_device::{Cpu, Device, Tensor};
+use tightrope_device::{Cpu, DType, Device, Tensor};
 use tightrope_kernels::{
     Check,
     linear::{
@@ -32,13 +32,17 @@ const ROUNDS: usize = 10;
 
 fn main() -> Result<()> {
     let threads = std::env::args().nth(1).map_or(Ok(0), |text| text.parse())?;
-    let is_bf16 = std::env::args().nth(2).is_some_and(|text| text == "bf16");
+    let dtype = |index| match std::env::args().nth(index).as_deref() {
+        Some("bf16") => DType::BF16,
+        _ => DType::F32,
+    };
+    let (weights, activations) = (dtype(2), dtype(3));
     let cpu = Cpu::new(threads)?;
     let peak = measure_flops(&cpu, 50).best;
     println!(
-        "{}, weights in {}, peak {:.0} GFLOP/s; milliseconds and share of the peak",
+        "{}, weights in {weights}, activations in {activations}, peak {:.0} GFLOP/s of f32; milliseconds \
+         and share of the peak",
         cpu.name(),
-        if is_bf16 { "bf16" } else { "f32" },
         peak / 1e9
     );
     let (mut seconds, mut mean, mut operations) = (0.0, 0.0, 0.0);
@@ -54,7 +58,7 @@ fn main() -> Result<()> {
             inputs,
             outputs,
         };
-        let (times, total) = measure(&cpu, shape, is_bf16)?;
+        let (times, total) = measure(&cpu, shape, weights, activations)?;
         let base = 2.0 * (TOKENS * inputs * outputs) as f64;
         let adapter = 2.0 * (TOKENS * RANK * (inputs + outputs)) as f64;
         let work = [base + adapter, base + adapter, adapter];
@@ -85,15 +89,25 @@ fn main() -> Result<()> {
 
 /// Returns the seconds of a layer's forward pass, of its input gradient and of its adapter
 /// gradients, each the best time per layer; and all seconds of all rounds.
-fn measure(cpu: &Cpu, shape: Shape, is_bf16: bool) -> Result<([f64; 3], f64)> {
+fn measure(cpu: &Cpu, shape: Shape, weights: DType, activations: DType) -> Result<([f64; 3], f64)> {
     let Shape {
         tokens,
         inputs,
         outputs,
     } = shape;
     let mut random = Random::new(1);
-    let mut tensor = |rows: usize, columns: usize| {
-        Tensor::from_slice(cpu, &[rows, columns], &random.normal(rows * columns, 0.1))
+    let mut tensor = |dtype: DType, rows: usize, columns: usize| {
+        let (shape, values) = ([rows, columns], random.normal(rows * columns, 0.1));
+        let halves = || {
+            values
+                .iter()
+                .map(|&x| bf16::from_f32(x))
+                .collect::<Vec<_>>()
+        };
+        match dtype {
+            DType::BF16 => Tensor::from_slice(cpu, &shape, &halves()),
+            _ => Tensor::from_slice(cpu, &shape, &values),
+        }
     };
     let mut best = [[f64::INFINITY; 3]; LAYERS];
     let mut total = 0.0;
@@ -104,28 +118,22 @@ fn measure(cpu: &Cpu, shape: Shape, is_bf16: bool) -> Result<([f64; 3], f64)> {
     };
     let mut layers = Vec::new();
     for _ in 0..LAYERS {
-        let mut weight = tensor(outputs, inputs)?;
-        if is_bf16 {
-            let rounded: Vec<_> = weight.to_vec::<f32>()?;
-            let rounded: Vec<_> = rounded.into_iter().map(bf16::from_f32).collect();
-            weight = Tensor::from_slice(cpu, &[outputs, inputs], &rounded)?;
-        }
         layers.push((
             // x, W, A, B
             [
-                tensor(tokens, inputs)?,
-                weight,
-                tensor(RANK, inputs)?,
-                tensor(outputs, RANK)?,
+                tensor(activations, tokens, inputs)?,
+                tensor(weights, outputs, inputs)?,
+                tensor(DType::F32, RANK, inputs)?,
+                tensor(DType::F32, outputs, RANK)?,
             ],
             // y, dx, xA, dyB, dA, dB
             [
-                tensor(tokens, outputs)?,
-                tensor(tokens, inputs)?,
-                tensor(tokens, RANK)?,
-                tensor(tokens, RANK)?,
-                tensor(RANK, inputs)?,
-                tensor(outputs, RANK)?,
+                tensor(activations, tokens, outputs)?,
+                tensor(activations, tokens, inputs)?,
+                tensor(DType::F32, tokens, RANK)?,
+                tensor(DType::F32, tokens, RANK)?,
+                tensor(DType::F32, RANK, inputs)?,
+                tensor(DType::F32, outputs, RANK)?,
             ],
         ));
     }

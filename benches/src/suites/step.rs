@@ -1,4 +1,5 @@
-//! Times whole optimizer steps of SmolLM2-135M: LoRA and full fine-tuning, packed and padded.
+//! Times whole optimizer steps of SmolLM2-135M: LoRA and full fine-tuning, packed and padded, in f32
+//! and bf16.
 
 use super::rows::Rows;
 use crate::{Flops, Row, Suite, log_normal_lengths, measure_flops, row};
@@ -10,13 +11,14 @@ use std::{
     sync::Mutex,
 };
 use tightrope_data::Progress;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, Device};
 use tightrope_run::{Base, train};
 use tightrope_train::{Config, Observer, RunOptions, StepRow, StopFlag, batches::Batches};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "step",
-    about: "whole steps of SmolLM2-135M, packs of 1,024 and batches of 8 padded: real tokens/s; useful \
+    about: "whole steps of SmolLM2-135M, packs of 1,024 and batches of 8 padded, in f32 and bf16 (packs): \
+            real tokens/s; useful \
             operations (of real tokens, attention below the diagonal, nothing computed twice) as a \
             share of the peak of f32 multiply-adds in vectors measured around each step, and of the \
             best step as a share of the best peak; peak memory",
@@ -50,18 +52,18 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
     write_data(&data)?;
     let cpu = Cpu::new(0)?;
     for (training, sets) in [("lora r 16", vec!["lora.r=16"]), ("full", vec![])] {
-        for (batching, more) in [
-            (
-                "packed 1024",
-                vec!["packing.mode=best-fit", "packing.capacity=1024"],
-            ),
-            (
-                "padded 8",
-                vec!["packing.mode=padded", "batch.sequences_per_step=8"],
-            ),
+        let packed = ["packing.mode=best-fit", "packing.capacity=1024"];
+        let padded = ["packing.mode=padded", "batch.sequences_per_step=8"];
+        for (batching, more, precision) in [
+            ("packed 1024", packed, "f32"),
+            ("packed 1024", packed, "bf16"),
+            ("padded 8", padded, "f32"),
         ] {
-            let output = folder.path().join(format!("{training} {batching}"));
-            let sets = [&sets[..], &more[..]].concat();
+            let output = folder
+                .path()
+                .join(format!("{training} {batching} {precision}"));
+            let precision_is = format!("precision={precision}");
+            let sets = [&sets[..], &more[..], &[&precision_is]].concat();
             if cfg!(target_os = "linux") {
                 // Resets the peak memory of the process.
                 fs::write("/proc/self/clear_refs", "5")?;
@@ -82,6 +84,8 @@ fn run(emit: &mut dyn FnMut(Row)) -> Result<()> {
             emit(row([
                 ("training", training.into()),
                 ("batching", batching.into()),
+                ("precision", precision.into()),
+                ("device", cpu.name().into()),
                 ("tokens_per_second", median.into()),
                 ("best_tokens_per_second", best.into()),
                 ("share_of_peak", share.into()),

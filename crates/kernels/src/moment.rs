@@ -4,23 +4,17 @@
 //! a step would never change. A number is therefore rounded up or down with the probabilities that
 //! make the mean exact, by a hash of step and element.
 
-use crate::KernelError;
+use crate::{KernelError, cpu::float::Float};
 use half::bf16;
-use tightrope_device::{DType, Device, Element, View};
+use tightrope_device::{DType, Device, View};
 
 /// A type that moments are stored in.
-pub(crate) trait Moment: Element {
-    /// The stored number.
-    fn get(self) -> f32;
+pub(crate) trait Moment: Float {
     /// Stores a number; the low 16 bits of `random` decide how it is rounded.
     fn store(&mut self, x: f32, random: u32);
 }
 
 impl Moment for f32 {
-    #[inline(always)]
-    fn get(self) -> f32 {
-        self
-    }
     #[inline(always)]
     fn store(&mut self, x: f32, _: u32) {
         *self = x;
@@ -28,10 +22,6 @@ impl Moment for f32 {
 }
 
 impl Moment for bf16 {
-    #[inline(always)]
-    fn get(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
     #[inline(always)]
     fn store(&mut self, x: f32, random: u32) {
         let bits = x.to_bits();

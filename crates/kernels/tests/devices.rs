@@ -50,12 +50,12 @@ fn operands_of_two_devices_are_refused_by_name() {
 #[test]
 fn a_type_in_which_a_device_does_not_compute_is_refused_by_name() {
     let cpu = Cpu::new(1).unwrap();
-    let (gate, up) = (zeros(&cpu, DType::BF16), zeros(&cpu, DType::BF16));
-    let mut y = zeros(&cpu, DType::BF16);
+    let (gate, up) = (zeros(&cpu, DType::F16), zeros(&cpu, DType::F16));
+    let mut y = zeros(&cpu, DType::F16);
     let error = args(&gate, &up, &mut y).checked().unwrap_err();
     let said = error.to_string();
     assert!(
-        said.contains("`gate`") && said.contains("bf16") && said.contains("f32 on cpu"),
+        said.contains("`gate`") && said.contains("f16") && said.contains("f32, bf16 on cpu"),
         "{said}"
     );
     let (gate, up) = (zeros(cuda(), DType::BF16), zeros(cuda(), DType::BF16));

@@ -208,7 +208,9 @@ fn compare_with_the_oracle<D: Rope>(device: &D, dtype: DType) {
 
 #[test]
 fn rotation_is_the_oracles_in_both_directions() {
-    compare_with_the_oracle(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in FLOATS {
+        compare_with_the_oracle(&Cpu::new(2).unwrap(), dtype);
+    }
 }
 
 #[test]
@@ -257,7 +259,9 @@ fn check_the_transpose<D: Rope>(device: &D, dtype: DType) {
 
 #[test]
 fn backward_is_the_transpose_and_undoes_forward() {
-    check_the_transpose(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in FLOATS {
+        check_the_transpose(&Cpu::new(2).unwrap(), dtype);
+    }
     for dtype in FLOATS {
         check_the_transpose(cuda(), dtype);
     }
@@ -265,7 +269,9 @@ fn backward_is_the_transpose_and_undoes_forward() {
 
 #[test]
 fn what_does_not_rotate_keeps_its_bits_and_norms_are_kept() {
-    check_what_does_not_rotate(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in FLOATS {
+        check_what_does_not_rotate(&Cpu::new(2).unwrap(), dtype);
+    }
     for dtype in FLOATS {
         check_what_does_not_rotate(cuda(), dtype);
     }
@@ -405,7 +411,9 @@ fn inner_products_depend_on_the_distance_alone() {
 
 #[test]
 fn nan_stays_in_its_pair() {
-    check_nan(&Cpu::new(1).unwrap(), DType::F32);
+    for dtype in FLOATS {
+        check_nan(&Cpu::new(1).unwrap(), dtype);
+    }
     for dtype in FLOATS {
         check_nan(cuda(), dtype);
     }

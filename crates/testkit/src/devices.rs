@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::OnceLock,
 };
-use tightrope_device::{Cuda, DType, Device, Tensor};
+use tightrope_device::{Cpu, Cuda, DType, Device, Tensor};
 
 /// Returns one handle for the whole test program.
 ///
@@ -23,6 +23,22 @@ pub fn cuda() -> &'static Cuda {
         }
         Cuda::new(0).expect("a GPU, emulated or not")
     })
+}
+
+/// The processor in every way to multiply: with all units for bf16 that it has, without its matrix
+/// unit, and with vectors of f32 alone. Ways that it lacks are left out.
+pub fn cpus(threads: usize) -> Vec<Cpu> {
+    let best = Cpu::new(threads).expect("threads");
+    let vectors = best.without_amx();
+    let f32s = vectors.without_avx512_bf16();
+    let mut all = vec![f32s];
+    if best.has_avx512_bf16() {
+        all.push(vectors);
+    }
+    if best.has_amx() {
+        all.push(best);
+    }
+    all
 }
 
 /// The same GPU with small limits ([`Cuda::with_small_limits`]), so that small operands take

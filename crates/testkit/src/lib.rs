@@ -12,7 +12,7 @@ mod special;
 
 pub use compare::{assert_close, relative_distance};
 pub use devices::{
-    cuda, cuda_with_small_limits, has_driver, is_emulated, link_libraries, rounded, rounding,
+    cpus, cuda, cuda_with_small_limits, has_driver, is_emulated, link_libraries, rounded, rounding,
     tensor, unit,
 };
 pub use finite_difference::finite_difference;

@@ -1,7 +1,7 @@
 //! The CPU: aligned buffers in huge pages, and one thread pool.
 
-mod amx;
 mod blocks;
+mod units;
 mod vectorize;
 
 pub use blocks::{Rows, Split, rows};
@@ -27,6 +27,7 @@ pub struct Cpu {
     threads: Arc<rayon::ThreadPool>,
     scratch: Arc<Pool<AlignedBytes>>,
     amx: bool,
+    avx512_bf16: bool,
 }
 
 impl Cpu {
@@ -43,19 +44,37 @@ impl Cpu {
         Ok(Self {
             threads: Arc::new(pool),
             scratch: Arc::default(),
-            amx: amx::usable(),
+            amx: units::amx(),
+            avx512_bf16: units::avx512_bf16(),
         })
     }
 
     /// Whether a matrix unit (AMX) computes products: tiles of bf16, three for each tile of f32.
+    /// The variable `TIGHTROPE_AMX=0` leaves it out.
     pub fn has_amx(&self) -> bool {
         self.amx
+    }
+
+    /// Whether products of bf16 without a matrix unit use instructions on pairs of bf16
+    /// (AVX512-BF16); without them, bf16 is widened to f32. The variable `TIGHTROPE_AVX512_BF16=0`
+    /// leaves them out.
+    pub fn has_avx512_bf16(&self) -> bool {
+        self.avx512_bf16
     }
 
     /// The same device with products computed in vectors; the last bits differ if it had AMX.
     pub fn without_amx(&self) -> Self {
         Self {
             amx: false,
+            ..self.clone()
+        }
+    }
+
+    /// The same device with products of bf16 computed in f32; the last bits differ if it had
+    /// AVX512-BF16 and no AMX.
+    pub fn without_avx512_bf16(&self) -> Self {
+        Self {
+            avx512_bf16: false,
             ..self.clone()
         }
     }
@@ -82,12 +101,16 @@ impl fmt::Debug for Cpu {
 // device.
 unsafe impl Device for Cpu {
     type Buffer = AlignedBytes;
-    const ACTIVATIONS: &'static [DType] = &[DType::F32];
+    const ACTIVATIONS: &'static [DType] = &[DType::F32, DType::BF16];
 
     fn name(&self) -> String {
-        let amx = if self.amx { ", AMX" } else { "" };
+        let unit = match (self.amx, self.avx512_bf16) {
+            (true, _) => ", AMX",
+            (false, true) => ", AVX512-BF16",
+            (false, false) => "",
+        };
         let plural = if self.threads() == 1 { "" } else { "s" };
-        format!("cpu ({} thread{plural}{amx})", self.threads())
+        format!("cpu ({} thread{plural}{unit})", self.threads())
     }
 
     fn allocate(&self, bytes: usize) -> Result<AlignedBytes, DeviceError> {

@@ -32,7 +32,7 @@ pub struct Dequantize<'a, D: Device> {
     pub columns: usize,
 }
 
-/// Weights in 8 bits (Dettmers et al., 2022). `y` is f32 on the CPU and of any type on CUDA. A scale
+/// Weights in 8 bits (Dettmers et al., 2022). `y` is of a type of activations. A scale
 /// that is not finite makes its row not finite. Weights are quantised on the host ([`quantize`]).
 pub trait Absmax: Device {
     /// Writes `y`.

@@ -80,7 +80,9 @@ fn compare_with_the_oracle<D: Absmax>(device: &D, dtype: DType) {
 
 #[test]
 fn the_cpu_is_the_oracle() {
-    compare_with_the_oracle(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in FLOATS {
+        compare_with_the_oracle(&Cpu::new(2).unwrap(), dtype);
+    }
 }
 
 #[test]

@@ -88,8 +88,8 @@ pub struct Backward<'a, D: Device> {
 }
 
 /// Variable-length attention without tokens × tokens in memory (Dao et al., 2022). f32
-/// accumulation; activations are all f32 or bf16 (f32 on the CPU). On a GPU, probabilities are
-/// rounded to that type before they are multiplied.
+/// accumulation; activations are all f32 or all bf16. On a GPU, probabilities are rounded to that
+/// type before they are multiplied; on the CPU, bf16 is widened and the arithmetic is f32.
 ///
 /// The bits of a range depend on the range alone; `y`, `lse` and `dq` of a range with a prefix are
 /// those of a range with a copy of the prefix before its own rows. Working memory on the CPU per thread is about `64

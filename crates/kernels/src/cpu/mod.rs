@@ -1,5 +1,6 @@
 //! Code that the CPU implementations of several operations share.
 
+pub(crate) mod float;
 pub(crate) mod math;
 pub(crate) mod scratch;
 

@@ -233,7 +233,7 @@ impl<D: Linear + Product + Dora> Forward<'_, D> {
             ..Args::new(rows, down, into, (tokens, rank, inputs))
         };
         device.product(down.checked()?)?;
-        let narrow = device.prepare(xa.as_view(), tokens * rank, z.dtype())?;
+        let narrow = device.rounded(xa.as_view(), tokens * rank, z.dtype())?;
         let up = Matrix::rows(adapter.b, rank).transposed();
         let into = MatrixMut::rows(z.reborrow(), outputs);
         let up = Args {
@@ -354,7 +354,7 @@ impl<D: Linear + Product + Dora> BackwardInput<'_, D> {
         };
         device.product(wide.checked()?)?;
         let rank = adapter.a.shape().first().copied().unwrap_or(0);
-        let narrow = device.prepare(dyb.as_view(), tokens * rank, dy.dtype())?;
+        let narrow = device.rounded(dyb.as_view(), tokens * rank, dy.dtype())?;
         let narrow = Args {
             alpha: adapter.scale,
             start: Start::Result,

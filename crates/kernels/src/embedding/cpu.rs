@@ -2,55 +2,75 @@
 //! table rows.
 
 use super::{Backward, Embedding, Forward};
-use crate::{Checked, KernelError, cpu::block_rows};
+use crate::{
+    Checked, KernelError,
+    cpu::{
+        block_rows,
+        float::{Activation, Float},
+    },
+};
 use half::{bf16, f16};
-use tightrope_device::{Cpu, DType, Element, rows, vectorize};
+use tightrope_device::{Cpu, DType, rows, vectorize};
 
 impl Embedding for Cpu {
     fn embedding_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
         let args = args.on(self)?;
-        let ids = known(&args.ids.as_slice::<u32>()?[..args.tokens], args.vocabulary)?;
-        let y = &mut args.y.into_slice::<f32>()?[..args.tokens * args.hidden];
-        let (width, scale) = (args.hidden, args.scale);
-        match args.table.dtype() {
-            DType::BF16 => gather::<bf16>(self, ids, args.table.as_slice()?, width, scale, y),
-            DType::F16 => gather::<f16>(self, ids, args.table.as_slice()?, width, scale, y),
-            _ => gather::<f32>(self, ids, args.table.as_slice()?, width, scale, y),
+        match args.y.dtype() {
+            DType::BF16 => forward::<bf16>(self, args),
+            _ => forward::<f32>(self, args),
         }
-        Ok(())
     }
 
     fn embedding_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
         let args = args.on(self)?;
-        let ids = known(&args.ids.as_slice::<u32>()?[..args.tokens], args.vocabulary)?;
-        let width = args.hidden;
-        let dy = &args.dy.as_slice::<f32>()?[..args.tokens * width];
-        let dtable = args.dtable.into_slice::<f32>()?;
-        // Each shard of the table looks through all ids and takes its own in their order, so the
-        // number of shards changes no sum. There are more shards than threads, because some ids are
-        // frequent.
-        let small = args.tokens * width <= 4 * block_rows(1);
-        let shards = if small { 1 } else { 4 * self.threads() };
-        let shard = args.vocabulary.div_ceil(shards).max(1);
-        self.for_each_block(
-            args.vocabulary,
-            shard,
-            rows(dtable, width),
-            |first, count, dtable| {
-                for (&id, dy) in ids.iter().zip(dy.chunks_exact(width.max(1))) {
-                    let row = (id as usize).wrapping_sub(first);
-                    if row < count {
-                        add_scaled(
-                            &mut dtable.slice[row * width..(row + 1) * width],
-                            dy,
-                            args.scale,
-                        );
-                    }
-                }
-            },
-        );
-        Ok(())
+        match args.dy.dtype() {
+            DType::BF16 => backward::<bf16>(self, args),
+            _ => backward::<f32>(self, args),
+        }
     }
+}
+
+fn forward<T: Activation>(cpu: &Cpu, args: Forward<'_, Cpu>) -> Result<(), KernelError> {
+    let ids = known(&args.ids.as_slice::<u32>()?[..args.tokens], args.vocabulary)?;
+    let y = &mut args.y.into_slice::<T>()?[..args.tokens * args.hidden];
+    let (width, scale) = (args.hidden, args.scale);
+    match args.table.dtype() {
+        DType::BF16 => gather::<bf16, T>(cpu, ids, args.table.as_slice()?, width, scale, y),
+        DType::F16 => gather::<f16, T>(cpu, ids, args.table.as_slice()?, width, scale, y),
+        _ => gather::<f32, T>(cpu, ids, args.table.as_slice()?, width, scale, y),
+    }
+    Ok(())
+}
+
+fn backward<T: Activation>(cpu: &Cpu, args: Backward<'_, Cpu>) -> Result<(), KernelError> {
+    let ids = known(&args.ids.as_slice::<u32>()?[..args.tokens], args.vocabulary)?;
+    let width = args.hidden;
+    let dy = &args.dy.as_slice::<T>()?[..args.tokens * width];
+    let dtable = args.dtable.into_slice::<f32>()?;
+    // Each shard of the table looks through all ids and takes its own in their order, so the
+    // number of shards changes no sum. There are more shards than threads, because some ids are
+    // frequent.
+    let small = args.tokens * width <= 4 * block_rows(1);
+    let shards = if small { 1 } else { 4 * cpu.threads() };
+    let shard = args.vocabulary.div_ceil(shards).max(1);
+    cpu.for_each_block(
+        args.vocabulary,
+        shard,
+        rows(dtable, width),
+        |first, count, dtable| {
+            for (&id, dy) in ids.iter().zip(dy.chunks_exact(width.max(1))) {
+                let row = (id as usize).wrapping_sub(first);
+                if row < count {
+                    add_scaled(
+                        &mut dtable.slice[row * width..(row + 1) * width],
+                        dy,
+                        args.scale,
+                    );
+                }
+            }
+        },
+    );
+    Ok(())
 }
 
 /// Returns the ids if all of them lie inside the table.
@@ -66,7 +86,14 @@ fn known(ids: &[u32], vocabulary: usize) -> Result<&[u32], KernelError> {
     }
 }
 
-fn gather<T: Float>(cpu: &Cpu, ids: &[u32], table: &[T], width: usize, scale: f32, y: &mut [f32]) {
+fn gather<F: Float, T: Activation>(
+    cpu: &Cpu,
+    ids: &[u32],
+    table: &[F],
+    width: usize,
+    scale: f32,
+    y: &mut [T],
+) {
     let parts = (rows(ids, 1), rows(y, width));
     cpu.for_each_block(ids.len(), block_rows(width), parts, |_, _, (ids, y)| {
         for (&id, y) in ids.slice.iter().zip(y.slice.chunks_exact_mut(width.max(1))) {
@@ -76,51 +103,16 @@ fn gather<T: Float>(cpu: &Cpu, ids: &[u32], table: &[T], width: usize, scale: f3
     });
 }
 
-/// Element types of a table.
-trait Float: Element {
-    fn float(self) -> f32;
-}
-impl Float for f32 {
-    #[inline(always)]
-    fn float(self) -> f32 {
-        self
-    }
-}
-impl Float for bf16 {
-    #[inline(always)]
-    fn float(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-}
-impl Float for f16 {
-    /// The conversion is exact: a multiplication moves the exponent and also normalises subnormal
-    /// numbers.
-    #[inline(always)]
-    fn float(self) -> f32 {
-        let bits = u32::from(self.to_bits());
-        let shifted = f32::from_bits((bits & 0x7fff) << 13);
-        // Exponents of all ones (infinity and NaN) become all ones again.
-        let special = if bits & 0x7c00 == 0x7c00 {
-            0x7f80_0000
-        } else {
-            0
-        };
-        // 2¹¹² is the difference of the biases.
-        let magnitude = (shifted * f32::from_bits(0x7780_0000)).to_bits() | special;
-        f32::from_bits(magnitude | (bits & 0x8000) << 16)
-    }
-}
-
 vectorize! {
-    fn scaled<T: Float>(y: &mut [f32], row: &[T], scale: f32) {
+    fn scaled<F: Float, T: Activation>(y: &mut [T], row: &[F], scale: f32) {
         for (y, &value) in y.iter_mut().zip(row) {
-            *y = scale * value.float();
+            *y = T::rounded(scale * value.get());
         }
     }
 
-    fn add_scaled(total: &mut [f32], row: &[f32], scale: f32) {
+    fn add_scaled<T: Activation>(total: &mut [f32], row: &[T], scale: f32) {
         for (total, &value) in total.iter_mut().zip(row) {
-            *total = scale.mul_add(value, *total);
+            *total = scale.mul_add(value.get(), *total);
         }
     }
 }

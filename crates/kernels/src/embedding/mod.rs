@@ -49,8 +49,7 @@ pub struct Backward<'a, D: Device> {
     pub hidden: usize,
 }
 
-/// Embedding gather and scatter. The arithmetic is f32; `y` and `dy` have any type (f32 on the
-/// CPU).
+/// Embedding gather and scatter. The arithmetic is f32; `y` and `dy` have a type of activations.
 ///
 /// An id outside the vocabulary gives [`KernelError::Index`] on the CPU, and nothing is written. A
 /// GPU could report it only by blocking: there it is a trap, after which every call of the device

@@ -4,57 +4,75 @@ use super::{Activation, Backward, Forward, Glu};
 use crate::{
     Checked, KernelError,
     cpu::{
-        block_rows,
+        block_rows, float,
         math::{erf, exp, sigmoid},
     },
 };
+use half::bf16;
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
-use tightrope_device::{Cpu, rows, vectorize};
+use tightrope_device::{Cpu, DType, rows, vectorize};
 
 impl Glu for Cpu {
     fn glu_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
         let args = args.on(self)?;
-        let gate = &args.gate.as_slice::<f32>()?[..args.elements];
-        let up = &args.up.as_slice::<f32>()?[..args.elements];
-        let y = &mut args.y.into_slice::<f32>()?[..args.elements];
-        let block = match args.activation {
-            Activation::Silu => forward::<Silu>,
-            Activation::GeluTanh => forward::<GeluTanh>,
-            Activation::GeluErf => forward::<GeluErf>,
-        };
-        let parts = (rows(gate, 1), rows(up, 1), rows(y, 1));
-        self.for_each_block(
-            args.elements,
-            block_rows(1),
-            parts,
-            |_, _, (gate, up, y)| {
-                block(gate.slice, up.slice, y.slice);
-            },
-        );
-        Ok(())
+        match args.gate.dtype() {
+            DType::BF16 => run_forward::<bf16>(self, args),
+            _ => run_forward::<f32>(self, args),
+        }
     }
 
     fn glu_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
         let args = args.on(self)?;
-        let gate = &mut args.gate.into_slice::<f32>()?[..args.elements];
-        let up = &mut args.up.into_slice::<f32>()?[..args.elements];
-        let dy = &mut args.dy.into_slice::<f32>()?[..args.elements];
-        let block = match args.activation {
-            Activation::Silu => backward::<Silu>,
-            Activation::GeluTanh => backward::<GeluTanh>,
-            Activation::GeluErf => backward::<GeluErf>,
-        };
-        let parts = (rows(gate, 1), rows(up, 1), rows(dy, 1));
-        self.for_each_block(
-            args.elements,
-            block_rows(1),
-            parts,
-            |_, _, (gate, up, dy)| {
-                block(gate.slice, up.slice, dy.slice);
-            },
-        );
-        Ok(())
+        match args.gate.dtype() {
+            DType::BF16 => run_backward::<bf16>(self, args),
+            _ => run_backward::<f32>(self, args),
+        }
     }
+}
+
+fn run_forward<T: float::Activation>(cpu: &Cpu, args: Forward<'_, Cpu>) -> Result<(), KernelError> {
+    let gate = &args.gate.as_slice::<T>()?[..args.elements];
+    let up = &args.up.as_slice::<T>()?[..args.elements];
+    let y = &mut args.y.into_slice::<T>()?[..args.elements];
+    let block = match args.activation {
+        Activation::Silu => forward::<T, Silu>,
+        Activation::GeluTanh => forward::<T, GeluTanh>,
+        Activation::GeluErf => forward::<T, GeluErf>,
+    };
+    let parts = (rows(gate, 1), rows(up, 1), rows(y, 1));
+    cpu.for_each_block(
+        args.elements,
+        block_rows(1),
+        parts,
+        |_, _, (gate, up, y)| {
+            block(gate.slice, up.slice, y.slice);
+        },
+    );
+    Ok(())
+}
+
+fn run_backward<T: float::Activation>(
+    cpu: &Cpu,
+    args: Backward<'_, Cpu>,
+) -> Result<(), KernelError> {
+    let gate = &mut args.gate.into_slice::<T>()?[..args.elements];
+    let up = &mut args.up.into_slice::<T>()?[..args.elements];
+    let dy = &mut args.dy.into_slice::<T>()?[..args.elements];
+    let block = match args.activation {
+        Activation::Silu => backward::<T, Silu>,
+        Activation::GeluTanh => backward::<T, GeluTanh>,
+        Activation::GeluErf => backward::<T, GeluErf>,
+    };
+    let parts = (rows(gate, 1), rows(up, 1), rows(dy, 1));
+    cpu.for_each_block(
+        args.elements,
+        block_rows(1),
+        parts,
+        |_, _, (gate, up, dy)| {
+            block(gate.slice, up.slice, dy.slice);
+        },
+    );
+    Ok(())
 }
 
 /// An activation and its derivative.
@@ -116,18 +134,18 @@ impl Gate for GeluErf {
 }
 
 vectorize! {
-    fn forward<G: Gate>(gate: &[f32], up: &[f32], y: &mut [f32]) {
+    fn forward<T: float::Activation, G: Gate>(gate: &[T], up: &[T], y: &mut [T]) {
         for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
-            *y = G::value(gate) * up;
+            *y = T::rounded(G::value(gate.get()) * up.get());
         }
     }
 
-    fn backward<G: Gate>(gate: &mut [f32], up: &mut [f32], dy: &mut [f32]) {
+    fn backward<T: float::Activation, G: Gate>(gate: &mut [T], up: &mut [T], dy: &mut [T]) {
         for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
-            let (value, slope) = G::value_and_slope(*gate);
-            *gate = *dy * *up * slope;
-            let dup = *dy * value;
-            *dy = value * *up;
+            let (value, slope) = G::value_and_slope(gate.get());
+            *gate = T::rounded(dy.get() * up.get() * slope);
+            let dup = T::rounded(dy.get() * value);
+            *dy = T::rounded(value * up.get());
             *up = dup;
         }
     }

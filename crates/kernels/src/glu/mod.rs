@@ -54,8 +54,7 @@ pub struct Backward<'a, D: Device> {
     pub elements: usize,
 }
 
-/// Gated linear units (Shazeer, 2020). The arithmetic is f32; operands are all f32 or all bf16 (f32
-/// on the CPU).
+/// Gated linear units (Shazeer, 2020). The arithmetic is f32; operands are all f32 or all bf16.
 pub trait Glu: Device {
     /// Writes `y`.
     fn glu_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;

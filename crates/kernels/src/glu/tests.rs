@@ -130,7 +130,9 @@ fn compare_with_the_oracle<D: Glu>(device: &D, dtype: DType, inexact: f64) {
 
 #[test]
 fn the_cpu_is_the_oracle() {
-    compare_with_the_oracle(&Cpu::new(2).unwrap(), DType::F32, 1.0);
+    for dtype in [DType::F32, DType::BF16] {
+        compare_with_the_oracle(&Cpu::new(2).unwrap(), dtype, 1.0);
+    }
 }
 
 #[test]

@@ -133,7 +133,7 @@ pub struct BackwardWeights<'a, D: Device> {
 }
 
 /// Linear layers with LoRA (Hu et al., 2021; rsLoRA: Kalajdzievski, 2023). Accumulation is f32;
-/// activations (`x`, `y`, `dy`, `dx`) are all f32 or all bf16 (f32 on the CPU).
+/// activations (`x`, `y`, `dy`, `dx`) are all f32 or all bf16.
 ///
 /// The bits of `y` and `dx` of a token depend on the token alone, not on the number of other tokens
 /// or its place among them; on GPUs this holds under the condition that

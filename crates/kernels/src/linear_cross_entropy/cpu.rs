@@ -4,12 +4,14 @@ use super::chunks::{Chunk, Losses, Steps};
 use crate::{
     KernelError,
     cpu::{
+        float,
         math::{self, LANES, exp, sum_lanes},
         scratch::Scratch,
     },
 };
+use half::bf16;
 use rayon::prelude::*;
-use tightrope_device::{Cpu, View, ViewMut, vectorize};
+use tightrope_device::{Cpu, DType, View, ViewMut, vectorize};
 
 /// Largest size in bytes of the logits of a chunk, unless [`MIN_ROWS`] rows need more.
 const CHUNK_BYTES: usize = 96 << 20;
@@ -40,9 +42,10 @@ impl Steps for Cpu {
         rows: ViewMut<'_, Self>,
         hidden: usize,
     ) -> Result<(), KernelError> {
-        let (x, rows) = (x.as_slice::<f32>()?, rows.into_slice::<f32>()?);
-        for (row, &(t, _)) in rows.chunks_exact_mut(hidden.max(1)).zip(chunk.rows) {
-            row.copy_from_slice(&x[t * hidden..][..hidden]);
+        let row = hidden * x.dtype().size();
+        let (x, rows) = (x.as_bytes(), rows.into_bytes());
+        for (to, &(t, _)) in rows.chunks_exact_mut(row.max(1)).zip(chunk.rows) {
+            to.copy_from_slice(&x[t * row..][..row]);
         }
         Ok(())
     }
@@ -54,9 +57,10 @@ impl Steps for Cpu {
         x: ViewMut<'_, Self>,
         hidden: usize,
     ) -> Result<(), KernelError> {
-        let (x, rows) = (x.into_slice::<f32>()?, rows.as_slice::<f32>()?);
-        for (row, &(t, _)) in rows.chunks_exact(hidden.max(1)).zip(chunk.rows) {
-            x[t * hidden..][..hidden].copy_from_slice(row);
+        let row = hidden * x.dtype().size();
+        let (x, rows) = (x.into_bytes(), rows.as_bytes());
+        for (from, &(t, _)) in rows.chunks_exact(row.max(1)).zip(chunk.rows) {
+            x[t * row..][..row].copy_from_slice(from);
         }
         Ok(())
     }
@@ -76,6 +80,9 @@ impl Steps for Cpu {
                 .for_each(|((logits, loss), &(t, target))| {
                     let weight = weights.map(|weights| weights[t]);
                     *loss = cross_entropy(logits, target, args.softcap, weight);
+                    if weight.is_some() && args.dtype == DType::BF16 {
+                        round_in_place(logits);
+                    }
                 });
         });
         for (&(t, _), &loss) in rows.iter().zip(row_losses.iter()) {
@@ -140,6 +147,22 @@ fn cross_entropy(
         logits[target] = (-f64::from(factor) * others / total) as f32 * at_target_slope;
     }
     loss as f32
+}
+
+/// Rounds a row to bf16, in the first half of its memory.
+fn round_in_place(row: &mut [f32]) {
+    const TOGETHER: usize = 64;
+    let len = row.len();
+    let halves: &mut [bf16] = bytemuck::cast_slice_mut(row);
+    let mut values = [0f32; TOGETHER];
+    for start in (0..len).step_by(TOGETHER) {
+        // What is written lies at the place of numbers that have been read.
+        let count = TOGETHER.min(len - start);
+        let values = &mut values[..count];
+        let from = &halves[2 * start..2 * (start + count)];
+        bytemuck::cast_slice_mut::<f32, bf16>(values).copy_from_slice(from);
+        float::round(&mut halves[start..start + count], values);
+    }
 }
 
 vectorize! {

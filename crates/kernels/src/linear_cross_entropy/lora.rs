@@ -146,7 +146,7 @@ impl<'a, D: Steps> Adapter<'a, D> {
         let a = Matrix::rows(self.lora.a, hidden);
         let sizes = (tokens, hidden, rank);
         let Some(term) = &mut self.term else {
-            let rounded = device.prepare(self.dyb.view(), tokens * rank, dtype)?;
+            let rounded = device.rounded(self.dyb.view(), tokens * rank, dtype)?;
             let product = Args {
                 alpha: factor,
                 ..Args::new(

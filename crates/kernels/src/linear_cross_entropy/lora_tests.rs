@@ -7,7 +7,7 @@ use super::{
 use crate::product::{Mask, matmul::Gate};
 use tightrope_device::{Cpu, Tensor};
 use tightrope_testkit::{
-    Random, cuda, cuda_with_small_limits, oracle::linear_cross_entropy as oracle,
+    Random, cpus, cuda, cuda_with_small_limits, oracle::linear_cross_entropy as oracle,
     relative_distance, tensor, widen,
 };
 
@@ -201,7 +201,11 @@ fn compare<D: LinearCrossEntropy>(device: &D, dtype: DType, bound: f64) {
 
 #[test]
 fn factors_are_the_oracle() {
-    compare(&Cpu::new(2).unwrap(), DType::F32, 3e-6);
+    for (dtype, bound) in ACTIVATIONS.into_iter().zip([3e-6, 2e-2]) {
+        for cpu in cpus(2) {
+            compare(&cpu, dtype, bound);
+        }
+    }
 }
 
 #[test]

@@ -93,8 +93,8 @@ pub struct ForwardBackward<'a, D: Device> {
     pub dlora: Option<LoraGradient<'a, D>>,
 }
 
-/// Output projection and cross-entropy. Accumulation is f32; `x` and `dx` are both f32 or both bf16
-/// (f32 on the CPU). Targets outside the vocabulary give [`KernelError::Index`].
+/// Output projection and cross-entropy. Accumulation is f32; `x` and `dx` are both f32 or both
+/// bf16. Targets outside the vocabulary give [`KernelError::Index`].
 ///
 /// A chunk of `r` rows is computed at a time; `r` depends on the vocabulary, and on the CPU also on
 /// the number of rows. `dweight` and the gradients of an adapter are summed chunk by chunk. With an

@@ -2,10 +2,17 @@
 
 use super::{BLOCK, Dequantize, Nf4, SCALE_BLOCK, Scales, VALUES, Weight};
 use crate::{
-    Checked, KernelError, cpu::block_rows, dynamic_map::DynamicMap, product::matmul::Rows,
+    Checked, KernelError,
+    cpu::{
+        block_rows,
+        float::{Activation, round},
+    },
+    dynamic_map::DynamicMap,
+    product::matmul::Rows,
 };
+use half::bf16;
 use std::ops::Range;
-use tightrope_device::{Cpu, DeviceError, rows};
+use tightrope_device::{Cpu, DType, DeviceError, rows};
 
 /// Scales in host memory.
 #[derive(Clone, Copy)]
@@ -107,13 +114,25 @@ impl Rows for HostRows<'_> {
 impl Nf4 for Cpu {
     fn nf4_dequantize(&self, args: Checked<Dequantize<'_, Self>>) -> Result<(), KernelError> {
         let args = args.on(self)?;
-        let weight = Host::new(args.weight)?;
-        let y = &mut args.y.into_slice::<f32>()?[..args.elements];
-        let blocks = args.elements.div_ceil(BLOCK);
-        let parts = rows(y, BLOCK);
-        self.for_each_block(blocks, block_rows(BLOCK), parts, |first, _, y| {
-            weight.decode(first * BLOCK, y.slice);
-        });
-        Ok(())
+        match args.y.dtype() {
+            DType::BF16 => dequantize::<bf16>(self, args),
+            _ => dequantize::<f32>(self, args),
+        }
     }
+}
+
+fn dequantize<T: Activation>(cpu: &Cpu, args: Dequantize<'_, Cpu>) -> Result<(), KernelError> {
+    let weight = Host::new(args.weight)?;
+    let y = &mut args.y.into_slice::<T>()?[..args.elements];
+    let blocks = args.elements.div_ceil(BLOCK);
+    let parts = rows(y, BLOCK);
+    cpu.for_each_block(blocks, block_rows(BLOCK), parts, |first, _, y| {
+        let mut decoded = [0f32; BLOCK];
+        for (block, y) in y.slice.chunks_mut(BLOCK).enumerate() {
+            let decoded = &mut decoded[..y.len()];
+            weight.decode((first + block) * BLOCK, decoded);
+            round(y, decoded);
+        }
+    });
+    Ok(())
 }

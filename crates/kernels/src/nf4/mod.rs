@@ -78,7 +78,7 @@ pub struct Dequantize<'a, D: Device> {
     pub elements: usize,
 }
 
-/// Weights in NF4. `y` is f32 on the CPU and of any type on CUDA. A scale that is not finite makes
+/// Weights in NF4. `y` is of a type of activations. A scale that is not finite makes
 /// its block not finite. Weights are quantised on the host ([`quantize`]).
 pub trait Nf4: Device {
     /// Writes `y`.

@@ -79,6 +79,7 @@ fn every_device_and_number_of_threads_has_the_same_bits() {
             .iter()
             .map(|&y| bf16::from_f32(y).to_f32())
             .collect();
+        assert!(noisy(&Cpu::new(2).unwrap(), DType::BF16, &values, &scales) == rounded);
         assert!(noisy(cuda(), DType::BF16, &values, &scales) == rounded);
     }
 }

@@ -1,7 +1,11 @@
 //! Dropout of rows: the mask is a hash of salt, token and feature.
 
 use super::matmul::{Gate, Matrix, Rows};
-use crate::{KernelError, check::Operands};
+use crate::{
+    KernelError,
+    check::Operands,
+    cpu::float::{Float, widen},
+};
 use std::ops::Range;
 use tightrope_device::{Cpu, DType, Device, View, vectorize};
 
@@ -144,15 +148,15 @@ vectorize! {
 }
 
 /// `dropout(x)`, computed while it is read.
-pub(crate) struct Dropped<'a> {
-    pub(crate) x: Matrix<'a, f32>,
+pub(crate) struct Dropped<'a, T> {
+    pub(crate) x: Matrix<'a, T>,
     pub(crate) mask: &'a Mask,
 }
 
-impl Rows for Dropped<'_> {
+impl<T: Float> Rows for Dropped<'_, T> {
     fn row<'s>(&'s self, row: usize, columns: Range<usize>, scratch: &'s mut [f32]) -> &'s [f32] {
         let kept = &mut scratch[..columns.len()];
-        kept.copy_from_slice(self.x.row(row, columns.clone(), &mut []));
+        widen(kept, self.x.slice(row, columns.clone()));
         self.mask.apply(row, columns, kept);
         kept
     }

@@ -272,7 +272,7 @@ impl<D: Device> Prepared<'_, D> {
     }
 }
 
-/// Products with f32 sums of operands that are all f32 or all bf16 (f32 on the CPU).
+/// Products with f32 sums of operands that are all f32 or all bf16.
 ///
 /// With `a` stored by rows, the bits of a row of `c` depend on that row of `a` alone, not on the
 /// number of other rows or its place among them; on GPUs this holds under the condition that
@@ -291,7 +291,14 @@ pub trait Product: Device {
     fn column_sums(&self, args: Checked<ColumnSums<'_, Self>>) -> Result<(), KernelError>;
     /// Writes `c`, or adds into it.
     fn dropped_term(&self, args: Checked<DroppedTerm<'_, Self>>) -> Result<(), KernelError>;
-    /// Rounds the first `len` elements of a factor to the type of a product once, for several
+    /// Rounds the first `len` elements of a left factor to a type of activations.
+    fn rounded<'a>(
+        &'a self,
+        elements: View<'a, Self>,
+        len: usize,
+        dtype: DType,
+    ) -> Result<Prepared<'a, Self>, KernelError>;
+    /// Rounds the first `len` elements of a right factor to the type of a product once, for several
     /// products with it. A device that reads other types without a copy returns the elements as
     /// they are.
     fn prepare<'a>(

@@ -3,10 +3,11 @@
 use super::{Backward, Forward, HeadsBackward, HeadsForward, QkNormRope};
 use crate::{
     Checked, KernelError,
-    cpu::block_rows,
+    cpu::{block_rows, float::Activation},
     rms_norm::cpu::{Scale, differentiate_rows, dot, normalise_row},
 };
-use tightrope_device::{Cpu, View, rows, vectorize};
+use half::bf16;
+use tightrope_device::{Cpu, DType, View, rows, vectorize};
 
 impl QkNormRope for Cpu {
     fn qk_norm_rope_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
@@ -14,7 +15,10 @@ impl QkNormRope for Cpu {
         let offset = f32::from(u8::from(args.plus_one));
         for heads in [args.q, args.k] {
             let angles = Angles::new(args.cos, args.sin, args.rotary_dim, heads.heads)?;
-            forward(self, heads, args.tokens, offset, args.eps, angles)?;
+            match heads.x.dtype() {
+                DType::BF16 => forward::<bf16>(self, heads, args.tokens, offset, args.eps, angles)?,
+                _ => forward::<f32>(self, heads, args.tokens, offset, args.eps, angles)?,
+            }
         }
         Ok(())
     }
@@ -24,13 +28,16 @@ impl QkNormRope for Cpu {
         let offset = f32::from(u8::from(args.plus_one));
         for heads in [args.q, args.k] {
             let angles = Angles::new(args.cos, args.sin, args.rotary_dim, heads.heads)?;
-            backward(self, heads, args.tokens, offset, angles)?;
+            match heads.x.dtype() {
+                DType::BF16 => backward::<bf16>(self, heads, args.tokens, offset, angles)?,
+                _ => backward::<f32>(self, heads, args.tokens, offset, angles)?,
+            }
         }
         Ok(())
     }
 }
 
-fn forward(
+fn forward<T: Activation>(
     cpu: &Cpu,
     heads: HeadsForward<'_, Cpu>,
     tokens: usize,
@@ -40,18 +47,21 @@ fn forward(
 ) -> Result<(), KernelError> {
     let weight = heads.weight.as_slice()?;
     let (count, dim) = (tokens * heads.heads, weight.len());
-    let x = &heads.x.as_slice::<f32>()?[..count * dim];
-    let y = &mut heads.y.into_slice::<f32>()?[..count * dim];
+    let x = &heads.x.as_slice::<T>()?[..count * dim];
+    let y = &mut heads.y.into_slice::<T>()?[..count * dim];
     let rstd = &mut heads.rstd.into_slice::<f32>()?[..count];
     let scale = Scale { weight, offset };
     let parts = (rows(x, dim), rows(y, dim), rows(rstd, 1));
     cpu.for_each_block(count, block_rows(dim), parts, |first, _, (x, y, rstd)| {
-        normalise_and_rotate(rstd.slice, y.slice, x.slice, scale, eps, angles, first);
+        let head = &mut vec![0.0; dim];
+        normalise_and_rotate(
+            rstd.slice, y.slice, x.slice, scale, eps, angles, first, head,
+        );
     });
     Ok(())
 }
 
-fn backward(
+fn backward<T: Activation>(
     cpu: &Cpu,
     heads: HeadsBackward<'_, Cpu>,
     tokens: usize,
@@ -60,9 +70,9 @@ fn backward(
 ) -> Result<(), KernelError> {
     let weight = heads.weight.as_slice()?;
     let (count, dim) = (tokens * heads.heads, weight.len());
-    let dx = &mut heads.dx.into_slice::<f32>()?[..count * dim];
+    let dx = &mut heads.dx.into_slice::<T>()?[..count * dim];
     let saved = Saved {
-        x: &heads.x.as_slice::<f32>()?[..count * dim],
+        x: &heads.x.as_slice::<T>()?[..count * dim],
         rstd: &heads.rstd.as_slice::<f32>()?[..count],
         scale: Scale { weight, offset },
     };
@@ -72,7 +82,7 @@ fn backward(
         heads.dweight,
         (count, dim),
         |dx, dweight, first| {
-            differentiate(dx, dweight, saved, angles, first);
+            differentiate(dx, dweight, saved, angles, first, &mut vec![0.0; dim]);
         },
     )
 }
@@ -118,40 +128,44 @@ impl<'a> Angles<'a> {
 
 /// Input of the backward pass, for all rows.
 #[derive(Clone, Copy)]
-struct Saved<'a> {
-    x: &'a [f32],
+struct Saved<'a, T> {
+    x: &'a [T],
     rstd: &'a [f32],
     scale: Scale<'a>,
 }
 
 vectorize! {
-    /// Writes the rows of `y`; the first is row `first` of all.
-    fn normalise_and_rotate(
+    /// Writes the rows of `y`; the first is row `first` of all. `head` is work space for one row.
+    fn normalise_and_rotate<T: Activation>(
         rstd: &mut [f32],
-        y: &mut [f32],
-        x: &[f32],
+        y: &mut [T],
+        x: &[T],
         scale: Scale<'_>,
         eps: f32,
         angles: Angles<'_>,
         first: usize,
+        head: &mut [f32],
     ) {
         let dim = scale.weight.len();
         for (row, rstd) in rstd.iter_mut().enumerate() {
             let range = row * dim..(row + 1) * dim;
-            let y = &mut y[range.clone()];
-            *rstd = normalise_row(y, &x[range], scale, eps);
-            angles.rotate(y, first + row, 1.0);
+            *rstd = normalise_row(head, &x[range.clone()], scale, eps);
+            angles.rotate(head, first + row, 1.0);
+            for (y, &head) in y[range].iter_mut().zip(&*head) {
+                *y = T::rounded(head);
+            }
         }
     }
 
     /// Writes `dx` in place of `dy`, and `dweight` of the rows of `dx`; the first is row `first` of
-    /// `saved`. An empty `dweight` is not computed.
-    fn differentiate(
-        dx: &mut [f32],
+    /// `saved`. An empty `dweight` is not computed. `head` is work space for one row.
+    fn differentiate<T: Activation>(
+        dx: &mut [T],
         dweight: &mut [f32],
-        saved: Saved<'_>,
+        saved: Saved<'_, T>,
         angles: Angles<'_>,
         first: usize,
+        head: &mut [f32],
     ) {
         let Scale { weight, offset } = saved.scale;
         let dim = weight.len();
@@ -159,17 +173,22 @@ vectorize! {
             let row = first + row;
             let rstd = saved.rstd[row];
             let x = &saved.x[row * dim..(row + 1) * dim];
-            angles.rotate(dx, row, -1.0);
+            let d = &mut head[..dim];
+            for (d, dx) in d.iter_mut().zip(&*dx) {
+                *d = dx.get();
+            }
+            angles.rotate(d, row, -1.0);
             if !dweight.is_empty() {
                 for i in 0..dim {
-                    dweight[i] = (dx[i] * rstd).mul_add(x[i], dweight[i]);
+                    dweight[i] = (d[i] * rstd).mul_add(x[i].get(), dweight[i]);
                 }
             }
-            let mean = dot(x, |i| dx[i] * (weight[i] + offset)) * rstd / dim as f32;
+            let mean = dot(x, |i| d[i] * (weight[i] + offset)) * rstd / dim as f32;
             let pull = mean * rstd;
             for i in 0..dim {
                 // `x · pull` is `n · mean_h(g · n)`.
-                dx[i] = rstd * x[i].mul_add(-pull, dx[i] * (weight[i] + offset));
+                let g = d[i] * (weight[i] + offset);
+                dx[i] = T::rounded(rstd * x[i].get().mul_add(-pull, g));
             }
         }
     }

@@ -94,7 +94,7 @@ pub struct Backward<'a, D: Device> {
 }
 
 /// Norm of each head (Qwen3) and rotary embeddings in one pass over queries and keys. The
-/// arithmetic is f32, rounded once; activations are all f32 or all bf16 (f32 on the CPU).
+/// arithmetic is f32, rounded once; activations are all f32 or all bf16.
 pub trait QkNormRope: Device {
     /// Writes `y` and `rstd` of queries and keys.
     fn qk_norm_rope_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;

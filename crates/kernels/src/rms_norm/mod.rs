@@ -71,7 +71,7 @@ pub struct Backward<'a, D: Device> {
 }
 
 /// Root-mean-square normalisation (Zhang and Sennrich, 2019). Statistics are f32; activations are
-/// all f32 or all bf16 (f32 on the CPU).
+/// all f32 or all bf16; a `sum` is normalised as it is stored.
 pub trait RmsNorm: Device {
     /// Writes `y`, `rstd` and, with a residual, `sum`.
     fn rms_norm_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError>;

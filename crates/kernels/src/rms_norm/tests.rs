@@ -205,7 +205,9 @@ fn compare_with_the_oracle<D: RmsNorm>(device: &D, dtype: DType) {
 
 #[test]
 fn the_cpu_is_the_oracle() {
-    compare_with_the_oracle(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in [DType::F32, DType::BF16] {
+        compare_with_the_oracle(&Cpu::new(2).unwrap(), dtype);
+    }
 }
 
 #[test]

@@ -2,8 +2,12 @@
 //! cache.
 
 use super::{Heads, Pairing, Rope, Rotate};
-use crate::{Checked, KernelError, cpu::block_rows};
-use tightrope_device::{Cpu, IndexWidth, rows, vectorize};
+use crate::{
+    Checked, KernelError,
+    cpu::{block_rows, float::Activation},
+};
+use half::bf16;
+use tightrope_device::{Cpu, DType, IndexWidth, rows, vectorize};
 
 impl Rope for Cpu {
     fn rope_with_width(
@@ -13,40 +17,51 @@ impl Rope for Cpu {
     ) -> Result<(), KernelError> {
         let args = args.on(self)?;
         args.fits(width)?;
-        let pairs = args.rotary_dim / 2;
-        let layout = |heads: &Heads<'_, Self>| Layout {
-            heads: heads.heads,
-            row_stride: heads.row_stride,
-            head_dim: args.head_dim,
-        };
-        let layouts = [layout(&args.q), layout(&args.k)];
-        let row = args.head_dim * (args.q.heads + args.k.heads);
-        let block = block_rows(row);
-        let table = args.tokens * pairs;
-        let parts = (
-            rows(args.q.tensor.into_slice::<f32>()?, args.q.row_stride),
-            rows(args.k.tensor.into_slice::<f32>()?, args.k.row_stride),
-            rows(&args.cos.as_slice::<f32>()?[..table], pairs),
-            rows(&args.sin.as_slice::<f32>()?[..table], pairs),
-        );
-        let rotate = match (width, args.pairing) {
-            (IndexWidth::Narrow, Pairing::Halves) => rotate_block::<u32, Halves>,
-            (IndexWidth::Narrow, Pairing::Interleaved) => rotate_block::<u32, Interleaved>,
-            (IndexWidth::Wide, Pairing::Halves) => rotate_block::<u64, Halves>,
-            (IndexWidth::Wide, Pairing::Interleaved) => rotate_block::<u64, Interleaved>,
-        };
-        let sign = args.direction.sign();
-        self.for_each_block(args.tokens, block, parts, |_, tokens, (q, k, cos, sin)| {
-            let angles = Angles {
-                cos: cos.slice,
-                sin: sin.slice,
-                pairs,
-                sign,
-            };
-            rotate(q.slice, k.slice, layouts, angles, tokens);
-        });
-        Ok(())
+        match args.q.tensor.dtype() {
+            DType::BF16 => rotate::<bf16>(self, args, width),
+            _ => rotate::<f32>(self, args, width),
+        }
     }
+}
+
+fn rotate<T: Activation>(
+    cpu: &Cpu,
+    args: Rotate<'_, Cpu>,
+    width: IndexWidth,
+) -> Result<(), KernelError> {
+    let pairs = args.rotary_dim / 2;
+    let layout = |heads: &Heads<'_, Cpu>| Layout {
+        heads: heads.heads,
+        row_stride: heads.row_stride,
+        head_dim: args.head_dim,
+    };
+    let layouts = [layout(&args.q), layout(&args.k)];
+    let row = args.head_dim * (args.q.heads + args.k.heads);
+    let block = block_rows(row);
+    let table = args.tokens * pairs;
+    let parts = (
+        rows(args.q.tensor.into_slice::<T>()?, args.q.row_stride),
+        rows(args.k.tensor.into_slice::<T>()?, args.k.row_stride),
+        rows(&args.cos.as_slice::<f32>()?[..table], pairs),
+        rows(&args.sin.as_slice::<f32>()?[..table], pairs),
+    );
+    let rotate = match (width, args.pairing) {
+        (IndexWidth::Narrow, Pairing::Halves) => rotate_block::<T, u32, Halves>,
+        (IndexWidth::Narrow, Pairing::Interleaved) => rotate_block::<T, u32, Interleaved>,
+        (IndexWidth::Wide, Pairing::Halves) => rotate_block::<T, u64, Halves>,
+        (IndexWidth::Wide, Pairing::Interleaved) => rotate_block::<T, u64, Interleaved>,
+    };
+    let sign = args.direction.sign();
+    cpu.for_each_block(args.tokens, block, parts, |_, tokens, (q, k, cos, sin)| {
+        let angles = Angles {
+            cos: cos.slice,
+            sin: sin.slice,
+            pairs,
+            sign,
+        };
+        rotate(q.slice, k.slice, layouts, angles, tokens);
+    });
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -84,21 +99,21 @@ offset!(u32 u64);
 
 /// Rule that pairs the elements of a head.
 trait Pairs {
-    fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32);
+    fn rotate<T: Activation>(head: &mut [T], cos: &[f32], sin: &[f32], sign: f32);
 }
 
 /// Rotates one pair.
 #[inline(always)]
-fn turn(a: &mut f32, b: &mut f32, cos: f32, sin: f32) {
-    let (x, y) = (*a, *b);
-    *a = x.mul_add(cos, -(y * sin));
-    *b = y.mul_add(cos, x * sin);
+fn turn<T: Activation>(a: &mut T, b: &mut T, cos: f32, sin: f32) {
+    let (x, y) = (a.get(), b.get());
+    *a = T::rounded(x.mul_add(cos, -(y * sin)));
+    *b = T::rounded(y.mul_add(cos, x * sin));
 }
 
 struct Halves;
 impl Pairs for Halves {
     #[inline(always)]
-    fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+    fn rotate<T: Activation>(head: &mut [T], cos: &[f32], sin: &[f32], sign: f32) {
         let (a, b) = head.split_at_mut(cos.len());
         for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
             turn(a, b, *cos, sign * sin);
@@ -109,7 +124,7 @@ impl Pairs for Halves {
 struct Interleaved;
 impl Pairs for Interleaved {
     #[inline(always)]
-    fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+    fn rotate<T: Activation>(head: &mut [T], cos: &[f32], sin: &[f32], sign: f32) {
         let (pairs, _) = head.as_chunks_mut::<2>();
         for (([a, b], cos), sin) in pairs.iter_mut().zip(cos).zip(sin) {
             turn(a, b, *cos, sign * sin);
@@ -118,9 +133,9 @@ impl Pairs for Interleaved {
 }
 
 vectorize! {
-    fn rotate_block<I: Offset, P: Pairs>(
-        q: &mut [f32],
-        k: &mut [f32],
+    fn rotate_block<T: Activation, I: Offset, P: Pairs>(
+        q: &mut [T],
+        k: &mut [T],
         layouts: [Layout; 2],
         angles: Angles<'_>,
         tokens: usize,

@@ -12,7 +12,7 @@ use tightrope_device::{DType, Device, IndexWidth, View, ViewMut};
 /// Heads in a buffer of rows: head `h` of token `t` starts at `t · row_stride + h · head_dim`.
 #[derive(Debug)]
 pub struct Heads<'a, D: Device> {
-    /// Rotated in place: f32 or bf16 (f32 on the CPU), with the same type for queries and keys.
+    /// Rotated in place: f32 or bf16, with the same type for queries and keys.
     pub tensor: ViewMut<'a, D>,
     /// Number of heads in a row.
     pub heads: usize,

@@ -10,7 +10,13 @@ use super::super::Backward;
 use super::Shared;
 use super::block::{BLOCK, Lanes, Layout, copy_rows, differentiate, dot, overlap, pack_queries};
 use super::seen::Seen;
-use crate::{KernelError, cpu::scratch::Scratch};
+use crate::{
+    KernelError,
+    cpu::{
+        float::{Activation, round},
+        scratch::Scratch,
+    },
+};
 use rayon::prelude::*;
 use std::{cmp::Reverse, ops::Range};
 use tightrope_device::Cpu;
@@ -26,10 +32,10 @@ enum Task {
     Queries(usize, usize, Range<usize>),
 }
 
-pub(super) fn run(cpu: &Cpu, args: Backward<'_, Cpu>) -> Result<(), KernelError> {
+pub(super) fn run<T: Activation>(cpu: &Cpu, args: Backward<'_, Cpu>) -> Result<(), KernelError> {
     let config = &args.config;
     let ranges = config.ranges.as_slice();
-    let (dy, y) = (args.dy.as_slice::<f32>()?, args.y.as_slice::<f32>()?);
+    let (dy, y) = (args.dy.as_slice::<T>()?, args.y.as_slice::<T>()?);
     let dim = config.head_dim;
     let delta = args.delta.into_slice::<f32>()?;
     for layout in ranges.iter().map(|&range| Layout::new(config, range)) {
@@ -141,17 +147,17 @@ fn readers(family: &[Layout], member: usize) -> &[Layout] {
     }
 }
 
-struct Pass<'a> {
+struct Pass<'a, T> {
     cpu: &'a Cpu,
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    dy: &'a [f32],
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    dy: &'a [T],
     lse: &'a [f32],
     delta: &'a [f32],
-    dq: Shared<'a>,
-    dk: Shared<'a>,
-    dv: Shared<'a>,
+    dq: Shared<'a, T>,
+    dk: Shared<'a, T>,
+    dv: Shared<'a, T>,
 }
 
 /// A block of queries of one head, ready for the kernel.
@@ -188,7 +194,13 @@ impl<'a> QueryBlock<'a> {
         }
     }
 
-    fn load(&mut self, pass: &Pass<'_>, layout: &Layout, head: usize, queries: Range<usize>) {
+    fn load<T: Activation>(
+        &mut self,
+        pass: &Pass<'_, T>,
+        layout: &Layout,
+        head: usize,
+        queries: Range<usize>,
+    ) {
         let (dim, width) = (layout.head_dim, layout.width());
         let row = |query| layout.query_row(query, head);
         for (to, packed, from) in [
@@ -263,21 +275,23 @@ impl<'a> KeysWork<'a> {
     }
 }
 
-impl Pass<'_> {
+impl<T: Activation> Pass<'_, T> {
     /// Computes the probabilities and the gradient of `q·k` of one pair of blocks, both `[keys,
-    /// BLOCK]`, and returns the tiles that hold them.
+    /// BLOCK]`, and returns the tiles that hold them. `rows` is work space, `[BLOCK, width]`.
     fn pair(
         &self,
         layout: &Layout,
         block: &QueryBlock<'_>,
         kv_head: usize,
         keys: &Range<usize>,
-        (p, ds): (&mut [f32], &mut [f32]),
+        [p, ds, rows]: [&mut [f32]; 3],
     ) -> Seen {
         let seen = Seen::new(layout, &block.queries, keys);
-        let (k, v) = ((self.k, kv_head, keys), (self.v, kv_head, keys));
-        layout.pairs(&seen, k, block.q_packed, layout.scale, p);
-        layout.pairs(&seen, v, block.dy_packed, 1.0, ds);
+        let dim = layout.head_dim;
+        let k = layout.key_rows(self.k, kv_head, keys, rows);
+        seen.pairs(k, (block.q_packed, dim), layout.scale, p);
+        let v = layout.key_rows(self.v, kv_head, keys, rows);
+        seen.pairs(v, (block.dy_packed, dim), 1.0, ds);
         layout.cap(p);
         layout.mask(p, &block.queries, keys);
         let inverse = layout.softcap.map_or(0.0, |softcap| 1.0 / softcap);
@@ -354,7 +368,8 @@ impl Pass<'_> {
                     }
                     let size = keys.len() * BLOCK;
                     let (p, ds) = (&mut work.p[..size], &mut work.ds[..size]);
-                    let seen = self.pair(layout, &block, kv_head, &keys, (p, ds));
+                    let space = [&mut *p, &mut *ds, &mut *work.k];
+                    let seen = self.pair(layout, &block, kv_head, &keys, space);
                     for (span, row) in wanted {
                         let run = overlap(&keys, span);
                         if run.is_empty() {
@@ -395,8 +410,8 @@ impl Pass<'_> {
             // SAFETY: this task alone writes these keys and this head: they are own keys of the range,
             // own keys of ranges do not overlap, and each range has one family.
             let to = unsafe { (self.dk.part(at, dim), self.dv.part(at, dim)) };
-            to.0.copy_from_slice(&work.dk[row * width..][..dim]);
-            to.1.copy_from_slice(&work.dv[row * width..][..dim]);
+            round(to.0, &work.dk[row * width..][..dim]);
+            round(to.1, &work.dv[row * width..][..dim]);
         }
     }
 
@@ -420,7 +435,8 @@ impl Pass<'_> {
         for start in layout.key_blocks(&block.queries) {
             let keys = Layout::block(start, layout.keys());
             let (p, ds) = (&mut p[..keys.len() * BLOCK], &mut ds[..keys.len() * BLOCK]);
-            let seen = self.pair(layout, &block, kv_head, &keys, (p, ds));
+            let space = [&mut *p, &mut *ds, &mut *k];
+            let seen = self.pair(layout, &block, kv_head, &keys, space);
             copy_rows(k, width, self.k, dim, keys, |key| {
                 layout.key_at(key, kv_head)
             });
@@ -435,7 +451,7 @@ impl Pass<'_> {
         for (dq, query) in dq.chunks_exact(width).zip(queries.clone()) {
             // SAFETY: one task writes this query and head; ranges do not overlap.
             let to = unsafe { self.dq.part(layout.query_row(query, head) * dim, dim) };
-            to.copy_from_slice(&dq[..dim]);
+            round(to, &dq[..dim]);
         }
     }
 }

@@ -3,7 +3,10 @@
 use super::super::{Config, Range};
 use super::seen::Seen;
 use crate::{
-    cpu::math::{self, exp},
+    cpu::{
+        float::{Activation, Float, same_type, widen},
+        math::{self, exp},
+    },
     product::matmul::{Matrix, Operand, pack},
 };
 use std::ops::Range as Span;
@@ -148,26 +151,27 @@ impl Layout {
         }
     }
 
-    /// `scores[keys, queries] = alpha · keys · queries` where pairs are visible; `keys` are rows of
-    /// `from`, which has the shape of `k`. Those of a block that begins in the prefix lie in two
-    /// places.
-    pub(super) fn pairs(
+    /// Rows of these keys in `from`, which has the shape of `k`, and the distance from one to the
+    /// next. They are copied into `to` unless they are f32 in one place: those of a block that
+    /// begins in the prefix lie in two.
+    pub(super) fn key_rows<'a, T: Activation>(
         &self,
-        seen: &Seen,
-        (from, kv_head, keys): (&[f32], usize, &Span<usize>),
-        queries: &[f32],
-        alpha: f32,
-        scores: &mut [f32],
-    ) {
-        let border = self.own_keys().start.clamp(keys.start, keys.end);
-        for run in [keys.start..border, border..keys.end] {
-            if !run.is_empty() {
-                let rows = &from[self.key_at(run.start, kv_head)..];
-                let rows = (rows, self.kv_heads * self.head_dim);
-                let run = run.start - keys.start..run.end - keys.start;
-                seen.pairs(run, rows, (queries, self.head_dim), alpha, scores);
-            }
+        from: &'a [T],
+        kv_head: usize,
+        keys: &Span<usize>,
+        to: &'a mut [f32],
+    ) -> (&'a [f32], usize) {
+        let own = self.own_keys().start;
+        if let Some(from) = same_type(from)
+            && (keys.end <= own || own <= keys.start)
+        {
+            let rows = &from[self.key_at(keys.start, kv_head)..];
+            return (rows, self.kv_heads * self.head_dim);
         }
+        copy_rows(to, self.width(), from, self.head_dim, keys.clone(), |key| {
+            self.key_at(key, kv_head)
+        });
+        (to, self.width())
     }
 
     pub(super) fn cap(&self, scores: &mut [f32]) {
@@ -183,27 +187,31 @@ pub(super) fn overlap(a: &Span<usize>, b: &Span<usize>) -> Span<usize> {
     start..a.end.min(b.end).max(start)
 }
 
-/// Copies `rows.len()` rows into rows of `width`, with zeros after `head_dim`; `at` gives the start
+/// Widens `rows.len()` rows into rows of `width`, with zeros after `head_dim`; `at` gives the start
 /// of each.
-pub(super) fn copy_rows(
+pub(super) fn copy_rows<T: Activation>(
     to: &mut [f32],
     width: usize,
-    from: &[f32],
+    from: &[T],
     head_dim: usize,
     rows: Span<usize>,
     at: impl Fn(usize) -> usize,
 ) {
     for (to, row) in to.chunks_exact_mut(width).zip(rows) {
-        to[..head_dim].copy_from_slice(&from[at(row)..][..head_dim]);
+        let from = &from[at(row)..][..head_dim];
+        match same_type(from) {
+            Some(from) => to[..head_dim].copy_from_slice(from),
+            None => widen(to, from),
+        }
         to[head_dim..].fill(0.0);
     }
 }
 
 /// Packs `queries` of `head` from `from`, which has the shape of `q`, as the right operand of a
 /// product.
-pub(super) fn pack_queries<'a>(
+pub(super) fn pack_queries<'a, T: Activation>(
     to: &'a mut [f32],
-    from: &[f32],
+    from: &[T],
     layout: &Layout,
     head: usize,
     queries: &Span<usize>,
@@ -319,17 +327,17 @@ vectorize! {
     }
 
     /// `Σ a·b`, in 16 lanes and a fixed order.
-    pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    pub(super) fn dot<T: Float>(a: &[T], b: &[T]) -> f32 {
         let mut lanes = [0f32; 16];
         let (a, a_rest) = a.as_chunks::<16>();
         let (b, b_rest) = b.as_chunks::<16>();
         for (a, b) in a.iter().zip(b) {
             for lane in 0..16 {
-                lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
+                lanes[lane] = a[lane].get().mul_add(b[lane].get(), lanes[lane]);
             }
         }
         for ((a, b), lane) in a_rest.iter().zip(b_rest).zip(&mut lanes) {
-            *lane = a.mul_add(*b, *lane);
+            *lane = a.get().mul_add(b.get(), *lane);
         }
         lanes.iter().sum()
     }

@@ -4,15 +4,21 @@ use super::super::Forward;
 use super::Shared;
 use super::block::{BLOCK, Lanes, Layout, copy_rows, online_softmax, pack_queries, scale_row};
 use super::seen::Seen;
-use crate::{KernelError, cpu::scratch::Scratch};
+use crate::{
+    KernelError,
+    cpu::{
+        float::{Activation, round},
+        scratch::Scratch,
+    },
+};
 use rayon::prelude::*;
 use std::{cmp::Reverse, ops::Range};
 use tightrope_device::Cpu;
 
-pub(super) fn run(cpu: &Cpu, args: Forward<'_, Cpu>) -> Result<(), KernelError> {
+pub(super) fn run<T: Activation>(cpu: &Cpu, args: Forward<'_, Cpu>) -> Result<(), KernelError> {
     let pass = Pass {
         cpu,
-        q: args.q.as_slice()?,
+        q: args.q.as_slice::<T>()?,
         k: args.k.as_slice()?,
         v: args.v.as_slice()?,
         y: Shared::new(args.y.into_slice()?),
@@ -37,16 +43,16 @@ pub(super) fn run(cpu: &Cpu, args: Forward<'_, Cpu>) -> Result<(), KernelError> 
     })
 }
 
-struct Pass<'a> {
+struct Pass<'a, T> {
     cpu: &'a Cpu,
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    y: Shared<'a>,
-    lse: Shared<'a>,
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    y: Shared<'a, T>,
+    lse: Shared<'a, f32>,
 }
 
-impl Pass<'_> {
+impl<T: Activation> Pass<'_, T> {
     fn block(
         &self,
         layout: &Layout,
@@ -66,7 +72,8 @@ impl Pass<'_> {
             let keys = Layout::block(start, layout.keys());
             let seen = Seen::new(layout, &queries, &keys);
             let scores = &mut scores[..keys.len() * BLOCK];
-            layout.pairs(&seen, (self.k, kv_head, &keys), q, layout.scale, scores);
+            let k = layout.key_rows(self.k, kv_head, &keys, values);
+            seen.pairs(k, (q, dim), layout.scale, scores);
             layout.cap(scores);
             layout.mask(scores, &queries, &keys);
             online_softmax(scores, &seen, &mut max, &mut sum, &mut factor);
@@ -87,8 +94,9 @@ impl Pass<'_> {
             // SAFETY: this task alone writes this query and head; ranges do not overlap.
             let (y, lse) = unsafe { (self.y.part(row * dim, dim), self.lse.part(row, 1)) };
             lse[0] = max[lane] + sum[lane].ln();
-            y.copy_from_slice(&sums[lane * width..][..dim]);
-            scale_row(y, 1.0 / sum[lane]);
+            let result = &mut sums[lane * width..][..dim];
+            scale_row(result, 1.0 / sum[lane]);
+            round(y, result);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! from that of its prefix), and every sum runs over blocks in ascending order: the bits of a range
 //! depend neither on its place, nor on the number of threads, nor on the division of the work. Only
 //! the tiles of 16 × 16 with visible pairs are computed in a pair of blocks, because sequences are
-//! often shorter than a block.
+//! often shorter than a block. Activations of bf16 are widened block by block; the arithmetic is f32.
 
 mod backward;
 mod block;
@@ -15,31 +15,40 @@ mod seen;
 
 use super::{Attention, Backward, Forward};
 use crate::{Checked, KernelError};
+use half::bf16;
 use std::marker::PhantomData;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, DType};
 
 impl Attention for Cpu {
     fn attention_forward(&self, args: Checked<Forward<'_, Self>>) -> Result<(), KernelError> {
-        forward::run(self, args.on(self)?)
+        let args = args.on(self)?;
+        match args.q.dtype() {
+            DType::BF16 => forward::run::<bf16>(self, args),
+            _ => forward::run::<f32>(self, args),
+        }
     }
 
     fn attention_backward(&self, args: Checked<Backward<'_, Self>>) -> Result<(), KernelError> {
-        backward::run(self, args.on(self)?)
+        let args = args.on(self)?;
+        match args.q.dtype() {
+            DType::BF16 => backward::run::<bf16>(self, args),
+            _ => backward::run::<f32>(self, args),
+        }
     }
 }
 
 /// Memory in which several threads write separate rows.
-struct Shared<'a> {
-    start: *mut f32,
+struct Shared<'a, T> {
+    start: *mut T,
     len: usize,
-    memory: PhantomData<&'a mut [f32]>,
+    memory: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: the caller of `part` promises that no other part overlaps.
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<T> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    fn new(slice: &'a mut [f32]) -> Self {
+impl<'a, T> Shared<'a, T> {
+    fn new(slice: &'a mut [T]) -> Self {
         Self {
             start: slice.as_mut_ptr(),
             len: slice.len(),
@@ -55,7 +64,7 @@ impl<'a> Shared<'a> {
         clippy::mut_from_ref,
         reason = "the caller sees to it that no two parts overlap"
     )]
-    unsafe fn part(&self, start: usize, len: usize) -> &mut [f32] {
+    unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
         assert!(
             start <= self.len && len <= self.len - start,
             "outside the buffer"

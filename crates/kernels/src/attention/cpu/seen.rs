@@ -59,32 +59,27 @@ impl Seen {
             .all(|keys| *keys == (0..self.sizes.1))
     }
 
-    /// `C[keys, BLOCK] = alpha · A[keys, k] · B[k, queries]` for the keys `run` of the block, which
-    /// are the rows of `a`; `b` in panels.
+    /// `C[keys, BLOCK] = alpha · A[keys, k] · B[k, queries]`, with the keys of the block in the rows
+    /// of `a`; `b` in panels.
     pub(super) fn pairs(
         &self,
-        run: Span<usize>,
         (a, stride): (&[f32], usize),
         (b, k): (&[f32], usize),
         alpha: f32,
         c: &mut [f32],
     ) {
-        let mut product = |query: usize, queries: usize, keys: &Span<usize>| {
-            let keys = overlap(keys, &run);
-            if keys.is_empty() {
-                return;
-            }
-            let a = Left::Rows(&a[(keys.start - run.start) * stride..], stride);
+        let mut product = |query: usize, queries: usize, keys: Span<usize>| {
+            let a = Left::Rows(&a[keys.start * stride..], stride);
             let b = Right::Panels(&b[query * k..]);
             let c = &mut c[keys.start * BLOCK + query..];
             small_product((keys.len(), queries, k), a, b, alpha, false, (c, BLOCK));
         };
         if self.whole() {
             let queries = self.sizes.0.next_multiple_of(TILE);
-            return product(0, queries, &(0..self.sizes.1));
+            return product(0, queries, 0..self.sizes.1);
         }
         for (tile, keys) in self.tiles() {
-            product(tile * TILE, TILE, &keys);
+            product(tile * TILE, TILE, keys);
         }
     }
 

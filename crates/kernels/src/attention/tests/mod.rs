@@ -235,6 +235,7 @@ fn every_result_matches_the_oracle() {
                 let mut case = Case::new(&lengths, sizes);
                 (case.window, case.softcap) = (window, softcap);
                 case.compare(&cpu);
+                case.of(DType::BF16).compare(&cpu);
             }
         }
     }
@@ -270,13 +271,17 @@ fn cuda_matches_the_oracle_in_every_type() {
 fn other_head_sizes_match() {
     let cpu = Cpu::new(2).unwrap();
     for head_dim in [8, 24, 32, 96, 128, 256] {
-        Case::new(&[(70, 70), (9, 9)], (2, 1, head_dim)).compare(&cpu);
+        let case = Case::new(&[(70, 70), (9, 9)], (2, 1, head_dim));
+        case.compare(&cpu);
+        case.of(DType::BF16).compare(&cpu);
     }
 }
 
 #[test]
 fn queries_at_the_end_of_a_cache_match() {
-    check_cache(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in [DType::F32, DType::BF16] {
+        check_cache(&Cpu::new(2).unwrap(), dtype);
+    }
     check_cache(cuda(), DType::BF16);
 }
 
@@ -306,8 +311,8 @@ fn bits_do_not_depend_on_threads() {
 
 #[test]
 fn a_range_has_the_same_bits_wherever_it_stands() {
-    check_place(&Cpu::new(2).unwrap(), DType::F32);
     for dtype in [DType::F32, DType::BF16] {
+        check_place(&Cpu::new(2).unwrap(), dtype);
         check_place(cuda(), dtype);
     }
 }
@@ -339,7 +344,9 @@ fn check_place<D: Attention>(device: &D, dtype: DType) {
 
 #[test]
 fn a_window_as_long_as_the_range_changes_no_bit() {
-    check_window(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in [DType::F32, DType::BF16] {
+        check_window(&Cpu::new(2).unwrap(), dtype);
+    }
     check_window(cuda(), DType::BF16);
 }
 
@@ -352,8 +359,8 @@ fn check_window<D: Attention>(device: &D, dtype: DType) {
 
 #[test]
 fn a_nan_stays_in_its_range_and_is_not_hidden() {
-    check_nan(&Cpu::new(2).unwrap(), DType::F32);
     for dtype in [DType::F32, DType::BF16] {
+        check_nan(&Cpu::new(2).unwrap(), dtype);
         check_nan(cuda(), dtype);
     }
 }
@@ -372,8 +379,8 @@ fn check_nan<D: Attention>(device: &D, dtype: DType) {
 
 #[test]
 fn large_scores_do_not_overflow() {
-    check_large(&Cpu::new(1).unwrap(), DType::F32);
     for dtype in [DType::F32, DType::BF16] {
+        check_large(&Cpu::new(1).unwrap(), dtype);
         check_large(cuda(), dtype);
     }
 }

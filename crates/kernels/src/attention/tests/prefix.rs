@@ -61,6 +61,7 @@ fn every_result_matches_the_oracle() {
                 let mut case = case(ranges_of(&FAMILIES), sizes);
                 (case.window, case.softcap) = (window, softcap);
                 case.compare(&cpu);
+                case.of(DType::BF16).compare(&cpu);
             }
         }
     }
@@ -109,7 +110,9 @@ fn queries_at_the_end_of_a_cache_match() {
         let mut case = case(cached(), (4, 2, 16));
         case.window = window;
         case.compare(&Cpu::new(2).unwrap());
-        case.of(DType::BF16).compare(cuda());
+        let case = case.of(DType::BF16);
+        case.compare(&Cpu::new(2).unwrap());
+        case.compare(cuda());
     }
 }
 
@@ -132,7 +135,7 @@ fn bits_do_not_depend_on_threads() {
 #[test]
 fn a_reader_has_the_bits_that_a_copy_of_the_prefix_gives() {
     check_copies(&Cpu::new(1).unwrap(), DType::F32, &FAMILIES);
-    check_copies(&Cpu::new(3).unwrap(), DType::F32, &FAMILIES);
+    check_copies(&Cpu::new(3).unwrap(), DType::BF16, &FAMILIES);
     for dtype in [DType::F32, DType::BF16] {
         check_copies(cuda(), dtype, &[FAMILIES[3], FAMILIES[6]]);
     }
@@ -174,8 +177,8 @@ fn check_copies<D: Attention>(device: &D, dtype: DType, families: &[Family<'_>])
 
 #[test]
 fn readers_do_not_see_each_other() {
-    check_isolation(&Cpu::new(2).unwrap(), DType::F32);
     for dtype in [DType::F32, DType::BF16] {
+        check_isolation(&Cpu::new(2).unwrap(), dtype);
         check_isolation(cuda(), dtype);
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 use case::{Case, NAMES, Results};
 use tightrope_device::{Cpu, IndexWidth, Tensor};
 use tightrope_testkit::{
-    assert_close, cuda, cuda_with_small_limits, oracle::linear as oracle, tensor, unit, widen,
+    assert_close, cpus, cuda, cuda_with_small_limits, oracle::linear as oracle, tensor, unit, widen,
 };
 
 const SHAPES: [(usize, usize, usize, usize); 10] = [
@@ -67,19 +67,32 @@ fn the_cpu_reads_stored_weights_exactly() {
     }
 }
 
-#[test]
-fn cuda_is_the_oracle_in_every_type() {
+/// Every option at every shape, with each pair of types in some of them.
+fn in_every_type(check: impl Fn(&Case)) {
     for (i, shape) in SHAPES.into_iter().enumerate() {
         for (j, dtype) in ACTIVATIONS.into_iter().enumerate() {
             for option in 0..4 {
                 let types = (dtype, STORED[(i + j) % 3]);
                 let mut case = Case::of(types, shape, if option & 1 == 0 { 0.0 } else { 0.3 });
                 case.accumulate = option & 2 != 0;
-                case.compare(&case.run(cuda()));
-                case.compare(&case.run(cuda_with_small_limits()));
+                check(&case);
             }
         }
     }
+}
+
+#[test]
+fn every_way_of_the_cpu_is_the_oracle_in_every_type() {
+    let cpus = cpus(2);
+    in_every_type(|case| cpus.iter().for_each(|cpu| case.compare(&case.run(cpu))));
+}
+
+#[test]
+fn cuda_is_the_oracle_in_every_type() {
+    in_every_type(|case| {
+        case.compare(&case.run(cuda()));
+        case.compare(&case.run(cuda_with_small_limits()));
+    });
 }
 
 #[test]
@@ -109,7 +122,11 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn a_token_has_the_same_bits_wherever_it_stands() {
-    compare_places(&cpu(2), DType::F32);
+    for dtype in ACTIVATIONS {
+        for cpu in cpus(2) {
+            compare_places(&cpu, dtype);
+        }
+    }
     for dtype in ACTIVATIONS {
         compare_places(cuda_with_small_limits(), dtype);
     }
@@ -251,7 +268,9 @@ fn neither_bias_nor_adapter_is_needed() {
         let expected = oracle::product((5, 7, 24), |t, o| dy[t * 7 + o], |o, i| weight[o * 24 + i]);
         close("dx", &dx, &expected);
     }
-    compare(&cpu(1), DType::F32);
+    for dtype in ACTIVATIONS {
+        compare(&cpu(1), dtype);
+    }
     for dtype in ACTIVATIONS {
         compare(cuda_with_small_limits(), dtype);
     }
@@ -281,7 +300,8 @@ fn activations_share_a_type_which_is_f32_on_the_cpu() {
     };
     let error = forward(DType::F32, DType::BF16).unwrap_err();
     assert!(matches!(error, KernelError::DType { operand: "y", .. }));
-    let error = forward(DType::BF16, DType::BF16).unwrap_err();
+    forward(DType::BF16, DType::BF16).unwrap();
+    let error = forward(DType::F16, DType::F16).unwrap_err();
     assert!(matches!(error, KernelError::DType { operand: "x", .. }));
-    assert!(error.to_string().contains("f32 on cpu"), "{error}");
+    assert!(error.to_string().contains("f32, bf16 on cpu"), "{error}");
 }

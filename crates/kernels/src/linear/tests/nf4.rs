@@ -9,7 +9,7 @@ use super::{
 use crate::nf4::{self, Dequantize, Nf4, Quantized, QuantizedScales, Scales};
 use tightrope_device::{IndexWidth, Tensor};
 use tightrope_testkit::{
-    cuda_with_small_limits, finite_difference, oracle::linear as oracle, widen,
+    cpus, cuda_with_small_limits, finite_difference, oracle::linear as oracle, widen,
 };
 
 /// A weight in NF4 on the host.
@@ -112,7 +112,9 @@ fn compare<D: Linear>(device: &D, types: &[DType]) {
 
 #[test]
 fn the_cpu_multiplies_what_the_codes_stand_for() {
-    compare(&cpu(2), &[DType::F32]);
+    for cpu in cpus(2) {
+        compare(&cpu, &ACTIVATIONS);
+    }
 }
 
 #[test]

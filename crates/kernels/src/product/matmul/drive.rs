@@ -1,10 +1,11 @@
 //! Divides a product into packed panels and tiles of the result, and distributes the tiles over
 //! threads.
 
-use super::micro::{COLUMNS, Call, KERNEL, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, Tile};
+use super::micro::{COLUMNS, Call, Kernel, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, Tile};
+use super::output::{Memory, Target};
 use super::pack::pack_all;
 use super::pieces::{Blocks, Piece, Span, TAIL, pieces};
-use super::{Base, Gate, Memory, Term, parts};
+use super::{Base, Gate, Term, parts};
 use crate::{KernelError, cpu::scratch::Scratch};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -13,10 +14,6 @@ use tightrope_device::Cpu;
 /// Longest block of the sum: a panel of `b` (20 KiB) and a panel of `a` (8 KiB) share the
 /// first-level cache.
 const K_BLOCK: usize = 320;
-const BLOCKS: Blocks = Blocks {
-    most: K_BLOCK,
-    unit: 8,
-};
 /// Longest part of the sum that is packed at a time.
 const K_PART: usize = 8 * K_BLOCK;
 /// Largest number of elements of a packed operand (8 MiB), unless [`K_PART`] × one tile needs more.
@@ -33,12 +30,31 @@ const TILE_COLUMNS: usize = 16 * COLUMNS;
 /// gated and that term's `alpha` is 1.
 pub(super) fn product(
     cpu: &Cpu,
+    kernel: &'static Kernel,
     (m, n): (usize, usize),
     terms: &[Term<'_>],
     base: Base<'_>,
-    c: Memory,
+    c: Target,
 ) -> Result<(), KernelError> {
-    let mut pieces = pieces(terms, (m, n), BLOCKS);
+    let blocks = Blocks {
+        most: K_BLOCK,
+        unit: 8,
+        takes_factor: match kernel.is_pairs {
+            true => |factor| factor == 1.0,
+            false => |_| true,
+        },
+    };
+    let mut pieces = pieces(terms, (m, n), blocks);
+    let steps: usize = pieces.iter().map(Piece::len).sum();
+    if let Target::Bf16(c) = c
+        && pieces.len() > 1
+        && steps > K_PART
+    {
+        // Later parts add to the sums of earlier ones.
+        let in_f32 = |base, c| product(cpu, kernel, (m, n), terms, base, Target::F32(c));
+        // SAFETY: these are the elements of the result, which nothing else uses.
+        return unsafe { c.in_f32(cpu, (0..m, 0..n), base, in_f32) };
+    }
     cpu.install(|| {
         let (mut rest, mut base) = (&mut pieces[..], base);
         while !rest.is_empty() {
@@ -56,6 +72,7 @@ pub(super) fn product(
             let (pieces, after) = rest.split_at_mut(count);
             let part = Part {
                 cpu,
+                kernel,
                 pieces,
                 steps,
                 base,
@@ -112,10 +129,11 @@ impl<'a> Packed<'a> {
 /// Consecutive blocks of one or several terms.
 struct Part<'a> {
     cpu: &'a Cpu,
+    kernel: &'static Kernel,
     pieces: &'a [Piece<'a>],
     steps: usize,
     base: Base<'a>,
-    c: Memory,
+    c: Target,
 }
 
 impl Part<'_> {
@@ -156,7 +174,7 @@ impl Part<'_> {
                 } else {
                     None
                 };
-                tiles(rows, columns.clone(), self.cpu.threads())
+                self.tiles(rows, columns.clone())
                     .into_par_iter()
                     .with_max_len(1)
                     .try_for_each(|(rows, columns)| {
@@ -167,7 +185,7 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Computes all blocks of one tile of the result.
+    /// Computes one tile of the result.
     fn tile(
         &self,
         rows: Range<usize>,
@@ -175,13 +193,36 @@ impl Part<'_> {
         a: Option<&Packed<'_>>,
         b: Option<&Packed<'_>>,
     ) -> Result<(), KernelError> {
+        let tile = (rows.clone(), columns.clone());
+        match self.c {
+            Target::F32(c) => self.blocks(tile, a, b, self.base, c),
+            // SAFETY: `product` checked that the elements lie inside the memory, and only this
+            // thread works on this tile.
+            Target::Bf16(c) => unsafe {
+                c.in_f32(self.cpu, (rows, columns), self.base, |base, c| {
+                    self.blocks(tile, a, b, base, c)
+                })
+            },
+        }
+    }
+
+    /// Computes all blocks of one tile of the result.
+    fn blocks(
+        &self,
+        (rows, columns): (Range<usize>, Range<usize>),
+        a: Option<&Packed<'_>>,
+        b: Option<&Packed<'_>>,
+        base: Base<'_>,
+        c: Memory<f32>,
+    ) -> Result<(), KernelError> {
+        let width = self.kernel.columns;
         // Room for the part of `b` that is packed where it is used.
         let room = if b.is_none() { K_BLOCK + TAIL } else { 0 };
-        let mut local = Scratch::take(self.cpu, room * KERNEL.columns)?;
+        let mut local = Scratch::take(self.cpu, room * width)?;
         let mut strip = |piece: &Piece<'_>, j: usize| {
             let strip = Strip {
                 rows: rows.clone(),
-                columns: j..columns.end.min(j + KERNEL.columns),
+                columns: j..columns.end.min(j + width),
                 a,
                 b,
                 fetch_rows: j == columns.start,
@@ -190,9 +231,14 @@ impl Part<'_> {
             let steps = strip.steps(&piece.span, &mut local);
             let more = piece.tail.as_ref();
             let more = more.map_or(Steps::NONE, |tail| strip.steps(tail, &mut local));
-            self.strip(piece, &strip, steps, more);
+            // Only the first block has the base of the earlier part.
+            let base = match piece.span.offset {
+                0 => base,
+                _ => Base::Output,
+            };
+            self.strip(piece, &strip, (steps, more), base, c);
         };
-        let strips = columns.clone().step_by(KERNEL.columns);
+        let strips = columns.clone().step_by(width);
         let by_rows = |piece: &Piece<'_>| b.is_none() && piece.span.b_direct.is_none();
         if self.pieces.iter().any(by_rows) {
             // `b` is read from memory, along its rows.
@@ -210,13 +256,15 @@ impl Part<'_> {
     }
 
     /// Computes one block of one strip.
-    fn strip(&self, piece: &Piece<'_>, strip: &Strip<'_>, steps: Steps, more: Steps) {
-        let term = piece.span.term;
-        // Only the first block has the base of the earlier part.
-        let base = match piece.span.offset {
-            0 => self.base,
-            _ => Base::Output,
-        };
+    fn strip(
+        &self,
+        piece: &Piece<'_>,
+        strip: &Strip<'_>,
+        (steps, more): (Steps, Steps),
+        base: Base<'_>,
+        c: Memory<f32>,
+    ) {
+        let (kernel, term) = (self.kernel, piece.span.term);
         let (rows, columns) = (strip.rows.clone(), strip.columns.clone());
         let panels = columns.len().div_ceil(COLUMNS);
         // Each tile prefetches its share of the next strip of packed `b`.
@@ -230,21 +278,20 @@ impl Part<'_> {
             base: std::ptr::null(),
             base_stride: 0,
             c: std::ptr::null_mut(),
-            c_stride: self.c.row_stride,
+            c_stride: c.row_stride,
             next,
             fetch_rows: strip.fetch_rows,
         };
-        let in_place = columns.len().is_multiple_of(COLUMNS)
-            && self.c.column_stride == 1
-            && term.gate.is_none();
+        let in_place =
+            columns.len().is_multiple_of(COLUMNS) && c.column_stride == 1 && term.gate.is_none();
         if let (true, Base::Bias(bias)) = (in_place, base) {
             call.base = bias[columns.clone()].as_ptr();
         }
-        for i in rows.clone().step_by(KERNEL.rows) {
-            let height = KERNEL.rows.min(rows.end - i);
-            let tile = KERNEL.tile(piece.span.a_direct.is_some(), height, panels);
+        for i in rows.clone().step_by(kernel.rows) {
+            let height = kernel.rows.min(rows.end - i);
+            let tile = kernel.tile(piece.span.a_direct.is_some(), height, panels);
             if in_place {
-                call.c = self.c.at(i, columns.start);
+                call.c = c.at(i, columns.start);
                 if let Base::Output = base {
                     (call.base, call.base_stride) = (call.c.cast_const(), call.c_stride);
                 }
@@ -252,63 +299,102 @@ impl Part<'_> {
                 // only this thread works on this tile; `Strip::steps` checked `a` and `b`.
                 unsafe { tile(&call) };
             } else {
-                self.write(call, tile, i..i + height, columns.clone(), base, term.gate);
+                let place = (i..i + height, columns.clone(), c);
+                write(call, tile, place, base, term.gate);
             }
             for steps in [&mut call.steps, &mut call.more] {
-                steps.a = steps.a.wrapping_add(KERNEL.rows / ROWS * steps.a_panel);
+                steps.a = steps.a.wrapping_add(kernel.rows / ROWS * steps.a_panel);
             }
-            call.next = call.next.wrapping_add(size * KERNEL.rows / TILE_ROWS);
+            call.next = call.next.wrapping_add(size * kernel.rows / TILE_ROWS);
         }
     }
 
-    /// Writes edges, transposed and gated results through a temporary tile.
-    fn write(
+    /// Divides a part of the result into tiles that fit the caches and suffice for all threads, by
+    /// columns first if that is enough.
+    fn tiles(
         &self,
-        mut call: Call,
-        tile: Tile,
         rows: Range<usize>,
         columns: Range<usize>,
-        base: Base<'_>,
-        gate: Option<&dyn Gate>,
-    ) {
-        let (height, count) = (rows.len(), columns.len());
-        let at = |row: usize, column: usize| self.c.at(rows.start + row, columns.start + column);
-        let mut from = [[0f32; MOST_COLUMNS]; MOST_ROWS];
-        for (row, from) in from.iter_mut().enumerate().take(height) {
-            for (column, from) in from.iter_mut().enumerate().take(count) {
-                *from = match base {
-                    Base::Zero => 0.0,
-                    Base::Bias(bias) => bias[columns.start + column],
-                    // SAFETY: this element lies inside the result, whose memory `product` checked,
-                    // and only this thread works on this tile.
-                    Base::Output => unsafe { *at(row, column) },
-                };
-            }
+    ) -> Vec<(Range<usize>, Range<usize>)> {
+        let (kernel, threads) = (self.kernel, self.cpu.threads());
+        let split = |range: &Range<usize>, unit: usize, count: usize| -> Vec<Range<usize>> {
+            let size = range.len().div_ceil(count).next_multiple_of(unit);
+            let starts = range.clone().step_by(size);
+            starts
+                .map(|start| start..range.end.min(start + size))
+                .collect()
+        };
+        let row_panels = rows.len().div_ceil(kernel.rows);
+        let column_panels = columns.len().div_ceil(kernel.columns);
+        let mut down = rows.len().div_ceil(TILE_ROWS);
+        let mut across = columns.len().div_ceil(TILE_COLUMNS);
+        // Four tiles per thread even out the time that other work on the machine takes from one thread.
+        let wanted = if threads == 1 { 1 } else { 4 * threads };
+        if rows.len() <= TILE_ROWS {
+            // Every tile reads its columns of `b` from memory once, in long pieces of its rows.
+            across = across.max(wanted).min(column_panels);
+            down = down.max(threads.div_ceil(across)).min(row_panels);
+        } else if down * across < wanted {
+            down = down.max(wanted.div_ceil(across)).min(row_panels);
+            across = across.max(wanted.div_ceil(down)).min(column_panels);
         }
-        let mut into = [[0f32; MOST_COLUMNS]; MOST_ROWS];
-        call.c = into.as_mut_ptr().cast();
-        call.c_stride = MOST_COLUMNS;
-        if let Some(gate) = gate {
-            // SAFETY: `into` has room for all rows; `Strip::steps` checked `a` and `b`.
-            unsafe { tile(&call) };
-            for (row, into) in into.iter_mut().enumerate().take(height) {
-                gate.apply(rows.start + row, columns.clone(), &mut into[..count]);
-            }
-            for (into, from) in into.as_flattened_mut().iter_mut().zip(from.as_flattened()) {
-                *into += from;
-            }
-        } else {
-            call.base = from.as_ptr().cast();
-            call.base_stride = MOST_COLUMNS;
-            // SAFETY: `from` and `into` have room for all rows; `Strip::steps` checked `a` and `b`.
-            unsafe { tile(&call) };
+        if !(down * across).is_multiple_of(threads) {
+            across = across.next_multiple_of(threads).min(column_panels);
         }
-        for (row, into) in into.iter().enumerate().take(height) {
-            for (column, &into) in into.iter().enumerate().take(count) {
-                // SAFETY: this element lies inside the result, whose memory `product` checked, and
-                // only this thread works on this tile.
-                unsafe { *at(row, column) = into };
-            }
+        let across = split(&columns, kernel.columns, across);
+        let mut tiles = Vec::new();
+        for rows in split(&rows, kernel.rows, down) {
+            tiles.extend(across.iter().map(|columns| (rows.clone(), columns.clone())));
+        }
+        tiles
+    }
+}
+
+/// Writes edges, transposed and gated results through a temporary tile.
+fn write(
+    mut call: Call,
+    tile: Tile,
+    (rows, columns, c): (Range<usize>, Range<usize>, Memory<f32>),
+    base: Base<'_>,
+    gate: Option<&dyn Gate>,
+) {
+    let (height, count) = (rows.len(), columns.len());
+    let at = |row: usize, column: usize| c.at(rows.start + row, columns.start + column);
+    let mut from = [[0f32; MOST_COLUMNS]; MOST_ROWS];
+    for (row, from) in from.iter_mut().enumerate().take(height) {
+        for (column, from) in from.iter_mut().enumerate().take(count) {
+            *from = match base {
+                Base::Zero => 0.0,
+                Base::Bias(bias) => bias[columns.start + column],
+                // SAFETY: this element lies inside the result, whose memory `product` checked,
+                // and only this thread works on this tile.
+                Base::Output => unsafe { *at(row, column) },
+            };
+        }
+    }
+    let mut into = [[0f32; MOST_COLUMNS]; MOST_ROWS];
+    call.c = into.as_mut_ptr().cast();
+    call.c_stride = MOST_COLUMNS;
+    if let Some(gate) = gate {
+        // SAFETY: `into` has room for all rows; `Strip::steps` checked `a` and `b`.
+        unsafe { tile(&call) };
+        for (row, into) in into.iter_mut().enumerate().take(height) {
+            gate.apply(rows.start + row, columns.clone(), &mut into[..count]);
+        }
+        for (into, from) in into.as_flattened_mut().iter_mut().zip(from.as_flattened()) {
+            *into += from;
+        }
+    } else {
+        call.base = from.as_ptr().cast();
+        call.base_stride = MOST_COLUMNS;
+        // SAFETY: `from` and `into` have room for all rows; `Strip::steps` checked `a` and `b`.
+        unsafe { tile(&call) };
+    }
+    for (row, into) in into.iter().enumerate().take(height) {
+        for (column, &into) in into.iter().enumerate().take(count) {
+            // SAFETY: this element lies inside the result, whose memory `product` checked, and
+            // only this thread works on this tile.
+            unsafe { *at(row, column) = into };
         }
     }
 }
@@ -369,43 +455,4 @@ impl Strip<'_> {
             b_panel,
         }
     }
-}
-
-/// Divides a part of the result into tiles that fit the caches and suffice for all threads, by
-/// columns first if that is enough.
-fn tiles(
-    rows: Range<usize>,
-    columns: Range<usize>,
-    threads: usize,
-) -> Vec<(Range<usize>, Range<usize>)> {
-    let split = |range: &Range<usize>, unit: usize, count: usize| -> Vec<Range<usize>> {
-        let size = range.len().div_ceil(count).next_multiple_of(unit);
-        let starts = range.clone().step_by(size);
-        starts
-            .map(|start| start..range.end.min(start + size))
-            .collect()
-    };
-    let row_panels = rows.len().div_ceil(KERNEL.rows);
-    let column_panels = columns.len().div_ceil(KERNEL.columns);
-    let mut down = rows.len().div_ceil(TILE_ROWS);
-    let mut across = columns.len().div_ceil(TILE_COLUMNS);
-    // Four tiles per thread even out the time that other work on the machine takes from one thread.
-    let wanted = if threads == 1 { 1 } else { 4 * threads };
-    if rows.len() <= TILE_ROWS {
-        // Every tile reads its columns of `b` from memory once, in long pieces of its rows.
-        across = across.max(wanted).min(column_panels);
-        down = down.max(threads.div_ceil(across)).min(row_panels);
-    } else if down * across < wanted {
-        down = down.max(wanted.div_ceil(across)).min(row_panels);
-        across = across.max(wanted.div_ceil(down)).min(column_panels);
-    }
-    if !(down * across).is_multiple_of(threads) {
-        across = across.next_multiple_of(threads).min(column_panels);
-    }
-    let across = split(&columns, KERNEL.columns, across);
-    let mut tiles = Vec::new();
-    for rows in split(&rows, KERNEL.rows, down) {
-        tiles.extend(across.iter().map(|columns| (rows.clone(), columns.clone())));
-    }
-    tiles
 }

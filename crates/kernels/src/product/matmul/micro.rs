@@ -71,6 +71,8 @@ pub(crate) struct Kernel {
     pub(crate) rows: usize,
     /// Number of columns in its largest tile, one or two panels of `b`.
     pub(crate) columns: usize,
+    /// Whether its elements are pairs of bf16, which cannot be multiplied as an f32.
+    pub(crate) is_pairs: bool,
     /// Tiles for `a` stored by rows, indexed by panels of `b` and by rows, each minus one.
     by_rows: &'static [&'static [Tile]],
     /// The same for `a` stored by columns, as in packed panels.
@@ -136,6 +138,10 @@ pub(crate) static KERNEL: LazyLock<&'static Kernel> = LazyLock::new(|| {
     &portable::KERNEL
 });
 
+/// The kernel for pairs of bf16, for processors with AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+pub(crate) static PAIRS: &Kernel = &avx512_bf16::KERNEL;
+
 /// Lists `tile::<ROWS, VECTORS, BY_ROWS>` for all of these rows.
 macro_rules! tiles {
     ($vectors:literal, $by_rows:literal: $($rows:literal)*) => {
@@ -144,11 +150,12 @@ macro_rules! tiles {
 }
 
 /// Defines the tiles of an instruction set: [`Call`] with the intrinsics for vectors of a number of
-/// lanes. `VECTORS` vectors make the columns of a tile. One line is prefetched per number of steps.
+/// lanes, the last of which adds a step. `VECTORS` vectors make the columns of a tile. One line is
+/// prefetched per number of steps.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector_tiles {
     ($features:literal, $vector:ident, $lanes:literal, $fetch:literal:
-        $zero:ident, $set1:ident, $load:ident, $store:ident, $fmadd:ident) => {
+        $zero:ident, $set1:ident, $load:ident, $store:ident, $fmadd:ident, $step:ident) => {
         /// # Safety
         /// The processor must have the features, and every element in reach must be valid.
         #[target_feature(enable = $features)]
@@ -271,7 +278,7 @@ macro_rules! vector_tiles {
                             .wrapping_add(rows[r % ROWS]),
                     );
                     for (sum, &right) in sum.iter_mut().zip(&right) {
-                        *sum = $fmadd(x, right, *sum);
+                        *sum = $step(x, right, *sum);
                     }
                 }
             }
@@ -292,6 +299,7 @@ mod avx512 {
     pub(super) static KERNEL: Kernel = Kernel {
         rows: MOST_ROWS,
         columns: MOST_COLUMNS,
+        is_pairs: false,
         by_rows: &[
             tiles!(1, true: 1 2 3 4 5 6 7 8 9 10 11 12),
             tiles!(2, true: 1 2 3 4 5 6 7 8 9 10 11 12),
@@ -303,7 +311,45 @@ mod avx512 {
     };
 
     vector_tiles!("avx512f", __m512, 16, 8:
-        _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
+        _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps,
+        _mm512_fmadd_ps);
+}
+
+/// Steps of two: an element of `a` and of `b` is a pair of bf16, the even step in its low half.
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16 {
+    use super::{
+        COLUMNS, Call, Kernel, MOST_COLUMNS, MOST_ROWS, ROWS, Steps, TOGETHER, in_order, opaque,
+        prefetch,
+    };
+    use std::arch::x86_64::*;
+
+    pub(super) static KERNEL: Kernel = Kernel {
+        rows: MOST_ROWS,
+        columns: MOST_COLUMNS,
+        is_pairs: true,
+        by_rows: &[
+            tiles!(1, true: 1 2 3 4 5 6 7 8 9 10 11 12),
+            tiles!(2, true: 1 2 3 4 5 6 7 8 9 10 11 12),
+        ],
+        by_columns: &[
+            tiles!(1, false: 1 2 3 4 5 6 7 8 9 10 11 12),
+            tiles!(2, false: 1 2 3 4 5 6 7 8 9 10 11 12),
+        ],
+    };
+
+    /// `sum + a·b`, both products of each lane.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn multiply_pairs(a: __m512, b: __m512, sum: __m512) -> __m512 {
+        // SAFETY: all types have 64 bytes.
+        let [a, b] = unsafe { std::mem::transmute::<[__m512; 2], [__m512bh; 2]>([a, b]) };
+        _mm512_dpbf16_ps(sum, a, b)
+    }
+
+    vector_tiles!("avx512f,avx512bf16", __m512, 16, 8:
+        _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps,
+        multiply_pairs);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -315,12 +361,14 @@ mod avx2 {
     pub(super) static KERNEL: Kernel = Kernel {
         rows: ROWS,
         columns: COLUMNS,
+        is_pairs: false,
         by_rows: &[tiles!(2, true: 1 2 3 4 5 6)],
         by_columns: &[tiles!(2, false: 1 2 3 4 5 6)],
     };
 
     vector_tiles!("avx2,fma", __m256, 8, 32:
-        _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+        _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps,
+        _mm256_fmadd_ps);
 }
 
 /// The kernel for processors without a special one; compilers vectorise it.
@@ -330,6 +378,7 @@ mod portable {
     pub(super) static KERNEL: Kernel = Kernel {
         rows: ROWS,
         columns: COLUMNS,
+        is_pairs: false,
         by_rows: &[tiles!(1, true: 1 2 3 4 5 6)],
         by_columns: &[tiles!(1, false: 1 2 3 4 5 6)],
     };
@@ -384,117 +433,4 @@ mod portable {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tightrope_testkit::{Random, assert_close};
-
-    /// All kernels that this processor can run.
-    fn kernels() -> Vec<&'static Kernel> {
-        let mut kernels = vec![&portable::KERNEL];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if tightrope_device::has_avx2_fma() {
-                kernels.push(&avx2::KERNEL);
-            }
-            if tightrope_device::has_avx512() {
-                kernels.push(&avx512::KERNEL);
-            }
-        }
-        kernels
-    }
-
-    /// `0.5 · a · b` plus the first row of `base`, with `a` (rows × k) and `b` (k × 16 · panels) by
-    /// rows or in panels, and the steps from `split` on given separately.
-    fn tile(
-        kernel: &Kernel,
-        (rows, panels, k): (usize, usize, usize),
-        (packed, split): (bool, usize),
-        [a, b, base]: [&[f32]; 3],
-    ) -> Vec<f32> {
-        let columns = panels * COLUMNS;
-        let in_panels = |width: usize, count: usize, at: &dyn Fn(usize, usize) -> f32| {
-            let mut result = vec![0.0; count.next_multiple_of(width) * k];
-            for (i, p) in (0..count).flat_map(|i| (0..k).map(move |p| (i, p))) {
-                result[i / width * width * k + p * width + i % width] = at(i, p);
-            }
-            result
-        };
-        let a_panels = in_panels(ROWS, rows, &|i, p| a[i * k + p]);
-        let b_panels = in_panels(COLUMNS, columns, &|j, p| b[p * columns + j]);
-        let mut c = vec![0f32; rows * columns];
-        let mut steps = Steps {
-            k: split,
-            a: a.as_ptr(),
-            a_stride: k,
-            a_panel: ROWS * k,
-            b: b.as_ptr(),
-            b_stride: columns,
-            b_panel: COLUMNS,
-        };
-        if packed {
-            (steps.a, steps.a_stride) = (a_panels.as_ptr(), ROWS);
-            (steps.b, steps.b_stride, steps.b_panel) = (b_panels.as_ptr(), COLUMNS, COLUMNS * k);
-        }
-        let more = Steps {
-            k: k - split,
-            a: steps.a.wrapping_add(split * if packed { ROWS } else { 1 }),
-            b: steps.b.wrapping_add(split * steps.b_stride),
-            ..steps
-        };
-        let call = Call {
-            steps,
-            more,
-            alpha: 0.5,
-            base: base.as_ptr(),
-            base_stride: 0,
-            c: c.as_mut_ptr(),
-            c_stride: columns,
-            next: b.as_ptr(),
-            fetch_rows: true,
-        };
-        // SAFETY: all operands have the sizes that the call states.
-        unsafe { kernel.tile(!packed, rows, panels)(&call) };
-        c
-    }
-
-    #[test]
-    fn every_kernel_and_tile_matches_and_has_the_same_bits() {
-        let mut random = Random::new(5);
-        for k in [0, 1, 2, 17, 256] {
-            let a = random.normal(MOST_ROWS * k, 1.0);
-            let base = random.normal(MOST_COLUMNS, 1.0);
-            for panels in [1, 2] {
-                let columns = panels * COLUMNS;
-                let b = random.normal(k * columns, 1.0);
-                let product = |at| {
-                    let (i, j) = (at / columns, at % columns);
-                    let product = |p| f64::from(a[i * k + p]) * f64::from(b[p * columns + j]);
-                    f64::from(base[j]) + 0.5 * (0..k).map(product).sum::<f64>()
-                };
-                let expected: Vec<f64> = (0..MOST_ROWS * columns).map(product).collect();
-                let mut bits = None;
-                for kernel in kernels() {
-                    if panels * COLUMNS > kernel.columns {
-                        continue;
-                    }
-                    for (rows, packed) in
-                        (1..=kernel.rows).flat_map(|rows| [(rows, false), (rows, true)])
-                    {
-                        let tile = |split| {
-                            let size = (rows, panels, k);
-                            tile(kernel, size, (packed, split), [&a, &b, &base])
-                        };
-                        let c = tile(k);
-                        assert_eq!(c, tile(k / 3), "steps apart");
-                        assert_close("c", &c, &expected[..rows * columns], 2e-5, 2e-6);
-                        // Without fused instructions the portable kernel rounds once more.
-                        if !std::ptr::eq(kernel, &portable::KERNEL) {
-                            let first = bits.get_or_insert_with(|| c[..columns].to_vec());
-                            assert_eq!(&c[..columns], first);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

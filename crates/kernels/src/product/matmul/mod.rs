@@ -7,8 +7,10 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+mod bf16;
 mod drive;
 mod micro;
+mod output;
 mod pack;
 mod pieces;
 mod small;
@@ -16,6 +18,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use output::Output;
 pub(crate) use pack::pack;
 pub(crate) use small::{Left, Right, small_product};
 pub(crate) use source::{Matrix, Rows, Weight};
@@ -67,63 +70,18 @@ pub(crate) enum Base<'a> {
     Output,
 }
 
-/// Destination of the result: element `(i, j)` goes to `data[i · row_stride + j · column_stride]`.
-pub(crate) struct Output<'a> {
-    data: &'a mut [f32],
-    row_stride: usize,
-    column_stride: usize,
+/// Type that both operands of each term are rounded to before they are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    F32,
+    Bf16,
 }
-
-impl<'a> Output<'a> {
-    /// `C`, or its transpose, is stored by rows; `stride` elements lie between the starts of two.
-    pub(crate) fn new(data: &'a mut [f32], stride: usize, is_transposed: bool) -> Self {
-        let (row_stride, column_stride) = match is_transposed {
-            false => (stride, 1),
-            true => (1, stride),
-        };
-        Self {
-            data,
-            row_stride,
-            column_stride,
-        }
-    }
-
-    /// Memory of the output, which has `m` rows and `n` columns of a result, neither of them 0.
-    fn memory(&mut self, m: usize, n: usize) -> Memory {
-        let last = (m - 1) * self.row_stride + (n - 1) * self.column_stride;
-        assert!(last < self.data.len(), "the result does not fit its memory");
-        Memory {
-            data: self.data.as_mut_ptr(),
-            row_stride: self.row_stride,
-            column_stride: self.column_stride,
-        }
-    }
-}
-
-/// Memory of the result; several threads write tiles of it.
-#[derive(Clone, Copy)]
-struct Memory {
-    data: *mut f32,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl Memory {
-    fn at(&self, row: usize, column: usize) -> *mut f32 {
-        self.data
-            .wrapping_add(row * self.row_stride + column * self.column_stride)
-    }
-}
-
-// SAFETY: threads write disjoint tiles only (`Part::tile` is called once for each).
-unsafe impl Send for Memory {}
-// SAFETY: threads write disjoint tiles only (`Part::tile` is called once for each).
-unsafe impl Sync for Memory {}
 
 /// Computes `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])`, on the processor's matrix
-/// unit if there is one.
+/// unit if there is one. A result of bf16 takes bf16 operands, and is rounded once.
 pub(crate) fn product(
     cpu: &Cpu,
+    precision: Precision,
     (m, n): (usize, usize),
     terms: &[Term<'_>],
     base: Base<'_>,
@@ -132,12 +90,15 @@ pub(crate) fn product(
     if m == 0 || n == 0 {
         return Ok(());
     }
-    let c = output.memory(m, n);
+    let c = output.target(m, n);
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if cpu.has_amx() {
-        return amx::product(cpu, (m, n), terms, base, c);
+        return amx::product(cpu, precision, (m, n), terms, base, c);
     }
-    drive::product(cpu, (m, n), terms, base, c)
+    match precision {
+        Precision::F32 => drive::product(cpu, *micro::KERNEL, (m, n), terms, base, c),
+        Precision::Bf16 => bf16::product(cpu, (m, n), terms, base, c),
+    }
 }
 
 /// A second product through a narrow intermediate `X`: an adapter.
@@ -184,6 +145,7 @@ impl<'a> Through<'a> {
 /// A·B` is the term, without a gate.
 pub(crate) fn product_through(
     cpu: &Cpu,
+    precision: Precision,
     (m, n): (usize, usize),
     term: Term<'_>,
     through: Through<'_>,
@@ -198,16 +160,23 @@ pub(crate) fn product_through(
         && through.rows.is_none()
         && [m, n, rank, term.k].iter().all(|&size| size > 0)
     {
-        let x = Output::new(x, rank, false).memory(m, rank);
-        let memory = (x, output.memory(m, n));
-        if amx::product_through(cpu, (m, n), term, through, base, memory)? {
+        let targets = (&mut *x, output.target(m, n));
+        if amx::product_through(cpu, precision, (m, n), term, through, base, targets)? {
             return Ok(());
         }
     }
-    let into = Output::new(x, rank, false);
-    product(cpu, (m, rank), &[through.down(term)], Base::Zero, into)?;
+    let into = Output::new(&mut *x, rank, false);
+    let down = [through.down(term)];
+    product(cpu, precision, (m, rank), &down, Base::Zero, into)?;
     let x = Matrix::new(&*x, rank);
-    product(cpu, (m, n), &[term, through.up(&x)], base, output)
+    product(
+        cpu,
+        precision,
+        (m, n),
+        &[term, through.up(&x)],
+        base,
+        output,
+    )
 }
 
 /// Divides `0..len` into parts of at most `limit`.

@@ -20,6 +20,8 @@ pub(super) struct Blocks {
     pub(super) most: usize,
     /// All blocks but the last are multiples of this.
     pub(super) unit: usize,
+    /// Whether `b` keeps its digits when it is packed with this factor.
+    pub(super) takes_factor: fn(f32) -> bool,
 }
 
 impl Blocks {
@@ -107,11 +109,12 @@ pub(super) struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    fn joins(&self, term: &Term<'_>) -> bool {
+    fn joins(&self, term: &Term<'_>, blocks: Blocks) -> bool {
         let this = self.span.term;
         self.tail.is_none()
             && (1..=TAIL).contains(&term.k)
             && this.alpha == 1.0
+            && (blocks.takes_factor)(term.alpha)
             && this.gate.is_none()
             && term.gate.is_none()
     }
@@ -151,7 +154,7 @@ pub(super) fn pieces<'a>(
     let mut pieces: Vec<Piece<'_>> = Vec::new();
     for term in terms {
         if let Some(last) = pieces.last_mut()
-            && last.joins(term)
+            && last.joins(term, blocks)
         {
             last.join(term, n);
             continue;

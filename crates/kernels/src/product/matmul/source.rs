@@ -2,7 +2,11 @@
 //!
 //! A new storage format is one implementation of [`Rows`] and one arm in [`Weight`].
 
-use crate::{KernelError, nf4};
+use crate::{
+    KernelError,
+    cpu::float::{Float, same_type, widen},
+    nf4,
+};
 use half::{bf16, f16};
 use std::ops::Range;
 use tightrope_device::{Cpu, DType, View};
@@ -18,9 +22,9 @@ pub(crate) trait Rows: Sync {
         None
     }
 
-    /// Whether every element is a bf16.
-    fn is_bf16(&self) -> bool {
-        false
+    /// Returns the elements and the distance between rows, if they are stored as bf16.
+    fn halves(&self) -> Option<(&[bf16], usize)> {
+        None
     }
 }
 
@@ -36,45 +40,30 @@ impl<'a, T> Matrix<'a, T> {
         Self { data, stride }
     }
 
-    fn slice(&self, row: usize, columns: Range<usize>) -> &'a [T] {
+    /// Elements of a row.
+    pub(crate) fn slice(&self, row: usize, columns: Range<usize>) -> &'a [T] {
         let start = row * self.stride;
         &self.data[start + columns.start..start + columns.end]
     }
 }
 
-impl Rows for Matrix<'_, f32> {
-    fn row<'s>(&'s self, row: usize, columns: Range<usize>, _: &'s mut [f32]) -> &'s [f32] {
-        self.slice(row, columns)
+impl<T: Float> Rows for Matrix<'_, T> {
+    fn row<'s>(&'s self, row: usize, columns: Range<usize>, scratch: &'s mut [f32]) -> &'s [f32] {
+        let stored = self.slice(row, columns);
+        if let Some(plain) = same_type(stored) {
+            return plain;
+        }
+        let decoded = &mut scratch[..stored.len()];
+        widen(decoded, stored);
+        decoded
     }
 
     fn plain(&self) -> Option<(&[f32], usize)> {
-        Some((self.data, self.stride))
-    }
-}
-
-impl Rows for Matrix<'_, bf16> {
-    fn row<'s>(&'s self, row: usize, columns: Range<usize>, scratch: &'s mut [f32]) -> &'s [f32] {
-        let stored = self.slice(row, columns);
-        let decoded = &mut scratch[..stored.len()];
-        for (d, s) in decoded.iter_mut().zip(stored) {
-            // Takes the upper half of an f32, without the branches of a general conversion.
-            *d = f32::from_bits(u32::from(s.to_bits()) << 16);
-        }
-        decoded
+        Some((same_type(self.data)?, self.stride))
     }
 
-    fn is_bf16(&self) -> bool {
-        true
-    }
-}
-
-impl Rows for Matrix<'_, f16> {
-    fn row<'s>(&'s self, row: usize, columns: Range<usize>, scratch: &'s mut [f32]) -> &'s [f32] {
-        use half::slice::HalfFloatSliceExt;
-        let stored = self.slice(row, columns);
-        let decoded = &mut scratch[..stored.len()];
-        stored.convert_to_f32_slice(decoded);
-        decoded
+    fn halves(&self) -> Option<(&[bf16], usize)> {
+        Some((same_type(self.data)?, self.stride))
     }
 }
 

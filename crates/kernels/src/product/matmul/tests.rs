@@ -1,14 +1,26 @@
 //! The product against f64, over layouts, strides, bases, gates, thread counts and edges.
 
 use super::*;
+use half::bf16;
 use tightrope_device::Cpu;
-use tightrope_testkit::{Random, assert_close, oracle::linear::product as oracle};
+use tightrope_device::DType;
+use tightrope_testkit::{Random, assert_close, cpus, oracle::linear::product as oracle, rounded};
 
-/// The device itself, and the device without its matrix unit if it has one.
-fn devices(threads: usize) -> impl Iterator<Item = Cpu> {
-    let cpu = Cpu::new(threads).unwrap();
-    let other = cpu.has_amx().then(|| cpu.without_amx());
-    [cpu].into_iter().chain(other)
+/// Every way of the processor to multiply f32, and every way to multiply bf16.
+fn ways(threads: usize) -> impl Iterator<Item = (Cpu, Precision)> {
+    cpus(threads).into_iter().flat_map(|cpu| {
+        let f32s = cpu.has_amx() || !cpu.has_avx512_bf16();
+        let f32s = f32s.then(|| (cpu.clone(), Precision::F32));
+        [(cpu, Precision::Bf16)].into_iter().chain(f32s)
+    })
+}
+
+/// The numbers that are multiplied.
+fn seen(values: &[f32], precision: Precision) -> Vec<f32> {
+    match precision {
+        Precision::F32 => values.to_vec(),
+        Precision::Bf16 => rounded(values, DType::BF16),
+    }
 }
 
 struct Tens;
@@ -24,7 +36,7 @@ impl Gate for Tens {
 /// The result, `C` by rows or `Cᵀ` by rows, of one term with the given layouts.
 #[allow(clippy::too_many_arguments, reason = "all sizes of a product")]
 fn run(
-    cpu: &Cpu,
+    (cpu, precision): &(Cpu, Precision),
     (m, k, n): (usize, usize, usize),
     layouts: (bool, bool),
     base: &str,
@@ -59,16 +71,17 @@ fn run(
         vec![f32::NAN; m * n]
     };
     let output = if transposed {
-        Output::new(&mut c, m, true)
+        Output::new(&mut c[..], m, true)
     } else {
-        Output::new(&mut c, n, false)
+        Output::new(&mut c[..], n, false)
     };
     let base_value = match base {
         "zero" => Base::Zero,
         "bias" => Base::Bias(&bias),
         _ => Base::Output,
     };
-    product(cpu, (m, n), &[term], base_value, output).unwrap();
+    product(cpu, *precision, (m, n), &[term], base_value, output).unwrap();
+    let (a, b) = (seen(&a, *precision), seen(&b, *precision));
     let sums = oracle(
         (m, k, n),
         |i, p| if a_rows { a[i * k + p] } else { a[p * m + i] }.into(),
@@ -119,8 +132,8 @@ fn every_layout_matches() {
     for shape in SHAPES {
         for layouts in [(true, true), (true, false), (false, false), (false, true)] {
             for base in ["zero", "bias", "output"] {
-                for cpu in devices(2) {
-                    let (got, expected) = run(&cpu, shape, layouts, base, false, false);
+                for way in ways(2) {
+                    let (got, expected) = run(&way, shape, layouts, base, false, false);
                     let tolerance = 2e-6 * (shape.1 as f64).sqrt().max(1.0);
                     assert_close(base, &got, &expected, tolerance, 1e-6);
                 }
@@ -134,9 +147,9 @@ fn gates_and_transposed_results_match() {
     for shape in SHAPES {
         for (gated, transposed) in [(true, false), (false, true), (true, true)] {
             for base in ["zero", "bias", "output"] {
-                for cpu in devices(2) {
+                for way in ways(2) {
                     let layouts = (true, false);
-                    let (got, expected) = run(&cpu, shape, layouts, base, gated, transposed);
+                    let (got, expected) = run(&way, shape, layouts, base, gated, transposed);
                     let tolerance = 2e-5 * (shape.1 as f64).sqrt().max(1.0);
                     assert_close(base, &got, &expected, tolerance, 1e-6);
                 }
@@ -148,25 +161,20 @@ fn gates_and_transposed_results_match() {
 #[test]
 fn bits_depend_on_neither_threads_nor_layout_nor_transposition() {
     for shape in SHAPES {
-        for tiles in [true, false] {
-            let run = |threads| {
-                let cpu = Cpu::new(threads).unwrap();
-                let cpu = if tiles { cpu } else { cpu.without_amx() };
-                run(&cpu, shape, (true, true), "output", false, false).0
-            };
-            let one = run(1);
-            for threads in [2, 3, 5] {
-                assert_eq!(one, run(threads), "{shape:?}");
-            }
+        let run = |threads| {
+            ways(threads).map(|way| run(&way, shape, (true, true), "output", false, false).0)
+        };
+        for threads in [2, 3, 5] {
+            assert!(run(1).eq(run(threads)), "{shape:?}");
         }
         // The same operands in the other layouts.
-        for cpu in devices(2) {
-            layouts_have_equal_bits(&cpu, shape);
+        for way in ways(2) {
+            layouts_have_equal_bits(&way, shape);
         }
     }
 }
 
-fn layouts_have_equal_bits(cpu: &Cpu, (m, k, n): (usize, usize, usize)) {
+fn layouts_have_equal_bits((cpu, precision): &(Cpu, Precision), (m, k, n): (usize, usize, usize)) {
     let mut random = Random::new(9);
     let (a, b) = (random.normal(m * k, 1.0), random.normal(k * n, 1.0));
     let flip = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
@@ -180,9 +188,9 @@ fn layouts_have_equal_bits(cpu: &Cpu, (m, k, n): (usize, usize, usize)) {
     let compute = |a: Operand<'_>, b: Operand<'_>, transposed: bool| {
         let mut c = vec![0f32; m * n];
         let output = if transposed {
-            Output::new(&mut c, m, true)
+            Output::new(&mut c[..], m, true)
         } else {
-            Output::new(&mut c, n, false)
+            Output::new(&mut c[..], n, false)
         };
         let term = Term {
             a,
@@ -191,7 +199,7 @@ fn layouts_have_equal_bits(cpu: &Cpu, (m, k, n): (usize, usize, usize)) {
             alpha: 1.5,
             gate: None,
         };
-        product(cpu, (m, n), &[term], Base::Zero, output).unwrap();
+        product(cpu, *precision, (m, n), &[term], Base::Zero, output).unwrap();
         if transposed { flip(&c, n, m) } else { c }
     };
     let first = compute(Operand::Rows(&a), Operand::Columns(&b), false);
@@ -202,11 +210,11 @@ fn layouts_have_equal_bits(cpu: &Cpu, (m, k, n): (usize, usize, usize)) {
     assert_eq!(first, compute(Operand::Rows(&a), Operand::Rows(&bt), true));
 }
 
-/// Rows of `2 + A·B + 1.5 · A₂·B₂` (`400 × 50`, sums of `k` and of `short` steps), and the same in f64.
+/// Rows of `2 + A·B + alpha · A₂·B₂` (`400 × 50`, sums of `k` and of `short` steps), and the same in f64.
 /// `B` is stored by columns or by rows.
 fn two_terms(
-    cpu: &Cpu,
-    (k, short): (usize, usize),
+    (cpu, precision): &(Cpu, Precision),
+    (k, short, alpha): (usize, usize, f32),
     b_rows: bool,
     rows: Range<usize>,
 ) -> (Vec<f32>, Vec<f64>) {
@@ -231,14 +239,16 @@ fn two_terms(
     let mut c = vec![0f32; rows.len() * n];
     product(
         cpu,
+        *precision,
         (rows.len(), n),
-        &[term(0, 1.0), term(1, 1.5)],
+        &[term(0, 1.0), term(1, alpha)],
         Base::Bias(&[2.0; 50]),
-        Output::new(&mut c, n, false),
+        Output::new(&mut c[..], n, false),
     )
     .unwrap();
     let mut expected = vec![2.0; rows.len() * n];
-    for ((k, a, b), alpha) in operands.iter().zip([1.0, 1.5]) {
+    for ((k, a, b), alpha) in operands.iter().zip([1.0, alpha.into()]) {
+        let (a, b) = (seen(a, *precision), seen(b, *precision));
         let sums = oracle(
             (rows.len(), *k, n),
             |i, p| a[(rows.start + i) * k + p].into(),
@@ -255,8 +265,15 @@ fn two_terms(
 fn a_row_has_the_same_bits_alone_and_among_others() {
     // No second term; a second term that continues the last block, alone, with rows 4 KiB apart and
     // with no term before it; and a term that is too long for that.
-    for steps in [(700, 0), (700, 16), (1024, 32), (0, 8), (40, 33)] {
-        for (cpu, b_rows) in devices(2).flat_map(|cpu| [(cpu.clone(), true), (cpu, false)]) {
+    for steps in [
+        (700, 0, 1.5),
+        (700, 16, 1.5),
+        (1024, 32, 2.0),
+        (0, 8, 1.5),
+        (40, 33, 1.0),
+        (40, 50, 1.0),
+    ] {
+        for (cpu, b_rows) in ways(2).flat_map(|way| [(way.clone(), true), (way, false)]) {
             let (whole, expected) = two_terms(&cpu, steps, b_rows, 0..400);
             assert_close("c", &whole, &expected, 1e-4, 1e-6);
             for rows in [0..1, 399..400, 17..22, 50..170, 60..390] {
@@ -276,7 +293,8 @@ fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
         (33, 64, 17, 40),
         (20, 5200, 48, 8),
     ] {
-        for (cpu, gated) in devices(3).flat_map(|cpu| [(cpu.clone(), false), (cpu, true)]) {
+        for ((cpu, precision), gated) in ways(3).flat_map(|way| [(way.clone(), false), (way, true)])
+        {
             let mut random = Random::new(8);
             let [a, b, d, u] =
                 [m * k, k * n, k * rank, rank * n].map(|len| random.normal(len, 1.0));
@@ -299,9 +317,10 @@ fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
                 gate: gated.then_some(&Tens as &dyn Gate),
             };
             let mut first = (vec![f32::NAN; m * rank], vec![f32::NAN; m * n]);
-            let output = Output::new(&mut first.1, n, false);
+            let output = Output::new(&mut first.1[..], n, false);
             product_through(
                 &cpu,
+                precision,
                 (m, n),
                 base,
                 through,
@@ -312,16 +331,16 @@ fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
             .unwrap();
             let mut second = (vec![f32::NAN; m * rank], vec![f32::NAN; m * n]);
             let down = term(base.a, through.down, k);
-            let output = Output::new(&mut second.0, rank, false);
-            product(&cpu, (m, rank), &[down], Base::Zero, output).unwrap();
+            let output = Output::new(&mut second.0[..], rank, false);
+            product(&cpu, precision, (m, rank), &[down], Base::Zero, output).unwrap();
             let x = Matrix::new(&second.0[..], rank);
             let up = Term {
                 alpha: through.scale,
                 gate: through.gate,
                 ..term(Operand::Rows(&x), through.up, rank)
             };
-            let output = Output::new(&mut second.1, n, false);
-            product(&cpu, (m, n), &[base, up], Base::Zero, output).unwrap();
+            let output = Output::new(&mut second.1[..], n, false);
+            product(&cpu, precision, (m, n), &[base, up], Base::Zero, output).unwrap();
             assert_eq!(first, second, "{m} {k} {n} {rank}");
         }
     }
@@ -356,15 +375,17 @@ fn tiles_are_as_accurate_as_vectors() {
                 |i, p| at(&a, i, p).abs(),
                 |p, j| at(&b, j, p).abs(),
             );
-            let errors: Vec<f64> = devices(2)
-                .map(|cpu| {
+            let f32s = ways(2).filter(|(_, precision)| *precision == Precision::F32);
+            let errors: Vec<f64> = f32s
+                .map(|(cpu, precision)| {
                     let mut c = vec![0f32; m * n];
                     product(
                         &cpu,
+                        precision,
                         (m, n),
                         &[term],
                         Base::Zero,
-                        Output::new(&mut c, n, false),
+                        Output::new(&mut c[..], n, false),
                     )
                     .unwrap();
                     let error = |at: usize| (f64::from(c[at]) - expected[at]) / sizes[at];
@@ -375,9 +396,48 @@ fn tiles_are_as_accurate_as_vectors() {
             println!(
                 "{k} steps, magnitudes 2^{spread} apart: {errors:.3?} units in the last place"
             );
-            if let [tiles, vectors] = errors[..] {
+            if let [vectors, tiles] = errors[..] {
                 assert!(tiles <= vectors, "{errors:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_result_of_bf16_is_the_sum_of_f32_rounded_once() {
+    // One block, several, and so many that sums are kept between parts.
+    for (m, k, n) in [(1, 5, 3), (40, 70, 33), (300, 700, 50), (20, 16_000, 40)] {
+        let mut random = Random::new(k as u64);
+        let [a, b, start] = [m * k, k * n, m * n].map(|len| random.normal(len, 1.0));
+        let bias = random.normal(n, 1.0);
+        let stored: Vec<bf16> = a.iter().map(|&x| bf16::from_f32(x)).collect();
+        let start: Vec<bf16> = start.iter().map(|&x| bf16::from_f32(x)).collect();
+        let (a, b) = (Matrix::new(&stored[..], k), Matrix::new(&b[..], k));
+        let term = Term {
+            a: Operand::Rows(&a),
+            b: Operand::Rows(&b),
+            k,
+            alpha: 0.75,
+            gate: None,
+        };
+        for (cpu, base) in cpus(2)
+            .into_iter()
+            .flat_map(|cpu| ["zero", "bias", "output"].map(|base| (cpu.clone(), base)))
+        {
+            let base = match base {
+                "zero" => Base::Zero,
+                "bias" => Base::Bias(&bias),
+                _ => Base::Output,
+            };
+            let mut sums: Vec<f32> = start.iter().map(|x| x.to_f32()).collect();
+            let mut c = start.clone();
+            let compute = |output| {
+                product(&cpu, Precision::Bf16, (m, n), &[term], base, output).unwrap();
+            };
+            compute(Output::new(&mut sums[..], n, false));
+            compute(Output::new(&mut c[..], n, false));
+            let expected: Vec<bf16> = sums.iter().map(|&x| bf16::from_f32(x)).collect();
+            assert_eq!(c, expected, "{m} {k} {n}");
         }
     }
 }

@@ -48,7 +48,9 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn a_token_has_the_same_bits_wherever_it_stands_and_nan_stays_in_its_head() {
-    check_places(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in FLOATS {
+        check_places(&Cpu::new(2).unwrap(), dtype);
+    }
     for dtype in FLOATS {
         check_places(cuda_with_small_limits(), dtype);
     }

@@ -137,7 +137,9 @@ fn compare_side(case: &Case, side: &Side, got: &Results) {
 
 #[test]
 fn the_cpu_is_the_oracle() {
-    compare_with_the_oracle(&Cpu::new(2).unwrap(), DType::F32);
+    for dtype in FLOATS {
+        compare_with_the_oracle(&Cpu::new(2).unwrap(), dtype);
+    }
 }
 
 #[test]

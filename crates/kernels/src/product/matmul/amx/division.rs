@@ -1,7 +1,7 @@
 //! Divides a result into tiles that fit the caches and cost least.
 
 use super::tile::BLOCK;
-use crate::product::matmul::{parts, parts_of};
+use crate::product::matmul::{Precision, parts, parts_of};
 use std::ops::Range;
 
 /// Largest number of rows in a tile of the result: its block of `a` (960 KiB) stays in the
@@ -14,14 +14,17 @@ pub(super) const TILE_COLUMNS: usize = 1536;
 pub(super) fn tiles(
     m: usize,
     columns: Range<usize>,
+    precision: Precision,
     b_is_packed: bool,
     threads: usize,
 ) -> Vec<(Range<usize>, Range<usize>)> {
-    // Rough cycles for each product: for its six parts, for packing `a` once per tile, and for
-    // packing `b`, or fetching it from a shared cache, once per tile.
-    const MULTIPLY: f64 = 0.01;
-    const PACK_A: f64 = 0.6;
-    let b = if b_is_packed { 0.3 } else { 1.0 };
+    // Rough cycles for each product: for its one or six parts, for packing `a` once per tile, and
+    // for packing `b`, or fetching it from a shared cache, once per tile.
+    let (multiply, pack_a, pack_b, fetch_b) = match precision {
+        Precision::F32 => (0.01, 0.6, 1.0, 0.3),
+        Precision::Bf16 => (0.002, 0.1, 0.3, 0.1),
+    };
+    let b = if b_is_packed { fetch_b } else { pack_b };
     let n = columns.len();
     let size = |len: usize, count: usize| len.div_ceil(count).next_multiple_of(BLOCK);
     let cost = |&(down, across): &(usize, usize)| {
@@ -31,7 +34,7 @@ pub(super) fn tiles(
         // by a part of a tile.
         let rounds = count.div_ceil(threads) as f64 + 0.25;
         let idle = rounds * threads as f64 / count as f64;
-        MULTIPLY * idle + PACK_A / width as f64 + b / height as f64
+        multiply * idle + pack_a / width as f64 + b / height as f64
     };
     let (least_down, least_across) = (m.div_ceil(TILE_ROWS), n.div_ceil(TILE_COLUMNS));
     let choices = |least: usize, len: usize| {

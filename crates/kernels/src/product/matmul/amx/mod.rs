@@ -1,35 +1,32 @@
-//! Computes products on the matrix unit of x86 processors (AMX), in the precision of f32.
+//! Computes products on the matrix unit of x86 processors (AMX), of bf16 or in the precision of f32.
 //!
-//! A number is the sum of three bf16 (`split`). `a · b` is the sum of the six products of parts
+//! Operands of bf16 take one product of tiles for 32 steps (`round`). Otherwise a number is the sum of three bf16 (`split`). `a · b` is the sum of the six products of parts
 //! that are not below its last digit: `a₂b₀ + a₁b₀ + a₁b₁ + a₀b₁ + a₀b₂ + a₀b₀`. Tiles multiply
 //! bf16 exactly and add in f32, with one rounding of the sum for 32 products. The unit is so fast
 //! that six products take less than half the time of one in vectors (`tile`).
 
 mod division;
+mod groups;
 mod join;
+mod round;
 mod split;
 mod tile;
 
+use super::output::{Memory, Target};
 use super::pack::pack_all;
-use super::pieces::{Blocks, Piece, Span, pieces};
-use super::{Base, Matrix, Memory, Operand, Term, Through, parts, parts_of};
+use super::pieces::{Piece, pieces};
+use super::{Base, Matrix, Operand, Precision, Term, Through, parts, parts_of};
 use crate::{KernelError, cpu::scratch::Scratch};
 use division::{TILE_COLUMNS, TILE_ROWS, tiles};
+use groups::{Groups, blocks, most_groups};
 use join::join;
 use rayon::prelude::*;
-use split::{GROUP, PARTS, PLANE, Panels, SIDE, STEPS, pack};
+use split::{GROUP, PARTS, PLANE, Panels, SIDE, pack};
 use std::ops::Range;
 use tightrope_device::Cpu;
 use tile::{AHEAD, BLOCK, Call, Sums, Tiles, kernel};
 
-/// Panels of `b` (120 KiB) stream past while a block of `a` stays in the second-level cache.
-const BLOCKS: Blocks = Blocks {
-    most: 20 * STEPS,
-    unit: STEPS,
-};
-/// Number of groups of a sum that are packed at a time, unless a single block has more.
-const GROUPS: usize = 160;
-/// Largest number of elements of packed `b` (16 MiB), unless [`GROUPS`] × one tile needs more.
+/// Largest number of elements of packed `b` (16 MiB), unless [`most_groups`] × one tile needs more.
 const PACKED: usize = 4 << 20;
 /// Number of columns of `b` that are packed at once where they are used: whole cache lines of its
 /// rows.
@@ -38,29 +35,38 @@ const STRIP: usize = 128;
 /// `C[m, n] = base + Σ_terms alpha · gate(A[m, k] · B[k, n])` on a device that has tiles.
 ///
 /// Blocks of the sum are joined as in the product without tiles. A block is a sum over groups of 32
-/// steps. In a group, each of the six products is two chains of 16 fused multiply-adds, whose sum
-/// is added.
+/// steps. In a group, each of the one or six products is two chains of 16 fused multiply-adds,
+/// whose sum is added.
 pub(super) fn product(
     cpu: &Cpu,
+    precision: Precision,
     (m, n): (usize, usize),
     terms: &[Term<'_>],
     base: Base<'_>,
-    c: Memory,
+    c: Target,
 ) -> Result<(), KernelError> {
     assert!(cpu.has_amx());
-    let pieces = pieces(terms, (m, n), BLOCKS);
+    let pieces = pieces(terms, (m, n), blocks(precision));
     cpu.install(|| {
         let (mut rest, mut base) = (&pieces[..], base);
         while !rest.is_empty() {
             let mut sum = 0;
             let fits = |piece: &&Piece<'_>| {
-                sum += Groups::of(piece).all();
-                sum <= GROUPS
+                sum += Groups::of(piece, precision).all();
+                sum <= most_groups(precision)
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (pieces, after) = rest.split_at(count);
+            if let (Target::Bf16(c), false) = (c, after.is_empty()) {
+                // Later parts add to the sums of earlier ones.
+                let size = (m, n);
+                let in_f32 = |base, c| product(cpu, precision, size, terms, base, Target::F32(c));
+                // SAFETY: these are the elements of the result, which nothing else uses.
+                return unsafe { c.in_f32(cpu, (0..m, 0..n), base, in_f32) };
+            }
             let part = Part {
                 cpu,
+                precision,
                 pieces,
                 base,
                 c,
@@ -76,39 +82,47 @@ pub(super) fn product(
 /// Like [`super::product_through`], if the rows are `A` itself: `A` is then packed once, and `X` is
 /// read where it was written.
 ///
-/// Returns whether it was done: sums of more than [`GROUPS`] groups would need `X` in several
+/// Returns whether it was done: sums of more than [`most_groups`] groups would need `X` in several
 /// parts.
 pub(super) fn product_through(
     cpu: &Cpu,
+    precision: Precision,
     (m, n): (usize, usize),
     term: Term<'_>,
     through: Through<'_>,
     base: Base<'_>,
-    (x, c): (Memory, Memory),
+    (x, c): (&mut [f32], Target),
 ) -> Result<bool, KernelError> {
     assert!(cpu.has_amx() && through.rows.is_none());
     let rank = through.rank;
     // Stands for `X`, which does not exist yet.
     let unread = Matrix::<f32>::new(&[], rank);
     let (terms, down) = ([term, through.up(&unread)], [through.down(term)]);
-    let blocks = pieces(&terms, (m, n), BLOCKS);
-    let groups: usize = blocks.iter().map(|piece| Groups::of(piece).all()).sum();
-    if groups > GROUPS {
+    let rule = blocks(precision);
+    let blocks = pieces(&terms, (m, n), rule);
+    let groups = blocks
+        .iter()
+        .map(|piece| Groups::of(piece, precision).all());
+    if groups.sum::<usize>() > most_groups(precision) {
         return Ok(false);
     }
-    let of_x = pieces(&down, (m, rank), BLOCKS);
+    let of_x = pieces(&down, (m, rank), rule);
+    assert!(m * rank <= x.len(), "the middle does not fit its memory");
+    let x = Memory::tile(x, &(0..m), 0, rank);
     cpu.install(|| {
         let part = |pieces, c, base| Part {
             cpu,
+            precision,
             pieces,
             base,
             c,
             middle: None,
         };
-        let product = part(&of_x, x, Base::Zero);
+        let product = part(&of_x, Target::F32(x), Base::Zero);
         let middle = Middle {
             packed: product.pack_b(0..rank)?,
             product,
+            x,
             rank,
             up: &terms[1],
         };
@@ -126,72 +140,35 @@ struct Middle<'a> {
     product: Part<'a>,
     /// All of its `b`, packed.
     packed: Scratch<'a>,
+    /// Destination of its result.
+    x: Memory<f32>,
     rank: usize,
     /// The term that uses its result as `a`.
     up: &'a Term<'a>,
-}
-
-/// Groups of steps of one block and of the term that continues in it; sizes of panels in elements
-/// of f32.
-#[derive(Clone, Copy)]
-struct Groups {
-    /// Number of groups in which `b` has one part.
-    single: usize,
-    /// Number of later groups in which `b` has three parts.
-    triple: usize,
-}
-
-impl Groups {
-    fn of(piece: &Piece<'_>) -> Self {
-        let mut groups = Self {
-            single: 0,
-            triple: 0,
-        };
-        for span in piece.spans() {
-            *if Self::is_single(span) {
-                &mut groups.single
-            } else {
-                &mut groups.triple
-            } += Self::of_span(span);
-        }
-        groups
-    }
-
-    fn of_span(span: &Span<'_>) -> usize {
-        span.steps.len().div_ceil(STEPS)
-    }
-
-    /// The term that continues in a block comes after it, always in three parts.
-    fn is_single(span: &Span<'_>) -> bool {
-        !span.continues && span.term.b.rows().is_bf16()
-    }
-
-    fn all(self) -> usize {
-        self.single + self.triple
-    }
-
-    fn a_panel(self) -> usize {
-        self.all() * GROUP
-    }
-
-    fn b_panel(self) -> usize {
-        self.single * PLANE + self.triple * GROUP
-    }
 }
 
 /// Consecutive blocks of one or several terms.
 #[derive(Clone, Copy)]
 struct Part<'a> {
     cpu: &'a Cpu,
+    precision: Precision,
     pieces: &'a [Piece<'a>],
     base: Base<'a>,
-    c: Memory,
+    c: Target,
     middle: Option<&'a Middle<'a>>,
 }
 
+/// Packs `factor` times some elements of an operand, for some steps.
+type Pack = unsafe fn(Operand<'_>, f32, (usize, usize), Range<usize>, &mut Panels<'_>);
+
 /// Packs columns of `b` of one block.
-fn pack_b(piece: &Piece<'_>, first: usize, count: usize, data: &mut [f32]) {
-    let stride = Groups::of(piece).b_panel();
+fn pack_b(
+    piece: &Piece<'_>,
+    precision: Precision,
+    (first, count): (usize, usize),
+    data: &mut [f32],
+) {
+    let stride = Groups::of(piece, precision).b_panel();
     let mut start = 0;
     for span in piece.spans() {
         let data = &mut data[start..];
@@ -200,7 +177,10 @@ fn pack_b(piece: &Piece<'_>, first: usize, count: usize, data: &mut [f32]) {
         let groups = Groups::of_span(span);
         // SAFETY: a processor with tiles has AVX-512 with bf16.
         unsafe {
-            if Groups::is_single(span) {
+            if precision == Precision::Bf16 {
+                round::pack::<false>(operand, span.factor, columns, steps, &mut panels);
+                start += groups * PLANE;
+            } else if Groups::is_single(span) {
                 pack::<false, 1>(operand, 1.0, columns, steps, &mut panels);
                 start += groups * PLANE;
             } else {
@@ -222,7 +202,8 @@ impl Part<'_> {
             } else {
                 Some(self.pack_b(columns.clone())?)
             };
-            tiles(m, columns.clone(), b.is_some(), self.cpu.threads())
+            let threads = self.cpu.threads();
+            tiles(m, columns.clone(), self.precision, b.is_some(), threads)
                 .into_par_iter()
                 .with_max_len(1)
                 .try_for_each(|(rows, tile)| {
@@ -233,9 +214,13 @@ impl Part<'_> {
         Ok(())
     }
 
+    fn groups(&self, piece: &Piece<'_>) -> Groups {
+        Groups::of(piece, self.precision)
+    }
+
     /// Number of elements of packed `b` for each 16 columns.
     fn panel(&self) -> usize {
-        self.pieces.iter().map(|p| Groups::of(p).b_panel()).sum()
+        self.pieces.iter().map(|p| self.groups(p).b_panel()).sum()
     }
 
     /// Packs the panels of every block.
@@ -243,21 +228,44 @@ impl Part<'_> {
         let panels = columns.len().div_ceil(SIDE);
         let mut scratch = Scratch::take(self.cpu, panels * self.panel())?;
         let pieces = self.pieces.iter();
-        let pieces = pieces.map(|piece| (piece, Groups::of(piece).b_panel()));
-        pack_all(pieces, columns, SIDE, &mut scratch, pack_b);
+        let pieces = pieces.map(|piece| (piece, self.groups(piece).b_panel()));
+        let pack = |piece: &Piece<'_>, first, count, data: &mut [f32]| {
+            pack_b(piece, self.precision, (first, count), data);
+        };
+        pack_all(pieces, columns, SIDE, &mut scratch, pack);
         Ok(scratch)
     }
 
-    /// Computes all blocks of one tile of the result. `b` has its packed panels and their columns.
+    /// Computes one tile of the result. `b` has its packed panels and their columns.
     fn tile(
         &self,
         rows: Range<usize>,
         columns: Range<usize>,
         b: Option<(&[f32], Range<usize>)>,
     ) -> Result<(), KernelError> {
+        let tile = (rows.clone(), columns.clone());
+        match self.c {
+            Target::Bf16(c) if self.pieces.len() > 1 => {
+                let in_f32 = |base, c| self.blocks(tile, b, base, Target::F32(c));
+                // SAFETY: `super::product` checked that the elements lie inside the memory, and
+                // only this thread works on this tile.
+                unsafe { c.in_f32(self.cpu, (rows, columns), self.base, in_f32) }
+            }
+            c => self.blocks(tile, b, self.base, c),
+        }
+    }
+
+    /// Computes all blocks of one tile of the result.
+    fn blocks(
+        &self,
+        (rows, columns): (Range<usize>, Range<usize>),
+        b: Option<(&[f32], Range<usize>)>,
+        base: Base<'_>,
+        c: Target,
+    ) -> Result<(), KernelError> {
         // SAFETY: the device has tiles.
         let registers = unsafe { Tiles::new() };
-        let a_panels = self.pieces.iter().map(|p| Groups::of(p).a_panel());
+        let a_panels = self.pieces.iter().map(|p| self.groups(p).a_panel());
         let most = a_panels.max().unwrap_or(0);
         let mut a = Scratch::take(self.cpu, rows.len().div_ceil(SIDE) * most)?;
         let room = if b.is_none() { STRIP / SIDE } else { 0 };
@@ -265,17 +273,17 @@ impl Part<'_> {
         // Tiles of the first column write `X` to its destination; the others have their own copy.
         let mut own = None;
         let middle = match self.middle {
-            Some(middle) if columns.start == 0 => Some((middle, middle.product.c)),
+            Some(middle) if columns.start == 0 => Some((middle, middle.x)),
             Some(middle) => {
                 let own = own.insert(Scratch::take(self.cpu, rows.len() * middle.rank)?);
-                Some((middle, middle.memory(own, rows.start)))
+                Some((middle, Memory::tile(own, &rows, 0, middle.rank)))
             }
             None => None,
         };
         let mut before = 0;
         for (index, piece) in self.pieces.iter().enumerate() {
-            let base = self.base_of(index);
-            let len = Groups::of(piece).b_panel();
+            let base = if index == 0 { base } else { Base::Output };
+            let len = self.groups(piece).b_panel();
             self.pack_a(index, &registers, rows.clone(), middle, &mut a);
             for strip in parts_of(columns.clone(), STRIP) {
                 let b = match &b {
@@ -285,25 +293,21 @@ impl Part<'_> {
                         &b[start..][..strip.len().div_ceil(SIDE) * len]
                     }
                     None => {
-                        pack_b(piece, strip.start, strip.len(), &mut local);
+                        let columns = (strip.start, strip.len());
+                        pack_b(piece, self.precision, columns, &mut local);
                         &local[..strip.len().div_ceil(SIDE) * len]
                     }
                 };
                 for columns in parts_of(strip.clone(), BLOCK) {
                     let from = (columns.start - strip.start) / SIDE * len;
                     let b = &b[from..][..columns.len().div_ceil(SIDE) * len];
-                    let a = (rows.clone(), &a[..], Groups::of(piece).a_panel());
-                    self.column(piece, base, &registers, a, (columns, b));
+                    let a = (rows.clone(), &a[..], self.groups(piece).a_panel());
+                    self.column(piece, (base, c), &registers, a, (columns, b));
                 }
             }
             before += len;
         }
         Ok(())
-    }
-
-    /// Values that a block is added to.
-    fn base_of(&self, piece: usize) -> Base<'_> {
-        if piece == 0 { self.base } else { Base::Output }
     }
 
     /// Packs rows of `a` of one block, and writes these rows of the first product to its memory on
@@ -313,11 +317,15 @@ impl Part<'_> {
         index: usize,
         registers: &Tiles,
         rows: Range<usize>,
-        middle: Option<(&Middle<'_>, Memory)>,
+        middle: Option<(&Middle<'_>, Memory<f32>)>,
         data: &mut [f32],
     ) {
         let piece = &self.pieces[index];
-        let stride = Groups::of(piece).a_panel();
+        let stride = self.groups(piece).a_panel();
+        let (group, pack): (_, Pack) = match self.precision {
+            Precision::F32 => (GROUP, pack::<true, PARTS>),
+            Precision::Bf16 => (PLANE, round::pack::<true>),
+        };
         let mut start = 0;
         for span in piece.spans() {
             let panels = &mut Panels {
@@ -333,21 +341,19 @@ impl Part<'_> {
                     let x = unsafe { std::slice::from_raw_parts(x.at(rows.start, 0), len) };
                     let x = Matrix::new(x, middle.rank);
                     // SAFETY: a processor with tiles has AVX-512 with bf16.
-                    unsafe {
-                        pack::<true, PARTS>(Operand::Rows(&x), 1.0, (0, count), steps, panels);
-                    }
+                    unsafe { pack(Operand::Rows(&x), 1.0, (0, count), steps, panels) };
                 }
                 _ => {
                     let which = (rows.start, count);
                     // SAFETY: a processor with tiles has AVX-512 with bf16.
-                    unsafe { pack::<true, PARTS>(span.term.a, 1.0, which, steps, panels) };
+                    unsafe { pack(span.term.a, 1.0, which, steps, panels) };
                     if let Some((middle, x)) = middle {
                         let a = (rows.clone(), &data[start..], stride);
                         middle.block(index, registers, a, x);
                     }
                 }
             }
-            start += Groups::of_span(span) * GROUP;
+            start += Groups::of_span(span) * group;
         }
     }
 
@@ -356,47 +362,53 @@ impl Part<'_> {
     fn column(
         &self,
         piece: &Piece<'_>,
-        base: Base<'_>,
+        (base, target): (Base<'_>, Target),
         registers: &Tiles,
         (rows, a, a_panel): (Range<usize>, &[f32], usize),
         (columns, b): (Range<usize>, &[f32]),
     ) {
-        let groups = Groups::of(piece);
+        let groups = self.groups(piece);
         let mut sums = Sums([[0.0; BLOCK]; BLOCK]);
         let term = piece.span.term;
-        // Whole sums are written directly to the result.
-        let direct = matches!(base, Base::Zero)
-            && (term.alpha, columns.len(), self.c.column_stride) == (1.0, BLOCK, 1)
-            && term.gate.is_none();
+        // Whole sums of f32 are written directly to the result.
+        let direct = match target {
+            Target::F32(c)
+                if matches!(base, Base::Zero)
+                    && (term.alpha, columns.len(), c.column_stride) == (1.0, BLOCK, 1)
+                    && term.gate.is_none() =>
+            {
+                Some(c)
+            }
+            _ => None,
+        };
         let blocks = rows.len().div_ceil(BLOCK);
         for (index, rows) in parts_of(rows, BLOCK).enumerate() {
             if groups.all() == 0 {
-                join(self.c, term, base, rows, columns.clone(), &mut sums);
+                join(target, term, base, (rows, columns.clone()), &mut sums);
                 continue;
             }
-            let c = self.c.at(rows.start, columns.start);
+            let (next, next_bytes) = target.line(rows.start, columns.start);
             let b_panel = groups.b_panel();
             let a = a[index * BLOCK / SIDE * a_panel..].as_ptr();
-            let direct = direct && rows.len() == BLOCK;
-            let row_bytes = self.c.row_stride * size_of::<f32>();
-            let (sums_at, sums_bytes) = if direct {
-                (c, row_bytes)
-            } else {
-                (sums.0.as_mut_ptr().cast(), BLOCK * size_of::<f32>())
+            let direct = direct.filter(|_| rows.len() == BLOCK);
+            let (sums_at, row_bytes) = match direct {
+                Some(c) => (c.at(rows.start, columns.start), next_bytes),
+                None => (sums.0.as_mut_ptr().cast(), BLOCK * size_of::<f32>()),
             };
             // Each block prefetches its share of the next columns' panels, and two shares if there
             // are few blocks.
             let share = index * b_panel / PLANE * AHEAD;
             let far = if blocks > 4 { 0 } else { b_panel };
             let call = Call {
+                half: groups.half,
                 single: groups.single,
                 triple: groups.triple,
                 a: [a, a.wrapping_add(a_panel)],
                 b: [b.as_ptr(), b.as_ptr().wrapping_add(b_panel)],
                 sums: sums_at,
-                row_bytes: sums_bytes,
-                next: c.cast_const(),
-                next_bytes: row_bytes,
+                row_bytes,
+                next,
+                next_bytes,
                 ahead: b.as_ptr_range().end.wrapping_add(share),
                 ahead_bytes: far * size_of::<f32>(),
             };
@@ -404,40 +416,41 @@ impl Part<'_> {
             // SAFETY: `a` and `b` have these panels; `super::product` checked that all elements lie
             // inside the result, and only this thread works on this tile.
             unsafe { kernel(registers, &call) };
-            if !direct {
-                join(self.c, term, base, rows, columns.clone(), &mut sums);
+            if direct.is_none() {
+                join(target, term, base, (rows, columns.clone()), &mut sums);
             }
         }
     }
 }
 
 impl Middle<'_> {
-    /// Memory for the rows from `first` on.
-    fn memory(&self, own: &mut [f32], first: usize) -> Memory {
-        Memory {
-            data: own.as_mut_ptr().wrapping_sub(first * self.rank),
-            row_stride: self.rank,
-            column_stride: 1,
-        }
-    }
-
     /// Computes one block of the sum for these rows of `a`, into `x`.
-    fn block(&self, index: usize, registers: &Tiles, a: (Range<usize>, &[f32], usize), x: Memory) {
-        let pieces = self.product.pieces;
-        let panel = |piece| Groups::of(piece).b_panel();
+    fn block(
+        &self,
+        index: usize,
+        registers: &Tiles,
+        a: (Range<usize>, &[f32], usize),
+        x: Memory<f32>,
+    ) {
+        let (pieces, product) = (self.product.pieces, &self.product);
+        let panel = |piece| product.groups(piece).b_panel();
         let panels = self.rank.div_ceil(SIDE);
         let start = panels * pieces[..index].iter().map(panel).sum::<usize>();
         let len = panel(&pieces[index]);
-        let part = Part {
-            c: x,
-            middle: None,
-            ..self.product
-        };
+        let base = if index == 0 { Base::Zero } else { Base::Output };
         for columns in parts(self.rank, BLOCK) {
             let from = start + columns.start / SIDE * len;
-            let b = &self.packed[from..][..columns.len().div_ceil(SIDE) * len];
-            let base = part.base_of(index);
-            part.column(&pieces[index], base, registers, a.clone(), (columns, b));
+            let b = (
+                columns.clone(),
+                &self.packed[from..][..columns.len().div_ceil(SIDE) * len],
+            );
+            product.column(
+                &pieces[index],
+                (base, Target::F32(x)),
+                registers,
+                a.clone(),
+                b,
+            );
         }
     }
 }

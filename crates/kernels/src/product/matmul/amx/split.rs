@@ -19,7 +19,7 @@ pub(super) const GROUP: usize = PARTS * PLANE;
 pub(super) const PARTS: usize = 3;
 
 /// Number of elements of a row that are decoded at a time.
-const CHUNK: usize = 128;
+pub(super) const CHUNK: usize = 128;
 /// Number of first steps of pairs; the second step of a pair is this far behind.
 const HALF: usize = STEPS / 2;
 
@@ -32,7 +32,11 @@ pub(super) struct Panels<'a> {
 
 impl Panels<'_> {
     /// The `N` tiles of a group.
-    fn group<const N: usize>(&mut self, panel: usize, group: usize) -> &mut [[f32; PLANE]; N] {
+    pub(super) fn group<const N: usize>(
+        &mut self,
+        panel: usize,
+        group: usize,
+    ) -> &mut [[f32; PLANE]; N] {
         let start = panel * self.stride + group * N * PLANE;
         self.data[start..]
             .as_chunks_mut()
@@ -209,23 +213,15 @@ fn write<const BY_ROWS: bool, const FROM_ROWS: bool, const N: usize>(
 
 /// Aligned memory for tiles between registers and panels.
 #[repr(align(64))]
-struct Aligned<T>(T);
+pub(super) struct Aligned<T>(pub(super) T);
 
 /// Pairs `(low[i], high[i])` of each of the three parts.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn split(mut low: __m512, mut high: __m512) -> [__m512i; PARTS] {
-    // Words 0, 16, 1, 17, …
-    let pairs = _mm512_set_epi32(
-        0x1f_000f, 0x1e_000e, 0x1d_000d, 0x1c_000c, 0x1b_000b, 0x1a_000a, 0x19_0009, 0x18_0008,
-        0x17_0007, 0x16_0006, 0x15_0005, 0x14_0004, 0x13_0003, 0x12_0002, 0x11_0001, 0x10_0000,
-    );
     let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
     let mut part = || {
-        let rounded = _mm512_cvtne2ps_pbh(high, low);
-        // SAFETY: both types have 64 bytes.
-        let rounded = unsafe { std::mem::transmute::<__m512bh, __m512i>(rounded) };
-        let part = _mm512_permutexvar_epi16(pairs, rounded);
+        let part = pairs(low, high);
         low = _mm512_sub_ps(low, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(part)));
         high = _mm512_sub_ps(high, _mm512_castsi512_ps(_mm512_and_si512(part, upper)));
         part
@@ -237,10 +233,31 @@ fn split(mut low: __m512, mut high: __m512) -> [__m512i; PARTS] {
     [first, second, third]
 }
 
+/// Pairs `(low[i], high[i])`, rounded.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) fn pairs(low: __m512, high: __m512) -> __m512i {
+    // Words 0, 16, 1, 17, …
+    let order = _mm512_set_epi32(
+        0x1f_000f, 0x1e_000e, 0x1d_000d, 0x1c_000c, 0x1b_000b, 0x1a_000a, 0x19_0009, 0x18_0008,
+        0x17_0007, 0x16_0006, 0x15_0005, 0x14_0004, 0x13_0003, 0x12_0002, 0x11_0001, 0x10_0000,
+    );
+    _mm512_permutexvar_epi16(order, halves(low, high))
+}
+
+/// All numbers of `low` and then those of `high`, rounded to bf16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) fn halves(low: __m512, high: __m512) -> __m512i {
+    let rounded = _mm512_cvtne2ps_pbh(high, low);
+    // SAFETY: both types have 64 bytes.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(rounded) }
+}
+
 /// `to[j, i] = from[i, j]` of 16 × 16 elements.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn transpose(from: &[f32; PLANE], to: &mut [f32; PLANE]) {
+pub(super) fn transpose(from: &[f32; PLANE], to: &mut [f32; PLANE]) {
     for column in (0..SIDE).step_by(4) {
         // Loads four columns of the rows r, r + 4, r + 8 and r + 12.
         let rows: [__m512; 4] = std::array::from_fn(|r| {

@@ -1,4 +1,4 @@
-//! The innermost product: tiles of bf16, six products for one of f32.
+//! The innermost product: tiles of bf16, one product for one of bf16 and six for one of f32.
 
 use super::split::{PLANE, SIDE};
 use std::{arch::asm, mem::offset_of};
@@ -62,9 +62,11 @@ pub(super) const AHEAD: usize = 4 * SIDE;
 /// One or two panels of `a` and `b`.
 #[repr(C)]
 pub(super) struct Call {
-    /// Number of groups of 32 steps in which `b` has one part.
+    /// Number of groups of 32 steps in which `a` and `b` have one part.
+    pub(super) half: usize,
+    /// Number of later groups in which `a` has three parts and `b` has one.
     pub(super) single: usize,
-    /// Number of later groups in which `b` has three parts.
+    /// Number of later groups in which `a` and `b` have three parts.
     pub(super) triple: usize,
     /// First and second panel.
     pub(super) a: [*const f32; 2],
@@ -186,6 +188,17 @@ macro_rules! kernel {
             unsafe {
                 asm!(
                     "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                    "mov {count}, [{call} + {half}]",
+                    "test {count}, {count}",
+                    "jz 7f",
+                    "6:",
+                    concat!(load_a!($rows, 0), load_b!($columns, 0), multiply!($rows, $columns)),
+                    fetch_rows!(),
+                    fetch_ahead!(),
+                    "add {a}, 1024", "add {a2}, 1024", "add {b}, 1024", "add {b2}, 1024",
+                    "dec {count}",
+                    "jnz 6b",
+                    "7:",
                     "mov {count}, [{call} + {single}]",
                     "test {count}, {count}",
                     "jz 3f",
@@ -226,6 +239,7 @@ macro_rules! kernel {
                     "add {a2}, {a}",
                     store!($rows, $columns),
                     call = in(reg) call,
+                    half = const offset_of!(Call, half),
                     single = const offset_of!(Call, single),
                     triple = const offset_of!(Call, triple),
                     sums = const offset_of!(Call, sums),

@@ -1,24 +1,43 @@
-//! Detects the matrix unit of x86 processors (AMX), and asks Linux for permission to use it.
+//! Detects what x86 processors have for products of bf16: a matrix unit (AMX), for which it asks
+//! Linux for permission, and instructions on vectors (AVX512-BF16).
 
-/// If this variable is `0`, products are computed in vectors, as on processors without a matrix
+/// Whether the variable does not say `0`: products are then computed as on processors without the
 /// unit.
-const SWITCH: &str = "TIGHTROPE_AMX";
+#[cfg(target_arch = "x86_64")]
+fn allowed(switch: &str) -> bool {
+    std::env::var_os(switch).is_none_or(|value| value != "0")
+}
 
 /// Whether this process may multiply tiles of bf16, and has AVX-512 with bf16 to prepare them; it
 /// is determined once.
 ///
 /// A process must ask Linux for permission, because threads that use tiles have more state to save.
-pub(crate) fn usable() -> bool {
+pub(super) fn amx() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     {
-        static USABLE: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
-            std::env::var_os(SWITCH).is_none_or(|value| value != "0") && present() && permitted()
-        });
+        static USABLE: std::sync::LazyLock<bool> =
+            std::sync::LazyLock::new(|| allowed("TIGHTROPE_AMX") && present() && permitted());
         *USABLE
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     {
-        let _ = SWITCH;
+        false
+    }
+}
+
+/// Whether this process may multiply pairs of bf16 in vectors; it is determined once.
+pub(super) fn avx512_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static USABLE: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+            allowed("TIGHTROPE_AVX512_BF16")
+                && crate::has_avx512()
+                && std::arch::is_x86_feature_detected!("avx512bf16")
+        });
+        *USABLE
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
         false
     }
 }
