@@ -130,15 +130,11 @@ fn adapters_on_weights_in_four_bits_learn_as_on_the_processor() {
 }
 
 #[test]
-fn without_a_driver_the_error_says_so_and_bf16_needs_a_gpu() {
+fn without_a_driver_the_error_says_so() {
     let fixture = Fixture::with_config("");
     // On a machine with a driver there is nothing to refuse.
     if !tightrope_testkit::has_driver() {
         let error = fixture.error(&["train", "run.toml", "--set", "device=cuda"]);
         assert!(error.contains("libcuda"), "{error}");
     }
-    let bf16 = ["--set", "device=cpu", "--set", "precision=bf16"];
-    let error = fixture.error(&[&["train", "run.toml"], &bf16[..]].concat());
-    assert!(error.contains("bf16") && error.contains("GPU"), "{error}");
-    assert!(!fixture.path("out").exists());
 }

@@ -176,7 +176,7 @@ fn what_is_wrong_in_a_configuration() {
         &["there is no file", "chatml"],
     );
     wrong(
-        &["train", "run.toml", "--set", "precision=bf16"],
+        &["train", "run.toml", "--set", "precision=f16"],
         &["precision"],
     );
     let modules = [

@@ -198,7 +198,7 @@ pub struct LoadOptions {
     /// For training: keeps only the input of each layer, and computes the rest again in the
     /// backward pass.
     pub recompute: bool,
-    /// Type of activations: f32, or on a GPU bf16. Statistics, trained parameters and their
+    /// Type of activations: f32 or bf16. Statistics, trained parameters and their
     /// gradients are always f32.
     pub precision: DType,
     /// Whether the head scores sequences, which is the head of a reward model. Files without such a

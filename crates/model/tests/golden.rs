@@ -119,6 +119,7 @@ fn check_gradients<D: Backend>(device: &D, precision: Precision, ways: usize) {
 #[test]
 fn logits() {
     check_logits(&cpu(1), F32);
+    check_logits(&cpu(1), BF16);
 }
 
 #[test]
@@ -136,6 +137,7 @@ fn loss_and_gradients_on_cuda() {
 #[test]
 fn loss_and_gradients_in_every_batching() {
     check_gradients(&cpu(2), F32, usize::MAX);
+    check_gradients(&cpu(2), BF16, 2);
 }
 
 #[derive(Deserialize)]
@@ -186,6 +188,7 @@ fn check_training<D: Backend>(device: &D, precision: Precision) {
 #[test]
 fn ten_steps_of_training() {
     check_training(&cpu(2), F32);
+    check_training(&cpu(2), BF16);
 }
 
 #[test]

@@ -149,6 +149,7 @@ fn check_perturbation<D: Backend>(device: &D, precision: DType, ways: usize) {
 #[test]
 fn changing_a_sequence_leaves_the_others_bitwise_alone() {
     check_perturbation(&cpu(2), DType::F32, usize::MAX);
+    check_perturbation(&cpu(2), DType::BF16, 2);
 }
 
 #[test]

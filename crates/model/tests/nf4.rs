@@ -105,6 +105,7 @@ fn check_step<D: Backend>(device: &D, precision: DType, cases: &[PathBuf]) {
 #[test]
 fn a_step_is_that_of_the_dequantised_model() {
     check_step(&cpu(2), DType::F32, &cases());
+    check_step(&cpu(2), DType::BF16, &cases());
     for case in cases() {
         let plain = options(&case, true, &documents(&case));
         let of_nf4 = run(&cpu(2), &case, &case, &nf4(&case, &case));

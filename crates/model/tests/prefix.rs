@@ -183,6 +183,9 @@ fn check_gradients<D: Backend>(
 #[test]
 fn gradients_are_those_of_the_answers_alone() {
     for_each(|case, lora| check_gradients(&cpu(2), DType::F32, (0.0, 1e-5), (case, lora)));
+    for_each_in_turn(|case, lora| {
+        check_gradients(&cpu(2), DType::BF16, (0.0, 8e-2), (case, lora));
+    });
 }
 
 #[test]
@@ -242,6 +245,7 @@ fn check_perturbation<D: Backend>(device: &D, precision: DType, (case, lora): (&
 #[test]
 fn answers_see_their_prompt_and_not_each_other() {
     for_each(|case, lora| check_perturbation(&cpu(2), DType::F32, (case, lora)));
+    for_each_in_turn(|case, lora| check_perturbation(&cpu(2), DType::BF16, (case, lora)));
 }
 
 #[test]

@@ -47,8 +47,8 @@ pub fn choose(
     };
     let mut config = config.clone();
     (config.device, config.precision) = match (&chosen, config.precision) {
-        (Chosen::Cpu(_), PrecisionChoice::Bf16) => return Err(RunError::Precision),
-        (Chosen::Cpu(_), _) => (DeviceChoice::Cpu, PrecisionChoice::F32),
+        (Chosen::Cpu(_), PrecisionChoice::Auto) => (DeviceChoice::Cpu, PrecisionChoice::F32),
+        (Chosen::Cpu(_), precision) => (DeviceChoice::Cpu, precision),
         #[cfg(feature = "cuda")]
         (Chosen::Cuda(_), PrecisionChoice::Auto) => (DeviceChoice::Cuda, PrecisionChoice::Bf16),
         #[cfg(feature = "cuda")]

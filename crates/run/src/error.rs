@@ -43,12 +43,6 @@ pub enum RunError {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The processor does not support the precision.
-    #[error(
-        "precision = \"bf16\" needs a GPU: on the processor activations are f32; \
-         use precision = \"auto\" or \"f32\""
-    )]
-    Precision,
     /// An adapter does not exist.
     #[error("{}: no such folder; {}", path.display(), whence(path))]
     NoAdapter {

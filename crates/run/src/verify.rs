@@ -55,7 +55,7 @@ impl Tolerances {
                 gradient: 1e-4,
             },
             // A GPU may use another order of sums for another number of rows, and round the other
-            // way.
+            // way; on any device, sums in another order may do so.
             _ => Self {
                 loss: 5e-2,
                 gradient: 5e-2,

@@ -55,6 +55,7 @@ fn a_run_stopped_anywhere_ends_with_the_same_bits() {
     let cpu = Run::new(&[]).cpu();
     check_resuming(&cpu, || short(&[]));
     check_resuming(&cpu, || short(&["optimizer.state=8bit", "lora.r=300"]));
+    check_resuming(&cpu, || short(&["precision=bf16"]));
     check_resuming(cuda(), || short(&["precision=bf16"]));
 }
 

@@ -240,7 +240,8 @@ pub const KEYS: &[Key] = &[
     key("", "device", Choice(&["auto", "cpu", "cuda"]), Some("\"auto\""), Fixed,
         "Device that computes; auto: an NVIDIA GPU if there is one, else the processor."),
     key("", "precision", Choice(&["auto", "f32", "bf16"]), Some("\"auto\""), Fixed,
-        "Type of activations; auto: bf16 on a GPU, f32 on the processor, which supports nothing else."),
+        "Type of activations; auto: bf16 on a GPU, f32 on the processor. With AMX, bf16 is faster there \
+         too, and it halves the memory of activations."),
     key("", "seed", Integer(0), Some("42"), Fixed,
         "Seed of everything random: order of the data, new adapters, dropout."),
 
