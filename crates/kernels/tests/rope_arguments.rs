@@ -86,30 +86,29 @@ fn check_refusals<D: Rope>(device: &D) {
 #[test]
 fn f16_is_refused() {
     let cpu = Cpu::new(1).unwrap();
-    for dtype in [DType::F16] {
-        let zeros = |dtype, len: usize| Tensor::zeros(&cpu, dtype, &[len]).unwrap();
-        let (mut q, mut k) = (zeros(dtype, 8), zeros(dtype, 8));
-        let table = zeros(DType::F32, 4);
-        let heads = |tensor| Heads {
-            tensor,
-            heads: 1,
-            row_stride: 8,
-        };
-        let args = Rotate {
-            q: heads(q.view_mut()),
-            k: heads(k.view_mut()),
-            cos: table.view(),
-            sin: table.view(),
-            tokens: 1,
-            head_dim: 8,
-            rotary_dim: 8,
-            pairing: Pairing::Halves,
-            direction: Direction::Forward,
-        };
-        let error = args.checked().unwrap_err().to_string();
-        assert!(
-            error.contains("`q`") && error.contains(dtype.name()),
-            "{error}"
-        );
-    }
+    let dtype = DType::F16;
+    let zeros = |dtype, len: usize| Tensor::zeros(&cpu, dtype, &[len]).unwrap();
+    let (mut q, mut k) = (zeros(dtype, 8), zeros(dtype, 8));
+    let table = zeros(DType::F32, 4);
+    let heads = |tensor| Heads {
+        tensor,
+        heads: 1,
+        row_stride: 8,
+    };
+    let args = Rotate {
+        q: heads(q.view_mut()),
+        k: heads(k.view_mut()),
+        cos: table.view(),
+        sin: table.view(),
+        tokens: 1,
+        head_dim: 8,
+        rotary_dim: 8,
+        pairing: Pairing::Halves,
+        direction: Direction::Forward,
+    };
+    let error = args.checked().unwrap_err().to_string();
+    assert!(
+        error.contains("`q`") && error.contains(dtype.name()),
+        "{error}"
+    );
 }

@@ -214,8 +214,7 @@ fn product_through<T: Activation>(cpu: &Cpu, args: Through<'_, Cpu>) -> Result<(
         term,
         through,
         base,
-        x,
-        output,
+        (x, output),
     )
 }
 

@@ -55,7 +55,13 @@ fn forward<T: Activation>(
     cpu.for_each_block(count, block_rows(dim), parts, |first, _, (x, y, rstd)| {
         let head = &mut vec![0.0; dim];
         normalise_and_rotate(
-            rstd.slice, y.slice, x.slice, scale, eps, angles, first, head,
+            rstd.slice,
+            y.slice,
+            x.slice,
+            (scale, eps),
+            angles,
+            first,
+            head,
         );
     });
     Ok(())
@@ -135,17 +141,18 @@ struct Saved<'a, T> {
 }
 
 vectorize! {
-    /// Writes the rows of `y`; the first is row `first` of all. `head` is work space for one row.
+    /// Writes the rows of `y`; the first is row `first` of all. `norm` has the factors and eps;
+    /// `head` is work space for one row.
     fn normalise_and_rotate<T: Activation>(
         rstd: &mut [f32],
         y: &mut [T],
         x: &[T],
-        scale: Scale<'_>,
-        eps: f32,
+        norm: (Scale<'_>, f32),
         angles: Angles<'_>,
         first: usize,
         head: &mut [f32],
     ) {
+        let (scale, eps) = norm;
         let dim = scale.weight.len();
         for (row, rstd) in rstd.iter_mut().enumerate() {
             let range = row * dim..(row + 1) * dim;

@@ -150,8 +150,7 @@ pub(crate) fn product_through(
     term: Term<'_>,
     through: Through<'_>,
     base: Base<'_>,
-    x: &mut [f32],
-    mut output: Output<'_>,
+    (x, mut output): (&mut [f32], Output<'_>),
 ) -> Result<(), KernelError> {
     let rank = through.rank;
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

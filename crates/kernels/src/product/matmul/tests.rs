@@ -325,8 +325,7 @@ fn a_product_through_a_narrow_middle_has_the_bits_of_two() {
                 base,
                 through,
                 Base::Zero,
-                &mut first.0,
-                output,
+                (&mut first.0, output),
             )
             .unwrap();
             let mut second = (vec![f32::NAN; m * rank], vec![f32::NAN; m * n]);
