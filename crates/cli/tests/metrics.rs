@@ -245,6 +245,7 @@ fn keys_are_those_of_the_document() {
             ],
         ),
         ("pack", &["pack", "run.toml"]),
+        ("plan", &["plan", "run.toml"]),
         ("inspect", &["inspect", "run.toml"]),
     ] {
         let text = fixture.ok(&[arguments, &["--json"]].concat());

@@ -43,6 +43,19 @@ pub enum RunError {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The machine has less memory than the run needs.
+    #[error(
+        "the run needs {} of memory and the machine has {}: `tightrope plan` with the same \
+         configuration says what needs it and what would make it fit",
+        tightrope_report::numbers::bytes(*needed),
+        tightrope_report::numbers::bytes(*total)
+    )]
+    Memory {
+        /// Memory at the peak of a step, in bytes.
+        needed: u64,
+        /// Memory of the machine or of the control group, in bytes.
+        total: u64,
+    },
     /// An adapter does not exist.
     #[error("{}: no such folder; {}", path.display(), whence(path))]
     NoAdapter {

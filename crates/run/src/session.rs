@@ -6,13 +6,14 @@ use crate::{
     fingerprint,
     merge::other_base,
     new_tokens,
+    plan::check_memory,
     source::{self, Hub, Origin, Source},
     tokenizer,
     tokens::TokenCache,
 };
 use tightrope_data::{ChatTemplate, ChatTemplates, DataError, Dataset, Format, Tokenizer};
 use tightrope_model::{
-    Architecture, Backend, HeadKind, LoadOptions, Model, ModelConfig, ModelError, NewToken, Plan,
+    Architecture, Backend, HeadKind, LoadOptions, Model, ModelConfig, ModelError, NewToken,
     TrainableModel, Training,
 };
 use tightrope_report::numbers::{counted, grouped};
@@ -215,7 +216,7 @@ impl Base {
         Ok(data)
     }
 
-    fn architecture(&self) -> Option<&Architecture> {
+    pub(crate) fn architecture(&self) -> Option<&Architecture> {
         self.model.as_ref().map(ModelConfig::architecture)
     }
 
@@ -465,18 +466,14 @@ fn train_on<D: Backend>(
     let base = Base::until(stop, config, observer)?;
     output.keep_apart("the model", base.source.path())?;
     // What is wrong with the model or the adapter is said before the data is read.
-    let training = training(config);
-    let planned = Plan::of_files(
-        base.source.path(),
-        Some(&training),
-        &base.load_options(config, 1),
-    );
-    planned.map_err(|error| placed(config, error))?;
+    base.plan(config, 1)?;
     base.say_if_other_base(config, observer)?;
     say_unused_settings(config, observer);
     let (train, eval) = base.load_both(config, observer)?;
     let prepared = Prepared::new(config, &train, eval.as_ref(), base.padding_token())?;
     let prepared = prepared.for_base(fingerprint::facts(config, &base.source)?);
+    check_memory(device, &base, config, prepared.capacity())?;
+    let training = training(config);
     let load = LoadOptions {
         started: output.resumed_weights(config),
         ..base.load_options(config, prepared.capacity())

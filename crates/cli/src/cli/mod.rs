@@ -17,6 +17,7 @@ Examples:
   tightrope train                        a small model learns from nothing
   tightrope train --template > my.toml   a configuration, every key explained
   tightrope inspect my.toml              the data as the model will see it
+  tightrope plan my.toml                 memory and time that it will need
   tightrope train my.toml                train
   tightrope eval my.toml                 measure what was trained
   tightrope chat my.toml                 talk with it
@@ -72,6 +73,7 @@ enum Command {
     Train(commands::train::Args),
     Eval(commands::eval::Args),
     Pack(commands::pack::Args),
+    Plan(commands::plan::Args),
     Inspect(commands::inspect::Args),
     Generate(commands::generate::Args),
     Chat(commands::chat::Args),
@@ -96,6 +98,7 @@ impl Cli {
             Command::Train(args) => commands::train::run(args, &terminal),
             Command::Eval(args) => commands::eval::run(args, &terminal),
             Command::Pack(args) => commands::pack::run(args, &terminal),
+            Command::Plan(args) => commands::plan::run(args, &terminal),
             Command::Inspect(args) => commands::inspect::run(args, &terminal),
             Command::Generate(args) => commands::generate::run(args, &terminal),
             Command::Chat(args) => commands::chat::run(args, &terminal),

@@ -11,5 +11,6 @@ pub(crate) mod inspect;
 pub(crate) mod man;
 pub(crate) mod merge;
 pub(crate) mod pack;
+pub(crate) mod plan;
 pub(crate) mod train;
 pub(crate) mod verify;

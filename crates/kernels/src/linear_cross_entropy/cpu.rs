@@ -22,13 +22,26 @@ const MAX_ROWS: usize = 1024;
 /// Classes whose exponentials are summed in f32.
 const BLOCK: usize = 4096;
 
+fn chunk_rows(rows: usize, vocabulary: usize) -> usize {
+    let most = (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, MAX_ROWS);
+    rows.div_ceil(rows.div_ceil(most).max(1))
+}
+
+/// Working memory in bytes that the CPU takes for `rows` rows with a target: the logits of a chunk,
+/// and its rows of `x` and of their gradient.
+pub fn work_bytes(rows: usize, vocabulary: usize, hidden: usize) -> usize {
+    let floats = vocabulary
+        .saturating_add(hidden)
+        .saturating_mul(chunk_rows(rows, vocabulary));
+    floats.saturating_mul(size_of::<f32>())
+}
+
 impl Steps for Cpu {
     /// As few chunks as possible, of nearly equal size, so that no chunk reads the weight for a few
     /// rows. The number depends on the sizes alone, and so does the order in which `dweight` is
     /// summed.
     fn chunk_rows(&self, rows: usize, vocabulary: usize) -> usize {
-        let most = (CHUNK_BYTES / (size_of::<f32>() * vocabulary.max(1))).clamp(MIN_ROWS, MAX_ROWS);
-        rows.div_ceil(rows.div_ceil(most).max(1))
+        chunk_rows(rows, vocabulary)
     }
 
     fn stride(vocabulary: usize) -> usize {

@@ -14,6 +14,8 @@ mod rows_tests;
 #[cfg(test)]
 mod tests;
 
+pub use cpu::work_bytes;
+
 use crate::{
     Check, Checked, KernelError,
     check::Operands,

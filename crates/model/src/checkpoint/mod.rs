@@ -211,20 +211,32 @@ pub(crate) fn check<'a>(
     Ok(())
 }
 
+/// Elements that are converted at a time, so that no copy of a whole tensor in f32 is needed.
+const CHUNK: usize = 1 << 20;
+
 /// Reads a tensor into `destination`, which has its shape, and converts its type if needed.
 pub(crate) fn read_into<D: Device>(
     checkpoint: &dyn Checkpoint,
     name: &str,
-    destination: ViewMut<'_, D>,
+    mut destination: ViewMut<'_, D>,
 ) -> Result<(), ModelError> {
     let (encoding, bytes) = read(checkpoint, name)?;
     if dtype(encoding) == Some(destination.dtype()) {
         return Ok(destination.write_bytes(&bytes)?);
     }
-    let elements = encoding.to_f32(&bytes);
-    let elements = elements.ok_or_else(|| unsupported(checkpoint, name, encoding))?;
-    let bytes = to_bytes(destination.dtype(), &elements);
-    Ok(destination.write_bytes(&bytes)?)
+    let (elements, size) = (encoding.block_elements(), encoding.block_bytes());
+    let blocks = (CHUNK / elements).max(1);
+    for (index, bytes) in bytes.chunks(blocks * size).enumerate() {
+        let values = encoding.to_f32(bytes);
+        let values = values.ok_or_else(|| unsupported(checkpoint, name, encoding))?;
+        let start = index * blocks * elements;
+        let part = destination
+            .reborrow()
+            .elements(start..start + values.len())?;
+        let bytes = to_bytes(part.dtype(), &values);
+        part.write_bytes(&bytes)?;
+    }
+    Ok(())
 }
 
 /// Reads a weight in NF4, or quantises it on the host if the file stores it in another type.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use std::{collections::BTreeSet, path::Path};
 use tightrope_device::{Tensor, View, ViewMut};
 use tightrope_kernels::{Check, sum_of_squares::Sum};
-use tightrope_model::{Backend, ParameterKind, ParameterMut, TrainableModel};
+use tightrope_model::{Backend, ParameterKind, ParameterMut, Purpose, TrainableModel};
 
 const FILE: &str = "optimizer.safetensors";
 
@@ -40,6 +40,22 @@ pub struct StatePlan {
     pub parameters: u64,
     /// Size of their state in bytes, scales included.
     pub bytes: u64,
+}
+
+/// Size in bytes of the state that an optimizer keeps for the trained parameters of a plan.
+pub fn state_bytes(settings: &OptimizerSection, plan: &tightrope_model::Plan) -> u64 {
+    let trained = plan.buffers().iter().filter(|buffer| {
+        let is_parameter = matches!(buffer.purpose, Purpose::Weights | Purpose::Adapter);
+        is_parameter && buffer.trained.is_some()
+    });
+    let bytes = trained.map(|buffer| {
+        let method = buffer.trained.map(|kind| Method::of(&settings.kind, kind));
+        let state = rules::state_of(settings, buffer.shape.iter().product());
+        method.map_or(0, |method| {
+            method.state_bytes(&settings.kind, state, &buffer.shape)
+        })
+    });
+    bytes.sum()
 }
 
 impl<D: Backend> Optimizer<D> {

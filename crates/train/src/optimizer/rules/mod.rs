@@ -10,7 +10,10 @@ use super::{Parameter, StatePlan, Treatment};
 use crate::config::{OptimizerKind, OptimizerSection, OptimizerState};
 use std::fmt::Debug;
 use tightrope_device::{DeviceError, View, ViewMut};
-use tightrope_kernels::{KernelError, adamw_8bit::LEAST_ELEMENTS};
+use tightrope_kernels::{
+    KernelError,
+    adamw_8bit::{BLOCK, LEAST_ELEMENTS},
+};
 use tightrope_model::{Backend, ParameterKind};
 
 /// How parameters that lie side by side and are treated alike follow their gradients, with the state
@@ -109,6 +112,40 @@ impl Method {
             (OptimizerKind::Adafactor(_), _) => Self::Adafactor,
             (OptimizerKind::Lion(_), _) => Self::Lion,
             (OptimizerKind::ScheduleFree(_), _) => Self::ScheduleFree,
+        }
+    }
+
+    /// Size in bytes of the state for a parameter.
+    pub(super) fn state_bytes(
+        self,
+        optimizer: &OptimizerKind,
+        state: OptimizerState,
+        shape: &[usize],
+    ) -> u64 {
+        let elements: u64 = shape.iter().map(|&size| size as u64).product();
+        let moment = match state {
+            OptimizerState::F32 => 4 * elements,
+            OptimizerState::Bf16 => 2 * elements,
+            // A scale for each block.
+            OptimizerState::EightBits => elements + 4 * elements.div_ceil(BLOCK as u64),
+        };
+        match (self, optimizer) {
+            (Self::Adamw, _) => 2 * moment,
+            (Self::Lion, _) => moment,
+            (Self::Muon, _) => 4 * elements,
+            (Self::ScheduleFree, _) => 8 * elements,
+            (Self::Adafactor, kind) => {
+                let columns = shape.last().copied().unwrap_or(1) as u64;
+                let second = match shape.len() {
+                    0 | 1 => elements,
+                    _ => elements / columns.max(1) + columns,
+                };
+                let beta1 = match kind {
+                    OptimizerKind::Adafactor(settings) => settings.beta1,
+                    _ => None,
+                };
+                4 * (second + beta1.map_or(0, |_| elements))
+            }
         }
     }
 
