@@ -7,10 +7,11 @@ use sysinfo::{
     MemoryRefreshKind, Pid, Process, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System,
 };
 use tightrope_data::Dataset;
-use tightrope_device::Cpu;
+use tightrope_device::{Cpu, DType};
 use tightrope_model::{Backend, Purpose};
 use tightrope_train::{
     Config, Observer, Prepared,
+    config::PrecisionChoice,
     estimate::{Epoch, head_bytes, product_rate},
     state_bytes, training,
 };
@@ -128,22 +129,26 @@ pub struct Planner {
     eval: Option<Dataset>,
     /// Memory of the program, and of its threads.
     program: u64,
-    flops: Option<f64>,
+    /// Rates of products in f32 and in bf16.
+    flops: Option<[f64; 2]>,
 }
 
 impl Planner {
     /// Reads the data of a configuration and the description of its model, but no weights; measures
-    /// the processor for a fraction of a second.
+    /// the processor for half a second.
     pub fn new(config: &Config, threads: usize, observer: &dyn Observer) -> Result<Self, RunError> {
         let (chosen, config) = choose(config, threads, observer)?;
         let base = Base::of(&config, observer)?;
         base.check(&config)?;
         let (train, eval) = base.load_both(&config, observer)?;
         let flops = match &chosen {
-            Chosen::Cpu(cpu) => base
-                .architecture()
-                .map(|model| product_rate(cpu, model))
-                .transpose()?,
+            Chosen::Cpu(cpu) => match base.architecture() {
+                Some(model) => Some([
+                    product_rate(cpu, model, DType::F32)?,
+                    product_rate(cpu, model, DType::BF16)?,
+                ]),
+                None => None,
+            },
             #[cfg(feature = "cuda")]
             Chosen::Cuda(_) => None,
         };
@@ -180,7 +185,11 @@ impl Planner {
             update_bytes: (2 * memory.gradients + memory.optimizer) as f64,
         };
         let speed = self.base.architecture().zip(self.flops);
-        let speed = speed.map(|(model, flops)| {
+        let speed = speed.map(|(model, [f32s, bf16s])| {
+            let flops = match config.precision {
+                PrecisionChoice::Bf16 => bf16s,
+                PrecisionChoice::F32 | PrecisionChoice::Auto => f32s,
+            };
             let seconds = epoch.seconds(model, config, flops);
             Speed {
                 tokens_per_second: epoch.tokens / seconds,

@@ -41,10 +41,14 @@ pub(crate) struct Args {
 }
 
 /// Settings that take less memory, and what they cost.
-const LEVERS: [(&[&str], &str); 6] = [
+const LEVERS: [(&[&str], &str); 7] = [
     (
         &["run.recompute=true"],
         "computes each layer's forward pass again in the backward pass",
+    ),
+    (
+        &["precision=bf16"],
+        "activations in bf16: other losses, close to those of f32",
     ),
     (
         &["lora.quantize=nf4"],
@@ -65,10 +69,11 @@ const LEVERS: [(&[&str], &str); 6] = [
     (
         &[
             "run.recompute=true",
+            "precision=bf16",
             "optimizer.state=8bit",
             "lora.quantize=nf4",
         ],
-        "all of these together",
+        "these together",
     ),
 ];
 
