@@ -25,16 +25,13 @@ pub fn cuda() -> &'static Cuda {
     })
 }
 
-/// The processor in every way to multiply: with all units for bf16 that it has, without its matrix
-/// unit, and with vectors of f32 alone. Ways that it lacks are left out.
+/// The processor in every way to multiply bf16: in vectors of f32, in vectors of pairs, and on its
+/// matrix unit. Ways that it lacks are left out.
 pub fn cpus(threads: usize) -> Vec<Cpu> {
     let best = Cpu::new(threads).expect("threads");
     let vectors = best.without_amx();
-    let f32s = vectors.without_avx512_bf16();
-    let mut all = vec![f32s];
-    if best.has_avx512_bf16() {
-        all.push(vectors);
-    }
+    let mut all = vec![vectors.without_avx512_bf16()];
+    all.extend(vectors.with_avx512_bf16());
     if best.has_amx() {
         all.push(best);
     }

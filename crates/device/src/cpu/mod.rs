@@ -45,7 +45,7 @@ impl Cpu {
             threads: Arc::new(pool),
             scratch: Arc::default(),
             amx: units::amx(),
-            avx512_bf16: units::avx512_bf16(),
+            avx512_bf16: units::takes_avx512_bf16(),
         })
     }
 
@@ -56,9 +56,9 @@ impl Cpu {
     }
 
     /// Whether products of bf16 without a matrix unit use instructions on pairs of bf16
-    /// (AVX512-BF16); without them, bf16 is widened to f32. The variable `TIGHTROPE_AVX512_BF16=0`
-    /// leaves them out.
-    pub fn has_avx512_bf16(&self) -> bool {
+    /// (AVX512-BF16); otherwise bf16 is widened to f32, which is faster on processors of Intel. The
+    /// variable `TIGHTROPE_AVX512_BF16` chooses: `0` or `1`.
+    pub fn uses_avx512_bf16(&self) -> bool {
         self.avx512_bf16
     }
 
@@ -70,8 +70,16 @@ impl Cpu {
         }
     }
 
-    /// The same device with products of bf16 computed in f32; the last bits differ if it had
-    /// AVX512-BF16 and no AMX.
+    /// The same device with products of bf16 computed by instructions on pairs, unless it has AMX;
+    /// `None` if the processor lacks them.
+    pub fn with_avx512_bf16(&self) -> Option<Self> {
+        units::has_avx512_bf16().then(|| Self {
+            avx512_bf16: true,
+            ..self.clone()
+        })
+    }
+
+    /// The same device with products of bf16 computed in f32, unless it has AMX.
     pub fn without_avx512_bf16(&self) -> Self {
         Self {
             avx512_bf16: false,

@@ -1,11 +1,10 @@
 //! Detects what x86 processors have for products of bf16: a matrix unit (AMX), for which it asks
 //! Linux for permission, and instructions on vectors (AVX512-BF16).
 
-/// Whether the variable does not say `0`: products are then computed as on processors without the
-/// unit.
+/// What the variable says: `0` leaves a unit out, and everything else takes it in.
 #[cfg(target_arch = "x86_64")]
-fn allowed(switch: &str) -> bool {
-    std::env::var_os(switch).is_none_or(|value| value != "0")
+fn wanted(switch: &str) -> Option<bool> {
+    std::env::var_os(switch).map(|value| value != "0")
 }
 
 /// Whether this process may multiply tiles of bf16, and has AVX-512 with bf16 to prepare them; it
@@ -15,8 +14,9 @@ fn allowed(switch: &str) -> bool {
 pub(super) fn amx() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     {
-        static USABLE: std::sync::LazyLock<bool> =
-            std::sync::LazyLock::new(|| allowed("TIGHTROPE_AMX") && present() && permitted());
+        static USABLE: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+            wanted("TIGHTROPE_AMX") != Some(false) && present() && permitted()
+        });
         *USABLE
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -25,21 +25,41 @@ pub(super) fn amx() -> bool {
     }
 }
 
-/// Whether this process may multiply pairs of bf16 in vectors; it is determined once.
-pub(super) fn avx512_bf16() -> bool {
+/// Whether the processor multiplies pairs of bf16 in vectors.
+pub(super) fn has_avx512_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        static USABLE: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
-            allowed("TIGHTROPE_AVX512_BF16")
-                && crate::has_avx512()
-                && std::arch::is_x86_feature_detected!("avx512bf16")
-        });
-        *USABLE
+        crate::has_avx512() && std::arch::is_x86_feature_detected!("avx512bf16")
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         false
     }
+}
+
+/// Whether pairs of bf16 are multiplied in vectors unless something else is asked for; it is
+/// determined once.
+///
+/// Processors of Intel do half as many operations this way as in f32.
+pub(super) fn takes_avx512_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static TAKEN: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+            has_avx512_bf16() && wanted("TIGHTROPE_AVX512_BF16").unwrap_or_else(|| !is_intel())
+        });
+        *TAKEN
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// Whether Intel made the processor.
+#[cfg(target_arch = "x86_64")]
+fn is_intel() -> bool {
+    let name = std::arch::x86_64::__cpuid(0);
+    [name.ebx, name.edx, name.ecx].map(u32::to_le_bytes) == [*b"Genu", *b"ineI", *b"ntel"]
 }
 
 /// Whether processor and operating system support tiles with products of bf16.

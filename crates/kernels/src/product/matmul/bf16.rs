@@ -28,7 +28,7 @@ pub(super) fn product(
     c: Target,
 ) -> Result<(), KernelError> {
     #[cfg(target_arch = "x86_64")]
-    if cpu.has_avx512_bf16() {
+    if cpu.uses_avx512_bf16() {
         let pairs = terms.iter().map(|term| {
             // A short term continues the sum of the term before it if it has no factor of its own.
             let folded = term.k <= TAIL && is_power_of_two(term.alpha);
