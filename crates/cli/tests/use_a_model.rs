@@ -78,7 +78,7 @@ fn eval_measures_base_adapter_and_merged_model() {
     let error = fixture.error(&["merge", "run.toml", "--to", "merged", "--overwrite"]);
     assert!(error.contains("notes.txt"), "{error}");
     let error = fixture.error(&["merge", "run.toml", "--to", "m.gguf"]);
-    assert!(error.contains("convert_hf_to_gguf.py"), "{error}");
+    assert!(error.contains("tightrope export"), "{error}");
     assert!(!fixture.path("m.gguf").exists());
     let error = fixture.error(&["merge", "run.toml", "--to", "model/new"]);
     assert!(error.contains("lies in the model"), "{error}");

@@ -213,6 +213,11 @@ impl ModelConfig {
         self.family.model_type
     }
 
+    /// How GGUF files hold the family.
+    pub(crate) fn gguf(&self) -> &'static family::gguf::Gguf {
+        &self.family.gguf
+    }
+
     /// Ids that end a text, from `eos_token_id`.
     pub fn eos_token_ids(&self) -> Vec<u32> {
         self.token_ids("eos_token_id")

@@ -132,6 +132,14 @@ pub enum ModelError {
         /// The type.
         dtype: DType,
     },
+    /// GGUF files, or llama.cpp, cannot hold the model or its adapter.
+    #[error("a GGUF file cannot hold {what}: {reason}")]
+    NotInGguf {
+        /// What cannot be held.
+        what: String,
+        /// The reason.
+        reason: String,
+    },
     /// The model was loaded for another purpose than the requested one.
     #[error("{0}")]
     Unsupported(&'static str),

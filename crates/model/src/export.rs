@@ -26,6 +26,11 @@ impl<D: Backend> Model<D> {
         }
     }
 
+    /// `generation_config.json` of the folder that the model came from, if there was one.
+    pub fn generation_config(&self) -> Option<&Value> {
+        self.generation.as_ref()
+    }
+
     /// Writes `adapter_config.json` and `adapter_model.safetensors` (f32) into `folder`, which
     /// must exist. The same adapter gives the same bytes.
     pub fn save_adapter(&self, folder: &Path) -> Result<(), ModelError> {
@@ -109,6 +114,31 @@ impl<D: Backend> Model<D> {
         host: &'a Cpu,
         wanted: Option<DType>,
     ) -> Vec<TensorOut<'a, ModelError>> {
+        let out = |tensor: Merged<'a>| {
+            let Merged {
+                name,
+                stored,
+                shape,
+                elements,
+            } = tensor;
+            let dtype = wanted.unwrap_or(stored);
+            TensorOut::new(name, encoding(dtype), shape, move || {
+                let elements = elements()?;
+                match dtype == stored || fits(dtype, &elements) {
+                    true => Ok(to_bytes(dtype, &elements)),
+                    false => Err(ModelError::OutOfRange {
+                        tensor: name.to_owned(),
+                        dtype,
+                    }),
+                }
+            })
+        };
+        self.merged_tensors(host).into_iter().map(out).collect()
+    }
+
+    /// Every tensor of the model with the adapter added, from the embedding to the head, then weights
+    /// in NF4.
+    pub(crate) fn merged_tensors<'a>(&'a self, host: &'a Cpu) -> Vec<Merged<'a>> {
         let linears = self.weights.linears().filter_map(|linear| {
             let factors = Factors::of(linear.adapter.as_ref()?, linear.inputs);
             Some((linear.weight.name(), factors))
@@ -122,20 +152,18 @@ impl<D: Backend> Model<D> {
             linears.chain(head).chain(embedding).collect();
         let out = |name: &'a str, stored, shape: &'a [usize], elements: Elements<'a>| {
             let factors = adapted.get(name).copied();
-            let dtype = wanted.unwrap_or(stored);
-            TensorOut::new(name, encoding(dtype), shape, move || {
-                let mut elements = elements()?;
-                if let Some(factors) = &factors {
-                    factors.add_to(&mut elements)?;
-                }
-                match dtype == stored || fits(dtype, &elements) {
-                    true => Ok(to_bytes(dtype, &elements)),
-                    false => Err(ModelError::OutOfRange {
-                        tensor: name.to_owned(),
-                        dtype,
-                    }),
-                }
-            })
+            Merged {
+                name,
+                stored,
+                shape,
+                elements: Box::new(move || {
+                    let mut elements = elements()?;
+                    if let Some(factors) = &factors {
+                        factors.add_to(&mut elements)?;
+                    }
+                    Ok(elements)
+                }),
+            }
         };
         let adapter: BTreeMap<_, _> = self
             .weights
@@ -206,6 +234,16 @@ impl<D: Backend> Model<D> {
         }
         config
     }
+}
+
+/// A tensor of a model with its adapter added.
+pub(crate) struct Merged<'a> {
+    /// Name in Transformers.
+    pub name: &'a str,
+    /// Type in the files of the model.
+    stored: DType,
+    pub shape: &'a [usize],
+    pub elements: Elements<'a>,
 }
 
 /// Elements of a tensor, read on demand.
@@ -325,7 +363,7 @@ pub(crate) fn rounded(dtype: DType, x: f32) -> f32 {
 }
 
 /// Whether every finite number stays finite.
-fn fits(dtype: DType, elements: &[f32]) -> bool {
+pub(crate) fn fits(dtype: DType, elements: &[f32]) -> bool {
     elements
         .iter()
         .all(|&x| !x.is_finite() || rounded(dtype, x).is_finite())

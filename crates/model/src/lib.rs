@@ -34,6 +34,7 @@ mod weights;
 
 pub use architecture::{Architecture, HeadKind, NormPlaces, QueryNorms};
 pub use cache::KvCache;
+pub use checkpoint::{Fallback, GgufSummary};
 pub use config::ModelConfig;
 pub use error::{ConfigError, ModelError};
 pub use lora::{Combination, combine_adapters};

@@ -1,6 +1,6 @@
 //! Errors around the training loop, with advice.
 
-use crate::{merge::MergeError, source::SourceError};
+use crate::{export::ExportError, merge::MergeError, source::SourceError};
 use std::path::{Path, PathBuf};
 use tightrope_data::DataError;
 use tightrope_device::DeviceError;
@@ -25,6 +25,9 @@ pub enum RunError {
     /// The merge is refused.
     #[error(transparent)]
     Merge(#[from] MergeError),
+    /// The export is refused.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// A file cannot be read or written.
     #[error(transparent)]
     Format(#[from] FormatError),

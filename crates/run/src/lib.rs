@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! Config --source--> Base --choose--> device, model --train--> RunReport
-//!                                                   --evaluate, verify, generate, merge--> results
+//!                                                   --evaluate, verify, generate, merge, export--> results
 //! ```
 //!
 //! This crate prints nothing: it reports events to an observer.
@@ -15,6 +15,7 @@ mod ask;
 pub mod demo;
 mod device;
 mod error;
+mod export;
 mod fingerprint;
 mod generate;
 pub mod lengths;
@@ -31,6 +32,7 @@ mod verify;
 pub use ask::{Answerer, evaluate_config, verify_config};
 pub use device::{Chosen, choose};
 pub use error::RunError;
+pub use export::{ExportError, ExportOptions, Exported, FORMATS, Format, export};
 pub use generate::{End, Generation, Prompt, generate};
 pub use merge::{MergeError, MergeOptions, merge};
 pub use plan::{Available, Memory, Needs, Planner, Speed};

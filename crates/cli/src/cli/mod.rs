@@ -22,6 +22,7 @@ Examples:
   tightrope eval my.toml                 measure what was trained
   tightrope chat my.toml                 talk with it
   tightrope merge my.toml                a folder that Transformers loads
+  tightrope export my.toml --type q8_0   a file for llama.cpp and Ollama
 
 `tightrope COMMAND --help` explains a command with examples.";
 
@@ -78,6 +79,7 @@ enum Command {
     Generate(commands::generate::Args),
     Chat(commands::chat::Args),
     Merge(commands::merge::Args),
+    Export(commands::export::Args),
     Verify(commands::verify::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
@@ -103,6 +105,7 @@ impl Cli {
             Command::Generate(args) => commands::generate::run(args, &terminal),
             Command::Chat(args) => commands::chat::run(args, &terminal),
             Command::Merge(args) => commands::merge::run(args, &terminal),
+            Command::Export(args) => commands::export::run(args, &terminal),
             Command::Verify(args) => commands::verify::run(args, &terminal),
             Command::Completions(args) => commands::completions::run(args, &terminal),
             Command::Man(args) => commands::man::run(args, &terminal),

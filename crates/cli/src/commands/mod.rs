@@ -6,6 +6,7 @@
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod eval;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod man;

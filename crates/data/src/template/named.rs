@@ -138,6 +138,14 @@ impl ChatTemplates {
         }))
     }
 
+    /// Every template with its name.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&str, &str)> {
+        let default = ("default", self.default.source());
+        let others = self.named.iter();
+        std::iter::once(default)
+            .chain(others.map(|(name, source)| (name.as_str(), source.as_str())))
+    }
+
     /// Every file with a template, with its path in the folder of a model.
     pub(crate) fn files(&self) -> Vec<(PathBuf, &str)> {
         let mut files = vec![(PathBuf::from(FILE), self.default.source())];

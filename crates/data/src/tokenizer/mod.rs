@@ -36,6 +36,8 @@ pub struct Tokenizer {
     notes: Vec<String>,
     /// Whether tokens were added to those of the model.
     has_new_tokens: bool,
+    /// Name of its way to split text in the GGUF file that it comes from.
+    pre: Option<String>,
 }
 
 /// A token, with the bytes of the text that it represents.
@@ -190,6 +192,7 @@ impl Tokenizer {
             config,
             notes: Vec::new(),
             has_new_tokens: false,
+            pre: None,
         };
         tokenizer.apply_flags();
         Ok(tokenizer)

@@ -1,6 +1,7 @@
 //! Encodings of elements: the types of safetensors, and the types and blocks of GGUF.
 
 mod blocks;
+mod quantize;
 
 use half::{bf16, f16};
 use std::fmt;

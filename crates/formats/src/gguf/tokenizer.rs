@@ -1,6 +1,6 @@
 //! The tokenizer inside a GGUF file, as data; the caller decides how to use it.
 
-use super::{Gguf, Metadata, Value};
+use super::{Gguf, List, Metadata, Value};
 use crate::FormatError;
 use std::path::{Path, PathBuf};
 
@@ -84,6 +84,63 @@ impl GgufTokenizer {
             file: metadata.path().to_owned(),
         })
     }
+
+    /// The metadata that a file with this tokenizer has; empty lists, absent ids and absent flags are
+    /// left out. The first two ends are written as those of a turn and of a message, and all of them
+    /// under the key of Ollama if there are more.
+    pub fn to_metadata(&self) -> Vec<(String, Value)> {
+        let mut all = vec![
+            ("model".into(), Value::Text(self.model.clone())),
+            ("pre".into(), Value::Text(self.pre.clone())),
+            (
+                "tokens".into(),
+                Value::List(List::texts(texts(&self.tokens))),
+            ),
+        ];
+        let mut list = |name: &str, list: List| {
+            if !list.is_empty() {
+                all.push((name.to_owned(), Value::List(list)));
+            }
+        };
+        list("scores", List::f32s(self.scores.iter().copied()));
+        list("token_type", List::i32s(self.token_types.iter().copied()));
+        list("merges", List::texts(texts(&self.merges)));
+        for (name, id) in [
+            ("bos_token_id", self.bos_id),
+            ("eos_token_id", self.eos_id),
+            ("unknown_token_id", self.unknown_id),
+            ("padding_token_id", self.pad_id),
+            ("eot_token_id", self.end_ids.first().copied()),
+            ("eom_token_id", self.end_ids.get(1).copied()),
+        ] {
+            all.extend(id.map(|id| (name.to_owned(), Value::U32(id))));
+        }
+        if self.end_ids.len() > 2 {
+            let ids = List::i32s(self.end_ids.iter().map(|&id| id as i32));
+            all.push(("eos_token_ids".into(), Value::List(ids)));
+        }
+        for (name, flag) in [
+            ("add_bos_token", self.add_bos),
+            ("add_eos_token", self.add_eos),
+            ("add_space_prefix", self.add_space_prefix),
+        ] {
+            all.extend(flag.map(|flag| (name.to_owned(), Value::Bool(flag))));
+        }
+        let own = all.into_iter();
+        let own = own.map(|(name, value)| (format!("tokenizer.ggml.{name}"), value));
+        let templates = self.chat_templates.iter().map(|(name, source)| {
+            let key = match name.as_str() {
+                "default" => "tokenizer.chat_template".to_owned(),
+                other => format!("tokenizer.chat_template.{other}"),
+            };
+            (key, Value::Text(source.clone()))
+        });
+        own.chain(templates).collect()
+    }
+}
+
+fn texts(texts: &[String]) -> impl Iterator<Item = &str> {
+    texts.iter().map(String::as_str)
 }
 
 /// Chat templates, each with its name.

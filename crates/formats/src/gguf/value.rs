@@ -149,6 +149,11 @@ impl List {
         Self::of(6, numbers.into_iter().map(f32::to_le_bytes))
     }
 
+    /// A list of truth values, such as the layers that have windows.
+    pub fn bools(truths: impl IntoIterator<Item = bool>) -> Self {
+        Self::of(BOOL, truths.into_iter().map(|truth| [u8::from(truth)]))
+    }
+
     fn of<B: AsRef<[u8]>>(kind: u32, elements: impl Iterator<Item = B>) -> Self {
         let (mut len, mut bytes) = (0, Vec::new());
         for element in elements {

@@ -6,6 +6,7 @@ mod head;
 
 pub(crate) use bitsandbytes::{Bitsandbytes, Quantization};
 pub(crate) use gguf::GgufModel;
+pub use gguf::{Fallback, GgufSummary};
 pub(crate) use head::{EMBEDDING, HEAD, SCORE, settle};
 
 use crate::{

@@ -1,17 +1,31 @@
 //! EXAONE 4: norms of outputs and of the queries and keys of each head, and windows without which a
 //! layer does not rotate.
 
-use super::Family;
+use super::{
+    Family,
+    gguf::{Gguf, GgufFiles, Loads, Metadata},
+    keys::Keys,
+};
 use crate::{
     Architecture, ConfigError, NormPlaces, QueryNorms, architecture::Defaults, settings::Settings,
 };
+use serde_json::{Map, Value, json};
+use tightrope_formats::FormatError;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "exaone4",
     class: "Exaone4ForCausalLM",
     classifier: Some("Exaone4ForSequenceClassification"),
     describe,
-    gguf: None,
+    gguf: Gguf::Own(GgufFiles {
+        loads: Loads {
+            rope_factors: true,
+            ..Loads::LEAST
+        },
+        settings: gguf_settings,
+        keys: gguf_keys,
+        ..GgufFiles::new("exaone4")
+    }),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
@@ -57,4 +71,31 @@ fn pattern(settings: &Settings<'_>, layers: usize) -> Result<Vec<bool>, ConfigEr
         *last = false;
     }
     Ok(local)
+}
+
+/// llama.cpp has windows in the model of this number of layers alone; in others every layer sees all
+/// and rotates.
+const LAYERS_WITH_WINDOWS: usize = 64;
+
+fn gguf_keys(architecture: &Architecture, keys: &mut Keys) {
+    keys.count("vocab_size", architecture.vocabulary);
+    if architecture.windows.iter().any(Option::is_some) {
+        keys.windows(architecture, 4);
+    }
+}
+
+fn gguf_settings(
+    metadata: &Metadata<'_>,
+    settings: &mut Map<String, Value>,
+) -> Result<(), FormatError> {
+    let windows = metadata.required("block_count")? == LAYERS_WITH_WINDOWS as u64;
+    let window = match windows {
+        true => Some(metadata.window()?.unwrap_or(4096)),
+        false => None,
+    };
+    settings.insert("sliding_window".into(), json!(window));
+    if window.is_some() {
+        metadata.layer_types(settings)?;
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Family,
-    gguf::{GgufFiles, Metadata},
+    gguf::{Gguf, GgufFiles, Loads, Metadata, OwnHead},
 };
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
 use serde_json::{Map, Value, json};
@@ -14,12 +14,17 @@ pub(super) static FAMILY: Family = Family {
     class: "GemmaForCausalLM",
     classifier: Some("GemmaForSequenceClassification"),
     describe,
-    gguf: Some(GgufFiles {
-        architecture: "gemma",
-        permuted: false,
+    gguf: Gguf::Own(GgufFiles {
         norm_plus_one: true,
-        settings: gguf_settings,
+        loads: LOADS,
+        ..GgufFiles::new("gemma")
     }),
+};
+
+/// What llama.cpp loads for the Gemmas, whose head is always the embedding.
+pub(super) const LOADS: Loads = Loads {
+    own_head: OwnHead::Never,
+    ..Loads::LEAST
 };
 
 pub(super) const DEFAULTS: Defaults = Defaults {
@@ -73,8 +78,4 @@ pub(super) fn gguf_window_and_scalar(
     };
     settings.insert("query_pre_attn_scalar".into(), json!(scalar));
     Ok(())
-}
-
-fn gguf_settings(metadata: &Metadata<'_>, _: &mut Map<String, Value>) -> Result<(), FormatError> {
-    metadata.refuse_window()
 }

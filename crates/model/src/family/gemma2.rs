@@ -2,7 +2,8 @@
 
 use super::{
     Family, gemma,
-    gguf::{GgufFiles, Metadata},
+    gguf::{Gguf, GgufFiles, Metadata},
+    keys::Keys,
 };
 use crate::{Architecture, ConfigError, NormPlaces, architecture::Defaults, settings::Settings};
 use serde_json::{Map, Value, json};
@@ -14,11 +15,12 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma2ForCausalLM",
     classifier: Some("Gemma2ForSequenceClassification"),
     describe,
-    gguf: Some(GgufFiles {
-        architecture: "gemma2",
-        permuted: false,
+    gguf: Gguf::Own(GgufFiles {
         norm_plus_one: true,
+        loads: gemma::LOADS,
         settings: gguf_settings,
+        keys: gguf_keys,
+        ..GgufFiles::new("gemma2")
     }),
 };
 
@@ -53,11 +55,18 @@ fn softcap(settings: &Settings<'_>, key: &str, default: f32) -> Result<Option<f3
     }
 }
 
+fn gguf_keys(architecture: &Architecture, keys: &mut Keys) {
+    keys.windows(architecture, 2);
+    keys.optional("attn_logit_softcapping", architecture.attention_softcap);
+    keys.optional("final_logit_softcapping", architecture.logit_softcap);
+}
+
 fn gguf_settings(
     metadata: &Metadata<'_>,
     settings: &mut Map<String, Value>,
 ) -> Result<(), FormatError> {
     gemma::gguf_window_and_scalar(metadata, settings, 46)?;
+    metadata.layer_types(settings)?;
     for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
         if let Some(cap) = metadata.number(key)? {
             settings.insert(key.into(), json!(cap));

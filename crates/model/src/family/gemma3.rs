@@ -3,7 +3,8 @@
 
 use super::{
     Family, gemma,
-    gguf::{GgufFiles, Metadata},
+    gguf::{Gguf, GgufFiles, Metadata},
+    keys::Keys,
 };
 use crate::{
     Architecture, ConfigError, NormPlaces, QueryNorms, architecture::Defaults, settings::Settings,
@@ -17,11 +18,12 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma3ForCausalLM",
     classifier: Some("Gemma3TextForSequenceClassification"),
     describe,
-    gguf: Some(GgufFiles {
-        architecture: "gemma3",
-        permuted: false,
+    gguf: Gguf::Own(GgufFiles {
         norm_plus_one: true,
+        loads: gemma::LOADS,
         settings: gguf_settings,
+        keys: gguf_keys,
+        ..GgufFiles::new("gemma3")
     }),
 };
 
@@ -66,11 +68,23 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     Ok(architecture)
 }
 
+fn gguf_keys(architecture: &Architecture, keys: &mut Keys) {
+    keys.windows(architecture, 6);
+    let own = architecture.window_rope.as_ref();
+    let theta = own.unwrap_or(&architecture.rope).theta;
+    keys.number("rope.freq_base_swa", theta as f32);
+    keys.optional("final_logit_softcapping", architecture.logit_softcap);
+}
+
 fn gguf_settings(
     metadata: &Metadata<'_>,
     settings: &mut Map<String, Value>,
 ) -> Result<(), FormatError> {
     gemma::gguf_window_and_scalar(metadata, settings, 62)?;
+    metadata.layer_types(settings)?;
+    if let Some(cap) = metadata.number("final_logit_softcapping")? {
+        settings.insert("final_logit_softcapping".into(), json!(cap));
+    }
     if let Some(theta) = metadata.number("rope.freq_base_swa")? {
         settings.insert("rope_local_base_freq".into(), json!(theta));
     }

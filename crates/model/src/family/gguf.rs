@@ -1,13 +1,71 @@
 //! Translates GGUF metadata to the `config.json` that Transformers would have, so that one reader
 //! of settings is enough.
 
+pub(crate) use super::keys::{Keys, factors, keys};
+
 use super::Family;
+use crate::Architecture;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use tightrope_formats::{
     FormatError,
-    gguf::{self, Gguf},
+    gguf::{self, Gguf as File},
 };
+
+/// How GGUF files hold a family.
+#[derive(Debug)]
+pub(crate) enum Gguf {
+    /// Not at all: llama.cpp does not know the family.
+    None,
+    /// As files of their own.
+    Own(GgufFiles),
+    /// As files of another family, which is told apart by what they say.
+    Of(&'static Family),
+}
+
+impl Gguf {
+    /// The files in which a model of the family is written.
+    pub(crate) fn files(&self) -> Option<&GgufFiles> {
+        match self {
+            Self::None => None,
+            Self::Own(files) => Some(files),
+            Self::Of(family) => family.gguf.files(),
+        }
+    }
+}
+
+/// What llama.cpp loads beside the tensors that every architecture has; a file with other tensors is
+/// refused there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loads {
+    /// The bias of the projection after attention.
+    pub output_bias: bool,
+    /// The biases of the MLP.
+    pub mlp_bias: bool,
+    /// Factors of the frequencies, `rope_freqs.weight`.
+    pub rope_factors: bool,
+    /// Windows, where files have them.
+    pub windows: bool,
+    pub own_head: OwnHead,
+}
+
+/// Whether a model has a head beside its embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnHead {
+    Never,
+    Possible,
+    Always,
+}
+
+impl Loads {
+    pub(super) const LEAST: Self = Self {
+        output_bias: false,
+        mlp_bias: false,
+        rope_factors: false,
+        windows: true,
+        own_head: OwnHead::Possible,
+    };
+}
 
 /// The GGUF files of a family, as llama.cpp's conversion writes them.
 #[derive(Debug)]
@@ -18,13 +76,33 @@ pub(crate) struct GgufFiles {
     pub permuted: bool,
     /// Whether norms are stored with 1 added.
     pub norm_plus_one: bool,
+    /// Modules of a layer with other names than elsewhere, each in Transformers and in the file.
+    pub renamed: &'static [(&'static str, &'static str)],
+    pub loads: Loads,
     /// Adds the settings that not every family has.
     pub settings: fn(&Metadata<'_>, &mut Map<String, Value>) -> Result<(), FormatError>,
+    /// Adds the keys that not every family has.
+    pub keys: fn(&Architecture, &mut Keys),
+}
+
+impl GgufFiles {
+    /// Files with nothing but what every family has.
+    pub(super) const fn new(architecture: &'static str) -> Self {
+        Self {
+            architecture,
+            permuted: false,
+            norm_plus_one: false,
+            renamed: &[],
+            loads: Loads::LEAST,
+            settings: |metadata, _| metadata.refuse_window(),
+            keys: |_, _| {},
+        }
+    }
 }
 
 /// Metadata of one architecture, read by key.
 pub(crate) struct Metadata<'a> {
-    gguf: &'a Gguf,
+    gguf: &'a File,
     architecture: &'a str,
 }
 
@@ -85,6 +163,43 @@ impl<'a> Metadata<'a> {
         Ok(window.filter(|&window| window > 0))
     }
 
+    /// Adds `layer_types`, if the file says which layers have windows: by a truth for each, or by a
+    /// number of which every multiple has none.
+    pub(super) fn layer_types(&self, settings: &mut Map<String, Value>) -> Result<(), FormatError> {
+        const NAME: &str = "attention.sliding_window_pattern";
+        let Some(value) = self.value(NAME) else {
+            return Ok(());
+        };
+        let sliding: Option<Vec<bool>> = match value {
+            gguf::Value::List(list) => {
+                let flags = list.iter().map(|value| match value {
+                    gguf::Value::Bool(sliding) => Some(sliding),
+                    _ => None,
+                });
+                flags.collect()
+            }
+            number => {
+                let every = number.as_id().filter(|&every| every > 0);
+                let layers = 1..=self.required("block_count")?;
+                let slides = |every| move |layer: u64| !layer.is_multiple_of(u64::from(every));
+                every.map(|every| layers.map(slides(every)).collect())
+            }
+        };
+        let wrong = || {
+            self.error(
+                NAME,
+                format!("expected a truth for each layer, got {value}"),
+            )
+        };
+        let name = |sliding: &bool| match sliding {
+            true => "sliding_attention",
+            false => "full_attention",
+        };
+        let types: Vec<_> = sliding.ok_or_else(wrong)?.iter().map(name).collect();
+        settings.insert("layer_types".into(), json!(types));
+        Ok(())
+    }
+
     /// Refuses a sliding window in a family whose layers do not all have one.
     pub(super) fn refuse_window(&self) -> Result<(), FormatError> {
         match self.window()? {
@@ -118,7 +233,7 @@ impl<'a> Metadata<'a> {
 
 /// Translates the settings; `frequencies` are the factors of `rope_freqs.weight`.
 pub(crate) fn settings(
-    gguf: &Gguf,
+    gguf: &File,
     (family, files): (&Family, &GgufFiles),
     frequencies: Option<Vec<f32>>,
 ) -> Result<Value, FormatError> {

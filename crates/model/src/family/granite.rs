@@ -3,22 +3,25 @@
 
 use super::{
     Family,
-    gguf::{GgufFiles, Metadata},
+    gguf::{Gguf, GgufFiles, Metadata},
+    keys::Keys,
+    llama,
 };
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
 use serde_json::{Map, Value, json};
-use tightrope_formats::{FormatError, gguf};
+use tightrope_formats::{FormatError, gguf::Value as GgufValue};
 
 pub(super) static FAMILY: Family = Family {
     model_type: "granite",
     class: "GraniteForCausalLM",
     classifier: None,
     describe,
-    gguf: Some(GgufFiles {
-        architecture: "granite",
+    gguf: Gguf::Own(GgufFiles {
         permuted: true,
-        norm_plus_one: false,
+        loads: llama::LOADS,
         settings: gguf_settings,
+        keys: gguf_keys,
+        ..GgufFiles::new("granite")
     }),
 };
 
@@ -45,12 +48,21 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     Ok(architecture)
 }
 
+fn gguf_keys(architecture: &Architecture, keys: &mut Keys) {
+    llama::gguf_keys(architecture, keys);
+    keys.number("embedding_scale", architecture.embedding_scale);
+    keys.number("residual_scale", architecture.residual_scale);
+    keys.number("attention.scale", architecture.attention_scale);
+    let divisor = f64::from(architecture.logit_scale).recip();
+    keys.number("logit_scale", divisor as f32);
+}
+
 fn gguf_settings(
     metadata: &Metadata<'_>,
     settings: &mut Map<String, Value>,
 ) -> Result<(), FormatError> {
     metadata.refuse_window()?;
-    if metadata.value("rope.scaling.finetuned") == Some(&gguf::Value::Bool(false)) {
+    if metadata.value("rope.scaling.finetuned") == Some(&GgufValue::Bool(false)) {
         let reason = "models without rotation are not supported";
         return Err(metadata.error("rope.scaling.finetuned", reason));
     }

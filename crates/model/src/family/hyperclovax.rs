@@ -1,7 +1,7 @@
 //! HyperCLOVA X SEED Think: Llama with the factors of Granite, of which that of the logits
 //! multiplies, and with norms of the outputs of attention and MLP.
 
-use super::Family;
+use super::{Family, gguf::Gguf};
 use crate::{Architecture, ConfigError, NormPlaces, architecture::Defaults, settings::Settings};
 
 pub(super) static FAMILY: Family = Family {
@@ -9,7 +9,8 @@ pub(super) static FAMILY: Family = Family {
     class: "HyperCLOVAXForCausalLM",
     classifier: None,
     describe,
-    gguf: None,
+    // llama.cpp does not know the family.
+    gguf: Gguf::None,
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {

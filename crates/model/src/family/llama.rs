@@ -2,7 +2,8 @@
 
 use super::{
     Family,
-    gguf::{GgufFiles, Metadata},
+    gguf::{Gguf, GgufFiles, Loads, Metadata, OwnHead},
+    keys::Keys,
 };
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
 use serde_json::{Map, Value, json};
@@ -13,11 +14,12 @@ pub(super) static FAMILY: Family = Family {
     class: "LlamaForCausalLM",
     classifier: Some("LlamaForSequenceClassification"),
     describe,
-    gguf: Some(GgufFiles {
-        architecture: "llama",
+    gguf: Gguf::Own(GgufFiles {
         permuted: true,
-        norm_plus_one: false,
+        loads: LOADS,
         settings: gguf_settings,
+        keys: gguf_keys,
+        ..GgufFiles::new("llama")
     }),
 };
 
@@ -33,6 +35,25 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     architecture.mlp_bias = settings.flag("mlp_bias", false)?;
     architecture.set_windows(settings, None, |_| false)?;
     Ok(architecture)
+}
+
+/// What llama.cpp loads for models of this architecture.
+pub(super) const LOADS: Loads = Loads {
+    output_bias: true,
+    mlp_bias: true,
+    rope_factors: true,
+    windows: false,
+    own_head: OwnHead::Possible,
+};
+
+/// llama.cpp's converter writes them for Llama and what derives from it. A window is for readers that
+/// know it: llama.cpp has none here.
+pub(super) fn gguf_keys(architecture: &Architecture, keys: &mut Keys) {
+    keys.count("vocab_size", architecture.vocabulary);
+    keys.count("rope.dimension_count", architecture.head_dim);
+    if let Some(Some(window)) = architecture.windows.first() {
+        keys.count("attention.sliding_window", *window);
+    }
 }
 
 fn gguf_settings(

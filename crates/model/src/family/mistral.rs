@@ -1,6 +1,6 @@
 //! Mistral: Llama with a sliding window in every layer and an independent head dimension.
 
-use super::Family;
+use super::{Family, gguf::Gguf};
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
 
 pub(super) static FAMILY: Family = Family {
@@ -9,7 +9,7 @@ pub(super) static FAMILY: Family = Family {
     classifier: Some("MistralForSequenceClassification"),
     describe,
     // Its GGUF files are those of Llama, with a window.
-    gguf: None,
+    gguf: Gguf::Of(&super::llama::FAMILY),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {

@@ -7,6 +7,7 @@ mod gemma3;
 pub(crate) mod gguf;
 mod granite;
 mod hyperclovax;
+mod keys;
 mod llama;
 mod mistral;
 mod olmo2;
@@ -17,7 +18,7 @@ mod seed_oss;
 mod smollm3;
 
 use crate::{Architecture, ConfigError, settings::Settings};
-use gguf::GgufFiles;
+use gguf::{Gguf, GgufFiles};
 
 /// Reads the configurations of a family.
 #[derive(Debug)]
@@ -30,8 +31,8 @@ pub(crate) struct Family {
     pub classifier: Option<&'static str>,
     /// Reads the settings, with the defaults of Transformers.
     pub describe: fn(&Settings<'_>) -> Result<Architecture, ConfigError>,
-    /// Its GGUF files, if they can be read under a name of their own.
-    pub gguf: Option<GgufFiles>,
+    /// Its GGUF files.
+    pub gguf: Gguf,
 }
 
 static FAMILIES: [&Family; 14] = [
@@ -63,9 +64,10 @@ pub(crate) fn find(model_type: &str) -> Result<&'static Family, ConfigError> {
 
 /// The families of GGUF files.
 fn of_gguf() -> impl Iterator<Item = (&'static Family, &'static GgufFiles)> {
-    FAMILIES
-        .iter()
-        .filter_map(|family| Some((*family, family.gguf.as_ref()?)))
+    FAMILIES.iter().filter_map(|family| match &family.gguf {
+        Gguf::Own(files) => Some((*family, files)),
+        Gguf::Of(_) | Gguf::None => None,
+    })
 }
 
 /// Finds the family of a `general.architecture`; the error lists the known ones.
@@ -90,12 +92,17 @@ mod tests {
     fn the_document_has_the_table_of_families() {
         let rows = FAMILIES.iter().map(|family| {
             let mark = |has: bool| if has { "yes" } else { "no" };
+            let read = match family.gguf {
+                Gguf::Own(_) => "yes".to_owned(),
+                Gguf::Of(other) => format!("as `{}`", other.model_type),
+                Gguf::None => "no".to_owned(),
+            };
             format!(
-                "| `{}` | `{}` | {} | {} |\n",
+                "| `{}` | `{}` | {} | {read} | {} |\n",
                 family.model_type,
                 family.class,
                 mark(family.classifier.is_some()),
-                mark(family.gguf.is_some())
+                mark(family.gguf.files().is_some())
             )
         });
         let table: String = rows.collect();

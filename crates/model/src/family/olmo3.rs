@@ -1,6 +1,6 @@
 //! OLMo 3: OLMo 2 with windows in three of four layers, whose frequencies are not scaled.
 
-use super::{Family, olmo2};
+use super::{Family, gguf::Gguf, olmo2};
 use crate::{Architecture, ConfigError, settings::Settings};
 use serde_json::json;
 
@@ -9,7 +9,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Olmo3ForCausalLM",
     classifier: Some("Olmo3ForSequenceClassification"),
     describe,
-    gguf: None,
+    gguf: Gguf::Of(&olmo2::FAMILY),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {

@@ -2,23 +2,16 @@
 
 use super::{
     Family,
-    gguf::{GgufFiles, Metadata},
+    gguf::{Gguf, GgufFiles},
 };
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
-use serde_json::{Map, Value};
-use tightrope_formats::FormatError;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen2",
     class: "Qwen2ForCausalLM",
     classifier: Some("Qwen2ForSequenceClassification"),
     describe,
-    gguf: Some(GgufFiles {
-        architecture: "qwen2",
-        permuted: false,
-        norm_plus_one: false,
-        settings: gguf_settings,
-    }),
+    gguf: Gguf::Own(GgufFiles::new("qwen2")),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
@@ -50,8 +43,4 @@ pub(super) fn set_upper_windows(
     };
     let full = settings.count("max_window_layers")?.unwrap_or(28);
     architecture.set_windows(settings, window, |layer| window.is_some() && layer >= full)
-}
-
-fn gguf_settings(metadata: &Metadata<'_>, _: &mut Map<String, Value>) -> Result<(), FormatError> {
-    metadata.refuse_window()
 }

@@ -2,24 +2,17 @@
 
 use super::{
     Family,
-    gguf::{GgufFiles, Metadata},
+    gguf::{Gguf, GgufFiles},
     qwen2::set_upper_windows,
 };
 use crate::{Architecture, ConfigError, QueryNorms, architecture::Defaults, settings::Settings};
-use serde_json::{Map, Value};
-use tightrope_formats::FormatError;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen3",
     class: "Qwen3ForCausalLM",
     classifier: Some("Qwen3ForSequenceClassification"),
     describe,
-    gguf: Some(GgufFiles {
-        architecture: "qwen3",
-        permuted: false,
-        norm_plus_one: false,
-        settings: gguf_settings,
-    }),
+    gguf: Gguf::Own(GgufFiles::new("qwen3")),
 };
 
 fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
@@ -34,8 +27,4 @@ fn describe(settings: &Settings<'_>) -> Result<Architecture, ConfigError> {
     architecture.read_attention_bias(settings)?;
     set_upper_windows(&mut architecture, settings)?;
     Ok(architecture)
-}
-
-fn gguf_settings(metadata: &Metadata<'_>, _: &mut Map<String, Value>) -> Result<(), FormatError> {
-    metadata.refuse_window()
 }

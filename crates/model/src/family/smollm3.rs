@@ -2,7 +2,7 @@
 
 use super::{
     Family,
-    gguf::{GgufFiles, Metadata},
+    gguf::{Gguf, GgufFiles, Metadata},
 };
 use crate::{Architecture, ConfigError, architecture::Defaults, settings::Settings};
 use serde_json::{Map, Value, json};
@@ -13,11 +13,11 @@ pub(super) static FAMILY: Family = Family {
     class: "SmolLM3ForCausalLM",
     classifier: Some("SmolLM3ForSequenceClassification"),
     describe,
-    gguf: Some(GgufFiles {
-        architecture: "smollm3",
+    gguf: Gguf::Own(GgufFiles {
         permuted: true,
-        norm_plus_one: false,
         settings: gguf_settings,
+        keys: super::llama::gguf_keys,
+        ..GgufFiles::new("smollm3")
     }),
 };
 

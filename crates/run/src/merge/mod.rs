@@ -3,7 +3,7 @@
 mod manifest;
 mod place;
 
-pub(crate) use place::other_base;
+pub(crate) use place::{check_base, other_base};
 
 use crate::{RunError, session::Base, source::Origin};
 use std::{
@@ -103,7 +103,7 @@ pub enum MergeError {
 
 fn advice(target: &str) -> &'static str {
     match target.to_ascii_lowercase().ends_with(".gguf") {
-        true => ", and make the GGUF file of that with convert_hf_to_gguf.py of llama.cpp",
+        true => ", or write the file with `tightrope export`",
         false => "",
     }
 }

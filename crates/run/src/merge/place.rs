@@ -57,7 +57,7 @@ pub(super) fn keep_apart(target: &Path, what: &'static str, input: &Path) -> Res
 }
 
 /// Refuses an adapter that was trained on another model.
-pub(super) fn check_base(adapter: &Path, model: &Origin, source: &Source) -> Result<(), RunError> {
+pub(crate) fn check_base(adapter: &Path, model: &Origin, source: &Source) -> Result<(), RunError> {
     match other_base(adapter, model, source)? {
         None => Ok(()),
         Some(named) => Err(MergeError::OtherBase {

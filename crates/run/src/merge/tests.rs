@@ -13,7 +13,7 @@ fn a_name_of_a_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let gguf = refused(place::target(&at("x.GGUF")));
-    assert!(gguf.contains("convert_hf_to_gguf.py"), "{gguf}");
+    assert!(gguf.contains("tightrope export"), "{gguf}");
     assert!(refused(place::target(&at("x.safetensors"))).contains("give a folder"));
     fs::write(at("file"), "").unwrap();
     assert!(refused(place::target(&at("file"))).contains("there is a file"));

@@ -68,6 +68,11 @@ fn pre(name: &str) -> Option<Pre> {
     })
 }
 
+/// Whether a name of a way to split text is known.
+pub(super) fn knows(name: &str) -> bool {
+    pre(name).is_some()
+}
+
 pub(super) fn build(g: &GgufTokenizer) -> Result<Built, DataError> {
     let pre = pre(&g.pre).ok_or_else(|| {
         gguf(format!(

@@ -1,7 +1,8 @@
-//! Builds tokenizers from the metadata of a GGUF file.
+//! Tokenizers from the metadata of a GGUF file, and back.
 
 mod byte_level;
 mod sentencepiece;
+mod written;
 
 use std::collections::HashSet;
 
@@ -14,9 +15,11 @@ use super::Tokenizer;
 use crate::error::DataError;
 use crate::template::ChatTemplates;
 
+const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
 /// A tokenizer without added tokens and post-processor.
@@ -75,7 +78,9 @@ impl Tokenizer {
             }
         }
         let templates = ChatTemplates::from_file(&g.file, g.chat_templates)?;
-        Self::assemble(inner, config, templates, &g.end_ids)
+        let mut tokenizer = Self::assemble(inner, config, templates, &g.end_ids)?;
+        tokenizer.pre = (g.model == "gpt2").then_some(g.pre);
+        Ok(tokenizer)
     }
 }
 

@@ -1,12 +1,20 @@
 //! Reads GGUF files as if they were files of Transformers: it restores names, the order of rows and
 //! norms, and converts quantised tensors to f32.
 
+mod adapter;
 mod names;
+mod unsaid;
+mod write;
+
+pub use write::{Fallback, GgufSummary};
 
 use super::{Checkpoint, Stored, TensorInfo, dtype};
 use crate::{
     ModelConfig, ModelError,
-    family::{self, gguf},
+    family::{
+        self,
+        gguf::{self, GgufFiles},
+    },
     parts::HostScales,
 };
 use names::Conversion;
@@ -38,11 +46,6 @@ impl GgufModel {
     pub(crate) fn open(path: &Path) -> Result<(ModelConfig, Self), ModelError> {
         let gguf = Gguf::open(path)?;
         let (metadata, tensors) = (&gguf.metadata, &gguf.tensors);
-        let key = "general.architecture";
-        let architecture = metadata.get(key).and_then(Value::as_text);
-        let architecture = architecture.ok_or_else(|| metadata.error(key, "is missing"))?;
-        let found = family::find_gguf(architecture);
-        let (family, files) = found.map_err(|reason| metadata.error(key, reason))?;
         let parts = metadata.get("split.count").and_then(Value::as_integer);
         if let Some(parts @ 2..) = parts {
             let reason = format!(
@@ -64,8 +67,7 @@ impl GgufModel {
                 }));
             }
         };
-        let settings = gguf::settings(&gguf, (family, files), frequencies)?;
-        let config = ModelConfig::from_json(&settings).map_err(ModelError::config(path))?;
+        let (config, files) = configuration(&gguf, frequencies)?;
         let conversion = Conversion {
             files,
             norm_places: config.architecture().norm_places,
@@ -88,6 +90,23 @@ impl GgufModel {
         };
         Ok((config, model))
     }
+}
+
+/// The configuration that the metadata of a file mean, with the files of its family; `frequencies` are
+/// the factors of `rope_freqs.weight`.
+fn configuration(
+    gguf: &Gguf,
+    frequencies: Option<Vec<f32>>,
+) -> Result<(ModelConfig, &'static GgufFiles), ModelError> {
+    let metadata = &gguf.metadata;
+    let key = "general.architecture";
+    let architecture = metadata.get(key).and_then(Value::as_text);
+    let architecture = architecture.ok_or_else(|| metadata.error(key, "is missing"))?;
+    let found = family::find_gguf(architecture);
+    let (family, files) = found.map_err(|reason| metadata.error(key, reason))?;
+    let settings = gguf::settings(gguf, (family, files), frequencies)?;
+    let config = ModelConfig::from_json(&settings);
+    Ok((config.map_err(ModelError::config(metadata.path()))?, files))
 }
 
 impl Checkpoint for GgufModel {

@@ -20,11 +20,31 @@ impl Conversion {
         let renamed = name.strip_prefix("blk.").and_then(|rest| {
             let (layer, rest) = rest.split_once('.')?;
             let (module, kind) = rest.rsplit_once('.')?;
-            let mut names = module_names(self.norm_places);
-            let (renamed, _) = names.find(|(_, gguf)| *gguf == module)?;
+            let (renamed, _) = self.modules().find(|(_, gguf)| *gguf == module)?;
             Some(format!("model.layers.{layer}.{renamed}.{kind}"))
         });
         renamed.unwrap_or_else(|| name.to_string())
+    }
+
+    /// The name in the file of a tensor (or of a factor of an adapter's module) by its name in
+    /// Transformers; `None` for unknown names.
+    pub(super) fn in_file(&self, name: &str) -> Option<String> {
+        let mut outside = weights::NAMES.iter();
+        if let Some((_, gguf)) = outside.find(|(renamed, _)| *renamed == name) {
+            return Some((*gguf).to_string());
+        }
+        let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+        let (module, kind) = rest.rsplit_once('.')?;
+        let (_, gguf) = self.modules().find(|(renamed, _)| *renamed == module)?;
+        Some(format!("blk.{layer}.{gguf}.{kind}"))
+    }
+
+    /// Names of the modules of a layer, in Transformers and in the file.
+    fn modules(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let own = self.files.renamed;
+        let usual = module_names(self.norm_places);
+        let usual = usual.filter(|(name, _)| own.iter().all(|(other, _)| other != name));
+        own.iter().copied().chain(usual)
     }
 
     /// Whether rows (or the elements of a bias) must be reordered.
@@ -39,6 +59,19 @@ impl Conversion {
     }
 }
 
+/// llama.cpp's order of rows, of which [`unpermute`] is the inverse. `elements` are rows of equal
+/// length.
+pub(super) fn permute(elements: &[f32], rows: usize, head_dim: usize) -> Vec<f32> {
+    let row = elements.len() / rows.max(1);
+    let mut ordered = Vec::with_capacity(elements.len());
+    for target in 0..rows {
+        let (head, i) = (target / head_dim, target % head_dim);
+        let source = head * head_dim + i % 2 * (head_dim / 2) + i / 2;
+        ordered.extend_from_slice(&elements[source * row..(source + 1) * row]);
+    }
+    ordered
+}
+
 /// Undoes llama.cpp's order of rows for rotations of pairs `(2i, 2i + 1)`: restores `(i, i +
 /// head_dim/2)`. `bytes` are rows of equal length.
 pub(super) fn unpermute(bytes: &[u8], rows: usize, head_dim: usize) -> Vec<u8> {
@@ -50,4 +83,23 @@ pub(super) fn unpermute(bytes: &[u8], rows: usize, head_dim: usize) -> Vec<u8> {
         ordered.extend_from_slice(&bytes[source * row..(source + 1) * row]);
     }
     ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_in_their_order() {
+        let (rows, head_dim) = (24, 8);
+        let elements: Vec<f32> = (0..rows * 3).map(|x| x as f32).collect();
+        let ordered = permute(&elements, rows, head_dim);
+        // The first rows of a head are the first of its halves, in turn.
+        let firsts: Vec<f32> = ordered.chunks(3).take(4).map(|row| row[0]).collect();
+        assert_eq!(firsts, [0.0, 12.0, 3.0, 15.0]);
+        let bytes: Vec<u8> = ordered.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let back = unpermute(&bytes, rows, head_dim);
+        let expected: Vec<u8> = elements.iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(back, expected);
+    }
 }
