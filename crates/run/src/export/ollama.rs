@@ -115,7 +115,8 @@ impl Frame {
         if end != after_user {
             return None;
         }
-        let before_user = common_end(&start, &between);
+        let mut before_user = common_end(&start, &between);
+        before_user.drain(..end_of_turn(&before_user, tokenizer));
         let begin = start.strip_suffix(&before_user)?.to_owned();
         let after_assistant = between.strip_suffix(&before_user)?.to_owned();
         let system = render(&[("system", "S1s"), user]).and_then(|text| {
@@ -210,6 +211,20 @@ impl Frame {
     }
 }
 
+/// Number of bytes up to the end of a turn in a text between two messages: what ends a turn belongs to
+/// the message before it.
+fn end_of_turn(text: &str, tokenizer: &Tokenizer) -> usize {
+    let ends = tokenizer.end_ids().iter();
+    let ends = ends.filter_map(|id| tokenizer.id_to_token(*id));
+    let after = |end: String| text.rfind(&end).map(|at| at + end.len());
+    let at = ends.filter_map(after).max().unwrap_or(0);
+    let rest = &text[at..];
+    match at {
+        0 => 0,
+        at => at + rest.len() - rest.trim_start_matches('\n').len(),
+    }
+}
+
 /// The texts around these parts, which must each be there once, in order.
 fn cut<const P: usize, const N: usize>(text: &str, parts: [&str; P]) -> Option<[String; N]> {
     let mut rest = text;
@@ -239,13 +254,13 @@ mod tests {
     fn frame(source: &str) -> Option<Frame> {
         let template = ChatTemplate::compile(source).unwrap();
         let mut letters: Vec<String> = (33..127_u8).map(|b| char::from(b).to_string()).collect();
-        letters.push("<s>".to_owned());
+        letters.extend(["<s>", "<|im_end|>"].map(str::to_owned));
         let data = tightrope_data::GgufTokenizer {
             model: "gpt2".to_owned(),
             pre: "gpt-2".to_owned(),
             token_types: letters
                 .iter()
-                .map(|l| if l == "<s>" { 3 } else { 1 })
+                .map(|l| if l.len() > 1 { 3 } else { 1 })
                 .collect(),
             bos_id: Some(94),
             add_bos: Some(true),

@@ -19,7 +19,10 @@ pub(super) fn target(file: &Path, format: &Format) -> Result<PathBuf, RunError> 
     if !own.is_some_and(|own| own.eq_ignore_ascii_case(ending)) {
         return Err(ExportError::Ending { target, ending }.into());
     }
-    Ok(paths::canonical(&paths::join(Path::new(""), file)))
+    let file = paths::join(Path::new(""), file);
+    // The name itself may be a link, which is not followed.
+    let name = file.file_name().unwrap_or_default();
+    Ok(paths::canonical(folder_of(&file)).join(name))
 }
 
 /// The file for Ollama beside a target.

@@ -18,6 +18,9 @@ fn the_target_is_a_file_with_the_ending_of_the_format() {
         assert!(refused(target(name)).contains("ends in .gguf"));
     }
     assert!(target("a/../m.GGUF").unwrap().ends_with("m.GGUF"));
+    fs::write(at("there.gguf"), "mine").unwrap();
+    let there = target("there.gguf").unwrap();
+    assert!(refused(place::check(&there, true)).contains("no export has written it"));
     assert!(place::modelfile(Path::new("a/m.gguf")).ends_with("m.Modelfile"));
 }
 
