@@ -103,10 +103,10 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         .collect();
     terminal.line(format!(
         "wrote {} ({}; tensors: {}) and {}",
-        written.file.display(),
+        file.display(),
         bytes(written.bytes),
         tensors.join(", "),
-        written.modelfile.display()
+        file.with_extension("Modelfile").display()
     ))?;
     Ok(Exit::Success)
 }

@@ -25,3 +25,4 @@ mod template_limits;
 mod templates;
 mod tokenizers;
 mod turns;
+mod written;

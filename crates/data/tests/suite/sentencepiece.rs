@@ -8,7 +8,7 @@ fn golden() -> Value {
 }
 
 /// The vocabulary of the golden file, as a GGUF file has it.
-fn gguf() -> GgufTokenizer {
+pub(crate) fn gguf() -> GgufTokenizer {
     let golden = golden();
     let pieces = golden["pieces"].as_array().unwrap();
     let text = |piece: &Value| piece[0].as_str().unwrap().to_owned();
