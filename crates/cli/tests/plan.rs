@@ -106,7 +106,7 @@ fn the_longest_batch_that_fits_fits() {
     let sets = ["--set", "packing.capacity=32768"];
     let own = plan(&fixture, &sets);
     let total = bytes(&own["total_bytes"]);
-    let budget = format!("{total}");
+    let budget = format!("{total}B");
     // Whether it fits by a hair or not is chance.
     let tight = ["plan", "run.toml", "--json", "--memory-budget", &budget];
     let tight = fixture.run(&[&tight[..], &sets].concat()).stdout;

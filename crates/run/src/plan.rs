@@ -7,12 +7,12 @@ use sysinfo::{
     MemoryRefreshKind, Pid, Process, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System,
 };
 use tightrope_data::Dataset;
-use tightrope_device::{Cpu, DType};
+use tightrope_device::Cpu;
 use tightrope_model::{Backend, Purpose};
 use tightrope_train::{
     Config, Observer, Prepared,
     config::PrecisionChoice,
-    estimate::{Epoch, head_bytes, product_rate},
+    estimate::{Epoch, head_bytes, product_rates},
     state_bytes, training,
 };
 
@@ -143,10 +143,7 @@ impl Planner {
         let (train, eval) = base.load_both(&config, observer)?;
         let flops = match &chosen {
             Chosen::Cpu(cpu) => match base.architecture() {
-                Some(model) => Some([
-                    product_rate(cpu, model, DType::F32)?,
-                    product_rate(cpu, model, DType::BF16)?,
-                ]),
+                Some(model) => Some(product_rates(cpu, model)?),
                 None => None,
             },
             #[cfg(feature = "cuda")]

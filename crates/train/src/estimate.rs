@@ -11,7 +11,7 @@ use tightrope_kernels::{
 use tightrope_model::{Architecture, HeadKind};
 
 /// How long the processor is measured.
-const PROBE: Duration = Duration::from_millis(250);
+const PROBE: Duration = Duration::from_millis(500);
 /// Share of the rate of a single product that whole steps reach in f32 and in bf16, whose products
 /// are faster: the rest is attention's softmax, norms, activations and losses.
 const SHARES: [f64; 2] = [0.75, 0.6];
@@ -32,7 +32,7 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Seconds on the processor, for products of `rate` operations in a second ([`product_rate`]).
+    /// Seconds on the processor, for products of `rate` operations in a second ([`product_rates`]).
     pub fn seconds(&self, model: &Architecture, config: &Config, rate: f64) -> f64 {
         let length = self.tokens / self.packs.max(1.0);
         let work = operations(model, config, length) * self.tokens;
@@ -75,34 +75,40 @@ fn operations(model: &Architecture, config: &Config, length: f64) -> f64 {
     2.0 * (trained + attention + 3.0 * layers * adapter)
 }
 
-/// Operations in a second of a product in `dtype` (f32 or bf16) of the size of the model's
-/// feed-forward, the best of those of a quarter of a second.
+/// Operations in a second of products in f32 and in bf16 of the size of the model's feed-forward, the
+/// best of those of half a second. They take turns, so that other programs slow both alike.
 ///
 /// # Errors
 /// If the device has no memory.
-pub fn product_rate(cpu: &Cpu, model: &Architecture, dtype: DType) -> Result<f64, TrainError> {
+pub fn product_rates(cpu: &Cpu, model: &Architecture) -> Result<[f64; 2], TrainError> {
     let (m, n, k) = (512, model.intermediate.min(4096), model.hidden.min(4096));
-    let mut a = Tensor::zeros(cpu, dtype, &[m, k])?;
-    let mut b = Tensor::zeros(cpu, dtype, &[k, n])?;
-    let mut c = Tensor::zeros(cpu, dtype, &[m, n])?;
-    for operand in [&mut a, &mut b] {
-        // Half of 1 in bf16 and in f32, little-endian: 0x3f00 and 0x3f000000.
-        let one = [0, 0, 0, 0x3f];
-        let bytes = one[4 - dtype.size()..].repeat(operand.len());
-        operand.view_mut().write_bytes(&bytes)?;
-    }
-    let mut best = f64::INFINITY;
+    let operands = |dtype: DType| -> Result<[Tensor<Cpu>; 3], TrainError> {
+        let mut a = Tensor::zeros(cpu, dtype, &[m, k])?;
+        let mut b = Tensor::zeros(cpu, dtype, &[k, n])?;
+        let c = Tensor::zeros(cpu, dtype, &[m, n])?;
+        for operand in [&mut a, &mut b] {
+            // A half in bf16 and in f32, little-endian: 0x3f00 and 0x3f000000.
+            let half = [0, 0, 0, 0x3f];
+            let bytes = half[4 - dtype.size()..].repeat(operand.len());
+            operand.view_mut().write_bytes(&bytes)?;
+        }
+        Ok([a, b, c])
+    };
+    let mut all = [operands(DType::F32)?, operands(DType::BF16)?];
+    let mut best = [f64::INFINITY; 2];
     let begun = Instant::now();
     while begun.elapsed() < PROBE {
-        let args = Args::new(
-            Matrix::rows(a.view(), k),
-            Matrix::rows(b.view(), n),
-            MatrixMut::rows(c.view_mut(), n),
-            (m, n, k),
-        );
-        let start = Instant::now();
-        cpu.product(args.checked()?)?;
-        best = best.min(start.elapsed().as_secs_f64());
+        for ([a, b, c], best) in all.iter_mut().zip(&mut best) {
+            let args = Args::new(
+                Matrix::rows(a.view(), k),
+                Matrix::rows(b.view(), n),
+                MatrixMut::rows(c.view_mut(), n),
+                (m, n, k),
+            );
+            let start = Instant::now();
+            cpu.product(args.checked()?)?;
+            *best = best.min(start.elapsed().as_secs_f64());
+        }
     }
-    Ok(2.0 * (m * n * k) as f64 / best)
+    Ok(best.map(|seconds| 2.0 * (m * n * k) as f64 / seconds))
 }

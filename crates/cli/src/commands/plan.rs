@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde_json::json;
 use std::{path::PathBuf, time::Duration};
 use tightrope_report::{
-    numbers::{bytes, counted, duration, grouped},
+    numbers::{counted, duration, grouped},
     table::{Cell, Table},
 };
 use tightrope_run::{Available, Memory, Needs, Planner};
@@ -36,12 +36,15 @@ pub(crate) struct Args {
     sets: Vec<String>,
 
     /// Memory that the run may take, such as 3GB or 800MB [default: what is free now]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
     memory_budget: Option<u64>,
 }
 
+/// Turns the training of all weights into that of an adapter.
+const ADAPTER: &[&str] = &["lora.r=16"];
+
 /// Settings that take less memory, and what they cost.
-const LEVERS: [(&[&str], &str); 7] = [
+const LEVERS: [(&[&str], &str); 8] = [
     (
         &["run.recompute=true"],
         "computes each layer's forward pass again in the backward pass",
@@ -62,16 +65,21 @@ const LEVERS: [(&[&str], &str); 7] = [
         &["optimizer.kind=adafactor"],
         "rows and columns instead of a second moment: another optimizer",
     ),
-    (
-        &["lora.r=16"],
-        "an adapter instead of all weights: another method",
-    ),
+    (ADAPTER, "an adapter instead of all weights: another method"),
     (
         &[
             "run.recompute=true",
             "precision=bf16",
             "optimizer.state=8bit",
             "lora.quantize=nf4",
+        ],
+        "these together",
+    ),
+    (
+        &[
+            "run.recompute=true",
+            "precision=bf16",
+            "optimizer.state=8bit",
         ],
         "these together",
     ),
@@ -83,7 +91,7 @@ fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
     let factor = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
+        "b" => 1.0,
         "kb" => 1e3,
         "mb" => 1e6,
         "gb" => 1e9,
@@ -95,7 +103,7 @@ fn size(text: &str) -> Result<u64, String> {
         _ => return Err("expected a size such as 3GB, 800MB or 2.5GiB".into()),
     };
     match number.parse::<f64>() {
-        Ok(number) if number > 0.0 => Ok((number * factor) as u64),
+        Ok(number) if number > 0.0 && number * factor < 1e18 => Ok((number * factor) as u64),
         _ => Err("expected a size above 0, such as 3GB, 800MB or 2.5GiB".into()),
     }
 }
@@ -127,8 +135,14 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     };
     let mut levers = Vec::new();
     for (sets, cost) in LEVERS {
-        // What the configuration has already, or cannot have, is no lever.
+        // What the configuration has already, or cannot have, is no lever. A setting of an adapter
+        // would make one, and with an adapter there is more to combine.
+        let adapts = sets.iter().any(|set| set.starts_with("lora.")) && sets != ADAPTER;
         let Ok(changed) = config(sets) else { continue };
+        let in_short = sets.len() > 1 && !adapts;
+        if adapts && own.lora.is_none() || in_short && own.lora.is_some() {
+            continue;
+        }
         let Ok(less) = planner.needs(&changed) else {
             continue;
         };
@@ -176,6 +190,11 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
     })
 }
 
+/// A size that can be compared with others.
+fn megabytes(bytes: u64) -> String {
+    format!("{} MB", grouped(bytes.div_ceil(1_000_000)))
+}
+
 fn memory_table(memory: &Memory) -> Table {
     let mut table = Table::new(&["Memory", ">Size"]);
     for (name, size) in [
@@ -188,7 +207,7 @@ fn memory_table(memory: &Memory) -> Table {
         ("work space", memory.workspace),
         ("total", memory.total()),
     ] {
-        table.row([name.to_owned(), bytes(size)]);
+        table.row([name.to_owned(), megabytes(size)]);
     }
     table
 }
@@ -216,8 +235,8 @@ fn facts(needs: &Needs, budget: Option<u64>, is_given: bool, longest: Option<usi
             false => "free",
         };
         let size = match needs.memory.total() <= budget {
-            true => Cell::good(format!("{}: it fits", bytes(budget))),
-            false => Cell::bad(format!("{}: it does not fit", bytes(budget))),
+            true => Cell::good(format!("{}: it fits", megabytes(budget))),
+            false => Cell::bad(format!("{}: it does not fit", megabytes(budget))),
         };
         table.row([Cell::from(what.to_owned()), size]);
         let longest = match longest {
@@ -234,8 +253,8 @@ fn lever_table(needs: &Needs, levers: &[Lever], budget: Option<u64>) -> Table {
     for lever in levers {
         let total = lever.needs.memory.total();
         let size = match budget.is_some_and(|bytes| total <= bytes) {
-            true => Cell::good(bytes(total)),
-            false => Cell::from(bytes(total)),
+            true => Cell::good(megabytes(total)),
+            false => Cell::from(megabytes(total)),
         };
         let time = lever.needs.speed.zip(needs.speed);
         let time = time.map_or_else(String::new, |(changed, own)| {
@@ -260,8 +279,8 @@ mod tests {
     fn sizes_are_read_in_both_systems() {
         assert_eq!(size("3GB"), Ok(3_000_000_000));
         assert_eq!(size("2.5 GiB"), Ok(2_684_354_560));
-        assert_eq!(size("17"), Ok(17));
-        for wrong in ["", "GB", "-1GB", "3XB", "0", "1.2.3GB"] {
+        assert_eq!(size("17B"), Ok(17));
+        for wrong in ["", "3", "9999999999TB", "GB", "-1GB", "3XB", "0", "1.2.3GB"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
     }

@@ -77,7 +77,7 @@ impl FileType {
     }
 
     /// Encoding of a tensor by its name in the file and its shape, outermost dimension first; rows that
-    /// are not whole blocks have the encoding of [`Self::fallback`].
+    /// are not whole blocks have another one, as llama.cpp chooses it.
     pub fn encoding(self, name: &str, shape: &[usize], model: Shape) -> Encoding {
         let own = self.row().3;
         let kept = shape.len() < 2 || !name.ends_with("weight") || name.ends_with("_norm.weight");
