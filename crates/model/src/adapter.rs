@@ -5,7 +5,7 @@ use crate::{
     checkpoint::{self, Expected},
     lora::AdapterConfig,
     parameter::{Parameter, ParameterKind},
-    parts::{Linear, halves, host},
+    parts::{Linear, host},
     random::{normals, uniforms},
     weights::Weights,
 };
@@ -189,6 +189,25 @@ pub(crate) fn both<D: Device>(
                 .collect()
         }
     })
+}
+
+/// The inverse of [`both`]: the values that a factor in files has, and those that it started from.
+pub(crate) fn halves<T>(parameter: &Parameter<T>, read: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    match parameter.kind {
+        ParameterKind::LoraA => {
+            let (now, start) = read.split_at(read.len() / 2);
+            (now.to_vec(), start.to_vec())
+        }
+        _ => {
+            let rank = parameter.shape[1];
+            let rows = || read.chunks_exact(2 * rank).map(|row| row.split_at(rank));
+            let now = rows().flat_map(|(now, _)| now).copied().collect();
+            (
+                now,
+                rows().flat_map(|(_, start)| start).map(|x| -x).collect(),
+            )
+        }
+    }
 }
 
 impl<D: Device> Linear<Tensor<D>> {

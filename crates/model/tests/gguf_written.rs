@@ -33,7 +33,7 @@ fn load(path: &Path) -> Model<Cpu> {
 }
 
 fn save(model: &Model<Cpu>, path: &Path, file_type: FileType) -> Result<GgufSummary, ModelError> {
-    model.save_gguf(path, file_type, &nothing(), 1)
+    model.save_gguf(path, file_type, &nothing())
 }
 
 fn logits(model: &mut Model<Cpu>, case: &Path) -> Vec<f32> {
@@ -82,7 +82,7 @@ fn leave(name: &str, model: &mut Model<Cpu>) {
     if gguf.metadata.get(&key).is_none() {
         let rows = model.config().architecture().vocabulary as u32;
         let more = [&nothing()[..], &[(key, Value::U32(rows))]].concat();
-        model.save_gguf(&path, FileType::F32, &more, 1).unwrap();
+        model.save_gguf(&path, FileType::F32, &more).unwrap();
     }
     // It has no windows in files of Mistral: no text is longer than those.
     let length = if name.starts_with("mistral") { 9 } else { 25 };
@@ -249,7 +249,7 @@ fn an_adapter_alone_has_the_factors_of_its_file() {
     let model = model.unwrap();
     let more = [("general.name".to_owned(), Value::Text("a".into()))];
     let summary = model
-        .save_gguf_adapter(&path, FileType::F32, &more, 1)
+        .save_gguf_adapter(&path, FileType::F32, &more)
         .unwrap();
     let gguf = Gguf::open(&path).unwrap();
     let text = |key: &str| {
@@ -305,7 +305,7 @@ fn adapters_that_llama_cpp_cannot_hold_are_refused_by_name() {
         let model = TrainableModel::load(&cpu(1), &case(name), &training, &LoadOptions::new(1));
         let model = model.unwrap();
         let error = model
-            .save_gguf_adapter(&path, FileType::F32, &[], 1)
+            .save_gguf_adapter(&path, FileType::F32, &[])
             .unwrap_err();
         assert!(!path.exists());
         error.to_string()
@@ -352,12 +352,14 @@ fn adapters_that_llama_cpp_cannot_hold_are_refused_by_name() {
     };
     let head = refused("qwen2_tied", head);
     assert!(head.contains("also the head"), "{head}");
+    let loftq = LoraConfig {
+        init: tightrope_model::InitialFactors::Loftq,
+        ..plain()
+    };
+    let loftq = refused("qwen2_tied", loftq);
+    assert!(loftq.contains("has no weights in NF4"), "{loftq}");
     let unknown = refused("hyperclovax", plain());
     assert!(unknown.contains("does not know the family"), "{unknown}");
     let model = load(&case("qwen2_tied"));
-    assert!(
-        model
-            .save_gguf_adapter(&path, FileType::F32, &[], 1)
-            .is_err()
-    );
+    assert!(model.save_gguf_adapter(&path, FileType::F32, &[]).is_err());
 }

@@ -1,6 +1,6 @@
 //! What a run will need, before it starts.
 
-use crate::{Base, Chosen, RunError, choose};
+use crate::{Base, Chosen, RunError, choose, session::placed};
 use serde::Serialize;
 use std::any::Any;
 use sysinfo::{
@@ -8,7 +8,7 @@ use sysinfo::{
 };
 use tightrope_data::Dataset;
 use tightrope_device::Cpu;
-use tightrope_model::{Backend, Purpose};
+use tightrope_model::{Backend, Plan, Purpose};
 use tightrope_train::{
     Config, Observer, Prepared,
     config::PrecisionChoice,
@@ -139,18 +139,18 @@ impl Planner {
     pub fn new(config: &Config, threads: usize, observer: &dyn Observer) -> Result<Self, RunError> {
         let (chosen, config) = choose(config, threads, observer)?;
         let base = Base::of(&config, observer)?;
-        base.check(&config)?;
+        base.plan(&config, 1)?;
         let (train, eval) = base.load_both(&config, observer)?;
-        let flops = match &chosen {
-            Chosen::Cpu(cpu) => match base.architecture() {
-                Some(model) => Some(product_rates(cpu, model)?),
-                None => None,
-            },
+        let (program, flops) = match &chosen {
+            Chosen::Cpu(cpu) => {
+                let rates = base.architecture().map(|model| product_rates(cpu, model));
+                (program(cpu), rates.transpose()?)
+            }
             #[cfg(feature = "cuda")]
-            Chosen::Cuda(_) => None,
+            Chosen::Cuda(_) => (resident(), None),
         };
         Ok(Self {
-            program: resident() + threads_bytes(&chosen),
+            program,
             base,
             chosen,
             train,
@@ -233,6 +233,14 @@ impl Planner {
 }
 
 impl Base {
+    /// The buffers of a run; finds what is wrong with the model's files or the adapter.
+    pub(crate) fn plan(&self, config: &Config, capacity: usize) -> Result<Plan, RunError> {
+        let training = training(config);
+        let options = self.load_options(config, capacity);
+        let plan = Plan::of_files(self.source.path(), Some(&training), &options);
+        plan.map_err(|error| placed(config, error))
+    }
+
     /// Memory of a run at the peak of a step, beside that of the program.
     pub(crate) fn memory(
         &self,
@@ -259,13 +267,9 @@ impl Base {
 /// Working memory of a thread's products and attention on the processor, in bytes.
 const THREAD_BYTES: u64 = 16 << 20;
 
-/// Working memory of the threads of the processor.
-fn threads_bytes(chosen: &Chosen) -> u64 {
-    match chosen {
-        Chosen::Cpu(cpu) => cpu.threads() as u64 * THREAD_BYTES,
-        #[cfg(feature = "cuda")]
-        Chosen::Cuda(_) => 0,
-    }
+/// Memory that a run on the processor takes beside its buffers.
+fn program(cpu: &Cpu) -> u64 {
+    resident() + cpu.threads() as u64 * THREAD_BYTES
 }
 
 /// Refuses a run on the processor that the machine has no memory for.
@@ -276,30 +280,12 @@ pub(crate) fn check_memory<D: Backend>(
     capacity: usize,
 ) -> Result<(), RunError> {
     let device: &dyn Any = device;
-    if !device.is::<Cpu>() {
+    let Some(cpu) = device.downcast_ref::<Cpu>() else {
         return Ok(());
-    }
-    let needed = base.memory(config, capacity, resident())?.total();
+    };
+    let needed = base.memory(config, capacity, program(cpu))?.total();
     match Available::now() {
         Some(Available { total, .. }) if needed > total => Err(RunError::Memory { needed, total }),
         _ => Ok(()),
-    }
-}
-
-impl Base {
-    /// The buffers of a run; finds what is wrong with the model's files or the adapter.
-    pub(crate) fn plan(
-        &self,
-        config: &Config,
-        capacity: usize,
-    ) -> Result<tightrope_model::Plan, RunError> {
-        let training = training(config);
-        let options = self.load_options(config, capacity);
-        let plan = tightrope_model::Plan::of_files(self.source.path(), Some(&training), &options);
-        plan.map_err(|error| crate::session::placed(config, error))
-    }
-
-    fn check(&self, config: &Config) -> Result<(), RunError> {
-        self.plan(config, 1).map(|_| ())
     }
 }

@@ -40,33 +40,48 @@ pub(crate) struct Args {
     memory_budget: Option<u64>,
 }
 
-/// Turns the training of all weights into that of an adapter.
-const ADAPTER: &[&str] = &["lora.r=16"];
+/// Runs that a setting is for.
+#[derive(Clone, Copy, PartialEq)]
+enum For {
+    All,
+    Adapters,
+    AllWeights,
+}
 
 /// Settings that take less memory, and what they cost.
-const LEVERS: [(&[&str], &str); 8] = [
+const LEVERS: [(For, &[&str], &str); 8] = [
     (
+        For::All,
         &["run.recompute=true"],
         "computes each layer's forward pass again in the backward pass",
     ),
     (
+        For::All,
         &["precision=bf16"],
         "activations in bf16: other losses, close to those of f32",
     ),
     (
+        For::Adapters,
         &["lora.quantize=nf4"],
         "frozen weights in 4 bits: no longer those of the files",
     ),
     (
+        For::All,
         &["optimizer.state=8bit"],
         "moments of AdamW in 8 bits: other losses, close to those of f32",
     ),
     (
+        For::All,
         &["optimizer.kind=adafactor"],
         "rows and columns instead of a second moment: another optimizer",
     ),
-    (ADAPTER, "an adapter instead of all weights: another method"),
     (
+        For::AllWeights,
+        &["lora.r=16"],
+        "an adapter instead of all weights: another method",
+    ),
+    (
+        For::Adapters,
         &[
             "run.recompute=true",
             "precision=bf16",
@@ -76,6 +91,7 @@ const LEVERS: [(&[&str], &str); 8] = [
         "these together",
     ),
     (
+        For::AllWeights,
         &[
             "run.recompute=true",
             "precision=bf16",
@@ -134,15 +150,16 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> Result<Exit> {
         None => None,
     };
     let mut levers = Vec::new();
-    for (sets, cost) in LEVERS {
-        // What the configuration has already, or cannot have, is no lever. A setting of an adapter
-        // would make one, and with an adapter there is more to combine.
-        let adapts = sets.iter().any(|set| set.starts_with("lora.")) && sets != ADAPTER;
-        let Ok(changed) = config(sets) else { continue };
-        let in_short = sets.len() > 1 && !adapts;
-        if adapts && own.lora.is_none() || in_short && own.lora.is_some() {
+    let kind = match own.lora {
+        Some(_) => For::Adapters,
+        None => For::AllWeights,
+    };
+    for (runs, sets, cost) in LEVERS {
+        if runs != For::All && runs != kind {
             continue;
         }
+        // What the configuration has already, or cannot have, is no lever.
+        let Ok(changed) = config(sets) else { continue };
         let Ok(less) = planner.needs(&changed) else {
             continue;
         };

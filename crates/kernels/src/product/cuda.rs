@@ -361,15 +361,6 @@ impl Product for Cuda {
         Ok(unsafe { self.launch(kernel, &variant, launch) }?)
     }
 
-    fn rounded<'a>(
-        &'a self,
-        elements: View<'a, Self>,
-        len: usize,
-        dtype: DType,
-    ) -> Result<Prepared<'a, Self>, KernelError> {
-        self.prepare(elements, len, dtype)
-    }
-
     fn prepare<'a>(
         &'a self,
         elements: View<'a, Self>,

@@ -297,7 +297,9 @@ pub trait Product: Device {
         elements: View<'a, Self>,
         len: usize,
         dtype: DType,
-    ) -> Result<Prepared<'a, Self>, KernelError>;
+    ) -> Result<Prepared<'a, Self>, KernelError> {
+        self.prepare(elements, len, dtype)
+    }
     /// Rounds the first `len` elements of a right factor to the type of a product once, for several
     /// products with it. A device that reads other types without a copy returns the elements as
     /// they are.

@@ -228,8 +228,7 @@ pub(crate) fn read_into<D: Device>(
     let (elements, size) = (encoding.block_elements(), encoding.block_bytes());
     let blocks = (CHUNK / elements).max(1);
     for (index, bytes) in bytes.chunks(blocks * size).enumerate() {
-        let values = encoding.to_f32(bytes);
-        let values = values.ok_or_else(|| unsupported(checkpoint, name, encoding))?;
+        let values = decoded(checkpoint, name, encoding, bytes)?;
         let start = index * blocks * elements;
         let part = destination
             .reborrow()
@@ -263,8 +262,7 @@ pub(crate) fn read_nf4_into<D: Device>(
             destination.quantize(host, &elements)
         }
         _ => {
-            let elements = encoding.to_f32(&bytes);
-            let elements = elements.ok_or_else(|| unsupported(checkpoint, &name, encoding))?;
+            let elements = decoded(checkpoint, &name, encoding, &bytes)?;
             destination.quantize(host, &elements)
         }
     }
@@ -275,16 +273,26 @@ pub(crate) fn read_unquantized(
     checkpoint: &dyn Checkpoint,
     name: &str,
 ) -> Result<Vec<f32>, ModelError> {
-    let found = find(checkpoint, name).ok_or_else(|| missing(checkpoint, name))?;
-    if checkpoint.read_nf4(found)?.is_some() {
+    let info = find(checkpoint, name).and_then(|found| checkpoint.info(found));
+    if info.is_some_and(|info| matches!(info.stored, Stored::Nf4 { .. })) {
         let reason = format!(
             "the files hold `{name}` in NF4 already, so what was lost of it is not known: use a model in \
              full precision, or lora.init = \"random\""
         );
         return Err(ModelError::Lora(ConfigError::new("init", reason)));
     }
-    let (encoding, bytes) = checkpoint.read(found)?;
-    let elements = encoding.to_f32(&bytes);
+    let (encoding, bytes) = read(checkpoint, name)?;
+    decoded(checkpoint, name, encoding, &bytes)
+}
+
+/// Elements of a tensor in f32.
+fn decoded(
+    checkpoint: &dyn Checkpoint,
+    name: &str,
+    encoding: Encoding,
+    bytes: &[u8],
+) -> Result<Vec<f32>, ModelError> {
+    let elements = encoding.to_f32(bytes);
     elements.ok_or_else(|| unsupported(checkpoint, name, encoding))
 }
 

@@ -21,7 +21,7 @@ pub(crate) use linear::Linear;
 pub(crate) use nf4::{HostScales, Nf4, host};
 pub(crate) use norm::{Norm, Stream};
 pub(crate) use rows::{OfTokens, Rows};
-pub(crate) use start::{Start, halves};
+pub(crate) use start::Start;
 
 use crate::{ModelError, parameter::Parameter};
 

@@ -5,11 +5,7 @@ use super::{
     Adapter,
     linear::{Linear, Weight},
 };
-use crate::{
-    ConfigError, InitialFactors, ModelError,
-    export::to_bytes,
-    parameter::{Parameter, ParameterKind},
-};
+use crate::{ConfigError, InitialFactors, ModelError, adapter::halves, export::to_bytes};
 use faer::MatRef;
 use tightrope_device::{Cpu, Device, Tensor};
 use tightrope_formats::Tensors;
@@ -128,25 +124,6 @@ impl<D: Device> Linear<Tensor<D>> {
         }
         a.value.write(&values)?;
         Ok(b.value.write(&up)?)
-    }
-}
-
-/// Splits a factor in files into the values that it has and those that it started from.
-pub(crate) fn halves<T>(parameter: &Parameter<T>, read: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    match parameter.kind {
-        ParameterKind::LoraA => {
-            let (now, start) = read.split_at(read.len() / 2);
-            (now.to_vec(), start.to_vec())
-        }
-        _ => {
-            let rank = parameter.shape[1];
-            let rows = || read.chunks_exact(2 * rank).map(|row| row.split_at(rank));
-            let now = rows().flat_map(|(now, _)| now).copied().collect();
-            (
-                now,
-                rows().flat_map(|(_, start)| start).map(|x| -x).collect(),
-            )
-        }
     }
 }
 

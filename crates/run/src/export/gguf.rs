@@ -41,12 +41,7 @@ pub(super) fn is_ours(path: &Path) -> bool {
 fn write(job: &Job<'_>, target: &Path) -> Result<Exported, RunError> {
     let options = job.options;
     let Some(file_type) = FileType::from_name(&options.file_type) else {
-        return Err(super::ExportError::NoType {
-            format: FORMAT.name,
-            name: options.file_type.clone(),
-            known: FORMAT.types,
-        }
-        .into());
+        return Err(FORMAT.no_type(&options.file_type));
     };
     let mut more = general(job);
     if !options.adapter_only {
@@ -65,10 +60,8 @@ fn write(job: &Job<'_>, target: &Path) -> Result<Exported, RunError> {
     let temporary = Temporary::file(target).map_err(FormatError::io(target))?.0;
     let path = temporary.path();
     let summary = match options.adapter_only {
-        true => job
-            .model
-            .save_gguf_adapter(path, file_type, &more, job.threads),
-        false => job.model.save_gguf(path, file_type, &more, job.threads),
+        true => job.model.save_gguf_adapter(path, file_type, &more),
+        false => job.model.save_gguf(path, file_type, &more),
     };
     let summary = summary?;
     say(job, &summary);
@@ -133,29 +126,24 @@ fn say(job: &Job<'_>, summary: &GgufSummary) {
     for note in &summary.notes {
         job.observer.notice(note);
     }
-    let mut rest = &summary.fallbacks[..];
-    while let Some(first) = rest.first() {
+    let all = &summary.fallbacks;
+    for (index, first) in all.iter().enumerate() {
         let same = |other: &&tightrope_model::Fallback| {
             (other.columns, other.wanted, other.used) == (first.columns, first.wanted, first.used)
         };
-        let others: Vec<_> = summary.fallbacks.iter().filter(same).collect();
-        let earlier = summary.fallbacks.len() - rest.len();
-        let already = summary.fallbacks[..earlier]
-            .iter()
-            .any(|other| same(&other));
-        if !already {
-            job.observer.notice(&format!(
-                "{} {} and not {}, as in llama.cpp: rows of {} are not whole blocks of {}",
-                match others.len() {
-                    1 => format!("{} is", first.tensor),
-                    count => format!("{} are", counted(count as u64, "tensor")),
-                },
-                first.used.name(),
-                first.wanted.name(),
-                first.columns,
-                first.wanted.block_elements()
-            ));
+        if all[..index].iter().any(|other| same(&other)) {
+            continue;
         }
-        rest = &rest[1..];
+        job.observer.notice(&format!(
+            "{} {} and not {}, as in llama.cpp: rows of {} are not whole blocks of {}",
+            match all.iter().filter(same).count() {
+                1 => format!("{} is", first.tensor),
+                count => format!("{} are", counted(count as u64, "tensor")),
+            },
+            first.used.name(),
+            first.wanted.name(),
+            first.columns,
+            first.wanted.block_elements()
+        ));
     }
 }

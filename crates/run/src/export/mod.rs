@@ -8,7 +8,7 @@ mod place;
 
 use crate::{
     RunError,
-    merge::{MergeError, check_base},
+    merge::{check_base, load},
     session::Base,
     source::Origin,
 };
@@ -20,7 +20,7 @@ use std::{
 };
 use tightrope_device::Cpu;
 use tightrope_formats::{FormatError, files::folder_of};
-use tightrope_model::{LoadOptions, Model};
+use tightrope_model::Model;
 use tightrope_train::{Config, Observer};
 
 /// A format of files.
@@ -35,6 +35,17 @@ pub struct Format {
     /// The type that is taken if none is named.
     pub default_type: &'static str,
     write: fn(&Job<'_>, &Path) -> Result<Exported, RunError>,
+}
+
+impl Format {
+    fn no_type(&self, name: &str) -> RunError {
+        let error = ExportError::NoType {
+            format: self.name,
+            name: name.to_owned(),
+            known: self.types,
+        };
+        error.into()
+    }
 }
 
 /// Every format.
@@ -142,7 +153,6 @@ struct Job<'a> {
     observer: &'a dyn Observer,
     base: Base,
     model: Model<Cpu>,
-    threads: usize,
 }
 
 /// Writes the configuration's model with its adapter added to the file `target`, or the adapter alone,
@@ -157,12 +167,7 @@ pub fn export(
 ) -> Result<Exported, RunError> {
     let format = options.format;
     if !format.types.contains(&options.file_type.as_str()) {
-        return Err(ExportError::NoType {
-            format: format.name,
-            name: options.file_type.clone(),
-            known: format.types,
-        }
-        .into());
+        return Err(format.no_type(&options.file_type));
     }
     if options.adapter_only && config.adapter.is_none() {
         return Err(ExportError::NoAdapter.into());
@@ -187,20 +192,7 @@ pub fn export(
         let why = base.no_tokenizer.clone();
         return Err(RunError::NoTokenizer { why });
     }
-    let load = LoadOptions {
-        adapter: config.adapter.clone(),
-        new_tokens: base.new_tokens.clone(),
-        ..LoadOptions::new(1)
-    };
-    let cpu = Cpu::new(options.threads)?;
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let model = Model::load(&cpu, base.source.path(), &load)?;
-    if let Some(tensor) = model.first_not_finite()? {
-        return Err(MergeError::NotFinite { tensor }.into());
-    }
+    let model = load(&base, config.adapter.clone(), options.threads)?;
     let parent = folder_of(&target);
     fs::create_dir_all(parent).map_err(FormatError::io(parent))?;
     let job = Job {
@@ -209,7 +201,6 @@ pub fn export(
         observer,
         base,
         model,
-        threads,
     };
     (format.write)(&job, &target)
 }

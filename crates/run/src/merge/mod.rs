@@ -150,19 +150,11 @@ pub fn merge(
             Some(folder)
         }
     };
-    let load = LoadOptions {
-        adapter: match &combined {
-            Some(combined) => Some(combined.path().to_owned()),
-            None => config.adapter.clone(),
-        },
-        new_tokens: base.new_tokens.clone(),
-        ..LoadOptions::new(1)
+    let adapter = match &combined {
+        Some(combined) => Some(combined.path().to_owned()),
+        None => config.adapter.clone(),
     };
-    let mut model = Model::load(&Cpu::new(options.threads)?, base.source.path(), &load)?;
-    base.name_padding(&mut model);
-    if let Some(tensor) = model.first_not_finite()? {
-        return Err(MergeError::NotFinite { tensor }.into());
-    }
+    let model = load(&base, adapter, options.threads)?;
     drop(combined);
     make_parent()?;
     let temporary = Temporary::folder(&target).map_err(FormatError::io(&target))?;
@@ -187,6 +179,25 @@ pub fn merge(
     temporary.finish().map_err(FormatError::io(&target))?;
     drop(replaced);
     Ok(())
+}
+
+/// Loads a model that is to be written with its adapter; refuses numbers that are not finite.
+pub(crate) fn load(
+    base: &Base,
+    adapter: Option<PathBuf>,
+    threads: usize,
+) -> Result<Model<Cpu>, RunError> {
+    let options = LoadOptions {
+        adapter,
+        new_tokens: base.new_tokens.clone(),
+        ..LoadOptions::new(1)
+    };
+    let mut model = Model::load(&Cpu::new(threads)?, base.source.path(), &options)?;
+    base.name_padding(&mut model);
+    match model.first_not_finite()? {
+        Some(tensor) => Err(MergeError::NotFinite { tensor }.into()),
+        None => Ok(model),
+    }
 }
 
 #[cfg(test)]

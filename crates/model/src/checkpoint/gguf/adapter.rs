@@ -8,8 +8,9 @@ use super::{
 use crate::{
     Backend, Model, ModelError,
     checkpoint::{EMBEDDING, HEAD},
+    lora::AdapterConfig,
     parameter::{Parameter, ParameterKind},
-    parts::Adapter,
+    parts::{Adapter, host},
 };
 use std::path::Path;
 use tightrope_device::{Device, Tensor};
@@ -50,9 +51,9 @@ impl<D: Backend> Model<D> {
         path: &Path,
         file_type: FileType,
         more: &[(String, Value)],
-        threads: usize,
     ) -> Result<GgufSummary, ModelError> {
         let files = self.gguf_files()?;
+        let threads = host(&self.device)?.threads();
         let architecture = self.config.architecture();
         self.check_adapter()?;
         let pairs = self.pairs();
@@ -141,6 +142,14 @@ impl<D: Backend> Model<D> {
                 ParameterKind::Bias => return unknown(format!("a trained bias (`{name}`)")),
                 _ => return unknown(format!("what is trained whole (`{name}`)")),
             }
+        }
+        // The base of llama.cpp is another one than the weights that such an adapter belongs to.
+        if self.adapter.as_ref().is_some_and(AdapterConfig::needs_nf4) {
+            let what = "an adapter that makes up for what NF4 loses (`loftq_config`)";
+            return Err(refused(
+                what,
+                "llama.cpp has no weights in NF4; merge the adapter instead",
+            ));
         }
         if let Some((table, _)) = self.adapter.iter().flat_map(|own| own.tables()).next() {
             return unknown(format!("a table of the adapter's own (`{table}`)"));

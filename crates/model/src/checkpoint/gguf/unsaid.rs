@@ -4,100 +4,52 @@ use crate::Architecture;
 use std::fmt::Debug;
 use tightrope_rope::{RopeConfig, RotaryEmbedding};
 
+/// Compares these fields, and the rotations. A field that is not named does not compile.
+macro_rules! first_difference {
+    ($own:ident, $read:ident, $($field:ident: $what:literal,)*) => {{
+        let Architecture { $($field,)* rope, window_rope, initializer_range: _ } = $own;
+        let unequal = [
+            $(differs($what, $field, &$read.$field),)*
+            rotates("the frequencies of the rotation", rope, &$read.rope),
+            rotates(
+                "the frequencies of layers with windows",
+                window_rope.as_ref().unwrap_or(rope),
+                $read.window_rope.as_ref().unwrap_or(&$read.rope),
+            ),
+        ];
+        unequal.into_iter().flatten().next()
+    }};
+}
+
 /// What a reader of the file would take for something else, if there is anything. The standard
 /// deviation of new weights computes nothing.
 pub(super) fn unsaid(own: &Architecture, read: &Architecture) -> Option<String> {
-    // Without `..`, so that a new field is compared too.
-    let Architecture {
-        vocabulary,
-        hidden,
-        intermediate,
-        windows,
-        rotated,
-        heads,
-        kv_heads,
-        head_dim,
-        norm_eps,
-        norm_plus_one,
-        query_norms,
-        norm_places,
-        qkv_bias,
-        output_bias,
-        mlp_bias,
-        activation,
-        embedding_scale,
-        residual_scale,
-        attention_scale,
-        attention_softcap,
-        logit_scale,
-        logit_softcap,
-        head,
-        tied_head,
-        rope,
-        window_rope,
-        initializer_range: _,
-    } = own;
-    let unequal = [
-        differs("the size of the vocabulary", vocabulary, &read.vocabulary),
-        differs("the hidden size", hidden, &read.hidden),
-        differs(
-            "the size of the gated unit",
-            intermediate,
-            &read.intermediate,
-        ),
-        differs("the windows of its layers", windows, &read.windows),
-        differs("which layers rotate", rotated, &read.rotated),
-        differs("the number of heads", heads, &read.heads),
-        differs("the number of key heads", kv_heads, &read.kv_heads),
-        differs("the size of a head", head_dim, &read.head_dim),
-        differs("the epsilon of norms", norm_eps, &read.norm_eps),
-        differs("how norms are stored", norm_plus_one, &read.norm_plus_one),
-        differs("the norms of queries", query_norms, &read.query_norms),
-        differs("the places of norms", norm_places, &read.norm_places),
-        differs(
-            "the biases of queries, keys and values",
-            qkv_bias,
-            &read.qkv_bias,
-        ),
-        differs("the bias after attention", output_bias, &read.output_bias),
-        differs("the biases of the gated unit", mlp_bias, &read.mlp_bias),
-        differs("the activation", activation, &read.activation),
-        differs(
-            "the factor of the embedding",
-            embedding_scale,
-            &read.embedding_scale,
-        ),
-        differs(
-            "the factor of residuals",
-            residual_scale,
-            &read.residual_scale,
-        ),
-        differs(
-            "the factor of scores",
-            attention_scale,
-            &read.attention_scale,
-        ),
-        differs(
-            "the softcap of scores",
-            attention_softcap,
-            &read.attention_softcap,
-        ),
-        differs("the factor of logits", logit_scale, &read.logit_scale),
-        differs("the softcap of logits", logit_softcap, &read.logit_softcap),
-        differs("what the head computes", head, &read.head),
-        differs(
-            "whether the head is the embedding",
-            tied_head,
-            &read.tied_head,
-        ),
-        rotates("the frequencies of the rotation", rope, &read.rope),
-        rotates(
-            "the frequencies of layers with windows",
-            window_rope.as_ref().unwrap_or(rope),
-            read.window_rope.as_ref().unwrap_or(&read.rope),
-        ),
-    ];
-    unequal.into_iter().flatten().next()
+    first_difference! { own, read,
+        vocabulary: "the size of the vocabulary",
+        hidden: "the hidden size",
+        intermediate: "the size of the gated unit",
+        windows: "the windows of its layers",
+        rotated: "which layers rotate",
+        heads: "the number of heads",
+        kv_heads: "the number of key heads",
+        head_dim: "the size of a head",
+        norm_eps: "the epsilon of norms",
+        norm_plus_one: "how norms are stored",
+        query_norms: "the norms of queries",
+        norm_places: "the places of norms",
+        qkv_bias: "the biases of queries, keys and values",
+        output_bias: "the bias after attention",
+        mlp_bias: "the biases of the gated unit",
+        activation: "the activation",
+        embedding_scale: "the factor of the embedding",
+        residual_scale: "the factor of residuals",
+        attention_scale: "the factor of scores",
+        attention_softcap: "the softcap of scores",
+        logit_scale: "the factor of logits",
+        logit_softcap: "the softcap of logits",
+        head: "what the head computes",
+        tied_head: "whether the head is the embedding",
+    }
 }
 
 fn differs<T: PartialEq + Debug>(what: &str, own: &T, read: &T) -> Option<String> {

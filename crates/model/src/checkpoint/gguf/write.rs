@@ -61,13 +61,12 @@ impl<D: Backend> Model<D> {
 
     /// Writes the model with its adapter (if any) added as a GGUF file; `more` is metadata of the
     /// tokenizer and about the file. Nothing is written if a reader would compute otherwise. The
-    /// weights are added in f64 and rounded or quantised once, by `threads` threads.
+    /// weights are added in f64 and rounded or quantised once, on the host.
     pub fn save_gguf(
         &self,
         path: &Path,
         file_type: FileType,
         more: &[(String, Value)],
-        threads: usize,
     ) -> Result<GgufSummary, ModelError> {
         let files = self.gguf_files()?;
         let host = host(&self.device)?;
@@ -91,7 +90,7 @@ impl<D: Backend> Model<D> {
                         other => other == "qwen2",
                     },
             },
-            threads,
+            threads: host.threads(),
         };
         let factors = match files.loads.rope_factors {
             true => factors(&architecture.rope),

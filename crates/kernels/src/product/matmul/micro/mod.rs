@@ -286,6 +286,27 @@ macro_rules! vector_tiles {
     };
 }
 
+/// 24 sums in two vectors of 12 rows: an element of a row is used twice, because the processor loads no
+/// more vectors per cycle than it multiplies.
+#[cfg(target_arch = "x86_64")]
+macro_rules! wide {
+    (is_pairs: $is_pairs:literal) => {
+        Kernel {
+            rows: MOST_ROWS,
+            columns: MOST_COLUMNS,
+            is_pairs: $is_pairs,
+            by_rows: &[
+                tiles!(1, true: 1 2 3 4 5 6 7 8 9 10 11 12),
+                tiles!(2, true: 1 2 3 4 5 6 7 8 9 10 11 12),
+            ],
+            by_columns: &[
+                tiles!(1, false: 1 2 3 4 5 6 7 8 9 10 11 12),
+                tiles!(2, false: 1 2 3 4 5 6 7 8 9 10 11 12),
+            ],
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use super::{
@@ -294,21 +315,7 @@ mod avx512 {
     };
     use std::arch::x86_64::*;
 
-    /// 24 sums in two vectors of 12 rows: an element of a row is used twice, because the processor
-    /// loads no more vectors per cycle than it multiplies.
-    pub(super) static KERNEL: Kernel = Kernel {
-        rows: MOST_ROWS,
-        columns: MOST_COLUMNS,
-        is_pairs: false,
-        by_rows: &[
-            tiles!(1, true: 1 2 3 4 5 6 7 8 9 10 11 12),
-            tiles!(2, true: 1 2 3 4 5 6 7 8 9 10 11 12),
-        ],
-        by_columns: &[
-            tiles!(1, false: 1 2 3 4 5 6 7 8 9 10 11 12),
-            tiles!(2, false: 1 2 3 4 5 6 7 8 9 10 11 12),
-        ],
-    };
+    pub(super) static KERNEL: Kernel = wide!(is_pairs: false);
 
     vector_tiles!("avx512f", __m512, 16, 8:
         _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps,
@@ -324,19 +331,7 @@ mod avx512_bf16 {
     };
     use std::arch::x86_64::*;
 
-    pub(super) static KERNEL: Kernel = Kernel {
-        rows: MOST_ROWS,
-        columns: MOST_COLUMNS,
-        is_pairs: true,
-        by_rows: &[
-            tiles!(1, true: 1 2 3 4 5 6 7 8 9 10 11 12),
-            tiles!(2, true: 1 2 3 4 5 6 7 8 9 10 11 12),
-        ],
-        by_columns: &[
-            tiles!(1, false: 1 2 3 4 5 6 7 8 9 10 11 12),
-            tiles!(2, false: 1 2 3 4 5 6 7 8 9 10 11 12),
-        ],
-    };
+    pub(super) static KERNEL: Kernel = wide!(is_pairs: true);
 
     /// `sum + a·b`, both products of each lane.
     #[inline]
